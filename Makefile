@@ -1,0 +1,49 @@
+# make demo: the whole main job on a simulated cohort. make test: the tests. Both make .venv where it is not there.
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+DEMO ?= demo
+# One thread a process: the tests and the cohort's workers are parallel by processes.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: demo test lint types docs clean
+
+demo: $(VENV)/.installed
+	$(BIN)/pdsynth demo --out $(DEMO) --overwrite
+	@echo "The report is at $(abspath $(DEMO))/report.html"
+
+test: $(VENV)/.installed-dev
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist=worksteal --durations=10
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict --site-dir site
+	@echo "The pages are at $(abspath site)/index.html"
+
+clean:
+	rm -rf $(VENV) $(DEMO) site build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(BIN)/python:
+	@for python in python3.11 python3 python3.12 python3.13; do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        echo "Creating $(VENV) with $$python"; $$python -m venv $(VENV) && exit 0; rm -rf $(VENV); exit 1; \
+	    fi; \
+	done; echo "No Python 3.11 or newer was found. Install one, then run make again." >&2; exit 1
+
+# A stamp is older than these files only where what is installed may differ from what they ask for.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing pdsynth into $(VENV) (a few minutes the first time)"
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing pdsynth[$*] into $(VENV) (a few minutes the first time)"
+	$(PIP) -e '.[$*]'
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,69 @@
+"""The words that every layer shares: modalities, directions, diagnoses and the error for bad input."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+
+
+class Modality(StrEnum):
+    """One of the two scans.
+
+    >>> Modality.FMRI.other
+    <Modality.DMRI: 'dmri'>
+    """
+
+    FMRI = "fmri"
+    DMRI = "dmri"
+
+    @property
+    def other(self) -> Modality:
+        return Modality.DMRI if self is Modality.FMRI else Modality.FMRI
+
+
+class Direction(StrEnum):
+    """Which modality is synthesised from which.
+
+    >>> Direction.FMRI_TO_DMRI.source, Direction.FMRI_TO_DMRI.target
+    (<Modality.FMRI: 'fmri'>, <Modality.DMRI: 'dmri'>)
+    """
+
+    FMRI_TO_DMRI = "fmri_to_dmri"
+    DMRI_TO_FMRI = "dmri_to_fmri"
+
+    @property
+    def source(self) -> Modality:
+        return Modality(self.value.split("_to_")[0])
+
+    @property
+    def target(self) -> Modality:
+        return self.source.other
+
+    @classmethod
+    def to(cls, target: Modality) -> Direction:
+        """The direction that synthesises `target`.
+
+        >>> Direction.to(Modality.FMRI)
+        <Direction.DMRI_TO_FMRI: 'dmri_to_fmri'>
+        """
+        return cls(f"{target.other}_to_{target}")
+
+
+class Diagnosis(StrEnum):
+    """Diagnostic group: cognitively normal, mild cognitive impairment, Alzheimer's disease."""
+
+    NC = "NC"
+    MCI = "MCI"
+    AD = "AD"
+
+
+class InputError(ValueError):
+    """Bad input: one line that names the file and the remedy. The command line exits with status 2 on it.
+
+    >>> str(InputError("a.nii.gz", "is truncated", "copy it again"))
+    'a.nii.gz: is truncated. Remedy: copy it again.'
+    """
+
+    def __init__(self, path: str | Path, problem: str, remedy: str) -> None:
+        self.path, self.problem, self.remedy = Path(path), problem, remedy
+        super().__init__(f"{path}: {problem}. Remedy: {remedy}.")
