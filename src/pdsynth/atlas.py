@@ -1,0 +1,115 @@
+"""Label images with names and networks, and the region means of volumes."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from pdsynth.imaging.nifti import read_volume
+from pdsynth.imaging.spatial import Grid, resample
+from pdsynth.imaging.template import bundled_file
+from pdsynth.types import InputError
+
+NETWORKS = ("default", "fronto-parietal", "cingulo-opercular")
+
+
+@dataclass(frozen=True, eq=False)
+class Atlas:
+    """Regions of a grid: labels (X, Y, Z) int16, 0 outside, r + 1 in region r; a name and a network a region."""
+
+    labels: np.ndarray
+    names: list[str]
+    networks: list[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def network_spheres(grid: Grid, networks: Sequence[str] = NETWORKS, radius_mm: float = 5.0) -> Atlas:
+    """Spheres about the Dosenbach-160 regions (Dosenbach et al. 2010) of the named networks.
+
+    Coordinates are in MNI mm and come with nilearn. A voxel in two spheres goes to the nearer centre; a sphere between
+    the voxels of a coarse grid takes the voxel nearest to its centre. Raises ValueError for an unknown network.
+    """
+    rows = _dosenbach()
+    known = sorted({row["network"] for row in rows})
+    unknown = sorted(set(networks) - set(known))
+    if unknown:
+        raise ValueError(f"no network {unknown[0]!r} in Dosenbach-160; choose among {', '.join(known)}.")
+    chosen = [row for row in rows if row["network"] in networks]
+    centres = np.array([[float(row[axis]) for axis in "xyz"] for row in chosen])
+    voxels = np.indices(grid.shape).reshape(3, -1).T
+    world = voxels @ grid.affine[:3, :3].T + grid.affine[:3, 3]
+    distance, nearest = cKDTree(centres).query(world, distance_upper_bound=radius_mm)
+    labels = np.where(np.isfinite(distance), nearest + 1, 0).astype(np.int16)
+    tree = cKDTree(world)
+    for region in np.setdiff1d(np.arange(len(chosen)), labels[labels > 0] - 1):
+        labels[tree.query(centres[region])[1]] = region + 1
+    names = [f"{row['number']} {row['name']}" for row in chosen]
+    return Atlas(labels.reshape(grid.shape), names, [row["network"] for row in chosen])
+
+
+def read_atlas(path: str | Path, grid: Grid) -> Atlas:
+    """A 3D label image on the grid by nearest neighbour; its world has to be the grid's (MNI).
+
+    Names are read from a CSV file beside it if there is one: `<image>.csv`, or the part of the name before the first
+    underscore, as in `AAL_space-MNI.nii.gz` and `AAL.csv`; its first column is the label, its second the name, a third
+    the network. Labels are renumbered 1..R in rising order; those that no voxel of the grid takes are left out. Raises
+    InputError where the image holds no labels on the grid.
+    """
+    path = Path(path)
+    volume = read_volume(path)
+    if not np.array_equal(volume.data, np.round(volume.data)):
+        raise InputError(path, "holds fractions, so it is no label image", "give an image of whole numbers")
+    found = resample(volume, grid, order=0)
+    values = np.unique(found[found > 0]).astype(int)
+    if len(values) == 0:
+        raise InputError(path, "has no region on the grid", "give a label image in MNI space")
+    table = _names_beside(path)
+    labels = np.searchsorted(values, found).astype(np.int16) + np.int16(1)
+    labels[found <= 0] = 0
+    entries = [table.get(int(v), (f"region {v}", "")) for v in values]
+    return Atlas(labels, [name for name, _ in entries], [network for _, network in entries])
+
+
+def region_means(volumes: np.ndarray, atlas: Atlas) -> np.ndarray:
+    """Mean of each region: volumes (..., X, Y, Z) -> (..., R) float64.
+
+    >>> atlas = Atlas(np.array([[[0, 1, 1, 2]]], np.int16), ["a", "b"], ["", ""])
+    >>> region_means(np.array([[[9.0, 1.0, 3.0, 5.0]]]), atlas).tolist()
+    [2.0, 5.0]
+    """
+    volumes = np.asarray(volumes)
+    if volumes.shape[-3:] != atlas.labels.shape:
+        raise ValueError(f"volumes of shape {volumes.shape[-3:]} do not fit the atlas grid {atlas.labels.shape}.")
+    flat = volumes.reshape(-1, atlas.labels.size)
+    labels = atlas.labels.ravel()
+    inside = labels > 0
+    counts = np.bincount(labels[inside], minlength=len(atlas) + 1)[1:]
+    sums = np.stack([np.bincount(labels[inside], row[inside], minlength=len(atlas) + 1)[1:] for row in flat])
+    return (sums / np.maximum(counts, 1)).reshape(*volumes.shape[:-3], len(atlas))
+
+
+def _dosenbach() -> list[dict[str, str]]:
+    with open(bundled_file("dosenbach_2010.csv"), newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _names_beside(path: Path) -> dict[int, tuple[str, str]]:
+    """Name and network of each label, from the CSV file beside an atlas; empty where there is none."""
+    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    beside = [path.with_name(name + ".csv") for name in (stem, stem.split("_")[0])]
+    table = next((file for file in beside if file.is_file()), None)
+    if table is None:
+        return {}
+    names = {}
+    with open(table, newline="", encoding="utf-8-sig") as file:
+        for row in csv.reader(file):
+            if len(row) > 1 and row[0].strip().isdigit():
+                names[int(row[0])] = (row[1].strip(), row[2].strip() if len(row) > 2 else "")
+    return names

@@ -1,0 +1,62 @@
+"""Tissue maps of the MNI152 brain on any grid, and an EPI-like template made from them.
+
+The maps are the ICBM 2009a symmetric templates that nilearn ships. They are read from nilearn's folder without
+importing nilearn, which alone would take longer than reading them.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from pdsynth.imaging.nifti import Volume
+from pdsynth.imaging.spatial import Grid, resample
+
+FILES = {name: f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz" for name in ("t1", "gm", "wm")}
+EPI_CONTRAST = {"gm": 1.0, "wm": 0.8, "csf": 1.3}  # of T2*- and T2-weighted EPI at 3T, relative to grey matter
+
+
+@lru_cache(maxsize=4)
+def tissue_template(grid: Grid) -> dict[str, np.ndarray]:
+    """Probabilities of gm, wm, csf and brain on the grid: (X, Y, Z) float32 in 0..1, read-only, cached.
+
+    csf is what of the brain is neither grey nor white. The result is shared: copy an array before changing it.
+    """
+    brain = resample(_bundled("t1", binary=True), grid)
+    gm = np.minimum(resample(_bundled("gm"), grid), brain)
+    wm = np.minimum(resample(_bundled("wm"), grid), brain - gm)
+    maps = {"gm": gm, "wm": wm, "csf": np.clip(brain - gm - wm, 0, 1), "brain": np.clip(brain, 0, 1)}
+    for array in maps.values():
+        array.flags.writeable = False
+    return maps
+
+
+@lru_cache(maxsize=4)
+def epi_template(grid: Grid) -> Volume:
+    """A T2*-weighted EPI look of the template brain, without skull: what BOLD and b0 scans are registered to."""
+    tissues = tissue_template(grid)
+    data = np.zeros(grid.shape, np.float32)
+    for name, contrast in EPI_CONTRAST.items():
+        data += np.float32(contrast) * tissues[name]
+    return Volume(data, grid.affine)
+
+
+def bundled_file(name: str) -> Path:
+    """Path of a data file that nilearn ships."""
+    spec = find_spec("nilearn")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("nilearn, which ships the MNI152 templates, is not installed; install pdsynth again.")
+    return Path(spec.submodule_search_locations[0]) / "datasets" / "data" / name
+
+
+def _bundled(name: str, binary: bool = False) -> Volume:
+    """One of nilearn's templates, scaled to 0..1, or where it is above zero."""
+    image: Any = nib.load(bundled_file(FILES[name]))
+    raw = np.asanyarray(image.dataobj)
+    data = (raw > 0).astype(np.float32) if binary else raw.astype(np.float32) / np.float32(raw.max())
+    return Volume(data, image.affine)
