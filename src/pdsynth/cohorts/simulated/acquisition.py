@@ -1,0 +1,124 @@
+"""How one person is scanned: at a site, or with everything drawn afresh (domain randomisation)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pdsynth.cohorts.simulated.scanner import HEAD_CENTRE_MM, Optics, native_grid, pose
+from pdsynth.cohorts.simulated.sites import DmriProtocol, FmriProtocol, Site
+from pdsynth.cohorts.simulated.tissue import TISSUES, Tissues, varied
+from pdsynth.imaging.spatial import Grid
+
+POSE_DEG, POSE_MM, SCALE_SD = 1.7, 2.0, 0.03
+BETWEEN_DEG, BETWEEN_MM = 0.6, 0.8  # the head moves between the two scans
+SLAB_MM, FIELD_OF_VIEW_MM = 156.0, 240.0
+SLAB_CENTRE_MM = np.array([0.0, -18.0, 6.0])
+RELAXATION_SPREAD = 0.15
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """One scan's geometry and imperfections. to_template maps its world to the template's mm, (4, 4)."""
+
+    native: Grid
+    to_template: np.ndarray
+    optics: Optics
+    tissues: Tissues
+    scale: float
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """Both scans of one session."""
+
+    fmri_protocol: FmriProtocol
+    dmri_protocol: DmriProtocol
+    fmri: Exposure
+    dmri: Exposure
+
+
+def at_site(generator: np.random.Generator, site: Site) -> Acquisition:
+    """The site's protocols with the person's own pose; the coil is shared, phase blips are opposite."""
+    head = pose(generator, POSE_DEG, POSE_MM, SCALE_SD)
+    optics = Optics(
+        coil_strength=site.coil_strength,
+        coil_reach_mm=25,
+        coil_centre_mm=(0.0, float(generator.normal(-12, 4)), float(generator.normal(4, 3))),
+        psf_mm=(site.psf_mm,) * 3,
+        shift_mm=site.shift_mm,
+        tilt_seed=int(generator.integers(2**31)),
+    )
+    exposures = []
+    for voxel, sign, te_scale in ((site.fmri.voxel_mm, 1.0, 1.0), (site.dmri.voxel_mm, -1.0, 0.8)):
+        to_template = np.linalg.inv(pose(generator, BETWEEN_DEG, BETWEEN_MM) @ head)
+        native = native_grid(voxel, FIELD_OF_VIEW_MM, SLAB_MM, SLAB_CENTRE_MM, flip_x=True)
+        optics_here = replace(optics, shift_mm=sign * te_scale * optics.shift_mm)
+        exposures.append(Exposure(native, to_template, optics_here, TISSUES, site.scale))
+    return Acquisition(site.fmri, site.dmri, *exposures)
+
+
+def randomised(generator: np.random.Generator, quick: bool) -> Acquisition:
+    """Protocol, contrast, geometry and artefacts drawn anew for each scan (Billot et al. 2023, SynthSeg, in spirit)."""
+    g = generator
+    head = pose(g, 5.0, 6.0, 0.06)
+    fmri_protocol = FmriProtocol(
+        t_r=float(g.uniform(600, 3200)),
+        t_e=float(g.uniform(18, 42)),
+        flip_deg=float(g.uniform(45, 95)),
+        voxel_mm=_voxel(g, quick),
+        volumes=8 if quick else 40,
+        tsnr=float(g.uniform(25, 110)),
+    )
+    bval = g.uniform(800, 1200) if g.random() < 0.5 else np.exp(g.uniform(np.log(700), np.log(3000)))
+    dmri_protocol = DmriProtocol(
+        t_r=float(g.uniform(2500, 14500)),
+        t_e=float(g.uniform(55, 115)),
+        voxel_mm=_voxel(g, quick),
+        bval=float(np.round(bval / 50) * 50),
+        b0_volumes=1,
+        directions=6 if quick else 30,
+        snr=float(np.exp(g.uniform(np.log(12), np.log(60)))),
+    )
+    normalised = g.random() < 0.4
+    strength = float(g.uniform(0, 0.3) if normalised else g.uniform(0.4, 2.4))
+    centre = tuple(g.normal((0, -12, 4), (5, 16, 10)))
+    scalp = float(g.uniform(0.3, 1.6)) if g.random() < 0.8 else 0.0
+    shift = float(g.uniform(0, 16))
+    tilt = float(g.uniform(0, 0.35))
+    seed = int(g.integers(2**31))
+    optics = Optics(strength, float(g.uniform(15, 70)), centre, (0, 0, 0), 0.0, scalp=scalp, tilt=tilt, tilt_seed=seed)
+    exposures = []
+    for protocol in (fmri_protocol, dmri_protocol):
+        own = replace(
+            optics,
+            coil_strength=optics.coil_strength * float(g.uniform(0.7, 1.3)),
+            psf_mm=tuple(g.uniform(0.5, 4.5) * g.uniform(0.8, 1.25, 3)),
+            shift_mm=shift * float(g.choice([-1, 1])) * float(g.uniform(0.6, 1.2)),
+            dropout=float(g.uniform(0.4, 1.7)),
+            ghost=float(g.uniform(0, 0.03)) if g.random() < 0.4 else 0.0,
+        )
+        to_template = np.linalg.inv(pose(g, 1.5, 2.0) @ head)
+        exposures.append(
+            Exposure(_geometry(g, protocol.voxel_mm, head), to_template, own, varied(g, RELAXATION_SPREAD),
+                     float(np.exp(g.uniform(np.log(150), np.log(1500)))))
+        )  # fmt: skip
+    return Acquisition(fmri_protocol, dmri_protocol, *exposures)
+
+
+def _voxel(g: np.random.Generator, quick: bool) -> tuple[float, float, float]:
+    """Square in plane, slices as thick or thicker; 2 mm only where time allows."""
+    in_plane = float(np.round(g.uniform(2.5 if quick else 2.0, 4.2), 2))
+    thick = float(np.round(np.clip(in_plane * (1 if g.random() < 0.4 else g.uniform(0.9, 1.7)), 2.5, 5.0), 2))
+    return in_plane, in_plane, thick
+
+
+def _geometry(g: np.random.Generator, voxel: tuple[float, float, float], head: np.ndarray) -> Grid:
+    """Field of view and slab around the head; one slab in seven cuts the brain above or below."""
+    centre = (head @ np.append(HEAD_CENTRE_MM, 1))[:3] + g.normal(0, 3, 3)
+    slab = float(g.uniform(140, 170))
+    if g.random() < 0.15:
+        slab = float(g.uniform(100, 130))
+        centre[2] += g.uniform(-15, 25)
+    return native_grid(voxel, float(g.uniform(195, 245)), slab, centre, flip_x=bool(g.random() < 0.7))

@@ -1,0 +1,242 @@
+"""One participant's anatomy: the template, folded, deformed, aged and diseased. Both scans are made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from pdsynth.cohorts.simulated.fields import coarse_nodes, random_field, upsample, world
+from pdsynth.cohorts.simulated.priors import Priors, priors
+from pdsynth.cohorts.simulated.sites import AGE_YEARS, SEVERITY
+from pdsynth.imaging.spatial import Grid, mni_grid
+from pdsynth.types import Diagnosis
+
+VELOCITY_FWHM_MM, VELOCITY_RMS_MM = 36.0, 2.5
+LOCAL_FWHM_MM, LOCAL_RMS_MM = 14.0, 0.8  # gyri move on their own, too
+STEPS = 5  # squarings of the velocity field
+NODES_MM = 6.0  # lattice of the deformation
+DISPERSION = 0.35  # no voxel holds one straight bundle: what is left of the first direction's lead over the second
+SHARPEN = 1.8  # an individual brain is crisper than the average of 152
+SULCUS_FWHM_MM = 13.0
+SUBARACHNOID = 0.5
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who is scanned. severity in 0..1; ventricle and hippocampus in mm of growth and shrinkage."""
+
+    diagnosis: Diagnosis
+    age: float
+    sex: str
+    severity: float
+    ventricle_mm: float
+    hippocampus_mm: float
+
+    @property
+    def decades(self) -> float:
+        """Age in decades from the cohort's mean."""
+        return (self.age - AGE_YEARS[0]) / 10
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Maps on the working grid, all (X, Y, Z) float32 unless said otherwise.
+
+    gm, wm, csf, scalp, fat and eye are volume fractions; brain is the sum of the first three. vulnerable, hippocampus,
+    default_mode, iron and lesion (white-matter hyperintensity) are 0..1. regions is int16. directions (2, 3, X, Y, Z)
+    are unit fibre directions, share the first one's weight. field is the off-resonance, unitless.
+    """
+
+    grid: Grid
+    gm: np.ndarray
+    wm: np.ndarray
+    csf: np.ndarray
+    scalp: np.ndarray
+    fat: np.ndarray
+    eye: np.ndarray
+    hippocampus: np.ndarray
+    vulnerable: np.ndarray
+    lesion: np.ndarray
+    iron: np.ndarray
+    regions: np.ndarray
+    region_network: np.ndarray
+    directions: np.ndarray
+    share: np.ndarray
+    field: np.ndarray
+    outside: np.ndarray
+
+    @property
+    def brain(self) -> np.ndarray:
+        return np.asarray(self.gm + self.wm + self.csf)
+
+
+def draw_person(generator: np.random.Generator, diagnosis: Diagnosis) -> Person:
+    """Age, sex, severity and their effect on ventricles and hippocampi."""
+    mean, spread = SEVERITY[diagnosis]
+    severity = float(np.clip(generator.normal(mean, spread), 0, 1))
+    age = float(np.clip(generator.normal(*AGE_YEARS), 55, 95))
+    decades = (age - AGE_YEARS[0]) / 10
+    return Person(
+        diagnosis=diagnosis,
+        age=age,
+        sex="F" if generator.random() < 0.5 else "M",
+        severity=severity,
+        ventricle_mm=float(3.0 * severity + 1.2 * decades + generator.normal()),
+        hippocampus_mm=float(2.0 * severity + 0.4 * decades + 0.4 * generator.normal()),
+    )
+
+
+def deformation(generator: np.random.Generator, person: Person, grid: Grid) -> np.ndarray:
+    """Displacement in mm from the participant's space to the template's: (3, x, y, z) on nodes of the grid.
+
+    A stationary velocity field is integrated by scaling and squaring (Arsigny et al. 2006), so it folds nowhere.
+    """
+    nodes = coarse_nodes(grid, NODES_MM)
+    p = priors()
+    velocity = VELOCITY_RMS_MM / np.sqrt(3) * random_field(generator, nodes, VELOCITY_FWHM_MM, 3)
+    velocity += LOCAL_RMS_MM / np.sqrt(3) * random_field(generator, nodes, LOCAL_FWHM_MM, 3)
+    index = _index(p.coarse, world(nodes))
+    velocity -= person.ventricle_mm * _sample(p.ventricle_push, index)
+    velocity -= person.hippocampus_mm * _sample(p.hippocampus_pull, index)
+    step = (1 / nodes.spacing_mm).astype(np.float32)[:, None, None, None]
+    displacement = velocity / 2**STEPS
+    identity = np.indices(nodes.shape, dtype=np.float32)
+    for _ in range(STEPS):
+        displacement = displacement + _sample(displacement, identity + displacement * step)
+    return np.asarray(displacement, np.float32)
+
+
+def draw_anatomy(generator: np.random.Generator, person: Person, grid_mm: float) -> Anatomy:
+    """The maps of one person on a working grid a quarter finer than grid_mm."""
+    p = priors()
+    grid = mni_grid(0.75 * grid_mm)
+    displacement = deformation(generator, person, grid)
+    nodes = coarse_nodes(grid, NODES_MM)
+    smooth_index = _index(p.coarse, world(nodes) + displacement)
+    names = ("outside", "hippocampus", "default_mode", "periventricular", "iron", "folded")
+    soft = np.stack([*(getattr(p, n) for n in names), p.fibres["vulnerable"], p.fibres["share"]])
+    maps = dict(zip([*names, "vulnerable", "share"], upsample(_sample(soft, smooth_index), grid), strict=True))
+    at = world(grid) + upsample(displacement, grid)
+    inside = maps["outside"] < 6
+    gm, wm, csf = _fold(generator, p, grid, at, inside, maps)
+    gm, csf = _atrophy(person, gm, csf, maps)
+    nearest = np.rint(_index(p.coarse, at[:, inside])).astype(np.int32)
+    nearest = tuple(np.clip(n, 0, s - 1) for n, s in zip(nearest, p.coarse.shape, strict=True))
+    regions = np.zeros(grid.shape, np.int16)
+    regions[inside] = p.regions[nearest]
+    head = _head(generator, grid, maps["outside"])
+    amplitude = generator.uniform(0.9, 1.7, len(p.dipoles)).astype(np.float32)
+    return Anatomy(
+        grid=grid, gm=gm, wm=wm, csf=csf, **head,
+        hippocampus=maps["hippocampus"], vulnerable=maps["vulnerable"],
+        lesion=_lesions(generator, person, grid, maps["periventricular"]) * wm,
+        iron=maps["iron"], regions=regions, region_network=p.region_network,
+        directions=_directions(p, grid, displacement, nearest, inside),
+        share=0.5 + DISPERSION * np.clip(maps["share"] - 0.5, 0, 0.5),
+        field=upsample(_sample(np.tensordot(amplitude, p.dipoles, 1)[None], _index(p.coarse, world(nodes))), grid)[0],
+        outside=maps["outside"],
+    )  # fmt: skip
+
+
+def _index(grid: Grid, points: np.ndarray) -> np.ndarray:
+    """mm -> voxel index of an axis-aligned grid; points (3, ...)."""
+    shape = (3,) + (1,) * (points.ndim - 1)
+    origin, step = grid.affine[:3, 3].astype(np.float32), np.diag(grid.affine)[:3].astype(np.float32)
+    return np.asarray((points - origin.reshape(shape)) / step.reshape(shape))
+
+
+def _sample(maps: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Linear interpolation of (n, X, Y, Z) at voxel indices (3, ...) -> (n, ...), edges held."""
+    return np.stack([ndimage.map_coordinates(m, index, order=1, mode="nearest", output=np.float32) for m in maps])
+
+
+def _fold(
+    generator: np.random.Generator,
+    p: Priors,
+    grid: Grid,
+    at: np.ndarray,
+    inside: np.ndarray,
+    maps: dict[str, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tissue fractions of an individual: the deformed template with its own sulci.
+
+    Sulci are the sheets where a random field crosses zero; fluid lies on them, grey matter beside them, and white
+    matter between them, each as far as the template's probabilities allow.
+    """
+    prior = _sample(p.tissues, _index(p.fine, at[:, inside]))
+    noise = random_field(generator, grid, SULCUS_FWHM_MM)[0]
+    slope = np.sqrt(sum(np.square(g) for g in np.gradient(noise, *grid.spacing_mm)))
+    sheet = (np.abs(noise) / (slope + 0.02))[inside]
+    outside = maps["outside"][inside]
+    cortical = maps["folded"][inside] * np.clip((outside + 32) / 16, 0, 1)
+    rim = np.clip(1 - np.abs(outside - 0.5) / 2.5, 0, 1) * np.clip(1 - prior.sum(0), 0, 1)
+    prior[2] += SUBARACHNOID * rim  # fluid between the brain and the skull
+    brain = np.clip(prior.sum(0), 0, 1)
+    odds = np.log(prior + np.array([0.012, 0.012, 0.03], np.float32)[:, None])
+    odds[1] += cortical * 0.28 * np.clip(sheet - 3.5, -3.5, 4)
+    odds[2] += cortical * (2.6 * np.exp(-np.square(sheet / 1.8)) - 0.7)
+    odds *= SHARPEN
+    share = np.exp(odds - odds.max(0))
+    share *= brain / share.sum(0)
+    tissues = np.zeros((3, *grid.shape), np.float32)
+    tissues[:, inside] = share
+    return tissues[0], tissues[1], tissues[2]
+
+
+def _atrophy(person: Person, gm: np.ndarray, csf: np.ndarray, maps: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Grey matter lost to fluid: everywhere with age and severity, in the hippocampus and default mode more."""
+    thinning = 0.04 * person.severity + 0.02 * person.decades
+    lost = thinning + 0.35 * person.severity * maps["hippocampus"] + 0.15 * person.severity * maps["default_mode"]
+    lost = gm * np.clip(lost, 0, 0.9)
+    return gm - lost, csf + lost
+
+
+def _lesions(generator: np.random.Generator, person: Person, grid: Grid, near_ventricle: np.ndarray) -> np.ndarray:
+    """White-matter hyperintensities, 0..1: a thresholded random field, likelier near the ventricles and with age."""
+    load = 0.35 * person.severity + 0.5 * person.decades + generator.normal(0, 0.5)
+    score = random_field(generator, grid, 9.0)[0] + 1.8 * near_ventricle + 0.5 * load - 2.7
+    return np.asarray(np.clip(score * 2, 0, 1), np.float32)
+
+
+def _head(generator: np.random.Generator, grid: Grid, outside: np.ndarray) -> dict[str, np.ndarray]:
+    """Scalp, fat and eyes beyond a skull that gives no signal."""
+    thickness = random_field(generator, grid, 40.0, 2)
+    skull = 7.0 + generator.normal(0, 0.8) + 0.9 * thickness[0]
+    scalp_mm = 5.5 + generator.normal(0, 0.8) + 1.2 * thickness[1]
+    depth = outside - skull
+    xyz = world(grid)
+    face = np.clip((xyz[1] - 25) / 25, 0, 1) * np.clip((-20 - xyz[2]) / 20, 0, 1)
+    neck = np.clip((-45 - xyz[2]) / 20, 0, 1)
+    scalp_mm = scalp_mm + 14 * np.maximum(face, neck)
+    layer = np.clip(depth / 1.5 + 0.5, 0, 1) * np.clip((scalp_mm - depth) / 1.5 + 0.5, 0, 1)
+    texture = random_field(generator, grid, 10.0)[0]
+    fat = layer * np.clip(0.45 + 0.4 * texture, 0, 1)
+    eye = np.zeros(grid.shape, np.float32)
+    gaze = generator.normal(0, 1.5, 3)
+    for side in (-1, 1):
+        centre = np.array([side * 32.0, 58.0, -36.0]) + gaze * np.array([side, 1, 1])
+        distance = np.sqrt(sum(np.square(xyz[i] - centre[i]) for i in range(3)))
+        eye = np.maximum(eye, np.clip((12.0 - distance) / 3 + 0.5, 0, 1))
+    eye *= outside > 2
+    return {
+        "scalp": np.asarray((layer - fat) * (1 - eye), np.float32),
+        "fat": np.asarray(fat * (1 - eye), np.float32),
+        "eye": np.asarray(eye, np.float32),
+    }
+
+
+def _directions(
+    p: Priors, grid: Grid, displacement: np.ndarray, nearest: tuple[np.ndarray, ...], inside: np.ndarray
+) -> np.ndarray:
+    """Template directions carried back through the deformation's Jacobian: (2, 3, X, Y, Z), unit length."""
+    nodes = coarse_nodes(grid, NODES_MM)
+    jacobian = np.stack([np.stack(np.gradient(d, *nodes.spacing_mm)) for d in displacement])
+    jacobian = upsample(jacobian.astype(np.float32), grid)[:, :, inside]
+    directions = np.zeros((2, 3, *grid.shape), np.float32)
+    for i, name in enumerate(("first", "second")):
+        along = p.fibres[name][:, nearest[0], nearest[1], nearest[2]]
+        along = along - np.einsum("ijn,jn->in", jacobian, along)  # (1 + J)^-1 to first order
+        directions[i][:, inside] = along / (np.linalg.norm(along, axis=0) + 1e-6)
+    return directions

@@ -1,0 +1,133 @@
+"""Diffusion-weighted images: two-compartment white matter along the bundles, grey matter, fluid, and the scalp."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pdsynth.cohorts.simulated.anatomy import Anatomy, Person
+from pdsynth.cohorts.simulated.fields import random_field
+from pdsynth.cohorts.simulated.scanner import Optics, coil_field
+from pdsynth.cohorts.simulated.sites import DmriProtocol
+from pdsynth.cohorts.simulated.tissue import (
+    TISSUES,
+    Tissues,
+    grey_matter_decay,
+    spin_echo,
+    white_matter_decay,
+    white_matter_powder,
+)
+
+FRACTION = 0.62  # of white-matter signal that is intra-axonal
+FRACTION_SD, FRACTION_FWHM_MM = 0.06, 16.0
+GREY_SD, GREY_FWHM_MM = 0.06, 16.0
+IRON_T2 = 0.35  # share by which iron-rich nuclei shorten T2
+LESION_T2 = 0.35  # log-increase of the b0 signal in a white-matter hyperintensity
+
+
+@dataclass(frozen=True)
+class Microstructure:
+    """What one dMRI scan knows: coil (X, Y, Z), intra-axonal fraction and grey-matter diffusivity (mm^2/s)."""
+
+    coil: np.ndarray
+    fraction: np.ndarray
+    diffusivity: np.ndarray
+
+
+def microstructure(anatomy: Anatomy, person: Person, private: np.random.Generator, optics: Optics) -> Microstructure:
+    """Draw the private fields around what anatomy and severity dictate."""
+    spread = random_field(private, anatomy.grid, FRACTION_FWHM_MM)[0]
+    grey = random_field(private, anatomy.grid, GREY_FWHM_MM)[0]
+    return Microstructure(
+        coil=coil_field(private, anatomy.grid, optics, jitter=2.0),
+        fraction=np.clip(expected_fraction(anatomy, person) + FRACTION_SD * spread, 0.15, 0.9),
+        diffusivity=np.float32(expected_diffusivity(person)) * (1 + np.float32(GREY_SD) * grey),
+    )
+
+
+def expected_fraction(anatomy: Anatomy, person: Person) -> np.ndarray:
+    """Intra-axonal fraction before the private field, (X, Y, Z)."""
+    lost = 0.22 * person.severity * anatomy.vulnerable + 0.25 * anatomy.lesion
+    return np.asarray(FRACTION - 0.02 * person.decades - lost, np.float32)
+
+
+def expected_diffusivity(person: Person) -> float:
+    """Mean diffusivity of grey matter before the private field, mm^2/s."""
+    return TISSUES["gm"].diffusivity * (1 + 0.10 * person.severity)
+
+
+def b0_parts(anatomy: Anatomy, protocol: DmriProtocol, tissues: Tissues, scalp: float) -> dict[str, np.ndarray]:
+    """Signal of every tissue without diffusion weighting and coil: name -> (X, Y, Z)."""
+    level = {name: spin_echo(t, protocol.t_r, protocol.t_e) for name, t in tissues.items()}
+    iron = np.exp(-protocol.t_e / tissues["gm"].t2 * IRON_T2 / (1 - IRON_T2) * anatomy.iron)
+    parts = {
+        "gm": level["gm"] * anatomy.gm * iron,
+        "wm": level["wm"] * anatomy.wm * iron * np.exp(LESION_T2 * anatomy.lesion),
+        "csf": level["csf"] * anatomy.csf,
+    }
+    if scalp:
+        parts |= {name: scalp * level[name] * getattr(anatomy, name) for name in ("scalp", "fat", "eye")}
+    return parts
+
+
+def weighted_images(
+    anatomy: Anatomy,
+    micro: Microstructure,
+    parts: dict[str, np.ndarray],
+    bvals: np.ndarray,
+    bvecs: np.ndarray,
+    to_scan: np.ndarray,
+    tissues: Tissues,
+) -> np.ndarray:
+    """Noise-free images on the working grid, (n, X, Y, Z).
+
+    bvecs (n, 3) are in the scan's world; to_scan (3, 3) rotates the template's axes into it.
+    """  # fmt: skip
+    where = np.flatnonzero(parts["wm"].ravel() > 1e-4 * max(parts["wm"].max(), 1e-9))
+    fraction = micro.fraction.ravel()[where]
+    wm = parts["wm"].ravel()[where] * micro.coil.ravel()[where]
+    share = anatomy.share.ravel()[where]
+    along = np.einsum("ij,pjn->pin", to_scan.astype(np.float32), anatomy.directions.reshape(2, 3, -1)[:, :, where])
+    out = np.empty((len(bvals), *anatomy.grid.shape), np.float32)
+    still: dict[float, np.ndarray] = {}
+    for k, (bval, bvec) in enumerate(zip(bvals, bvecs, strict=True)):
+        if bval not in still:
+            still[bval] = isotropic(micro, parts, float(bval), tissues)
+        out[k] = still[bval]
+        cosines = np.square(np.tensordot(bvec.astype(np.float32), along, axes=(0, 1)))
+        decay = share * white_matter_decay(bval, fraction, cosines[0])
+        decay += (1 - share) * white_matter_decay(bval, fraction, cosines[1])
+        out[k].ravel()[where] += wm * decay
+    return out
+
+
+def isotropic(micro: Microstructure, parts: dict[str, np.ndarray], bval: float, tissues: Tissues) -> np.ndarray:
+    """Everything but white matter at one b, (X, Y, Z)."""
+    signal = parts["gm"] * grey_matter_decay(bval, micro.diffusivity)
+    for name in ("csf", "scalp", "fat", "eye"):
+        if name in parts:
+            signal = signal + parts[name] * np.float32(np.exp(-bval * tissues[name].diffusivity))
+    return np.asarray(signal * micro.coil, np.float32)
+
+
+def powder_image(micro: Microstructure, parts: dict[str, np.ndarray], bval: float, tissues: Tissues) -> np.ndarray:
+    """The mean over all directions at one b, (X, Y, Z): cheap, since no direction enters."""
+    where = np.flatnonzero(parts["wm"].ravel() > 1e-4 * max(parts["wm"].max(), 1e-9))
+    out = isotropic(micro, parts, bval, tissues)
+    wm = parts["wm"].ravel()[where] * micro.coil.ravel()[where]
+    out.ravel()[where] += wm * white_matter_powder(bval, micro.fraction.ravel()[where])
+    return out
+
+
+def directions(n: int) -> np.ndarray:
+    """n unit vectors spread over the half sphere, (n, 3): six are the icosahedron's, others a Fibonacci spiral."""
+    if n == 6:
+        golden = (1 + np.sqrt(5)) / 2
+        three = np.array([(0, 1, golden), (1, golden, 0), (golden, 0, 1)])
+        six = np.concatenate([three, three * [(1, -1, 1), (-1, 1, 1), (1, 1, -1)]])
+        return np.asarray(six / np.linalg.norm(six, axis=1, keepdims=True))
+    z = 1 - (np.arange(n) + 0.5) / n
+    around = np.pi * (3 - np.sqrt(5)) * np.arange(n)
+    ring = np.sqrt(1 - z**2)
+    return np.stack([ring * np.cos(around), ring * np.sin(around), z], axis=1)

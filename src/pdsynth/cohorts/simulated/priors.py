@@ -1,0 +1,149 @@
+"""What the template knows before anybody is drawn: tissue, distances, head, deep nuclei, regions and fibres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage, special
+
+from pdsynth.cohorts.simulated.bundles import fibres
+from pdsynth.cohorts.simulated.fields import smooth, world
+from pdsynth.imaging.spatial import Grid, mni_grid
+from pdsynth.imaging.template import tissue_template
+
+FINE_MM = 2.0  # tissue maps
+COARSE_MM = 4.0  # everything smooth
+REGIONS_FILE = "seitzman_2018_ROIs_300inVol_MNI_allInfo.txt"  # Seitzman et al. 2020
+NETWORKS = ("DefaultMode", "DorsalAttention", "FrontoParietal", "CinguloOpercular", "SomatomotorDorsal", "Visual")
+DIPOLES = (((0, 36, -44), 15.0), ((56, -20, -44), 13.0), ((-56, -20, -44), 13.0))  # air: centre, radius (mm)
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Template maps. fine: FINE_MM grid, tissues (3, X, Y, Z) gm wm csf. The others lie on the COARSE_MM grid.
+
+    outside: mm beyond the brain's hull (negative inside); ventricle_push and hippocampus_pull (3, X, Y, Z) are unit
+    displacement fields that grow the ventricles and shrink the hippocampi by 1 mm; iron marks pallidum, nigra and red
+    nucleus; folded is where cortex has gyri; regions holds 0 or 1 + the index of a functional region.
+    """
+
+    fine: Grid
+    coarse: Grid
+    tissues: np.ndarray
+    outside: np.ndarray
+    ventricle_push: np.ndarray
+    hippocampus_pull: np.ndarray
+    hippocampus: np.ndarray
+    default_mode: np.ndarray
+    periventricular: np.ndarray
+    iron: np.ndarray
+    folded: np.ndarray
+    regions: np.ndarray
+    region_network: np.ndarray
+    fibres: dict[str, np.ndarray]
+    dipoles: np.ndarray
+
+
+@lru_cache(maxsize=1)
+def priors() -> Priors:
+    """Build the maps, once a process (about a second)."""
+    fine, coarse = mni_grid(FINE_MM), mni_grid(COARSE_MM)
+    maps = tissue_template(fine)
+    tissues = np.stack([maps[k] for k in ("gm", "wm", "csf")])
+    low = tissue_template(coarse)
+    xyz = world(coarse)
+    hull = ndimage.binary_closing(low["brain"] > 0.5, iterations=5)
+    box = (abs(xyz[0]) < 38) & (xyz[1] > -52) & (xyz[1] < 36) & (xyz[2] > -12) & (xyz[2] < 34)
+    ventricles = (low["csf"] > 0.5) & box & (_signed_distance(hull) < -16)
+    ventricle_distance = _signed_distance(ventricles)
+    hippocampus = _hippocampi(xyz)
+    regions, region_network, default_mode = _regions(coarse, low["gm"])
+    deep = _blob(xyz, (0, -14, 4), (34, 34, 18))
+    brainstem = _blob(xyz, (0, -30, -34), (16, 16, 30))
+    return Priors(
+        fine=fine,
+        coarse=coarse,
+        tissues=tissues,
+        outside=_signed_distance(hull).astype(np.float32),
+        ventricle_push=_outward(coarse, ventricle_distance, reach_mm=10),
+        hippocampus_pull=-_outward(coarse, _signed_distance(hippocampus > 0.5), reach_mm=5),
+        hippocampus=hippocampus,
+        default_mode=default_mode,
+        periventricular=np.exp(-np.clip(ventricle_distance, 0, None) / 6).astype(np.float32),
+        iron=_iron(xyz),
+        folded=np.clip(1 - deep - brainstem, 0, 1).astype(np.float32),
+        regions=regions,
+        region_network=region_network,
+        fibres=fibres(coarse),
+        dipoles=np.stack([_dipole(xyz, centre, radius) for centre, radius in DIPOLES]),
+    )
+
+
+def _signed_distance(mask: np.ndarray) -> np.ndarray:
+    """mm to the mask's surface, negative inside."""
+    outer = ndimage.distance_transform_edt(~mask, sampling=COARSE_MM)
+    inner = ndimage.distance_transform_edt(mask, sampling=COARSE_MM)
+    return np.asarray(outer - inner, np.float32)
+
+
+def _outward(grid: Grid, distance: np.ndarray, reach_mm: float) -> np.ndarray:
+    """Unit vectors away from a surface, fading with distance on both sides: (3, X, Y, Z)."""
+    softened = smooth(distance, grid, 8.0)
+    gradient = np.stack(np.gradient(softened, COARSE_MM))
+    gradient /= np.linalg.norm(gradient, axis=0) + 0.2
+    return np.asarray(gradient * np.exp(-0.5 * np.square(distance / reach_mm)), np.float32)
+
+
+def _blob(xyz: np.ndarray, centre: tuple[float, ...], radii: tuple[float, ...]) -> np.ndarray:
+    """A soft ellipsoid: one inside, falling to zero over a fifth of the radius."""
+    scaled = np.sqrt(sum(np.square((xyz[i] - centre[i]) / radii[i]) for i in range(3)))
+    return np.asarray(special.expit((1 - scaled) * 10), np.float32)
+
+
+def _hippocampi(xyz: np.ndarray) -> np.ndarray:
+    """Both hippocampi as a row of blobs from head to tail, 0..1."""
+    centres = [(24, -10, -20), (27, -17, -18), (29, -24, -14), (28, -31, -8), (24, -37, -2)]
+    along = zip(centres, (7.5, 7, 6.5, 6, 5.5), strict=True)
+    parts = [_blob(xyz, (side * x, y, z), (radius, radius, radius)) for (x, y, z), radius in along for side in (-1, 1)]
+    return np.asarray(np.max(parts, axis=0), np.float32)
+
+
+def _iron(xyz: np.ndarray) -> np.ndarray:
+    """Iron-rich nuclei, 0..1: pallidum, putamen (half), substantia nigra, red nucleus, dentate."""
+    nuclei = [((19, -4, -1), (6, 9, 6), 1.0), ((26, 3, 1), (6, 14, 9), 0.5), ((9, -18, -11), (4, 6, 4), 1.0),
+              ((5, -21, -8), (3.5, 3.5, 3.5), 0.8), ((14, -56, -36), (7, 6, 4), 0.7)]  # fmt: skip
+    parts = [amount * _blob(xyz, (side * c[0], c[1], c[2]), r) for c, r, amount in nuclei for side in (-1, 1)]
+    return np.asarray(np.max(parts, axis=0), np.float32)
+
+
+def _regions(grid: Grid, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Nearest functional region of grey matter within 16 mm, each region's network, and the soft default mode."""
+    spec = find_spec("nilearn")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("nilearn, which ships region coordinates, is not installed; install pdsynth again.")
+    path = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / REGIONS_FILE
+    table = pd.read_csv(path, sep=r"\s+", usecols=["x", "y", "z", "netName"])
+    table = table[table["netName"].isin(NETWORKS)]
+    centres = table[["x", "y", "z"]].to_numpy(np.float32)
+    network = table["netName"].map(NETWORKS.index).to_numpy()
+    points = world(grid).reshape(3, -1).T
+    near = grey.ravel() > 0.1
+    distance = np.linalg.norm(points[near, None] - centres[None], axis=2)
+    regions = np.zeros(grey.size, np.int16)
+    regions[near] = np.where(distance.min(1) < 16, distance.argmin(1) + 1, 0)
+    default = np.zeros(grey.size, np.float32)
+    default[near] = np.exp(-0.5 * np.square(distance[:, network == 0].min(1) / 9))
+    return regions.reshape(grid.shape), network, default.reshape(grid.shape)
+
+
+def _dipole(xyz: np.ndarray, centre: tuple[int, int, int], radius: float) -> np.ndarray:
+    """Field of an air sphere in B0 along z, (R / r)^3 (3 cos^2 - 1), held constant inside the sphere."""
+    offset = xyz - np.asarray(centre, np.float32)[:, None, None, None]
+    r = np.sqrt(np.square(offset).sum(0)) + 1e-6
+    cosine = offset[2] / r
+    return np.asarray((radius / np.maximum(r, radius)) ** 3 * (3 * cosine**2 - 1), np.float32)

@@ -1,0 +1,128 @@
+"""One simulated session in memory: a person, both 4D scans, and the truth about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pdsynth.cohorts.simulated import acquisition as acquisitions
+from pdsynth.cohorts.simulated import bold, diffusion, truth
+from pdsynth.cohorts.simulated.acquisition import Acquisition, Exposure
+from pdsynth.cohorts.simulated.anatomy import Anatomy, Person, draw_anatomy, draw_person
+from pdsynth.cohorts.simulated.scanner import View, dropout, rician
+from pdsynth.cohorts.simulated.sites import SITES
+from pdsynth.cohorts.simulated.sites import quick as quick_site
+from pdsynth.cohorts.simulated.streams import (
+    ACQUISITION,
+    ANATOMY,
+    DMRI_NOISE,
+    DMRI_PRIVATE,
+    FMRI_NOISE,
+    FMRI_PRIVATE,
+    FMRI_STATE,
+    PERSON,
+    Streams,
+)
+from pdsynth.types import Diagnosis
+
+SPIN_ECHO_DROPOUT = 0.35  # of the gradient-echo dropout that is left in a spin echo
+
+
+@dataclass(frozen=True)
+class Session:
+    """bold (x, y, z, t) and dwi (x, y, z, n) int16 on their own grids; bvals (n,), bvecs (n, 3) in FSL's convention.
+
+    The oracles (x, y, z) are None unless asked for.
+    """
+
+    person: Person
+    anatomy: Anatomy
+    acquisition: Acquisition
+    bold: np.ndarray
+    dwi: np.ndarray
+    bvals: np.ndarray
+    bvecs: np.ndarray
+    fmri_oracle: np.ndarray | None
+    dmri_oracle: np.ndarray | None
+
+
+def simulate_session(
+    seed: int,
+    subject: int,
+    diagnosis: Diagnosis,
+    site: str,
+    grid_mm: float,
+    quick: bool,
+    randomise: bool,
+    oracle_draws: int,
+    fc_effect: str = "paper",
+) -> Session:
+    """Everything about one subject, a function of the arguments alone."""  # fmt: skip
+    streams = Streams(seed, subject)
+    person = draw_person(streams.generator(PERSON), diagnosis)
+    anatomy = draw_anatomy(streams.generator(ANATOMY), person, grid_mm)
+    here = streams.generator(ACQUISITION)
+    if randomise:
+        acquisition = acquisitions.randomised(here, quick)
+    else:
+        acquisition = acquisitions.at_site(here, quick_site(SITES[site]) if quick else SITES[site])
+    run, fmri_oracle = _fmri(streams, person, anatomy, acquisition, oracle_draws, fc_effect)
+    dwi, bvals, bvecs, dmri_oracle = _dmri(streams, person, anatomy, acquisition, oracle_draws)
+    return Session(person, anatomy, acquisition, run, dwi, bvals, bvecs, fmri_oracle, dmri_oracle)
+
+
+def _fmri(
+    streams: Streams, person: Person, anatomy: Anatomy, acquisition: Acquisition, draws: int, fc_effect: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    protocol, exposure = acquisition.fmri_protocol, acquisition.fmri
+    view = View(anatomy, exposure.native, exposure.to_template, exposure.optics)
+    steady = dropout(anatomy, protocol.t_e, exposure.optics.dropout)
+    private = streams.generator(FMRI_PRIVATE)
+    signal = bold.mean_signal(anatomy, private, protocol, exposure.tissues, exposure.optics, steady)
+    still = view.image(signal[None])[0]
+    sigma = bold.thermal_sigma(still, view, anatomy, protocol.tsnr)
+    run = bold.scan(
+        anatomy, view, still, protocol, streams.generator(FMRI_STATE), streams.generator(FMRI_NOISE), person.severity,
+        fc_effect, sigma,
+    )  # fmt: skip
+    oracle = truth.fmri_oracle(streams, anatomy, acquisition, view, steady, sigma, draws) if draws else None
+    return _stored(run, still, exposure), oracle
+
+
+def _dmri(
+    streams: Streams, person: Person, anatomy: Anatomy, acquisition: Acquisition, draws: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    protocol, exposure = acquisition.dmri_protocol, acquisition.dmri
+    view = View(anatomy, exposure.native, exposure.to_template, exposure.optics)
+    micro = diffusion.microstructure(anatomy, person, streams.generator(DMRI_PRIVATE), exposure.optics)
+    parts = diffusion.b0_parts(anatomy, protocol, exposure.tissues, exposure.optics.scalp)
+    steady = dropout(anatomy, protocol.t_e, SPIN_ECHO_DROPOUT * exposure.optics.dropout)
+    parts = {name: part * steady for name, part in parts.items()}
+    bvals = np.array([0.0] * protocol.b0_volumes + [protocol.bval] * protocol.directions)
+    bvecs = np.concatenate([np.zeros((protocol.b0_volumes, 3)), diffusion.directions(protocol.directions)])
+    to_scan = np.linalg.inv(exposure.to_template[:3, :3])
+    to_scan /= np.cbrt(np.linalg.det(to_scan))
+    images = diffusion.weighted_images(anatomy, micro, parts, bvals, bvecs, to_scan, exposure.tissues)
+    seen = view.image(images)
+    wm = view.fractions(anatomy.wm[None])[0]
+    level = float(np.median(seen[0][wm > 0.7])) if (wm > 0.7).any() else float(seen[0].max()) / 2
+    sigma = level / protocol.snr
+    noisy = rician(streams.generator(DMRI_NOISE), seen, sigma)
+    oracle = None
+    if draws:
+        own_mean = images[bvals > 0].mean(0)
+        oracle = truth.dmri_oracle(streams, anatomy, person, acquisition, view, parts, micro, own_mean, sigma, draws)
+    return _stored(np.moveaxis(noisy, 0, -1), seen[0], exposure), bvals, bvecs * [-1, 1, 1], oracle
+
+
+def _stored(signal: np.ndarray, reference: np.ndarray, exposure: Exposure) -> np.ndarray:
+    """Scaled so that the reference's bright voxels stand at twice the site's level, as int16."""
+    factor = 2 * exposure.scale / max(float(np.percentile(reference, 98)), 1e-9)
+    factor = min(factor, 32000 / max(float(signal.max()), 1e-9))  # nothing saturates
+    return np.rint(signal * np.float32(factor)).astype(np.int16)
+
+
+def means(session: Session) -> tuple[np.ndarray, np.ndarray]:
+    """The two volumes that a pair is made of: mean BOLD and mean of b > 0, (x, y, z) float32 each."""
+    return session.bold.mean(-1, dtype=np.float32), session.dwi[..., session.bvals > 0].mean(-1, dtype=np.float32)

@@ -1,0 +1,85 @@
+"""The three scanner sites of the cohort: protocols of the paper's Table I, what is used, and the groups of people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from pdsynth.types import Diagnosis
+
+
+@dataclass(frozen=True)
+class FmriProtocol:
+    """Gradient-echo EPI of a resting-state run. Times in ms, voxel edges in mm (in plane, in plane, slice)."""
+
+    t_r: float
+    t_e: float
+    flip_deg: float
+    voxel_mm: tuple[float, float, float]
+    volumes: int
+    tsnr: float  # temporal SNR of grey matter
+
+
+@dataclass(frozen=True)
+class DmriProtocol:
+    """Diffusion-weighted spin-echo EPI. Times in ms, b in s/mm^2."""
+
+    t_r: float
+    t_e: float
+    voxel_mm: tuple[float, float, float]
+    bval: float
+    b0_volumes: int
+    directions: int
+    snr: float  # of white matter in one b0 volume
+
+
+@dataclass(frozen=True)
+class Site:
+    """A scanner with its two protocols. Coil strength 0 is a fully normalised image, 1 the raw array."""
+
+    name: str
+    fmri: FmriProtocol
+    dmri: DmriProtocol
+    coil_strength: float
+    psf_mm: float  # FWHM of the point spread on top of the voxel
+    shift_mm: float  # distortion for a field of one unit
+    scale: float  # signal of grey matter in stored units
+
+
+SITES = {
+    "oasis": Site(
+        "oasis",
+        FmriProtocol(2200, 27, 90, (4.0, 4.0, 4.0), 164, 70),
+        DmriProtocol(14500, 112, (4.0, 4.0, 4.0), 1000, 2, 24, 18),
+        coil_strength=0.8, psf_mm=2.0, shift_mm=14, scale=900,
+    ),
+    "adni": Site(
+        "adni",
+        FmriProtocol(3000, 30, 80, (3.3, 3.3, 3.3), 140, 85),
+        DmriProtocol(9050, 68, (3.3, 3.3, 3.3), 1000, 5, 41, 25),
+        coil_strength=0.4, psf_mm=1.5, shift_mm=10, scale=600,
+    ),
+    "hospital": Site(
+        "hospital",
+        FmriProtocol(2000, 30, 90, (4.5, 4.5, 4.5), 180, 60),
+        DmriProtocol(6800, 93, (4.5, 4.5, 4.5), 1000, 1, 30, 16),
+        coil_strength=0.6, psf_mm=2.0, shift_mm=17, scale=1500,
+    ),
+}  # fmt: skip
+
+# Entries of Table I that cannot be what was scanned, beside what is simulated instead.
+PAPER_SLIPS = [
+    {"site": "adni", "field": "dMRI echo time (ms)", "paper_value": 3, "used_value": 68},
+    {"site": "oasis", "field": "phase field of view", "paper_value": "per cent, in mm", "used_value": "240 mm"},
+]
+
+SEVERITY = {Diagnosis.NC: (0.10, 0.06), Diagnosis.MCI: (0.45, 0.16), Diagnosis.AD: (0.85, 0.12)}  # mean, SD
+AGE_YEARS = (74.0, 6.0)  # mean, SD
+
+
+def quick(site: Site, volumes: int = 12, directions: int = 12) -> Site:
+    """The same site with few volumes and directions: same means, a tenth of the work."""
+    return replace(
+        site,
+        fmri=replace(site.fmri, volumes=min(volumes, site.fmri.volumes)),
+        dmri=replace(site.dmri, b0_volumes=1, directions=min(directions, site.dmri.directions)),
+    )

@@ -1,0 +1,62 @@
+"""What is known of a simulated pair and of no real one: the best answer that the shared anatomy allows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pdsynth.cohorts.simulated import bold, diffusion
+from pdsynth.cohorts.simulated.acquisition import Acquisition
+from pdsynth.cohorts.simulated.anatomy import Anatomy, Person
+from pdsynth.cohorts.simulated.scanner import View, rician_mean
+from pdsynth.cohorts.simulated.streams import DMRI_PRIVATE, FMRI_PRIVATE, Streams
+
+
+def fmri_oracle(
+    streams: Streams,
+    anatomy: Anatomy,
+    acquisition: Acquisition,
+    view: View,
+    steady: np.ndarray,
+    sigma: float,
+    draws: int,
+) -> np.ndarray:
+    """E[mean BOLD | shared anatomy] over redraws of what is private to fMRI: (x, y, z); p99.5 in the brain is 1."""
+    protocol, exposure = acquisition.fmri_protocol, acquisition.fmri
+    generators = [streams.generator(FMRI_PRIVATE, k) for k in range(1, draws + 1)]
+    images = [bold.mean_signal(anatomy, g, protocol, exposure.tissues, exposure.optics, steady) for g in generators]
+    return _mean_of_scaled(view, np.stack(images), anatomy, sigma)
+
+
+def dmri_oracle(
+    streams: Streams,
+    anatomy: Anatomy,
+    person: Person,
+    acquisition: Acquisition,
+    view: View,
+    parts: dict[str, np.ndarray],
+    own: diffusion.Microstructure,
+    own_mean: np.ndarray,
+    sigma: float,
+    draws: int,
+) -> np.ndarray:
+    """E[mean b > 0 | shared anatomy]: (x, y, z), brain p99.5 is 1.
+
+    Redraws use the closed-form mean over all directions, corrected by the ratio of the scan's own directions (own_mean)
+    to that mean for the scan's own draw: the directions are shared, and few directions are not isotropic.
+    """  # fmt: skip
+    exposure, bval = acquisition.dmri, acquisition.dmri_protocol.bval
+    powder = diffusion.powder_image(own, parts, bval, exposure.tissues)
+    ratio = own_mean / np.maximum(powder, 1e-6 * max(float(powder.max()), 1e-9))
+    images = []
+    for k in range(1, draws + 1):
+        micro = diffusion.microstructure(anatomy, person, streams.generator(DMRI_PRIVATE, k), exposure.optics)
+        images.append(ratio * diffusion.powder_image(micro, parts, bval, exposure.tissues))
+    return _mean_of_scaled(view, np.stack(images), anatomy, sigma)
+
+
+def _mean_of_scaled(view: View, images: np.ndarray, anatomy: Anatomy, sigma: float) -> np.ndarray:
+    """Each redraw through the scanner, scaled by its 99.5th percentile in the brain, then averaged."""
+    seen = rician_mean(view.image(images), sigma)
+    brain = view.fractions(anatomy.brain[None])[0] > 0.5
+    scales = np.percentile(seen[:, brain], 99.5, axis=1) if brain.any() else seen.max((1, 2, 3))
+    return np.asarray((seen / scales[:, None, None, None]).mean(0), np.float32)
