@@ -1,0 +1,199 @@
+"""From one acquisition to the standard volume that methods see: MNI grid, brain only, 0..1; every step kept.
+
+The same code prepares a cohort and the single scan that is handed to synthesis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import ndimage
+
+from pdsynth.cohorts.cohort import Scan
+from pdsynth.imaging.intensity import RobustScale, brain_mask, flatten
+from pdsynth.imaging.nifti import Volume, read_header, read_volume
+from pdsynth.imaging.segments import (
+    direction_subsets,
+    nearest_shell,
+    read_gradients,
+    segment_means,
+    steady_start,
+    time_blocks,
+)
+from pdsynth.imaging.spatial import Grid, Transform, register, resample
+from pdsynth.imaging.template import epi_template, tissue_template
+from pdsynth.types import InputError, Modality
+
+SHELL = 1000.0  # s/mm^2: the shell nearest to it is taken
+MARGIN_MM = 8.0  # a brain may stand out this far from the template's
+DEPTH_MM = 12.0  # what lies deeper in the template's brain is brain, however dark
+LEAST_COVERAGE = 0.6  # of the template brain inside the field of view
+LEAST_DICE = 0.6  # of the brain with the template brain inside the field of view
+
+
+@dataclass(frozen=True)
+class ScanMeans:
+    """Means of one scan on its own grid.
+
+    means: the whole scan's first, then each segment's where there is more than one. reference is what is registered:
+    the whole fMRI mean, or the mean b0 (the mean over b > 0 where there is no b0). bval: the dMRI shell in s/mm^2,
+    None for fMRI and for 3D means.
+    """
+
+    means: list[Volume]
+    reference: Volume
+    bval: float | None
+
+
+@dataclass(frozen=True)
+class Standardised:
+    """A scan on the standard grid.
+
+    volume (X, Y, Z) float32 in 0..1, zero outside brain (X, Y, Z) bool; transform maps the scan's mm to the grid's;
+    scale inverts the intensities; native is the scan's own 3D grid.
+    """
+
+    volume: np.ndarray
+    brain: np.ndarray
+    transform: Transform
+    scale: RobustScale
+    native: Grid
+
+
+def scan_means(scan: Scan, segments: int = 1) -> ScanMeans:
+    """Read a scan once: its mean and those of its segments.
+
+    fMRI: contiguous blocks of time after the first non-steady volumes. dMRI: the b > 0 volumes of the shell nearest
+    1000 s/mm^2, in subsets of evenly spread directions. A 3D file is its own mean. Raises InputError for a scan that
+    cannot be read or has fewer volumes than segments.
+    """
+    header = read_header(scan.path)
+    if header.n_volumes == 1:
+        _enough(scan, 1, segments)
+        volume = read_volume(scan.path)
+        return ScanMeans([volume], volume, None)
+    if scan.modality is Modality.FMRI:
+        skip = steady_start(header.zooms[3], header.n_volumes)
+        steady = np.arange(skip, header.n_volumes)
+        _enough(scan, len(steady), segments)
+        blocks = time_blocks(header.n_volumes, segments, skip) if segments > 1 else []
+        means = _means(scan, [steady, *blocks], header.affine)
+        return ScanMeans(means, means[0], None)
+    if scan.bval is None or scan.bvec is None:
+        raise InputError(scan.path, "has no .bval and .bvec files", "put both beside it under the scan's name")
+    gradients = read_gradients(scan.bval, scan.bvec, header.n_volumes, scan.path)
+    shell, bval = nearest_shell(gradients.bvals, SHELL)
+    _enough(scan, len(shell), segments)
+    subsets = direction_subsets(gradients.bvecs, shell, segments) if segments > 1 else []
+    b0 = np.flatnonzero(gradients.is_b0)
+    means = _means(scan, [b0 if len(b0) else shell, shell, *subsets], header.affine)
+    return ScanMeans(means[1:], means[0], bval)
+
+
+def scan_mean(scan: Scan) -> tuple[Volume, Volume, float | None]:
+    """The whole scan's mean, the reference to register and the b-value: see `scan_means`."""
+    read = scan_means(scan)
+    return read.means[0], read.reference, read.bval
+
+
+def _means(scan: Scan, indices: list[np.ndarray], affine: np.ndarray) -> list[Volume]:
+    return [Volume(data, affine) for data in segment_means(scan.path, indices)]
+
+
+def _enough(scan: Scan, n_volumes: int, segments: int) -> None:
+    if n_volumes < segments:
+        raise InputError(
+            scan.path, f"has {n_volumes} volumes to average, which make no {segments} segments", "lower --segments"
+        )
+
+
+def to_template(reference: Volume, grid: Grid) -> np.ndarray:
+    """Affine of a scan's reference to the MNI template: (4, 4), scan mm -> grid mm."""
+    template = epi_template(grid)
+    brain, inside = brain_mask(reference), tissue_template(grid)["brain"] > 0.5
+    return register(
+        flatten(reference, brain), flatten(template, inside), "affine", moving_mask=brain, fixed_mask=inside
+    )
+
+
+def to_partner(moving: Volume, fixed: Volume) -> np.ndarray:
+    """Rigid transform between two scans of one session: (4, 4), moving mm -> fixed mm."""
+    brains = brain_mask(moving), brain_mask(fixed)
+    flat = flatten(moving, brains[0]), flatten(fixed, brains[1])
+    return register(*flat, "rigid", moving_mask=brains[0], fixed_mask=brains[1])
+
+
+def standardise(mean: Volume, reference: Volume, grid: Grid, transform: Transform | None = None) -> Standardised:
+    """Bring a scan's mean to the grid, cut out the brain and scale by its 99.5th percentile.
+
+    reference lies on the mean's own grid and gives the brain mask and, where transform is None, the affine to MNI.
+    Raises ValueError where no brain is found, or the field of view or the registration does not hold the brain.
+    """
+    if transform is None:
+        transform = Transform({"affine to MNI": to_template(reference, grid)})
+    return standardise_all([mean], reference, grid, transform)[0]
+
+
+def standardise_scan(scan: Scan, grid: Grid) -> tuple[Standardised, float | None]:
+    """Read and standardise one scan by itself; returns it with its b-value (None for fMRI and 3D means).
+
+    Raises InputError, naming the file, for whatever is wrong with it.
+    """
+    try:
+        mean, reference, bval = scan_mean(scan)
+        return standardise(mean, reference, grid), bval
+    except ValueError as error:
+        raise refused(scan, error) from error
+
+
+def standardise_all(means: list[Volume], reference: Volume, grid: Grid, transform: Transform) -> list[Standardised]:
+    """`standardise` for the several means of one scan, which share one brain."""
+    brain = standard_brain(reference, grid, transform)
+    return [_placed(mean, brain, grid, transform) for mean in means]
+
+
+def standard_brain(reference: Volume, grid: Grid, transform: Transform) -> np.ndarray:
+    """The scan's brain on the grid, (X, Y, Z) bool, inside the template's brain widened by 8 mm; checked.
+
+    Raises ValueError where the brain is cut off by the field of view or does not meet the template's.
+    """
+    native = brain_mask(reference)
+    template, deep, wide = _template_brain(grid)
+    seen = resample(Volume(np.ones_like(reference.data), reference.affine), grid, transform.matrix) > 0.5
+    coverage = (seen & template).sum() / template.sum()
+    if coverage < LEAST_COVERAGE:
+        raise ValueError(f"the scan holds only {coverage:.0%} of the brain; give a scan of the whole brain.")
+    brain = (resample(Volume(native, reference.affine), grid, transform.matrix) > 0.5) & wide
+    brain = ndimage.binary_fill_holes(brain | (deep & seen))  # a dark centre under a strong coil field is brain too
+    dice = 2 * (brain & template).sum() / max(1, (brain.sum() + (template & seen).sum()))
+    if dice < LEAST_DICE:
+        raise ValueError(
+            f"the brain does not align with the template (overlap {dice:.2f}); "
+            "check the scan's orientation and voxel size in its header."
+        )
+    return brain
+
+
+def _placed(mean: Volume, brain: np.ndarray, grid: Grid, transform: Transform) -> Standardised:
+    data = resample(mean, grid, transform.matrix)
+    scale = RobustScale.fit(data, brain)
+    return Standardised(np.where(brain, scale.apply(data), np.float32(0)), brain, transform, scale, Grid.of(mean))
+
+
+@lru_cache(maxsize=4)
+def _template_brain(grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The template's brain on the grid, its part deeper than DEPTH_MM, and the whole widened by MARGIN_MM."""
+    brain = tissue_template(grid)["brain"] > 0.5
+    wide = ndimage.distance_transform_edt(~brain, sampling=grid.spacing_mm) <= MARGIN_MM
+    deep = ndimage.distance_transform_edt(brain, sampling=grid.spacing_mm) > DEPTH_MM
+    return brain, deep, wide
+
+
+def refused(scan: Scan, error: Exception) -> InputError:
+    """The error of a scan as an InputError that names its file; our messages read 'problem; remedy.'"""
+    if isinstance(error, InputError):
+        return error
+    problem, _, remedy = str(error).rstrip(".").partition("; ")
+    return InputError(scan.path, problem, remedy or "look at the scan in a viewer, and leave it out if it is damaged")
