@@ -1,0 +1,1 @@
+"""Diffusion: the coefficients (`schedule`) and the loops (`sampling`); the network is the caller's."""

@@ -1,0 +1,1 @@
+"""Losses that the plain squared error lacks: microstructure (Eqs. 14-16) and pattern (Eqs. 9-11)."""

@@ -1,0 +1,73 @@
+"""Exponential moving average of a module's trained parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class EMA:
+    """Averages the trainable parameters of `module`; buffers and frozen parameters are left alone.
+
+    After n updates the decay is min(decay, (1 + n) / (10 + n)), so that the first weights are soon forgotten.
+    Raises ValueError for a decay outside [0, 1).
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"EMA decay is {decay}. Give a number in [0, 1), such as 0.996.")
+        self.decay, self.updates = decay, 0
+        self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.averages = {name: p.detach().clone() for name, p in self.parameters.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the averages towards the parameters, after each optimiser step."""
+        if not self.parameters:
+            return
+        self._follow_device()
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(list(self.averages.values()), list(self.parameters.values()), 1 - decay)
+        self.updates += 1
+
+    @torch.no_grad()
+    def copy_to_module(self) -> None:
+        """Overwrite the module's parameters by their averages."""
+        for name, parameter in self.parameters.items():
+            parameter.copy_(self.averages[name])
+
+    @contextmanager
+    def swap(self) -> Iterator[None]:
+        """The module holds its averages inside the block, and its own parameters again after it."""
+        kept = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.copy_to_module()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in self.parameters.items():
+                    parameter.copy_(kept[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Number of updates and the averages by parameter name; a snapshot that later updates leave as it is."""
+        return {"updates": self.updates, "averages": {name: a.clone() for name, a in self.averages.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state. Raises ValueError where its parameters are not this module's."""
+        averages: dict[str, Tensor] = state["averages"]
+        if averages.keys() != self.averages.keys():
+            names = sorted(averages.keys() ^ self.averages.keys())
+            raise ValueError(f"EMA state and module differ in {', '.join(names[:3])}. Load the state of this model.")
+        self.updates = state["updates"]
+        for name, average in averages.items():
+            self.averages[name].copy_(average)
+
+    def _follow_device(self) -> None:
+        # a trainer moves the module to its device after the average was made
+        for name, parameter in self.parameters.items():
+            if self.averages[name].device != parameter.device:
+                self.averages[name] = self.averages[name].to(parameter.device)
