@@ -6,7 +6,6 @@ A prepared folder holds `pairs.tsv` (a row a session and segment), `splits.tsv`,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -20,12 +19,16 @@ from scipy import ndimage
 from torch import Tensor
 
 from pdsynth.imaging.spatial import Grid
+from pdsynth.manifest import read as read_manifest
+from pdsynth.manifest import sha256
 from pdsynth.types import Direction, InputError, Modality
 
 COARSE = 4  # edge, in voxels, of the cells that a whole volume is averaged into
 PERCENTILES = (5, 25, 50, 75, 95)
 SUMMARY_SIZE = len(PERCENTILES) + 3
 CONTEXT_CHANNELS = 6
+ARRAYS = ("fmri", "dmri", "fmri_brain", "dmri_brain")
+AGAIN = "run `pdsynth prepare` again"
 TEXT_COLUMNS = ("participant_id", "session_id", "segment", "site", "diagnosis")
 
 Patch = tuple[int, int, int]
@@ -180,6 +183,16 @@ def source_batch(volume: np.ndarray, brain: np.ndarray, direction: Direction, bv
     )
 
 
+def _memory_map(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise InputError(path, f"is cut short or damaged ({error})", AGAIN) from error
+    if array.shape != shape:
+        raise InputError(path, f"has shape {array.shape} where the tables and the grid say {shape}", AGAIN)
+    return array
+
+
 class Pairs:
     """Rows of a prepared folder. Slicing makes another view of the same memory-mapped arrays.
 
@@ -192,10 +205,16 @@ class Pairs:
 
     @classmethod
     def open(cls, root: str | Path) -> Pairs:
-        """Open a prepared folder; raises InputError where it is none."""
+        """Open a prepared folder; raises InputError where it is none, or is incomplete, or its parts do not fit."""
         root = Path(root)
         if not (root / "pairs.tsv").exists():
             raise InputError(root, "is no prepared folder (it has no pairs.tsv)", "run `pdsynth prepare` first")
+        entries = read_manifest(root)
+        lost = [n for n in ("splits.tsv", *(f"{a}.npy" for a in ARRAYS)) if not (root / n).exists()]
+        if not entries.keys() >= {"grid_shape", "grid_affine", "simulated"}:
+            lost.append("a finished manifest.json")
+        if lost:
+            raise InputError(root, f"is an incomplete prepared folder (without {lost[0]})", AGAIN)
         text = dict.fromkeys(TEXT_COLUMNS, str)
         table = pd.read_csv(root / "pairs.tsv", sep="\t", keep_default_na=False, dtype=text)
         splits = pd.read_csv(root / "splits.tsv", sep="\t", dtype=str, keep_default_na=False)
@@ -207,9 +226,11 @@ class Pairs:
                 "keep one row for each participant",
             )
         table = table.merge(splits[["participant_id", "split"]], on="participant_id", how="left")
-        manifest = json.loads((root / "manifest.json").read_text())
-        arrays = {p.stem: np.load(p, mmap_mode="r") for p in sorted(root.glob("*.npy"))}
-        return cls(root, table, manifest, arrays)
+        for name, digest in entries.get("outputs", {}).items():
+            if not (root / name).exists() or sha256(root / name) != digest:
+                raise InputError(root / name, "was changed or removed after the folder was prepared", AGAIN)
+        arrays = {p.stem: _memory_map(p, (len(table), *entries["grid_shape"])) for p in sorted(root.glob("*.npy"))}
+        return cls(root, table, entries, arrays)
 
     @property
     def grid(self) -> Grid:

@@ -64,7 +64,8 @@ def simulate(
 
     missing_fmri and missing_dmri are fractions of subjects who lack that scan (nobody lacks both); what they would have
     had is kept as a mean in derivatives/truth. quick writes few volumes and directions. randomise is the fraction of
-    subjects whose acquisition is drawn afresh instead of taken from their site. truth adds the oracle volumes. The bytes do not depend on jobs. Raises InputError
+    subjects whose acquisition is drawn afresh instead of taken from their site. truth adds the oracle volumes. The
+    bytes do not depend on jobs. Raises InputError
     where out holds something already and ValueError for arguments out of range.
     """
     out = Path(out)

@@ -1,0 +1,121 @@
+"""What a method is: stages of objectives, a prediction, and the registry of names.
+
+The trainer knows nothing more than this file. A U-Net is one stage with one objective; a GAN is one stage with two;
+PDS is a diffusion stage, then a refinement stage; a control has no stage and is fitted in closed form.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pdsynth.data.pairs import PairBatch, Pairs
+from pdsynth.types import Direction
+
+Loss = Callable[[PairBatch, torch.Generator], dict[str, Tensor]]
+
+
+@dataclass
+class Objective:
+    """A module and the loss that trains it: `loss` returns named terms, whose sum is minimised."""
+
+    name: str
+    module: nn.Module
+    loss: Loss
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+
+
+@dataclass
+class Stage:
+    """A part of training: its objectives share batches of `batch_size` patches of `patch` voxels.
+
+    `share` is this stage's part of the run's budget. `prepare` runs once before the stage and returns the rows to train
+    on: it caches the drafts of an earlier stage, for instance, so that nothing is sampled inside the training loop.
+    """
+
+    name: str
+    objectives: list[Objective]
+    patch: tuple[int, int, int]
+    batch_size: int
+    share: float = 1.0
+    ema_decay: float = 0.996
+    prepare: Callable[[Pairs], Pairs] | None = None
+
+
+@dataclass
+class MethodConfig:
+    """What every method needs to be rebuilt from JSON: the grid of its volumes. Methods extend it."""
+
+    grid_shape: tuple[int, int, int] = (48, 56, 48)
+
+
+class Method(nn.Module, ABC):
+    """A synthesis method for both directions.
+
+    Parameters are trained by `stages`; state fitted in closed form on the training participants lives in buffers, so
+    that one safetensors file holds all of a method. Diagnosis labels never reach it: a batch carries none.
+    """
+
+    name: ClassVar[str]
+    config_type: ClassVar[type[MethodConfig]] = MethodConfig
+    generative: ClassVar[bool] = False
+
+    def __init__(self, config: MethodConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def fit(self, train: Pairs, generator: torch.Generator) -> None:
+        """Closed-form state (means, templates, regressions) from the training participants."""
+
+    def stages(self) -> list[Stage]:
+        """Gradient training, in order. Empty for a method that `fit` completes."""
+        return []
+
+    @abstractmethod
+    def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
+        """The best single estimate of the target, (B, 1, X, Y, Z) in [0, 1], from whole source volumes."""
+
+    def uncertainty(self, batch: PairBatch, direction: Direction) -> Tensor | None:
+        """SD of the target given the source, (B, 1, X, Y, Z), from one evaluation; None where a method gives none."""
+        return None
+
+    def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
+        """One draw from the method's distribution of targets, (B, 1, X, Y, Z); only where `generative`."""
+        raise TypeError(f"{self.name} gives no samples: its prediction is a single estimate.")
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Load parameters and buffers; fitted buffers take the shapes that were saved."""
+        for name, _ in self.named_buffers():
+            if name in state:
+                owner, _, leaf = name.rpartition(".")
+                setattr(self.get_submodule(owner), leaf, state[name].clone())
+        self.load_state_dict(state)
+
+
+REGISTRY: dict[str, type[Method]] = {}
+
+
+def register(method: type[Method]) -> type[Method]:
+    """Class decorator that makes a method known under its name."""
+    if method.name in REGISTRY:
+        raise ValueError(f"two methods are named {method.name!r}")
+    REGISTRY[method.name] = method
+    return method
+
+
+def create(name: str, config: dict[str, Any]) -> Method:
+    """A fresh method by name, its configuration given as JSON values.
+
+    Raises KeyError with the known names where there is no such method, TypeError for an unknown setting.
+    """
+    if name not in REGISTRY:
+        raise KeyError(f"no method {name!r}; there are {', '.join(sorted(REGISTRY))}")
+    method = REGISTRY[name]
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    return method(method.config_type(**values))

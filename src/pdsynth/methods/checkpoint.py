@@ -1,0 +1,68 @@
+"""A trained method on disk: `model.safetensors` for every tensor and `config.json` for the rest. No pickle is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from pdsynth.methods.base import Method, create
+from pdsynth.types import InputError
+
+FORMAT = 1
+DEFAULT = Path(__file__).parent.parent / "models" / "default"
+
+
+def save(method: Method, folder: str | Path, card: dict[str, Any], half: bool = False) -> Path:
+    """Write a method and its card (training cohort, seed, scores ...); `half` stores weights in fp16."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {k: v.detach().cpu().contiguous() for k, v in method.state_dict().items()}
+    if half:
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    save_file(state, weights.with_suffix(".partial"))
+    weights.with_suffix(".partial").replace(weights)
+    written = {"format": FORMAT, "method": method.name, "config": dataclasses.asdict(method.config), "card": card}
+    partial = config.with_suffix(".partial")
+    partial.write_text(json.dumps(written, indent=2) + "\n")
+    partial.replace(config)
+    return folder
+
+
+def load(folder: str | Path) -> tuple[Method, dict[str, Any]]:
+    """The method and its card; the word "default" is the model shipped with the package.
+
+    Raises InputError where a file is missing, is no safetensors (a pickle, say), or does not fit its config.
+    """
+    folder = DEFAULT if str(folder) == "default" else Path(folder)
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    for path in (weights, config):
+        if not path.is_file():
+            raise InputError(path, "is missing, so the folder is no model", "name a folder written by `pdsynth train`")
+    try:
+        written = json.loads(config.read_text())
+        method = create(written["method"], written["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(config, f"does not describe a model ({error})", "train the model again") from error
+    try:
+        state = load_file(weights)
+    except (SafetensorError, OSError) as error:
+        raise InputError(weights, "is no safetensors file", "take the model from a source that you trust") from error
+    try:
+        method.load_state({k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()})
+    except (RuntimeError, AttributeError) as error:
+        raise InputError(weights, "does not fit its config.json", "keep the two files of one run together") from error
+    return method.eval(), written["card"]
+
+
+def sha256(folder: str | Path) -> str:
+    """Hash of the weights: the model's identity in every sidecar."""
+    folder = DEFAULT if str(folder) == "default" else Path(folder)
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()

@@ -1,0 +1,98 @@
+"""Controls that look at no voxel of the source, copy it, or know the truth: what any method must be held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pdsynth.data.pairs import PairBatch, Pairs
+from pdsynth.methods.base import Method, MethodConfig, register
+from pdsynth.methods.conditioning import population_mean
+from pdsynth.types import Direction, Modality
+
+
+@register
+class Zeros(Method):
+    """An empty image."""
+
+    name = "zeros"
+
+    def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
+        return torch.zeros_like(batch.sources[direction].volume)
+
+
+@register
+class CopySource(Method):
+    """The source itself, taken for the target."""
+
+    name = "copy-source"
+
+    def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
+        return batch.sources[direction].volume
+
+
+@register
+class PopulationMean(Method):
+    """The training participants' mean target: the same image for everyone."""
+
+    name = "population-mean"
+    means: Tensor  # (2, X, Y, Z), in the order of Modality
+
+    def __init__(self, config: MethodConfig) -> None:
+        super().__init__(config)
+        self.register_buffer("means", torch.zeros(2, *config.grid_shape))
+
+    def fit(self, train: Pairs, generator: torch.Generator) -> None:
+        for m, modality in enumerate(Modality):
+            self.means[m] = population_mean(train.whole_scans(), modality)
+
+    def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
+        mean = self.means[list(Modality).index(direction.target)]
+        return mean.expand(len(batch), 1, *mean.shape)
+
+
+@dataclass
+class SiteMeanConfig(MethodConfig):
+    """The sites seen in training, in the order of the fitted means."""
+
+    sites: tuple[str, ...] = ()
+
+
+@register
+class SiteMean(Method):
+    """The mean target of the participant's site; at a site unknown to training, the mean over sites."""
+
+    name = "site-mean"
+    config_type: ClassVar[type[MethodConfig]] = SiteMeanConfig
+    config: SiteMeanConfig
+    means: Tensor  # (sites, 2, X, Y, Z)
+
+    def __init__(self, config: SiteMeanConfig) -> None:
+        super().__init__(config)
+        self.register_buffer("means", torch.zeros(len(config.sites), 2, *config.grid_shape))
+
+    def fit(self, train: Pairs, generator: torch.Generator) -> None:
+        whole = train.whole_scans()
+        self.config.sites = tuple(sorted(set(whole.table["site"].astype(str))))
+        at = [whole.where(whole.table["site"].astype(str) == site) for site in self.config.sites]
+        self.means = torch.stack([torch.stack([population_mean(p, m) for m in Modality]) for p in at])
+
+    def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
+        target = self.means[:, list(Modality).index(direction.target)]
+        known = {site: target[i] for i, site in enumerate(self.config.sites)}
+        return torch.stack([known.get(site, target.mean(0)) for site in batch.site])[:, None]
+
+
+@register
+class Oracle(Method):
+    """E[target | what both scans share], known where the cohort is simulated: the ceiling in mean squared error."""
+
+    name = "oracle"
+
+    def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
+        if direction not in batch.oracle:
+            raise ValueError(f"oracle: the prepared pairs hold no oracle for {direction}; only simulated cohorts do.")
+        return batch.oracle[direction]

@@ -1,0 +1,290 @@
+"""PDS: a conditional diffusion draft on a voxel-wise stem (stage 1), then tissue refinement (stage 2).
+
+The stem, a perceptron on each voxel, is trained first and then held fixed: it learns fast what needs no shape. Stage 1
+trains one denoiser for both directions in the Haar domain. What diffuses is the residual of the target from the
+stem's estimate, in units of its SD: z_0 = (x_0 - stem) / sd. Conditioned on the clean source, the denoiser returns
+z_0-hat; at the last step of the forward process, where z_t says nothing of z_0, that is E[z_0 | source], so one
+evaluation gives the posterior mean, and a few steps of DDIM from noise give a sample (Eqs. 1-8, with the real source).
+Stage 2 refines the drafts: y = B(draft) + U(source) (Eqs. 12-13).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pdsynth.atlas import network_spheres, region_means
+from pdsynth.data.pairs import PairBatch, Pairs, crop
+from pdsynth.diffusion.sampling import ddim
+from pdsynth.diffusion.schedule import cosine_schedule
+from pdsynth.imaging.spatial import mni_grid
+from pdsynth.losses.microstructure import MicrostructureLoss, VGGFeatures
+from pdsynth.losses.pattern import PatternLoss
+from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
+from pdsynth.methods.conditioning import CONDITION, FEATURES, patches_of
+from pdsynth.methods.unet import SourceUNet, UNetConfig
+from pdsynth.methods.voxel_mlp import Stem
+from pdsynth.networks.embedding import time_embedding
+from pdsynth.networks.unet import HaarUNet, zero
+from pdsynth.types import Direction, Modality
+
+TIME = 32  # size of the embedding of t
+LOG_SD_LIMIT = 5.0
+
+
+@dataclass
+class PDSConfig(UNetConfig):
+    """Sizes, loss weights and the share of each stage.
+
+    residual_sd: SD of x_0 around the stem's estimate, the unit of the diffused residual; posterior_share: part of each
+    batch that trains the posterior mean at t = T, the rest trains all t; drafts: how many participants stage 2 sees.
+    """
+
+    stem_width: int = 128
+    stem_depth: int = 3
+    stem_share: float = 0.15
+    residual_sd: float = 0.06
+    posterior_share: float = 0.5
+    uncertainty_weight: float = 0.05
+    pattern_weight: float = 0.1
+    microstructure_weight: float = 0.02
+    refiner_width: int = 32
+    refiner_share: float = 0.2
+    refiner_patch: int = 24
+    refiner_batch_size: int = 8
+    drafts: int = 240
+
+
+class StructureLosses(nn.Module):
+    """Microstructure loss (Eqs. 14-16) and pattern loss (Eqs. 9-11) with their weights, for either target."""
+
+    labels: Tensor  # (1, X, Y, Z)
+
+    def __init__(self, config: PDSConfig) -> None:
+        super().__init__()
+        self.microstructure_weight, self.pattern_weight = config.microstructure_weight, config.pattern_weight
+        self.microstructure = MicrostructureLoss(VGGFeatures())
+        self.patterns = nn.ModuleDict({m: PatternLoss(len(network_spheres(mni_grid()))) for m in Modality})
+        self.register_buffer("labels", torch.zeros(1, *config.grid_shape, dtype=torch.int16))
+
+    def fit(self, train: Pairs) -> None:
+        """Atlas regions on the grid, and how much each region's mean varies among the training participants."""
+        atlas = network_spheres(train.grid)
+        self.labels.copy_(torch.from_numpy(atlas.labels)[None])
+        whole = train.whole_scans()
+        for modality in Modality:
+            means = [region_means(whole.volume(modality, row), atlas) for row in range(len(whole))]
+            spread = torch.from_numpy(np.std(means, axis=0)).float()
+            self.patterns[modality].spread.copy_(spread.clamp_min(1e-2))  # type: ignore[operator]
+
+    def forward(self, estimate: Tensor, batch: PairBatch, direction: Direction) -> dict[str, Tensor]:
+        """L_mic and L_PA of an estimate (B, 1, x, y, z) of the target."""
+        target = batch.targets[direction]
+        labels = patches_of(self.labels, batch.corner, target.shape[2:])
+        pattern = self.patterns[direction.target](estimate, target, labels)
+        return {
+            f"microstructure_{direction}": self.microstructure_weight * self.microstructure(estimate, target),
+            f"pattern_{direction}": self.pattern_weight * pattern,
+        }
+
+
+class Drafter(nn.Module):
+    """Stage 1: the stem and the denoiser of its residual."""
+
+    def __init__(self, config: PDSConfig) -> None:
+        super().__init__()
+        self.sd, self.posterior_share = config.residual_sd, config.posterior_share
+        self.uncertainty_weight = config.uncertainty_weight
+        self.schedule = cosine_schedule(beta_max=0.999)  # no signal is left at T
+        self.stem = Stem(config.grid_shape, config.stem_width, config.stem_depth)
+        self.denoiser = HaarUNet(FEATURES + 2, 2, config.width, config.levels, config.blocks, CONDITION + TIME)
+        self.structure = StructureLosses(config)
+
+    def denoise(
+        self, z_t: Tensor, t: Tensor, stem: Tensor, batch: PairBatch, direction: Direction
+    ) -> tuple[Tensor, Tensor]:
+        """z_0-hat of z_t (B, 1, x, y, z) at steps t (B,), given the clean source, and the log SD of z_0 around it."""
+        features = self.stem.conditioning.features(batch, direction)
+        condition = self.stem.conditioning.condition(batch, direction)
+        condition = torch.cat([condition, time_embedding(t, TIME)], 1)
+        z_0_hat, log_sd = self.denoiser(torch.cat([features, stem, z_t], 1), condition).chunk(2, 1)
+        return z_0_hat, log_sd.clamp(-LOG_SD_LIMIT, LOG_SD_LIMIT)
+
+    def last(self, batch: PairBatch) -> Tensor:
+        return torch.full((len(batch),), self.schedule.steps - 1, device=batch.corner.device)
+
+    def posterior(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor]:
+        """Mean and SD of x_0 given the source: the denoiser at t = T on z_T = 0."""
+        stem = self.stem(batch, direction)
+        z_0_hat, log_sd = self.denoise(torch.zeros_like(stem), self.last(batch), stem, batch, direction)
+        return stem + self.sd * z_0_hat, self.sd * log_sd.exp()
+
+    def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
+        """One draw of x_0 by DDIM from noise (Eqs. 7-8)."""
+        stem = self.stem(batch, direction)
+        z_last = torch.randn(stem.shape, generator=generator, device=stem.device)
+        z_0 = ddim(lambda z_t, t: self.denoise(z_t, t, stem, batch, direction)[0], z_last, self.schedule, steps)
+        return stem + self.sd * z_0
+
+    def loss(self, batch: PairBatch, stems: dict[Direction, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """Squared error of z_0-hat, likelihood of its SD, and L_mic and L_PA on x_0-hat (Eq. 17)."""
+        terms: dict[str, Tensor] = {}
+        for direction in Direction:
+            x_0, stem = batch.targets[direction], stems[direction]
+            z_0 = (x_0 - stem) / self.sd
+            device = x_0.device
+            t = torch.randint(self.schedule.steps, (len(batch),), generator=generator, device=device)
+            eps = torch.randn(x_0.shape, generator=generator, device=device)
+            z_t = self.schedule.add_noise(z_0, t, eps)
+            # the first part of the batch trains the posterior mean, where z_T is replaced by its expectation
+            posterior = torch.arange(len(batch), device=device) < self.posterior_share * len(batch)
+            t = torch.where(posterior, self.last(batch), t)
+            z_t = torch.where(posterior[:, None, None, None, None], torch.zeros_like(z_t), z_t)
+            z_0_hat, log_sd = self.denoise(z_t, t, stem, batch, direction)
+            error = (z_0_hat - z_0).square()
+            terms[f"denoise_{direction}"] = error.mean()
+            likelihood = 0.5 * error.detach() * (-2 * log_sd).exp() + log_sd
+            terms[f"uncertainty_{direction}"] = self.uncertainty_weight * likelihood.mean()
+            terms |= self.structure(stem + self.sd * z_0_hat, batch, direction)
+        return terms
+
+
+class TissueRefiner(nn.Module):
+    """y = B(draft) + U(source) (Eqs. 12-13): B two 3x3x3 convolutions around the identity, U a U-Net from zero."""
+
+    def __init__(self, config: PDSConfig) -> None:
+        super().__init__()
+        self.b = nn.Sequential(nn.Conv3d(1, 8, 3, padding=1), nn.SiLU(), nn.Conv3d(8, 1, 3, padding=1))
+        zero(self.b[-1])  # type: ignore[arg-type]
+        self.u = HaarUNet(FEATURES, 1, config.refiner_width, config.levels, 1, CONDITION)
+
+    def forward(self, draft: Tensor, features: Tensor, condition: Tensor) -> Tensor:
+        return draft + self.b(draft) + self.u(features, condition)
+
+
+@register
+class PDS(Method):
+    """Pattern-aware diffusion synthesis: posterior mean by `predict`, draws by `sample`."""
+
+    name = "pds"
+    config_type: ClassVar[type[MethodConfig]] = PDSConfig
+    generative: ClassVar[bool] = True
+    config: PDSConfig
+
+    def __init__(self, config: PDSConfig) -> None:
+        super().__init__(config)
+        self.drafter = Drafter(config)
+        self.refiner = TissueRefiner(config)
+        self.cache: dict[Direction, Tensor] = {}
+
+    def fit(self, train: Pairs, generator: torch.Generator) -> None:
+        self.drafter.stem.conditioning.fit(train)
+        self.drafter.structure.fit(train)
+
+    def stages(self) -> list[Stage]:
+        config, drafter = self.config, self.drafter
+        stem = Objective("stem", drafter.stem, drafter.stem.loss, 2e-3)
+        draft = Objective("draft", drafter.denoiser, self.draft_loss)
+        refine = Objective("refine", self.refiner, self.refinement_loss, 5e-4)
+        patch, wide = (config.patch,) * 3, (config.refiner_patch,) * 3
+        rest = 1 - config.stem_share - config.refiner_share
+        return [
+            Stage("stem", [stem], (4, 4, 4), 128, config.stem_share),
+            Stage("diffusion", [draft], patch, config.batch_size, rest, prepare=self.cache_stems),
+            Stage("refinement", [refine], wide, config.refiner_batch_size, config.refiner_share,
+                  prepare=self.cache_drafts),
+        ]  # fmt: skip
+
+    def cache_stems(self, train: Pairs) -> Pairs:
+        """Estimate every training participant once by the stem, which diffusion holds fixed."""
+        self.cache = self._estimates(train, self.drafter.stem)
+        return train
+
+    def cache_drafts(self, train: Pairs) -> Pairs:
+        """Draft some training participants once; refinement trains on these alone."""
+        every = max(1, len(train) // self.config.drafts)
+        chosen = train.where(np.arange(len(train)) % every == 0)
+        self.cache = self._estimates(chosen, lambda batch, direction: self.drafter.posterior(batch, direction)[0])
+        return chosen
+
+    @torch.inference_mode()
+    def _estimates(self, pairs: Pairs, estimate: Callable[[PairBatch, Direction], Tensor]) -> dict[Direction, Tensor]:
+        """(rows, 1, X, Y, Z) fp16 of whole volumes by direction."""
+        self.eval()
+        device = next(self.parameters()).device
+        batches = (pairs.batch(np.array([row])).to(device) for row in range(len(pairs)))
+        each = [{d: estimate(batch, d).half().cpu() for d in Direction} for batch in batches]
+        return {d: torch.cat([one[d] for one in each]) for d in Direction}
+
+    def cached(self, batch: PairBatch, direction: Direction) -> Tensor:
+        """What `prepare` kept of the batch's participants, cut to its patches."""
+        shape = batch.targets[direction].shape[2:]
+        rows = zip(self.cache[direction][batch.rows], batch.corner, strict=True)
+        return torch.stack([crop(r, c, shape).float() for r, c in rows]).to(batch.corner.device)
+
+    def draft_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        return self.drafter.loss(batch, {d: self.cached(batch, d) for d in Direction}, generator)
+
+    def refined(self, draft: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
+        conditioning = self.drafter.stem.conditioning
+        return self.refiner(draft, conditioning.features(batch, direction), conditioning.condition(batch, direction))
+
+    def refinement_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """L_tis of both directions and L_mic, L_PA (Eqs. 18-20)."""
+        terms: dict[str, Tensor] = {}
+        for direction in Direction:
+            x_0 = batch.targets[direction]
+            draft = self.cached(batch, direction)
+            refined = self.refined(draft, batch, direction)
+            terms[f"tissue_{direction}"] = (refined - x_0).square().mean() / self.config.residual_sd**2
+            terms |= self.drafter.structure(refined, batch, direction)
+        return terms
+
+    def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
+        return self.refined(self.drafter.posterior(batch, direction)[0], batch, direction).clamp(0, 1)
+
+    def uncertainty(self, batch: PairBatch, direction: Direction) -> Tensor:
+        return self.drafter.posterior(batch, direction)[1]
+
+    def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
+        draft = self.drafter.sample(batch, direction, generator, steps)
+        return self.refined(draft, batch, direction).clamp(0, 1)
+
+
+@register
+class RefinerOnly(Method):
+    """U(source) with the losses of `pds` and no diffusion: the control that shows what the draft is worth."""
+
+    name = "pds-refiner-only"
+    config_type: ClassVar[type[MethodConfig]] = PDSConfig
+    config: PDSConfig
+
+    def __init__(self, config: PDSConfig) -> None:
+        super().__init__(config)
+        self.unet = SourceUNet(config)
+        self.structure = StructureLosses(config)
+
+    def fit(self, train: Pairs, generator: torch.Generator) -> None:
+        self.unet.conditioning.fit(train)
+        self.structure.fit(train)
+
+    def stages(self) -> list[Stage]:
+        objective = Objective("refine", self.unet, self.loss)
+        return [Stage("refinement", [objective], (self.config.patch,) * 3, self.config.batch_size)]
+
+    def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = {}
+        for direction in Direction:
+            x_0 = batch.targets[direction]
+            estimate = self.unet(batch, direction)
+            terms[f"tissue_{direction}"] = (estimate - x_0).square().mean() / self.config.residual_sd**2
+            terms |= self.structure(estimate, batch, direction)
+        return terms
+
+    def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
+        return self.unet(batch, direction).clamp(0, 1)

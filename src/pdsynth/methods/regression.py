@@ -1,0 +1,182 @@
+"""Regressions: a ridge at each voxel in closed form, and gradient boosting over all voxels by scikit-learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from sklearn.ensemble import HistGradientBoostingRegressor
+from torch import Tensor
+
+from pdsynth.data.pairs import CONTEXT_CHANNELS, PairBatch, Pairs
+from pdsynth.methods.base import Method, MethodConfig, register
+from pdsynth.methods.conditioning import CONDITION, FEATURES, Conditioning
+from pdsynth.types import Direction
+
+CHUNK = 8192  # voxels that walk the trees at once
+TOGETHER = 16  # participants that enter the ridge at once
+
+
+@dataclass
+class RidgeConfig(MethodConfig):
+    """penalty: in units of participants."""
+
+    penalty: float = 1.0
+
+
+@register
+class VoxelwiseRidge(Method):
+    """A ridge regression of the target on the source's context, separately at each voxel of the grid."""
+
+    name = "voxelwise-ridge"
+    config_type: ClassVar[type[MethodConfig]] = RidgeConfig
+    config: RidgeConfig
+    weights: Tensor  # (2, X * Y * Z, CONTEXT_CHANNELS + 1), in the order of Direction; the last is the intercept
+
+    def __init__(self, config: RidgeConfig) -> None:
+        super().__init__(config)
+        self.register_buffer("weights", torch.zeros(2, int(np.prod(config.grid_shape)), CONTEXT_CHANNELS + 1))
+
+    def fit(self, train: Pairs, generator: torch.Generator) -> None:
+        whole = train.whole_scans()
+        columns, voxels = CONTEXT_CHANNELS + 1, self.weights.shape[1]
+        shrink = torch.full((columns,), self.config.penalty)
+        shrink[-1] = 1e-6  # the intercept is free
+        gram = torch.zeros(2, voxels, columns, columns) + torch.diag(shrink)
+        moment = torch.zeros(2, voxels, columns, 1)
+        for rows in np.array_split(np.arange(len(whole)), -(-len(whole) // TOGETHER)):
+            batch = whole.batch(rows)
+            for d, direction in enumerate(Direction):
+                x = self._design(batch, direction).transpose(0, 1).contiguous()
+                y = batch.targets[direction].flatten(1).T[:, :, None]
+                gram[d].baddbmm_(x.mT, x)
+                moment[d].baddbmm_(x.mT, y)
+        self.weights = torch.linalg.solve(gram, moment)[..., 0]
+
+    def _design(self, batch: PairBatch, direction: Direction) -> Tensor:
+        """(B, X * Y * Z, CONTEXT_CHANNELS + 1)"""
+        context = batch.sources[direction].context.flatten(2).transpose(1, 2)
+        return torch.cat([context, torch.ones_like(context[..., :1])], 2)
+
+    def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
+        flat = (self._design(batch, direction) * self.weights[list(Direction).index(direction)]).sum(2)
+        return flat.view_as(batch.sources[direction].volume).clamp(0, 1)
+
+
+@dataclass
+class BoostingConfig(MethodConfig):
+    """Voxels drawn from each participant, trees, and their depth."""
+
+    voxels: int = 3000
+    trees: int = 100
+    depth: int = 6
+
+
+@register
+class GradientBoosting(Method):
+    """Boosted trees on the voxel features and the condition vector: scikit-learn fits them, arrays hold them.
+
+    No pickle is written: each tree is kept as tensors of its nodes and applied here.
+    """
+
+    name = "gradient-boosting"
+    config_type: ClassVar[type[MethodConfig]] = BoostingConfig
+    config: BoostingConfig
+    feature: Tensor  # (2, trees, nodes): the column that a node splits
+    threshold: Tensor  # (2, trees, nodes): values up to it go to the first child
+    branches: Tensor  # (2, trees, nodes, 2): a leaf is its own child
+    value: Tensor  # (2, trees, nodes): what a leaf adds
+    baseline: Tensor  # (2,)
+
+    def __init__(self, config: BoostingConfig) -> None:
+        super().__init__(config)
+        self.conditioning = Conditioning(config.grid_shape)
+        empty = (2, config.trees, 0)
+        self.register_buffer("feature", torch.zeros(empty, dtype=torch.int64))
+        self.register_buffer("threshold", torch.zeros(empty))
+        self.register_buffer("branches", torch.zeros((*empty, 2), dtype=torch.int64))
+        self.register_buffer("value", torch.zeros(empty))
+        self.register_buffer("baseline", torch.zeros(2))
+
+    def fit(self, train: Pairs, generator: torch.Generator) -> None:
+        self.conditioning.fit(train)
+        whole = train.whole_scans()
+        trees = []
+        for direction in Direction:
+            columns = np.empty((len(whole) * self.config.voxels, FEATURES + CONDITION), np.float32)
+            targets = np.empty(len(columns), np.float32)
+            for row in range(len(whole)):
+                batch = whole.batch(np.array([row]))
+                inside = torch.nonzero(batch.masks[direction].flatten())[:, 0]
+                drawn = inside[torch.randint(len(inside), (self.config.voxels,), generator=generator)]
+                rows = slice(row * self.config.voxels, (row + 1) * self.config.voxels)
+                columns[rows] = self._columns(batch, direction, drawn).numpy()
+                targets[rows] = batch.targets[direction].flatten()[drawn].numpy()
+            model = HistGradientBoostingRegressor(
+                max_iter=self.config.trees,
+                max_depth=self.config.depth,
+                learning_rate=0.15,
+                early_stopping=False,
+                random_state=int(torch.randint(2**31 - 1, (1,), generator=generator)),
+            ).fit(columns, targets)
+            trees.append(tree_arrays(model))
+        most = max(t["feature"].shape[1] for t in trees)
+        for name in ("feature", "threshold", "branches", "value"):
+            padded = [torch.from_numpy(pad_nodes(t[name], most)) for t in trees]
+            setattr(self, name, torch.stack(padded))
+        self.baseline = torch.tensor([float(t["baseline"]) for t in trees])
+
+    def _columns(self, batch: PairBatch, direction: Direction, voxels: Tensor) -> Tensor:
+        """(voxels, FEATURES + CONDITION) of the batch's one session."""
+        features = self.conditioning.features(batch, direction)[0].flatten(1)[:, voxels].T
+        condition = self.conditioning.condition(batch, direction)
+        return torch.cat([features, condition.expand(len(voxels), -1)], 1)
+
+    def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
+        d = list(Direction).index(direction)
+        out = torch.zeros_like(batch.sources[direction].volume)
+        for i in range(len(batch)):
+            one = batch.only(i)
+            # blurred source and priors vanish together far from the brain, where the answer is zero
+            near = torch.nonzero(one.sources[direction].context[0].amax(0).flatten() > 1e-3)[:, 0]
+            for voxels in near.split(CHUNK):
+                out[i].view(-1)[voxels] = self._walk(self._columns(one, direction, voxels), d)
+        return out.clamp(0, 1)
+
+    def _walk(self, columns: Tensor, d: int) -> Tensor:
+        """Walk all trees at once: (voxels, columns) -> (voxels,)."""
+        trees, nodes = self.feature.shape[1:]
+        feature, threshold = self.feature[d].flatten(), self.threshold[d].flatten()
+        branches, flat = self.branches[d].flatten(), columns.flatten()
+        roots = torch.arange(trees, device=columns.device) * nodes
+        start = torch.arange(len(columns), device=columns.device)[:, None] * columns.shape[1]
+        node = roots.expand(len(columns), trees)
+        for _ in range(self.config.depth):
+            above = flat.take(start + feature.take(node)) > threshold.take(node)
+            node = roots + branches.take(2 * node + above)
+        return self.baseline[d] + self.value[d].flatten().take(node).sum(1)
+
+
+def tree_arrays(model: HistGradientBoostingRegressor) -> dict[str, np.ndarray]:
+    """The nodes of fitted trees as arrays (trees, nodes); a leaf is its own child."""
+    nodes = [predictor[0].nodes for predictor in model._predictors]
+    most = max(len(n) for n in nodes)
+    shape = (len(nodes), most)
+    feature, value = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+    threshold = np.full(shape, np.inf, np.float32)
+    branches = np.broadcast_to(np.arange(most)[:, None], (*shape, 2)).copy()
+    for t, tree in enumerate(nodes):
+        inner = np.flatnonzero(tree["is_leaf"] == 0)
+        feature[t, inner] = tree["feature_idx"][inner]
+        threshold[t, inner] = tree["num_threshold"][inner]
+        branches[t, inner, 0], branches[t, inner, 1] = tree["left"][inner], tree["right"][inner]
+        value[t, : len(tree)] = tree["value"]
+    baseline = np.asarray(model._baseline_prediction).ravel()[0]
+    return {"feature": feature, "threshold": threshold, "branches": branches, "value": value, "baseline": baseline}
+
+
+def pad_nodes(array: np.ndarray, nodes: int) -> np.ndarray:
+    """Zero-pad the nodes' axis (axis 1); a padded node is never reached."""
+    return np.pad(array, [(0, 0), (0, nodes - array.shape[1])] + [(0, 0)] * (array.ndim - 2))

@@ -1,0 +1,67 @@
+"""The deterministic U-Net baseline: source features in, target out, mean squared error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pdsynth.data.pairs import PairBatch, Pairs
+from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
+from pdsynth.methods.conditioning import CONDITION, FEATURES, Conditioning
+from pdsynth.networks.unet import HaarUNet
+from pdsynth.types import Direction
+
+
+@dataclass
+class UNetConfig(MethodConfig):
+    """Size of the lean U-Net, and the patches that train it."""
+
+    width: int = 48
+    levels: int = 2
+    blocks: int = 2
+    patch: int = 16
+    batch_size: int = 24
+
+
+class SourceUNet(nn.Module):
+    """U(source): a U-Net on the source's features, for both directions, added to the target's training mean."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.conditioning = Conditioning(config.grid_shape)
+        self.network = HaarUNet(FEATURES, 1, config.width, config.levels, config.blocks, CONDITION)
+
+    def forward(self, batch: PairBatch, direction: Direction) -> Tensor:
+        """(B, 1, x, y, z), not clipped."""
+        features = self.conditioning.features(batch, direction)
+        condition = self.conditioning.condition(batch, direction)
+        return self.conditioning.target_mean(batch, direction) + self.network(features, condition)
+
+
+@register
+class UNet(Method):
+    """A U-Net from the source to the target."""
+
+    name = "unet"
+    config_type: ClassVar[type[MethodConfig]] = UNetConfig
+    config: UNetConfig
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__(config)
+        self.unet = SourceUNet(config)
+
+    def fit(self, train: Pairs, generator: torch.Generator) -> None:
+        self.unet.conditioning.fit(train)
+
+    def stages(self) -> list[Stage]:
+        patch = (self.config.patch,) * 3
+        return [Stage("regression", [Objective("mse", self.unet, self.loss)], patch, self.config.batch_size)]
+
+    def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        return {f"mse_{d}": (self.unet(batch, d) - batch.targets[d]).square().mean() for d in Direction}
+
+    def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
+        return self.unet(batch, direction).clamp(0, 1)

@@ -1,0 +1,186 @@
+"""A model and a scan in, a synthesised volume in the scan's own space out, marked as synthetic wherever it is kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pdsynth import __version__, manifest
+from pdsynth.cohorts.bids import bids, single_scan
+from pdsynth.cohorts.cohort import Cohort, Rejection, Scan
+from pdsynth.data.pairs import source_batch
+from pdsynth.data.standardise import SHELL, standardise_scan
+from pdsynth.imaging.nifti import SyntheticMark, Volume, write_synthetic
+from pdsynth.imaging.spatial import Grid, resample
+from pdsynth.methods import checkpoint
+from pdsynth.methods.base import Method
+from pdsynth.types import Direction, InputError, Modality
+
+FOLDER = {Modality.FMRI: "func", Modality.DMRI: "dwi"}
+SUFFIX = {Modality.FMRI: "boldref", Modality.DMRI: "dwiref"}
+DESCRIPTION = {
+    "Name": "SYNTHETIC volumes, not acquired; research only",
+    "BIDSVersion": "1.9.0",
+    "DatasetType": "derivative",
+    "GeneratedBy": [{"Name": "pdsynth", "Version": __version__}],
+    "Synthetic": True,
+}
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """A synthesised volume on the source scan's own grid, in fractions of the 99.5th percentile inside the brain.
+
+    `uncertainty` is its SD in the same unit: of the samples where at least two were drawn, else as the method states
+    it, None where it states none.
+    """
+
+    volume: Volume
+    uncertainty: Volume | None
+    mark: SyntheticMark
+    source: Path
+
+    def save(self, out: str | Path) -> list[Path]:
+        """Write the volume and its uncertainty into a folder as BIDS derivatives, marked; returns the files."""
+        target = self.mark.direction.target
+        stem = re.sub(r"_(bold|dwi|boldref|dwiref)?(\.nii(\.gz)?)$", "", self.source.name)
+        stem = re.sub(r"\.nii(\.gz)?$", "", re.sub(r"_desc-[a-zA-Z0-9]+", "", stem))
+        entities = dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
+        folder = Path(out)
+        if "sub" in entities:
+            folder = folder / f"sub-{entities['sub']}" / (f"ses-{entities['ses']}" if "ses" in entities else "")
+            folder = folder / FOLDER[target]
+        folder.mkdir(parents=True, exist_ok=True)
+        written = []
+        for volume, description in ((self.volume, "synthetic"), (self.uncertainty, "syntheticstd")):
+            if volume is not None:
+                path = folder / f"{stem}_desc-{description}_{SUFFIX[target]}.nii.gz"
+                write_synthetic(volume, path, self.mark)
+                written.append(path)
+        return written
+
+
+class Model:
+    """A trained method with its card and hash, ready to synthesise.
+
+    >>> model = Model.load("default")  # doctest: +SKIP
+    >>> model.synthesise("sub-01_task-rest_bold.nii.gz", to="dmri", samples=8, seed=0).save("out")  # doctest: +SKIP
+    """
+
+    def __init__(self, method: Method, card: dict[str, Any], sha256: str, device: str = "auto") -> None:
+        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self.method, self.card, self.sha256, self.device = method.to(chosen).eval(), card, sha256, chosen
+
+    @classmethod
+    def load(cls, model: str | Path, device: str = "auto") -> Model:
+        """A folder written by `pdsynth train`, or "default" for the shipped model."""
+        method, card = checkpoint.load(model)
+        return cls(method, card, checkpoint.sha256(model), device)
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(tuple(self.card["grid_shape"]), np.asarray(self.card["grid_affine"]))
+
+    def synthesise(
+        self,
+        scan: Scan | str | Path,
+        to: Modality | str | None = None,
+        *,
+        samples: int = 0,
+        steps: int = 8,
+        seed: int = 0,
+        shell: float = SHELL,
+    ) -> Synthesis:
+        """Synthesise the other modality of one scan.
+
+        scan: a 4D file (its bval and bvec beside it), a 3D mean, or a `Scan`; `to` may be left out where the file name
+        ends in _bold or _dwi. shell: b-value in s/mm^2 that a synthesised dMRI volume shows. Raises InputError for a
+        file that cannot be used.
+        """
+        if not isinstance(scan, Scan):
+            scan = single_scan(Path(scan), Modality(to).other if to else None)
+        direction = Direction.to(scan.modality.other)
+        source, own_shell = standardise_scan(scan, self.grid)
+        bval = own_shell if scan.modality is Modality.DMRI and own_shell else shell
+        batch = source_batch(source.volume, source.brain, direction, bval).to(self.device)
+        with torch.inference_mode():
+            estimate = self.method.predict(batch, direction)
+            sd = self.method.uncertainty(batch, direction)
+            if samples >= 2 and self.method.generative:
+                generator = torch.Generator(self.device).manual_seed(seed)
+                draws = [self.method.sample(batch, direction, generator, steps) for _ in range(samples)]
+                sd = torch.stack(draws).std(0)
+        mark = SyntheticMark(
+            direction=direction,
+            sources=[scan.path.name],
+            model_sha256=self.sha256,
+            seed=seed,
+            version=__version__,
+        )
+        to_native = source.transform.inverse().matrix
+
+        def native(values: torch.Tensor) -> Volume:
+            on_grid = Volume(values[0, 0].float().cpu().numpy(), self.grid.affine)
+            return Volume(resample(on_grid, source.native, to_native), source.native.affine)
+
+        return Synthesis(native(estimate), None if sd is None else native(sd), mark, scan.path)
+
+
+def missing_scans(cohort: Cohort, to: Modality | None) -> Iterator[Scan]:
+    """The scans whose counterpart a session lacks, in the direction wanted."""
+    for _, session in cohort:
+        for modality in session.missing:
+            if modality.other in session.scans and to in (None, modality):
+                yield session.scans[modality.other]
+
+
+def synthesise_path(
+    model: str | Path,
+    path: Path,
+    out: Path,
+    *,
+    to: Modality | None = None,
+    samples: int = 0,
+    steps: int = 8,
+    seed: int = 0,
+    device: str = "auto",
+    shell: float = SHELL,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Path], list[Rejection]]:
+    """Fill in what a BIDS folder lacks, or synthesise from one scan; returns the files and the scans refused.
+
+    In a folder one bad scan does not stop the rest; a single bad scan raises InputError. A folder where nothing is
+    missing raises InputError too.
+    """
+    loaded = Model.load(model, device)
+    rejected: list[Rejection] = []
+    options: dict[str, Any] = {"samples": samples, "steps": steps, "seed": seed, "shell": shell}
+    if path.is_dir():
+        cohort = bids(path)
+        rejected += cohort.rejected
+        scans = list(missing_scans(cohort, to))
+        if not scans:
+            raise InputError(path, "holds no session that lacks one scan and has the other", "name a scan, or --to")
+    else:
+        scans = [single_scan(path, to.other if to else None)]
+    written: list[Path] = []
+    for done, scan in enumerate(scans):
+        if progress:
+            progress(done, len(scans))
+        try:
+            written += loaded.synthesise(scan, **options).save(out)
+        except InputError as error:
+            if not path.is_dir():
+                raise
+            rejected.append(Rejection(error.path, error.problem, error.remedy))
+    if progress:
+        progress(len(scans), len(scans))
+    if written:
+        manifest.write_json(out / "dataset_description.json", DESCRIPTION)
+    return written, rejected

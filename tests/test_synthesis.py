@@ -1,0 +1,118 @@
+"""From a scan on disk to a marked volume in the scan's own space."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from pdsynth.imaging.nifti import Volume, is_synthetic, read_volume, write_volume
+from pdsynth.imaging.spatial import Grid, mni_grid, resample
+from pdsynth.imaging.template import epi_template
+from pdsynth.methods import checkpoint, create
+from pdsynth.synthesis import Model, synthesise_path
+from pdsynth.types import InputError, Modality
+
+GRID = mni_grid(8)
+NATIVE = Grid((30, 34, 28), np.array([[-6, 0, 0, 88], [0, 6, 0, -118], [0, 0, 6, -70], [0, 0, 0, 1]], float))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Copies the source, so that what comes back in native space can be told from the scan itself."""
+    card = {"grid_shape": list(GRID.shape), "grid_affine": GRID.affine.tolist()}
+    method = create("copy-source", {"grid_shape": list(GRID.shape)})
+    return checkpoint.save(method, tmp_path_factory.mktemp("model"), card)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """One participant without dMRI, whose fMRI is the template's contrast on a left-handed 6 mm grid."""
+    root = tmp_path_factory.mktemp("bids")
+    (root / "dataset_description.json").write_text(json.dumps({"Name": "x", "BIDSVersion": "1.9.0"}))
+    folder = root / "sub-01" / "func"
+    folder.mkdir(parents=True)
+    data = resample(epi_template(mni_grid(4)), NATIVE)
+    steps = np.stack([data * (1 + 0.01 * k) for k in range(6)], -1).astype(np.float32)
+    image = nib.Nifti1Image(steps * 100, NATIVE.affine)
+    image.header.set_zooms((6, 6, 6, 2.0))
+    nib.save(image, folder / "sub-01_task-rest_bold.nii.gz")
+    return root
+
+
+def scan_of(dataset):
+    return dataset / "sub-01" / "func" / "sub-01_task-rest_bold.nii.gz"
+
+
+def test_volume_lies_on_the_scan_with_its_contrast(model, dataset):
+    synthesis = Model.load(model, "cpu").synthesise(scan_of(dataset), to="dmri")
+    np.testing.assert_array_equal(synthesis.volume.affine, NATIVE.affine)
+    assert synthesis.volume.data.shape == NATIVE.shape
+    assert synthesis.uncertainty is None
+    scan = np.asarray(nib.load(scan_of(dataset)).dataobj).mean(-1)
+    inside = synthesis.volume.data > 0.1
+    assert inside.mean() > 0.15
+    assert np.corrcoef(synthesis.volume.data[inside], scan[inside])[0, 1] > 0.5
+
+
+def test_dataset_is_completed_and_every_file_marked(model, dataset, tmp_path):
+    written, refused = synthesise_path(model, dataset, tmp_path, device="cpu")
+    assert refused == []
+    (path,) = written
+    assert path == tmp_path / "sub-01" / "dwi" / "sub-01_task-rest_desc-synthetic_dwiref.nii.gz"
+    assert is_synthetic(path)
+    header = nib.load(path).header
+    assert header["descrip"].item().decode().startswith("SYNTHETIC pdsynth v")
+    assert header["descrip"].item().decode().endswith("fMRI->dMRI NOT ACQUIRED")
+    assert header["intent_name"].item() == b"SYNTHETIC"
+    sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
+    assert sidecar["Synthetic"] is True
+    assert sidecar["Sources"] == ["sub-01_task-rest_bold.nii.gz"]
+    assert sidecar["ModelSHA256"] == checkpoint.sha256(model)
+    assert json.loads((tmp_path / "dataset_description.json").read_text())["Synthetic"] is True
+
+
+def test_same_seed_gives_the_same_bytes(model, dataset, tmp_path):
+    first, second = (synthesise_path(model, dataset, tmp_path / str(i), device="cpu", seed=3)[0][0] for i in range(2))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_three_dimensional_mean_needs_no_gradients(model, dataset, tmp_path):
+    mean = tmp_path / "mean_dwi.nii.gz"
+    data = np.asarray(nib.load(scan_of(dataset)).dataobj).mean(-1)
+    write_volume(Volume(data.astype(np.float32), NATIVE.affine), mean)
+    written, _ = synthesise_path(model, mean, tmp_path / "out", to=Modality.FMRI, device="cpu")
+    assert written[0].name == "mean_desc-synthetic_boldref.nii.gz"
+    assert read_volume(written[0]).data.shape == NATIVE.shape
+
+
+def test_complete_dataset_and_bad_scan_are_refused_by_name(model, dataset, tmp_path):
+    with pytest.raises(InputError, match="no session that lacks one scan"):
+        synthesise_path(model, dataset, tmp_path / "out", to=Modality.FMRI, device="cpu")
+    bad = tmp_path / "sub-01_bold.nii.gz"
+    bad.write_bytes(scan_of(dataset).read_bytes()[:2000])
+    with pytest.raises(InputError, match=r"sub-01_bold\.nii\.gz"):
+        synthesise_path(model, bad, tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_malicious_pickle_is_not_opened(tmp_path, dataset):
+    folder = checkpoint.save(create("zeros", {}), tmp_path / "model", {})
+    canary = tmp_path / "canary"
+
+    class Bomb:
+        def __reduce__(self):
+            return (canary.touch, ())
+
+    torch.save(Bomb(), folder / "model.safetensors")
+    with pytest.raises(InputError, match="no safetensors file"):
+        Model.load(folder)
+    assert not canary.exists()
+
+
+def test_missing_config_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"model\.safetensors: is missing"):
+        Model.load(tmp_path)
