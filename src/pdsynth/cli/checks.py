@@ -1,0 +1,124 @@
+"""What `pdsynth doctor` checks. Each check is a function that returns what it found, or raises."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+
+from pdsynth import api
+from pdsynth.data.pairs import PairBatch, source_batch
+from pdsynth.diffusion.schedule import cosine_schedule
+from pdsynth.imaging.intensity import RobustScale
+from pdsynth.imaging.spatial import mni_grid
+from pdsynth.imaging.template import tissue_template
+from pdsynth.methods import create
+from pdsynth.resources import resolve_device
+from pdsynth.types import Direction
+
+OVERFIT_STEPS = 60
+OVERFIT_EDGE = 16  # voxels
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check's name, whether it held, and what it found."""
+
+    name: str
+    ok: bool
+    finding: str
+
+
+class FailedCheckError(Exception):
+    """A check did not hold; the message says what was found."""
+
+
+def run_checks(device: str) -> Iterator[Check]:
+    """Run every check; one that fails does not stop the rest."""
+    checks: dict[str, Callable[[], str]] = {
+        "device": lambda: f"{resolve_device(device)}; torch {torch.__version__}, Python {platform.python_version()}",
+        "torchvision absent": _torchvision,
+        "template": _template,
+        "data range": _data_range,
+        "schedule ends": _schedule,
+        "one-batch overfit": lambda: _overfit(resolve_device(device)),
+        "shipped model": _shipped_model,
+    }
+    for name, check in checks.items():
+        try:
+            yield Check(name, True, check())
+        except Exception as error:  # whatever breaks is a finding
+            yield Check(name, False, str(error) or type(error).__name__)
+
+
+def _held(condition: bool, finding: str) -> str:
+    if not condition:
+        raise FailedCheckError(finding)
+    return finding
+
+
+def _torchvision() -> str:
+    found = find_spec("torchvision") is not None
+    return "torchvision is here; it must match torch's own build" if found else "absent"
+
+
+def _template() -> str:
+    brain = tissue_template(mni_grid(4.0))["brain"]
+    litres = float((brain > 0.5).sum()) * 4**3 / 1e6
+    return _held(1.2 < litres < 2.4, f"the MNI152 brain holds {litres:.2f} l")
+
+
+def _data_range() -> str:
+    brain = tissue_template(mni_grid(4.0))["brain"]
+    volume = 750 * brain
+    scaled = RobustScale.fit(volume, brain > 0.5).apply(volume)
+    return _held(scaled.min() >= 0 and scaled.max() <= 1, f"a scan is scaled to {scaled.min():.2f}..{scaled.max():.2f}")
+
+
+def _schedule() -> str:
+    alpha_bar = cosine_schedule().alpha_bar
+    first, last = float(alpha_bar[0]), float(alpha_bar[-1])
+    return _held(first > 0.999 and last < 1e-2, f"alpha_bar runs from {first:.5f} to {last:.1e}")
+
+
+def _overfit(device: str) -> str:
+    torch.manual_seed(0)
+    batch = _toy_batch().to(device)
+    shape = [OVERFIT_EDGE] * 3
+    objective = create("unet", {"grid_shape": shape, "width": 16}).to(device).train().stages()[0].objectives[0]
+    optimizer = torch.optim.AdamW(objective.module.parameters(), lr=3e-3)
+    generator = torch.Generator(device).manual_seed(0)
+    losses = []
+    for _ in range(OVERFIT_STEPS):
+        loss = torch.stack(list(objective.loss(batch, generator).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return _held(losses[-1] < 0.2 * losses[0], f"the loss fell from {losses[0]:.4f} to {losses[-1]:.4f}")
+
+
+def _toy_batch() -> PairBatch:
+    """One pair of smooth random blobs, each the other's mirror image in intensity."""
+    axis = np.linspace(-1, 1, OVERFIT_EDGE, dtype=np.float32)
+    x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
+    fmri = np.exp(-2 * (x**2 + y**2 + z**2)) * (0.7 + 0.3 * np.sin(4 * x))
+    volumes = {"fmri": fmri, "dmri": 1 - fmri}
+    brain = np.ones(fmri.shape, bool)
+    batches = {d: source_batch(volumes[d.source], brain, d, bval=1000.0) for d in Direction}
+    targets = {d: torch.from_numpy(volumes[d.target])[None, None] for d in Direction}
+    return replace(
+        batches[Direction.FMRI_TO_DMRI],
+        sources={d: batches[d].sources[d] for d in Direction},
+        targets=targets,
+        masks={d: torch.ones_like(target) for d, target in targets.items()},
+    )
+
+
+def _shipped_model() -> str:
+    model = api.load("default", "cpu")
+    return f"{model.method.name}, sha256 {model.sha256[:12]}"

@@ -1,0 +1,180 @@
+"""Verbs on cohorts: simulate, inspect, prepare."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pdsynth import manifest
+from pdsynth.cli.console import done, progress, table
+from pdsynth.cli.options import JOBS, GridMm, Jobs, Overwrite, Seed
+from pdsynth.types import Diagnosis, Modality
+
+if TYPE_CHECKING:
+    from pdsynth.cohorts.cohort import Cohort
+
+Fraction = Annotated[float, typer.Option(min=0.0, max=0.9, help="Part of the participants without this scan.")]
+Dataset = Annotated[Path, typer.Argument(help="A BIDS dataset.", metavar="PATH")]
+DiagnosisColumn = Annotated[str | None, typer.Option(help="Column of participants.tsv or sessions.tsv to read.")]
+DiagnosisMap = Annotated[str | None, typer.Option(help="Further codes, such as 1=NC,2=MCI,3=AD.")]
+
+
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
+    subjects: Annotated[int, typer.Option(min=1, help="Number of participants.")] = 40,
+    sites: Annotated[str, typer.Option(help="Sites, in turn.")] = "oasis,adni,hospital",
+    missing_fmri: Fraction = 0.0,
+    missing_dmri: Fraction = 0.0,
+    grid_mm: GridMm = 4.0,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer volumes and directions.")] = False,
+    randomise: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Part of the participants whose acquisition is drawn afresh.")
+    ] = 0.0,
+    seed: Seed = 0,
+    jobs: Jobs = JOBS,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a SIMULATED cohort of both scans as a BIDS dataset, with its truth in derivatives/truth."""
+    from pdsynth.cohorts.simulated.cohort import simulate as simulate_cohort
+
+    entries = manifest.begin(
+        "simulate",
+        seed=seed,
+        subjects=subjects,
+        sites=sites,
+        missing_fmri=missing_fmri,
+        missing_dmri=missing_dmri,
+        grid_mm=grid_mm,
+        quick=quick,
+        randomise=randomise,
+    )
+    with manifest.complete_folder(out, overwrite) as folder, progress("Simulating") as told:
+        simulate_cohort(
+            folder,
+            subjects,
+            seed,
+            sites.split(","),
+            missing_fmri,
+            missing_dmri,
+            grid_mm,
+            quick,
+            randomise,
+            jobs,
+            progress=told,
+        )
+        manifest.finish(folder, entries)
+    done(f"{subjects} SIMULATED participants are in {out}", "prepare", out, "prepared")
+
+
+def inspect(
+    path: Dataset,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    diagnosis_column: DiagnosisColumn = None,
+    diagnosis_map: DiagnosisMap = None,
+) -> None:
+    """Say what a dataset holds, what is missing, and what is refused and why. Writes nothing."""
+    found = _contents(_cohort(path, diagnosis_column, diagnosis_map))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    if found["simulated"]:
+        typer.echo("This dataset is SIMULATED.")
+    counts = [(name.replace("_", " "), str(found[name])) for name in ("participants", "sessions")]
+    counts += [
+        (f"{name}: {value}", str(n))
+        for name in ("scans", "missing", "diagnoses", "sites", "shapes")
+        for value, n in found[name].items()
+    ]
+    table(str(path), ("what", "number"), counts)
+    if found["rejected"]:
+        table("Refused", ("file", "reason", "remedy"), [tuple(row.values()) for row in found["rejected"]])
+    done(f"{sum(found['missing'].values())} scans are missing; synthesis fills them in", "prepare", path, "prepared")
+
+
+def prepare(
+    path: Dataset,
+    out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
+    segments: Annotated[int, typer.Option(min=1, help="Segments a scan, besides its mean.")] = 1,
+    grid_mm: GridMm = 4.0,
+    split: Annotated[str, typer.Option(help="Fractions of train, val and test.")] = "0.8,0.1,0.1",
+    seed: Seed = 0,
+    jobs: Jobs = JOBS,
+    overwrite: Overwrite = False,
+    diagnosis_column: DiagnosisColumn = None,
+    diagnosis_map: DiagnosisMap = None,
+) -> None:
+    """Turn a cohort into cached pairs on one grid, split by participant."""
+    from pdsynth.data.prepare import prepare as prepare_cohort
+
+    fractions = _fractions(split)
+    manifest.refuse_occupied(out, overwrite, [path])
+    cohort = _cohort(path, diagnosis_column, diagnosis_map)
+    with progress("Preparing") as told:
+        pairs = prepare_cohort(cohort, out, grid_mm, segments, fractions, seed, jobs, overwrite, progress=told)
+    refused = max(len((out / "rejected.tsv").read_text().splitlines()) - 1, 0)
+    paired = int((pairs.whole_scans().table["available"] == "both").sum())
+    done(
+        f"{paired} pairs are in {out}; {refused} files were refused (rejected.tsv)",
+        "train",
+        out,
+        "run",
+        "--recipe",
+        "pds",
+    )
+
+
+def _cohort(path: Path, diagnosis_column: str | None, diagnosis_map: str | None) -> Cohort:
+    from pdsynth.cohorts.bids import bids
+
+    return bids(path, diagnosis_column, _diagnoses(diagnosis_map) if diagnosis_map else None)
+
+
+def _diagnoses(text: str) -> dict[str, Diagnosis]:
+    """The map that is written as code=NC,code=MCI.
+
+    >>> _diagnoses("1=NC,3=AD")
+    {'1': <Diagnosis.NC: 'NC'>, '3': <Diagnosis.AD: 'AD'>}
+    """
+    try:
+        return {code.strip(): Diagnosis(name.strip()) for code, name in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise ValueError(f"{text!r} is no map of diagnoses. Write it as 1=NC,2=MCI,3=AD.") from None
+
+
+def _fractions(text: str) -> tuple[float, float, float]:
+    """Three fractions that sum to 1.
+
+    >>> _fractions("0.8,0.1,0.1")
+    (0.8, 0.1, 0.1)
+    """
+    try:
+        train, val, test = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{text!r} is no split. Write three fractions such as 0.8,0.1,0.1.") from None
+    if min(train, val, test) < 0 or abs(train + val + test - 1) > 1e-6:
+        raise ValueError(f"the split {text!r} does not sum to 1. Write fractions such as 0.8,0.1,0.1.")
+    return train, val, test
+
+
+def _contents(cohort: Cohort) -> dict[str, Any]:
+    from pdsynth.imaging.nifti import read_header
+
+    visits = list(cohort)
+    scans = [(session.scans[m], m) for _, session in visits for m in Modality if m in session.scans]
+    shapes = Counter(f"{m} {'x'.join(map(str, read_header(scan.path).shape))}" for scan, m in scans)
+    return {
+        "path": str(cohort.root),
+        "simulated": cohort.simulated,
+        "participants": len(cohort.subjects),
+        "sessions": len(visits),
+        "scans": dict(Counter(m.value for _, m in scans)),
+        "missing": dict(Counter(m.value for _, session in visits for m in session.missing)),
+        "diagnoses": dict(Counter(str(session.diagnosis or "unknown") for _, session in visits)),
+        "sites": dict(Counter(subject.site or "unknown" for subject in cohort.subjects)),
+        "shapes": dict(shapes.most_common()),
+        "rejected": [{"path": str(r.path), "reason": r.reason, "remedy": r.remedy} for r in cohort.rejected],
+    }

@@ -1,0 +1,113 @@
+"""Verbs on models: recipes, train, synthesize."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pdsynth import manifest
+from pdsynth.cli.console import done, progress, table
+from pdsynth.cli.options import Budget, Device, DeviceOption, Overwrite, PreparedFolder, Seed
+from pdsynth.resources import resolve_device, seconds
+from pdsynth.types import Modality
+
+ModelFolder = Annotated[str, typer.Argument(help="A folder written by train, or `default`.", metavar="MODEL")]
+
+
+def recipes() -> None:
+    """List the named runs."""
+    from pdsynth.recipes import RECIPES
+
+    rows = [(r.name, r.method, r.summary) for r in RECIPES.values()]
+    table("Recipes", ("name", "method", "what it is"), rows)
+    done("Take one of them", "train", "prepared", "run", "--recipe", "pds")
+
+
+def train(
+    prepared: PreparedFolder,
+    run: Annotated[Path, typer.Argument(help="Folder to write.", metavar="RUN")],
+    recipe: Annotated[str, typer.Option(help="Name of a recipe (`pdsynth recipes` lists them).")] = "pds",
+    budget: Budget = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of a budget.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoints in RUN.")] = False,
+    init: Annotated[str | None, typer.Option(help="Begin with the weights of this model.", metavar="MODEL")] = None,
+    seed: Seed = 0,
+    device: DeviceOption = Device.auto,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a recipe on the training participants; writes RUN/model and RUN/metrics.csv."""
+    limit = seconds(budget) if budget else None
+    from pdsynth import api
+    from pdsynth.data.pairs import Pairs
+
+    pairs = Pairs.open(prepared)
+    inputs = [prepared, *([api.model_folder(init)] if init else [])]
+    if not resume:
+        manifest.clear(run, overwrite, inputs)
+    with manifest.recorded(
+        run, "train", inputs=inputs, seed=seed, recipe=recipe, budget=budget, steps=steps, resume=resume, init=init
+    ):
+        api.fit(
+            recipe,
+            pairs.split("train"),
+            val=pairs.split("val"),
+            run=run,
+            budget=limit,
+            steps=steps,
+            seed=seed,
+            device=device.value,
+            resume=resume,
+            init=init,
+        )
+    done(f"The model is in {run / 'model'}", "evaluate", prepared, "--model", run / "model", "--out", "results")
+
+
+def synthesize(
+    model: ModelFolder,
+    path: Annotated[Path, typer.Argument(help="A BIDS dataset, or one scan.", metavar="PATH")],
+    out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
+    to: Annotated[Modality | None, typer.Option(help="Modality to make (default: what is missing).")] = None,
+    samples: Annotated[
+        int, typer.Option(min=0, help="Draws for the uncertainty map; 0: the SD that the model states.")
+    ] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Sampling steps of each draw.")] = 8,
+    seed: Seed = 0,
+    device: DeviceOption = Device.auto,
+    overwrite: Overwrite = False,
+) -> None:
+    """Synthesise the missing scans of a dataset, or the other scan of one; every file is marked synthetic."""
+    manifest.refuse_occupied(out, overwrite, [path])
+    from pdsynth import api
+    from pdsynth.synthesis import synthesise_path
+
+    inputs = [api.model_folder(model), path]
+    manifest.clear(out, overwrite, inputs)
+    with (
+        manifest.recorded(out, "synthesize", inputs=inputs, seed=seed, to=to, samples=samples, steps=steps),
+        progress("Synthesising") as told,
+    ):
+        written, refused = synthesise_path(
+            model,
+            path,
+            out,
+            to=to,
+            samples=samples,
+            steps=steps,
+            seed=seed,
+            device=resolve_device(device.value),
+            progress=told,
+        )
+    if refused:
+        table("Refused", ("file", "reason", "remedy"), [(str(r.path), r.reason, r.remedy) for r in refused])
+    done(f"{len(written)} files, SYNTHETIC, research only, are in {out}")
+    done(
+        "Score the model on real pairs before you use them",
+        "evaluate",
+        "prepared",
+        "--model",
+        model,
+        "--out",
+        "results",
+    )

@@ -1,0 +1,30 @@
+"""The options that several verbs share: the same word, type and help everywhere."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+JOBS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Device(StrEnum):
+    """Where networks run."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes to use.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where networks run.")]
+Budget = Annotated[str | None, typer.Option("--budget", help="Wall time for training, such as 90s or 10m.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what pdsynth wrote there before.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write.", metavar="DIR")]
+GridMm = Annotated[float, typer.Option("--grid-mm", min=1.0, max=8.0, help="Spacing of the common grid in mm.")]
+PreparedFolder = Annotated[Path, typer.Argument(help="A folder written by `pdsynth prepare`.", metavar="PREPARED")]

@@ -1,0 +1,116 @@
+"""Verbs on results: demo, evaluate, report, doctor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pdsynth import manifest
+from pdsynth.cli.console import done, error_line, table
+from pdsynth.cli.options import JOBS, Device, DeviceOption, Jobs, Out, Overwrite, PreparedFolder, Seed
+from pdsynth.types import InputError
+
+if TYPE_CHECKING:
+    from pdsynth import api
+
+
+def demo(
+    out: Out = Path("demo"),
+    train: Annotated[bool, typer.Option("--train", help="Train a model instead of taking the shipped one.")] = False,
+    seed: Seed = 0,
+    jobs: Jobs = JOBS,
+    device: DeviceOption = Device.auto,
+    overwrite: Overwrite = False,
+) -> None:
+    """Run the whole main job on a small SIMULATED cohort with missing scans; ends with a report."""
+    manifest.clear(out, overwrite)
+    typer.echo("A SIMULATED cohort with missing scans: simulate, prepare, synthesise, evaluate, report.")
+    from pdsynth.demo import run
+
+    report_path = run(out, train=train, seed=seed, jobs=jobs, device=device.value)
+    _scores(out)
+    done(f"Open {report_path} in a browser", "synthesize", "default", "your-bids-folder", "synthesised")
+
+
+def evaluate(
+    prepared: PreparedFolder,
+    model: Annotated[list[str], typer.Option(help="A model to score; may be repeated.", metavar="MODEL")],
+    out: Out,
+    split: Annotated[str, typer.Option(help="The split to score: train, val or test.")] = "test",
+    controls: Annotated[bool, typer.Option(help="Fit the quick controls on the training split, beside it.")] = True,
+    samples: Annotated[int, typer.Option(min=0, help="Draws a scan for the uncertainty audit; 3 or more.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Sampling steps of each draw.")] = 8,
+    seed: Seed = 0,
+    device: DeviceOption = Device.auto,
+    overwrite: Overwrite = False,
+) -> None:
+    """Metrics and audit of conditioning on paired participants; writes metrics.json and metrics.tsv."""
+    from pdsynth import api
+    from pdsynth.data.pairs import Pairs
+
+    pairs = Pairs.open(prepared)
+    chosen = pairs.split(split)
+    if len(chosen) == 0:
+        raise InputError(prepared, f"has no pair in the split {split!r}", "choose another --split")
+    inputs = [prepared, *map(api.model_folder, model)]
+    manifest.clear(out, overwrite, inputs)
+    methods: dict[str, api.Model | api.Method] = {}
+    for name in model:
+        loaded = api.load(name, device.value)
+        label = loaded.method.name
+        methods[label if label not in methods else f"{label} ({name})"] = loaded
+    with manifest.recorded(out, "evaluate", inputs=inputs, seed=seed, split=split, samples=samples) as entries:
+        entries["notes"] = [_origin(name, m) for name, m in methods.items() if isinstance(m, api.Model)]
+        if controls:
+            entries["notes"].append("The fitted controls were trained on the training split of this cohort.")
+            fitted = api.fit_controls(pairs.split("train"), seed=seed)
+            methods |= {name: method for name, method in fitted.items() if name not in methods}
+        api.evaluate(methods, chosen, out, seed=seed, samples=samples, steps=steps)
+    _scores(out)
+    done(f"The metrics are in {out / 'metrics.json'}", "report", out)
+
+
+def report(
+    results: Annotated[Path, typer.Argument(help="A folder written by evaluate or demo.", metavar="DIR")],
+) -> None:
+    """Make one HTML file from the results of a folder."""
+    if not (results / "metrics.json").is_file():
+        raise InputError(results, "holds no results (it has no metrics.json)", "run `pdsynth evaluate` first")
+    from pdsynth.report import write_report
+
+    done(f"Open {write_report(results)} in a browser")
+
+
+def doctor(device: DeviceOption = Device.auto) -> None:
+    """Check the installation: device, template, data range, schedule ends, one-batch overfit, shipped model."""
+    from pdsynth.cli.checks import run_checks
+
+    found = list(run_checks(device.value))
+    table("Checks", ("check", "", "finding"), [(c.name, "ok" if c.ok else "FAILED", c.finding) for c in found])
+    failed = [c.name for c in found if not c.ok]
+    if failed:
+        error_line(f"these checks failed: {', '.join(failed)}")
+        raise typer.Exit(1)
+    done("All is well", "demo")
+
+
+def _origin(name: str, model: api.Model) -> str:
+    """Whom a model was trained on, in words, from its card."""
+    kind = "SIMULATED participants" if model.card.get("simulated") else "participants"
+    number, cohort = model.card.get("n_participants", "an unknown number of"), model.card.get("cohort", "?")
+    return f"{name} was trained on {number} {kind} (cohort {cohort})."
+
+
+def _scores(out: Path) -> None:
+    """The primary endpoint of every method, from metrics.json."""
+    metrics = json.loads((out / "metrics.json").read_text())
+    directions = ("fmri_to_dmri", "dmri_to_fmri")
+    rows = []
+    for name, scores in metrics["methods"].items():
+        cells = [f"{scores[d]['psnr_brain']['mean']:.2f} dB" if d in scores else "" for d in directions]
+        rows.append((name, *cells))
+    simulated = "SIMULATED " if metrics["simulated"] else ""
+    table(f"PSNR in the brain, {metrics['n_participants']} {simulated}participants", ("method", *directions), rows)

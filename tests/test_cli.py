@@ -1,0 +1,188 @@
+"""The command line: verbs, options, start-up time, exit statuses and error lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import pdsynth
+from pdsynth.cli import cohort, main
+
+VERBS = ["demo", "simulate", "inspect", "prepare", "train", "synthesize", "evaluate", "report", "recipes", "doctor"]
+
+
+@pytest.fixture(autouse=True)
+def _loud_again() -> Iterator[None]:
+    """`main` hushes logging for its process, which here is that of other tests too."""
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of a command."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return int(stop.value.code or 0), captured.out, captured.err
+
+
+def bids_dataset(root: Path) -> Path:
+    """Two invented participants: one with a 5-volume BOLD scan, one with a truncated file."""
+    (root / "dataset_description.json").parent.mkdir(parents=True, exist_ok=True)
+    (root / "dataset_description.json").write_text('{"Name": "invented", "BIDSVersion": "1.9.0"}')
+    (root / "participants.tsv").write_text("participant_id\tdiagnosis\tsite\nsub-01\tNC\ta\nsub-02\tAD\tb\n")
+    for name in ("sub-01", "sub-02"):
+        path = root / name / "func" / f"{name}_task-rest_bold.nii.gz"
+        path.parent.mkdir(parents=True)
+        nib.save(nib.Nifti1Image(np.ones((24, 24, 20, 5), np.float32), np.diag([8.0, 8.0, 8.0, 1.0])), path)
+    path.write_bytes(path.read_bytes()[:40])
+    return root
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "--help")
+    assert status == 0
+    assert all(f" {verb} " in out for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, verb, "--help")
+    assert status == 0
+    assert f"pdsynth {verb}" in out
+
+
+def test_help_takes_less_than_half_a_second_of_cpu() -> None:
+    def cpu() -> float:
+        before = os.times()
+        subprocess.run([sys.executable, "-m", "pdsynth", "--help"], check=True, stdout=subprocess.DEVNULL)
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
+    assert min(cpu() for _ in range(3)) < 0.5
+
+
+def test_help_imports_none_of_the_heavy_libraries() -> None:
+    code = (
+        "import sys, pdsynth.cli; "
+        "print([m for m in ('torch', 'monai', 'pytorch_lightning', 'nilearn', 'numpy', 'pandas') if m in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert shown.stdout.strip() == "[]"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version")[:2] == (0, f"pdsynth {pdsynth.__version__}\n")
+
+
+def test_public_names_are_imported_when_they_are_used() -> None:
+    assert {"cohorts", "prepare", "fit", "load", "evaluate", "synthesise"} <= set(dir(pdsynth))
+    assert pdsynth.cohorts.__name__ == "pdsynth.cohorts"
+    with pytest.raises(AttributeError, match="no attribute 'transmogrify'"):
+        _ = pdsynth.transmogrify
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("inspect", "{tmp}/nowhere"), "nowhere"),
+        (("prepare", "{tmp}/nowhere", "{tmp}/out"), "nowhere"),
+        (("prepare", "{tmp}", "{tmp}/out", "--split", "0.5,0.1"), "is no split. Write three fractions"),
+        (("prepare", "{tmp}", "{tmp}/out", "--split", "0.5,0.1,0.1"), "does not sum to 1"),
+        (("train", "{tmp}", "{tmp}/run", "--budget", "soon"), "'soon' is no budget"),
+        (("train", "{tmp}", "{tmp}/run"), "pdsynth prepare"),
+        (("synthesize", "{tmp}/model", "{tmp}", "{tmp}/out"), "no model.safetensors"),
+        (("evaluate", "{tmp}", "--model", "default", "--out", "{tmp}/out"), "pdsynth prepare"),
+        (("report", "{tmp}"), "pdsynth evaluate"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    words: tuple[str, ...], problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = run(capsys, *(word.format(tmp=tmp_path) for word in words))
+    assert status == 2
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1
+    assert problem in err
+    assert list(tmp_path.iterdir()) == []  # nothing half-written
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    for words in (["--debug", "report", str(tmp_path)], ["report", str(tmp_path), "--debug"]):
+        with pytest.raises(pdsynth.types.InputError, match="holds no results"):
+            main(words)
+
+
+def test_an_error_of_our_own_has_status_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("two\nlines [red]and[/red] brackets")
+
+    monkeypatch.setattr(cohort, "_cohort", broken)
+    status, _, err = run(capsys, "inspect", "anything")
+    assert status == 1
+    assert err == "Error: RuntimeError: two lines [red]and[/red] brackets. Add --debug for the traceback.\n"
+
+
+def test_an_unknown_option_has_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "report", "--wrong")
+    assert status == 2
+    assert "No such option" in err
+
+
+def test_what_pdsynth_did_not_write_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    status, _, err = run(capsys, "demo", "--out", tmp_path, "--overwrite")
+    assert status == 2
+    assert "was not written by pdsynth" in err
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+
+
+def test_inspect_counts_scans_and_names_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = bids_dataset(tmp_path / "study")
+    status, out, _ = run(capsys, "inspect", root, "--json")
+    found = json.loads(out)
+    assert status == 0
+    assert found["participants"] == 1  # sub-02 has no scan that can be used
+    assert found["scans"] == {"fmri": 1}
+    assert found["missing"] == {"dmri": 1}
+    assert found["shapes"] == {"fmri 24x24x20x5": 1}
+    assert found["diagnoses"] == {"NC": 1}
+    assert found["sites"] == {"a": 1}
+    assert [Path(row["path"]).name for row in found["rejected"]] == ["sub-02_task-rest_bold.nii.gz"]
+    status, out, _ = run(capsys, "inspect", root)
+    assert "Refused" in out
+    assert "Next: pdsynth prepare" in out
+
+
+def test_recipes_lists_controls_and_pds(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "recipes")
+    assert status == 0
+    for name in ("population-mean", "copy-source", "voxelwise-ridge", "unet", "pds-refiner-only", "pds "):
+        assert name in out
+
+
+def test_simulate_writes_a_marked_dataset_and_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "bids"
+    words = ("simulate", out, "--subjects", 2, "--quick", "--jobs", 1, "--seed", 5, "--grid-mm", 8)
+    started = time.monotonic()
+    status, shown, err = run(capsys, *words)
+    assert status == 0, err
+    assert "SIMULATED" in shown
+    assert len(list(out.glob("sub-*/func/*_bold.nii.gz"))) == 2
+    kept = json.loads((out / "manifest.json").read_text())
+    assert kept["seed"] == 5
+    assert kept["parameters"]["subjects"] == 2
+    assert 0 <= kept["seconds"] <= time.monotonic() - started + 1
+    status, _, err = run(capsys, *words)
+    assert status == 2
+    assert "--overwrite" in err
