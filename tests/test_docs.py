@@ -1,0 +1,44 @@
+"""The pages: every command in them is one that the command line takes, every link leads somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from pdsynth.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+COMMANDS = [
+    (page.relative_to(ROOT).as_posix(), line.split("#")[0].strip())
+    for page in PAGES
+    for block in re.findall(r"```\w*\n(.*?)```", page.read_text(), re.S)
+    for line in block.splitlines()
+    if line.startswith("pdsynth ")
+]
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_commands_of_the_pages_are_taken(page: str, command: str) -> None:
+    verb, *words = shlex.split(command)[1:]
+    group = typer.main.get_command(app)
+    found = group.commands[verb]  # type: ignore[attr-defined]
+    context = found.make_context(verb, words)  # raises on an unknown option or a missing argument
+    assert context.info_name == verb
+
+
+def test_there_are_commands_and_pages_to_check() -> None:
+    assert len(COMMANDS) > 15
+    assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md"} <= {page.name for page in PAGES}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_files(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+    images = {"docs/images/demo.png"}
+    missing = [link for link in links if link not in images and not (page.parent / link).exists()]
+    assert missing == []
