@@ -34,7 +34,7 @@ def network_spheres(grid: Grid, networks: Sequence[str] = NETWORKS, radius_mm: f
     """Spheres about the Dosenbach-160 regions (Dosenbach et al. 2010) of the named networks.
 
     Coordinates are in MNI mm and come with nilearn. A voxel in two spheres goes to the nearer centre; a sphere between
-    the voxels of a coarse grid takes the voxel nearest to its centre. Raises ValueError for an unknown network.
+    the voxels of a coarse grid takes the nearest voxel to spare. Raises ValueError for an unknown network.
     """
     rows = _dosenbach()
     known = sorted({row["network"] for row in rows})
@@ -49,7 +49,12 @@ def network_spheres(grid: Grid, networks: Sequence[str] = NETWORKS, radius_mm: f
     labels = np.where(np.isfinite(distance), nearest + 1, 0).astype(np.int16)
     tree = cKDTree(world)
     for region in np.setdiff1d(np.arange(len(chosen)), labels[labels > 0] - 1):
-        labels[tree.query(centres[region])[1]] = region + 1
+        near = tree.query(centres[region], k=27)[1]
+        sizes = np.bincount(labels, minlength=len(chosen) + 1)
+        spare = near[(labels[near] == 0) | (sizes[labels[near]] > 1)]  # never the last voxel of another region
+        if len(spare) == 0:
+            raise ValueError(f"the grid is too coarse to hold {len(chosen)} regions apart; choose a finer one.")
+        labels[spare[0]] = region + 1
     names = [f"{row['number']} {row['name']}" for row in chosen]
     return Atlas(labels.reshape(grid.shape), names, [row["network"] for row in chosen])
 
@@ -87,12 +92,12 @@ def region_means(volumes: np.ndarray, atlas: Atlas) -> np.ndarray:
     volumes = np.asarray(volumes)
     if volumes.shape[-3:] != atlas.labels.shape:
         raise ValueError(f"volumes of shape {volumes.shape[-3:]} do not fit the atlas grid {atlas.labels.shape}.")
-    flat = volumes.reshape(-1, atlas.labels.size)
+    flat = volumes.reshape(int(np.prod(volumes.shape[:-3])), atlas.labels.size)
     labels = atlas.labels.ravel()
     inside = labels > 0
     counts = np.bincount(labels[inside], minlength=len(atlas) + 1)[1:]
-    sums = np.stack([np.bincount(labels[inside], row[inside], minlength=len(atlas) + 1)[1:] for row in flat])
-    return (sums / np.maximum(counts, 1)).reshape(*volumes.shape[:-3], len(atlas))
+    sums = [np.bincount(labels[inside], row[inside], minlength=len(atlas) + 1)[1:] for row in flat]
+    return (np.array(sums).reshape(-1, len(atlas)) / np.maximum(counts, 1)).reshape(*volumes.shape[:-3], len(atlas))
 
 
 def _dosenbach() -> list[dict[str, str]]:

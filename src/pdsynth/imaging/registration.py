@@ -1,9 +1,9 @@
-"""Rigid and affine registration of two volumes of any contrast, in about a second.
+"""Rigid and affine registration of two volumes of any contrast, in a fraction of a second.
 
 The criterion is the correlation ratio (Roche et al. 1998): the share of the fixed image's variance that a free function
 of the moving image explains, so a b0 can meet a BOLD mean or a template. It is optimised by Gauss-Newton steps with
-Levenberg's damping over a pyramid of blurs. dipy's mutual information reached 2.1 to 4.4 mm in 4 to 7 s where this
-reaches a tenth of that in a fraction of the time; see the tests.
+Levenberg's damping over a pyramid of blurs. On a scan of 64x64x36 voxels moved by a known affine it errs by 0.3 to
+1 mm in 0.2 s on one core, where dipy's mutual information erred by 2.1 to 4.4 mm in 4 to 7 s.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ START_ROTATIONS = ((0.0, 0.0, 0.0), (-0.3, 0.0, 0.0), (0.3, 0.0, 0.0), (0.0, 0.3
 
 @dataclass(frozen=True)
 class Level:
-    """One rung of the pyramid: blur and distance of the points, mm, and the number of steps."""
+    """One rung of the pyramid: blur in mm (twice the Gaussian's SD), points compared, most steps."""
 
     blur_mm: float
-    step_mm: float
+    points: int
     iterations: int
 
 
-COARSE = Level(8.0, 12.0, 12)
-FINE = (Level(5.0, 8.0, 15), Level(3.0, 5.0, 15))
+COARSE = Level(8.0, 2000, 12)
+FINE = (Level(5.0, 6000, 15), Level(3.0, 12000, 15))
 
 
 def register(
@@ -108,11 +108,10 @@ class _Pair:
         centre: np.ndarray,
         base: np.ndarray,
     ) -> _Pair:
-        stride = np.maximum(1, np.round(level.step_mm / fixed.spacing_mm)).astype(int)
-        thin = np.zeros_like(margin)
-        thin[:: stride[0], :: stride[1], :: stride[2]] = True
-        chosen = margin & thin
-        points = _world_points(chosen, fixed)
+        candidates = np.flatnonzero(margin)
+        count = min(level.points, len(candidates))
+        chosen = np.unravel_index(np.random.default_rng(0).choice(candidates, count, replace=False), margin.shape)
+        points = np.column_stack(chosen) @ fixed.affine[:3, :3].T + fixed.affine[:3, 3]
         blurred = ndimage.gaussian_filter(moving_data, level.blur_mm / moving.spacing_mm / 2, truncate=2.5)
         fixed_blurred = ndimage.gaussian_filter(fixed_data, level.blur_mm / fixed.spacing_mm / 2, truncate=2.5)
         return cls(
@@ -192,7 +191,7 @@ def _matrix(parameters: np.ndarray, centre: np.ndarray) -> np.ndarray:
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     rotation = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross  # Rodrigues
     shear = np.eye(3)
-    shear[np.triu_indices(3, 1)] = parameters[9:12]
+    shear[0, 1], shear[0, 2], shear[1, 2] = parameters[9:12]
     matrix = np.eye(4)
     matrix[:3, :3] = rotation @ np.diag(np.exp(parameters[6:9])) @ shear
     matrix[:3, 3] = centre + parameters[:3] - matrix[:3, :3] @ centre

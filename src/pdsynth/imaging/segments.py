@@ -92,7 +92,7 @@ def steady_start(t_r: float | None, n_volumes: int) -> int:
     """
     if t_r is not None and t_r < 0:
         raise ValueError(f"a repetition time of {t_r} s is not possible; check the scan's sidecar.")
-    return min(int(np.ceil(UNSTEADY_SECONDS / (t_r or 2.0))), int(UNSTEADY_SHARE * n_volumes))
+    return int(min(UNSTEADY_SHARE * n_volumes, np.ceil(UNSTEADY_SECONDS / (t_r or 2.0))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +166,7 @@ def direction_subsets(bvecs: np.ndarray, indices: np.ndarray, n_segments: int) -
     """Split a shell's volumes into subsets, each spread evenly over the sphere; v and -v are the same direction.
 
     Directions are handed out one at a time: the subset whose turn it is takes the free direction with the least
-    electrostatic energy (Jones et al. 1999) to those it has. Sizes differ by at most one; sorted indices; deterministic.
+    electrostatic energy (Jones et al. 1999) to those it has. Sizes differ by at most one; indices are sorted.
     """
     indices = np.asarray(indices)
     if n_segments < 1 or len(indices) < n_segments:
@@ -235,7 +235,8 @@ def _table(source: str | Path | None, name: str, path: str | Path) -> np.ndarray
     if source is None or not Path(source).is_file():
         raise InputError(path, f"has no {name} beside it", "put the table next to the scan")
     try:
-        table = np.loadtxt(source, ndmin=2, dtype=np.float64)
+        rows = [line for line in Path(source).read_text().splitlines() if line.strip()]
+        table = np.loadtxt(rows, ndmin=2, dtype=np.float64) if rows else np.empty((0, 0))
     except ValueError as error:
         raise InputError(source, f"is no table of numbers ({error})", "give numbers only") from error
     if table.size == 0 or not np.isfinite(table).all():

@@ -79,10 +79,10 @@ def resample(volume: Volume, grid: Grid, world: np.ndarray | None = None, order:
     if order > 0:
         data, shrink = _antialias(data, np.sqrt(np.square(to_source[:3, :3]).sum(1)))
         to_source = shrink @ to_source
-    sampled = ndimage.affine_transform(
-        data, to_source[:3, :3], to_source[:3, 3], grid.shape, np.float32, order, mode="constant", prefilter=order > 1
+    # "constant" would drop the outermost voxels wherever rounding puts a coordinate at -1e-17.
+    return ndimage.affine_transform(
+        data, to_source[:3, :3], to_source[:3, 3], grid.shape, np.float32, order, "grid-constant", prefilter=order > 1
     )
-    return sampled
 
 
 def _antialias(data: np.ndarray, ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from pdsynth.imaging.intensity import RobustScale, brain_mask, flatten
+from pdsynth.imaging.nifti import Volume, read_header
+from pdsynth.imaging.segments import nearest_shell, read_gradients, segment_means
+from pdsynth.imaging.spatial import Grid, mni_grid, resample
+from pdsynth.imaging.template import epi_template, tissue_template
+
+BOLD = {  # file and plausible brain in the field of view, ml
+    "bids-real/sub-xa30/func/sub-xa30_task-fa_bold": (1200, 1600),
+    "odd/bold_156vol_task-oneback": (1300, 1750),
+}
+DWI = {
+    "bids-real/sub-xa30/dwi/sub-xa30_dir-AP_dwi": (1300, 1650),
+    "bids-real/sub-xa30/dwi/sub-xa30_dir-PA_dwi": (1300, 1650),
+    "single/dwi_siemens_b1000": (1300, 1650),
+    "odd/dwi_toshiba": (1200, 1600),
+    "odd/dwi_partial-slab_b0-reads-1.25": (850, 1150),
+}
+
+
+@given(st.integers(0, 999), st.floats(0.1, 1e5))
+def test_scale_is_the_percentile_and_inverts(seed, gain):
+    generator = np.random.default_rng(seed)
+    volume = (gain * generator.random((6, 6, 6))).astype(np.float32)
+    mask = generator.random((6, 6, 6)) < 0.7
+    scale = RobustScale.fit(volume, mask)
+    assert scale.p995 == pytest.approx(np.percentile(volume[mask], 99.5))
+    scaled = scale.apply(volume)
+    assert scaled.min() >= 0
+    assert scaled.max() <= 1
+    kept = volume <= scale.p995
+    np.testing.assert_allclose(scale.invert(scaled)[kept], volume[kept], rtol=1e-5)
+    np.testing.assert_allclose(scaled, RobustScale.fit(3 * volume, mask).apply(3 * volume), atol=1e-5)
+
+
+def test_scale_needs_a_signal():
+    with pytest.raises(ValueError, match="mask is empty"):
+        RobustScale.fit(np.ones((2, 2, 2)), np.zeros((2, 2, 2)))
+    with pytest.raises(ValueError, match="signal"):
+        RobustScale.fit(np.zeros((2, 2, 2)), np.ones((2, 2, 2)))
+
+
+def head(tissues, coil=0.0, scalp=0.35, noise=0.02, seed=0):
+    """An EPI-like head on the 4 mm grid: the template's brain, dark skull, scalp, eyes, and a coil's field."""
+    grid = mni_grid(4)
+    maps = tissue_template(grid)
+    data = sum(weight * maps[name] for name, weight in tissues.items())
+    distance = ndimage.distance_transform_edt(maps["brain"] < 0.5, sampling=4)
+    world = np.moveaxis(np.indices(grid.shape), 0, -1) @ grid.affine[:3, :3].T + grid.affine[:3, 3]
+    data = data + scalp * ((distance > 8) & (distance <= 14) & (world[..., 2] > -60))
+    for side in (-32, 32):
+        data = data + 1.5 * (np.square(world - [side, 66, -36]).sum(-1) < 11**2)
+    depth = ndimage.distance_transform_edt(maps["brain"] > 0.5, sampling=4)
+    data = data * np.exp(-coil * depth / depth.max())
+    generator = np.random.default_rng(seed)
+    noisy = np.hypot(
+        data + noise * generator.standard_normal(grid.shape), noise * generator.standard_normal(grid.shape)
+    )
+    return Volume(noisy, grid.affine)
+
+
+def dice(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+@pytest.mark.parametrize("coil", [0.0, 1.6], ids=["even field", "five times brighter at the rim"])
+@pytest.mark.parametrize("csf", [1.4, 0.1], ids=["bright CSF", "black CSF"])
+@pytest.mark.parametrize("scalp", [0.0, 0.35], ids=["stripped", "with scalp"])
+def test_mask_is_the_templates_brain(coil, csf, scalp):
+    volume = head({"gm": 1.0, "wm": 0.85, "csf": csf}, coil=coil, scalp=scalp)
+    mask, true = brain_mask(volume), tissue_template(mni_grid(4))["brain"] > 0.5
+    assert dice(mask, true) > 0.93
+    assert one_piece_without_holes(mask)
+
+
+def one_piece_without_holes(mask):
+    return ndimage.label(mask)[1] == 1 and (ndimage.binary_fill_holes(mask) == mask).all()
+
+
+def test_mask_does_not_depend_on_gain_or_axis_order():
+    volume = head({"gm": 1.0, "wm": 0.8, "csf": 1.3})
+    mask = brain_mask(volume)
+    louder = brain_mask(Volume(volume.data * 731, volume.affine))
+    np.testing.assert_array_equal(mask, louder)
+    flipped = volume.affine @ np.array([[-1, 0, 0, 47], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    assert dice(mask, brain_mask(Volume(volume.data[::-1], flipped))[::-1]) > 0.99
+
+
+def test_mask_is_remembered_and_protected():
+    volume = epi_template(mni_grid(4))
+    assert brain_mask(volume) is brain_mask(volume)
+    with pytest.raises(ValueError, match="read-only"):
+        brain_mask(volume)[0] = True
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [(np.zeros((20, 20, 20)), "no signal"), (np.eye(20)[..., None] * np.eye(20)[0], "no brain")],
+)
+def test_volumes_without_a_head_are_refused(data, words):
+    with pytest.raises(ValueError, match=words):
+        brain_mask(Volume(data, np.diag([10.0, 10, 10, 1])))
+
+
+def test_flattening_removes_a_smooth_field():
+    even = epi_template(mni_grid(4))
+    mask = tissue_template(mni_grid(4))["brain"] > 0.9
+    ramp = np.linspace(0.5, 2, 48)[:, None, None]
+    flat = flatten(Volume(even.data * ramp, even.affine), mask)
+    reference = flatten(even, mask)
+    assert np.std((even.data * ramp)[mask] / even.data[mask]) > 0.25
+    assert np.std(flat.data[mask] / reference.data[mask]) < 0.1
+    assert (flat.data[~mask] == 0).all()
+
+
+def real_means(real_data):
+    """Mean BOLD, b0 and mean b>0 of every real scan with its plausible brain volume."""
+    for name, limits in BOLD.items():
+        path = real_data / f"{name}.nii.gz"
+        header = read_header(path)
+        yield name, Volume(segment_means(path, [np.arange(2, min(20, header.n_volumes))])[0], header.affine), limits
+    for name, limits in DWI.items():
+        path = real_data / f"{name}.nii.gz"
+        header = read_header(path)
+        table = read_gradients(real_data / f"{name}.bval", real_data / f"{name}.bvec", header.n_volumes, path)
+        means = segment_means(path, [np.flatnonzero(table.is_b0), nearest_shell(table.bvals)[0]])
+        for part, mean in zip(("b0", "b>0"), means, strict=True):
+            yield f"{name} {part}", Volume(mean, header.affine), limits
+
+
+def test_real_masks_are_whole_brains(real_data):
+    for name, volume, (least, most) in real_means(real_data):
+        mask = brain_mask(volume)
+        ml = mask.sum() * abs(np.linalg.det(volume.affine[:3, :3])) / 1000
+        assert least < ml < most, name
+        assert one_piece_without_holes(mask), name
+        # Each slice of the middle half has its brain in one filled piece: no hole, no missing hemisphere.
+        depth = mask.shape[2]
+        for z in range(depth // 3, 2 * depth // 3):
+            labels, count = ndimage.label(mask[:, :, z])
+            biggest = np.bincount(labels.ravel())[1:].max()
+            assert biggest > 0.97 * mask[:, :, z].sum(), (name, z, count)
+            holes = ndimage.binary_fill_holes(mask[:, :, z]) & ~mask[:, :, z]
+            assert holes.sum() < 0.01 * mask[:, :, z].sum(), (name, z)
+
+
+def test_lost_voxel_size_still_gives_a_mask(real_data):
+    path = real_data / "odd/bold_header-zooms-1mm_filtered_func_data.nii.gz"
+    volume = Volume(segment_means(path, [np.arange(20)])[0], read_header(path).affine)
+    mask = brain_mask(volume)
+    assert 0.15 < mask.mean() < 0.25
+    assert volume.data[mask].mean() > 5 * volume.data[~mask].mean()
+
+
+def test_oblique_scan_has_the_same_mask():
+    volume = head({"gm": 1.0, "wm": 0.85, "csf": 1.3})
+    angle = np.radians(25)
+    tilt = np.eye(4)
+    tilt[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    grid = Grid((64, 72, 64), tilt @ np.array([[3.5, 0, 0, -110], [0, 3.5, 0, -140], [0, 0, 3.5, -100], [0, 0, 0, 1]]))
+    tilted = Volume(resample(volume, grid), grid.affine)
+    back = resample(Volume(brain_mask(tilted), grid.affine), mni_grid(4)) > 0.5
+    assert dice(back, brain_mask(volume)) > 0.95
