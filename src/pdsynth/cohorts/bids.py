@@ -65,7 +65,12 @@ def bids(
     subjects = [subject for subject in subjects if subject.sessions]
     if not subjects and not rejected:
         raise InputError(root, "holds no *_bold.nii.gz and no *_dwi.nii.gz", "give the root of a BIDS dataset")
-    return Cohort(root, subjects, rejected, _is_simulated(root))
+    cohort = Cohort(root, subjects, rejected, _is_simulated(root))
+    if diagnosis_column is not None and all(session.diagnosis is None for _, session in cohort):
+        raise InputError(
+            participants.path, f"gives no diagnosis in a column {diagnosis_column!r}", "name another column"
+        )
+    return cohort
 
 
 def single_scan(path: str | Path, modality: Modality | None = None) -> Scan:
@@ -103,10 +108,11 @@ class _Table:
             table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
         except (ValueError, OSError) as error:
             raise InputError(path, f"is no table ({error})", "save it as tab-separated UTF-8 text") from None
-        table.columns = table.columns.str.strip().str.lower()
-        if key not in table:
+        columns = [str(column).strip().lower() for column in table.columns]
+        if key not in columns:
             raise InputError(path, f"has no column {key}", "name the first column so and separate columns by tabs")
-        for row in table.to_dict("records"):
+        for cells in table.to_numpy().tolist():
+            row = dict(zip(columns, cells, strict=True))
             name = row[key].strip()
             name = name if name.startswith(PREFIX[key]) else f"{PREFIX[key]}{name}"
             if name in self.rows:

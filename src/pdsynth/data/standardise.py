@@ -29,7 +29,7 @@ from pdsynth.types import InputError, Modality
 SHELL = 1000.0  # s/mm^2: the shell nearest to it is taken
 MARGIN_MM = 8.0  # a brain may stand out this far from the template's
 DEPTH_MM = 12.0  # what lies deeper in the template's brain is brain, however dark
-LEAST_COVERAGE = 0.6  # of the template brain inside the field of view
+LEAST_COVERAGE = 0.7  # of the template brain inside the field of view
 LEAST_DICE = 0.6  # of the brain with the template brain inside the field of view
 
 
@@ -195,5 +195,8 @@ def refused(scan: Scan, error: Exception) -> InputError:
     """The error of a scan as an InputError that names its file; our messages read 'problem; remedy.'"""
     if isinstance(error, InputError):
         return error
-    problem, _, remedy = str(error).rstrip(".").partition("; ")
+    text = " ".join(str(error).split()).rstrip(".") or "cannot be used"
+    problem, _, remedy = text.partition("; ")
+    if not isinstance(error, ValueError):
+        problem = f"{problem} ({type(error).__name__})"
     return InputError(scan.path, problem, remedy or "look at the scan in a viewer, and leave it out if it is damaged")

@@ -237,7 +237,7 @@ def _write_image(data: np.ndarray, affine: np.ndarray, path: Path, t_r: float = 
     os.replace(part, path)
 
 
-def _describe(root: Path, seed: int, quick: bool, randomise: bool) -> None:
+def _describe(root: Path, seed: int, quick: bool, randomise: float) -> None:
     """dataset_description.json of the dataset and of its truth."""
     generated = [{"Name": "pdsynth simulate", "Description": f"seed {seed}, quick {quick}, randomise {randomise}"}]
     base = {"BIDSVersion": "1.9.0", "Simulated": True, "GeneratedBy": generated, "PaperSlips": PAPER_SLIPS}

@@ -1,0 +1,242 @@
+"""The BIDS reader on small trees: what it finds, what it refuses file by file, and what stops it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from pdsynth.cohorts.bids import bids, single_scan
+from pdsynth.imaging.nifti import SyntheticMark, Volume, write_synthetic
+from pdsynth.types import Diagnosis, Direction, InputError, Modality
+
+SHAPE = (24, 24, 20)
+FMRI, DMRI = Modality.FMRI, Modality.DMRI
+
+
+def write_scan(path: Path, volumes: int = 4, spacing: float = 5.0, shape: tuple[int, ...] = SHAPE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = np.ones((*shape, volumes) if volumes else shape, np.int16)
+    image = nib.Nifti1Image(data, np.diag([spacing, spacing, spacing, 1]))
+    nib.save(image, path)
+    return path
+
+
+def write_dwi(path: Path, bvals: tuple[float, ...] = (0, 1000, 1000, 1000), transposed: bool = False) -> Path:
+    write_scan(path, len(bvals))
+    stem = path.name.removesuffix(".nii.gz")
+    directions = np.eye(3)[np.arange(len(bvals)) % 3] * (np.asarray(bvals) > 50)[:, None]
+    np.savetxt(path.with_name(f"{stem}.bval"), np.asarray(bvals)[None], fmt="%g")
+    np.savetxt(path.with_name(f"{stem}.bvec"), directions if transposed else directions.T, fmt="%g")
+    return path
+
+
+def table(root: Path, text: str, name: str = "participants.tsv") -> None:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join("\t".join(line.split()) for line in text.strip().splitlines()) + "\n")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Three participants: both scans; fMRI alone; two visits, of which the second has dMRI alone."""
+    write_scan(tmp_path / "sub-01/func/sub-01_task-rest_bold.nii.gz")
+    write_dwi(tmp_path / "sub-01/dwi/sub-01_dwi.nii.gz")
+    write_scan(tmp_path / "sub-02/func/sub-02_task-rest_bold.nii.gz")
+    write_scan(tmp_path / "sub-03/ses-a/func/sub-03_ses-a_task-rest_bold.nii.gz")
+    write_dwi(tmp_path / "sub-03/ses-b/dwi/sub-03_ses-b_dwi.nii.gz")
+    table(
+        tmp_path,
+        """participant_id age sex site diagnosis
+        sub-01 71.5 F oasis CN
+        02 89+ male adni MCI
+        sub-03 n/a n/a n/a Dementia""",
+    )
+    return tmp_path
+
+
+def reasons(root: Path) -> dict[str, str]:
+    return {r.path.name: r.reason for r in bids(root).rejected}
+
+
+def test_reads_subjects_sessions_and_tables(study: Path) -> None:
+    cohort = bids(study)
+    one, two, three = cohort.subjects
+    assert [s.participant_id for s in cohort.subjects] == ["sub-01", "sub-02", "sub-03"]
+    assert (one.sex, one.site, two.sex, three.sex, three.site) == ("F", "oasis", "M", None, None)
+    assert [s.diagnosis for _, s in cohort] == [Diagnosis.NC, Diagnosis.MCI, Diagnosis.AD, Diagnosis.AD]
+    assert [s.age for _, s in cohort] == [71.5, 89.0, None, None]
+    assert [s.session_id for s in three.sessions] == ["ses-a", "ses-b"]
+    assert [s.missing for _, s in cohort] == [[], [DMRI], [DMRI], [FMRI]]
+    assert one.sessions[0].scans[DMRI].bvec == study / "sub-01/dwi/sub-01_dwi.bvec"
+    assert cohort.rejected == [] and not cohort.simulated
+
+
+def test_sessions_table_overrides_diagnosis_and_age(study: Path) -> None:
+    table(study, "session_id diagnosis age\nses-a MCI 70\nses-b AD 72", "sub-03/sub-03_sessions.tsv")
+    sessions = bids(study).subjects[2].sessions
+    assert [(s.diagnosis, s.age) for s in sessions] == [(Diagnosis.MCI, 70.0), (Diagnosis.AD, 72.0)]
+
+
+def test_diagnosis_column_and_codes_are_options(study: Path) -> None:
+    table(study, "participant_id Group\nsub-01 1\nsub-02 2\nsub-03 3")
+    codes = {"1": Diagnosis.NC, "2": Diagnosis.MCI, "3": Diagnosis.AD}
+    assert bids(study, "group", codes).subjects[1].sessions[0].diagnosis is Diagnosis.MCI
+    assert bids(study).subjects[1].sessions[0].diagnosis is None
+    with pytest.raises(InputError, match=r"'1'.*Remedy: map this code"):
+        bids(study, "Group")
+    with pytest.raises(InputError, match="no diagnosis in a column 'stage'"):
+        bids(study, "stage")
+
+
+def test_simulated_is_read_from_the_description(study: Path) -> None:
+    (study / "dataset_description.json").write_text(json.dumps({"Name": "x", "Simulated": True}))
+    assert bids(study).simulated
+    (study / "dataset_description.json").write_text("{")
+    with pytest.raises(InputError, match=r"dataset_description.json: is no JSON"):
+        bids(study)
+
+
+def test_the_run_with_most_volumes_is_taken_then_the_first_by_name(study: Path) -> None:
+    func = study / "sub-02/func"
+    write_scan(func / "sub-02_task-rest_run-3_bold.nii.gz", 9)
+    write_scan(func / "sub-02_task-rest_run-2_bold.nii.gz", 9)
+    cohort = bids(study)
+    assert cohort.subjects[1].sessions[0].scans[FMRI].path.name == "sub-02_task-rest_run-2_bold.nii.gz"
+    assert cohort.rejected == []
+
+
+def test_gradients_are_inherited_from_a_folder_above(study: Path) -> None:
+    for kind in ("bval", "bvec"):
+        (study / f"sub-01/dwi/sub-01_dwi.{kind}").rename(study / f"dwi.{kind}")
+    assert bids(study).subjects[0].sessions[0].scans[DMRI].bval == study / "dwi.bval"
+
+
+def test_derivatives_are_no_subjects(study: Path) -> None:
+    write_scan(study / "derivatives/x/sub-09/func/sub-09_bold.nii.gz")
+    assert len(bids(study).subjects) == 3
+
+
+def test_transposed_bvec_is_fine(study: Path) -> None:
+    write_dwi(study / "sub-01/dwi/sub-01_dwi.nii.gz", transposed=True)
+    assert bids(study).rejected == []
+
+
+@pytest.mark.parametrize("kind", ["bval", "bvec"])
+def test_missing_gradient_table_is_refused(study: Path, kind: str) -> None:
+    (study / f"sub-01/dwi/sub-01_dwi.{kind}").unlink()
+    cohort = bids(study)
+    (row,) = cohort.rejected
+    assert (row.path.name, row.reason) == ("sub-01_dwi.nii.gz", f"has no .{kind} file")
+    assert f"sub-01_dwi.{kind}" in row.remedy
+    assert cohort.subjects[0].sessions[0].missing == [DMRI]
+
+
+def test_dwi_without_weighting_or_with_a_count_mismatch_is_refused(study: Path) -> None:
+    path = write_dwi(study / "sub-01/dwi/sub-01_dwi.nii.gz", (0, 5, 1.25))
+    assert "no volume with b > 0" in reasons(study)[path.name]
+    write_dwi(path)
+    write_scan(path, 7)
+    assert "4 b-values for 7 volumes" in reasons(study)["sub-01_dwi.bval"]
+
+
+def test_single_volumes_and_slabs_are_refused(study: Path) -> None:
+    write_scan(study / "sub-01/func/sub-01_task-rest_bold.nii.gz", 1)
+    write_scan(study / "sub-02/func/sub-02_task-rest_bold.nii.gz", shape=(24, 24, 8))
+    found = reasons(study)
+    assert "one volume" in found["sub-01_task-rest_bold.nii.gz"]
+    assert "slab of 40 mm" in found["sub-02_task-rest_bold.nii.gz"]
+
+
+def test_the_slab_is_measured_from_foot_to_head_whatever_the_axes(study: Path) -> None:
+    path = study / "sub-01/func/sub-01_task-rest_bold.nii.gz"
+    sagittal = np.array([[0, 0, 5.0, 0], [5, 0, 0, 0], [0, -5, 0, 0], [0, 0, 0, 1]])  # 24 slices lie left to right
+    nib.save(nib.Nifti1Image(np.ones((24, 8, 24, 3), np.int16), sagittal), path)
+    assert "slab of 40 mm" in reasons(study)[path.name]
+    nib.save(nib.Nifti1Image(np.ones((24, 24, 24, 3), np.int16), sagittal), path)
+    assert reasons(study) == {}
+
+
+def test_lost_voxel_size_is_refused(study: Path) -> None:
+    write_scan(study / "sub-02/func/sub-02_task-rest_bold.nii.gz", spacing=1, shape=(64, 64, 21))
+    assert "1x1x1 mm" in reasons(study)["sub-02_task-rest_bold.nii.gz"]
+
+
+def test_truncated_garbage_and_dangling_files_are_refused(study: Path) -> None:
+    func = study / "sub-02/func"
+    whole = (func / "sub-02_task-rest_bold.nii.gz").read_bytes()
+    (func / "sub-02_task-cut_bold.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (func / "sub-02_task-text_bold.nii.gz").write_bytes(b"not an image")
+    (func / "sub-02_task-empty_bold.nii.gz").write_bytes(b"")
+    (func / "sub-02_task-link_bold.nii.gz").symlink_to(study / "absent.nii.gz")
+    cohort = bids(study)
+    assert len(cohort.rejected) == 4 and all(r.remedy for r in cohort.rejected)
+    assert cohort.subjects[1].sessions[0].scans[FMRI].path.name == "sub-02_task-rest_bold.nii.gz"
+
+
+def test_synthesised_scan_is_refused(study: Path) -> None:
+    path = study / "sub-02/func/sub-02_task-rest_bold.nii.gz"
+    mark = SyntheticMark(Direction.DMRI_TO_FMRI, ["sub-02_dwi.nii.gz"], "0" * 64, 0, "0")
+    write_synthetic(Volume(np.ones(SHAPE), np.diag([5.0, 5, 5, 1])), path, mark)
+    assert "synthesised" in reasons(study)[path.name]
+    with pytest.raises(InputError, match="synthesised"):
+        single_scan(path)
+
+
+def test_what_stops_a_cohort(tmp_path: Path, study: Path) -> None:
+    with pytest.raises(InputError, match="is no folder"):
+        bids(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no sub-\* folder"):
+        bids(tmp_path / "empty")
+    (tmp_path / "bare/sub-01/anat").mkdir(parents=True)
+    with pytest.raises(InputError, match="no \\*_bold"):
+        bids(tmp_path / "bare")
+    table(study, "participant_id age\nsub-01 70\n01 71")
+    with pytest.raises(InputError, match=r"participants.tsv: lists sub-01 twice"):
+        bids(study)
+    table(study, "subject age\nsub-01 70")
+    with pytest.raises(InputError, match="no column participant_id"):
+        bids(study)
+    table(study, "participant_id diagnosis\nsub-01 schizophrenia")
+    with pytest.raises(InputError, match=r"sub-01 the diagnosis 'schizophrenia'"):
+        bids(study)
+
+
+def test_unreadable_age_is_a_row_and_the_cohort_goes_on(study: Path) -> None:
+    table(study, "participant_id age\nsub-01 old")
+    cohort = bids(study)
+    assert cohort.rejected[0].reason == "age 'old' of sub-01 is no number"
+    assert len(cohort.subjects) == 3
+
+
+def test_single_scans(tmp_path: Path) -> None:
+    bold = write_scan(tmp_path / "my_bold.nii.gz")
+    weighted = write_dwi(tmp_path / "series7.nii.gz")
+    assert single_scan(bold).modality is FMRI
+    assert single_scan(weighted).bval == tmp_path / "series7.bval"
+    mean = write_scan(tmp_path / "mean_dwi.nii.gz", 0)
+    assert single_scan(mean).bval is None
+    unknown = write_scan(tmp_path / "x.nii.gz")
+    with pytest.raises(InputError, match="may be fMRI or dMRI"):
+        single_scan(unknown)
+    assert single_scan(unknown, FMRI).path == unknown
+    with pytest.raises(InputError, match=r"no \.bval"):
+        single_scan(unknown, DMRI)
+    with pytest.raises(InputError, match="does not exist"):
+        single_scan(tmp_path / "absent_bold.nii.gz")
+
+
+def test_real_dataset_and_odd_files(real_data: Path) -> None:
+    cohort = bids(real_data / "bids-real")
+    (session,) = cohort.subjects[0].sessions
+    assert session.scans[DMRI].path.name == "sub-xa30_dir-AP_dwi.nii.gz" and cohort.rejected == []
+    with pytest.raises(InputError, match="1x1x1 mm"):
+        single_scan(real_data / "odd/bold_header-zooms-1mm_filtered_func_data.nii.gz")
+    with pytest.raises(InputError, match=r"no sub-\* folder"):
+        bids(real_data / "odd")
+    for name in ("bold_156vol_task-oneback", "dwi_toshiba", "dwi_partial-slab_b0-reads-1.25"):
+        single_scan(real_data / f"odd/{name}.nii.gz")

@@ -1,0 +1,95 @@
+"""Shared by all tests: one thread a process, no deadlines on a busy machine, real scans, a small prepared folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# This file is imported before any test, so before numpy and torch read these.
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
+
+SHAPE = (24, 28, 24)  # of the prepared folder
+
+settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real scans: $PDSYNTH_REAL_DATA, or shared/data beside the repository. Skips where it is absent."""
+    folder = Path(os.environ.get("PDSYNTH_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("no real scans here; set PDSYNTH_REAL_DATA to their folder")
+    return folder
+
+
+def write_prepared(root, participants=10, seed=0):
+    """A prepared folder made without a scan: smooth volumes whose two modalities share half of their variance.
+
+    Writes pairs.tsv, splits.tsv, manifest.json and arrays; the last 4 participants are the test split.
+    """
+    import numpy as np  # these are imported late, as they read the variables above
+    import pandas as pd
+    from scipy import ndimage
+
+    from pdsynth.data.pairs import Pairs
+
+    generator = np.random.default_rng(seed)
+    axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij")
+    brain = sum(np.square(a) for a in axes) < 0.7
+
+    def smooth():
+        field = ndimage.gaussian_filter(generator.standard_normal(SHAPE), 2)
+        return field / field.std()
+
+    fixed, arrays = smooth(), {"fmri": [], "dmri": [], "oracle_fmri": [], "oracle_dmri": []}
+    for _ in range(participants):
+        shared = smooth()
+        for name, sign in (("fmri", 1), ("dmri", -1)):
+            known = 0.5 + 0.1 * fixed + 0.1 * sign * shared
+            arrays[f"oracle_{name}"].append(np.clip(known, 0, 1) * brain)
+            arrays[name].append(np.clip(known + 0.03 * smooth(), 0, 1) * brain)
+    for name, volumes in arrays.items():
+        np.save(root / f"{name}.npy", np.stack(volumes).astype(np.float16))
+    for name in ("fmri_brain", "dmri_brain"):
+        np.save(root / f"{name}.npy", np.stack([brain] * participants))
+    ids = [f"sub-{i:02d}" for i in range(participants)]
+    table = pd.DataFrame(
+        {
+            "index": range(participants),
+            "participant_id": ids,
+            "session_id": "",
+            "segment": "mean",
+            "site": ["a", "b"] * (participants // 2),
+            "diagnosis": ["NC", "MCI", "AD", "NC", "AD"] * (participants // 5),
+            "age": 70.0,
+            "sex": "F",
+            "available": "both",
+            "fmri_path": "",
+            "dmri_path": "",
+            "dmri_bval": 1000.0,
+            "fmri_scale": 1.0,
+            "dmri_scale": 1.0,
+        }
+    )
+    table.to_csv(root / "pairs.tsv", sep="\t", index=False)
+    split = ["train"] * (participants - 4) + ["test"] * 4
+    pd.DataFrame({"participant_id": ids, "split": split, "sha256": ""}).to_csv(
+        root / "splits.tsv", sep="\t", index=False
+    )
+    affine = np.diag([8.0, 8.0, 8.0, 1.0])
+    affine[:3, 3] = (-94, -132, -78)
+    manifest = {"grid_shape": SHAPE, "grid_affine": affine.tolist(), "simulated": True}
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    return Pairs.open(root)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """Simulated pairs of 10 participants at two sites, with oracles."""
+    return write_prepared(tmp_path_factory.mktemp("prepared"))

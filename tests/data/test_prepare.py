@@ -1,0 +1,215 @@
+"""From a BIDS tree to a prepared folder: what is in it, what is refused, and that nothing is left half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from pdsynth.cohorts.bids import bids
+from pdsynth.cohorts.cohort import Cohort
+from pdsynth.data import prepare as module
+from pdsynth.data.pairs import Pairs
+from pdsynth.data.prepare import oracle_path, prepare
+from pdsynth.imaging.intensity import brain_mask
+from pdsynth.imaging.nifti import Volume
+from pdsynth.imaging.spatial import Transform
+from pdsynth.types import Direction, InputError, Modality
+
+BOLD, DWI = "sub-01/func/sub-01_task-rest_bold.nii.gz", "sub-01/dwi/sub-01_dwi.nii.gz"
+
+
+def some(cohort: Cohort, *names: str) -> Cohort:
+    """The cohort with few participants, where more would only take time."""
+    return replace(cohort, subjects=[s for s in cohort.subjects if s.participant_id in names])
+
+
+def rejected(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "rejected.tsv", sep="\t")
+
+
+@pytest.fixture(scope="session")
+def folder(pristine, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "prepared"
+    prepare(bids(pristine.root), out, segments=2, split=(0.5, 0.25, 0.25), seed=3)
+    return out
+
+
+def test_rows_arrays_and_manifest(folder: Path, pristine) -> None:
+    pairs = Pairs.open(folder)
+    table = pairs.table
+    assert table["segment"].tolist() == ["mean", "0", "1"] * 4
+    assert table["index"].tolist() == list(range(12))
+    assert table.groupby("participant_id")["available"].first().tolist() == ["both", "both", "fmri", "dmri"]
+    assert table["diagnosis"].tolist()[::3] == ["NC", "MCI", "AD", "NC"]
+    assert table["dmri_bval"].eq(1000).all() and table["fmri_path"].iloc[0] == BOLD
+    assert {k: (v.shape, v.dtype.name) for k, v in pairs.arrays.items()} == {
+        "fmri": ((12, 48, 56, 48), "float16"),
+        "dmri": ((12, 48, 56, 48), "float16"),
+        "fmri_brain": ((12, 48, 56, 48), "bool"),
+        "dmri_brain": ((12, 48, 56, 48), "bool"),
+    }
+    assert not pairs.arrays["dmri"][6:9].any() and pairs.arrays["fmri"][6:9].any()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["grid_shape"] == [48, 56, 48] and manifest["seed"] == 3 and manifest["simulated"] is False
+    assert set(manifest["inputs"]) >= {BOLD, DWI} and manifest["finished"]
+    assert str(pristine.root) not in "".join(manifest["inputs"])
+
+
+def test_segments_average_to_the_whole(folder: Path) -> None:
+    pairs = Pairs.open(folder)
+    for modality in Modality:
+        native = [
+            pairs.volume(modality, row) * float(pairs.table[f"{modality}_scale"].iloc[row]) for row in range(3)
+        ]  # undo each row's own scale
+        inside = pairs.brain(modality, 0) & (np.max([pairs.volume(modality, r) for r in range(3)], axis=0) < 0.98)
+        np.testing.assert_allclose((native[1] + native[2])[inside] / 2, native[0][inside], rtol=5e-3, atol=1)
+
+
+def test_both_scans_of_a_session_lie_on_each_other(folder: Path, pristine) -> None:
+    for name in ("sub-01", "sub-02"):
+        fmri, dmri = (
+            Transform.from_json((folder / f"transforms/{name}_{m}.json").read_text()) for m in ("fmri", "dmri")
+        )
+        assert list(dmri.steps) == ["rigid to fmri", "affine to MNI"]
+        rigid = dmri.steps["rigid to fmri"][:3, :3]
+        np.testing.assert_allclose(rigid @ rigid.T, np.eye(3), atol=1e-9)
+        true = np.linalg.inv(pristine.truth[name, "fmri"]) @ pristine.truth[name, "dmri"]
+        points = np.array([[x, y, z, 1] for x in (-50, 50) for y in (-80, 40) for z in (-20, 60)])
+        error_mm = np.linalg.norm((points @ dmri.steps["rigid to fmri"].T - points @ true.T)[:, :3], axis=1)
+        assert error_mm.max() < 3
+        assert np.allclose(fmri.matrix, dmri.steps["affine to MNI"])
+
+
+def test_splits_are_by_participant(folder: Path) -> None:
+    splits = pd.read_csv(folder / "splits.tsv", sep="\t")
+    assert splits["participant_id"].tolist() == ["sub-01", "sub-02", "sub-03", "sub-04"]
+    assert Pairs.open(folder).table.groupby("participant_id")["split"].nunique().eq(1).all()
+
+
+def test_jobs_do_not_change_the_result(folder: Path, pristine, tmp_path: Path) -> None:
+    seen = []
+    pairs = prepare(bids(pristine.root), tmp_path / "b", jobs=2, progress=lambda done, n: seen.append((done, n)))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    one = Pairs.open(folder)
+    for name, array in pairs.arrays.items():
+        np.testing.assert_array_equal(array, one.arrays[name][::3])
+
+
+def test_bad_scans_are_rows_and_the_rest_go_on(study) -> None:
+    path = study.root / BOLD
+    image = nib.load(path)
+    data = image.get_fdata(dtype=np.float32)
+    data[20, 20, 20, 2] = np.nan
+    nib.save(nib.Nifti1Image(data, image.affine), path)
+    broken = study.root / "sub-02/dwi/sub-02_dwi.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:50_000])
+    (study.root / "sub-04/dwi/sub-04_dwi.bvec").unlink()
+    out = study.root.parent / "out"
+    pairs = prepare(bids(study.root), out)
+    table = rejected(out).set_index("path")
+    assert "1 non-finite voxels in volume 2" in table.loc[BOLD, "reason"]
+    assert "truncated" in table.loc["sub-02/dwi/sub-02_dwi.nii.gz", "reason"]
+    assert ".bvec" in table.loc["sub-04/dwi/sub-04_dwi.nii.gz", "remedy"]
+    assert len(table) == 3 and table["remedy"].str.len().gt(5).all()
+    assert pairs.table["available"].tolist() == ["dmri", "fmri", "fmri"]
+
+
+def test_damage_that_a_header_does_not_show_is_a_row_too(study) -> None:
+    path = study.root / BOLD
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2 : len(whole) // 2 + 64] = b"\xff" * 64
+    path.write_bytes(whole)
+    out = study.root.parent / "out"
+    prepare(some(bids(study.root), "sub-01"), out)
+    assert rejected(out)["path"].tolist() == [BOLD]
+
+
+def test_an_unforeseen_error_is_a_row_too(study, monkeypatch) -> None:
+    real = module.scan_means
+
+    def fails(scan, segments):
+        if scan.path.name == "sub-01_dwi.nii.gz":
+            raise RuntimeError("something odd")
+        return real(scan, segments)
+
+    monkeypatch.setattr(module, "scan_means", fails)
+    out = study.root.parent / "out"
+    assert prepare(some(bids(study.root), "sub-01"), out).table["available"].iloc[0] == "fmri"
+    assert rejected(out)["reason"].tolist() == ["something odd (RuntimeError)"]
+
+
+def test_same_image_under_two_ids_stops(study) -> None:
+    shutil.copytree(study.root / "sub-03", study.root / "sub-05")
+    for path in (study.root / "sub-05").rglob("*.nii.gz"):
+        path.rename(path.with_name(path.name.replace("sub-03", "sub-05")))
+    out = study.root.parent / "out"
+    with pytest.raises(InputError, match="sub-03 and sub-05 hold the same image"):
+        prepare(some(bids(study.root), "sub-03", "sub-04", "sub-05"), out)
+    assert [p.name for p in out.parent.iterdir()] == ["study"]
+
+
+def test_no_usable_scan_stops_with_the_first_refusal(study) -> None:
+    for path in study.root.rglob("*.nii.gz"):
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"holds no usable scan; the first refusal: .*bold\.nii\.gz: is truncated"):
+        prepare(bids(study.root), study.root.parent / "out")
+
+
+def test_a_broken_off_run_leaves_nothing_under_the_final_name(pristine, tmp_path: Path) -> None:
+    def stop(done: int, sessions: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(bids(pristine.root), tmp_path / "out", progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_out_is_replaced_only_when_asked_and_only_if_it_is_ours(folder: Path, pristine, tmp_path: Path) -> None:
+    cohort = some(bids(pristine.root), "sub-03")
+    with pytest.raises(InputError, match="exists already"):
+        prepare(cohort, folder)
+    foreign = tmp_path / "mine"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("x")
+    with pytest.raises(InputError, match="not written by pdsynth"):
+        prepare(cohort, foreign, overwrite=True)
+    ours = Path(shutil.copytree(folder, tmp_path / "ours"))
+    assert len(prepare(cohort, ours, overwrite=True)) == 1
+    with pytest.raises(ValueError, match="segments=0"):
+        prepare(cohort, tmp_path / "x", segments=0)
+
+
+def test_oracles_of_a_simulated_study_follow_their_targets(study) -> None:
+    (study.root / "dataset_description.json").write_text(json.dumps({"Simulated": True}))
+    for name, modality in study.truth:
+        (scan,) = (study.root / name).rglob("*bold.nii.gz" if modality == "fmri" else "*dwi.nii.gz")
+        image = nib.load(scan)
+        weighted = [0, 1, 2, 3, 4, 5] if modality == "fmri" else [1, 2, 3, 4]
+        mean = image.get_fdata()[..., weighted].mean(-1)
+        inside = brain_mask(Volume(mean, image.affine))
+        path = oracle_path(study.root, name, Modality(modality))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image((mean / np.percentile(mean[inside], 99.5)).astype(np.float32), image.affine), path)
+    pairs = prepare(some(bids(study.root), "sub-01"), study.root.parent / "out")
+    assert pairs.simulated
+    batch = pairs.batch(np.array([0]))
+    for direction in Direction:
+        error = (batch.oracle[direction] - batch.targets[direction])[batch.masks[direction] > 0]
+        assert error.abs().mean() < 0.03  # the oracle is the target here, but for the p99.5 of two resolutions
+
+
+def test_real_pair(real_data: Path, tmp_path: Path) -> None:
+    pairs = prepare(bids(real_data / "bids-real"), tmp_path / "out")
+    (row,) = pairs.table.to_dict("records")
+    assert (row["available"], row["dmri_bval"], row["diagnosis"]) == ("both", 2500.0, "n/a")
+    fmri, dmri = (pairs.brain(m, 0) for m in Modality)
+    assert 2 * (fmri & dmri).sum() / (fmri.sum() + dmri.sum()) > 0.9  # the two scans lie on each other
+    both = fmri & dmri
+    assert 0.2 < np.corrcoef(pairs.volume(Modality.FMRI, 0)[both], pairs.volume(Modality.DMRI, 0)[both])[0, 1] < 0.9

@@ -1,0 +1,150 @@
+"""One scan on the standard grid: against known transforms, closed forms, and damaged input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from pdsynth.cohorts.bids import single_scan
+from pdsynth.cohorts.cohort import Scan
+from pdsynth.data.standardise import refused, scan_mean, scan_means, standardise, standardise_scan
+from pdsynth.imaging.nifti import Volume
+from pdsynth.imaging.spatial import Transform, mni_grid
+from pdsynth.imaging.template import tissue_template
+from pdsynth.types import InputError, Modality
+
+GRID = mni_grid(4.0)
+
+
+def bold(root: Path) -> Path:
+    return root / "sub-01/func/sub-01_task-rest_bold.nii.gz"
+
+
+def dwi(root: Path) -> Path:
+    return root / "sub-01/dwi/sub-01_dwi.nii.gz"
+
+
+def spoil(path: Path, change) -> None:
+    """Write the scan again as float32 after changing its data in place."""
+    image = nib.load(path)
+    data = image.get_fdata(dtype=np.float32)
+    change(data)
+    nib.save(nib.Nifti1Image(data, image.affine), path)
+
+
+def test_means_are_those_of_steady_volumes_and_of_the_nearest_shell(pristine) -> None:
+    data = nib.load(bold(pristine.root)).get_fdata()
+    mean, reference, bval = scan_mean(single_scan(bold(pristine.root)))
+    np.testing.assert_allclose(mean.data, data.mean(-1), rtol=1e-5)  # 6 volumes: a tenth is none to drop
+    assert reference is mean and bval is None
+    data = nib.load(dwi(pristine.root)).get_fdata()
+    mean, reference, bval = scan_mean(single_scan(dwi(pristine.root)))
+    np.testing.assert_allclose(mean.data, data[..., 1:5].mean(-1), rtol=1e-5)
+    np.testing.assert_allclose(reference.data, data[..., 0], rtol=1e-5)
+    assert bval == 1000
+
+
+def test_segments_average_to_the_whole(pristine) -> None:
+    for path, n in ((bold(pristine.root), 3), (dwi(pristine.root), 2)):
+        means = scan_means(single_scan(path), n).means
+        assert len(means) == n + 1
+        np.testing.assert_allclose(np.mean([m.data for m in means[1:]], axis=0), means[0].data, rtol=1e-4)
+    with pytest.raises(InputError, match=r"4 volumes to average, which make no 5 segments.*lower --segments"):
+        scan_means(single_scan(dwi(pristine.root)), 5)
+
+
+def test_standard_volume_lies_in_mni_in_unit_scale_without_skull(pristine) -> None:
+    brain = tissue_template(GRID)["brain"] > 0.5
+    points = np.argwhere(brain) @ GRID.affine[:3, :3].T + GRID.affine[:3, 3]
+    points = np.c_[points, np.ones(len(points))]
+    for modality, path in (("fmri", bold(pristine.root)), ("dmri", dwi(pristine.root))):
+        standard, bval = standardise_scan(single_scan(path), GRID)
+        back_and_forth = standard.transform.matrix @ np.linalg.inv(pristine.truth["sub-01", modality])
+        error_mm = np.linalg.norm((points @ back_and_forth.T - points)[:, :3], axis=1)
+        assert np.median(error_mm) < 4  # a voxel
+        inside = standard.volume[standard.brain]
+        assert inside.min() >= 0 and standard.volume.max() == 1
+        assert (standard.volume[~standard.brain] == 0).all()
+        assert np.mean(inside == 1) == pytest.approx(0.005, abs=0.001)  # above the 99.5th percentile
+        dice = 2 * (standard.brain & brain).sum() / (standard.brain.sum() + brain.sum())
+        assert dice > 0.9
+        assert bval == (1000 if modality == "dmri" else None)
+        assert standard.native.shape == (44, 50, 42)
+
+
+def test_given_transform_is_used_and_scale_inverts(pristine) -> None:
+    mean, reference, _ = scan_mean(single_scan(bold(pristine.root)))
+    true = Transform({"true": pristine.truth["sub-01", "fmri"]})
+    standard = standardise(mean, reference, GRID, true)
+    assert standard.transform is true
+    inside = standard.brain & (standard.volume < 1)
+    twice = standardise(Volume(2 * mean.data, mean.affine), reference, GRID, true)
+    np.testing.assert_allclose(twice.volume, standard.volume, atol=1e-5)
+    np.testing.assert_allclose(
+        twice.scale.invert(twice.volume)[inside], 2 * standard.scale.invert(standard.volume)[inside], rtol=1e-4
+    )
+
+
+def test_a_mean_volume_is_its_own_mean(study) -> None:
+    mean, reference, _ = scan_mean(single_scan(bold(study.root)))
+    path = study.root / "x_dwiref.nii.gz"
+    nib.save(nib.Nifti1Image(mean.data, mean.affine), path)
+    again, same, bval = scan_mean(single_scan(path))
+    np.testing.assert_array_equal(again.data, reference.data)
+    assert same is again and bval is None
+
+
+def cut_short(path: Path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+
+
+def cut_to_a_slab(path: Path) -> None:
+    image = nib.load(path)
+    nib.save(image.slicer[:, :, 28:, :], path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (cut_short, "truncated"),
+        (lambda path: spoil(path, lambda data: data[5, 5, 5].fill(np.nan)), "1 non-finite voxels in volume"),
+        (lambda path: spoil(path, lambda data: data.fill(np.nan)), "non-finite"),
+        (lambda path: spoil(path, lambda data: data.fill(0)), "no signal"),
+        (lambda path: spoil(path, lambda data: data.fill(7)), "no signal"),
+        (cut_to_a_slab, "only [0-9]+% of the brain|do not overlap enough"),
+    ],
+    ids=["truncated", "nan voxels", "nan volume", "zeros", "constant", "slab"],
+)
+@pytest.mark.parametrize("which", [bold, dwi])
+def test_damaged_scans_end_in_a_line_that_names_file_and_remedy(study, which, damage, problem) -> None:
+    path = which(study.root)
+    modality = Modality.FMRI if which is bold else Modality.DMRI
+    tables = {k: path.with_name(f"sub-01_dwi.{k}") for k in ("bval", "bvec")} if which is dwi else {}
+    damage(path)
+    with pytest.raises(InputError, match=problem) as caught:
+        standardise_scan(Scan(modality, path, **tables), GRID)
+    assert caught.value.path == path and caught.value.remedy
+    assert "\n" not in str(caught.value)
+
+
+def test_any_error_becomes_a_line(tmp_path: Path) -> None:
+    scan = Scan(Modality.FMRI, tmp_path / "a.nii.gz")
+    assert str(refused(scan, ValueError("the mask is empty; check it."))).endswith("mask is empty. Remedy: check it.")
+    assert refused(scan, RuntimeError("two\nlines")).problem == "two lines (RuntimeError)"
+    assert refused(scan, MemoryError()).problem == "cannot be used (MemoryError)"
+    already = InputError("b", "c", "d")
+    assert refused(scan, already) is already
+
+
+def test_real_odd_scans(real_data: Path) -> None:
+    with pytest.raises(InputError, match=r"slab.*only 6.% of the brain"):
+        standardise_scan(single_scan(real_data / "odd/dwi_partial-slab_b0-reads-1.25.nii.gz"), GRID)
+    brain = tissue_template(GRID)["brain"] > 0.5
+    for name, shell in (("bold_156vol_task-oneback", None), ("dwi_toshiba", 1500.0)):
+        standard, bval = standardise_scan(single_scan(real_data / f"odd/{name}.nii.gz"), GRID)
+        assert 2 * (standard.brain & brain).sum() / (standard.brain.sum() + brain.sum()) > 0.85
+        assert bval == shell
