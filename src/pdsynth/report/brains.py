@@ -1,0 +1,209 @@
+"""Which brains the report shows, and their panels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from pdsynth.cohorts.bids import single_scan
+from pdsynth.data.standardise import scan_mean
+from pdsynth.evaluation.archive import image_name
+from pdsynth.report import words
+from pdsynth.report.pictures import EDGES, PLANES, View
+from pdsynth.report.results import Results, Synthesised
+from pdsynth.types import Direction, InputError
+
+SHOWN = ((0.0, "highest"), (1 / 3, "upper third"), (2 / 3, "lower third"), (1.0, "lowest"))
+SHOWN_MISSING = 4
+AXIAL = 2
+SHOWN_SIGNAL = 0.02  # a synthesised volume is brain above this
+MOST_FIGURES = 9  # in a row of the gallery
+
+
+def limits(results: Results) -> dict[str, float]:
+    """Upper ends of the difference and deviation scales, one pair for the page: 99th percentiles, rounded up."""
+    found = {"difference": 0.1, "deviation": 0.02}
+    for direction in Direction:
+        real, brain = results.images(direction.target), results.images(f"{direction.target}_brain")
+        synthesised = results.images(image_name(results.tested, direction))
+        deviation = results.images(f"{image_name(results.tested, direction)}_std")
+        if real is None or brain is None or synthesised is None:
+            continue
+        error = np.abs(np.asarray(synthesised, np.float32) - real)[brain]
+        found["difference"] = max(found["difference"], float(np.ceil(np.percentile(error, 99) * 20) / 20))
+        if deviation is not None:
+            spread = np.asarray(deviation, np.float32)[brain[: len(deviation)]]
+            found["deviation"] = max(found["deviation"], float(np.ceil(np.percentile(spread, 99) * 50) / 50))
+    return found
+
+
+def participants(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
+    """Panels of scans spread over the ranks of the method under test, so that its failures are shown too."""
+    scores = {d: results.scan_scores(results.tested, d) for d in Direction}
+    kept = len(results.shown)
+    total = sum(np.asarray(scores[d]["psnr_brain"], float)[:kept] for d in Direction)
+    ranked = np.argsort(-total)
+    rows: dict[int, str] = {}
+    for quantile, label in SHOWN:
+        rows.setdefault(int(ranked[round(quantile * (kept - 1))]), label)
+    return [
+        {
+            "id": results.shown["participant_id"][row],
+            "session": results.shown["session_id"][row],
+            "about": _about(results, row),
+            "rank": label,
+            "of": kept,
+            "directions": [_panels(results, row, d, scores[d].iloc[row], tops) for d in Direction],
+        }
+        for row, label in rows.items()
+    ]
+
+
+def _about(results: Results, row: int) -> list[str]:
+    shown = results.shown.iloc[row]
+    site = f"site {shown['site']}" if shown["site"] else ""
+    return [text for text in (shown["session_id"], shown["diagnosis"], site) if text]
+
+
+def _panels(results: Results, row: int, direction: Direction, score: Any, tops: dict[str, float]) -> dict[str, Any]:
+    """Five columns of three planes: source, real, synthesised, difference, and SD where there is one."""
+    names = (direction.source.value, direction.target.value, image_name(results.tested, direction))
+    source, real, synthesised = (_image(results, name, row) for name in names)
+    brain = _image(results, f"{direction.target}_brain", row) > 0
+    view = View.around(_brains(results), results.affine)
+    columns = [
+        _column("source", f"Source {words.MODALITIES[direction.source]}", view.slices(source, 1)),
+        _column("real", f"Real {words.MODALITIES[direction.target]}", view.slices(real, 1)),
+        _column("synthesised", f"Synthesised {words.MODALITIES[direction.target]}", view.slices(synthesised, 1)),
+        _column(
+            "difference",
+            "Synthesised \N{MINUS SIGN} real",
+            view.slices((synthesised - real) * brain, tops["difference"], "difference"),
+        ),
+    ]
+    deviation = results.images(f"{image_name(results.tested, direction)}_std")
+    if deviation is not None:
+        spread = np.asarray(deviation[row], np.float32) * brain
+        columns.append(_column("deviation", "Uncertainty", view.slices(spread, tops["deviation"], "deviation")))
+    return {
+        "name": words.DIRECTIONS[direction],
+        "psnr": words.number(float(score["psnr_brain"]), 1),
+        "ssim": words.number(float(score["ssim_brain"]), 3),
+        "columns": columns,
+        "planes": _planes(view),
+    }
+
+
+def gallery(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
+    """One axial slice of the scan of middle rank, by every method: the volume and its difference from the real one."""
+    panels = []
+    kept = len(results.shown)
+    for direction in Direction:
+        scores = results.scan_scores(results.tested, direction)["psnr_brain"].to_numpy(float)[:kept]
+        row = int(np.argsort(-scores)[kept // 2])
+        real, brain = (_image(results, f"{direction.target}{end}", row) for end in ("", "_brain"))
+        view = View.around(_brains(results), results.affine)
+        tiles = []
+        for name in results.methods:
+            image = _image(results, image_name(name, direction), row)
+            error = (image - real) * (brain > 0)
+            score = results.scan_scores(name, direction)["psnr_brain"].iloc[row]
+            tiles.append(
+                {
+                    "name": name,
+                    "group": words.group_of(name, results.tested),
+                    "psnr": words.number(float(score), 1),
+                    "image": view.slice(image, AXIAL, 1),
+                    "difference": view.slice(error, AXIAL, tops["difference"], "difference"),
+                }
+            )
+        figures = len(tiles) + 2
+        panels.append(
+            {
+                "name": words.DIRECTIONS[direction],
+                "target": words.MODALITIES[direction.target],
+                "participant": results.shown["participant_id"][row],
+                "real": view.slice(real, AXIAL, 1),
+                "source": view.slice(_image(results, direction.source, row), AXIAL, 1),
+                "cut": view.labels[AXIAL],
+                "tiles": tiles,
+                "columns": -(-figures // -(-figures // MOST_FIGURES)),  # rows of equal length
+            }
+        )
+    return panels
+
+
+def missing_scans(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
+    """Scans that nobody acquired, in their sources' own space: source, synthesised volume, SD."""
+    shown: list[Synthesised] = []
+    for target in dict.fromkeys(each.target for each in results.synthesised):
+        shown += [each for each in results.synthesised if each.target is target][: SHOWN_MISSING // 2]
+    return [_missing(each, results.root, tops) for each in shown]
+
+
+def _missing(scan: Synthesised, root: Path, tops: dict[str, float]) -> dict[str, Any]:
+    volume, affine = _canonical(nib.Nifti1Image.from_filename(scan.image))
+    view = View.around(volume > SHOWN_SIGNAL, affine, None)
+    direction = Direction.to(scan.target)
+    columns = []
+    source = _source_mean(scan)
+    if source is not None and source.shape == volume.shape:
+        inside = source[volume > SHOWN_SIGNAL]
+        top = float(np.percentile(inside, 99.5)) if inside.size else 1.0
+        columns.append(_column("source", f"Source {words.MODALITIES[direction.source]}", view.slices(source, top)))
+    columns.append(_column("synthesised", f"Synthesised {words.MODALITIES[direction.target]}", view.slices(volume, 1)))
+    if scan.deviation is not None:
+        spread = _canonical(nib.Nifti1Image.from_filename(scan.deviation))[0] * (volume > SHOWN_SIGNAL)
+        columns.append(_column("deviation", "Uncertainty", view.slices(spread, tops["deviation"], "deviation")))
+    return {
+        "name": words.DIRECTIONS[direction],
+        "file": scan.image.relative_to(root).as_posix(),
+        "sources": [Path(s).name for s in scan.sidecar.get("Sources", [])],
+        "columns": columns,
+        "planes": _planes(view),
+    }
+
+
+def _source_mean(scan: Synthesised) -> np.ndarray | None:
+    if scan.source is None:
+        return None
+    try:
+        mean = scan_mean(single_scan(scan.source))[0]
+    except InputError:
+        return None
+    return _canonical(nib.Nifti1Image(mean.data, mean.affine))[0]
+
+
+def _canonical(image: nib.Nifti1Image) -> tuple[np.ndarray, np.ndarray]:
+    """Data (X, Y, Z) and affine with axes to the right, front and top."""
+    turned = nib.as_closest_canonical(image)
+    return np.asarray(turned.dataobj, np.float32), turned.affine
+
+
+def _image(results: Results, name: str, row: int) -> np.ndarray:
+    """One scan of predictions/<name>.npy; zeros where the file is missing, so that one lost file spoils no report."""
+    images = results.images(name)
+    if images is None:
+        shape = next(a.shape for n in Direction if (a := results.images(n.target)) is not None)
+        return np.zeros(shape[1:], np.float32)
+    return np.asarray(images[row], np.float32)
+
+
+def _brains(results: Results) -> np.ndarray:
+    return np.stack([b for d in Direction if (b := results.images(f"{d.target}_brain")) is not None])
+
+
+def _column(kind: str, title: str, slices: list[Any]) -> dict[str, Any]:
+    return {"kind": kind, "title": title, "slices": slices}
+
+
+def _planes(view: View) -> list[dict[str, Any]]:
+    """Names, places and edge letters of the rows; share is a plane's part of the panel's width, so that mm agree."""
+    widths = [view.width_mm(axis) for axis in range(3)]
+    return [
+        {"name": name, "cut": cut, "left": edge[0], "right": edge[1], "top": edge[2], "share": width / max(widths)}
+        for name, cut, edge, width in zip(PLANES, view.labels, EDGES, widths, strict=True)
+    ]

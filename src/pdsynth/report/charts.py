@@ -1,0 +1,77 @@
+"""Charts as inline SVG that take their colours from the page's style sheet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup, escape
+
+WIDTH, LEFT, RIGHT, ROW, TOP, BOTTOM = 760, 176, 60, 25, 8, 44
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A method's row: score with its interval, and the score with shuffled sources (all dB)."""
+
+    name: str
+    group: str
+    value: float
+    low: float | None
+    high: float | None
+    shuffled: float | None
+
+
+def forest(bars: list[Bar], unit: str) -> Markup:
+    """A row a method: dot and interval for its own sources, ring for shuffled ones; a line between them."""
+    numbers = [v for b in bars for v in (b.value, b.low, b.high, b.shuffled) if v is not None]
+    ticks = _ticks(min(numbers), max(numbers))
+    span = ticks[-1] - ticks[0]
+
+    def x(value: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (value - ticks[0]) / span
+
+    height = TOP + ROW * len(bars) + BOTTOM
+    floor = TOP + ROW * len(bars)
+    parts = [
+        f'<svg class="forest" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(unit)} of each method">'
+    ]
+    for tick in ticks:
+        parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{TOP}" y2="{floor}"/>')
+        parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{floor + 17}" text-anchor="middle">{tick:g}</text>')
+    middle = x((ticks[0] + ticks[-1]) / 2)
+    parts.append(f'<text class="tick" x="{middle:.1f}" y="{floor + 36}" text-anchor="middle">{escape(unit)}</text>')
+    for i, bar in enumerate(bars):
+        y = TOP + ROW * (i + 0.5)
+        parts.append(f'<g class="{escape(bar.group)}"><title>{escape(_spoken(bar))}</title>')
+        parts.append(f'<text x="{LEFT - 14}" y="{y + 4:.1f}" text-anchor="end">{escape(bar.name)}</text>')
+        if bar.shuffled is not None:
+            a, b = sorted((x(bar.shuffled), x(bar.value)))
+            parts.append(f'<line class="drop" x1="{a:.1f}" x2="{b:.1f}" y1="{y}" y2="{y}"/>')
+            parts.append(f'<circle class="ring" cx="{x(bar.shuffled):.1f}" cy="{y}" r="4"/>')
+        if bar.low is not None and bar.high is not None:
+            parts.append(f'<line class="ci" x1="{x(bar.low):.1f}" x2="{x(bar.high):.1f}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<circle class="dot" cx="{x(bar.value):.1f}" cy="{y}" r="4.5"/>')
+        parts.append(
+            f'<text class="value" x="{WIDTH - 4}" y="{y + 4:.1f}" text-anchor="end">{bar.value:.1f}</text></g>'
+        )
+    return Markup("".join([*parts, "</svg>"]))
+
+
+def _spoken(bar: Bar) -> str:
+    interval = f" ({bar.low:.1f} to {bar.high:.1f})" if bar.low is not None and bar.high is not None else ""
+    shuffled = f"; {bar.shuffled:.1f} with shuffled sources" if bar.shuffled is not None else ""
+    return f"{bar.name}: {bar.value:.1f}{interval}{shuffled}"
+
+
+def _ticks(low: float, high: float) -> np.ndarray:
+    """Round numbers around a range, about six of them.
+
+    >>> _ticks(3.2, 27.9).tolist()
+    [0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]
+    """
+    raw = max(high - low, 1e-3) / 5
+    power = 10.0 ** np.floor(np.log10(raw))
+    step = next(m for m in (1, 2, 5, 10) if m * power >= raw) * power
+    first = np.floor(low / step)
+    return np.arange(first, max(np.ceil(high / step), first + 1) + 1) * step

@@ -1,0 +1,106 @@
+"""Brain slices as small PNG images in data addresses, in neurological orientation (left is left)."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib import colormaps
+from PIL import Image
+from scipy import ndimage
+
+PIXELS_PER_MM = 1.0
+MNI_CUTS_MM = (-6.0, -20.0, 8.0)  # beside the midline; through the hippocampi; through ventricles and thalami
+PLANES = ("Sagittal", "Coronal", "Axial")
+EDGES = (("P", "A", "S"), ("L", "R", "S"), ("L", "R", "A"))  # left, right and top of each plane
+MAPS = {"grey": "gray", "difference": "berlin", "deviation": "inferno"}
+
+
+@dataclass(frozen=True)
+class View:
+    """A crop of a canonical (RAS) grid with the voxel cut in each plane; the same for all images beside each other."""
+
+    affine: np.ndarray
+    box: tuple[slice, slice, slice]
+    cuts: tuple[int, int, int]
+
+    @classmethod
+    def around(cls, masks: np.ndarray, affine: np.ndarray, cuts_mm: tuple[float, ...] | None = MNI_CUTS_MM) -> View:
+        """The box that holds all masks (..., X, Y, Z), cut at the given mm or, for None, at the masks' centre."""
+        union = np.asarray(masks, bool).reshape(-1, *np.shape(masks)[-3:]).any(0)
+        found = ndimage.find_objects(union.astype(np.uint8)) or [tuple(slice(0, n) for n in union.shape)]
+        box = tuple(slice(max(s.start - 1, 0), min(s.stop + 1, n)) for s, n in zip(found[0], union.shape, strict=True))
+        if cuts_mm is None:
+            wanted = np.array([(s.start + s.stop - 1) / 2 for s in box])
+        else:
+            wanted = np.linalg.solve(affine[:3, :3], np.asarray(cuts_mm) - affine[:3, 3])
+        x, y, z = (int(np.clip(round(w), s.start, s.stop - 1)) for w, s in zip(wanted, box, strict=True))
+        return cls(affine, (box[0], box[1], box[2]), (x, y, z))
+
+    @property
+    def spacing_mm(self) -> np.ndarray:
+        return np.sqrt(np.square(self.affine[:3, :3]).sum(0))
+
+    @property
+    def labels(self) -> list[str]:
+        """Where each plane is cut, such as "x = -6 mm"."""
+        at = self.affine[:3, :3] @ np.asarray(self.cuts) + self.affine[:3, 3]
+        return [
+            f"{axis} = {value:+.0f} mm".replace("-", "\N{MINUS SIGN}") for axis, value in zip("xyz", at, strict=True)
+        ]
+
+    def width_mm(self, axis: int) -> float:
+        """Width of a plane's picture."""
+        across = 1 if axis == 0 else 0
+        return float((self.box[across].stop - self.box[across].start) * self.spacing_mm[across])
+
+    def slices(self, volume: np.ndarray, top: float, kind: str = "grey") -> list[Markup]:
+        """Three PNG addresses of a volume (X, Y, Z): sagittal, coronal, axial; see `picture` for top and kind."""
+        return [self.slice(volume, axis, top, kind) for axis in range(3)]
+
+    def slice(self, volume: np.ndarray, axis: int, top: float, kind: str = "grey") -> Markup:
+        """One plane of a volume (X, Y, Z) as a PNG address."""
+        index = [*self.box]
+        index[axis] = slice(self.cuts[axis], self.cuts[axis] + 1)
+        plane = np.asarray(volume[tuple(index)], np.float32).squeeze(axis).T[::-1]
+        rows, columns = (self.spacing_mm[i] for i in ((2, 1), (2, 0), (1, 0))[axis])
+        return picture(plane, (rows * PIXELS_PER_MM, columns * PIXELS_PER_MM), top, kind)
+
+
+def picture(plane: np.ndarray, zoom: tuple[float, float], top: float, kind: str) -> Markup:
+    """A plane (rows, columns), enlarged by cubic interpolation, as the address of an 8-bit PNG.
+
+    Colours run from 0 (or -top for kind "difference") to top; values beyond are drawn as the ends.
+    """
+    large = ndimage.zoom(plane, zoom, order=3, mode="nearest", grid_mode=True)
+    low = -top if kind == "difference" else 0.0
+    indices = np.clip((large - low) / (top - low) * 255, 0, 255).round().astype(np.uint8)
+    image = Image.fromarray(indices)
+    if kind != "grey":
+        image.putpalette(_palette(kind))
+    return _address(image)
+
+
+@lru_cache
+def colour_bar(kind: str) -> Markup:
+    """A colour scale from its low to its high end, left to right, as a PNG address."""
+    image = Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (1, 1)))
+    image.putpalette(_palette(kind))
+    return _address(image)
+
+
+def _palette(kind: str) -> bytes:
+    colours = colormaps[MAPS[kind]](np.arange(256) / 255)[:, :3]
+    if kind == "difference":  # no difference is black, as outside the head
+        colours = colours * np.minimum(1, np.abs(np.linspace(-1, 1, 256)) * 6)[:, None]
+    return (colours * 255).round().astype(np.uint8).tobytes()
+
+
+def _address(image: Image.Image) -> Markup:
+    with io.BytesIO() as file:
+        image.save(file, "PNG", optimize=True)
+        return Markup("data:image/png;base64," + base64.b64encode(file.getvalue()).decode())

@@ -1,0 +1,165 @@
+"""What the report calls things, and the sentences it draws from the numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pdsynth.types import Direction, Modality
+
+MODALITIES = {Modality.FMRI: "fMRI", Modality.DMRI: "dMRI"}
+DIRECTIONS = {d: f"{MODALITIES[d.source]} \N{RIGHTWARDS ARROW} {MODALITIES[d.target]}" for d in Direction}
+GROUPS = {
+    "tested": "Under test",
+    "baseline": "Other models",
+    "control": "Controls",
+    "ceiling": "Ceiling",
+}
+CEILING = "oracle"
+AVERAGE = "population-mean"
+CONTROLS = {
+    "zeros": "an empty image",
+    "population-mean": "the training participants' average",
+    "site-mean": "the average of the same site",
+    "copy-source": "the source itself",
+    "voxelwise-ridge": "linear regression in each voxel",
+    "gradient-boosting": "boosted trees on multi-scale features",
+    "voxel-mlp": "a small perceptron on multi-scale features",
+    "pds-refiner-only": "no diffusion",
+    "pds-unconditioned": "source used by the refiner only",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric in a table: better is "high", "low", "one" (nearest to 1) or "" (no order)."""
+
+    key: str
+    label: str
+    decimals: int
+    better: str
+    meaning: str
+
+
+QUALITY = [
+    Column("psnr_brain", "PSNR, dB", 1, "high", "Peak signal-to-noise ratio inside the brain. The primary endpoint."),
+    Column("psnr_brain_affine", "after scale", 1, "high", "The same after the best global scale and offset."),
+    Column("ssim_brain", "SSIM", 3, "high", "Structural similarity, its map averaged inside the brain."),
+    Column("ms_ssim", "MS-SSIM", 3, "high", "Structural similarity over three scales inside the brain."),
+    Column("mae", "MAE", 3, "low", "Mean absolute error; 1 is the 99.5th percentile of the real scan."),
+    Column("hfen", "HFEN", 2, "low", "Error of edges over the real scan's edges; an empty image has 1."),
+    Column("sharpness", "sharpness", 2, "one", "Mean gradient over the real scan's; below 1 is blur."),
+    Column("spectrum_high", "fine detail", 2, "one", "Power in the highest third of frequencies over the real scan's."),
+    Column("voxel_r", "voxel r", 3, "high", "Correlation of voxels inside the brain."),
+    Column("psnr_full", "PSNR full", 1, "", "Over the whole grid, empty background included: for comparison only."),
+    Column("ssim_full", "SSIM full", 3, "", "Over the whole grid: an empty image scores about half."),
+]
+AUDIT = [
+    Column("psnr_brain", "own source", 1, "high", "PSNR inside the brain from the participant's own source, dB."),
+    Column("shuffled_source_psnr_brain", "shuffled", 1, "", "The same from another participant's source, dB."),
+    Column("drop", "drop", 1, "high", "Own minus shuffled, dB. About 0 means that the source is ignored."),
+    Column("identification_rate", "identified", 2, "high", "Share of outputs nearest to their own participant's scan."),
+    Column(
+        "within_site_r", "within-site r", 2, "high", "Do differences from the site's average agree with the real ones?"
+    ),
+    Column("within_site_slope", "slope", 2, "one", "How much of those differences is kept: 1 is all."),
+    Column("seconds_per_volume", "s / volume", 2, "", "Median time of one prediction."),
+]
+UNCERTAINTY = [
+    Column("coverage_50", "within 50 % interval", 2, "", "Share of voxels inside the 50 % interval; ideal 0.50."),
+    Column("coverage_90", "within 90 % interval", 2, "", "Share of voxels inside the 90 % interval; ideal 0.90."),
+    Column("crps", "CRPS", 4, "low", "Continuous ranked probability score; lower is better."),
+    Column("error_sd_rank_r", "error-SD rank r", 2, "high", "Is the error large where the method says it is unsure?"),
+    Column("mean_sd", "mean SD", 3, "", "Mean SD inside the brain, in the unit of the images."),
+]
+
+
+def group_of(name: str, tested: str) -> str:
+    """The group of GROUPS that a method belongs to."""
+    if name == tested:
+        return "tested"
+    if name == CEILING:
+        return "ceiling"
+    return "control" if name in CONTROLS else "baseline"
+
+
+def value_of(scores: dict[str, Any], key: str) -> tuple[float | None, float | None, float | None]:
+    """(mean, low, high) of a metric in one method's and direction's scores; None where it was not measured."""
+    if key == "drop":
+        own, shuffled = value_of(scores, "psnr_brain")[0], value_of(scores, "shuffled_source_psnr_brain")[0]
+        return (None if own is None or shuffled is None else own - shuffled), None, None
+    found = scores.get(key)
+    if isinstance(found, dict):
+        low, high = found.get("ci95") or (None, None)
+        return found.get("mean"), low, high
+    return found, None, None
+
+
+def spread(name: str, metrics: dict[str, Any]) -> str:
+    """Where a method's SD comes from."""
+    drawn = name in metrics.get("uncertainty_from_samples", [])
+    return f"SD of {metrics['samples']} samples" if drawn else "SD stated by the method"
+
+
+def number(value: float | None, decimals: int) -> str:
+    """A number with a true minus sign, or a dash."""
+    if value is None:
+        return "\N{EN DASH}"
+    text = f"{value:.{decimals}f}"
+    return (text.removeprefix("-") if float(text) == 0 else text).replace("-", "\N{MINUS SIGN}")
+
+
+def interval(low: float | None, high: float | None, decimals: int) -> str:
+    """An interval in words, or nothing."""
+    return "" if low is None or high is None else f"{number(low, decimals)} to {number(high, decimals)}"
+
+
+def skill(methods: dict[str, Any], name: str, direction: Direction) -> float | None:
+    """Part of the way from the population mean (0) to the oracle (1) in PSNR; None without both."""
+    if AVERAGE not in methods or CEILING not in methods:
+        return None
+    own, floor, top = (value_of(methods[m][direction.value], "psnr_brain")[0] for m in (name, AVERAGE, CEILING))
+    return None if own is None or floor is None or top is None or top <= floor else (own - floor) / (top - floor)
+
+
+def verdicts(methods: dict[str, Any], name: str, direction: Direction, people: int) -> list[tuple[str, str]]:
+    """Sentences on the method under test, each with a tone: "good", "warn" or "plain"."""
+    scores = methods[name][direction.value]
+    drop, own = value_of(scores, "drop")[0], value_of(scores, "psnr_brain")[0]
+    said: list[tuple[str, str]] = []
+    if own is None:
+        return said
+    rivals = {
+        other: value
+        for other, entry in methods.items()
+        if other not in (name, CEILING) and (value := value_of(entry[direction.value], "psnr_brain")[0]) is not None
+    }
+    better = sorted((other for other, value in rivals.items() if value > own), key=lambda o: -rivals[o])
+    equal = sorted(other for other, value in rivals.items() if abs(value - own) < 0.05)
+    better = [other for other in better if other not in equal]
+    if better:
+        listed = ", ".join(f"{other} ({number(rivals[other], 1)} dB)" for other in better[:3])
+        said.append(("warn", f"Scores lower than {listed}."))
+    elif equal:
+        said.append(("warn", f"Scores no higher than {', '.join(equal[:3])} ({number(own, 1)} dB)."))
+    elif rivals:
+        next_best = max(rivals, key=lambda other: rivals[other])
+        said.append(
+            ("good", f"Scores higher than every other method; next is {next_best}, {number(rivals[next_best], 1)} dB.")
+        )
+    if drop is not None:
+        if drop < 0.5:
+            said.append(("warn", "The score hardly falls when sources are shuffled: it prints an average brain."))
+        else:
+            said.append(
+                ("good", f"Falls by {number(drop, 1)} dB with another participant's source: it follows its source.")
+            )
+    identified = value_of(scores, "identification_rate")[0]
+    if identified is not None:
+        tone, chance = "plain" if identified > 2 / people else "warn", f"chance {1 / people:.0%}"
+        said.append((tone, f"{identified:.0%} of the outputs lie nearest to their own participant's scan ({chance})."))
+    slope = value_of(scores, "within_site_slope")[0]
+    if slope is not None:
+        kept = f"Keeps {slope:.0%} of what sets a participant apart from others at the site"
+        said.append(("warn", f"{kept}: individual findings are flattened.") if slope < 0.8 else ("plain", f"{kept}."))
+    return said

@@ -1,0 +1,230 @@
+"""The page loads nothing, hides nothing, runs nothing it was handed, and shows left on the left."""
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from pdsynth.evaluation.evaluate import evaluate
+from pdsynth.imaging.nifti import SyntheticMark, Volume, write_synthetic, write_volume
+from pdsynth.methods.base import Method, MethodConfig
+from pdsynth.methods.controls import CopySource, PopulationMean
+from pdsynth.report import words, write_report
+from pdsynth.report.charts import Bar, forest
+from pdsynth.report.pictures import View, colour_bar, picture
+from pdsynth.types import Direction, InputError
+
+EVIL = "sub-<script>alert('1')</script>"
+EVIL_METHOD = 'mine <img src="x" onerror="alert(2)">'
+VOID = {"meta", "link", "img", "br", "line", "circle"}
+
+
+class Stating(Method):
+    name = "stating"
+
+    def predict(self, batch, direction):
+        return 1 - batch.sources[direction].volume
+
+    def uncertainty(self, batch, direction):
+        return torch.full_like(batch.sources[direction].volume, 0.1)
+
+
+class Page(HTMLParser):
+    """Tags that were left open or closed twice, addresses that would be loaded, and the images."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.wrong, self.addresses, self.scripts, self.handlers = [], [], [], 0, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.addresses += [found[key] for key in ("src", "href", "srcset", "data", "action") if key in found]
+        self.handlers += [key for key in found if key.startswith("on")]
+        self.scripts += tag == "script"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+
+def pixels(address):
+    return Image.open(io.BytesIO(base64.b64decode(address.removeprefix("data:image/png;base64,"))))
+
+
+@pytest.fixture(scope="module")
+def results(prepared, tmp_path_factory):
+    """Results of three methods on four participants, one with a malicious id; a missing scan filled in; a refusal."""
+    out = tmp_path_factory.mktemp("results")
+    average = PopulationMean(MethodConfig(prepared.grid.shape))
+    average.fit(prepared.split("train"), torch.Generator())
+    config = MethodConfig(prepared.grid.shape)
+    pairs = prepared.split("test")
+    pairs.table.loc[0, "participant_id"] = EVIL
+    methods = {EVIL_METHOD: Stating(config), "population-mean": average, "copy-source": CopySource(config)}
+    evaluate(methods, pairs, out)
+
+    volume = Volume(pairs.volume(Direction.FMRI_TO_DMRI.source, 0), prepared.grid.affine)
+    source = out / "bids" / "sub-09" / "func" / "sub-09_task-rest_bold.nii.gz"
+    folder = out / "synthesised" / "sub-09" / "dwi"
+    for path in (source.parent, folder):
+        path.mkdir(parents=True)
+    write_volume(volume, source)
+    mark = SyntheticMark(Direction.FMRI_TO_DMRI, [source.name], "0" * 64, 0, "1.0")
+    for kind in ("synthetic", "syntheticstd"):
+        write_synthetic(volume, folder / f"sub-09_task-rest_desc-{kind}_dwiref.nii.gz", mark)
+    refused = {"path": ["sub-08/<b>.nii.gz"], "reason": ["is cut short"], "remedy": ["copy it again"]}
+    pd.DataFrame(refused).to_csv(out / "rejected.tsv", sep="\t", index=False)
+    manifest = {"version": "1.0", "command": "demo", "seed": 7, "notes": ["The shipped model was trained elsewhere."]}
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    return out
+
+
+@pytest.fixture(scope="module")
+def html(results):
+    return write_report(results).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def test_the_page_is_whole_and_loads_nothing(html, page, results):
+    assert page.open == page.wrong == []
+    assert page.addresses and all(a.startswith(("data:", "#")) for a in page.addresses)
+    assert not re.search(r"https?:|url\(|@import|//cdn", html)
+    assert page.scripts == 1 and page.handlers == []
+    assert (results / "report.html").stat().st_size < 6e6
+    assert not list(results.glob(".report*"))
+
+
+def test_what_it_was_handed_is_text(html):
+    assert "<script>alert" not in html and "<img src=x" not in html and "<b>.nii.gz" not in html
+    assert "sub-&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;" in html
+    assert "mine &lt;img src=&#34;x&#34; onerror=" in html
+
+
+def test_it_says_simulated_first_and_on_each_synthesised_slice(html):
+    body = html[html.index("<body>") :]
+    assert body.index("SIMULATED") < body.index("<h1>")
+    assert html.count("SIMULATED · SYNTHETIC") == 3 * (4 * 2 + 1)  # planes x (participants x directions + missing)
+
+
+def test_every_method_has_its_scores_intervals_and_audit(html, results):
+    metrics = json.loads((results / "metrics.json").read_text())
+    for name, entry in metrics["methods"].items():
+        shown = name.replace("<", "&lt;").replace('"', "&#34;").replace(">", "&gt;")
+        for direction in Direction:
+            rows = re.findall(rf'<tr class="\w+"><th scope="row">{re.escape(shown)}.*?</tr>', html, re.S)
+            score = entry[direction.value]["psnr_brain"]
+            own = f"{score['mean']:.1f}<small>{score['ci95'][0]:.1f} to {score['ci95'][1]:.1f}</small>"
+            shuffled = f"<td>{entry[direction.value]['shuffled_source_psnr_brain']['mean']:.1f}<small>"
+            assert len(rows) == 4  # quality and audit, both directions
+            assert sum(own in row for row in rows) >= 2
+            assert any(own in row and shuffled in row for row in rows)
+    assert html.count("<h2>fMRI → dMRI</h2>") == html.count("<h2>dMRI → fMRI</h2>") == 1
+    assert "SD stated by the method" in html
+
+
+def test_it_says_what_was_done_and_what_was_refused(html):
+    for text in ("The shipped model was trained elsewhere.", "is cut short", "copy it again", "<dd>7</dd>"):
+        assert text in html
+    assert "synthesised/sub-09/dwi/sub-09_task-rest_desc-synthetic_dwiref.nii.gz" in html
+    assert ">Source fMRI<" in html[html.index('id="missing"') :]
+
+
+def test_every_image_opens_and_shows_something(page):
+    images = [a for a in page.addresses if a.startswith("data:image/png")]
+    assert len(images) > 4 * 2 * 15
+    flat = [a for a in images if np.ptp(np.asarray(pixels(a).convert("L"))) <= 20]
+    assert not flat
+
+
+def test_the_same_results_give_the_same_page(html, results):
+    assert write_report(results).read_text(encoding="utf-8") == html
+
+
+def test_real_results_carry_no_simulated_mark(results, tmp_path):
+    metrics = json.loads((results / "metrics.json").read_text()) | {"simulated": False}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "metrics.tsv").write_bytes((results / "metrics.tsv").read_bytes())
+    (tmp_path / "predictions").symlink_to(results / "predictions")
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "SIMULATED" not in text and "SYNTHETIC" in text
+    assert 'id="missing"' not in text and "Files that were refused" not in text
+    assert Page(text).open == []
+
+
+def test_a_missing_or_damaged_result_is_named(results, tmp_path):
+    with pytest.raises(InputError, match=r"metrics\.json"):
+        write_report(tmp_path)
+    (tmp_path / "metrics.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        write_report(tmp_path)
+
+
+def test_left_is_left_front_is_up_and_top_is_up():
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    volume = np.zeros((20, 30, 24), np.float32)
+    volume[2:5, 24:27, 18:21] = 1  # left, in front, high
+    view = View.around(np.ones(volume.shape, bool), affine, (6.0, 50.0, 38.0))
+    sagittal, coronal, axial = (np.asarray(pixels(a), float) for a in view.slices(volume, 1))
+    assert sagittal.shape == (48, 60) and coronal.shape == (48, 40) and axial.shape == (60, 40)  # 1 pixel a mm
+    for plane, (down, right) in ((sagittal, (0.2, 0.85)), (coronal, (0.2, 0.175)), (axial, (0.15, 0.175))):
+        found = [np.average(np.arange(n), weights=plane.sum(1 - i)) / n for i, n in enumerate(plane.shape)]
+        assert found == pytest.approx([down, right], abs=0.04)
+    assert view.labels == ["x = +6 mm", "y = +50 mm", "z = +38 mm"]
+
+
+def test_scales_are_absolute_and_no_difference_is_black():
+    greys = np.asarray(pixels(picture(np.array([[0.0, 0.5, 1.0, 2.0]]), (1, 1), 1.0, "grey")))
+    assert greys.tolist() == [[0, 128, 255, 255]]
+    plane = np.array([[-0.2, 0.0, 0.2]])
+    below, none, above = np.asarray(pixels(picture(plane, (1, 1), 0.2, "difference")).convert("RGB"), int)[0]
+    assert none.max() <= 2
+    assert below[2] > below[0] and above[0] > above[2]
+    bar = np.asarray(pixels(colour_bar("difference")).convert("RGB"))[0]
+    assert bar[0].tolist() == below.tolist() and bar[-1].tolist() == above.tolist()
+
+
+def test_a_chart_places_scores_on_its_axis():
+    svg = str(forest([Bar("a<b", "tested", 20.0, 18.0, 22.0, 10.0), Bar("c", "control", 10.0, None, None, None)], "dB"))
+    assert "a&lt;b" in svg and "a<b" not in svg
+    dots = [float(x) for x in re.findall(r'class="dot" cx="([\d.]+)"', svg)]
+    ring = float(re.search(r'class="ring" cx="([\d.]+)"', svg).group(1))
+    assert dots[1] == ring < dots[0]
+
+
+def test_words_follow_the_numbers():
+    def entry(own, shuffled, identified, slope):
+        scores = {"psnr_brain": {"mean": own, "ci95": [None, None]}, "shuffled_source_psnr_brain": {"mean": shuffled}}
+        return {"fmri_to_dmri": scores | {"identification_rate": identified, "within_site_slope": slope}}
+
+    methods = {
+        "good": entry(25.0, 18.0, 1.0, 0.9),
+        "blind": entry(20.0, 20.0, 0.1, 0.0),
+        "population-mean": entry(20.0, 20.0, 0.1, 0.0),
+        "oracle": entry(30.0, 15.0, 1.0, 1.0),
+    }
+    direction = Direction.FMRI_TO_DMRI
+    tones = {name: words.verdicts(methods, name, direction, 10) for name in ("good", "blind")}
+    assert [tone for tone, _ in tones["good"]] == ["good", "good", "plain", "plain"]
+    assert [tone for tone, _ in tones["blind"]] == ["warn", "warn", "warn", "warn"]
+    assert "lower than good (25.0 dB)" in tones["blind"][0][1] and "average brain" in tones["blind"][1][1]
+    assert "chance 10%" in tones["good"][2][1]
+    assert words.skill(methods, "good", direction) == pytest.approx(0.5)
+    texts = [words.number(value, 1) for value in (-0.04, -1.25, None)]
+    assert texts == ["0.0", "\N{MINUS SIGN}1.2", "\N{EN DASH}"]
