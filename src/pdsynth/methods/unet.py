@@ -19,7 +19,7 @@ from pdsynth.types import Direction
 class UNetConfig(MethodConfig):
     """Size of the lean U-Net, and the patches that train it."""
 
-    width: int = 48
+    width: int = 32
     levels: int = 2
     blocks: int = 2
     patch: int = 16
