@@ -1,4 +1,4 @@
-"""Zero-shot synthesis of a real session: each scan hidden in turn, synthesised by a model that saw simulated scans only.
+"""Zero-shot synthesis of a real session: each scan hidden in turn, by a model that saw simulated scans only.
 
 Usage: python benchmarks/real_pair.py BIDS_FOLDER [--model default] [--out benchmarks/results/real_pair.json]
 The folder holds real participants with both scans. Each synthesised volume is written on its source's own grid as the

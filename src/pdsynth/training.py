@@ -143,7 +143,7 @@ class Journal(Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         assert isinstance(module, StageModule)
-        if module.step % LOG_EVERY == 0:
+        if module.step % LOG_EVERY == 0 or module.progress >= 1:
             terms = {k: round(float(v), 6) for k, v in module.latest.items()}
             self.bar.update(self.task, completed=module.progress, loss=f"loss {sum(terms.values()):.4f}")
             self._write(module, terms)

@@ -73,6 +73,7 @@ def synthesize(
         int, typer.Option(min=0, help="Draws for the uncertainty map; 0: the SD that the model states.")
     ] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps of each draw.")] = 8,
+    shell: Annotated[float, typer.Option(min=100, help="b-value, s/mm^2, that a synthesised dMRI shows.")] = 1000,
     seed: Seed = 0,
     device: DeviceOption = Device.auto,
     overwrite: Overwrite = False,
@@ -85,7 +86,9 @@ def synthesize(
     inputs = [api.model_folder(model), path]
     manifest.clear(out, overwrite, inputs)
     with (
-        manifest.recorded(out, "synthesize", inputs=inputs, seed=seed, to=to, samples=samples, steps=steps),
+        manifest.recorded(
+            out, "synthesize", inputs=inputs, seed=seed, to=to, samples=samples, steps=steps, shell=shell
+        ),
         progress("Synthesising") as told,
     ):
         written, refused = synthesise_path(
@@ -97,6 +100,7 @@ def synthesize(
             steps=steps,
             seed=seed,
             device=resolve_device(device.value),
+            shell=shell,
             progress=told,
         )
     if refused:
