@@ -27,6 +27,7 @@ COARSE = 4  # edge, in voxels, of the cells that a whole volume is averaged into
 PERCENTILES = (5, 25, 50, 75, 95)
 SUMMARY_SIZE = len(PERCENTILES) + 3
 CONTEXT_CHANNELS = 6
+NEAR = 0.05  # of the blurred brain mask
 ARRAYS = ("fmri", "dmri", "fmri_brain", "dmri_brain")
 AGAIN = "run `pdsynth prepare` again"
 TEXT_COLUMNS = ("participant_id", "session_id", "segment", "site", "diagnosis")
@@ -50,6 +51,11 @@ class Source:
     brain: Tensor
     summary: Tensor
     coarse: Tensor
+
+    @property
+    def near(self) -> Tensor:
+        """Voxels in the brain or within about 3 voxels of it, (B, 1, x, y, z) bool: elsewhere the target is empty."""
+        return self.context[:, -1:] > NEAR
 
 
 @dataclass(frozen=True)

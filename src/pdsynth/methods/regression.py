@@ -139,24 +139,24 @@ class GradientBoosting(Method):
         out = torch.zeros_like(batch.sources[direction].volume)
         for i in range(len(batch)):
             one = batch.only(i)
-            # blurred source and priors vanish together far from the brain, where the answer is zero
-            near = torch.nonzero(one.sources[direction].context[0].amax(0).flatten() > 1e-3)[:, 0]
+            near = torch.nonzero(one.sources[direction].near.flatten())[:, 0]
             for voxels in near.split(CHUNK):
                 out[i].view(-1)[voxels] = self._walk(self._columns(one, direction, voxels), d)
         return out.clamp(0, 1)
 
     def _walk(self, columns: Tensor, d: int) -> Tensor:
-        """Walk all trees at once: (voxels, columns) -> (voxels,)."""
+        """Walk all trees at once, tree by tree in memory: (voxels, columns) -> (voxels,)."""
         trees, nodes = self.feature.shape[1:]
-        feature, threshold = self.feature[d].flatten(), self.threshold[d].flatten()
-        branches, flat = self.branches[d].flatten(), columns.flatten()
-        roots = torch.arange(trees, device=columns.device) * nodes
-        start = torch.arange(len(columns), device=columns.device)[:, None] * columns.shape[1]
-        node = roots.expand(len(columns), trees)
+        voxels, width = columns.shape
+        roots = torch.arange(trees, device=columns.device, dtype=torch.int32) * nodes
+        feature, threshold = self.feature[d].flatten().int(), self.threshold[d].flatten()
+        branches = (self.branches[d].int() + roots[:, None, None]).flatten()
+        flat, row = columns.flatten(), torch.arange(voxels, device=columns.device, dtype=torch.int32) * width
+        row, node = row.repeat(trees), roots.repeat_interleave(voxels)
         for _ in range(self.config.depth):
-            above = flat.take(start + feature.take(node)) > threshold.take(node)
-            node = roots + branches.take(2 * node + above)
-        return self.baseline[d] + self.value[d].flatten().take(node).sum(1)
+            above = flat.index_select(0, row + feature.index_select(0, node)) > threshold.index_select(0, node)
+            node = branches.index_select(0, 2 * node + above)
+        return self.baseline[d] + self.value[d].flatten().index_select(0, node).view(trees, voxels).sum(0)
 
 
 def tree_arrays(model: HistGradientBoostingRegressor) -> dict[str, np.ndarray]:

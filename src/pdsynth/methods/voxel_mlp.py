@@ -14,8 +14,6 @@ from pdsynth.methods.conditioning import CONDITION, FEATURES, Conditioning
 from pdsynth.networks.voxel import VoxelMLP
 from pdsynth.types import Direction
 
-NEAR = 1e-3  # of the blurred brain mask
-
 
 @dataclass
 class VoxelMLPConfig(MethodConfig):
@@ -37,7 +35,7 @@ class Stem(nn.Module):
         """(B, 1, x, y, z), not clipped; the training mean itself where no brain is near."""
         features = self.conditioning.features(batch, direction)
         condition = self.conditioning.condition(batch, direction)
-        near = batch.sources[direction].context[:, -1:] > NEAR
+        near = batch.sources[direction].near
         network = self.networks[direction]
         if len(batch) == 1:  # two thirds of a whole volume are far from the brain
             change = torch.zeros_like(features[:, :1])
