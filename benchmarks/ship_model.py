@@ -15,7 +15,7 @@ from pathlib import Path
 from pdsynth.methods import checkpoint
 
 LIMIT_MB = 15
-COMMANDS = [line.strip() for line in (__doc__ or "").splitlines() if line.startswith("    ")]
+COMMANDS = [line.strip() for line in (__doc__ or "").splitlines() if line.strip().startswith(("pdsynth ", "python "))]
 
 
 def main() -> None:
