@@ -109,8 +109,10 @@ class GradientBoosting(Method):
             targets = np.empty(len(columns), np.float32)
             for row in range(len(whole)):
                 batch = whole.batch(np.array([row]))
-                inside = torch.nonzero(batch.masks[direction].flatten())[:, 0]
-                drawn = inside[torch.randint(len(inside), (self.config.voxels,), generator=generator)]
+                near = torch.nonzero(batch.sources[direction].near.flatten())[
+                    :, 0
+                ]  # edges of the brain are learned too
+                drawn = near[torch.randint(len(near), (self.config.voxels,), generator=generator)]
                 rows = slice(row * self.config.voxels, (row + 1) * self.config.voxels)
                 columns[rows] = self._columns(batch, direction, drawn).numpy()
                 targets[rows] = batch.targets[direction].flatten()[drawn].numpy()
