@@ -71,3 +71,9 @@ def test_batches_depend_on_the_step_alone(prepared):
     expected, found = next(whole), next(late)
     assert torch.equal(expected.corner, found.corner)
     assert all(torch.equal(expected.targets[d], found.targets[d]) for d in expected.targets)
+
+
+def test_training_leaves_denormals_to_the_rest_of_the_process(prepared, tmp_path):
+    pairs = prepared.split("train")
+    train(mlp(pairs), pairs, tmp_path, seed=0, steps=1, device="cpu")
+    assert torch.tensor(1e-310, dtype=torch.float64).mul(0.5).item() > 0

@@ -197,35 +197,38 @@ def train(
         raise ValueError(f"there is no precision {precision!r} here. Choose 32-true or bf16-mixed.")
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
-    torch.set_flush_denormal(True)  # denormals made one run ten times slower
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*treespec.*|.*not resumable.*")  # Lightning's own business
-    method.fit(train, torch.Generator().manual_seed(seed))
-    stages = method.stages()
-    if stages and not (steps or budget):
-        raise ValueError("neither steps nor a budget is given. Set --steps or --budget.")
-    total = sum(stage.share for stage in stages)
-    for number, stage in enumerate(stages):
-        share = stage.share / total
-        checkpoint = run / "checkpoints" / f"{number}-{stage.name}.ckpt"
-        checkpoint.parent.mkdir(exist_ok=True)
-        if not resume:
-            checkpoint.unlink(missing_ok=True)
-        _train_stage(
-            method,
-            stage,
-            train,
-            checkpoint,
-            seed=seed + 7919 * number,
-            steps=max(1, round(steps * share)) if steps else None,
-            budget=budget * share if budget else None,
-            trainer={
-                "accelerator": {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[device],
-                "devices": devices,
-                "strategy": strategy,
-                "precision": precision,
-            },
-        )
+    torch.set_flush_denormal(True)  # denormals made one run ten times slower
+    try:
+        method.fit(train, torch.Generator().manual_seed(seed))
+        stages = method.stages()
+        if stages and not (steps or budget):
+            raise ValueError("neither steps nor a budget is given. Set --steps or --budget.")
+        total = sum(stage.share for stage in stages)
+        for number, stage in enumerate(stages):
+            share = stage.share / total
+            checkpoint = run / "checkpoints" / f"{number}-{stage.name}.ckpt"
+            checkpoint.parent.mkdir(exist_ok=True)
+            if not resume:
+                checkpoint.unlink(missing_ok=True)
+            _train_stage(
+                method,
+                stage,
+                train,
+                checkpoint,
+                seed=seed + 7919 * number,
+                steps=max(1, round(steps * share)) if steps else None,
+                budget=budget * share if budget else None,
+                trainer={
+                    "accelerator": {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[device],
+                    "devices": devices,
+                    "strategy": strategy,
+                    "precision": precision,
+                },
+            )
+    finally:
+        torch.set_flush_denormal(False)  # other code in this process may need them
     return method.cpu().eval()
 
 
