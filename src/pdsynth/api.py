@@ -113,7 +113,7 @@ def fit_controls(
 
 def model_folder(model: str | Path) -> Path:
     """The folder of a model, or of the shipped one under the word "default"; InputError where it is none."""
-    folder = checkpoint.DEFAULT if str(model) == "default" else Path(model)
+    folder = checkpoint.located(model)
     if not (folder / "model.safetensors").is_file():
         raise InputError(folder, "is no model (no model.safetensors)", "name a folder written by `pdsynth train`")
     return folder

@@ -12,11 +12,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from pdsynth import manifest
 from pdsynth.methods.base import Method, create
 from pdsynth.types import InputError
 
 FORMAT = 1
 DEFAULT = Path(__file__).parent.parent / "models" / "default"
+
+
+def located(model: str | Path) -> Path:
+    """The folder of a model; the word "default" stands for the one shipped with the package."""
+    return DEFAULT if str(model) == "default" else Path(model)
 
 
 def save(method: Method, folder: str | Path, card: dict[str, Any], half: bool = False) -> Path:
@@ -30,9 +36,7 @@ def save(method: Method, folder: str | Path, card: dict[str, Any], half: bool = 
     save_file(state, weights.with_suffix(".partial"))
     weights.with_suffix(".partial").replace(weights)
     written = {"format": FORMAT, "method": method.name, "config": dataclasses.asdict(method.config), "card": card}
-    partial = config.with_suffix(".partial")
-    partial.write_text(json.dumps(written, indent=2) + "\n")
-    partial.replace(config)
+    manifest.write_json(config, written)
     return folder
 
 
@@ -41,7 +45,7 @@ def load(folder: str | Path) -> tuple[Method, dict[str, Any]]:
 
     Raises InputError where a file is missing, is no safetensors (a pickle, say), or does not fit its config.
     """
-    folder = DEFAULT if str(folder) == "default" else Path(folder)
+    folder = located(folder)
     weights, config = folder / "model.safetensors", folder / "config.json"
     for path in (weights, config):
         if not path.is_file():
@@ -64,5 +68,5 @@ def load(folder: str | Path) -> tuple[Method, dict[str, Any]]:
 
 def sha256(folder: str | Path) -> str:
     """Hash of the weights: the model's identity in every sidecar."""
-    folder = DEFAULT if str(folder) == "default" else Path(folder)
+    folder = located(folder)
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
