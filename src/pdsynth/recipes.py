@@ -16,6 +16,7 @@ CONTROLS = (
     "site-mean",
     "copy-source",
     "voxelwise-ridge",
+    "coarse-ridge",
     "gradient-boosting",
     "voxel-mlp",
     "pds-refiner-only",
@@ -58,7 +59,7 @@ def pds_refiner_only() -> Recipe:
     return replace(
         pds(),
         name="pds-refiner-only",
-        summary="U(source) with the losses of pds, no diffusion",
+        summary="U(source) on the stem and with the losses of pds, no diffusion",
         method="pds-refiner-only",
     )
 
@@ -71,6 +72,7 @@ RECIPES: dict[str, Recipe] = {
         control("site-mean", "the mean target of the participant's site"),
         control("copy-source", "the source, taken for the target"),
         control("voxelwise-ridge", "a ridge regression at each voxel"),
+        control("coarse-ridge", "a ridge regression between whole coarse volumes: the stem of pds"),
         control("gradient-boosting", "boosted trees over all voxels"),
         control("oracle", "E[target | shared anatomy]: the ceiling, on simulated cohorts only"),
         voxel_mlp(),

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pdsynth.data.pairs import Pairs
+from pdsynth.data.pairs import Arrays, Pairs
 from pdsynth.evaluation import metrics
 from pdsynth.evaluation.archive import image_name
 from pdsynth.evaluation.audit import uncertainty_of_sd
@@ -203,7 +203,7 @@ def test_sessions_count_once_for_their_participant(held_out, average):
 
 
 def test_there_is_no_oracle_without_a_known_truth(held_out, average):
-    arrays = {name: array for name, array in held_out.arrays.items() if not name.startswith("oracle")}
+    arrays = Arrays({name: array for name, array in held_out.arrays.items() if not name.startswith("oracle")})
     real = Pairs(held_out.root, held_out.table, held_out.manifest | {"simulated": False}, arrays)
     result = evaluate({"population-mean": average}, real)
     assert result["simulated"] is False

@@ -21,7 +21,6 @@ SMALL = {
     "pds-refiner-only": {"width": 8, "patch": 8, "batch_size": 4},
     "pds": {
         "width": 8,
-        "stem_width": 8,
         "patch": 8,
         "batch_size": 4,
         "refiner_width": 8,
@@ -31,7 +30,7 @@ SMALL = {
     },
 }
 BLIND = {"zeros", "population-mean", "site-mean", "oracle"}  # controls that do not look at the source
-STEPS = 10
+STEPS = 20  # so that every stage has two at least
 
 
 def small(name: str, pairs: Pairs) -> Method:

@@ -1,7 +1,7 @@
 """Prepared pairs: memory-mapped volumes, what a method may see of them, and batches of patches.
 
 A prepared folder holds `pairs.tsv` (a row a session and segment), `splits.tsv`, and one array a modality
-(`fmri.npy`, `dmri.npy`: float16, (rows, X, Y, Z), 0..1, zero outside the brain) with the brain masks beside it.
+(`fmri.npy`, `dmri.npy`: float16, (rows, X, Y, Z), 0..1, zero away from the brain) with the brain masks beside it.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class WholeSource:
 
     @classmethod
     def of(cls, volume: np.ndarray, brain: np.ndarray) -> WholeSource:
-        """volume (X, Y, Z) in 0..1, zero outside brain (X, Y, Z)."""
+        """volume (X, Y, Z) in 0..1 and its brain (X, Y, Z)."""
         volume = np.asarray(volume, np.float32)
         context = multiscale(volume, brain).astype(np.float16)
         return cls(context, brain.astype(bool), summarise(volume, brain), coarsen(volume))
@@ -199,15 +199,26 @@ def _memory_map(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     return array
 
 
+class Arrays(dict[str, np.ndarray]):
+    """The memory-mapped arrays of a prepared folder by name, and the source views made of them so far."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        super().__init__(arrays)
+        self.source = lru_cache(maxsize=4096)(self._source)
+
+    def _source(self, modality: Modality, index: int) -> WholeSource:
+        brain = np.asarray(self[f"{modality}_brain"][index], bool)
+        return WholeSource.of(np.asarray(self[modality.value][index], np.float32), brain)
+
+
 class Pairs:
     """Rows of a prepared folder. Slicing makes another view of the same memory-mapped arrays.
 
     Attributes: root; table (a row a session and segment, see `pairs.tsv`); grid; simulated.
     """
 
-    def __init__(self, root: Path, table: pd.DataFrame, manifest: dict, arrays: dict[str, np.ndarray]) -> None:
+    def __init__(self, root: Path, table: pd.DataFrame, manifest: dict, arrays: Arrays) -> None:
         self.root, self.table, self.manifest, self.arrays = root, table.reset_index(drop=True), manifest, arrays
-        self.source = lru_cache(maxsize=4096)(self._source)
 
     @classmethod
     def open(cls, root: str | Path) -> Pairs:
@@ -236,7 +247,7 @@ class Pairs:
             if not (root / name).exists() or sha256(root / name) != digest:
                 raise InputError(root / name, "was changed or removed after the folder was prepared", AGAIN)
         arrays = {p.stem: _memory_map(p, (len(table), *entries["grid_shape"])) for p in sorted(root.glob("*.npy"))}
-        return cls(root, table, entries, arrays)
+        return cls(root, table, entries, Arrays(arrays))
 
     @property
     def grid(self) -> Grid:
@@ -269,8 +280,9 @@ class Pairs:
         """(X, Y, Z) bool."""
         return np.asarray(self.arrays[f"{modality}_brain"][self.table["index"].iloc[row]], bool)
 
-    def _source(self, modality: Modality, row: int) -> WholeSource:
-        return WholeSource.of(self.volume(modality, row), self.brain(modality, row))
+    def source(self, modality: Modality, row: int) -> WholeSource:
+        """The row's source views, made once for all slices of the same folder."""
+        return self.arrays.source(modality, int(self.table["index"].iloc[row]))
 
     def batch(self, rows: np.ndarray, corners: np.ndarray | None = None, patch: Patch | None = None) -> PairBatch:
         """Both directions of some paired rows, whole or cut to a patch at each row's corner."""

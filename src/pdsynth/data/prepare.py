@@ -25,6 +25,7 @@ from pdsynth.data.standardise import (
     SHELL,
     ScanMeans,
     Standardised,
+    brain_region,
     refused,
     scan_means,
     standardise_all,
@@ -204,7 +205,7 @@ def _oracle(native: Volume, there: Standardised, grid: Grid) -> np.ndarray:
     inside = resample(Volume(there.brain, grid.affine), Grid.of(native), back) > 0.5
     # The target's p99.5 is taken after resampling, which lowers the brightest voxels: 1.5 dB if it is not undone
     gain = np.percentile(native.data[inside], 99.5) / np.percentile(data[there.brain], 99.5)
-    return np.where(there.brain, np.clip(gain * data, 0, 1), 0)
+    return np.where(brain_region(grid), np.clip(gain * data, 0, 1), 0)
 
 
 def oracle_path(root: Path, name: str, modality: Modality) -> Path:

@@ -1,4 +1,4 @@
-"""From one acquisition to the standard volume that methods see: MNI grid, brain only, 0..1; every step kept.
+"""From one acquisition to the standard volume that methods see: MNI grid, brain and its rim, 0..1; every step kept.
 
 The same code prepares a cohort and the single scan that is handed to synthesis.
 """
@@ -27,8 +27,7 @@ from pdsynth.imaging.template import epi_template, tissue_template
 from pdsynth.types import InputError, Modality
 
 SHELL = 1000.0  # s/mm^2: the shell nearest to it is taken
-MARGIN_MM = 8.0  # a brain may stand out this far from the template's
-DEPTH_MM = 12.0  # what lies deeper in the template's brain is brain, however dark
+MARGIN_MM = 8.0  # volumes are cut out this far around the template's brain
 LEAST_COVERAGE = 0.7  # of the template brain inside the field of view
 LEAST_DICE = 0.6  # of the brain with the template brain inside the field of view
 
@@ -51,8 +50,9 @@ class ScanMeans:
 class Standardised:
     """A scan on the standard grid.
 
-    volume (X, Y, Z) float32 in 0..1, zero outside brain (X, Y, Z) bool; transform maps the scan's mm to the grid's;
-    scale inverts the intensities; native is the scan's own 3D grid.
+    volume (X, Y, Z) float32 in 0..1, zero farther than 8 mm from the template's brain; brain (X, Y, Z) bool is the
+    scan's own; transform maps the scan's mm to the grid's; scale inverts the intensities; native is the scan's own 3D
+    grid.
     """
 
     volume: np.ndarray
@@ -126,7 +126,7 @@ def to_partner(moving: Volume, fixed: Volume) -> np.ndarray:
 
 
 def standardise(mean: Volume, reference: Volume, grid: Grid, transform: Transform | None = None) -> Standardised:
-    """Bring a scan's mean to the grid, cut out the brain and scale by its 99.5th percentile.
+    """Bring a scan's mean to the grid, cut out the template's brain with its rim, scale by the brain's p99.5.
 
     reference lies on the mean's own grid and gives the brain mask and, where transform is None, the affine to MNI.
     Raises ValueError where no brain is found, or the field of view or the registration does not hold the brain.
@@ -160,13 +160,12 @@ def standard_brain(reference: Volume, grid: Grid, transform: Transform) -> np.nd
     Raises ValueError where the brain is cut off by the field of view or does not meet the template's.
     """
     native = brain_mask(reference)
-    template, deep, wide = _template_brain(grid)
+    template = tissue_template(grid)["brain"] > 0.5
     seen = resample(Volume(np.ones_like(reference.data), reference.affine), grid, transform.matrix) > 0.5
     coverage = (seen & template).sum() / template.sum()
     if coverage < LEAST_COVERAGE:
         raise ValueError(f"the scan holds only {coverage:.0%} of the brain; give a scan of the whole brain.")
-    brain = (resample(Volume(native, reference.affine), grid, transform.matrix) > 0.5) & wide
-    brain = ndimage.binary_fill_holes(brain | (deep & seen))  # a dark centre under a strong coil field is brain too
+    brain = (resample(Volume(native, reference.affine), grid, transform.matrix) > 0.5) & brain_region(grid)
     dice = 2 * (brain & template).sum() / max(1, (brain.sum() + (template & seen).sum()))
     if dice < LEAST_DICE:
         raise ValueError(
@@ -179,16 +178,18 @@ def standard_brain(reference: Volume, grid: Grid, transform: Transform) -> np.nd
 def _placed(mean: Volume, brain: np.ndarray, grid: Grid, transform: Transform) -> Standardised:
     data = resample(mean, grid, transform.matrix)
     scale = RobustScale.fit(data, brain)
-    return Standardised(np.where(brain, scale.apply(data), np.float32(0)), brain, transform, scale, Grid.of(mean))
+    # One cut for everyone: at the edge of each scan's own brain mask it would be an error that no method can foresee
+    volume = np.where(brain_region(grid), scale.apply(data), np.float32(0))
+    return Standardised(volume, brain, transform, scale, Grid.of(mean))
 
 
 @lru_cache(maxsize=4)
-def _template_brain(grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The template's brain on the grid, its part deeper than DEPTH_MM, and the whole widened by MARGIN_MM."""
+def brain_region(grid: Grid) -> np.ndarray:
+    """The template's brain widened by 8 mm, (X, Y, Z) bool, read-only: what is kept of every scan."""
     brain = tissue_template(grid)["brain"] > 0.5
-    wide = ndimage.distance_transform_edt(~brain, sampling=grid.spacing_mm) <= MARGIN_MM
-    deep = ndimage.distance_transform_edt(brain, sampling=grid.spacing_mm) > DEPTH_MM
-    return brain, deep, wide
+    region = ndimage.distance_transform_edt(~brain, sampling=grid.spacing_mm) <= MARGIN_MM
+    region.flags.writeable = False
+    return region
 
 
 def refused(scan: Scan, error: Exception) -> InputError:

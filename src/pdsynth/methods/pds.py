@@ -1,8 +1,8 @@
-"""PDS: a conditional diffusion draft on a voxel-wise stem (stage 1), then tissue refinement (stage 2).
+"""PDS: a conditional diffusion draft on a linear stem (stage 1), then tissue refinement (stage 2).
 
-The stem, a perceptron on each voxel, is trained first and then held fixed: it learns fast what needs no shape. Stage 1
-trains one denoiser for both directions in the Haar domain. What diffuses is the residual of the target from the
-stem's estimate, in units of its SD: z_0 = (x_0 - stem) / sd. Conditioned on the clean source, the denoiser returns
+The stem, a ridge regression between coarse volumes, is fitted in closed form: it knows the smooth part. Stage 1 trains
+one denoiser for both directions in the Haar domain. What diffuses is the residual of the target from the stem's
+estimate, in units of its SD: z_0 = (x_0 - stem) / sd. Conditioned on the clean source, the denoiser returns
 z_0-hat; at the last step of the forward process, where z_t says nothing of z_0, that is E[z_0 | source], so one
 evaluation gives the posterior mean, and a few steps of DDIM from noise give a sample (Eqs. 1-8, with the real source).
 Stage 2 refines the drafts: y = B(draft) + U(source) (Eqs. 12-13).
@@ -10,7 +10,6 @@ Stage 2 refines the drafts: y = B(draft) + U(source) (Eqs. 12-13).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,16 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from pdsynth.atlas import network_spheres, region_means
-from pdsynth.data.pairs import PairBatch, Pairs, crop
+from pdsynth.data.pairs import PairBatch, Pairs
 from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
 from pdsynth.imaging.spatial import mni_grid
 from pdsynth.losses.microstructure import MicrostructureLoss, VGGFeatures
 from pdsynth.losses.pattern import PatternLoss
 from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
-from pdsynth.methods.conditioning import CONDITION, FEATURES, patches_of
-from pdsynth.methods.unet import SourceUNet, UNetConfig
-from pdsynth.methods.voxel_mlp import Stem
+from pdsynth.methods.cached import Cached
+from pdsynth.methods.coarse_ridge import CoarseRidge
+from pdsynth.methods.conditioning import ACQUISITION, FEATURES, VoxelFeatures, patches_of
+from pdsynth.methods.unet import UNetConfig
 from pdsynth.networks.embedding import time_embedding
 from pdsynth.networks.unet import HaarUNet, zero
 from pdsynth.types import Direction, Modality
@@ -45,16 +45,13 @@ class PDSConfig(UNetConfig):
     batch that trains the posterior mean at t = T, the rest trains all t; drafts: how many participants stage 2 sees.
     """
 
-    stem_width: int = 128
-    stem_depth: int = 3
-    stem_share: float = 0.25
     residual_sd: float = 0.06
     posterior_share: float = 0.7
     uncertainty_weight: float = 0.05
     pattern_weight: float = 0.1
     microstructure_weight: float = 0.02
     refiner_width: int = 32
-    refiner_share: float = 0.15
+    refiner_share: float = 0.1
     refiner_patch: int = 24
     refiner_batch_size: int = 8
     drafts: int = 240
@@ -96,24 +93,24 @@ class StructureLosses(nn.Module):
 
 
 class Drafter(nn.Module):
-    """Stage 1: the stem and the denoiser of its residual."""
+    """The stem and the denoiser of its residual."""
 
     def __init__(self, config: PDSConfig) -> None:
         super().__init__()
         self.sd, self.posterior_share = config.residual_sd, config.posterior_share
         self.uncertainty_weight = config.uncertainty_weight
         self.schedule = cosine_schedule(beta_max=0.999)  # no signal is left at T
-        self.stem = Stem(config.grid_shape, config.stem_width, config.stem_depth)
-        self.denoiser = HaarUNet(FEATURES + 2, 2, config.width, config.levels, config.blocks, CONDITION + TIME)
+        self.stem = CoarseRidge(config.grid_shape)
+        self.voxels = VoxelFeatures(config.grid_shape)
+        self.denoiser = HaarUNet(FEATURES + 2, 2, config.width, config.levels, config.blocks, ACQUISITION + TIME)
         self.structure = StructureLosses(config)
 
     def denoise(
         self, z_t: Tensor, t: Tensor, stem: Tensor, batch: PairBatch, direction: Direction
     ) -> tuple[Tensor, Tensor]:
         """z_0-hat of z_t (B, 1, x, y, z) at steps t (B,), given the clean source, and the log SD of z_0 around it."""
-        features = self.stem.conditioning.features(batch, direction)
-        condition = self.stem.conditioning.condition(batch, direction)
-        condition = torch.cat([condition, time_embedding(t, TIME)], 1)
+        features = self.voxels.features(batch, direction)
+        condition = torch.cat([self.voxels.acquisition(batch, direction), time_embedding(t, TIME)], 1)
         z_0_hat, log_sd = self.denoiser(torch.cat([features, stem, z_t], 1), condition).chunk(2, 1)
         return z_0_hat, log_sd.clamp(-LOG_SD_LIMIT, LOG_SD_LIMIT)
 
@@ -163,7 +160,7 @@ class TissueRefiner(nn.Module):
         super().__init__()
         self.b = nn.Sequential(nn.Conv3d(1, 8, 3, padding=1), nn.SiLU(), nn.Conv3d(8, 1, 3, padding=1))
         zero(self.b[-1])  # type: ignore[arg-type]
-        self.u = HaarUNet(FEATURES, 1, config.refiner_width, config.levels, 1, CONDITION)
+        self.u = HaarUNet(FEATURES, 1, config.refiner_width, config.levels, 1, ACQUISITION)
 
     def forward(self, draft: Tensor, features: Tensor, condition: Tensor) -> Tensor:
         return draft + self.b(draft) + self.u(features, condition)
@@ -182,66 +179,52 @@ class PDS(Method):
         super().__init__(config)
         self.drafter = Drafter(config)
         self.refiner = TissueRefiner(config)
-        self.cache: dict[Direction, Tensor] = {}
+        self.cache = Cached()
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
-        self.drafter.stem.conditioning.fit(train)
+        self.drafter.stem.fit(train)
+        self.drafter.voxels.fit(train)
         self.drafter.structure.fit(train)
 
     def stages(self) -> list[Stage]:
         config, drafter = self.config, self.drafter
-        stem = Objective("stem", drafter.stem, drafter.stem.loss, 2e-3)
-        draft = Objective("draft", drafter.denoiser, self.draft_loss)
+        draft = Objective("draft", drafter.denoiser, self.draft_loss, 3e-3)
         refine = Objective("refine", self.refiner, self.refinement_loss, 5e-4)
         patch, wide = (config.patch,) * 3, (config.refiner_patch,) * 3
-        rest = 1 - config.stem_share - config.refiner_share
         return [
-            Stage("stem", [stem], (4, 4, 4), 128, config.stem_share),
-            Stage("diffusion", [draft], patch, config.batch_size, rest, prepare=self.cache_stems),
+            Stage("diffusion", [draft], patch, config.batch_size, 1 - config.refiner_share,
+                  prepare=self.cache_stems),
             Stage("refinement", [refine], wide, config.refiner_batch_size, config.refiner_share,
                   prepare=self.cache_drafts),
         ]  # fmt: skip
 
     def cache_stems(self, train: Pairs) -> Pairs:
-        """Estimate every training participant once by the stem, which diffusion holds fixed."""
-        self.cache = self._estimates(train, self.drafter.stem)
+        """Estimate every training participant once by a stem that was fitted on the others."""
+        self.cache.volumes = self.drafter.stem.cross_fitted(train)
         return train
 
     def cache_drafts(self, train: Pairs) -> Pairs:
         """Draft some training participants once; refinement trains on these alone."""
         every = max(1, len(train) // self.config.drafts)
         chosen = train.where(np.arange(len(train)) % every == 0)
-        self.cache = self._estimates(chosen, lambda batch, direction: self.drafter.posterior(batch, direction)[0])
+        self.eval()
+        self.cache.fill(chosen, lambda b, d: self.drafter.posterior(b, d)[0], next(self.parameters()).device)
         return chosen
 
-    @torch.inference_mode()
-    def _estimates(self, pairs: Pairs, estimate: Callable[[PairBatch, Direction], Tensor]) -> dict[Direction, Tensor]:
-        """(rows, 1, X, Y, Z) fp16 of whole volumes by direction."""
-        self.eval()
-        device = next(self.parameters()).device
-        batches = (pairs.batch(np.array([row])).to(device) for row in range(len(pairs)))
-        each = [{d: estimate(batch, d).half().cpu() for d in Direction} for batch in batches]
-        return {d: torch.cat([one[d] for one in each]) for d in Direction}
-
-    def cached(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """What `prepare` kept of the batch's participants, cut to its patches."""
-        x, y, z = batch.targets[direction].shape[2:]
-        rows = zip(self.cache[direction][batch.rows], batch.corner, strict=True)
-        return torch.stack([crop(r, c, (x, y, z)).float() for r, c in rows]).to(batch.corner.device)
-
     def draft_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        return self.drafter.loss(batch, {d: self.cached(batch, d) for d in Direction}, generator)
+        return self.drafter.loss(batch, {d: self.cache.at(batch, d) for d in Direction}, generator)
 
     def refined(self, draft: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
-        conditioning = self.drafter.stem.conditioning
-        return self.refiner(draft, conditioning.features(batch, direction), conditioning.condition(batch, direction))
+        voxels = self.drafter.voxels
+        refined = self.refiner(draft, voxels.features(batch, direction), voxels.acquisition(batch, direction))
+        return refined * self.drafter.stem.inside(batch, direction)
 
     def refinement_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """L_tis of both directions and L_mic, L_PA (Eqs. 18-20)."""
         terms: dict[str, Tensor] = {}
         for direction in Direction:
             x_0 = batch.targets[direction]
-            draft = self.cached(batch, direction)
+            draft = self.cache.at(batch, direction)
             refined = self.refined(draft, batch, direction)
             terms[f"tissue_{direction}"] = (refined - x_0).square().mean() / self.config.residual_sd**2
             terms |= self.drafter.structure(refined, batch, direction)
@@ -260,7 +243,7 @@ class PDS(Method):
 
 @register
 class RefinerOnly(Method):
-    """U(source) with the losses of `pds` and no diffusion: the control that shows what the draft is worth."""
+    """U(source) on the same stem with the same losses and no diffusion: shows what the diffused draft is worth."""
 
     name = "pds-refiner-only"
     config_type: ClassVar[type[MethodConfig]] = PDSConfig
@@ -268,25 +251,39 @@ class RefinerOnly(Method):
 
     def __init__(self, config: PDSConfig) -> None:
         super().__init__(config)
-        self.unet = SourceUNet(config)
+        self.stem = CoarseRidge(config.grid_shape)
+        self.voxels = VoxelFeatures(config.grid_shape)
+        self.u = HaarUNet(FEATURES + 1, 1, config.width, config.levels, config.blocks, ACQUISITION)
         self.structure = StructureLosses(config)
+        self.cache = Cached()
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
-        self.unet.conditioning.fit(train)
+        self.stem.fit(train)
+        self.voxels.fit(train)
         self.structure.fit(train)
 
     def stages(self) -> list[Stage]:
-        objective = Objective("refine", self.unet, self.loss)
-        return [Stage("refinement", [objective], (self.config.patch,) * 3, self.config.batch_size)]
+        objective = Objective("refine", self.u, self.loss, 3e-3)
+        patch = (self.config.patch,) * 3
+        return [Stage("refinement", [objective], patch, self.config.batch_size, prepare=self.cache_stems)]
+
+    def cache_stems(self, train: Pairs) -> Pairs:
+        self.cache.volumes = self.stem.cross_fitted(train)
+        return train
+
+    def refined(self, stem: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
+        features = torch.cat([self.voxels.features(batch, direction), stem], 1)
+        change = self.u(features, self.voxels.acquisition(batch, direction))
+        return (stem + self.config.residual_sd * change) * self.stem.inside(batch, direction)
 
     def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         for direction in Direction:
             x_0 = batch.targets[direction]
-            estimate = self.unet(batch, direction)
+            estimate = self.refined(self.cache.at(batch, direction), batch, direction)
             terms[f"tissue_{direction}"] = (estimate - x_0).square().mean() / self.config.residual_sd**2
             terms |= self.structure(estimate, batch, direction)
         return terms
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
-        return self.unet(batch, direction).clamp(0, 1)
+        return self.refined(self.stem(batch, direction), batch, direction).clamp(0, 1)

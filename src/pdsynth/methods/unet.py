@@ -58,7 +58,7 @@ class UNet(Method):
 
     def stages(self) -> list[Stage]:
         patch = (self.config.patch,) * 3
-        return [Stage("regression", [Objective("mse", self.unet, self.loss)], patch, self.config.batch_size)]
+        return [Stage("regression", [Objective("mse", self.unet, self.loss, 3e-3)], patch, self.config.batch_size)]
 
     def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         return {f"mse_{d}": (self.unet(batch, d) - batch.targets[d]).square().mean() for d in Direction}

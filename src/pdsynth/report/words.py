@@ -23,6 +23,7 @@ CONTROLS = {
     "site-mean": "the average of the same site",
     "copy-source": "the source itself",
     "voxelwise-ridge": "linear regression in each voxel",
+    "coarse-ridge": "a linear regression between whole coarse volumes",
     "gradient-boosting": "boosted trees on multi-scale features",
     "voxel-mlp": "a small perceptron on multi-scale features",
     "pds-refiner-only": "no diffusion",

@@ -1,0 +1,125 @@
+"""A ridge regression between whole coarse volumes: a control, and the stem of `pds`.
+
+Most of what tells one participant's target from another's is smooth: the receive field, the size of the ventricles,
+the strength of the contrast. All of the source together tells it better than the neighbourhood of any one voxel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import GroupKFold
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pdsynth.data.pairs import COARSE, PairBatch, Pairs
+from pdsynth.methods.base import Method, MethodConfig, register
+from pdsynth.methods.conditioning import coarse_rows, patches_of, population_mean, principal_components
+from pdsynth.types import Direction, Modality
+
+COMPONENTS = 64  # of the source's coarse volume
+FOLDS = 10
+PENALTIES = 10.0 ** np.arange(-2, 3.5, 0.5)  # the best by leave-one-out error is taken
+
+
+class CoarseRidge(nn.Module):
+    """The training mean of the target, plus what ridge regression on the coarse source adds to it in cells of 4 voxels.
+
+    The regressors are the leading principal components of the source's coarse volume, in the unit of the first one's
+    SD, so that the penalty leans on the weak ones, and the dMRI shell.
+    """
+
+    means: Tensor  # (2, X, Y, Z), in the order of Modality
+    coarse_mean: Tensor  # (2, cells)
+    basis: Tensor  # (2, cells, COMPONENTS)
+    weights: Tensor  # (2, COMPONENTS + 1, cells), in the order of Direction: components and shell to the target
+    shell_mean: Tensor  # (1,) ms/um^2
+
+    def __init__(self, grid_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.coarse_shape = tuple(n // COARSE for n in grid_shape)
+        cells = int(np.prod(self.coarse_shape))
+        self.register_buffer("means", torch.zeros(2, *grid_shape))
+        self.register_buffer("coarse_mean", torch.zeros(2, cells))
+        self.register_buffer("basis", torch.zeros(2, cells, COMPONENTS))
+        self.register_buffer("weights", torch.zeros(2, COMPONENTS + 1, cells))
+        self.register_buffer("shell_mean", torch.ones(1))
+
+    def fit(self, train: Pairs) -> None:
+        """Means, components and regression from the training participants' whole scans."""
+        whole = train.whole_scans()
+        shells = torch.from_numpy(whole.table["dmri_bval"].to_numpy(np.float32) / 1000)[:, None]
+        self.shell_mean.copy_(shells.mean(0))
+        for m, modality in enumerate(Modality):
+            self.means[m] = population_mean(whole, modality)
+            self.coarse_mean[m], axes, scale = principal_components(whole, modality, COMPONENTS)
+            self.basis[m, :, : len(scale)] = axes / scale[:1]
+        if len(whole) < 3:  # the mean is all that one or two participants tell
+            return
+        for d, direction in enumerate(Direction):
+            s, t = self._order(direction)
+            regressors = self._regressors(coarse_rows(whole, direction.source), shells, s)
+            change = coarse_rows(whole, direction.target) - self.coarse_mean[t]
+            model = RidgeCV(PENALTIES, fit_intercept=False).fit(regressors.numpy(), change.numpy())
+            self.weights[d] = torch.from_numpy(model.coef_.T)
+
+    def cross_fitted(self, train: Pairs) -> dict[Direction, Tensor]:
+        """Estimates of the training rows, each by a regression on the other participants: (rows, 1, X, Y, Z) fp16.
+
+        What is trained on top of the regression must see it err as it will on new participants.
+        """
+        people = train.table["participant_id"].to_numpy()
+        folds = min(FOLDS, len(set(people)))
+        parts = GroupKFold(folds).split(people, groups=people) if folds > 1 else [(np.arange(len(people)),) * 2]
+        estimates = {d: torch.zeros(len(train), 1, *train.grid.shape, dtype=torch.float16) for d in Direction}
+        for others, held_out in parts:
+            stem = CoarseRidge(train.grid.shape)
+            stem.fit(train.where(np.isin(np.arange(len(train)), others)))
+            for row in held_out:
+                batch = train.batch(np.array([row]))
+                for direction in Direction:
+                    estimates[direction][row] = stem(batch, direction)[0].half()
+        return estimates
+
+    def forward(self, batch: PairBatch, direction: Direction) -> Tensor:
+        """(B, 1, x, y, z), not clipped."""
+        s, t = self._order(direction)
+        source = batch.sources[direction]
+        regressors = self._regressors(source.coarse.flatten(1), batch.bval, s)
+        change = (regressors @ self.weights[list(Direction).index(direction)]).view(len(batch), 1, *self.coarse_shape)
+        mean = self.means[t]
+        whole = mean + F.interpolate(change, tuple(mean.shape), mode="trilinear") * (mean > 0)
+        shape = source.volume.shape[2:]
+        return torch.cat([patches_of(v, c[None], shape) for v, c in zip(whole, batch.corner, strict=True)])
+
+    def inside(self, batch: PairBatch, direction: Direction) -> Tensor:
+        """Voxels where any training participant has a target, (B, 1, x, y, z) bool: elsewhere there is none."""
+        t = self._order(direction)[1]
+        return patches_of(self.means[t : t + 1] > 0, batch.corner, batch.sources[direction].volume.shape[2:])
+
+    def _regressors(self, coarse: Tensor, shells: Tensor, s: int) -> Tensor:
+        """(B, cells) and (B, 1) -> (B, COMPONENTS + 1)"""
+        return torch.cat([(coarse - self.coarse_mean[s]) @ self.basis[s], shells - self.shell_mean], 1)
+
+    @staticmethod
+    def _order(direction: Direction) -> tuple[int, int]:
+        order = list(Modality)
+        return order.index(direction.source), order.index(direction.target)
+
+
+@register
+class CoarseRidgeRegression(Method):
+    """The stem of `pds` alone: what a linear regression on the coarse source knows of the target."""
+
+    name = "coarse-ridge"
+
+    def __init__(self, config: MethodConfig) -> None:
+        super().__init__(config)
+        self.stem = CoarseRidge(config.grid_shape)
+
+    def fit(self, train: Pairs, generator: torch.Generator) -> None:
+        self.stem.fit(train)
+
+    def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
+        return self.stem(batch, direction).clamp(0, 1)
