@@ -52,7 +52,7 @@ def main() -> None:
                 source, target = direction.source, direction.target
                 shell = float(entry["dmri_bval"])
                 scan = options.folder / entry[f"{source}_path"]
-                written = model.synthesise(scan, target, shell=shell).save(work / "out")[0]
+                written = model.synthesize(scan, target, shell=shell).save(work / "out")[0]
                 header = read_header(scan)
                 synthesised = read_volume(written)
                 assert synthesised.data.shape == header.shape[:3] and np.allclose(synthesised.affine, header.affine)

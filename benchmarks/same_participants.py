@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--score", action="store_true")
     options = parser.parse_args()
     pairs = Pairs.open(options.prepared)
-    train, test = first(pairs.split("train"), TRAIN), first(pairs.split("test"), TEST)
+    train, test = first(pairs.train, TRAIN), first(pairs.test, TEST)
     for name in options.train:
         run = options.runs / name
         if not (run / "model").exists():

@@ -48,7 +48,7 @@ def scan_of(dataset):
 
 
 def test_volume_lies_on_the_scan_with_its_contrast(model, dataset):
-    synthesis = Model.load(model, "cpu").synthesise(scan_of(dataset), to="dmri")
+    synthesis = Model.load(model, "cpu").synthesize(scan_of(dataset), to="dmri")
     np.testing.assert_array_equal(synthesis.volume.affine, NATIVE.affine)
     assert synthesis.volume.data.shape == NATIVE.shape
     assert synthesis.uncertainty is None

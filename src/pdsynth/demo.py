@@ -52,7 +52,7 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
         with _step(console, "Trained pds" if train else "Loaded the shipped model"):
             model = _model(pairs, out, train, seed, device)
         with _step(console, "Fitted the controls on the training participants"):
-            methods = _controls(pairs.split("train"), seed)
+            methods = _controls(pairs.train, seed)
         with _step(console, "Synthesised what is missing") as told:
             written, _ = synthesise_path(
                 out / "model" if train else "default",
@@ -64,7 +64,7 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
             )
         with _step(console, "Evaluated on the held-out participants"):
             scored: dict[str, api.Model | api.Method] = {model.method.name: model, **methods}
-            api.evaluate(scored, pairs.split("test"), out, seed=seed)
+            api.evaluate(scored, pairs.test, out, seed=seed)
         entries["model"] = {"sha256": model.sha256, "card": model.card}
         entries["synthesised_files"] = len(written)
     with _step(console, "Wrote the report"):
@@ -74,7 +74,7 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
 def _model(pairs: Pairs, out: Path, train: bool, seed: int, device: str) -> api.Model:
     if not train:
         return api.load("default", device)
-    return api.fit("pds", pairs.split("train"), run=out, budget=TRAIN_BUDGET, seed=seed, device=device)
+    return api.fit("pds", pairs.train, run=out, budget=TRAIN_BUDGET, seed=seed, device=device)
 
 
 def _controls(train: Pairs, seed: int) -> dict[str, api.Method]:

@@ -70,7 +70,7 @@ class Model:
     """A trained method with its card and hash, ready to synthesise.
 
     >>> model = Model.load("default")  # doctest: +SKIP
-    >>> model.synthesise("sub-01_task-rest_bold.nii.gz", to="dmri", samples=8, seed=0).save("out")  # doctest: +SKIP
+    >>> model.synthesize("sub-01_task-rest_bold.nii.gz", to="dmri", samples=8, seed=0).save("out")  # doctest: +SKIP
     """
 
     def __init__(self, method: Method, card: dict[str, Any], sha256: str, device: str = "auto") -> None:
@@ -87,7 +87,7 @@ class Model:
     def grid(self) -> Grid:
         return Grid(tuple(self.card["grid_shape"]), np.asarray(self.card["grid_affine"]))
 
-    def synthesise(
+    def synthesize(
         self,
         scan: Scan | str | Path,
         to: Modality | str | None = None,
@@ -110,8 +110,7 @@ class Model:
         bval = own_shell if scan.modality is Modality.DMRI and own_shell else shell
         batch = source_batch(source.volume, source.brain, direction, bval).to(self.device)
         with torch.inference_mode():
-            estimate = self.method.predict(batch, direction)
-            sd = self.method.uncertainty(batch, direction)
+            estimate, sd = self.method.estimate(batch, direction)
             if samples >= 2 and self.method.generative:
                 generator = torch.Generator(self.device).manual_seed(seed)
                 draws = [self.method.sample(batch, direction, generator, steps) for _ in range(samples)]
@@ -174,7 +173,7 @@ def synthesise_path(
         if progress:
             progress(done, len(scans))
         try:
-            written += loaded.synthesise(scan, **options).save(out)
+            written += loaded.synthesize(scan, **options).save(out)
         except InputError as error:
             if not path.is_dir():
                 raise

@@ -48,8 +48,8 @@ class Stating(Knower):
     def predict(self, batch, direction):
         return super().predict(batch, direction) + SD
 
-    def uncertainty(self, batch, direction):
-        return torch.full_like(batch.sources[direction].volume, SD)
+    def estimate(self, batch, direction):
+        return self.predict(batch, direction), torch.full_like(batch.sources[direction].volume, SD)
 
     def sample(self, batch, direction, generator, steps):
         volume = super().predict(batch, direction)

@@ -32,8 +32,8 @@ class Stating(Method):
     def predict(self, batch, direction):
         return 1 - batch.sources[direction].volume
 
-    def uncertainty(self, batch, direction):
-        return torch.full_like(batch.sources[direction].volume, 0.1)
+    def estimate(self, batch, direction):
+        return self.predict(batch, direction), torch.full_like(batch.sources[direction].volume, 0.1)
 
 
 class Page(HTMLParser):

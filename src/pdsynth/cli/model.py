@@ -51,8 +51,8 @@ def train(
     ):
         api.fit(
             recipe,
-            pairs.split("train"),
-            val=pairs.split("val"),
+            pairs.train,
+            val=pairs.val,
             run=run,
             budget=limit,
             steps=steps,

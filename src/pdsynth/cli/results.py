@@ -66,7 +66,7 @@ def evaluate(
         entries["notes"] = [_origin(name, m) for name, m in methods.items() if isinstance(m, api.Model)]
         if controls:
             entries["notes"].append("The fitted controls were trained on the training split of this cohort.")
-            fitted = api.fit_controls(pairs.split("train"), seed=seed)
+            fitted = api.fit_controls(pairs.train, seed=seed)
             methods |= {name: method for name, method in fitted.items() if name not in methods}
         api.evaluate(methods, chosen, out, seed=seed, samples=samples, steps=steps)
     _scores(out)

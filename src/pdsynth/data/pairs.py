@@ -268,6 +268,21 @@ class Pairs:
         """The paired rows of one split: train, val or test."""
         return self.where((self.table["split"] == name) & (self.table["available"] == "both"))
 
+    @property
+    def train(self) -> Pairs:
+        """The training participants' pairs."""
+        return self.split("train")
+
+    @property
+    def val(self) -> Pairs:
+        """The validation participants' pairs."""
+        return self.split("val")
+
+    @property
+    def test(self) -> Pairs:
+        """The test participants' pairs."""
+        return self.split("test")
+
     def whole_scans(self) -> Pairs:
         """The rows of whole-scan means: the unit of evaluation."""
         return self.where(self.table["segment"] == "mean")

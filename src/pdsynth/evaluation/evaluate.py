@@ -76,8 +76,12 @@ def evaluate(
             from_samples += [name] * (draws > 0)
             for direction in Direction:
                 progress.update(task, description=f"Evaluating {name}")
-                images, scored, scalars = _score(method, direction, scans, workers)
-                sd, honesty = _uncertainty(method, direction, scans, images, seed, draws, sample_steps)
+                images, stated, scored, scalars = _score(method, direction, scans, workers)
+                sd, honesty = (
+                    _sampled(method, direction, scans, seed, draws, sample_steps)
+                    if draws
+                    else (stated, _stated(images, stated, direction, scans))
+                )
                 scored = scored if honesty is None else scored.join(honesty)
                 keys = scans.table[KEYS].assign(method=name, direction=direction.value)
                 rows.append(pd.concat([keys, scored], axis=1))
@@ -142,14 +146,16 @@ class _Scans:
 
 def _score(
     method: Method, direction: Direction, scans: _Scans, workers: ThreadPoolExecutor
-) -> tuple[np.ndarray, pd.DataFrame, dict[str, float]]:
-    """Predictions (scans, X, Y, Z), metrics of each scan, and the scalars of the whole set."""
-    seconds, predictions, misled = [], [], []
+) -> tuple[np.ndarray, np.ndarray | None, pd.DataFrame, dict[str, float]]:
+    """Predictions and their SD (scans, X, Y, Z), metrics of each scan, and the scalars of the whole set."""
+    seconds, predictions, spreads, misled = [], [], [], []
     for row in range(len(scans)):
         batch = scans.own(row, direction, method)
         started = time.perf_counter()
-        predictions.append(_volume(method.predict(batch, direction), method))
+        estimate, sd = method.estimate(batch, direction)
+        predictions.append(_volume(estimate, method))
         seconds.append(time.perf_counter() - started)
+        spreads += [] if sd is None else [_volume(sd, method)]
         misled.append(_volume(method.predict(scans.shuffled(row, direction, method), direction), method))
     real, masks = scans.real[direction], scans.masks[direction]
     scored = pd.DataFrame(list(workers.map(image_quality, predictions, real, masks)))
@@ -161,27 +167,29 @@ def _score(
         "within_site_slope": within_site_slope(images[:, common], real[:, common], sites),
         "seconds_per_volume": float(np.median(seconds)),
     }
-    return images, scored, scalars
+    return images, np.stack(spreads) if spreads else None, scored, scalars
 
 
-def _uncertainty(
-    method: Method, direction: Direction, scans: _Scans, images: np.ndarray, seed: int, samples: int, steps: int
-) -> tuple[np.ndarray | None, pd.DataFrame | None]:
-    """SD (scans, X, Y, Z) and its audit for each scan: as stated by the method, or from samples where wanted."""
+def _stated(images: np.ndarray, sd: np.ndarray | None, direction: Direction, scans: _Scans) -> pd.DataFrame | None:
+    """Audit of the SD that a method states, a row a scan."""
+    if sd is None:
+        return None
+    each = zip(images, sd, scans.real[direction], scans.masks[direction], strict=True)
+    return pd.DataFrame([uncertainty_of_sd(*one) for one in each])
+
+
+def _sampled(
+    method: Method, direction: Direction, scans: _Scans, seed: int, samples: int, steps: int
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """SD of a generative method's draws (scans, X, Y, Z) and its audit, a row a scan."""
     spreads, scored = [], []
-    for row, (image, real, mask) in enumerate(zip(images, scans.real[direction], scans.masks[direction], strict=True)):
+    for row, (real, mask) in enumerate(zip(scans.real[direction], scans.masks[direction], strict=True)):
         batch = scans.own(row, direction, method)
-        if samples:
-            generator = torch.Generator(_device(method)).manual_seed(seed * 1_000_003 + row)
-            drawn = (method.sample(batch, direction, generator, steps) for _ in range(samples))
-            draws = np.stack([_volume(draw, method) for draw in drawn])
-            spreads.append(draws.std(0, ddof=1))
-            scored.append(uncertainty_of_samples(draws, real, mask))
-        elif (stated := method.uncertainty(batch, direction)) is not None:
-            spreads.append(_volume(stated, method))
-            scored.append(uncertainty_of_sd(image, spreads[-1], real, mask))
-        else:
-            return None, None
+        generator = torch.Generator(_device(method)).manual_seed(seed * 1_000_003 + row)
+        drawn = (method.sample(batch, direction, generator, steps) for _ in range(samples))
+        draws = np.stack([_volume(draw, method) for draw in drawn])
+        spreads.append(draws.std(0, ddof=1))
+        scored.append(uncertainty_of_samples(draws, real, mask))
     return np.stack(spreads), pd.DataFrame(scored)
 
 

@@ -81,9 +81,9 @@ class Method(nn.Module, ABC):
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
         """The best single estimate of the target, (B, 1, X, Y, Z) in [0, 1], from whole source volumes."""
 
-    def uncertainty(self, batch: PairBatch, direction: Direction) -> Tensor | None:
-        """SD of the target given the source, (B, 1, X, Y, Z), from one evaluation; None where a method gives none."""
-        return None
+    def estimate(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
+        """The prediction, and the SD of the target around it, (B, 1, X, Y, Z), where the method states one."""
+        return self.predict(batch, direction), None
 
     def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
         """One draw from the method's distribution of targets, (B, 1, X, Y, Z); only where `generative`."""

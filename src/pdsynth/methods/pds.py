@@ -231,10 +231,11 @@ class PDS(Method):
         return terms
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
-        return self.refined(self.drafter.posterior(batch, direction)[0], batch, direction).clamp(0, 1)
+        return self.estimate(batch, direction)[0]
 
-    def uncertainty(self, batch: PairBatch, direction: Direction) -> Tensor:
-        return self.drafter.posterior(batch, direction)[1]
+    def estimate(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor]:
+        draft, sd = self.drafter.posterior(batch, direction)
+        return self.refined(draft, batch, direction).clamp(0, 1), sd * self.drafter.stem.inside(batch, direction)
 
     def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
         draft = self.drafter.sample(batch, direction, generator, steps)
