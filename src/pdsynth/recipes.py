@@ -51,6 +51,23 @@ def unet() -> Recipe:
     return Recipe("unet", "a deterministic U-Net from the source to the target", "unet", steps=4000)
 
 
+def gan() -> Recipe:
+    return Recipe("gan", "a U-Net against a patch discriminator, with L1", "gan", steps=3000)
+
+
+def pgan() -> Recipe:
+    return replace(gan(), name="pgan", summary="gan with a perceptual loss", settings={"perceptual_weight": 0.02})
+
+
+def sagan() -> Recipe:
+    return replace(gan(), name="sagan", summary="gan with self-attention", settings={"heads": 4})
+
+
+def psagan() -> Recipe:
+    settings = pgan().settings | sagan().settings
+    return replace(gan(), name="psagan", summary="gan with perceptual loss and self-attention", settings=settings)
+
+
 def pds() -> Recipe:
     return Recipe("pds", "conditional diffusion, then tissue refinement: the default", "pds", steps=6000)
 
@@ -77,6 +94,10 @@ RECIPES: dict[str, Recipe] = {
         control("oracle", "E[target | shared anatomy]: the ceiling, on simulated cohorts only"),
         voxel_mlp(),
         unet(),
+        gan(),
+        pgan(),
+        sagan(),
+        psagan(),
         pds_refiner_only(),
         pds(),
     )

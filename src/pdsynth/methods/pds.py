@@ -102,7 +102,9 @@ class Drafter(nn.Module):
         self.schedule = cosine_schedule(beta_max=0.999)  # no signal is left at T
         self.stem = CoarseRidge(config.grid_shape)
         self.voxels = VoxelFeatures(config.grid_shape)
-        self.denoiser = HaarUNet(FEATURES + 2, 2, config.width, config.levels, config.blocks, ACQUISITION + TIME)
+        self.denoiser = HaarUNet(
+            FEATURES + 2, 2, config.width, config.levels, config.blocks, ACQUISITION + TIME, config.heads
+        )
         self.structure = StructureLosses(config)
 
     def denoise(
@@ -254,7 +256,7 @@ class RefinerOnly(Method):
         super().__init__(config)
         self.stem = CoarseRidge(config.grid_shape)
         self.voxels = VoxelFeatures(config.grid_shape)
-        self.u = HaarUNet(FEATURES + 1, 1, config.width, config.levels, config.blocks, ACQUISITION)
+        self.u = HaarUNet(FEATURES + 1, 1, config.width, config.levels, config.blocks, ACQUISITION, config.heads)
         self.structure = StructureLosses(config)
         self.cache = Cached()
 

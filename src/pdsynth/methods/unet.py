@@ -17,11 +17,12 @@ from pdsynth.types import Direction
 
 @dataclass
 class UNetConfig(MethodConfig):
-    """Size of the lean U-Net, and the patches that train it."""
+    """Size of the lean U-Net, heads of self-attention at its coarsest level, and the patches that train it."""
 
     width: int = 32
     levels: int = 2
     blocks: int = 2
+    heads: int = 0
     patch: int = 16
     batch_size: int = 24
 
@@ -32,7 +33,7 @@ class SourceUNet(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.conditioning = Conditioning(config.grid_shape)
-        self.network = HaarUNet(FEATURES, 1, config.width, config.levels, config.blocks, CONDITION)
+        self.network = HaarUNet(FEATURES, 1, config.width, config.levels, config.blocks, CONDITION, config.heads)
 
     def forward(self, batch: PairBatch, direction: Direction) -> Tensor:
         """(B, 1, x, y, z), not clipped."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pdsynth.networks.attention import SelfAttention
 from pdsynth.networks.haar import haar, inverse_haar
 
 SMALLEST = 8  # voxels a side
@@ -54,8 +55,8 @@ class HaarUNet(nn.Module):
 
     `levels` resolutions, the first of `width` channels and the others of twice that; `blocks` residual blocks a level
     on the way down and one on the way up; skips are added; channels are reduced by 1x1x1 before each upsampling, where
-    they cost an eighth. `condition` is the size of the vector that steers every block (0: none). The output is zero
-    before training.
+    they cost an eighth. `condition` is the size of the vector that steers every block (0: none); `heads` of
+    self-attention act at the coarsest level (0: none). The output is zero before training.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class HaarUNet(nn.Module):
         levels: int = 2,
         blocks: int = 2,
         condition: int = 0,
+        heads: int = 0,
     ) -> None:
         super().__init__()
         if levels < 1 or blocks < 1:
@@ -75,6 +77,7 @@ class HaarUNet(nn.Module):
         self.embed = nn.Sequential(nn.Linear(condition, hidden), nn.SiLU()) if condition else None
         self.enter = nn.Conv3d(8 * in_channels, width, 1)
         self.down = nn.ModuleList(nn.ModuleList(ResidualBlock(w, hidden) for _ in range(blocks)) for w in widths)
+        self.attend = SelfAttention(widths[-1], heads) if heads else None
         self.shrink = nn.ModuleList(nn.Conv3d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(widths))
         self.grow = nn.ModuleList(nn.Conv3d(coarse, fine, 1) for fine, coarse in pairwise(widths))
         self.up = nn.ModuleList(ResidualBlock(w, hidden) for w in widths[:-1])
@@ -98,6 +101,8 @@ class HaarUNet(nn.Module):
                 x = self.shrink[level - 1](pad_to_even(x))
             for block in blocks:  # type: ignore[attr-defined]
                 x = block(x, steer)
+        if self.attend is not None:
+            x = self.attend(x)
         for level in reversed(range(len(self.up))):
             skip = skips[level]
             x = skip + enlarge(self.grow[level](x), skip.shape)

@@ -1,0 +1,24 @@
+"""Self-attention over the voxels of a volume."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class SelfAttention(nn.Module):
+    """x + attention(norm(x)) among all voxels, by torch's multi-head attention; the identity before training.
+
+    Memory grows with the square of the number of voxels: meant for the coarsest level of a U-Net.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        nn.init.zeros_(self.attention.out_proj.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, X, Y, Z), same shape."""
+        tokens = self.norm(x.flatten(2).transpose(1, 2))
+        mixed, _ = self.attention(tokens, tokens, tokens, need_weights=False)
+        return x + mixed.transpose(1, 2).unflatten(2, x.shape[2:])

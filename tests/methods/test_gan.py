@@ -1,0 +1,56 @@
+"""The two players of the GAN, and the switches of its recipes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pdsynth.methods import create
+from pdsynth.recipes import RECIPES
+from pdsynth.types import Direction
+
+
+@pytest.fixture
+def gan(prepared):
+    train = prepared.split("train")
+    method = create("gan", {"grid_shape": list(train.grid.shape), "width": 8, "discriminator_width": 4})
+    method.fit(train, torch.Generator())
+    return method
+
+
+@pytest.fixture
+def patches(prepared):
+    return prepared.split("train").patches((16, 16, 16), 2, [0], 0)
+
+
+def test_losses_are_least_squares_against_what_each_player_wants(gan, patches):
+    generator = torch.Generator()
+    told, made = gan.discriminator_loss(patches, generator), gan.generator_loss(patches, generator)
+    for direction in Direction:
+        # before training the generator gives the training mean: its last layer is zero
+        fake = gan.generator.conditioning.target_mean(patches, direction)
+        score_real = gan.judged(patches.targets[direction], patches, direction)
+        score_fake = gan.judged(fake, patches, direction)
+        assert told[f"real_{direction}"].item() == pytest.approx(
+            0.5 * (score_real - 1).square().mean().item(), rel=1e-5
+        )
+        assert told[f"made_{direction}"].item() == pytest.approx(0.5 * score_fake.square().mean().item(), rel=1e-5)
+        expected = 0.01 * (score_fake - 1).square().mean().item()
+        assert made[f"adversarial_{direction}"].item() == pytest.approx(expected, rel=1e-5)
+        l1 = (fake - patches.targets[direction]).abs().mean().item()
+        assert made[f"l1_{direction}"].item() == pytest.approx(l1, rel=1e-5)
+
+
+def test_the_discriminator_sees_the_source(gan, prepared, patches):
+    other = prepared.split("train").patches((16, 16, 16), 2, [1], 1)
+    target = patches.targets[Direction.FMRI_TO_DMRI]
+    own = gan.judged(target, patches, Direction.FMRI_TO_DMRI)
+    assert not torch.equal(own, gan.judged(target, other, Direction.FMRI_TO_DMRI))
+
+
+def test_recipes_differ_in_two_switches():
+    switches = {}
+    for name in ("gan", "pgan", "sagan", "psagan"):
+        method = create(RECIPES[name].method, RECIPES[name].settings | {"grid_shape": [16, 16, 16], "width": 8})
+        switches[name] = (method.perceptual is not None, method.generator.network.attend is not None)
+    assert switches == {"gan": (False, False), "pgan": (True, False), "sagan": (False, True), "psagan": (True, True)}
