@@ -68,6 +68,15 @@ def psagan() -> Recipe:
     return replace(gan(), name="psagan", summary="gan with perceptual loss and self-attention", settings=settings)
 
 
+def u_ddim() -> Recipe:
+    return Recipe("u-ddim", "diffusion by a U-Net, sampled by DDIM", "conditional-diffusion", steps=4000)
+
+
+def sa_ddpm() -> Recipe:
+    settings = {"heads": 4, "eta": 1.0, "steps": 25}
+    return replace(u_ddim(), name="sa-ddpm", summary="diffusion with self-attention, by DDPM", settings=settings)
+
+
 def pds() -> Recipe:
     return Recipe("pds", "conditional diffusion, then tissue refinement: the default", "pds", steps=6000)
 
@@ -98,6 +107,8 @@ RECIPES: dict[str, Recipe] = {
         pgan(),
         sagan(),
         psagan(),
+        u_ddim(),
+        sa_ddpm(),
         pds_refiner_only(),
         pds(),
     )

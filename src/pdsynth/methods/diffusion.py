@@ -1,0 +1,91 @@
+"""Conditional diffusion from the source: the baselines U-DDIM and SA-DDPM as two settings of one method.
+
+A U-Net sees the source's features beside x_t and returns x_0-hat (Saharia et al. 2022). What diffuses is the target's
+difference from its training mean, in units of its SD, so that x_0 has unit variance. Both are sampled over evenly
+spaced steps, U-DDIM without noise (Song et al. 2021), SA-DDPM with the noise of DDPM (Ho et al. 2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pdsynth.data.pairs import PairBatch, Pairs
+from pdsynth.diffusion.sampling import ddim
+from pdsynth.diffusion.schedule import cosine_schedule
+from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
+from pdsynth.methods.conditioning import CONDITION, FEATURES, Conditioning
+from pdsynth.methods.unet import UNetConfig
+from pdsynth.networks.embedding import time_embedding
+from pdsynth.networks.unet import HaarUNet
+from pdsynth.types import Direction
+
+TIME = 32  # size of the embedding of t
+
+
+@dataclass
+class DiffusionConfig(UNetConfig):
+    """eta: noise added at each step, 0 for DDIM, 1 for DDPM; steps: of `predict`; sd: unit of what diffuses."""
+
+    eta: float = 0.0
+    steps: int = 10
+    sd: float = 0.1
+
+
+@register
+class ConditionalDiffusion(Method):
+    """`predict` is one draw, from noise of a fixed seed: a diffusion model gives no other single estimate."""
+
+    name = "conditional-diffusion"
+    config_type: ClassVar[type[MethodConfig]] = DiffusionConfig
+    generative: ClassVar[bool] = True
+    config: DiffusionConfig
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        super().__init__(config)
+        self.conditioning = Conditioning(config.grid_shape)
+        self.schedule = cosine_schedule(beta_max=0.999)  # no signal is left at T
+        condition = CONDITION + TIME
+        self.denoiser = HaarUNet(FEATURES + 1, 1, config.width, config.levels, config.blocks, condition, config.heads)
+
+    def fit(self, train: Pairs, generator: torch.Generator) -> None:
+        self.conditioning.fit(train)
+
+    def stages(self) -> list[Stage]:
+        objective = Objective("denoise", self.denoiser, self.loss, 3e-3)
+        return [Stage("diffusion", [objective], (self.config.patch,) * 3, self.config.batch_size)]
+
+    def denoise(self, x_t: Tensor, t: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
+        """x_0-hat of x_t (B, 1, x, y, z) at steps t (B,), given the clean source."""
+        condition = torch.cat([self.conditioning.condition(batch, direction), time_embedding(t, TIME)], 1)
+        return self.denoiser(torch.cat([self.conditioning.features(batch, direction), x_t], 1), condition)
+
+    def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = {}
+        for direction in Direction:
+            x_0 = (batch.targets[direction] - self.conditioning.target_mean(batch, direction)) / self.config.sd
+            t = torch.randint(self.schedule.steps, (len(batch),), generator=generator, device=x_0.device)
+            eps = torch.randn(x_0.shape, generator=generator, device=x_0.device)
+            x_t = self.schedule.add_noise(x_0, t, eps)
+            terms[f"denoise_{direction}"] = (self.denoise(x_t, t, batch, direction) - x_0).square().mean()
+        return terms
+
+    def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
+        mean = self.conditioning.target_mean(batch, direction)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        x_0 = ddim(
+            lambda x_t, t: self.denoise(x_t, t, batch, direction),
+            noise,
+            self.schedule,
+            steps,
+            self.config.eta,
+            generator,
+        )
+        return (mean + self.config.sd * x_0).clamp(0, 1)
+
+    def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
+        generator = torch.Generator(batch.corner.device).manual_seed(0)
+        return self.sample(batch, direction, generator, self.config.steps)
