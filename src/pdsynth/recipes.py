@@ -77,6 +77,10 @@ def sa_ddpm() -> Recipe:
     return replace(u_ddim(), name="sa-ddpm", summary="diffusion with self-attention, by DDPM", settings=settings)
 
 
+def dit() -> Recipe:
+    return Recipe("dit", "diffusion by a patch transformer", "dit", steps=4000)
+
+
 def pds() -> Recipe:
     return Recipe("pds", "conditional diffusion, then tissue refinement: the default", "pds", steps=6000)
 
@@ -109,6 +113,7 @@ RECIPES: dict[str, Recipe] = {
         psagan(),
         u_ddim(),
         sa_ddpm(),
+        dit(),
         pds_refiner_only(),
         pds(),
     )

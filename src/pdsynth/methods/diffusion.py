@@ -1,8 +1,8 @@
-"""Conditional diffusion from the source: the baselines U-DDIM and SA-DDPM as two settings of one method.
+"""Conditional diffusion from the source: U-DDIM and SA-DDPM, two settings of one method, and DiT, another network.
 
-A U-Net sees the source's features beside x_t and returns x_0-hat (Saharia et al. 2022). What diffuses is the target's
-difference from its training mean, in units of its SD, so that x_0 has unit variance. Both are sampled over evenly
-spaced steps, U-DDIM without noise (Song et al. 2021), SA-DDPM with the noise of DDPM (Ho et al. 2020).
+The network sees the source's features beside x_t and returns x_0-hat (Saharia et al. 2022). What diffuses is the
+target's difference from its training mean, in units of its SD, so that x_0 has unit variance. Sampling takes evenly
+spaced steps, without noise (DDIM, Song et al. 2021) or with that of DDPM (Ho et al. 2020).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pdsynth.data.pairs import PairBatch, Pairs
 from pdsynth.diffusion.sampling import ddim
@@ -20,6 +20,7 @@ from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, registe
 from pdsynth.methods.conditioning import CONDITION, FEATURES, Conditioning
 from pdsynth.methods.unet import UNetConfig
 from pdsynth.networks.embedding import time_embedding
+from pdsynth.networks.transformer import PatchTransformer
 from pdsynth.networks.unet import HaarUNet
 from pdsynth.types import Direction
 
@@ -37,7 +38,7 @@ class DiffusionConfig(UNetConfig):
 
 @register
 class ConditionalDiffusion(Method):
-    """`predict` is one draw, from noise of a fixed seed: a diffusion model gives no other single estimate."""
+    """A U-Net denoises. `predict` is one draw, from noise of a fixed seed: a diffusion model has no other estimate."""
 
     name = "conditional-diffusion"
     config_type: ClassVar[type[MethodConfig]] = DiffusionConfig
@@ -48,15 +49,23 @@ class ConditionalDiffusion(Method):
         super().__init__(config)
         self.conditioning = Conditioning(config.grid_shape)
         self.schedule = cosine_schedule(beta_max=0.999)  # no signal is left at T
-        condition = CONDITION + TIME
-        self.denoiser = HaarUNet(FEATURES + 1, 1, config.width, config.levels, config.blocks, condition, config.heads)
+        self.denoiser = self.network()
+
+    def network(self) -> nn.Module:
+        c = self.config
+        return HaarUNet(FEATURES + 1, 1, c.width, c.levels, c.blocks, CONDITION + TIME, c.heads)
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
         self.conditioning.fit(train)
 
     def stages(self) -> list[Stage]:
         objective = Objective("denoise", self.denoiser, self.loss, 3e-3)
-        return [Stage("diffusion", [objective], (self.config.patch,) * 3, self.config.batch_size)]
+        return [Stage("diffusion", [objective], self.patch, self.config.batch_size)]
+
+    @property
+    def patch(self) -> tuple[int, int, int]:
+        """What training sees of a volume."""
+        return (self.config.patch,) * 3
 
     def denoise(self, x_t: Tensor, t: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
         """x_0-hat of x_t (B, 1, x, y, z) at steps t (B,), given the clean source."""
@@ -89,3 +98,31 @@ class ConditionalDiffusion(Method):
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
         generator = torch.Generator(batch.corner.device).manual_seed(0)
         return self.sample(batch, direction, generator, self.config.steps)
+
+
+@dataclass
+class DiTConfig(DiffusionConfig):
+    """patch is the edge of a token in voxels; training sees whole volumes."""
+
+    width: int = 192
+    heads: int = 6
+    patch: int = 8
+    depth: int = 6
+    batch_size: int = 4
+
+
+@register
+class DiT(ConditionalDiffusion):
+    """A transformer over the patches of the whole volume denoises."""
+
+    name = "dit"
+    config_type: ClassVar[type[MethodConfig]] = DiTConfig
+    config: DiTConfig
+
+    def network(self) -> nn.Module:
+        c = self.config
+        return PatchTransformer(c.grid_shape, FEATURES + 1, 1, CONDITION + TIME, c.patch, c.width, c.depth, c.heads)
+
+    @property
+    def patch(self) -> tuple[int, int, int]:
+        return self.config.grid_shape

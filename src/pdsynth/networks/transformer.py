@@ -1,0 +1,82 @@
+"""A 3D patch transformer with adaptive layer norm (DiT, Peebles & Xie 2023)."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pdsynth.networks.unet import zero
+
+
+class AdaptiveBlock(nn.Module):
+    """Self-attention, then a perceptron; each is scaled, shifted and gated by the condition ("adaLN-Zero").
+
+    The identity before training.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(2))
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.perceptron = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
+        )
+        self.modulation = nn.Linear(width, 6 * width)
+        zero(self.modulation)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """x (B, tokens, width), condition (B, width)."""
+        scale_a, shift_a, gate_a, scale_p, shift_p, gate_p = self.modulation(F.silu(condition))[:, None].chunk(6, 2)
+        tokens = self.norms[0](x) * (1 + scale_a) + shift_a
+        x = x + gate_a * self.attention(tokens, tokens, tokens, need_weights=False)[0]
+        return x + gate_p * self.perceptron(self.norms[1](x) * (1 + scale_p) + shift_p)
+
+
+class PatchTransformer(nn.Module):
+    """Whole volumes of one shape, cut to cubes of `patch` voxels, each a token with a learned position.
+
+    Sides that are no multiple of the patch are padded with zeros. The output is zero before training.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        in_channels: int,
+        out_channels: int,
+        condition: int,
+        patch: int = 8,
+        width: int = 192,
+        depth: int = 6,
+        heads: int = 6,
+    ) -> None:
+        super().__init__()
+        self.patch, self.out_channels = patch, out_channels
+        self.cells = tuple(-(-n // patch) for n in shape)
+        self.enter = nn.Conv3d(in_channels, width, patch, stride=patch)
+        self.position = nn.Parameter(0.02 * torch.randn(1, prod(self.cells), width))
+        self.embed = nn.Sequential(nn.Linear(condition, width), nn.SiLU(), nn.Linear(width, width))
+        self.blocks = nn.ModuleList(AdaptiveBlock(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.leave = nn.Linear(width, patch**3 * out_channels)
+        zero(self.leave)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """x (B, in_channels, X, Y, Z) of the shape given at the start, condition (B, condition)."""
+        size = x.shape[2:]
+        missing = [cells * self.patch - n for cells, n in zip(self.cells, size, strict=True)]
+        x = F.pad(x, (0, missing[2], 0, missing[1], 0, missing[0]))
+        tokens = self.enter(x).flatten(2).transpose(1, 2) + self.position
+        steer = self.embed(condition)
+        for block in self.blocks:
+            tokens = block(tokens, steer)
+        return self.assemble(self.leave(self.norm(tokens)))[:, :, : size[0], : size[1], : size[2]]
+
+    def assemble(self, cubes: Tensor) -> Tensor:
+        """(B, cells, out_channels * patch^3) -> (B, out_channels, X, Y, Z), each cube where its token came from."""
+        p = self.patch
+        cubes = cubes.unflatten(1, self.cells).unflatten(4, (self.out_channels, p, p, p))
+        cubes = cubes.permute(0, 4, 1, 5, 2, 6, 3, 7)  # B, C, X/p, p, Y/p, p, Z/p, p
+        return cubes.flatten(6, 7).flatten(4, 5).flatten(2, 3)
