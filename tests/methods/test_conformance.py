@@ -116,7 +116,7 @@ def test_saved_method_predicts_the_same(trained, batch, tmp_path):
     method = trained[0]
     checkpoint.save(method, tmp_path, {"note": "a card"})
     loaded, card = checkpoint.load(tmp_path)
-    assert card == {"note": "a card"}
+    assert card == {"note": "a card"} | method.notes()
     with torch.inference_mode():
         for direction in Direction:
             assert torch.equal(method.predict(batch, direction), loaded.predict(batch, direction))
@@ -169,3 +169,17 @@ def test_samples_are_seeded_and_differ(trained, batch):
             )
             assert torch.equal(first, again)
             assert not torch.equal(first, other)
+
+
+def test_the_card_names_the_network_that_gives_features(trained):
+    """Random VGG16 weights are never passed off as ImageNet's."""
+    losing = {
+        "pds": "microstructure_features",
+        "pds-refiner-only": "microstructure_features",
+        "gan": "perceptual_features",
+    }
+    notes = trained[0].notes()
+    if trained[0].name in losing:
+        assert notes == {losing[trained[0].name]: "fixed random weights of seed 0, to conv2_2"}
+    else:
+        assert notes == {}

@@ -54,7 +54,7 @@ class Source:
 
     @property
     def near(self) -> Tensor:
-        """Voxels in the brain or within about 3 voxels of it, (B, 1, x, y, z) bool: elsewhere the target is empty."""
+        """Voxels in the brain or within about 3 voxels of it, (B, 1, x, y, z) bool: elsewhere nothing is scored."""
         return self.context[:, -1:] > NEAR
 
 

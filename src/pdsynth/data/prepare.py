@@ -189,7 +189,7 @@ def _arrays(volumes: dict[Modality, Standardised], grid: Grid) -> dict[str, np.n
 
 
 def _oracles(task: _Task, standard: dict[Modality, list[Standardised]]) -> dict[str, np.ndarray]:
-    """E[volume | shared anatomy] by the volume's own transform and brain; only of a simulated cohort with its truth."""
+    """E[volume | shared anatomy] by the volume's own transform; only of a simulated cohort with its truth."""
     arrays = {}
     for modality, volumes in standard.items():
         path = oracle_path(task.root, task.name, modality)

@@ -165,14 +165,14 @@ def standard_brain(reference: Volume, grid: Grid, transform: Transform) -> np.nd
     coverage = (seen & template).sum() / template.sum()
     if coverage < LEAST_COVERAGE:
         raise ValueError(f"the scan holds only {coverage:.0%} of the brain; give a scan of the whole brain.")
-    brain = (resample(Volume(native, reference.affine), grid, transform.matrix) > 0.5) & brain_region(grid)
+    brain = resample(Volume(native, reference.affine), grid, transform.matrix) > 0.5
     dice = 2 * (brain & template).sum() / max(1, (brain.sum() + (template & seen).sum()))
     if dice < LEAST_DICE:
         raise ValueError(
             f"the brain does not align with the template (overlap {dice:.2f}); "
             "check the scan's orientation and voxel size in its header."
         )
-    return brain
+    return brain & brain_region(grid)
 
 
 def _placed(mean: Volume, brain: np.ndarray, grid: Grid, transform: Transform) -> Standardised:

@@ -89,6 +89,10 @@ class Method(nn.Module, ABC):
         """One draw from the method's distribution of targets, (B, 1, X, Y, Z); only where `generative`."""
         raise TypeError(f"{self.name} gives no samples: its prediction is a single estimate.")
 
+    def notes(self) -> dict[str, str]:
+        """What the model's card must say of the method beside its settings."""
+        return {}
+
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Load parameters and buffers; fitted buffers take the shapes that were saved."""
         for name, _ in self.named_buffers():

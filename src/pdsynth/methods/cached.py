@@ -28,5 +28,6 @@ class Cached:
     def at(self, batch: PairBatch, direction: Direction) -> Tensor:
         """(B, 1, x, y, z) float32 on the batch's device."""
         x, y, z = batch.targets[direction].shape[2:]
-        rows = zip(self.volumes[direction][batch.rows], batch.corner, strict=True)
-        return torch.stack([crop(r, c, (x, y, z)).float() for r, c in rows]).to(batch.corner.device)
+        volumes = self.volumes[direction]
+        rows = zip(batch.rows.tolist(), batch.corner, strict=True)
+        return torch.stack([crop(volumes[r], c, (x, y, z)).float() for r, c in rows]).to(batch.corner.device)

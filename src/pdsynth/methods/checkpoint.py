@@ -16,7 +16,7 @@ from pdsynth import manifest
 from pdsynth.methods.base import Method, create
 from pdsynth.types import InputError
 
-FORMAT = 1
+FORMAT = 2
 DEFAULT = Path(__file__).parent.parent / "models" / "default"
 
 
@@ -35,7 +35,8 @@ def save(method: Method, folder: str | Path, card: dict[str, Any], half: bool = 
     weights, config = folder / "model.safetensors", folder / "config.json"
     save_file(state, weights.with_suffix(".partial"))
     weights.with_suffix(".partial").replace(weights)
-    written = {"format": FORMAT, "method": method.name, "config": dataclasses.asdict(method.config), "card": card}
+    settings = dataclasses.asdict(method.config)
+    written = {"format": FORMAT, "method": method.name, "config": settings, "card": method.notes() | card}
     manifest.write_json(config, written)
     return folder
 
@@ -52,7 +53,10 @@ def load(folder: str | Path) -> tuple[Method, dict[str, Any]]:
             raise InputError(path, "is missing, so the folder is no model", "name a folder written by `pdsynth train`")
     try:
         written = json.loads(config.read_text())
-        method = create(written["method"], written["config"])
+        if written["format"] != FORMAT:
+            problem = f"is of format {written['format']}, where this version reads {FORMAT}"
+            raise InputError(config, problem, "train the model again with this version")
+        method, card = create(written["method"], written["config"]), written["card"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(config, f"does not describe a model ({error})", "train the model again") from error
     try:
@@ -63,7 +67,7 @@ def load(folder: str | Path) -> tuple[Method, dict[str, Any]]:
         method.load_state({k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()})
     except (RuntimeError, AttributeError) as error:
         raise InputError(weights, "does not fit its config.json", "keep the two files of one run together") from error
-    return method.eval(), written["card"]
+    return method.eval(), card
 
 
 def sha256(folder: str | Path) -> str:

@@ -54,6 +54,9 @@ class GAN(Method):
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
         self.generator.conditioning.fit(train)
 
+    def notes(self) -> dict[str, str]:
+        return {} if self.perceptual is None else {"perceptual_features": self.perceptual.features.source}
+
     def stages(self) -> list[Stage]:
         discriminate = Objective("discriminator", self.discriminators, self.discriminator_loss, 2e-4)
         generate = Objective("generator", self.generator, self.generator_loss, 2e-3)

@@ -42,7 +42,7 @@ class PDSConfig(UNetConfig):
     """Sizes, loss weights and the share of each stage.
 
     residual_sd: SD of x_0 around the stem's estimate, the unit of the diffused residual; posterior_share: part of each
-    batch that trains the posterior mean at t = T, the rest trains all t; drafts: how many participants stage 2 sees.
+    batch that trains the posterior mean at t = T, the rest trains all t; drafts: about how many rows stage 2 sees.
     """
 
     residual_sd: float = 0.06
@@ -78,6 +78,10 @@ class StructureLosses(nn.Module):
             means = [region_means(whole.volume(modality, row), atlas) for row in range(len(whole))]
             spread = torch.from_numpy(np.std(means, axis=0)).float()
             self.patterns[modality].spread.copy_(spread.clamp_min(1e-2))  # type: ignore[operator]
+
+    def notes(self) -> dict[str, str]:
+        """Whose features L_mic compares: they are named wherever the model is."""
+        return {"microstructure_features": self.microstructure.features.source}
 
     def forward(self, estimate: Tensor, batch: PairBatch, direction: Direction) -> dict[str, Tensor]:
         """L_mic (of a quarter of the patches) and L_PA of an estimate (B, 1, x, y, z) of the target."""
@@ -119,9 +123,9 @@ class Drafter(nn.Module):
     def last(self, batch: PairBatch) -> Tensor:
         return torch.full((len(batch),), self.schedule.steps - 1, device=batch.corner.device)
 
-    def posterior(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor]:
+    def posterior(self, batch: PairBatch, direction: Direction, stem: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and SD of x_0 given the source: the denoiser at t = T on z_T = 0."""
-        stem = self.stem(batch, direction)
+        stem = self.stem(batch, direction) if stem is None else stem
         z_0_hat, log_sd = self.denoise(torch.zeros_like(stem), self.last(batch), stem, batch, direction)
         return stem + self.sd * z_0_hat, self.sd * log_sd.exp()
 
@@ -200,17 +204,24 @@ class PDS(Method):
                   prepare=self.cache_drafts),
         ]  # fmt: skip
 
+    def notes(self) -> dict[str, str]:
+        return self.drafter.structure.notes()
+
     def cache_stems(self, train: Pairs) -> Pairs:
         """Estimate every training participant once by a stem that was fitted on the others."""
         self.cache.volumes = self.drafter.stem.cross_fitted(train)
         return train
 
     def cache_drafts(self, train: Pairs) -> Pairs:
-        """Draft some training participants once; refinement trains on these alone."""
-        every = max(1, len(train) // self.config.drafts)
-        chosen = train.where(np.arange(len(train)) % every == 0)
+        """Draft some training rows once, on stems that have not seen them; refinement trains on these alone."""
+        stems = Cached()
+        stems.volumes = self.drafter.stem.cross_fitted(train)
+        keep = np.arange(len(train)) % max(1, len(train) // self.config.drafts) == 0
+        chosen, stems.volumes = train.where(keep), {d: v[keep] for d, v in stems.volumes.items()}
         self.eval()
-        self.cache.fill(chosen, lambda b, d: self.drafter.posterior(b, d)[0], next(self.parameters()).device)
+        self.cache.fill(
+            chosen, lambda b, d: self.drafter.posterior(b, d, stems.at(b, d))[0], next(self.parameters()).device
+        )
         return chosen
 
     def draft_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -269,6 +280,9 @@ class RefinerOnly(Method):
         objective = Objective("refine", self.u, self.loss, 3e-3)
         patch = (self.config.patch,) * 3
         return [Stage("refinement", [objective], patch, self.config.batch_size, prepare=self.cache_stems)]
+
+    def notes(self) -> dict[str, str]:
+        return self.structure.notes()
 
     def cache_stems(self, train: Pairs) -> Pairs:
         self.cache.volumes = self.stem.cross_fitted(train)

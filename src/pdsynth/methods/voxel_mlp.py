@@ -1,4 +1,4 @@
-"""A perceptron on each voxel's features: the control that is cheap and hard to beat, and the stem of `pds`."""
+"""A perceptron on each voxel's features: the control that is cheap and hard to beat."""
 
 from __future__ import annotations
 
@@ -23,13 +23,34 @@ class VoxelMLPConfig(MethodConfig):
     depth: int = 3
 
 
-class Stem(nn.Module):
-    """One perceptron a direction; its output is added to the training mean of the target."""
+@register
+class VoxelPerceptron(Method):
+    """The source's multi-scale context, priors, coordinates and global summary at a voxel give the target there.
 
-    def __init__(self, grid_shape: tuple[int, int, int], width: int, depth: int) -> None:
-        super().__init__()
-        self.conditioning = Conditioning(grid_shape)
-        self.networks = nn.ModuleDict({d: VoxelMLP(FEATURES, 1, width, depth, CONDITION) for d in Direction})
+    One perceptron a direction; its output is added to the training mean of the target.
+    """
+
+    name = "voxel-mlp"
+    config_type: ClassVar[type[MethodConfig]] = VoxelMLPConfig
+    config: VoxelMLPConfig
+
+    def __init__(self, config: VoxelMLPConfig) -> None:
+        super().__init__(config)
+        self.conditioning = Conditioning(config.grid_shape)
+        self.networks = nn.ModuleDict(
+            {d: VoxelMLP(FEATURES, 1, config.width, config.depth, CONDITION) for d in Direction}
+        )
+
+    def fit(self, train: Pairs, generator: torch.Generator) -> None:
+        self.conditioning.fit(train)
+
+    def stages(self) -> list[Stage]:
+        # 128 patches of 4^3: 8192 voxels from as many participants as there are
+        return [Stage("regression", [Objective("mse", self.networks, self.loss, 2e-3)], (4, 4, 4), 128)]
+
+    def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Mean squared error of each direction."""
+        return {f"mse_{d}": (self(batch, d) - batch.targets[d]).square().mean() for d in Direction}
 
     def forward(self, batch: PairBatch, direction: Direction) -> Tensor:
         """(B, 1, x, y, z), not clipped; the training mean itself where no brain is near."""
@@ -44,29 +65,5 @@ class Stem(nn.Module):
             change = network(features, condition) * near
         return self.conditioning.target_mean(batch, direction) + change
 
-    def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Mean squared error of each direction."""
-        return {f"mse_{d}": (self(batch, d) - batch.targets[d]).square().mean() for d in Direction}
-
-
-@register
-class VoxelPerceptron(Method):
-    """The source's multi-scale context, priors, coordinates and global summary at a voxel give the target there."""
-
-    name = "voxel-mlp"
-    config_type: ClassVar[type[MethodConfig]] = VoxelMLPConfig
-    config: VoxelMLPConfig
-
-    def __init__(self, config: VoxelMLPConfig) -> None:
-        super().__init__(config)
-        self.stem = Stem(config.grid_shape, config.width, config.depth)
-
-    def fit(self, train: Pairs, generator: torch.Generator) -> None:
-        self.stem.conditioning.fit(train)
-
-    def stages(self) -> list[Stage]:
-        # 128 patches of 4^3: 8192 voxels from as many participants as there are
-        return [Stage("regression", [Objective("mse", self.stem, self.stem.loss, 2e-3)], (4, 4, 4), 128)]
-
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
-        return self.stem(batch, direction).clamp(0, 1)
+        return self(batch, direction).clamp(0, 1)
