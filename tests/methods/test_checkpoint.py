@@ -37,5 +37,5 @@ def test_a_lost_entry_is_named(saved, lost):
 
 def test_a_setting_that_is_unknown_here_is_named(saved):
     change(saved, config={"stem_width": 128})
-    with pytest.raises(InputError, match="does not describe a model .*stem_width"):
+    with pytest.raises(InputError, match=r"does not describe a model .*stem_width"):
         checkpoint.load(saved)
