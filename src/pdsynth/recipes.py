@@ -81,6 +81,10 @@ def dit() -> Recipe:
     return Recipe("dit", "diffusion by a patch transformer", "dit", steps=4000)
 
 
+def adm() -> Recipe:
+    return Recipe("adm", "adversarial diffusion in four large steps", "adm", steps=3000)
+
+
 def pds() -> Recipe:
     return Recipe("pds", "conditional diffusion, then tissue refinement: the default", "pds", steps=6000)
 
@@ -114,6 +118,7 @@ RECIPES: dict[str, Recipe] = {
         u_ddim(),
         sa_ddpm(),
         dit(),
+        adm(),
         pds_refiner_only(),
         pds(),
     )

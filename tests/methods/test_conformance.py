@@ -19,6 +19,7 @@ SMALL = {
     "gradient-boosting": {"voxels": 200, "trees": 5, "depth": 3},
     "unet": {"width": 8, "patch": 8, "batch_size": 4},
     "conditional-diffusion": {"width": 8, "heads": 2, "eta": 1.0, "steps": 2, "patch": 8, "batch_size": 4},
+    "adm": {"width": 8, "discriminator_width": 4, "patch": 8, "batch_size": 4},
     "dit": {"width": 8, "heads": 2, "depth": 1, "steps": 2, "patch": 8, "batch_size": 2},
     "gan": {"width": 8, "heads": 2, "perceptual_weight": 0.1, "discriminator_width": 4, "patch": 8, "batch_size": 4},
     "pds-refiner-only": {"width": 8, "patch": 8, "batch_size": 4},

@@ -59,17 +59,23 @@ def ddpm(denoise: Denoise, x_T: Tensor, schedule: Schedule, generator: torch.Gen
     """x_0 from noise x_T (B, ...) by ancestral sampling over all T steps (Ho et al. 2020, Eqs. 6-7)."""
     x_t = x_T
     for number in reversed(range(schedule.steps)):
-        x_0 = denoise(x_t, torch.full((len(x_t),), number, device=x_t.device))
-        if number == 0:
-            return x_0
-        beta, noise = schedule.beta[number], schedule.noise[number]
-        noise_before = schedule.noise[number - 1]
-        x_t = (
-            schedule.signal[number - 1] * beta / noise**2 * x_0
-            + (1 - beta).sqrt() * (noise_before / noise) ** 2 * x_t
-            + beta.sqrt() * noise_before / noise * _normal(x_t, generator)
-        )
+        t = torch.full((len(x_t),), number, device=x_t.device)
+        x_t = step_back(x_t, t, denoise(x_t, t), schedule, _normal(x_t, generator) if number else x_t)
     return x_t
+
+
+def step_back(x_t: Tensor, t: Tensor, x_0: Tensor, schedule: Schedule, z: Tensor) -> Tensor:
+    """x_{t-1} drawn from q(x_{t-1} | x_t, x_0) by standard normal z (Ho et al. 2020, Eqs. 6-7); x_0 where t = 0."""
+    shape = (-1, *[1] * (x_t.ndim - 1))
+    beta = schedule.beta[t].to(x_t.dtype).view(shape)
+    _, noise = schedule.levels(t, x_t)
+    signal_before, noise_before = schedule.levels((t - 1).clamp_min(0), x_t)
+    drawn = (
+        signal_before * beta / noise**2 * x_0
+        + (1 - beta).sqrt() * (noise_before / noise) ** 2 * x_t
+        + beta.sqrt() * noise_before / noise * z
+    )
+    return torch.where((t == 0).view(shape), x_0, drawn)
 
 
 def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -1,0 +1,115 @@
+"""Adversarial diffusion: few large steps, each made by a generator that a discriminator of pairs (x_{t-1}, x_t) trains.
+
+The generator returns x_0-hat of x_t and the source; x_{t-1} is then drawn from q(x_{t-1} | x_t, x_0-hat). As denoising
+diffusion GANs (Xiao et al. 2022) and the paired branch of SynDiff (Ozbey et al. 2023).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from monai.losses import PatchAdversarialLoss
+from monai.networks.nets import PatchDiscriminator
+from torch import Tensor, nn
+
+from pdsynth.data.pairs import PairBatch
+from pdsynth.diffusion.sampling import ddpm, step_back
+from pdsynth.diffusion.schedule import cosine_schedule
+from pdsynth.methods.base import MethodConfig, Objective, Stage, register
+from pdsynth.methods.diffusion import ConditionalDiffusion, DiffusionConfig
+from pdsynth.types import Direction
+
+
+@dataclass
+class AdversarialDiffusionConfig(DiffusionConfig):
+    """steps: T, all of which sampling takes; adversarial_weight: beside L1 of x_0-hat, which has 1."""
+
+    steps: int = 4
+    adversarial_weight: float = 0.05
+    discriminator_width: int = 32
+
+
+@register
+class AdversarialDiffusion(ConditionalDiffusion):
+    """The discriminators see x_{t-1} and x_t beside the source, and t."""
+
+    name = "adm"
+    config_type: ClassVar[type[MethodConfig]] = AdversarialDiffusionConfig
+    config: AdversarialDiffusionConfig
+
+    def __init__(self, config: AdversarialDiffusionConfig) -> None:
+        super().__init__(config)
+        self.schedule = cosine_schedule(config.steps, beta_max=0.999)
+        self.discriminators = nn.ModuleDict(
+            {
+                d: PatchDiscriminator(3, config.discriminator_width, in_channels=4, num_layers_d=1, norm="INSTANCE")
+                for d in Direction
+            }
+        )
+        self.adversarial = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
+
+    def stages(self) -> list[Stage]:
+        discriminate = Objective("discriminator", self.discriminators, self.discriminator_loss, 2e-4)
+        generate = Objective("generator", self.denoiser, self.generator_loss, 2e-3)
+        return [Stage("diffusion", [discriminate, generate], self.patch, self.config.batch_size)]
+
+    def judged(self, before: Tensor, x_t: Tensor, t: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
+        """The discriminator's map for a pair (x_{t-1}, x_t)."""
+        when = (t.to(x_t.dtype) / self.schedule.steps)[:, None, None, None, None].expand_as(x_t)
+        pair = torch.cat([before, x_t, batch.sources[direction].volume, when], 1)
+        return self.discriminators[direction](pair)[-1]
+
+    def pairs(
+        self, batch: PairBatch, direction: Direction, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x_0, a real x_{t-1}, the x_t that one more step of noise makes of it, and t."""
+        x_0 = (batch.targets[direction] - self.conditioning.target_mean(batch, direction)) / self.config.sd
+
+        def normal() -> Tensor:
+            return torch.randn(x_0.shape, generator=generator, device=x_0.device)
+
+        t = torch.randint(self.schedule.steps, (len(batch),), generator=generator, device=x_0.device)
+        beta = self.schedule.beta[t][:, None, None, None, None]
+        noised = self.schedule.add_noise(x_0, (t - 1).clamp_min(0), normal())
+        before = torch.where((t == 0)[:, None, None, None, None], x_0, noised)
+        return x_0, before, (1 - beta).sqrt() * before + beta.sqrt() * normal(), t
+
+    def made(
+        self, x_t: Tensor, t: Tensor, batch: PairBatch, direction: Direction, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """x_0-hat, and the x_{t-1} drawn from it."""
+        x_0_hat = self.denoise(x_t, t, batch, direction)
+        z = torch.randn(x_t.shape, generator=generator, device=x_t.device)
+        return x_0_hat, step_back(x_t, t, x_0_hat, self.schedule, z)
+
+    def discriminator_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = {}
+        for direction in Direction:
+            _, before, x_t, t = self.pairs(batch, direction, generator)
+            with torch.no_grad():
+                _, drawn = self.made(x_t, t, batch, direction, generator)
+            for real, one in ((True, before), (False, drawn)):
+                judged = self.judged(one, x_t, t, batch, direction)
+                loss = self.adversarial(judged, target_is_real=real, for_discriminator=True)
+                terms[f"{'real' if real else 'made'}_{direction}"] = 0.5 * loss
+        return terms
+
+    def generator_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = {}
+        for direction in Direction:
+            x_0, _, x_t, t = self.pairs(batch, direction, generator)
+            x_0_hat, drawn = self.made(x_t, t, batch, direction, generator)
+            judged = self.judged(drawn, x_t, t, batch, direction)
+            fooled = self.adversarial(judged, target_is_real=True, for_discriminator=False)
+            terms[f"l1_{direction}"] = (x_0_hat - x_0).abs().mean()
+            terms[f"adversarial_{direction}"] = self.config.adversarial_weight * fooled
+        return terms
+
+    def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
+        """One draw over all T steps: the generator knows no others, so `steps` is not used."""
+        mean = self.conditioning.target_mean(batch, direction)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        x_0 = ddpm(lambda x_t, t: self.denoise(x_t, t, batch, direction), noise, self.schedule, generator)
+        return (mean + self.config.sd * x_0).clamp(0, 1)
