@@ -23,7 +23,7 @@ from pdsynth.data.prepare import prepare
 from pdsynth.evaluation.metrics import dilate, psnr, ssim, voxel_r
 from pdsynth.imaging.nifti import read_header, read_volume
 from pdsynth.imaging.spatial import Transform, resample
-from pdsynth.methods.conditioning import Conditioning
+from pdsynth.methods.conditioning import VoxelFeatures
 from pdsynth.synthesis import Model
 from pdsynth.types import Direction, Modality
 
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "real_pair.json")
     options = parser.parse_args()
     model = Model.load(options.model, "cpu")
-    conditioning = next(m for m in model.method.modules() if isinstance(m, Conditioning))
+    voxels = next(m for m in model.method.modules() if isinstance(m, VoxelFeatures))
     rows: dict[str, dict[str, dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
@@ -60,7 +60,7 @@ def main() -> None:
                 transform = Transform.from_json((work / "prepared" / "transforms" / f"{name}.json").read_text())
                 real = pairs.volume(target, row)
                 mask = dilate(pairs.brain(target, row))
-                mean = conditioning.means[list(Modality).index(target)].numpy()
+                mean = voxels.means[list(Modality).index(target), 0].numpy()
                 estimates = {
                     "pds": resample(synthesised, pairs.grid, transform.matrix),
                     "copy-source": pairs.volume(source, row),

@@ -2,7 +2,7 @@
 
 pdsynth simulate cohort --subjects 620 --quick --randomise 0.6 --seed 7001
 pdsynth prepare cohort prepared --split 0.97,0.03,0
-pdsynth train prepared run --recipe pds --budget 46m --seed 1 --device cpu
+pdsynth train prepared run --recipe pds --budget 52m --seed 1 --device cpu
 python benchmarks/ship_model.py run/model
 """
 

@@ -1,0 +1,46 @@
+"""Every recipe as it is named on the command line, at its full size, for a few steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pdsynth.recipes import CONTROLS, RECIPES, build
+from pdsynth.training import train
+from pdsynth.types import Direction
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains_and_predicts(name, prepared, tmp_path):
+    pairs, recipe = prepared.split("train"), RECIPES[name]
+    method = build(name, pairs)
+    before = [p.detach().clone() for p in method.parameters()]
+    steps = 2 * max(1, len(method.stages()))
+    train(method, pairs, tmp_path, seed=0, steps=steps, device="cpu", precision=recipe.precision)
+    changed = [not torch.equal(old, new) for old, new in zip(before, method.parameters(), strict=True)]
+    assert any(changed) == bool(method.stages()) == bool(recipe.steps)
+    batch = prepared.split("test").batch(np.array([0]))
+    with torch.inference_mode():
+        for direction in Direction:
+            predicted = method.predict(batch, direction)
+            assert predicted.shape == batch.targets[direction].shape
+            assert torch.isfinite(predicted).all() and predicted.min() >= 0 and predicted.max() <= 1
+
+
+def test_a_recipe_is_found_under_its_own_name():
+    assert all(name == recipe.name and recipe.summary for name, recipe in RECIPES.items())
+    assert set(CONTROLS) <= set(RECIPES)
+    assert len({(recipe.method, str(recipe.settings)) for recipe in RECIPES.values()}) == len(RECIPES)
+
+
+def test_the_same_seed_builds_the_same_weights(prepared):
+    pairs = prepared.split("train")
+    one, same, other = (build("unet", pairs, seed).state_dict() for seed in (3, 3, 4))
+    assert all(torch.equal(one[key], same[key]) for key in one)
+    assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+def test_an_unknown_recipe_is_answered_with_the_known_ones(prepared):
+    with pytest.raises(KeyError, match=r"no recipe 'pdss'; there are zeros"):
+        build("pdss", prepared.split("train"))
