@@ -4,18 +4,59 @@ from __future__ import annotations
 
 import csv
 import math
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pdsynth.methods import create
-from pdsynth.training import StageModule, StepBatches, train
+from pdsynth.training import COLUMNS, Journal, StageModule, StepBatches, train
+
+TWO_STAGES = {
+    "width": 8,
+    "patch": 8,
+    "batch_size": 4,
+    "refiner_width": 8,
+    "refiner_patch": 12,
+    "refiner_batch_size": 2,
+    "drafts": 4,
+}
 
 
 def mlp(pairs):
     torch.manual_seed(0)
     return create("voxel-mlp", {"grid_shape": list(pairs.grid.shape), "width": 8})
+
+
+def pds(pairs):
+    torch.manual_seed(0)
+    return create("pds", {"grid_shape": list(pairs.grid.shape), **TWO_STAGES})
+
+
+def cut_after(method, calls):
+    """The method, whose loss fails once it was taken `calls` times."""
+    stages = method.stages()
+    loss, left = stages[0].objectives[0].loss, iter(range(calls))
+
+    def failing(batch, generator):
+        if next(left, None) is None:
+            raise RuntimeError("power cut")
+        return loss(batch, generator)
+
+    stages[0].objectives[0].loss = failing
+    method.stages = lambda: stages
+    return method
+
+
+def logged_rows(run):
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def logged_steps(run):
+    return [int(row[1]) for row in logged_rows(run) if row[3] == "mse/mse_fmri_to_dmri"]
 
 
 def test_wall_time_ends_training(prepared, tmp_path):
@@ -77,3 +118,103 @@ def test_training_leaves_denormals_to_the_rest_of_the_process(prepared, tmp_path
     pairs = prepared.split("train")
     train(mlp(pairs), pairs, tmp_path, seed=0, steps=1, device="cpu")
     assert torch.tensor(1e-310, dtype=torch.float64).mul(0.5).item() > 0
+
+
+def test_a_larger_budget_trains_every_stage_further(prepared, tmp_path):
+    """The checkpoint of stage 2 holds stage 1's old network: it must not bring that back."""
+    pairs = prepared.split("train")
+    first, second = tmp_path / "checkpoints" / "0-diffusion.ckpt", tmp_path / "checkpoints" / "1-refinement.ckpt"
+    short = train(pds(pairs), pairs, tmp_path, seed=0, steps=20, device="cpu").state_dict()
+    longer = train(pds(pairs), pairs, tmp_path, seed=0, steps=40, device="cpu", resume=True)
+    steps = [torch.load(path, weights_only=True)["pdsynth"]["step"] for path in (first, second)]
+    assert steps == [36, 4]
+    averages = torch.load(first, weights_only=True)["pdsynth"]["ema"]["averages"]
+    for name, parameter in longer.drafter.denoiser.named_parameters():
+        assert torch.equal(parameter, averages[f"0.{name}"]), name
+    assert any(not torch.equal(short[name], tensor) for name, tensor in longer.state_dict().items())
+    again = train(pds(pairs), pairs, tmp_path, seed=0, steps=40, device="cpu", resume=True)
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in longer.state_dict().items())
+
+
+def test_the_journal_holds_each_step_of_this_run_once(prepared, tmp_path):
+    pairs = prepared.split("train")
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(cut_after(mlp(pairs), 60), pairs, tmp_path, seed=0, steps=100, device="cpu")  # before any checkpoint
+    assert logged_steps(tmp_path) == [25, 50]
+    train(mlp(pairs), pairs, tmp_path, seed=0, steps=50, device="cpu", resume=True)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(cut_after(mlp(pairs), 30), pairs, tmp_path, seed=0, steps=100, device="cpu", resume=True)
+    assert logged_steps(tmp_path) == [25, 50, 75]
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("regression,9")  # as a killed process leaves it
+    train(mlp(pairs), pairs, tmp_path, seed=0, steps=100, device="cpu", resume=True)
+    assert logged_steps(tmp_path) == [25, 50, 75, 100]
+    train(mlp(pairs), pairs, tmp_path, seed=0, steps=25, device="cpu")
+    assert logged_steps(tmp_path) == [25]
+    assert (tmp_path / "metrics.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
+
+
+def test_the_bar_stops_when_training_breaks_off(prepared, tmp_path, monkeypatch):
+    def drawing():
+        return {thread for thread in threading.enumerate() if type(thread).__name__ == "_RefreshThread"}
+
+    running = set()
+
+    def failing(module, batch, index):
+        running.update(drawing())
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(StageModule, "training_step", failing)
+    pairs = prepared.split("train")
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(mlp(pairs), pairs, tmp_path, seed=0, steps=2, device="cpu")
+    assert len(running) >= 1
+    for thread in running:
+        thread.join(timeout=10)
+    assert drawing() == set()
+
+
+def test_ranks_keep_the_clock_of_the_slowest(prepared):
+    """Each stops, saves and sets its learning rate by it, so none waits for one that has gone."""
+    pairs = prepared.split("train")
+    module = StageModule(mlp(pairs), mlp(pairs).stages()[0], 0, steps=None, budget=10.0)
+    other = {"max": lambda mine: torch.maximum(mine, torch.tensor(9.5, dtype=mine.dtype))}
+    strategy = SimpleNamespace(reduce=lambda mine, reduce_op: other[reduce_op](mine))
+    module._trainer = SimpleNamespace(world_size=2, strategy=strategy)
+    assert module._longest(3.0) == 9.5
+    assert module._longest(9.7) == 9.7
+    module._trainer.world_size = 1
+    assert module._longest(3.0) == 3.0
+
+
+def test_only_the_first_rank_writes_rows(prepared, tmp_path):
+    pairs = prepared.split("train")
+    module = StageModule(mlp(pairs), mlp(pairs).stages()[0], 0, steps=1, budget=None)
+    module.step, module.latest = 1, {"mse": torch.tensor(0.5)}
+    for first in (False, True):
+        journal = Journal(tmp_path, tmp_path / "0.ckpt")
+        trainer = SimpleNamespace(is_global_zero=first, save_checkpoint=lambda path: path.touch())
+        journal.on_train_start(trainer, module)
+        journal.on_train_batch_end(trainer, module, None, None, 0)
+        journal.on_train_end(trainer, module)
+        assert (tmp_path / "metrics.csv").exists() == first
+    assert logged_rows(tmp_path) == [COLUMNS, ["regression", "1", "0.0", "mse", "0.5"]]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_estimates_for_a_later_stage_are_made_where_it_trains(prepared, tmp_path):
+    pairs = prepared.split("train")
+    method, seen = pds(pairs), []
+    cache_drafts = method.cache_drafts
+    method.cache_drafts = lambda rows: seen.append(next(method.parameters()).device.type) or cache_drafts(rows)
+    train(method, pairs, tmp_path, seed=0, steps=20, device="cuda")
+    assert seen == ["cuda"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_a_device_that_is_not_here_is_an_error(prepared, tmp_path):
+    pairs = prepared.split("train")
+    with pytest.raises(ValueError, match="no CUDA device"):
+        train(mlp(pairs), pairs, tmp_path / "run", seed=0, steps=1, device="cuda")
+    assert not (tmp_path / "run").exists()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
+import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -25,10 +26,12 @@ from torch.utils.data import DataLoader, IterableDataset
 from pdsynth.data.pairs import PairBatch, Pairs
 from pdsynth.methods.base import Method, Stage
 from pdsynth.networks.ema import EMA
+from pdsynth.resources import resolve_device
 
 WARMUP = 0.03  # part of a stage over which the learning rate rises
 CLIP = 1.0  # gradient norm
 LOG_EVERY = 25  # steps
+COLUMNS = ["stage", "step", "seconds", "term", "value"]  # of metrics.csv
 
 
 class StepBatches(IterableDataset):
@@ -103,10 +106,17 @@ class StageModule(pl.LightningModule):
         self.ema.update()
         self.step += 1
         now = time.monotonic()
-        self.elapsed += now - (self._clock or now)
+        self.elapsed = self._longest(self.elapsed + now - (self._clock or now))
         self._clock = now
         if self.progress >= 1:
             self.trainer.should_stop = True
+
+    def _longest(self, seconds: float) -> float:
+        """The longest wall time of all ranks: one that stopped or saved by its own clock would wait for the others."""
+        if self.trainer.world_size == 1:
+            return seconds  # and a GPU need not wait for its queue
+        clock = torch.tensor(seconds, dtype=torch.float64, device=self.device)
+        return float(self.trainer.strategy.reduce(clock, reduce_op="max"))
 
     def transfer_batch_to_device(self, batch: PairBatch, device: torch.device, index: int) -> PairBatch:
         return batch.to(device)
@@ -121,10 +131,13 @@ class StageModule(pl.LightningModule):
 
 
 class Journal(Callback):
-    """A bar with the time left, rows of metrics.csv, and a checkpoint every few minutes and at the end."""
+    """A bar with the time left, rows of metrics.csv, and a checkpoint every few minutes and at the end.
+
+    Of devices that train together the first shows and writes; all take part in a checkpoint.
+    """
 
     def __init__(self, run: Path, checkpoint: Path, every_seconds: float = 120) -> None:
-        self.run, self.checkpoint, self.every, self.saved = run, checkpoint, every_seconds, time.monotonic()
+        self.metrics, self.checkpoint, self.every, self.saved = run / "metrics.csv", checkpoint, every_seconds, 0.0
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -136,38 +149,54 @@ class Journal(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, StageModule)
+        self.saved = module.elapsed
+        self.bar.disable = not trainer.is_global_zero
         self.bar.start()
         self.task = self.bar.add_task(module.stage.name, total=1.0, loss="")
+        if trainer.is_global_zero:
+            self._forget_rows_after(module.stage.name, module.step)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         assert isinstance(module, StageModule)
-        if module.step % LOG_EVERY == 0 or module.progress >= 1:
+        if trainer.is_global_zero and (module.step % LOG_EVERY == 0 or module.progress >= 1):
             terms = {k: round(float(v), 6) for k, v in module.latest.items()}
             self.bar.update(self.task, completed=module.progress, loss=f"loss {sum(terms.values()):.4f}")
             self._write(module, terms)
-        if time.monotonic() - self.saved > self.every:
-            self._save(trainer)
+        if module.elapsed - self.saved > self.every:
+            self._save(trainer, module)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, StageModule)
         self.bar.stop()
-        self._save(trainer)
+        self._save(trainer, module)
 
-    def _save(self, trainer: pl.Trainer) -> None:
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        self.bar.stop()  # else its thread draws over the error
+
+    def _save(self, trainer: pl.Trainer, module: StageModule) -> None:
         partial = self.checkpoint.with_suffix(".partial")
         trainer.save_checkpoint(partial)
         if trainer.is_global_zero:
             partial.replace(self.checkpoint)
-        self.saved = time.monotonic()
+        self.saved = module.elapsed
+
+    def _forget_rows_after(self, stage: str, step: int) -> None:
+        """Drop the rows of steps that no checkpoint holds: they are trained, and written, again."""
+        kept = [COLUMNS]
+        if self.metrics.exists():
+            with self.metrics.open(newline="") as file:
+                whole = [row for row in csv.reader(file) if len(row) == len(COLUMNS)][1:]  # a killed run cuts its last
+            kept += [row for row in whole if row[0] != stage or int(row[1]) <= step]
+        partial = self.metrics.with_suffix(".partial")
+        with partial.open("w", newline="") as file:
+            csv.writer(file).writerows(kept)
+        os.replace(partial, self.metrics)
 
     def _write(self, module: StageModule, terms: dict[str, float]) -> None:
-        path = self.run / "metrics.csv"
-        new = not path.exists()
-        with path.open("a", newline="") as file:
+        with self.metrics.open("a", newline="") as file:
             writer = csv.writer(file)
-            if new:
-                writer.writerow(["stage", "step", "seconds", "term", "value"])
             for term, value in terms.items():
                 writer.writerow([module.stage.name, module.step, round(module.elapsed, 1), term, value])
 
@@ -188,15 +217,23 @@ def train(
 ) -> Method:
     """Fit a method's closed-form state, then train its stages on the training rows, and return it in eval mode.
 
-    The budget is a number of steps, or wall time in seconds, for all stages together by their shares. With `resume`,
-    training goes on from the checkpoints in `run`; by steps, the result equals that of an uninterrupted run.
-    precision is Lightning's "32-true" or "bf16-mixed". Raises ValueError for another one, and where neither steps nor
-    budget is given to a method that has stages.
+    The budget is a number of steps, or wall time in seconds, for all stages together by their shares. It counts
+    training steps only: closed-form fits and the estimates that a stage caches come on top. With `resume`, training
+    goes on from the checkpoints in `run`; by steps, the result equals that of an uninterrupted run. A stage that goes
+    on, under a larger budget, begins the later ones anew. precision is Lightning's "32-true" or "bf16-mixed".
+
+    With several devices, strategy is Lightning's "ddp" for a method whose one objective trains all its networks, and
+    "ddp_find_unused_parameters_true" for one, such as pds or a GAN, that trains some of them at a time.
+
+    Raises ValueError for another precision or a device that is not here, and where neither steps nor budget is given
+    to a method that has stages.
     """
     if precision not in ("32-true", "bf16-mixed"):
         raise ValueError(f"there is no precision {precision!r} here. Choose 32-true or bf16-mixed.")
+    accelerator = {"cpu": "cpu", "cuda": "gpu"}[resolve_device(device)]
     run = Path(run)
-    run.mkdir(parents=True, exist_ok=True)
+    folder = run / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*treespec.*|.*not resumable.*")  # Lightning's own business
     torch.set_flush_denormal(True)  # denormals made one run ten times slower
@@ -206,72 +243,75 @@ def train(
         if stages and not (steps or budget):
             raise ValueError("neither steps nor a budget is given. Set --steps or --budget.")
         total = sum(stage.share for stage in stages)
+        checkpoints = [folder / f"{number}-{stage.name}.ckpt" for number, stage in enumerate(stages)]
+        if not resume:
+            _remove(run / "metrics.csv", *checkpoints)
         for number, stage in enumerate(stages):
             share = stage.share / total
-            checkpoint = run / "checkpoints" / f"{number}-{stage.name}.ckpt"
-            checkpoint.parent.mkdir(exist_ok=True)
-            if not resume:
-                checkpoint.unlink(missing_ok=True)
-            _train_stage(
+            module = StageModule(
                 method,
                 stage,
-                train,
-                checkpoint,
-                seed=seed + 7919 * number,
-                steps=max(1, round(steps * share)) if steps else None,
-                budget=budget * share if budget else None,
-                trainer={
-                    "accelerator": {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[device],
-                    "devices": devices,
-                    "strategy": strategy,
-                    "precision": precision,
-                },
+                seed + 7919 * number,
+                max(1, round(steps * share)) if steps else None,
+                budget * share if budget else None,
             )
+            if not _restore(module, checkpoints[number]):
+                # each holds the whole method, so it would bring back this stage's networks as they were
+                _remove(*checkpoints[number + 1 :])
+                journal = Journal(run, checkpoints[number])
+                _train_stage(module, train, journal, accelerator, devices, strategy, precision)
+            module.ema.copy_to_module()
+            method.eval()
     finally:
         torch.set_flush_denormal(False)  # other code in this process may need them
     return method.cpu().eval()
 
 
-def _train_stage(
-    method: Method,
-    stage: Stage,
-    train: Pairs,
-    checkpoint: Path,
-    *,
-    seed: int,
-    steps: int | None,
-    budget: float | None,
-    trainer: dict[str, Any],
-) -> None:
-    finished = False
-    if checkpoint.exists():
-        kept = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        finished = bool(kept["pdsynth"]["step"] >= steps) if steps else kept["pdsynth"]["elapsed"] >= (budget or 0)
-    module = StageModule(method, stage, seed, steps, budget)
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _restore(module: StageModule, checkpoint: Path) -> bool:
+    """Take a stage's clock from its checkpoint, and its weights if it is finished; returns whether it is."""
+    if not checkpoint.exists():
+        return False
+    kept = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    module.on_load_checkpoint(kept)
+    finished = module.progress >= 1
     if finished:
         module.load_state_dict(kept["state_dict"])
-        module.ema.load_state_dict(kept["pdsynth"]["ema"])
-    else:
-        if stage.prepare is not None:
-            train = stage.prepare(train)
-        method.train()
-        first = int(kept["pdsynth"]["step"]) if checkpoint.exists() else 0
-        batches = StepBatches(train, stage, seed, first)
-        pl.Trainer(
-            **trainer,
-            max_epochs=-1,
-            max_steps=-1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            callbacks=[Journal(checkpoint.parent.parent, checkpoint)],
-        ).fit(
-            module,
-            DataLoader(batches, batch_size=None),
-            ckpt_path=checkpoint if checkpoint.exists() else None,
-            weights_only=True,
-        )
-    module.ema.copy_to_module()
-    method.eval()
+    return finished
+
+
+def _train_stage(
+    module: StageModule,
+    train: Pairs,
+    journal: Journal,
+    accelerator: str,
+    devices: int | str,
+    strategy: str,
+    precision: str,
+) -> None:
+    """Train a stage to its end, from its checkpoint where there is one."""
+    trainer = pl.Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        strategy=strategy,
+        precision=precision,  # type: ignore[arg-type]
+        max_epochs=-1,
+        max_steps=-1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        callbacks=[journal],
+    )
+    module.method.to(trainer.strategy.root_device)  # where `prepare` makes its estimates
+    if module.stage.prepare is not None:
+        train = module.stage.prepare(train)
+    module.method.train()
+    batches = StepBatches(train, module.stage, module.seed, module.step)
+    ckpt_path = journal.checkpoint if journal.checkpoint.exists() else None
+    trainer.fit(module, DataLoader(batches, batch_size=None), ckpt_path=ckpt_path, weights_only=True)
