@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -116,3 +117,49 @@ def test_malicious_pickle_is_not_opened(tmp_path, dataset):
 def test_missing_config_is_named(tmp_path):
     with pytest.raises(InputError, match=r"model\.safetensors: is missing"):
         Model.load(tmp_path)
+
+
+@pytest.fixture
+def two_scans(dataset, tmp_path):
+    """The dataset with a second participant of the same scan."""
+    root = tmp_path / "bids"
+    shutil.copytree(dataset, root)
+    shutil.copytree(root / "sub-01" / "func", root / "sub-02" / "func")
+    scan = root / "sub-02" / "func" / "sub-01_task-rest_bold.nii.gz"
+    scan.rename(scan.with_name("sub-02_task-rest_bold.nii.gz"))
+    return root
+
+
+def test_one_odd_scan_does_not_stop_the_rest(model, two_scans, tmp_path, monkeypatch):
+    whole = Model.synthesize
+
+    def odd(self, scan, **options):
+        if "sub-01" in scan.path.name:
+            raise IndexError("list index out of range")
+        return whole(self, scan, **options)
+
+    monkeypatch.setattr(Model, "synthesize", odd)
+    written, refused = synthesise_path(model, two_scans, tmp_path / "out", device="cpu")
+    assert [path.name for path in written] == ["sub-02_task-rest_desc-synthetic_dwiref.nii.gz"]
+    assert [(r.path.name, r.reason) for r in refused] == [
+        ("sub-01_task-rest_bold.nii.gz", "list index out of range (IndexError)")
+    ]
+    with pytest.raises(IndexError):  # of a single scan the error itself is told
+        synthesise_path(model, scan_of(two_scans), tmp_path / "out", device="cpu")
+
+
+def test_a_folder_whose_every_scan_is_refused_is_an_error(model, two_scans, tmp_path):
+    for path in two_scans.rglob("*_bold.nii.gz"):
+        nib.save(nib.Nifti1Image(np.zeros((24, 24, 20, 5), np.float32), np.diag([8.0, 8.0, 8.0, 1.0])), path)
+    with pytest.raises(InputError) as error:
+        synthesise_path(model, two_scans, tmp_path / "out", device="cpu")
+    assert error.value.path == two_scans
+    assert "holds no scan that can be used; the first refusal:" in error.value.problem
+    assert "sub-01_task-rest_bold.nii.gz" in error.value.problem
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_a_device_that_is_not_here_is_an_error(model):
+    with pytest.raises(ValueError, match="no CUDA device"):
+        Model.load(model, "cuda")

@@ -15,11 +15,12 @@ from pdsynth import __version__, manifest
 from pdsynth.cohorts.bids import bids, single_scan
 from pdsynth.cohorts.cohort import Cohort, Rejection, Scan
 from pdsynth.data.pairs import source_batch
-from pdsynth.data.standardise import SHELL, standardise_scan
+from pdsynth.data.standardise import SHELL, refused, standardise_scan
 from pdsynth.imaging.nifti import SyntheticMark, Volume, write_synthetic
 from pdsynth.imaging.spatial import Grid, resample
 from pdsynth.methods import checkpoint
 from pdsynth.methods.base import Method
+from pdsynth.resources import resolve_device
 from pdsynth.types import Direction, InputError, Modality
 
 FOLDER = {Modality.FMRI: "func", Modality.DMRI: "dwi"}
@@ -74,8 +75,8 @@ class Model:
     """
 
     def __init__(self, method: Method, card: dict[str, Any], sha256: str, device: str = "auto") -> None:
-        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        self.method, self.card, self.sha256, self.device = method.to(chosen).eval(), card, sha256, chosen
+        self.device = resolve_device(device)
+        self.method, self.card, self.sha256 = method.to(self.device).eval(), card, sha256
 
     @classmethod
     def load(cls, model: str | Path, device: str = "auto") -> Model:
@@ -155,14 +156,15 @@ def synthesise_path(
     """Fill in what a BIDS folder lacks, or synthesise from one scan; returns the files and the scans refused.
 
     In a folder one bad scan does not stop the rest; a single bad scan raises InputError. A folder where nothing is
-    missing raises InputError too.
+    missing, or where every scan is refused, raises InputError too.
     """
     loaded = Model.load(model, device)
+    unread: list[Rejection] = []
     rejected: list[Rejection] = []
     options: dict[str, Any] = {"samples": samples, "steps": steps, "seed": seed, "shell": shell}
     if path.is_dir():
         cohort = bids(path)
-        rejected += cohort.rejected
+        unread = cohort.rejected
         scans = list(missing_scans(cohort, to))
         if not scans:
             raise InputError(path, "holds no session that lacks one scan and has the other", "name a scan, or --to")
@@ -174,12 +176,16 @@ def synthesise_path(
             progress(done, len(scans))
         try:
             written += loaded.synthesize(scan, **options).save(out)
-        except InputError as error:
+        except Exception as error:  # whatever one scan does, the others are synthesised
             if not path.is_dir():
                 raise
-            rejected.append(Rejection(error.path, error.problem, error.remedy))
+            refusal = refused(scan, error)
+            rejected.append(Rejection(refusal.path, refusal.problem, refusal.remedy))
     if progress:
         progress(len(scans), len(scans))
-    if written:
-        manifest.write_json(out / "dataset_description.json", DESCRIPTION)
-    return written, rejected
+    if not written:
+        first = rejected[0]
+        problem = f"holds no scan that can be used; the first refusal: {first.path}: {first.reason}"
+        raise InputError(path, problem, first.remedy)
+    manifest.write_json(out / "dataset_description.json", DESCRIPTION)
+    return written, [*unread, *rejected]
