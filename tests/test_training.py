@@ -8,11 +8,15 @@ import threading
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+from pdsynth import api
+from pdsynth.data.pairs import Pairs
 from pdsynth.methods import create
 from pdsynth.training import COLUMNS, Journal, StageModule, StepBatches, train
+from pdsynth.types import InputError
 
 TWO_STAGES = {
     "width": 8,
@@ -218,3 +222,30 @@ def test_a_device_that_is_not_here_is_an_error(prepared, tmp_path):
     with pytest.raises(ValueError, match="no CUDA device"):
         train(mlp(pairs), pairs, tmp_path / "run", seed=0, steps=1, device="cuda")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_whose_scoring_fails_is_kept(prepared, tmp_path, monkeypatch):
+    train_pairs, val = prepared.split("train"), prepared.split("test")
+    scored = api.fit("population-mean", train_pairs, val=val, run=tmp_path / "scored", device="cpu")
+    assert set(scored.card["validation_psnr_brain"]) == {"fmri_to_dmri", "dmri_to_fmri"}
+    monkeypatch.setattr(api.scoring, "evaluate", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        api.fit("population-mean", train_pairs, val=val, run=tmp_path / "unscored", device="cpu")
+    kept = api.load(tmp_path / "unscored" / "model", "cpu")
+    assert kept.sha256 == scored.sha256
+    assert "validation_psnr_brain" not in kept.card
+
+
+def test_the_oracle_is_no_recipe_to_train(prepared, tmp_path):
+    with pytest.raises(ValueError, match="oracle reads a simulated cohort's truth"):
+        api.fit("oracle", prepared.split("train"), run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_of_another_grid_is_no_beginning(prepared, tmp_path):
+    pairs = prepared.split("train")
+    api.fit("population-mean", pairs, run=tmp_path, device="cpu")
+    affine = np.diag([7.9, 7.9, 7.9, 1.0]).tolist()
+    finer = Pairs(pairs.root, pairs.table, pairs.manifest | {"grid_affine": affine}, pairs.arrays)
+    with pytest.raises(InputError, match=r"has a grid of 7\.9 mm .* one of 8 mm .* prepare with --grid-mm 8\."):
+        api.fit("population-mean", finer, run=tmp_path / "run", init=tmp_path / "model")

@@ -15,7 +15,7 @@ from pdsynth.evaluation import evaluate as scoring
 from pdsynth.methods import checkpoint
 from pdsynth.methods.base import Method
 from pdsynth.recipes import CONTROLS, RECIPES, build
-from pdsynth.resources import seconds
+from pdsynth.resources import resolve_device, seconds
 from pdsynth.synthesis import Model
 from pdsynth.types import InputError
 
@@ -37,19 +37,16 @@ def fit(
 ) -> Model:
     """Train a recipe on the training participants and save it in run/model.
 
-    budget is wall time (seconds, or text such as "10m"); without it and without `steps` the recipe's own number of
-    steps is taken. Scores on `val`, where it holds two participants or more, enter the model's card. `init` names a
-    model of the same method to begin with; `resume` goes on from the checkpoints in `run`. Raises ValueError for an
-    unknown recipe or budget, and where there is no training pair; InputError for an `init` that does not fit.
+    budget is wall time of the training steps (seconds, or text such as "10m"), closed-form fits and cached estimates
+    come on top; without it and without `steps` the recipe's own number of steps is taken. Scores on `val`, where it
+    holds two participants or more, enter the model's card. `init` names a model of the same method to begin with;
+    `resume` goes on from the checkpoints in `run`, which must be of the same recipe, seed and training rows. Raises
+    ValueError for an unknown budget or a device that is not here, and what `untrained` raises.
     """
-    if recipe not in RECIPES:
-        raise ValueError(f"there is no recipe {recipe!r}. Choose from {', '.join(RECIPES)}.")
-    if len(train) == 0:
-        raise ValueError(f"{train.root} holds no training pair. Prepare it with a larger first fraction in --split.")
+    method = untrained(recipe, train, init)
     limit = seconds(budget) if isinstance(budget, str) else budget
     if limit is None and steps is None:
         steps = RECIPES[recipe].steps or None
-    method = _initial(init, recipe, train) if init else build(recipe, train)
     run = Path(run)
     method = training.train(
         method,
@@ -63,11 +60,33 @@ def fit(
         precision=RECIPES[recipe].precision,
     )
     card = _card(recipe, train) | {"seed": seed, "steps": steps, "budget_seconds": limit, "init": init and str(init)}
+    checkpoint.save(method, run / "model", card)  # before it is scored: a failure there must lose nothing
     if val is not None and val.whole_scans().table["participant_id"].nunique() >= 2:
-        scores = scoring.evaluate({recipe: method}, val, seed=seed)["methods"][recipe]
+        scores = scoring.evaluate({recipe: method.to(resolve_device(device))}, val, seed=seed)["methods"][recipe]
         card["validation_psnr_brain"] = {direction: score["psnr_brain"]["mean"] for direction, score in scores.items()}
-    checkpoint.save(method, run / "model", card)
+        checkpoint.save(method, run / "model", card)
     return load(run / "model", device)
+
+
+def untrained(recipe: str, train: Pairs, init: str | Path | None = None) -> Method:
+    """What `fit` begins with: a fresh method for the pairs' grid, or that of the model `init`.
+
+    Raises ValueError for an unknown recipe, for the oracle, and where there is no training pair; InputError for an
+    `init` of another method or grid.
+    """
+    if recipe not in RECIPES:
+        raise ValueError(f"there is no recipe {recipe!r}. Choose from {', '.join(RECIPES)}.")
+    if recipe == scoring.ORACLE:
+        raise ValueError("the oracle reads a simulated cohort's truth and can't be trained. `evaluate` adds it itself.")
+    if len(train) == 0:
+        raise ValueError(f"{train.root} holds no training pair. Prepare it with a larger first fraction in --split.")
+    if init is None:
+        return build(recipe, train)
+    model, wanted = load(init, "cpu"), RECIPES[recipe].method
+    if model.method.name != wanted:
+        raise InputError(init, f"is a {model.method.name} model, not {wanted}", f"name a {wanted} model in --init")
+    refuse_other_grid({str(init): model}, train)
+    return model.method
 
 
 def load(model: str | Path, device: str = "auto") -> Model:
@@ -87,8 +106,10 @@ def evaluate(
     """Metrics and audit of one model, or of several by name, on whole scans; the content of metrics.json.
 
     With three `samples` or more, a generative method's uncertainty is audited too, each drawn in `steps` steps.
+    Raises InputError for a model of another grid than the pairs'.
     """
     named = {models.method.name: models} if isinstance(models, Model) else models
+    refuse_other_grid(named, pairs)
     methods = {name: m.method if isinstance(m, Model) else m for name, m in named.items()}
     return scoring.evaluate(methods, pairs, Path(out) if out else None, seed=seed, samples=samples, sample_steps=steps)
 
@@ -119,15 +140,17 @@ def model_folder(model: str | Path) -> Path:
     return folder
 
 
-def _initial(init: str | Path, recipe: str, train: Pairs) -> Method:
-    """The model to begin with, checked against the recipe and the grid."""
-    method, _ = checkpoint.load(init)
-    wanted = RECIPES[recipe].method
-    if method.name != wanted:
-        raise InputError(init, f"is a {method.name} model, not {wanted}", f"name a {wanted} model in --init")
-    if tuple(method.config.grid_shape) != train.grid.shape:
-        raise InputError(init, f"was made for the grid {method.config.grid_shape}", "prepare with the same --grid-mm")
-    return method
+def refuse_other_grid(models: Mapping[str, Model | Method], pairs: Pairs) -> None:
+    """Raise InputError where a model was made for another grid than the pairs'; a bare method knows its shape only."""
+    for name, model in models.items():
+        if isinstance(model, Model) and model.grid != pairs.grid:
+            here, there = (f"{grid.spacing_mm[0]:g}" for grid in (pairs.grid, model.grid))
+            problem = f"has a grid of {here} mm {pairs.grid.shape}, but {name} one of {there} mm {model.grid.shape}"
+            raise InputError(pairs.root, problem, f"prepare with --grid-mm {there}")
+        shape = tuple((model.method if isinstance(model, Model) else model).config.grid_shape)
+        if shape != pairs.grid.shape:
+            problem = f"has a grid of {pairs.grid.shape} voxels, but {name} one of {shape}"
+            raise InputError(pairs.root, problem, "prepare with the --grid-mm of the method")
 
 
 def _card(recipe: str, train: Pairs) -> dict[str, Any]:

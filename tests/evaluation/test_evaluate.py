@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from pdsynth import api
 from pdsynth.data.pairs import Arrays, Pairs
 from pdsynth.evaluation import metrics
 from pdsynth.evaluation.archive import image_name
@@ -14,7 +15,7 @@ from pdsynth.evaluation.audit import uncertainty_of_sd
 from pdsynth.evaluation.evaluate import evaluate
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.methods.controls import PopulationMean
-from pdsynth.types import Direction
+from pdsynth.types import Direction, InputError
 
 SCALARS = {"identification_rate", "within_site_r", "within_site_slope", "seconds_per_volume"}
 PROMISED = {"psnr_brain", "ssim_brain", "psnr_full", "ssim_full", "shuffled_source_psnr_brain"}
@@ -227,3 +228,9 @@ def test_bad_input_is_named(held_out, average):
         evaluate({"population-mean": average}, held_out.where(np.arange(4) == 0))
     with pytest.raises(ValueError, match=r"broken.*not finite"):
         evaluate({"broken": Broken(MethodConfig(held_out.grid.shape))}, held_out)
+
+
+def test_a_method_of_another_grid_is_refused(held_out):
+    other = PopulationMean(MethodConfig((8, 8, 8)))
+    with pytest.raises(InputError, match=r"has a grid of \(24, 28, 24\) voxels, but mine one of \(8, 8, 8\)"):
+        api.evaluate({"mine": other}, held_out)
