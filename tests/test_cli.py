@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,9 +16,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 import pdsynth
+from pdsynth import api
 from pdsynth.cli import cohort, main
+from pdsynth.data.pairs import Pairs
 
 VERBS = ["demo", "simulate", "inspect", "prepare", "train", "synthesize", "evaluate", "report", "recipes", "doctor"]
 
@@ -186,3 +191,141 @@ def test_simulate_writes_a_marked_dataset_and_a_manifest(tmp_path: Path, capsys:
     status, _, err = run(capsys, *words)
     assert status == 2
     assert "--overwrite" in err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("demo", "--out", "{tmp}/out"),
+        ("train", "{prepared}", "{tmp}/out", "--recipe", "zeros"),
+        ("synthesize", "default", "{prepared}", "{tmp}/out"),
+        ("evaluate", "{prepared}", "--model", "{model}", "--out", "{tmp}/out"),
+    ],
+)
+def test_a_device_that_is_not_here_is_one_line_and_status_2(
+    words: tuple[str, ...], prepared: Pairs, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"tmp": tmp_path, "prepared": prepared.root, "model": run_folder / "model"}
+    status, _, err = run(capsys, *(word.format(**names) for word in words), "--device", "cuda")
+    assert status == 2
+    assert err == "Error: torch sees no CUDA device here. Use --device cpu, or install a CUDA build of torch.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def run_folder(prepared: Pairs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of train on the small prepared folder."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(prepared.root), str(out), "--recipe", "population-mean"])
+    assert stop.value.code == 0
+    return out
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("--recipe", "unett"), "there is no recipe 'unett'"),
+        (("--recipe", "oracle"), "can't be trained"),
+        (("--recipe", "zeros", "--init", "{model}"), "is a population-mean model, not zeros"),
+    ],
+)
+def test_a_run_is_replaced_only_by_one_that_can_begin(
+    words: tuple[str, ...],
+    problem: str,
+    prepared: Pairs,
+    run_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(run_folder, out)
+    asked = [word.format(model=run_folder / "model") for word in words]
+    status, _, err = run(capsys, "train", prepared.root, out, *asked, "--overwrite")
+    assert status == 2
+    assert problem in err
+    assert files(out) == files(run_folder)
+
+
+def test_results_are_replaced_only_by_whole_ones(
+    prepared: Pairs,
+    run_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, model = tmp_path / "results", run_folder / "model"
+    words = ("evaluate", prepared.root, "--model", model, "--out", out, "--no-controls", "--overwrite")
+    status, _, err = run(capsys, *words)
+    assert status == 0, err
+    before = files(out)
+    assert json.loads(before["metrics.json"])["n_participants"] == 4
+    assert json.loads(before["manifest.json"])["finished"] is not None
+
+    status, _, err = run(capsys, *words, "--model", f"{model}/")
+    assert status == 2
+    assert "names a model twice" in err
+    (coarse := tmp_path / "coarse").mkdir()
+    for name, content in files(model).items():
+        (coarse / name).write_bytes(content.replace(b"8.0", b"8.2") if name == "config.json" else content)
+    status, _, err = run(capsys, *words, "--model", coarse)
+    assert status == 2
+    assert "a grid of 8 mm" in err and "prepare with --grid-mm 8.2" in err
+    monkeypatch.setattr(api, "evaluate", lambda *_, **__: 1 / 0)
+    status, _, err = run(capsys, *words)
+    assert status == 1
+    assert files(out) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["coarse", "results"]
+
+
+KILLED = """
+import os, signal, sys
+from pdsynth.cli import main
+from pdsynth.training import StageModule
+step = StageModule.training_step
+def stop(module, batch, index):
+    if module.step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    step(module, batch, index)
+StageModule.training_step = stop
+main(sys.argv[1:])
+"""
+
+
+def test_a_killed_run_goes_on_with_the_same_recipe_seed_and_pairs_only(
+    prepared: Pairs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, other = tmp_path / "run", tmp_path / "prepared"
+    words = ["train", str(prepared.root), str(out), "--recipe", "voxel-mlp", "--steps", "4", "--device", "cpu"]
+    ended = subprocess.run([sys.executable, "-c", KILLED, *words], check=False, capture_output=True)
+    assert ended.returncode == -signal.SIGKILL
+    assert not (out / "model").exists()
+    before = files(out)
+    shutil.copytree(prepared.root, other)
+    table = (other / "splits.tsv").read_text()
+    (other / "splits.tsv").write_text(table.replace("train", "held").replace("test", "train").replace("held", "test"))
+    for asked, problem in (
+        ([*words, "--recipe", "unet"], "was begun with recipe voxel-mlp, not unet"),
+        ([*words, "--seed", "1"], "was begun with seed 0, not 1"),
+        (["train", str(other), *words[2:]], "was begun on other pairs or splits"),
+        (["train", words[1], words[1], *words[3:]], "holds no run of `pdsynth train` to go on with"),
+        (["train", words[1], str(tmp_path / "none"), *words[3:]], "holds no run of `pdsynth train` to go on with"),
+    ):
+        status, _, err = run(capsys, *asked, "--resume")
+        assert status == 2
+        assert problem in err
+    assert files(out) == before
+    assert prepared.manifest == json.loads((prepared.root / "manifest.json").read_text())
+
+    moved = tmp_path / "moved"
+    shutil.copytree(prepared.root, moved)  # the same pairs under another name
+    status, _, err = run(capsys, "train", moved, *words[2:], "--resume")
+    assert status == 0, err
+    card = json.loads((out / "model" / "config.json").read_text())["card"]
+    assert (card["recipe"], card["seed"], card["steps"]) == ("voxel-mlp", 0, 4)
+    assert json.loads((out / "manifest.json").read_text())["finished"] is not None

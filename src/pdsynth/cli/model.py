@@ -11,7 +11,7 @@ from pdsynth import manifest
 from pdsynth.cli.console import done, progress, table
 from pdsynth.cli.options import Budget, Device, DeviceOption, Overwrite, PreparedFolder, Seed
 from pdsynth.resources import resolve_device, seconds
-from pdsynth.types import Modality
+from pdsynth.types import InputError, Modality
 
 ModelFolder = Annotated[str, typer.Argument(help="A folder written by train, or `default`.", metavar="MODEL")]
 
@@ -39,15 +39,29 @@ def train(
 ) -> None:
     """Train a recipe on the training participants; writes RUN/model and RUN/metrics.csv."""
     limit = seconds(budget) if budget else None
+    chosen = resolve_device(device.value)
     from pdsynth import api
     from pdsynth.data.pairs import Pairs
 
     pairs = Pairs.open(prepared)
     inputs = [prepared, *([api.model_folder(init)] if init else [])]
-    if not resume:
+    content = {name: manifest.sha256(prepared / name) for name in ("pairs.tsv", "splits.tsv")}
+    api.untrained(recipe, pairs.train, init)  # whatever is wrong with them is said before anything is removed
+    if resume:
+        _refuse_other_run(run, recipe, seed, content)
+    else:
         manifest.clear(run, overwrite, inputs)
     with manifest.recorded(
-        run, "train", inputs=inputs, seed=seed, recipe=recipe, budget=budget, steps=steps, resume=resume, init=init
+        run,
+        "train",
+        inputs=inputs,
+        seed=seed,
+        recipe=recipe,
+        prepared=content,
+        budget=budget,
+        steps=steps,
+        resume=resume,
+        init=init,
     ):
         api.fit(
             recipe,
@@ -57,11 +71,27 @@ def train(
             budget=limit,
             steps=steps,
             seed=seed,
-            device=device.value,
+            device=chosen,
             resume=resume,
             init=init,
         )
     done(f"The model is in {run / 'model'}", "evaluate", prepared, "--model", run / "model", "--out", "results")
+
+
+def _refuse_other_run(run: Path, recipe: str, seed: int, prepared: dict[str, str]) -> None:
+    """Raise InputError unless `run` was begun by train, as this run would be: checkpoints don't say whom they saw."""
+    begun = manifest.read(run)
+    if begun.get("command") != "train":
+        raise InputError(run, "holds no run of `pdsynth train` to go on with", "leave out --resume to begin one")
+    parameters = begun["parameters"]
+    for what, before, now in (("recipe", parameters["recipe"], recipe), ("seed", begun["seed"], seed)):
+        if before != now:
+            raise InputError(
+                run, f"was begun with {what} {before}, not {now}", f"give --{what} {before}, or another RUN"
+            )
+    if parameters.get("prepared") != prepared:
+        problem = "was begun on other pairs or splits than PREPARED holds, so people could leak between splits"
+        raise InputError(run, problem, "name the folder that it was begun on, or another RUN without --resume")
 
 
 def synthesize(
@@ -80,26 +110,28 @@ def synthesize(
 ) -> None:
     """Synthesise the missing scans of a dataset, or the other scan of one; every file is marked synthetic."""
     manifest.refuse_occupied(out, overwrite, [path])
+    chosen = resolve_device(device.value)
     from pdsynth import api
     from pdsynth.synthesis import synthesise_path
 
     inputs = [api.model_folder(model), path]
-    manifest.clear(out, overwrite, inputs)
+    manifest.refuse_occupied(out, overwrite, inputs)
     with (
+        manifest.complete_folder(out, overwrite) as folder,  # what is there stays until the new volumes are made
         manifest.recorded(
-            out, "synthesize", inputs=inputs, seed=seed, to=to, samples=samples, steps=steps, shell=shell
+            folder, "synthesize", inputs=inputs, seed=seed, to=to, samples=samples, steps=steps, shell=shell
         ),
         progress("Synthesising") as told,
     ):
         written, refused = synthesise_path(
             model,
             path,
-            out,
+            folder,
             to=to,
             samples=samples,
             steps=steps,
             seed=seed,
-            device=resolve_device(device.value),
+            device=chosen,
             shell=shell,
             progress=told,
         )

@@ -23,7 +23,13 @@ class Device(StrEnum):
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes to use.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where networks run.")]
-Budget = Annotated[str | None, typer.Option("--budget", help="Wall time for training, such as 90s or 10m.")]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        help="Wall time of the training steps, such as 90s or 10m; closed-form fits and cached estimates come on top.",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what pdsynth wrote there before.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.", metavar="DIR")]
 GridMm = Annotated[float, typer.Option("--grid-mm", min=1.0, max=8.0, help="Spacing of the common grid in mm.")]

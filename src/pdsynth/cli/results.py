@@ -11,6 +11,7 @@ import typer
 from pdsynth import manifest
 from pdsynth.cli.console import done, error_line, table
 from pdsynth.cli.options import JOBS, Device, DeviceOption, Jobs, Out, Overwrite, PreparedFolder, Seed
+from pdsynth.resources import resolve_device
 from pdsynth.types import InputError
 
 if TYPE_CHECKING:
@@ -26,11 +27,16 @@ def demo(
     overwrite: Overwrite = False,
 ) -> None:
     """Run the whole main job on a small SIMULATED cohort with missing scans; ends with a report."""
-    manifest.clear(out, overwrite)
+    manifest.refuse_occupied(out, overwrite)
+    chosen = resolve_device(device.value)
     typer.echo("A SIMULATED cohort with missing scans: simulate, prepare, synthesise, evaluate, report.")
+    from pdsynth import api
     from pdsynth.demo import run
 
-    report_path = run(out, train=train, seed=seed, jobs=jobs, device=device.value)
+    if not train:
+        api.load("default", chosen)  # what is wrong with it is said before anything is removed
+    manifest.clear(out, overwrite)
+    report_path = run(out, train=train, seed=seed, jobs=jobs, device=chosen)
     _scores(out)
     done(f"Open {report_path} in a browser", "synthesize", "default", "your-bids-folder", "synthesised")
 
@@ -55,20 +61,27 @@ def evaluate(
     chosen = pairs.split(split)
     if len(chosen) == 0:
         raise InputError(prepared, f"has no pair in the split {split!r}", "choose another --split")
-    inputs = [prepared, *map(api.model_folder, model)]
-    manifest.clear(out, overwrite, inputs)
+    folders = [api.model_folder(name) for name in model]
+    if len({each.resolve() for each in folders}) < len(folders):
+        raise InputError(", ".join(model), "names a model twice", "name each --model once")
+    inputs = [prepared, *folders]
+    manifest.refuse_occupied(out, overwrite, inputs)
     methods: dict[str, api.Model | api.Method] = {}
     for name in model:
         loaded = api.load(name, device.value)
         label = loaded.method.name
         methods[label if label not in methods else f"{label} ({name})"] = loaded
-    with manifest.recorded(out, "evaluate", inputs=inputs, seed=seed, split=split, samples=samples) as entries:
+    with (
+        manifest.complete_folder(out, overwrite) as folder,  # what is there stays until the new results are made
+        manifest.recorded(folder, "evaluate", inputs=inputs, seed=seed, split=split, samples=samples) as entries,
+    ):
+        api.refuse_other_grid(methods, chosen)  # before controls are fitted
         entries["notes"] = [_origin(name, m) for name, m in methods.items() if isinstance(m, api.Model)]
         if controls:
             entries["notes"].append("The fitted controls were trained on the training split of this cohort.")
             fitted = api.fit_controls(pairs.train, seed=seed)
             methods |= {name: method for name, method in fitted.items() if name not in methods}
-        api.evaluate(methods, chosen, out, seed=seed, samples=samples, steps=steps)
+        api.evaluate(methods, chosen, folder, seed=seed, samples=samples, steps=steps)
     _scores(out)
     done(f"The metrics are in {out / 'metrics.json'}", "report", out)
 
