@@ -43,7 +43,7 @@ def fit(
     `resume` goes on from the checkpoints in `run`, which must be of the same recipe, seed and training rows. Raises
     ValueError for an unknown budget or a device that is not here, and what `untrained` raises.
     """
-    method = untrained(recipe, train, init)
+    method = untrained(recipe, train, seed, init)
     limit = seconds(budget) if isinstance(budget, str) else budget
     if limit is None and steps is None:
         steps = RECIPES[recipe].steps or None
@@ -68,8 +68,8 @@ def fit(
     return load(run / "model", device)
 
 
-def untrained(recipe: str, train: Pairs, init: str | Path | None = None) -> Method:
-    """What `fit` begins with: a fresh method for the pairs' grid, or that of the model `init`.
+def untrained(recipe: str, train: Pairs, seed: int, init: str | Path | None = None) -> Method:
+    """What `fit` begins with: a fresh method for the pairs' grid, of weights drawn from the seed, or the model `init`.
 
     Raises ValueError for an unknown recipe, for the oracle, and where there is no training pair; InputError for an
     `init` of another method or grid.
@@ -81,7 +81,7 @@ def untrained(recipe: str, train: Pairs, init: str | Path | None = None) -> Meth
     if len(train) == 0:
         raise ValueError(f"{train.root} holds no training pair. Prepare it with a larger first fraction in --split.")
     if init is None:
-        return build(recipe, train)
+        return build(recipe, train, seed)
     model, wanted = load(init, "cpu"), RECIPES[recipe].method
     if model.method.name != wanted:
         raise InputError(init, f"is a {model.method.name} model, not {wanted}", f"name a {wanted} model in --init")

@@ -18,11 +18,11 @@ from pdsynth.report import write_report
 from pdsynth.resources import resolve_device
 from pdsynth.synthesis import synthesise_path
 
-SUBJECTS = 34
+SUBJECTS = 28
 SITES = ("oasis", "adni", "hospital")
 MISSING = 0.15  # of the participants lack the fMRI, and as many the dMRI
 SPLIT = (0.5, 0.0, 0.5)  # half to fit the controls, half to score
-CONTROL_BUDGET = 15.0  # seconds for each control that is trained by steps
+CONTROL_BUDGET = 8.0  # seconds for each control that is trained by steps
 TRAIN_BUDGET = 90.0  # seconds, for --train
 
 SHIPPED = (

@@ -26,7 +26,7 @@ def patches(prepared):
 @pytest.mark.parametrize("direction", Direction)
 def test_a_denoiser_that_knows_the_target_gives_it_back(method, patches, direction, eta):
     method.config.eta = eta
-    mean = method.conditioning.target_mean(patches, direction)
+    mean = method.voxels.target_mean(patches, direction)
     method.denoise = lambda x_t, t, batch, d: (batch.targets[d] - mean) / method.config.sd
     drawn = method.sample(patches, direction, torch.Generator().manual_seed(0), 5)
     torch.testing.assert_close(drawn, patches.targets[direction], atol=1e-6, rtol=0)
@@ -34,7 +34,7 @@ def test_a_denoiser_that_knows_the_target_gives_it_back(method, patches, directi
 
 @pytest.mark.parametrize("direction", Direction)
 def test_the_loss_of_a_network_that_says_nothing_is_the_targets_variance(method, patches, direction):
-    x_0 = (patches.targets[direction] - method.conditioning.target_mean(patches, direction)) / method.config.sd
+    x_0 = (patches.targets[direction] - method.voxels.target_mean(patches, direction)) / method.config.sd
     loss = method.loss(patches, torch.Generator().manual_seed(0))[f"denoise_{direction}"]
     assert loss.item() == pytest.approx(x_0.square().mean().item(), rel=1e-5)  # its last layer starts from zero
 
@@ -44,6 +44,6 @@ def test_the_denoiser_is_given_what_noise_left(method, patches):
     method.denoise = lambda x_t, t, batch, d: seen.append((x_t, t, d)) or torch.zeros_like(x_t)
     method.loss(patches, torch.Generator().manual_seed(0))
     for x_t, t, direction in seen:
-        x_0 = (patches.targets[direction] - method.conditioning.target_mean(patches, direction)) / method.config.sd
+        x_0 = (patches.targets[direction] - method.voxels.target_mean(patches, direction)) / method.config.sd
         eps = method.schedule.eps_from_x0(x_t, t, x_0)
         assert eps.std().item() == pytest.approx(1, abs=0.03)

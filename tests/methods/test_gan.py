@@ -28,7 +28,7 @@ def test_losses_are_least_squares_against_what_each_player_wants(gan, patches):
     told, made = gan.discriminator_loss(patches, generator), gan.generator_loss(patches, generator)
     for direction in Direction:
         # before training the generator gives the training mean: its last layer is zero
-        fake = gan.generator.conditioning.target_mean(patches, direction)
+        fake = gan.generator.voxels.target_mean(patches, direction)
         score_real = gan.judged(patches.targets[direction], patches, direction)
         score_fake = gan.judged(fake, patches, direction)
         assert told[f"real_{direction}"].item() == pytest.approx(

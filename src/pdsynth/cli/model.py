@@ -46,7 +46,7 @@ def train(
     pairs = Pairs.open(prepared)
     inputs = [prepared, *([api.model_folder(init)] if init else [])]
     content = {name: manifest.sha256(prepared / name) for name in ("pairs.tsv", "splits.tsv")}
-    api.untrained(recipe, pairs.train, init)  # whatever is wrong with them is said before anything is removed
+    api.untrained(recipe, pairs.train, seed, init)  # whatever is wrong with them is said before anything is removed
     if resume:
         _refuse_other_run(run, recipe, seed, content)
     else:

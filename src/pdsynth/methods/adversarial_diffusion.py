@@ -65,7 +65,7 @@ class AdversarialDiffusion(ConditionalDiffusion):
         self, batch: PairBatch, direction: Direction, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x_0, a real x_{t-1}, the x_t that one more step of noise makes of it, and t."""
-        x_0 = (batch.targets[direction] - self.conditioning.target_mean(batch, direction)) / self.config.sd
+        x_0 = (batch.targets[direction] - self.voxels.target_mean(batch, direction)) / self.config.sd
 
         def normal() -> Tensor:
             return torch.randn(x_0.shape, generator=generator, device=x_0.device)
@@ -109,7 +109,7 @@ class AdversarialDiffusion(ConditionalDiffusion):
 
     def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
         """One draw over all T steps: the generator knows no others, so `steps` is not used."""
-        mean = self.conditioning.target_mean(batch, direction)
+        mean = self.voxels.target_mean(batch, direction)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         x_0 = ddpm(lambda x_t, t: self.denoise(x_t, t, batch, direction), noise, self.schedule, generator)
         return (mean + self.config.sd * x_0).clamp(0, 1)

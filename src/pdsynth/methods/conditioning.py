@@ -83,7 +83,7 @@ class VoxelFeatures(nn.Module):
 
 
 class Conditioning(VoxelFeatures):
-    """Voxel features, and a vector that describes the whole source to methods that have no stem to tell it.
+    """Voxel features, and a vector that describes the whole source, for methods that see one voxel at a time.
 
     Condition (B, CONDITION): the source's summary and principal components, in SD; the acquisition.
     """

@@ -17,7 +17,7 @@ from pdsynth.data.pairs import PairBatch, Pairs
 from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
 from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
-from pdsynth.methods.conditioning import CONDITION, FEATURES, Conditioning
+from pdsynth.methods.conditioning import ACQUISITION, FEATURES, VoxelFeatures
 from pdsynth.methods.unet import UNetConfig
 from pdsynth.networks.embedding import time_embedding
 from pdsynth.networks.transformer import PatchTransformer
@@ -47,16 +47,16 @@ class ConditionalDiffusion(Method):
 
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__(config)
-        self.conditioning = Conditioning(config.grid_shape)
+        self.voxels = VoxelFeatures(config.grid_shape)
         self.schedule = cosine_schedule(beta_max=0.999)  # no signal is left at T
         self.denoiser = self.network()
 
     def network(self) -> nn.Module:
         c = self.config
-        return HaarUNet(FEATURES + 1, 1, c.width, c.levels, c.blocks, CONDITION + TIME, c.heads)
+        return HaarUNet(FEATURES + 1, 1, c.width, c.levels, c.blocks, ACQUISITION + TIME, c.heads)
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
-        self.conditioning.fit(train)
+        self.voxels.fit(train)
 
     def stages(self) -> list[Stage]:
         objective = Objective("denoise", self.denoiser, self.loss, 3e-3)
@@ -69,13 +69,13 @@ class ConditionalDiffusion(Method):
 
     def denoise(self, x_t: Tensor, t: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
         """x_0-hat of x_t (B, 1, x, y, z) at steps t (B,), given the clean source."""
-        condition = torch.cat([self.conditioning.condition(batch, direction), time_embedding(t, TIME)], 1)
-        return self.denoiser(torch.cat([self.conditioning.features(batch, direction), x_t], 1), condition)
+        condition = torch.cat([self.voxels.acquisition(batch, direction), time_embedding(t, TIME)], 1)
+        return self.denoiser(torch.cat([self.voxels.features(batch, direction), x_t], 1), condition)
 
     def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         for direction in Direction:
-            x_0 = (batch.targets[direction] - self.conditioning.target_mean(batch, direction)) / self.config.sd
+            x_0 = (batch.targets[direction] - self.voxels.target_mean(batch, direction)) / self.config.sd
             t = torch.randint(self.schedule.steps, (len(batch),), generator=generator, device=x_0.device)
             eps = torch.randn(x_0.shape, generator=generator, device=x_0.device)
             x_t = self.schedule.add_noise(x_0, t, eps)
@@ -83,7 +83,7 @@ class ConditionalDiffusion(Method):
         return terms
 
     def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
-        mean = self.conditioning.target_mean(batch, direction)
+        mean = self.voxels.target_mean(batch, direction)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         x_0 = ddim(
             lambda x_t, t: self.denoise(x_t, t, batch, direction),
@@ -121,7 +121,7 @@ class DiT(ConditionalDiffusion):
 
     def network(self) -> nn.Module:
         c = self.config
-        return PatchTransformer(c.grid_shape, FEATURES + 1, 1, CONDITION + TIME, c.patch, c.width, c.depth, c.heads)
+        return PatchTransformer(c.grid_shape, FEATURES + 1, 1, ACQUISITION + TIME, c.patch, c.width, c.depth, c.heads)
 
     @property
     def patch(self) -> tuple[int, int, int]:

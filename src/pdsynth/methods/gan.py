@@ -52,7 +52,7 @@ class GAN(Method):
         self.perceptual = SliceLoss(VGGFeatures()) if config.perceptual_weight else None
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
-        self.generator.conditioning.fit(train)
+        self.generator.voxels.fit(train)
 
     def notes(self) -> dict[str, str]:
         return {} if self.perceptual is None else {"perceptual_features": self.perceptual.features.source}

@@ -67,7 +67,7 @@ class StructureLosses(nn.Module):
         self.microstructure_weight, self.pattern_weight = config.microstructure_weight, config.pattern_weight
         self.microstructure = MicrostructureLoss(VGGFeatures())
         self.patterns = nn.ModuleDict({m: PatternLoss(len(network_spheres(mni_grid()))) for m in Modality})
-        self.register_buffer("labels", torch.zeros(1, *config.grid_shape, dtype=torch.int16))
+        self.register_buffer("labels", torch.zeros(1, *config.grid_shape, dtype=torch.int32))
 
     def fit(self, train: Pairs) -> None:
         """Atlas regions on the grid, and how much each region's mean varies among the training participants."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pdsynth.data.pairs import PairBatch, Pairs
 from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
-from pdsynth.methods.conditioning import CONDITION, FEATURES, Conditioning
+from pdsynth.methods.conditioning import ACQUISITION, FEATURES, VoxelFeatures
 from pdsynth.networks.unet import HaarUNet
 from pdsynth.types import Direction
 
@@ -32,14 +32,14 @@ class SourceUNet(nn.Module):
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
-        self.conditioning = Conditioning(config.grid_shape)
-        self.network = HaarUNet(FEATURES, 1, config.width, config.levels, config.blocks, CONDITION, config.heads)
+        self.voxels = VoxelFeatures(config.grid_shape)
+        self.network = HaarUNet(FEATURES, 1, config.width, config.levels, config.blocks, ACQUISITION, config.heads)
 
     def forward(self, batch: PairBatch, direction: Direction) -> Tensor:
         """(B, 1, x, y, z), not clipped."""
-        features = self.conditioning.features(batch, direction)
-        condition = self.conditioning.condition(batch, direction)
-        return self.conditioning.target_mean(batch, direction) + self.network(features, condition)
+        features = self.voxels.features(batch, direction)
+        change = self.network(features, self.voxels.acquisition(batch, direction))
+        return self.voxels.target_mean(batch, direction) + change
 
 
 @register
@@ -55,7 +55,7 @@ class UNet(Method):
         self.unet = SourceUNet(config)
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
-        self.unet.conditioning.fit(train)
+        self.unet.voxels.fit(train)
 
     def stages(self) -> list[Stage]:
         patch = (self.config.patch,) * 3
