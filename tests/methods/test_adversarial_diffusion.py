@@ -66,10 +66,10 @@ def test_a_generator_that_knows_the_target_has_no_l1_and_is_sampled_exactly(meth
 
 def test_the_discriminator_sees_both_of_the_pair_the_source_and_the_step(method, patches):
     _, before, x_t, t = method.pairs(patches, D, torch.Generator().manual_seed(0))
-    own = method.judged(before, x_t, t, patches, D)
-    for other in (
-        method.judged(before.flip(2), x_t, t, patches, D),
-        method.judged(before, x_t.flip(2), t, patches, D),
-        method.judged(before, x_t, (t + 1) % 4, patches, D),
-    ):
+
+    def judged(before, x_t, t):
+        return method.discriminators(method.shown(before, x_t, t, patches, D), D)
+
+    own = judged(before, x_t, t)
+    for other in (judged(before.flip(2), x_t, t), judged(before, x_t.flip(2), t), judged(before, x_t, (t + 1) % 4)):
         assert not torch.allclose(own, other)

@@ -29,8 +29,9 @@ def test_losses_are_least_squares_against_what_each_player_wants(gan, patches):
     for direction in Direction:
         # before training the generator gives the training mean: its last layer is zero
         fake = gan.generator.voxels.target_mean(patches, direction)
-        score_real = gan.judged(patches.targets[direction], patches, direction)
-        score_fake = gan.judged(fake, patches, direction)
+        score_real, score_fake = (
+            gan.discriminators(gan.shown(v, patches, direction), direction) for v in (patches.targets[direction], fake)
+        )
         assert told[f"real_{direction}"].item() == pytest.approx(
             0.5 * (score_real - 1).square().mean().item(), rel=1e-5
         )
@@ -43,9 +44,12 @@ def test_losses_are_least_squares_against_what_each_player_wants(gan, patches):
 
 def test_the_discriminator_sees_the_source(gan, prepared, patches):
     other = prepared.split("train").patches((16, 16, 16), 2, [1], 1)
-    target = patches.targets[Direction.FMRI_TO_DMRI]
-    own = gan.judged(target, patches, Direction.FMRI_TO_DMRI)
-    assert not torch.equal(own, gan.judged(target, other, Direction.FMRI_TO_DMRI))
+    direction = Direction.FMRI_TO_DMRI
+    own, others = (
+        gan.discriminators(gan.shown(patches.targets[direction], batch, direction), direction)
+        for batch in (patches, other)
+    )
+    assert not torch.allclose(own, others)
 
 
 def test_recipes_differ_in_two_switches():

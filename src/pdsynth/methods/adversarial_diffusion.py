@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from monai.losses import PatchAdversarialLoss
-from monai.networks.nets import PatchDiscriminator
-from torch import Tensor, nn
+from torch import Tensor
 
 from pdsynth.data.pairs import PairBatch
 from pdsynth.diffusion.sampling import ddpm, step_back
 from pdsynth.diffusion.schedule import cosine_schedule
+from pdsynth.losses.adversarial import Discriminators
 from pdsynth.methods.base import MethodConfig, Objective, Stage, register
 from pdsynth.methods.diffusion import ConditionalDiffusion, DiffusionConfig
 from pdsynth.types import Direction
@@ -42,24 +41,17 @@ class AdversarialDiffusion(ConditionalDiffusion):
     def __init__(self, config: AdversarialDiffusionConfig) -> None:
         super().__init__(config)
         self.schedule = cosine_schedule(config.steps, beta_max=0.999)
-        self.discriminators = nn.ModuleDict(
-            {
-                d: PatchDiscriminator(3, config.discriminator_width, in_channels=4, num_layers_d=1, norm="INSTANCE")
-                for d in Direction
-            }
-        )
-        self.adversarial = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
+        self.discriminators = Discriminators(4, config.discriminator_width)
 
     def stages(self) -> list[Stage]:
         discriminate = Objective("discriminator", self.discriminators, self.discriminator_loss, 2e-4)
         generate = Objective("generator", self.denoiser, self.generator_loss, 2e-3)
         return [Stage("diffusion", [discriminate, generate], self.patch, self.config.batch_size)]
 
-    def judged(self, before: Tensor, x_t: Tensor, t: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
-        """The discriminator's map for a pair (x_{t-1}, x_t)."""
+    def shown(self, before: Tensor, x_t: Tensor, t: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
+        """What the discriminator sees of a pair: x_{t-1}, x_t, the source and t."""
         when = (t.to(x_t.dtype) / self.schedule.steps)[:, None, None, None, None].expand_as(x_t)
-        pair = torch.cat([before, x_t, batch.sources[direction].volume, when], 1)
-        return self.discriminators[direction](pair)[-1]
+        return torch.cat([before, x_t, batch.sources[direction].volume, when], 1)
 
     def pairs(
         self, batch: PairBatch, direction: Direction, generator: torch.Generator
@@ -90,10 +82,8 @@ class AdversarialDiffusion(ConditionalDiffusion):
             _, before, x_t, t = self.pairs(batch, direction, generator)
             with torch.no_grad():
                 _, drawn = self.made(x_t, t, batch, direction, generator)
-            for real, one in ((True, before), (False, drawn)):
-                judged = self.judged(one, x_t, t, batch, direction)
-                loss = self.adversarial(judged, target_is_real=real, for_discriminator=True)
-                terms[f"{'real' if real else 'made'}_{direction}"] = 0.5 * loss
+            real, made = (self.shown(one, x_t, t, batch, direction) for one in (before, drawn))
+            terms |= self.discriminators.told_apart(real, made, direction)
         return terms
 
     def generator_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -101,8 +91,7 @@ class AdversarialDiffusion(ConditionalDiffusion):
         for direction in Direction:
             x_0, _, x_t, t = self.pairs(batch, direction, generator)
             x_0_hat, drawn = self.made(x_t, t, batch, direction, generator)
-            judged = self.judged(drawn, x_t, t, batch, direction)
-            fooled = self.adversarial(judged, target_is_real=True, for_discriminator=False)
+            fooled = self.discriminators.fooled(self.shown(drawn, x_t, t, batch, direction), direction)
             terms[f"l1_{direction}"] = (x_0_hat - x_0).abs().mean()
             terms[f"adversarial_{direction}"] = self.config.adversarial_weight * fooled
         return terms

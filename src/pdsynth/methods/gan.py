@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from monai.losses import PatchAdversarialLoss
-from monai.networks.nets import PatchDiscriminator
-from torch import Tensor, nn
+from torch import Tensor
 
 from pdsynth.data.pairs import PairBatch, Pairs
+from pdsynth.losses.adversarial import Discriminators
 from pdsynth.losses.microstructure import VGGFeatures
 from pdsynth.losses.perceptual import SliceLoss
 from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
@@ -42,13 +41,7 @@ class GAN(Method):
     def __init__(self, config: GANConfig) -> None:
         super().__init__(config)
         self.generator = SourceUNet(config)
-        self.discriminators = nn.ModuleDict(
-            {
-                d: PatchDiscriminator(3, config.discriminator_width, in_channels=2, num_layers_d=1, norm="INSTANCE")
-                for d in Direction
-            }
-        )
-        self.adversarial = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
+        self.discriminators = Discriminators(2, config.discriminator_width)
         self.perceptual = SliceLoss(VGGFeatures()) if config.perceptual_weight else None
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
@@ -63,20 +56,17 @@ class GAN(Method):
         patch = (self.config.patch,) * 3
         return [Stage("adversarial", [discriminate, generate], patch, self.config.batch_size)]
 
-    def judged(self, volume: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
-        """The discriminator's map for a target, real or made, beside its source."""
-        pair = torch.cat([batch.sources[direction].volume, volume], 1)
-        return self.discriminators[direction](pair)[-1]
+    def shown(self, volume: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
+        """What the discriminator sees of a target, real or made: it and its source."""
+        return torch.cat([batch.sources[direction].volume, volume], 1)
 
     def discriminator_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         for direction in Direction:
             with torch.no_grad():
                 made = self.generator(batch, direction)
-            for real, volume in ((True, batch.targets[direction]), (False, made)):
-                judged = self.judged(volume, batch, direction)
-                loss = self.adversarial(judged, target_is_real=real, for_discriminator=True)
-                terms[f"{'real' if real else 'made'}_{direction}"] = 0.5 * loss
+            real, made = (self.shown(v, batch, direction) for v in (batch.targets[direction], made))
+            terms |= self.discriminators.told_apart(real, made, direction)
         return terms
 
     def generator_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -84,7 +74,7 @@ class GAN(Method):
         for direction in Direction:
             target, made = batch.targets[direction], self.generator(batch, direction)
             terms[f"l1_{direction}"] = (made - target).abs().mean()
-            fooled = self.adversarial(self.judged(made, batch, direction), target_is_real=True, for_discriminator=False)
+            fooled = self.discriminators.fooled(self.shown(made, batch, direction), direction)
             terms[f"adversarial_{direction}"] = self.config.adversarial_weight * fooled
             if self.perceptual is not None:
                 some = slice(-(-len(target) // 4))  # VGG16 on all patches would cost as much as the U-Net
