@@ -77,6 +77,10 @@ def sa_ddpm() -> Recipe:
     return replace(u_ddim(), name="sa-ddpm", summary="diffusion with self-attention, by DDPM", settings=settings)
 
 
+def ldm() -> Recipe:
+    return Recipe("ldm", "an autoencoder, then diffusion of latents", "ldm", steps=4000)
+
+
 def dit() -> Recipe:
     return Recipe("dit", "diffusion by a patch transformer", "dit", steps=4000)
 
@@ -117,6 +121,7 @@ RECIPES: dict[str, Recipe] = {
         psagan(),
         u_ddim(),
         sa_ddpm(),
+        ldm(),
         dit(),
         adm(),
         pds_refiner_only(),

@@ -21,6 +21,14 @@ SMALL = {
     "conditional-diffusion": {"width": 8, "heads": 2, "eta": 1.0, "steps": 2, "patch": 8, "batch_size": 4},
     "adm": {"width": 8, "discriminator_width": 4, "patch": 8, "batch_size": 4},
     "dit": {"width": 8, "heads": 2, "depth": 1, "steps": 2, "patch": 8, "batch_size": 2},
+    "ldm": {
+        "autoencoder_width": 8,
+        "width": 16,
+        "autoencoder_patch": 8,
+        "autoencoder_batch_size": 2,
+        "batch_size": 2,
+        "steps": 2,
+    },
     "gan": {"width": 8, "heads": 2, "perceptual_weight": 0.1, "discriminator_width": 4, "patch": 8, "batch_size": 4},
     "pds-refiner-only": {"width": 8, "patch": 8, "batch_size": 4},
     "pds": {

@@ -1,0 +1,157 @@
+"""Latent diffusion: an autoencoder, then diffusion of the target's latents with cross-attention on the source's.
+
+As Rombach et al. (2022), by MONAI's networks. Stage 1 trains one autoencoder for both modalities on patches. Stage 2
+diffuses whole latents, a quarter of the grid a side: their means (no samples), less the training mean, in SD.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
+from torch import Tensor
+from torch.nn import functional as F
+
+from pdsynth.data.pairs import PairBatch, Pairs
+from pdsynth.diffusion.sampling import ddim
+from pdsynth.diffusion.schedule import cosine_schedule
+from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
+from pdsynth.networks.unet import pad_to_even
+from pdsynth.types import Direction, Modality
+
+SHRINK = 4  # of the autoencoder, a side
+
+
+@dataclass
+class LatentDiffusionConfig(MethodConfig):
+    """Widths of autoencoder and denoiser, the patches of stage 1, its share, and the whole volumes of stage 2.
+
+    kl_weight: of the autoencoder's prior beside L1; steps: of `predict`.
+    """
+
+    autoencoder_width: int = 16
+    latent_channels: int = 4
+    autoencoder_share: float = 0.3
+    autoencoder_patch: int = 16
+    autoencoder_batch_size: int = 16
+    kl_weight: float = 1e-6
+    width: int = 32
+    batch_size: int = 4
+    steps: int = 10
+
+
+@register
+class LatentDiffusion(Method):
+    """`predict` is the decoded draw from noise of a fixed seed."""
+
+    name = "ldm"
+    config_type: ClassVar[type[MethodConfig]] = LatentDiffusionConfig
+    generative: ClassVar[bool] = True
+    config: LatentDiffusionConfig
+    latent_mean: Tensor  # (2, channels, X/4, Y/4, Z/4), in the order of Modality
+    latent_sd: Tensor  # (2,)
+
+    def __init__(self, config: LatentDiffusionConfig) -> None:
+        super().__init__(config)
+        wide, channels = config.autoencoder_width, config.latent_channels
+        self.autoencoder = AutoencoderKL(
+            spatial_dims=3,
+            num_res_blocks=1,
+            channels=(wide, 2 * wide, 2 * wide),
+            attention_levels=(False, False, False),
+            latent_channels=channels,
+            norm_num_groups=8,
+            with_encoder_nonlocal_attn=False,
+            with_decoder_nonlocal_attn=False,
+        )
+        self.denoiser = DiffusionModelUNet(
+            spatial_dims=3,
+            in_channels=channels,
+            out_channels=channels,
+            num_res_blocks=1,
+            channels=(config.width, 2 * config.width),
+            attention_levels=(False, True),
+            norm_num_groups=8,
+            num_head_channels=8,
+            with_conditioning=True,
+            cross_attention_dim=channels,
+            num_class_embeds=len(Direction),
+        )
+        self.schedule = cosine_schedule(beta_max=0.999)  # no signal is left at T
+        self.register_buffer("latent_mean", torch.zeros(2, channels, *(n // SHRINK for n in config.grid_shape)))
+        self.register_buffer("latent_sd", torch.ones(2))
+        self.latents: dict[Modality, Tensor] = {}
+
+    def stages(self) -> list[Stage]:
+        c = self.config
+        encode = Objective("autoencoder", self.autoencoder, self.autoencoder_loss)
+        denoise = Objective("denoise", self.denoiser, self.denoise_loss)
+        return [
+            Stage("autoencoder", [encode], (c.autoencoder_patch,) * 3, c.autoencoder_batch_size, c.autoencoder_share),
+            Stage("diffusion", [denoise], c.grid_shape, c.batch_size, 1 - c.autoencoder_share,
+                  prepare=self.cache_latents),
+        ]  # fmt: skip
+
+    def autoencoder_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """L1 of the decoded sample, and the divergence of the code from a standard normal."""
+        terms: dict[str, Tensor] = {}
+        for direction, volume in batch.targets.items():
+            mean, sd = self.autoencoder.encode(volume)
+            code = mean + sd * torch.randn(mean.shape, generator=generator, device=mean.device)
+            terms[f"l1_{direction.target}"] = (self.autoencoder.decode(code) - volume).abs().mean()
+            divergence = 0.5 * (mean.square() + sd.square() - 2 * sd.log() - 1).mean()
+            terms[f"kl_{direction.target}"] = self.config.kl_weight * divergence
+        return terms
+
+    @torch.inference_mode()
+    def cache_latents(self, train: Pairs) -> Pairs:
+        """Encode every training row once; their mean and SD normalise all latents from here on."""
+        self.eval()
+        for m, modality in enumerate(Modality):
+            volumes = (torch.from_numpy(train.volume(modality, row))[None, None] for row in range(len(train)))
+            codes = torch.cat([self.autoencoder.encode(v.to(self.latent_sd.device))[0].cpu() for v in volumes])
+            self.latent_mean[m] = codes.mean(0)
+            self.latent_sd[m] = (codes - codes.mean(0)).std(correction=0).clamp_min(1e-4)
+            self.latents[modality] = (codes - codes.mean(0)) / self.latent_sd[m].cpu()
+        return train
+
+    def encoded(self, volume: Tensor, modality: Modality) -> Tensor:
+        """(B, 1, X, Y, Z) -> normalised latents (B, channels, X/4, Y/4, Z/4)."""
+        m = list(Modality).index(modality)
+        return (self.autoencoder.encode(volume)[0] - self.latent_mean[m]) / self.latent_sd[m]
+
+    def decoded(self, latent: Tensor, modality: Modality) -> Tensor:
+        """The way back."""
+        m = list(Modality).index(modality)
+        return self.autoencoder.decode(latent * self.latent_sd[m] + self.latent_mean[m])
+
+    def denoise(self, z_t: Tensor, t: Tensor, source: Tensor, direction: Direction) -> Tensor:
+        """z_0-hat of latents z_t at steps t (B,), given the source's latents, each voxel of which is a token."""
+        x, y, z = z_t.shape[2:]
+        which = torch.full((len(z_t),), list(Direction).index(direction), device=z_t.device)
+        tokens = source.flatten(2).transpose(1, 2)
+        return self.denoiser(pad_to_even(z_t), t, context=tokens, class_labels=which)[:, :, :x, :y, :z]
+
+    def denoise_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = {}
+        rows = np.asarray(batch.rows)
+        for direction in Direction:
+            source, z_0 = (self.latents[m][rows].to(batch.corner.device) for m in (direction.source, direction.target))
+            t = torch.randint(self.schedule.steps, (len(batch),), generator=generator, device=z_0.device)
+            eps = torch.randn(z_0.shape, generator=generator, device=z_0.device)
+            z_0_hat = self.denoise(self.schedule.add_noise(z_0, t, eps), t, source, direction)
+            terms[f"denoise_{direction}"] = F.mse_loss(z_0_hat, z_0)
+        return terms
+
+    def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
+        source = self.encoded(batch.sources[direction].volume, direction.source)
+        noise = torch.randn(source.shape, generator=generator, device=source.device)
+        z_0 = ddim(lambda z_t, t: self.denoise(z_t, t, source, direction), noise, self.schedule, steps)
+        return self.decoded(z_0, direction.target).clamp(0, 1)
+
+    def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
+        generator = torch.Generator(batch.corner.device).manual_seed(0)
+        return self.sample(batch, direction, generator, self.config.steps)
