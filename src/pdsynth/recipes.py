@@ -93,6 +93,15 @@ def pds() -> Recipe:
     return Recipe("pds", "conditional diffusion, then tissue refinement: the default", "pds", steps=6000)
 
 
+def pds_unconditioned() -> Recipe:
+    return replace(
+        pds(),
+        name="pds-unconditioned",
+        summary="the draft is not told the source, only refinement is",
+        settings={"conditioned": False, "refiner_share": 0.5},
+    )
+
+
 def pds_refiner_only() -> Recipe:
     return replace(
         pds(),
@@ -125,6 +134,7 @@ RECIPES: dict[str, Recipe] = {
         dit(),
         adm(),
         pds_refiner_only(),
+        pds_unconditioned(),
         pds(),
     )
 }

@@ -71,6 +71,13 @@ class VoxelFeatures(nn.Module):
         maps = patches_of(self.maps, batch.corner, shape)
         return torch.cat([source.volume, unusual, means, maps], dim=1)
 
+    def features_without_source(self, batch: PairBatch, direction: Direction) -> Tensor:
+        """The same with all that shows the source set to zero: what is left is equal for everyone."""
+        features = self.features(batch, direction)
+        return torch.cat(
+            [torch.zeros_like(features[:, : 1 + CONTEXT_CHANNELS]), features[:, 1 + CONTEXT_CHANNELS :]], 1
+        )
+
     def acquisition(self, batch: PairBatch, direction: Direction) -> Tensor:
         """(B, ACQUISITION): the dMRI shell in ms/um^2 around 1, and the direction."""
         which = F.one_hot(torch.full((len(batch),), list(Direction).index(direction), device=batch.bval.device), 2)

@@ -41,10 +41,12 @@ LOG_SD_LIMIT = 5.0
 class PDSConfig(UNetConfig):
     """Sizes, loss weights and the share of each stage.
 
+    conditioned: whether the draft is told the source (without it, only refinement is: `pds-unconditioned`);
     residual_sd: SD of x_0 around the stem's estimate, the unit of the diffused residual; posterior_share: part of each
     batch that trains the posterior mean at t = T, the rest trains all t; drafts: about how many rows stage 2 sees.
     """
 
+    conditioned: bool = True
     residual_sd: float = 0.06
     posterior_share: float = 0.7
     uncertainty_weight: float = 0.05
@@ -102,7 +104,7 @@ class Drafter(nn.Module):
     def __init__(self, config: PDSConfig) -> None:
         super().__init__()
         self.sd, self.posterior_share = config.residual_sd, config.posterior_share
-        self.uncertainty_weight = config.uncertainty_weight
+        self.uncertainty_weight, self.conditioned = config.uncertainty_weight, config.conditioned
         self.schedule = cosine_schedule(beta_max=0.999)  # no signal is left at T
         self.stem = CoarseRidge(config.grid_shape)
         self.voxels = VoxelFeatures(config.grid_shape)
@@ -115,23 +117,35 @@ class Drafter(nn.Module):
         self, z_t: Tensor, t: Tensor, stem: Tensor, batch: PairBatch, direction: Direction
     ) -> tuple[Tensor, Tensor]:
         """z_0-hat of z_t (B, 1, x, y, z) at steps t (B,), given the clean source, and the log SD of z_0 around it."""
-        features = self.voxels.features(batch, direction)
+        features = (self.voxels.features if self.conditioned else self.voxels.features_without_source)(batch, direction)
         condition = torch.cat([self.voxels.acquisition(batch, direction), time_embedding(t, TIME)], 1)
         z_0_hat, log_sd = self.denoiser(torch.cat([features, stem, z_t], 1), condition).chunk(2, 1)
         return z_0_hat, log_sd.clamp(-LOG_SD_LIMIT, LOG_SD_LIMIT)
+
+    def start(self, batch: PairBatch, direction: Direction) -> Tensor:
+        """What the residual is taken from, (B, 1, x, y, z): the stem, or the training mean where no source is told."""
+        return (self.stem if self.conditioned else self.voxels.target_mean)(batch, direction)
+
+    def cross_fitted(self, train: Pairs) -> dict[Direction, Tensor]:
+        """`start` of all training rows, (rows, 1, X, Y, Z) fp16; a stem estimates those that it has not seen."""
+        if self.conditioned:
+            return self.stem.cross_fitted(train)
+        same = Cached()
+        same.fill(train, self.voxels.target_mean, self.voxels.means.device)
+        return same.volumes
 
     def last(self, batch: PairBatch) -> Tensor:
         return torch.full((len(batch),), self.schedule.steps - 1, device=batch.corner.device)
 
     def posterior(self, batch: PairBatch, direction: Direction, stem: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and SD of x_0 given the source: the denoiser at t = T on z_T = 0."""
-        stem = self.stem(batch, direction) if stem is None else stem
+        stem = self.start(batch, direction) if stem is None else stem
         z_0_hat, log_sd = self.denoise(torch.zeros_like(stem), self.last(batch), stem, batch, direction)
         return stem + self.sd * z_0_hat, self.sd * log_sd.exp()
 
     def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
         """One draw of x_0 by DDIM from noise (Eqs. 7-8)."""
-        stem = self.stem(batch, direction)
+        stem = self.start(batch, direction)
         z_last = torch.randn(stem.shape, generator=generator, device=stem.device)
         z_0 = ddim(lambda z_t, t: self.denoise(z_t, t, stem, batch, direction)[0], z_last, self.schedule, steps)
         return stem + self.sd * z_0
@@ -209,13 +223,13 @@ class PDS(Method):
 
     def cache_stems(self, train: Pairs) -> Pairs:
         """Estimate every training participant once by a stem that was fitted on the others."""
-        self.cache.volumes = self.drafter.stem.cross_fitted(train)
+        self.cache.volumes = self.drafter.cross_fitted(train)
         return train
 
     def cache_drafts(self, train: Pairs) -> Pairs:
         """Draft some training rows once, on stems that have not seen them; refinement trains on these alone."""
         stems = Cached()
-        stems.volumes = self.drafter.stem.cross_fitted(train)
+        stems.volumes = self.drafter.cross_fitted(train)
         keep = np.arange(len(train)) % max(1, len(train) // self.config.drafts) == 0
         chosen, stems.volumes = train.where(keep), {d: v[keep] for d, v in stems.volumes.items()}
         self.eval()
