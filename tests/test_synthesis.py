@@ -76,6 +76,17 @@ def test_dataset_is_completed_and_every_file_marked(model, dataset, tmp_path):
     assert json.loads((tmp_path / "dataset_description.json").read_text())["Synthetic"] is True
 
 
+def test_what_comes_from_simulated_scans_says_so(model, dataset, tmp_path):
+    copy = shutil.copytree(dataset, tmp_path / "study")
+    for told, name in ((False, "SYNTHETIC"), (True, "From SIMULATED scans: SYNTHETIC")):
+        entries = {"Name": "x", "BIDSVersion": "1.9.0"} | ({"Simulated": True} if told else {})
+        (copy / "dataset_description.json").write_text(json.dumps(entries))
+        synthesise_path(model, copy, tmp_path / name, device="cpu")
+        described = json.loads((tmp_path / name / "dataset_description.json").read_text())
+        assert described["Name"].startswith(name)
+        assert described.get("Simulated", False) == told
+
+
 def test_same_seed_gives_the_same_bytes(model, dataset, tmp_path):
     first, second = (synthesise_path(model, dataset, tmp_path / str(i), device="cpu", seed=3)[0][0] for i in range(2))
     assert first.read_bytes() == second.read_bytes()

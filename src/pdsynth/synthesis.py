@@ -162,8 +162,10 @@ def synthesise_path(
     unread: list[Rejection] = []
     rejected: list[Rejection] = []
     options: dict[str, Any] = {"samples": samples, "steps": steps, "seed": seed, "shell": shell}
+    simulated = False
     if path.is_dir():
         cohort = bids(path)
+        simulated = cohort.simulated
         unread = cohort.rejected
         scans = list(missing_scans(cohort, to))
         if not scans:
@@ -187,5 +189,6 @@ def synthesise_path(
         first = rejected[0]
         problem = f"holds no scan that can be used; the first refusal: {first.path}: {first.reason}"
         raise InputError(path, problem, first.remedy)
-    manifest.write_json(out / "dataset_description.json", DESCRIPTION)
+    name = {"Name": f"From SIMULATED scans: {DESCRIPTION['Name']}", "Simulated": True} if simulated else {}
+    manifest.write_json(out / "dataset_description.json", DESCRIPTION | name)
     return written, [*unread, *rejected]
