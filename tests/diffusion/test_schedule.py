@@ -61,6 +61,18 @@ def test_moments_of_the_forward_process(t):
     assert mean == pytest.approx(0.7 * alpha_bar**0.5, rel=1e-5) and variance == pytest.approx(1 - alpha_bar, rel=1e-3)
 
 
+def test_noised_draws_every_step_and_its_noise_is_standard_normal():
+    schedule = cosine_schedule()
+    x_0 = torch.full((4000, 1, 2, 2, 2), 0.7)
+    x_t, t = schedule.noised(x_0, torch.Generator().manual_seed(5))
+    assert t.min() < 10 and t.max() > 989 and t.float().mean().item() == pytest.approx(499.5, abs=15)
+    signal, noise = schedule.levels(t, x_0)
+    eps = (x_t - signal * x_0) / noise
+    assert eps.mean().item() == pytest.approx(0, abs=0.03) and eps.std().item() == pytest.approx(1, abs=0.02)
+    torch.testing.assert_close(schedule.add_noise(x_0, t, eps), x_t)
+    assert torch.equal(schedule.noised(x_0, torch.Generator().manual_seed(5))[0], x_t)
+
+
 def test_tables_follow_the_module_but_are_not_saved():
     schedule = cosine_schedule(10)
     assert not schedule.state_dict() and schedule.to("meta").signal.device.type == "meta"

@@ -57,7 +57,7 @@ class AdversarialDiffusion(ConditionalDiffusion):
         self, batch: PairBatch, direction: Direction, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x_0, a real x_{t-1}, the x_t that one more step of noise makes of it, and t."""
-        x_0 = (batch.targets[direction] - self.voxels.target_mean(batch, direction)) / self.config.sd
+        x_0 = self.x_0(batch, direction)
 
         def normal() -> Tensor:
             return torch.randn(x_0.shape, generator=generator, device=x_0.device)

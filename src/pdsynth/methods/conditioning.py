@@ -9,11 +9,14 @@ from torch.nn import functional as F
 
 from pdsynth.data.pairs import COARSE, CONTEXT_CHANNELS, NEAR, SUMMARY_SIZE, PairBatch, Pairs
 from pdsynth.imaging.template import tissue_template
+from pdsynth.networks.embedding import time_embedding
 from pdsynth.types import Direction, Modality
 
 COMPONENTS = 32  # principal components of the coarse whole volume
 FEATURES = CONTEXT_CHANNELS + 9
 ACQUISITION = 3
+TIME = 32  # size of the embedding of a diffusion step
+STEERING = ACQUISITION + TIME
 CONDITION = SUMMARY_SIZE + COMPONENTS + ACQUISITION
 LEAST_SD = 1e-4
 LIMIT = 4.0  # in SD: a scan unlike the training cohort must not drive the network far from what it knows
@@ -82,6 +85,10 @@ class VoxelFeatures(nn.Module):
         """(B, ACQUISITION): the dMRI shell in ms/um^2 around 1, and the direction."""
         which = F.one_hot(torch.full((len(batch),), list(Direction).index(direction), device=batch.bval.device), 2)
         return torch.cat([batch.bval - 1, which.to(batch.bval.dtype)], 1)
+
+    def steering(self, batch: PairBatch, direction: Direction, t: Tensor) -> Tensor:
+        """(B, STEERING), of a denoiser at diffusion steps t (B,): the acquisition and the embedding of t."""
+        return torch.cat([self.acquisition(batch, direction), time_embedding(t, TIME)], 1)
 
     def target_mean(self, batch: PairBatch, direction: Direction) -> Tensor:
         """The training mean of the target at the batch's patches, (B, 1, x, y, z)."""

@@ -17,14 +17,11 @@ from pdsynth.data.pairs import PairBatch, Pairs
 from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
 from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
-from pdsynth.methods.conditioning import ACQUISITION, FEATURES, VoxelFeatures
+from pdsynth.methods.conditioning import FEATURES, STEERING, VoxelFeatures
 from pdsynth.methods.unet import UNetConfig
-from pdsynth.networks.embedding import time_embedding
 from pdsynth.networks.transformer import PatchTransformer
 from pdsynth.networks.unet import HaarUNet
 from pdsynth.types import Direction
-
-TIME = 32  # size of the embedding of t
 
 
 @dataclass
@@ -53,7 +50,7 @@ class ConditionalDiffusion(Method):
 
     def network(self) -> nn.Module:
         c = self.config
-        return HaarUNet(FEATURES + 1, 1, c.width, c.levels, c.blocks, ACQUISITION + TIME, c.heads)
+        return HaarUNet(FEATURES + 1, 1, c.width, c.levels, c.blocks, STEERING, c.heads)
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
         self.voxels.fit(train)
@@ -69,16 +66,18 @@ class ConditionalDiffusion(Method):
 
     def denoise(self, x_t: Tensor, t: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
         """x_0-hat of x_t (B, 1, x, y, z) at steps t (B,), given the clean source."""
-        condition = torch.cat([self.voxels.acquisition(batch, direction), time_embedding(t, TIME)], 1)
+        condition = self.voxels.steering(batch, direction, t)
         return self.denoiser(torch.cat([self.voxels.features(batch, direction), x_t], 1), condition)
+
+    def x_0(self, batch: PairBatch, direction: Direction) -> Tensor:
+        """What diffuses: the target less its training mean, in SD, (B, 1, x, y, z)."""
+        return (batch.targets[direction] - self.voxels.target_mean(batch, direction)) / self.config.sd
 
     def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         for direction in Direction:
-            x_0 = (batch.targets[direction] - self.voxels.target_mean(batch, direction)) / self.config.sd
-            t = torch.randint(self.schedule.steps, (len(batch),), generator=generator, device=x_0.device)
-            eps = torch.randn(x_0.shape, generator=generator, device=x_0.device)
-            x_t = self.schedule.add_noise(x_0, t, eps)
+            x_0 = self.x_0(batch, direction)
+            x_t, t = self.schedule.noised(x_0, generator)
             terms[f"denoise_{direction}"] = (self.denoise(x_t, t, batch, direction) - x_0).square().mean()
         return terms
 
@@ -121,7 +120,7 @@ class DiT(ConditionalDiffusion):
 
     def network(self) -> nn.Module:
         c = self.config
-        return PatchTransformer(c.grid_shape, FEATURES + 1, 1, ACQUISITION + TIME, c.patch, c.width, c.depth, c.heads)
+        return PatchTransformer(c.grid_shape, FEATURES + 1, 1, STEERING, c.patch, c.width, c.depth, c.heads)
 
     @property
     def patch(self) -> tuple[int, int, int]:

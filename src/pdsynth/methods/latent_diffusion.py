@@ -140,9 +140,8 @@ class LatentDiffusion(Method):
         rows = np.asarray(batch.rows)
         for direction in Direction:
             source, z_0 = (self.latents[m][rows].to(batch.corner.device) for m in (direction.source, direction.target))
-            t = torch.randint(self.schedule.steps, (len(batch),), generator=generator, device=z_0.device)
-            eps = torch.randn(z_0.shape, generator=generator, device=z_0.device)
-            z_0_hat = self.denoise(self.schedule.add_noise(z_0, t, eps), t, source, direction)
+            z_t, t = self.schedule.noised(z_0, generator)
+            z_0_hat = self.denoise(z_t, t, source, direction)
             terms[f"denoise_{direction}"] = F.mse_loss(z_0_hat, z_0)
         return terms
 

@@ -27,13 +27,11 @@ from pdsynth.losses.pattern import PatternLoss
 from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
 from pdsynth.methods.cached import Cached
 from pdsynth.methods.coarse_ridge import CoarseRidge
-from pdsynth.methods.conditioning import ACQUISITION, FEATURES, VoxelFeatures, patches_of
+from pdsynth.methods.conditioning import ACQUISITION, FEATURES, STEERING, VoxelFeatures, patches_of
 from pdsynth.methods.unet import UNetConfig
-from pdsynth.networks.embedding import time_embedding
 from pdsynth.networks.unet import HaarUNet, zero
 from pdsynth.types import Direction, Modality
 
-TIME = 32  # size of the embedding of t
 LOG_SD_LIMIT = 5.0
 
 
@@ -108,9 +106,7 @@ class Drafter(nn.Module):
         self.schedule = cosine_schedule(beta_max=0.999)  # no signal is left at T
         self.stem = CoarseRidge(config.grid_shape)
         self.voxels = VoxelFeatures(config.grid_shape)
-        self.denoiser = HaarUNet(
-            FEATURES + 2, 2, config.width, config.levels, config.blocks, ACQUISITION + TIME, config.heads
-        )
+        self.denoiser = HaarUNet(FEATURES + 2, 2, config.width, config.levels, config.blocks, STEERING, config.heads)
         self.structure = StructureLosses(config)
 
     def denoise(
@@ -118,7 +114,7 @@ class Drafter(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """z_0-hat of z_t (B, 1, x, y, z) at steps t (B,), given the clean source, and the log SD of z_0 around it."""
         features = (self.voxels.features if self.conditioned else self.voxels.features_without_source)(batch, direction)
-        condition = torch.cat([self.voxels.acquisition(batch, direction), time_embedding(t, TIME)], 1)
+        condition = self.voxels.steering(batch, direction, t)
         z_0_hat, log_sd = self.denoiser(torch.cat([features, stem, z_t], 1), condition).chunk(2, 1)
         return z_0_hat, log_sd.clamp(-LOG_SD_LIMIT, LOG_SD_LIMIT)
 
@@ -156,12 +152,9 @@ class Drafter(nn.Module):
         for direction in Direction:
             x_0, stem = batch.targets[direction], stems[direction]
             z_0 = (x_0 - stem) / self.sd
-            device = x_0.device
-            t = torch.randint(self.schedule.steps, (len(batch),), generator=generator, device=device)
-            eps = torch.randn(x_0.shape, generator=generator, device=device)
-            z_t = self.schedule.add_noise(z_0, t, eps)
+            z_t, t = self.schedule.noised(z_0, generator)
             # the first part of the batch trains the posterior mean, where z_T is replaced by its expectation
-            posterior = torch.arange(len(batch), device=device) < self.posterior_share * len(batch)
+            posterior = torch.arange(len(batch), device=x_0.device) < self.posterior_share * len(batch)
             t = torch.where(posterior, self.last(batch), t)
             z_t = torch.where(posterior[:, None, None, None, None], torch.zeros_like(z_t), z_t)
             z_0_hat, log_sd = self.denoise(z_t, t, stem, batch, direction)
