@@ -44,3 +44,24 @@ def test_the_same_seed_builds_the_same_weights(prepared):
 def test_an_unknown_recipe_is_answered_with_the_known_ones(prepared):
     with pytest.raises(KeyError, match=r"no recipe 'pdss'; there are zeros"):
         build("pdss", prepared.split("train"))
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.small])
+def test_the_small_size_has_fewer_weights_and_the_same_wiring(name, prepared):
+    pairs = prepared.split("train")
+    full, small = build(name, pairs), build(name, pairs, size="small")
+    assert list(full.state_dict()) == list(small.state_dict())
+    count = lambda method: sum(p.numel() for p in method.parameters())  # noqa: E731
+    assert count(small) < 0.5 * count(full)
+
+
+def test_settings_are_changed_by_name_and_checked(prepared):
+    pairs = prepared.split("train")
+    changed = build("unet", pairs, changes={"width": "8", "heads": 2})
+    assert (changed.config.width, changed.config.heads) == (8, 2)
+    with pytest.raises(ValueError, match="no setting 'wdth'; it has batch_size, blocks"):
+        build("unet", pairs, changes={"wdth": 8})
+    with pytest.raises(ValueError, match="width can't be 'wide'"):
+        build("unet", pairs, changes={"width": "wide"})
+    with pytest.raises(ValueError, match="unet has no size 'small'; it has full only"):
+        build("unet", pairs, size="small")

@@ -34,6 +34,8 @@ def fit(
     device: str = "auto",
     resume: bool = False,
     init: str | Path | None = None,
+    size: str = "full",
+    settings: Mapping[str, Any] | None = None,
 ) -> Model:
     """Train a recipe on the training participants and save it in run/model.
 
@@ -41,9 +43,10 @@ def fit(
     come on top; without it and without `steps` the recipe's own number of steps is taken. Scores on `val`, where it
     holds two participants or more, enter the model's card. `init` names a model of the same method to begin with;
     `resume` goes on from the checkpoints in `run`, which must be of the same recipe, seed and training rows. Raises
-    ValueError for an unknown budget or a device that is not here, and what `untrained` raises.
+    ValueError for an unknown budget or a device that is not here, and what `untrained` raises. size is "full" or, where
+    the recipe has one, "small"; `settings` change the recipe's by name.
     """
-    method = untrained(recipe, train, seed, init)
+    method = untrained(recipe, train, seed, init, size, settings)
     limit = seconds(budget) if isinstance(budget, str) else budget
     if limit is None and steps is None:
         steps = RECIPES[recipe].steps or None
@@ -60,6 +63,7 @@ def fit(
         precision=RECIPES[recipe].precision,
     )
     card = _card(recipe, train) | {"seed": seed, "steps": steps, "budget_seconds": limit, "init": init and str(init)}
+    card |= {"size": size}
     checkpoint.save(method, run / "model", card)  # before it is scored: a failure there must lose nothing
     if val is not None and val.whole_scans().table["participant_id"].nunique() >= 2:
         scores = scoring.evaluate({recipe: method.to(resolve_device(device))}, val, seed=seed)["methods"][recipe]
@@ -68,11 +72,18 @@ def fit(
     return load(run / "model", device)
 
 
-def untrained(recipe: str, train: Pairs, seed: int, init: str | Path | None = None) -> Method:
+def untrained(
+    recipe: str,
+    train: Pairs,
+    seed: int,
+    init: str | Path | None = None,
+    size: str = "full",
+    settings: Mapping[str, Any] | None = None,
+) -> Method:
     """What `fit` begins with: a fresh method for the pairs' grid, of weights drawn from the seed, or the model `init`.
 
-    Raises ValueError for an unknown recipe, for the oracle, and where there is no training pair; InputError for an
-    `init` of another method or grid.
+    Raises ValueError for an unknown recipe, size or setting, for the oracle, and where there is no training pair;
+    InputError for an `init` of another method or grid, or with settings of its own beside it.
     """
     if recipe not in RECIPES:
         raise ValueError(f"there is no recipe {recipe!r}. Choose from {', '.join(RECIPES)}.")
@@ -81,7 +92,9 @@ def untrained(recipe: str, train: Pairs, seed: int, init: str | Path | None = No
     if len(train) == 0:
         raise ValueError(f"{train.root} holds no training pair. Prepare it with a larger first fraction in --split.")
     if init is None:
-        return build(recipe, train, seed)
+        return build(recipe, train, seed, size, settings)
+    if settings or size != "full":
+        raise InputError(init, "has its own settings", "leave out --set and --size, or --init")
     model, wanted = load(init, "cpu"), RECIPES[recipe].method
     if model.method.name != wanted:
         raise InputError(init, f"is a {model.method.name} model, not {wanted}", f"name a {wanted} model in --init")
@@ -102,16 +115,19 @@ def evaluate(
     seed: int = 0,
     samples: int = 0,
     steps: int = 8,
+    ceiling: bool = True,
 ) -> dict[str, Any]:
     """Metrics and audit of one model, or of several by name, on whole scans; the content of metrics.json.
 
-    With three `samples` or more, a generative method's uncertainty is audited too, each drawn in `steps` steps.
+    With three `samples` or more, a generative method's uncertainty is audited too, each drawn in `steps` steps. On
+    simulated data the `ceiling`, the oracle, is added.
     Raises InputError for a model of another grid than the pairs'.
     """
     named = {models.method.name: models} if isinstance(models, Model) else models
     refuse_other_grid(named, pairs)
     methods = {name: m.method if isinstance(m, Model) else m for name, m in named.items()}
-    return scoring.evaluate(methods, pairs, Path(out) if out else None, seed=seed, samples=samples, sample_steps=steps)
+    folder = Path(out) if out else None
+    return scoring.evaluate(methods, pairs, folder, seed=seed, samples=samples, sample_steps=steps, ceiling=ceiling)
 
 
 def fit_controls(

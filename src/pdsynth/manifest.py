@@ -94,8 +94,13 @@ def recorded(
 
 def read(folder: Path) -> dict[str, Any]:
     """The manifest of a folder; empty where there is none that can be read."""
+    return read_json(folder / NAME)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; empty where it can't be read or holds no object."""
     try:
-        content = json.loads((folder / NAME).read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

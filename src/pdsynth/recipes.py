@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from pdsynth.data.pairs import Pairs
-from pdsynth.methods.base import Method, create
+from pdsynth.losses.features import CONVOLUTIONS
+from pdsynth.methods import REGISTRY, Method, create
 
 CONTROLS = (
     "zeros",
@@ -28,6 +31,7 @@ CONTROLS = (
 class Recipe:
     """A run that can be named on the command line. steps: 0 for a method that is fitted in closed form.
 
+    small: what changes for a CPU's budget (`--size small`), the wiring being the same; empty where nothing does.
     precision is Lightning's word; bf16 autocast takes two thirds of the time of fp32 on a CPU that has it.
     """
 
@@ -36,6 +40,7 @@ class Recipe:
     method: str
     settings: dict[str, Any] = field(default_factory=dict)
     steps: int = 0
+    small: dict[str, Any] = field(default_factory=dict)
     precision: str = "bf16-mixed"
 
 
@@ -90,7 +95,43 @@ def adm() -> Recipe:
 
 
 def pds() -> Recipe:
-    return Recipe("pds", "conditional diffusion, then tissue refinement: the default", "pds", steps=6000)
+    small = {"width": 16, "refiner_width": 16}
+    summary = "conditional diffusion, then tissue refinement: the default"
+    return Recipe("pds", summary, "pds", steps=6000, small=small)
+
+
+def pds_variant(name: str, summary: str, **settings: Any) -> Recipe:
+    """pds with some settings changed: a row of Table IV or VI."""
+    return replace(pds(), name=name, summary=summary, settings=settings)
+
+
+def pds_ne() -> Recipe:
+    off = {"pattern_weight": 0.0, "refiner_share": 0.0, "microstructure_weight": 0.0}
+    return pds_variant("pds-ne", "the noise estimator alone: no PA, no TR, no MR", **off)
+
+
+def pds_ne_pa() -> Recipe:
+    off = {"refiner_share": 0.0, "microstructure_weight": 0.0}
+    return pds_variant("pds-ne-pa", "pds-ne with the pattern loss (PA)", **off)
+
+
+def pds_ne_pa_tr() -> Recipe:
+    return pds_variant("pds-ne-pa-tr", "pds-ne-pa with the tissue refiner (TR)", microstructure_weight=0.0)
+
+
+def pds_deep(depth: int) -> Recipe:
+    """The microstructure loss on VGG's last convolution."""
+    layer = f"conv5_{CONVOLUTIONS[depth][-1]}"
+    summary = f"pds with a microstructure loss of VGG{depth}, to {layer}"
+    return pds_variant(f"pds-vgg{depth}", summary, vgg_depth=depth, feature_layer=layer)
+
+
+def pds_slices() -> Recipe:
+    return pds_variant("pds-slices", "pds with a VGG16 loss on slices", microstructure_views="slices")
+
+
+def pds_resnet3d() -> Recipe:
+    return pds_variant("pds-resnet3d", "pds with a loss on features of a 3D ResNet", microstructure_views="volume")
 
 
 def pds_unconditioned() -> Recipe:
@@ -108,6 +149,7 @@ def pds_refiner_only() -> Recipe:
         name="pds-refiner-only",
         summary="U(source) on the stem and with the losses of pds, no diffusion",
         method="pds-refiner-only",
+        small={"width": 16},
     )
 
 
@@ -135,19 +177,53 @@ RECIPES: dict[str, Recipe] = {
         adm(),
         pds_refiner_only(),
         pds_unconditioned(),
+        pds_ne(),
+        pds_ne_pa(),
+        pds_ne_pa_tr(),
+        pds_resnet3d(),
+        pds_slices(),
+        *map(pds_deep, CONVOLUTIONS),
         pds(),
     )
 }
 
 
-def build(name: str, pairs: Pairs, seed: int = 0) -> Method:
+def settings_of(recipe: Recipe, size: str = "full", changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The settings of a recipe in a size, "full" or "small", some of them changed.
+
+    Raises ValueError for another size, one that the recipe lacks, and a setting that its method does not have or that
+    does not take the value.
+
+    >>> settings_of(pds(), "small", {"refiner_share": "0.2"})
+    {'width': 16, 'refiner_width': 16, 'refiner_share': 0.2}
+    """
+    if size not in ("full", "small") or (size == "small" and not recipe.small):
+        has = "full and small" if recipe.small else "full only"
+        raise ValueError(f"the recipe {recipe.name} has no size {size!r}; it has {has}.")
+    settings = {**recipe.settings, **(recipe.small if size == "small" else {})}
+    types = get_type_hints(REGISTRY[recipe.method].config_type)
+    for name, value in (changes or {}).items():
+        if name not in types or name == "grid_shape":
+            known = ", ".join(sorted(set(types) - {"grid_shape"})) or "none"
+            raise ValueError(f"the method {recipe.method} has no setting {name!r}; it has {known}.")
+        try:
+            settings[name] = TypeAdapter(types[name]).validate_python(value)
+        except ValidationError as error:
+            raise ValueError(f"{name} can't be {value!r}: {error.errors()[0]['msg']}.") from error
+    return settings
+
+
+def build(
+    name: str, pairs: Pairs, seed: int = 0, size: str = "full", changes: Mapping[str, Any] | None = None
+) -> Method:
     """A fresh method of a recipe for the grid of some pairs, its first weights drawn from the seed.
 
-    Raises KeyError, naming the recipes, for an unknown one.
+    Raises KeyError, naming the recipes, for an unknown one, and what `settings_of` raises.
     """
     if name not in RECIPES:
         raise KeyError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")
     recipe = RECIPES[name]
+    settings = settings_of(recipe, size, changes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return create(recipe.method, {**recipe.settings, "grid_shape": list(pairs.grid.shape)})
+        return create(recipe.method, {**settings, "grid_shape": list(pairs.grid.shape)})

@@ -11,7 +11,8 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from pytorch_lightning.callbacks import Callback
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.flop_counter import FlopCounterMode
 
 from pdsynth.data.pairs import PairBatch, Pairs
+from pdsynth.manifest import read_json, write_json
 from pdsynth.methods.base import Method, Stage
 from pdsynth.networks.ema import EMA
 from pdsynth.resources import resolve_device
@@ -31,6 +34,7 @@ from pdsynth.resources import resolve_device
 WARMUP = 0.03  # part of a stage over which the learning rate rises
 CLIP = 1.0  # gradient norm
 LOG_EVERY = 25  # steps
+COST = "cost.json"  # of a run: steps, seconds and FLOPs (multiplications and additions apart) of each stage
 COLUMNS = ["stage", "step", "seconds", "term", "value"]  # of metrics.csv
 
 
@@ -58,7 +62,7 @@ class StageModule(pl.LightningModule):
         self.automatic_optimization = False
         self.method, self.stage, self.seed, self.steps, self.budget = method, stage, seed, steps, budget
         self.ema = EMA(nn.ModuleList([o.module for o in stage.objectives]), stage.ema_decay)
-        self.step, self.elapsed = 0, 0.0
+        self.step, self.elapsed, self.flops = 0, 0.0, 0
         self.latest: dict[str, torch.Tensor] = {}
         self._clock: float | None = None
 
@@ -91,6 +95,20 @@ class StageModule(pl.LightningModule):
         drawn = self.seed * 1_000_003 + self.step * 1009 + self.global_rank
         generator = torch.Generator(self.device).manual_seed(drawn)
         self.latest = {}
+        with nullcontext() if self.flops else FlopCounterMode(display=False) as counter:
+            self._optimise(batch, generator, optimizers, rate)
+        if counter is not None:
+            self.flops = counter.get_total_flops()
+        self.ema.update()
+        self.step += 1
+        now = time.monotonic()
+        self.elapsed = self._longest(self.elapsed + now - (self._clock or now))
+        self._clock = now
+        if self.progress >= 1:
+            self.trainer.should_stop = True
+
+    def _optimise(self, batch: PairBatch, generator: torch.Generator, optimizers: Sequence[Any], rate: float) -> None:
+        """One step of each objective in turn."""
         for objective, optimizer in zip(self.stage.objectives, optimizers, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = objective.learning_rate * rate
@@ -103,13 +121,6 @@ class StageModule(pl.LightningModule):
             optimizer.step()
             self.untoggle_optimizer(optimizer)
             self.latest |= {f"{objective.name}/{k}": v.detach() for k, v in terms.items()}
-        self.ema.update()
-        self.step += 1
-        now = time.monotonic()
-        self.elapsed = self._longest(self.elapsed + now - (self._clock or now))
-        self._clock = now
-        if self.progress >= 1:
-            self.trainer.should_stop = True
 
     def _longest(self, seconds: float) -> float:
         """The longest wall time of all ranks: one that stopped or saved by its own clock would wait for the others."""
@@ -122,11 +133,16 @@ class StageModule(pl.LightningModule):
         return batch.to(device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["pdsynth"] = {"step": self.step, "elapsed": self.elapsed, "ema": self.ema.state_dict()}
+        checkpoint["pdsynth"] = {
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "flops": self.flops,
+            "ema": self.ema.state_dict(),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept = checkpoint["pdsynth"]
-        self.step, self.elapsed = kept["step"], kept["elapsed"]
+        self.step, self.elapsed, self.flops = kept["step"], kept["elapsed"], kept["flops"]
         self.ema.load_state_dict(kept["ema"])
 
 
@@ -137,7 +153,8 @@ class Journal(Callback):
     """
 
     def __init__(self, run: Path, checkpoint: Path, every_seconds: float = 120) -> None:
-        self.metrics, self.checkpoint, self.every, self.saved = run / "metrics.csv", checkpoint, every_seconds, 0.0
+        self.metrics, self.cost, self.checkpoint = run / "metrics.csv", run / COST, checkpoint
+        self.every, self.saved = every_seconds, 0.0
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -170,6 +187,9 @@ class Journal(Callback):
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, StageModule)
         self.bar.stop()
+        if trainer.is_global_zero:
+            spent = {"steps": module.step, "seconds": round(module.elapsed, 1), "gflop_per_step": module.flops / 1e9}
+            write_json(self.cost, read_json(self.cost) | {module.stage.name: spent})
         self._save(trainer, module)
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
@@ -235,7 +255,8 @@ def train(
     folder = run / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*treespec.*|.*not resumable.*")  # Lightning's own business
+    # on Lightning itself, and on frozen networks, which are meant to stay in eval mode
+    warnings.filterwarnings("ignore", message=".*treespec.*|.*not resumable.*|.*in eval mode.*")
     torch.set_flush_denormal(True)  # denormals made one run ten times slower
     try:
         method.fit(train, torch.Generator().manual_seed(seed))
@@ -245,7 +266,7 @@ def train(
         total = sum(stage.share for stage in stages)
         checkpoints = [folder / f"{number}-{stage.name}.ckpt" for number, stage in enumerate(stages)]
         if not resume:
-            _remove(run / "metrics.csv", *checkpoints)
+            _remove(run / "metrics.csv", run / COST, *checkpoints)
         for number, stage in enumerate(stages):
             share = stage.share / total
             module = StageModule(

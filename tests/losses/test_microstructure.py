@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pdsynth.losses.microstructure import MicrostructureLoss, VGGFeatures, microstructure_views, vgg16_until
+from pdsynth.losses.features import CONVOLUTIONS, ResNetFeatures, VGGFeatures, vgg_until
+from pdsynth.losses.microstructure import MicrostructureLoss, microstructure_views
 from pdsynth.types import InputError
 
 # torchvision.models.vgg16().state_dict(), written down from its configuration "D"
@@ -44,18 +45,41 @@ def test_names_and_shapes_are_torchvisions(layer, last):
 
 def test_names_and_shapes_of_the_whole_network_are_torchvisions():
     with torch.device("meta"):  # 134 million weights, and none in memory
-        features, classifier = vgg16_until("fc7")
+        features, classifier = vgg_until("fc7")
     names = {"features": features, "classifier": classifier}
     shapes = {f"{a}.{b}": tuple(v.shape) for a, part in names.items() for b, v in part.state_dict().items()}
     assert shapes == table("classifier.3")
     assert [i for i, part in enumerate(features) if isinstance(part, torch.nn.MaxPool2d)] == [4, 9, 16, 23, 30]
 
 
+@pytest.mark.parametrize(("depth", "convolutions"), [(11, 8), (13, 10), (16, 13), (19, 16)])
+def test_depths_count_their_layers(depth, convolutions):
+    with torch.device("meta"):
+        features, classifier = vgg_until("fc7", depth)
+    assert sum(isinstance(part, torch.nn.Conv2d) for part in features) == convolutions == sum(CONVOLUTIONS[depth])
+    # its name counts the fully connected layers too, of which the last, fc8, is not needed
+    assert convolutions + sum(isinstance(part, torch.nn.Linear) for part in classifier) + 1 == depth
+    with pytest.raises(ValueError, match="no VGG of 12 layers"):
+        vgg_until("conv1_1", 12)
+
+
+def test_resnet_is_frozen_and_its_normalisations_are_the_identity():
+    net, volume = ResNetFeatures(), torch.rand(2, 1, 16, 16, 16)
+    assert not list(net.parameters()) and not net.state_dict()
+    before = net(volume)
+    net.train()
+    torch.testing.assert_close(net(volume), before)  # in training mode a batch norm would follow the batch
+    assert not any(part.training for part in net.modules())
+    conv = torch.nn.functional.conv3d(volume, net.features[0].weight, net.features[0].bias, stride=2, padding=3)
+    torch.testing.assert_close(net.features[:2](volume), conv / (1 + 1e-5) ** 0.5)
+    assert before.shape == (2, 128, 2, 2, 2)
+
+
 def test_fixed_weights_are_constants_named_and_seeded():
     state = torch.get_rng_state()
     vgg = VGGFeatures()
     assert torch.equal(torch.get_rng_state(), state)  # nobody else's random numbers move
-    assert vgg.source == "fixed random weights of seed 0, to conv2_2"
+    assert vgg.source == "VGG16 of fixed random weights (seed 0), to conv2_2"
     assert not list(vgg.parameters()) and not vgg.state_dict()
     first = vgg.features[0].weight
     assert torch.equal(first, VGGFeatures().features[0].weight)
@@ -72,7 +96,7 @@ def test_file_weights_are_used_and_named(tmp_path, suffix):
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
     vgg = VGGFeatures(path, "conv2_1")
     assert torch.equal(vgg.features[5].bias, state["features.5.bias"])
-    assert vgg.source.startswith(f"file {path.name} (sha256 ")
+    assert vgg.source.startswith(f"VGG16 of {path.name} (sha256 ")
     assert len(vgg.features) == 7
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pdsynth.losses.microstructure import VGGFeatures
+from pdsynth.losses.features import VGGFeatures
 from pdsynth.losses.perceptual import SliceLoss
 
 
 def test_it_compares_the_features_of_chosen_slices():
     torch.manual_seed(0)
     features = VGGFeatures(layer="conv1_2")
-    loss = SliceLoss(features, slices=2)
+    loss = SliceLoss(features)
     a, b = torch.rand(2, 1, 9, 8, 10), torch.rand(2, 1, 9, 8, 10)
     expected = []
     for axis, chosen in ((2, (3, 6)), (3, (2, 5)), (4, (3, 6))):

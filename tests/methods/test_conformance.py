@@ -182,13 +182,8 @@ def test_samples_are_seeded_and_differ(trained, batch):
 
 def test_the_card_names_the_network_that_gives_features(trained):
     """Random VGG16 weights are never passed off as ImageNet's."""
-    losing = {
-        "pds": "microstructure_features",
-        "pds-refiner-only": "microstructure_features",
-        "gan": "perceptual_features",
-    }
     notes = trained[0].notes()
-    if trained[0].name in losing:
-        assert notes == {losing[trained[0].name]: "fixed random weights of seed 0, to conv2_2"}
+    if trained[0].name in {"pds", "pds-refiner-only", "gan"}:
+        assert notes == {"loss_features": "VGG16 of fixed random weights (seed 0), to conv2_2"}
     else:
         assert notes == {}

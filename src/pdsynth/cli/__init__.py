@@ -29,6 +29,7 @@ for verb in (
     model.train,
     model.synthesize,
     results.evaluate,
+    results.benchmark,
     results.report,
     model.recipes,
     results.doctor,

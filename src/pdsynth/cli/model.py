@@ -9,7 +9,7 @@ import typer
 
 from pdsynth import manifest
 from pdsynth.cli.console import done, progress, table
-from pdsynth.cli.options import Budget, Device, DeviceOption, Overwrite, PreparedFolder, Seed
+from pdsynth.cli.options import Budget, Device, DeviceOption, Overwrite, PreparedFolder, Seed, Size
 from pdsynth.resources import resolve_device, seconds
 from pdsynth.types import InputError, Modality
 
@@ -20,8 +20,8 @@ def recipes() -> None:
     """List the named runs."""
     from pdsynth.recipes import RECIPES
 
-    rows = [(r.name, r.method, r.summary) for r in RECIPES.values()]
-    table("Recipes", ("name", "method", "what it is"), rows)
+    rows = [(r.name, r.method, "full, small" if r.small else "full", r.summary) for r in RECIPES.values()]
+    table("Recipes", ("name", "method", "sizes", "what it is"), rows)
     done("Take one of them", "train", "prepared", "run", "--recipe", "pds")
 
 
@@ -32,6 +32,10 @@ def train(
     budget: Budget = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of a budget.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoints in RUN.")] = False,
+    size: Annotated[Size, typer.Option(help="Small: the same wiring for a CPU's budget.")] = Size.full,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting of the recipe.", metavar="NAME=VALUE")
+    ] = None,
     init: Annotated[str | None, typer.Option(help="Begin with the weights of this model.", metavar="MODEL")] = None,
     seed: Seed = 0,
     device: DeviceOption = Device.auto,
@@ -46,9 +50,12 @@ def train(
     pairs = Pairs.open(prepared)
     inputs = [prepared, *([api.model_folder(init)] if init else [])]
     content = {name: manifest.sha256(prepared / name) for name in ("pairs.tsv", "splits.tsv")}
-    api.untrained(recipe, pairs.train, seed, init)  # whatever is wrong with them is said before anything is removed
+    settings = dict(_setting(change) for change in changes or [])
+    api.untrained(
+        recipe, pairs.train, seed, init, size.value, settings
+    )  # whatever is wrong with them is said before anything is removed
     if resume:
-        _refuse_other_run(run, recipe, seed, content)
+        _refuse_other_run(run, recipe, seed, size.value, settings, content)
     else:
         manifest.clear(run, overwrite, inputs)
     with manifest.recorded(
@@ -62,6 +69,8 @@ def train(
         steps=steps,
         resume=resume,
         init=init,
+        size=size.value,
+        settings=settings,
     ):
         api.fit(
             recipe,
@@ -74,11 +83,22 @@ def train(
             device=chosen,
             resume=resume,
             init=init,
+            size=size.value,
+            settings=settings,
         )
     done(f"The model is in {run / 'model'}", "evaluate", prepared, "--model", run / "model", "--out", "results")
 
 
-def _refuse_other_run(run: Path, recipe: str, seed: int, prepared: dict[str, str]) -> None:
+def _setting(change: str) -> tuple[str, str]:
+    name, equals, value = change.partition("=")
+    if not equals:
+        raise ValueError(f"--set {change} says no value. Write it as NAME=VALUE.")
+    return name, value
+
+
+def _refuse_other_run(
+    run: Path, recipe: str, seed: int, size: str, settings: dict[str, str], prepared: dict[str, str]
+) -> None:
     """Raise InputError unless `run` was begun by train, as this run would be: checkpoints don't say whom they saw."""
     begun = manifest.read(run)
     if begun.get("command") != "train":
@@ -89,6 +109,8 @@ def _refuse_other_run(run: Path, recipe: str, seed: int, prepared: dict[str, str
             raise InputError(
                 run, f"was begun with {what} {before}, not {now}", f"give --{what} {before}, or another RUN"
             )
+    if (parameters.get("size", "full"), parameters.get("settings", {})) != (size, settings):
+        raise InputError(run, "was begun with another --size or --set", "give the same ones, or another RUN")
     if parameters.get("prepared") != prepared:
         problem = "was begun on other pairs or splits than PREPARED holds, so people could leak between splits"
         raise InputError(run, problem, "name the folder that it was begun on, or another RUN without --resume")

@@ -20,6 +20,13 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Size(StrEnum):
+    """Of a recipe's networks."""
+
+    full = "full"
+    small = "small"
+
+
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes to use.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where networks run.")]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pdsynth import manifest
-from pdsynth.cli.console import done, error_line, table
-from pdsynth.cli.options import JOBS, Device, DeviceOption, Jobs, Out, Overwrite, PreparedFolder, Seed
-from pdsynth.resources import resolve_device
+from pdsynth.cli.console import done, error_line, progress, table
+from pdsynth.cli.options import JOBS, Budget, Device, DeviceOption, Jobs, Out, Overwrite, PreparedFolder, Seed
+from pdsynth.resources import resolve_device, seconds
 from pdsynth.types import InputError
 
 if TYPE_CHECKING:
@@ -84,6 +84,42 @@ def evaluate(
         api.evaluate(methods, chosen, folder, seed=seed, samples=samples, steps=steps)
     _scores(out)
     done(f"The metrics are in {out / 'metrics.json'}", "report", out)
+
+
+def benchmark(
+    prepared: PreparedFolder,
+    out: Annotated[Path, typer.Argument(help="Folder to write; one that is begun goes on.", metavar="OUT")],
+    recipes: Annotated[
+        str, typer.Option(help="Names with commas between, as pds,unet,pds-paper:small; or all of the tables' rows.")
+    ] = "all",
+    budget: Budget = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of a budget.")] = None,
+    seed: Seed = 0,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Recipes to run at once.")] = 1,
+    cluster: Annotated[str | None, typer.Option(help="Submit to slurm (or local) through submitit.")] = None,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Train and score recipes on an equal budget; writes the paper's tables and figures, with controls."""
+    limit = seconds(budget) if budget else None
+    chosen = resolve_device(device.value)
+    from pdsynth.benchmark import ALL, benchmark
+
+    on_cpu = {"pds-paper": "pds-paper:small"} if chosen == "cpu" else {}
+    entries = [on_cpu.get(name, name) for name in ALL] if recipes == "all" else recipes.split(",")
+    with progress("Recipes") as told:
+        page = benchmark(
+            prepared,
+            out,
+            list(dict.fromkeys(entry.strip() for entry in entries)),
+            budget=limit,
+            steps=steps,
+            seed=seed,
+            jobs=jobs,
+            device=chosen,
+            cluster=cluster,
+            progress=told,
+        )
+    done(f"The tables and figures are in {page}")
 
 
 def report(

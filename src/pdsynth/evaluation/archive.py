@@ -33,6 +33,20 @@ def image_name(method: str, direction: Direction) -> str:
     return f"{quote(method, safe='')}_{direction.value}"
 
 
+def run_folder(out: Path, entry: str) -> Path:
+    """The folder of an entry of the benchmark in `out`: a recipe's name, and ":small" where it is not the full size.
+
+    >>> run_folder(Path("out"), "pds-paper:small").as_posix()
+    'out/runs/pds-paper-small'
+    """
+    return out / "runs" / entry.replace(":", "-")
+
+
+def scores_folder(out: Path, entry: str) -> Path:
+    """The results folder of an entry of the benchmark in `out`."""
+    return run_folder(out, entry) / "scores"
+
+
 class Archive:
     """Writes a results folder; every file appears whole under its name or not at all."""
 

@@ -1,31 +1,49 @@
-"""A perceptual loss on slices, as conditional GANs of MRI use it (Dar et al. 2019)."""
+"""Other losses on features, which Table VI sets beside the microstructure loss: of slices, and of the whole volume."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from pdsynth.losses.microstructure import VGGFeatures
+from pdsynth.losses.features import ResNetFeatures, VGGFeatures
+from pdsynth.losses.microstructure import FeatureLoss, MicrostructureLoss
+
+SLICES = 2  # an axis
 
 
-class SliceLoss(nn.Module):
-    """Mean absolute difference of features of evenly spaced slices along the three axes; zero on equal inputs."""
+class SliceLoss(FeatureLoss):
+    """The views are evenly spaced slices along the three axes, as conditional GANs of MRI use it (Dar et al. 2019)."""
 
-    def __init__(self, features: VGGFeatures, slices: int = 2) -> None:
-        super().__init__()
-        self.features, self.slices = features, slices
-
-    def forward(self, estimate: Tensor, target: Tensor) -> Tensor:
-        """Scalar, from volumes (B, 1, X, Y, Z) in about [0, 1]; gradients reach the estimate alone."""
-        pairs = zip(self._views(estimate), self._views(target.detach()), strict=True)
-        return torch.stack([F.l1_loss(self.features(a), self.features(b)) for a, b in pairs]).mean()
-
-    def _views(self, volume: Tensor) -> list[Tensor]:
-        """Slices of each axis, (B * slices, 1, ., .)."""
+    def views(self, volume: Tensor) -> list[Tensor]:
+        """Slices of each axis, (B * SLICES, 1, ., .)."""
         views = []
         for axis in (2, 3, 4):
             size = volume.shape[axis]
-            chosen = [size * (i + 1) // (self.slices + 1) for i in range(self.slices)]
+            chosen = [size * (i + 1) // (SLICES + 1) for i in range(SLICES)]
             views.append(torch.cat([volume.select(axis, i) for i in chosen]))
         return views
+
+
+class VolumeLoss(FeatureLoss):
+    """The one view is the volume itself, for a 3D network."""
+
+    def views(self, volume: Tensor) -> list[Tensor]:
+        return [volume]
+
+
+def feature_loss(views: str, layer: str = "conv2_2", depth: int = 16, weights: str | None = None) -> FeatureLoss:
+    """The loss that shows VGG "projections" or "slices", or a 3D ResNet the "volume".
+
+    layer, depth and weights (a file) are VGG's. Raises ValueError for other views, and what `VGGFeatures` raises.
+
+    >>> feature_loss("slices", "conv1_1").features.source
+    'VGG16 of fixed random weights (seed 0), to conv1_1'
+    """
+    of_vgg = {"projections": MicrostructureLoss, "slices": SliceLoss}
+    if views == "volume":
+        return VolumeLoss(ResNetFeatures())
+    if views not in of_vgg:
+        raise ValueError(f"there are no views {views!r}. Choose projections, slices or volume.")
+    return of_vgg[views](VGGFeatures(Path(weights) if weights else None, layer, depth))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pdsynth.data.pairs import PairBatch, Pairs
+from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.types import Direction
 
 Loss = Callable[[PairBatch, torch.Generator], dict[str, Tensor]]
@@ -89,9 +90,14 @@ class Method(nn.Module, ABC):
         """One draw from the method's distribution of targets, (B, 1, X, Y, Z); only where `generative`."""
         raise TypeError(f"{self.name} gives no samples: its prediction is a single estimate.")
 
+    def feature_loss(self) -> FeatureLoss | None:
+        """The loss on features of a frozen network that training uses, where it uses one."""
+        return None
+
     def notes(self) -> dict[str, str]:
-        """What the model's card must say of the method beside its settings."""
-        return {}
+        """What the model's card must say of the method beside its settings: whose features its loss compared."""
+        loss = self.feature_loss()
+        return {} if loss is None else {"loss_features": loss.features.source}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Load parameters and buffers; fitted buffers take the shapes that were saved."""

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pdsynth.data.pairs import PairBatch, Pairs
 from pdsynth.losses.adversarial import Discriminators
-from pdsynth.losses.microstructure import VGGFeatures
-from pdsynth.losses.perceptual import SliceLoss
+from pdsynth.losses.microstructure import FeatureLoss
+from pdsynth.losses.perceptual import feature_loss
 from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
 from pdsynth.methods.unet import SourceUNet, UNetConfig
 from pdsynth.types import Direction
@@ -42,13 +42,13 @@ class GAN(Method):
         super().__init__(config)
         self.generator = SourceUNet(config)
         self.discriminators = Discriminators(2, config.discriminator_width)
-        self.perceptual = SliceLoss(VGGFeatures()) if config.perceptual_weight else None
+        self.perceptual = feature_loss("slices") if config.perceptual_weight else None
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
         self.generator.voxels.fit(train)
 
-    def notes(self) -> dict[str, str]:
-        return {} if self.perceptual is None else {"perceptual_features": self.perceptual.features.source}
+    def feature_loss(self) -> FeatureLoss | None:
+        return self.perceptual
 
     def stages(self) -> list[Stage]:
         discriminate = Objective("discriminator", self.discriminators, self.discriminator_loss, 2e-4)

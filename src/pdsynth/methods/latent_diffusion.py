@@ -1,7 +1,8 @@
 """Latent diffusion: an autoencoder, then diffusion of the target's latents with cross-attention on the source's.
 
-As Rombach et al. (2022), by MONAI's networks. Stage 1 trains one autoencoder for both modalities on patches. Stage 2
-diffuses whole latents, a quarter of the grid a side: their means (no samples), less the training mean, in SD.
+As Rombach et al. (2022), by MONAI's networks. Stage 1 trains one autoencoder for both modalities on patches of their
+differences from the training mean. Stage 2 diffuses whole latents, a quarter of the grid a side: their means (no
+samples), less the training mean, in SD.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pdsynth.data.pairs import PairBatch, Pairs
 from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
 from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
+from pdsynth.methods.conditioning import patches_of, population_mean
 from pdsynth.networks.unet import pad_to_even
 from pdsynth.types import Direction, Modality
 
@@ -29,15 +31,16 @@ SHRINK = 4  # of the autoencoder, a side
 class LatentDiffusionConfig(MethodConfig):
     """Widths of autoencoder and denoiser, the patches of stage 1, its share, and the whole volumes of stage 2.
 
-    kl_weight: of the autoencoder's prior beside L1; steps: of `predict`.
+    kl_weight: of the autoencoder's prior beside L1; sd: unit of what is encoded; steps: of `predict`.
     """
 
     autoencoder_width: int = 16
     latent_channels: int = 4
     autoencoder_share: float = 0.3
     autoencoder_patch: int = 16
-    autoencoder_batch_size: int = 16
+    autoencoder_batch_size: int = 8
     kl_weight: float = 1e-6
+    sd: float = 0.1
     width: int = 32
     batch_size: int = 4
     steps: int = 10
@@ -51,7 +54,8 @@ class LatentDiffusion(Method):
     config_type: ClassVar[type[MethodConfig]] = LatentDiffusionConfig
     generative: ClassVar[bool] = True
     config: LatentDiffusionConfig
-    latent_mean: Tensor  # (2, channels, X/4, Y/4, Z/4), in the order of Modality
+    means: Tensor  # (2, X, Y, Z), in the order of Modality
+    latent_mean: Tensor  # (2, channels, X/4, Y/4, Z/4)
     latent_sd: Tensor  # (2,)
 
     def __init__(self, config: LatentDiffusionConfig) -> None:
@@ -69,7 +73,7 @@ class LatentDiffusion(Method):
         )
         self.denoiser = DiffusionModelUNet(
             spatial_dims=3,
-            in_channels=channels,
+            in_channels=2 * channels,
             out_channels=channels,
             num_res_blocks=1,
             channels=(config.width, 2 * config.width),
@@ -77,13 +81,18 @@ class LatentDiffusion(Method):
             norm_num_groups=8,
             num_head_channels=8,
             with_conditioning=True,
-            cross_attention_dim=channels,
+            cross_attention_dim=channels + 3,
             num_class_embeds=len(Direction),
         )
         self.schedule = cosine_schedule(beta_max=0.999)  # no signal is left at T
+        self.register_buffer("means", torch.zeros(2, *config.grid_shape))
         self.register_buffer("latent_mean", torch.zeros(2, channels, *(n // SHRINK for n in config.grid_shape)))
         self.register_buffer("latent_sd", torch.ones(2))
         self.latents: dict[Modality, Tensor] = {}
+
+    def fit(self, train: Pairs, generator: torch.Generator) -> None:
+        for m, modality in enumerate(Modality):
+            self.means[m] = population_mean(train.whole_scans(), modality)
 
     def stages(self) -> list[Stage]:
         c = self.config
@@ -99,9 +108,11 @@ class LatentDiffusion(Method):
         """L1 of the decoded sample, and the divergence of the code from a standard normal."""
         terms: dict[str, Tensor] = {}
         for direction, volume in batch.targets.items():
-            mean, sd = self.autoencoder.encode(volume)
+            usual = patches_of(self.means[[list(Modality).index(direction.target)]], batch.corner, volume.shape[2:])
+            unusual = (volume - usual) / self.config.sd
+            mean, sd = self.autoencoder.encode(unusual)
             code = mean + sd * torch.randn(mean.shape, generator=generator, device=mean.device)
-            terms[f"l1_{direction.target}"] = (self.autoencoder.decode(code) - volume).abs().mean()
+            terms[f"l1_{direction.target}"] = (self.autoencoder.decode(code) - unusual).abs().mean()
             divergence = 0.5 * (mean.square() + sd.square() - 2 * sd.log() - 1).mean()
             terms[f"kl_{direction.target}"] = self.config.kl_weight * divergence
         return terms
@@ -112,28 +123,35 @@ class LatentDiffusion(Method):
         self.eval()
         for m, modality in enumerate(Modality):
             volumes = (torch.from_numpy(train.volume(modality, row))[None, None] for row in range(len(train)))
-            codes = torch.cat([self.autoencoder.encode(v.to(self.latent_sd.device))[0].cpu() for v in volumes])
+            codes = torch.cat([self.code(v.to(self.latent_sd.device), m).cpu() for v in volumes])
             self.latent_mean[m] = codes.mean(0)
             self.latent_sd[m] = (codes - codes.mean(0)).std(correction=0).clamp_min(1e-4)
             self.latents[modality] = (codes - codes.mean(0)) / self.latent_sd[m].cpu()
         return train
 
+    def code(self, volume: Tensor, m: int) -> Tensor:
+        return self.autoencoder.encode((volume - self.means[m]) / self.config.sd)[0]
+
     def encoded(self, volume: Tensor, modality: Modality) -> Tensor:
         """(B, 1, X, Y, Z) -> normalised latents (B, channels, X/4, Y/4, Z/4)."""
         m = list(Modality).index(modality)
-        return (self.autoencoder.encode(volume)[0] - self.latent_mean[m]) / self.latent_sd[m]
+        return (self.code(volume, m) - self.latent_mean[m]) / self.latent_sd[m]
 
     def decoded(self, latent: Tensor, modality: Modality) -> Tensor:
         """The way back."""
         m = list(Modality).index(modality)
-        return self.autoencoder.decode(latent * self.latent_sd[m] + self.latent_mean[m])
+        unusual = self.autoencoder.decode(latent * self.latent_sd[m] + self.latent_mean[m])
+        return self.means[m] + self.config.sd * unusual
 
     def denoise(self, z_t: Tensor, t: Tensor, source: Tensor, direction: Direction) -> Tensor:
-        """z_0-hat of latents z_t at steps t (B,), given the source's latents, each voxel of which is a token."""
+        """z_0-hat of latents z_t at steps t (B,), given the source's latents (beside z_t, and as tokens)."""
         x, y, z = z_t.shape[2:]
         which = torch.full((len(z_t),), list(Direction).index(direction), device=z_t.device)
-        tokens = source.flatten(2).transpose(1, 2)
-        return self.denoiser(pad_to_even(z_t), t, context=tokens, class_labels=which)[:, :, :x, :y, :z]
+        axes = (torch.linspace(-1, 1, n, device=z_t.device) for n in (x, y, z))
+        place = torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(z_t), 3, x, y, z)
+        tokens = torch.cat([source, place], 1).flatten(2).transpose(1, 2)
+        both = pad_to_even(torch.cat([z_t, source], 1))
+        return self.denoiser(both, t, context=tokens, class_labels=which)[:, :, :x, :y, :z]
 
     def denoise_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}

@@ -22,8 +22,9 @@ from pdsynth.data.pairs import PairBatch, Pairs
 from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
 from pdsynth.imaging.spatial import mni_grid
-from pdsynth.losses.microstructure import MicrostructureLoss, VGGFeatures
+from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.losses.pattern import PatternLoss
+from pdsynth.losses.perceptual import feature_loss
 from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
 from pdsynth.methods.cached import Cached
 from pdsynth.methods.coarse_ridge import CoarseRidge
@@ -41,7 +42,8 @@ class PDSConfig(UNetConfig):
 
     conditioned: whether the draft is told the source (without it, only refinement is: `pds-unconditioned`);
     residual_sd: SD of x_0 around the stem's estimate, the unit of the diffused residual; posterior_share: part of each
-    batch that trains the posterior mean at t = T, the rest trains all t; drafts: about how many rows stage 2 sees.
+    batch that trains the posterior mean at t = T, the rest trains all t; drafts: about how many rows stage 2 sees;
+    refiner_share: 0 for no refinement; microstructure_views, feature_layer, vgg_depth, vgg_weights: see `feature_loss`.
     """
 
     conditioned: bool = True
@@ -50,6 +52,10 @@ class PDSConfig(UNetConfig):
     uncertainty_weight: float = 0.05
     pattern_weight: float = 0.1
     microstructure_weight: float = 0.02
+    microstructure_views: str = "projections"
+    feature_layer: str = "conv2_2"
+    vgg_depth: int = 16
+    vgg_weights: str | None = None
     refiner_width: int = 32
     refiner_share: float = 0.1
     refiner_patch: int = 24
@@ -64,13 +70,20 @@ class StructureLosses(nn.Module):
 
     def __init__(self, config: PDSConfig) -> None:
         super().__init__()
-        self.microstructure_weight, self.pattern_weight = config.microstructure_weight, config.pattern_weight
-        self.microstructure = MicrostructureLoss(VGGFeatures())
+        self.config = config
+        self.microstructure: FeatureLoss | None = None  # made by `fit`: only training needs it
         self.patterns = nn.ModuleDict({m: PatternLoss(len(network_spheres(mni_grid()))) for m in Modality})
         self.register_buffer("labels", torch.zeros(1, *config.grid_shape, dtype=torch.int32))
 
+    def feature_loss(self) -> FeatureLoss | None:
+        c = self.config
+        if not c.microstructure_weight:
+            return None
+        return feature_loss(c.microstructure_views, c.feature_layer, c.vgg_depth, c.vgg_weights)
+
     def fit(self, train: Pairs) -> None:
-        """Atlas regions on the grid, and how much each region's mean varies among the training participants."""
+        """The frozen network, the atlas on the grid, and how much each region varies among the participants."""
+        self.microstructure = self.feature_loss()
         atlas = network_spheres(train.grid)
         self.labels.copy_(torch.from_numpy(atlas.labels)[None])
         whole = train.whole_scans()
@@ -79,21 +92,19 @@ class StructureLosses(nn.Module):
             spread = torch.from_numpy(np.std(means, axis=0)).float()
             self.patterns[modality].spread.copy_(spread.clamp_min(1e-2))  # type: ignore[operator]
 
-    def notes(self) -> dict[str, str]:
-        """Whose features L_mic compares: they are named wherever the model is."""
-        return {"microstructure_features": self.microstructure.features.source}
-
     def forward(self, estimate: Tensor, batch: PairBatch, direction: Direction) -> dict[str, Tensor]:
         """L_mic (of a quarter of the patches) and L_PA of an estimate (B, 1, x, y, z) of the target."""
         target = batch.targets[direction]
         labels = patches_of(self.labels, batch.corner, target.shape[2:])
-        pattern = self.patterns[direction.target](estimate, target, labels)
-        some = slice(-(-len(target) // 4))  # VGG16 on all patches would cost as much as the U-Net
-        microstructure = self.microstructure(estimate[some], target[some])
-        return {
-            f"microstructure_{direction}": self.microstructure_weight * microstructure,
-            f"pattern_{direction}": self.pattern_weight * pattern,
-        }
+        terms: dict[str, Tensor] = {}
+        if self.config.pattern_weight:
+            pattern = self.patterns[direction.target](estimate, target, labels)
+            terms[f"pattern_{direction}"] = self.config.pattern_weight * pattern
+        if self.microstructure is not None:
+            some = slice(-(-len(target) // 4))  # VGG16 on all patches would cost as much as the U-Net
+            microstructure = self.microstructure(estimate[some], target[some])
+            terms[f"microstructure_{direction}"] = self.config.microstructure_weight * microstructure
+        return terms
 
 
 class Drafter(nn.Module):
@@ -204,15 +215,14 @@ class PDS(Method):
         draft = Objective("draft", drafter.denoiser, self.draft_loss, 3e-3)
         refine = Objective("refine", self.refiner, self.refinement_loss, 5e-4)
         patch, wide = (config.patch,) * 3, (config.refiner_patch,) * 3
-        return [
-            Stage("diffusion", [draft], patch, config.batch_size, 1 - config.refiner_share,
-                  prepare=self.cache_stems),
-            Stage("refinement", [refine], wide, config.refiner_batch_size, config.refiner_share,
-                  prepare=self.cache_drafts),
-        ]  # fmt: skip
+        diffusion = Stage("diffusion", [draft], patch, config.batch_size, 1 - config.refiner_share,
+                          prepare=self.cache_stems)  # fmt: skip
+        refinement = Stage("refinement", [refine], wide, config.refiner_batch_size, config.refiner_share,
+                           prepare=self.cache_drafts)  # fmt: skip
+        return [diffusion, refinement] if config.refiner_share else [diffusion]
 
-    def notes(self) -> dict[str, str]:
-        return self.drafter.structure.notes()
+    def feature_loss(self) -> FeatureLoss | None:
+        return self.drafter.structure.feature_loss()
 
     def cache_stems(self, train: Pairs) -> Pairs:
         """Estimate every training participant once by a stem that was fitted on the others."""
@@ -288,8 +298,8 @@ class RefinerOnly(Method):
         patch = (self.config.patch,) * 3
         return [Stage("refinement", [objective], patch, self.config.batch_size, prepare=self.cache_stems)]
 
-    def notes(self) -> dict[str, str]:
-        return self.structure.notes()
+    def feature_loss(self) -> FeatureLoss | None:
+        return self.structure.feature_loss()
 
     def cache_stems(self, train: Pairs) -> Pairs:
         self.cache.volumes = self.stem.cross_fitted(train)

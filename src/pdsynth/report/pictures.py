@@ -64,11 +64,14 @@ class View:
 
     def slice(self, volume: np.ndarray, axis: int, top: float, kind: str = "grey") -> Markup:
         """One plane of a volume (X, Y, Z) as a PNG address."""
+        rows, columns = (self.spacing_mm[i] for i in ((2, 1), (2, 0), (1, 0))[axis])
+        return picture(self.plane(volume, axis), (rows * PIXELS_PER_MM, columns * PIXELS_PER_MM), top, kind)
+
+    def plane(self, volume: np.ndarray, axis: int) -> np.ndarray:
+        """One plane of a volume (X, Y, Z), (rows, columns) from the top left corner as it is shown."""
         index = [*self.box]
         index[axis] = slice(self.cuts[axis], self.cuts[axis] + 1)
-        plane = np.asarray(volume[tuple(index)], np.float32).squeeze(axis).T[::-1]
-        rows, columns = (self.spacing_mm[i] for i in ((2, 1), (2, 0), (1, 0))[axis])
-        return picture(plane, (rows * PIXELS_PER_MM, columns * PIXELS_PER_MM), top, kind)
+        return np.asarray(volume[tuple(index)], np.float32).squeeze(axis).T[::-1]
 
 
 def picture(plane: np.ndarray, zoom: tuple[float, float], top: float, kind: str) -> Markup:

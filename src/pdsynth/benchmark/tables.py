@@ -1,0 +1,131 @@
+"""The paper's tables: which recipes are their rows, and their figures from the scores of a benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pdsynth import manifest
+from pdsynth.evaluation.archive import run_folder, scores_folder
+from pdsynth.evaluation.evaluate import comparisons
+from pdsynth.evaluation.statistics import bca_interval
+from pdsynth.recipes import CONTROLS
+from pdsynth.types import Direction
+
+TESTED = "pds"
+METRICS = ("psnr_brain", "ssim_brain", "psnr_brain_affine", "psnr_full", "ssim_full", "shuffled_source_psnr_brain")
+COSTS = (
+    "parameters",
+    "gflop_per_volume",
+    "peak_memory_mb",
+    "fit_seconds",
+    "loss_weights",
+    "loss_gflop",
+    "loss_seconds",
+)
+BASELINES = ("unet", "gan", "pgan", "sagan", "psagan", "u-ddim", "sa-ddpm", "ldm", "dit", "adm")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper: its rows beside the controls, which every table has."""
+
+    number: int
+    title: str
+    rows: tuple[str, ...]
+    by_site: bool = False
+
+
+COMPARED = (*BASELINES, "pds-paper", "pds")
+TABLES = (
+    Table(2, "All methods", COMPARED),
+    Table(3, "All methods, by site", COMPARED, by_site=True),
+    Table(4, "Ablation: noise estimator, + pattern loss, + tissue refiner, + microstructure loss (pds); refiner alone",
+          ("pds-ne", "pds-ne-pa", "pds-ne-pa-tr", "pds", "pds-refiner-only")),
+    Table(6, "Losses on features: none, 3D ResNet, slices, projections by VGG of 11 to 19 layers, and as in pds",
+          ("pds-ne-pa-tr", "pds-resnet3d", "pds-slices", "pds-vgg11", "pds-vgg13", "pds-vgg16", "pds-vgg19", "pds")),
+    Table(7, "Against pure diffusion", ("u-ddim", "sa-ddpm", "ldm", "dit", "pds-ne", "pds")),
+    Table(8, "With and without the diffusion draft", ("pds-refiner-only", "pds-unconditioned", "pds")),
+)  # fmt: skip
+FIGURES = {
+    4: ("all methods", ("population-mean", *COMPARED)),
+    8: ("with and without the parts of pds", ("pds-ne", "pds-ne-pa", "pds-ne-pa-tr", "pds-refiner-only",
+        "pds-unconditioned", "pds")),
+}  # fmt: skip
+ALL = tuple(dict.fromkeys(name for table in TABLES for name in (*table.rows, *CONTROLS)))
+
+
+def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]:
+    """Write table2.tsv to table8.tsv into `out` from the scores of finished entries; returns their titles.
+
+    A row an entry and direction (and site): mean and 95 % interval of each metric over participants; `pds` less this
+    entry, with interval and paired permutation test, corrected by Holm over the table; what it costs. By site,
+    the correction is over the site, and costs are left out. A recipe that was not run has no row.
+    """
+    run = {entry.partition(":")[0]: entry for entry in entries}
+    scores = {entry: pd.read_csv(scores_folder(out, entry) / "metrics.tsv", sep="\t") for entry in entries}
+    simulated = manifest.read(out)["simulated"]
+    written = {}
+    for table in TABLES:
+        wanted = [run[name] for name in dict.fromkeys((*table.rows, *CONTROLS)) if name in run]
+        if not wanted:
+            continue
+        people = pd.concat([scores[entry] for entry in wanted], ignore_index=True)
+        groups = people.groupby("site", sort=True) if table.by_site else [("all", people)]
+        parts = [_rows(out, wanted, group, seed, not table.by_site).assign(site=str(site)) for site, group in groups]
+        content = pd.concat(parts, ignore_index=True).assign(data="SIMULATED" if simulated else "real")
+        leading = ["data", "site", "direction", "method", "n_participants"]
+        path = out / f"table{table.number}.tsv"
+        partial = path.with_suffix(".partial")
+        content[[*leading, *content.columns.drop(leading)]].to_csv(
+            partial, sep="\t", index=False, float_format="%.6g", na_rep="n/a"
+        )
+        partial.replace(path)
+        written[table.number] = table.title
+    return written
+
+
+def _rows(out: Path, entries: list[str], people: pd.DataFrame, seed: int, costs: bool) -> pd.DataFrame:
+    """The rows of one table or of one site in it."""
+    against = {}
+    if TESTED in entries:
+        ordered = [TESTED, *(entry for entry in entries if entry != TESTED)]
+        against = {(row["direction"], row["against"]): row for row in comparisons(people, ordered, seed)}
+    rows = []
+    for direction in Direction:
+        for entry in entries:
+            chosen = people[(people["method"] == entry) & (people["direction"] == direction.value)]
+            each = chosen.groupby("participant_id")[list(METRICS)].mean()
+            row: dict[str, Any] = {"direction": direction.value, "method": entry, "n_participants": len(each)}
+            for metric in METRICS:
+                row[metric] = each[metric].mean()
+                row[f"{metric}_low"], row[f"{metric}_high"] = bca_interval(each[metric].to_numpy(), seed=seed)
+            row |= _compared(against.get((direction.value, entry)))
+            rows.append(row | (_costs(out, entry, direction) if costs else {}))
+    return pd.DataFrame(rows)
+
+
+def _compared(row: dict[str, Any] | None) -> dict[str, Any]:
+    """pds less the entry."""
+    row = row or {"psnr_brain_difference": None, "ci95": (None, None), "p": None, "p_holm": None}
+    low, high = row["ci95"]
+    return {"pds_less_this": row["psnr_brain_difference"], "pds_less_this_low": low, "pds_less_this_high": high} | {
+        name: row[name] for name in ("p", "p_holm")
+    }
+
+
+def _costs(out: Path, entry: str, direction: Direction) -> dict[str, Any]:
+    cost = manifest.read(run_folder(out, entry)).get("cost", {})
+    scored = manifest.read_json(scores_folder(out, entry) / "metrics.json")["methods"][entry][direction.value]
+    stages = cost.get("stages", {}).values()
+    return {
+        "identification_rate": scored["identification_rate"],
+        "seconds_per_volume": scored["seconds_per_volume"],
+        "train_steps": sum(stage["steps"] for stage in stages),
+        "train_seconds": sum(stage["seconds"] for stage in stages),
+        "train_tflop": sum(stage["steps"] * stage["gflop_per_step"] for stage in stages) / 1e3,
+    } | {name: cost.get(name) for name in COSTS}

@@ -1,0 +1,142 @@
+"""The page of a benchmark: its tables and figures, and the paper's figures beside ours; nothing is computed here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pdsynth import manifest
+from pdsynth.report import words
+from pdsynth.report.figures import comparison_figure
+from pdsynth.types import Direction
+
+PAGE = "benchmark.md"
+SECONDS_A_MINUTE = 60
+PAPER = {  # PSNR in dB and SSIM in % of the whole volume; only what the paper prints of these rows is known here
+    "unet": {Direction.DMRI_TO_FMRI: "28.29 / 86.72", Direction.FMRI_TO_DMRI: "28.98 / 75.35"},
+    "pds": {Direction.DMRI_TO_FMRI: "29.83 / 90.84", Direction.FMRI_TO_DMRI: "30.00 / 77.55"},
+    **{name: dict.fromkeys(Direction, "7 to 12 dB") for name in ("u-ddim", "sa-ddpm", "ldm", "dit", "adm")},
+}
+
+
+def write_page(
+    out: Path, titles: Mapping[int, str], figures: Mapping[int, tuple[str, Sequence[str]]], tested: str
+) -> Path:
+    """Write `out`/benchmark.md, Markdown that stands beside its figures and the tables' files; returns its path.
+
+    titles: of the tables by number. figures: title and entries by number; those that were not run are left out, and a
+    figure needs the tested entry.
+    """
+    kept = manifest.read(out)
+    terms = kept["parameters"]["terms"]
+    drawn = []
+    for number, (title, entries) in figures.items():
+        run = [entry for entry in entries if entry in kept["entries"]]
+        if tested in kept["entries"] and run:
+            files = [
+                comparison_figure(out, out / f"figure{number}_{direction}.png", run, tested, direction).name
+                for direction in Direction
+            ]
+            drawn.append({"number": number, "title": title, "files": files})
+    tables = {number: pd.read_csv(out / f"table{number}.tsv", sep="\t") for number in titles}
+    environment = Environment(
+        loader=PackageLoader("pdsynth.report", "templates"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    budget = f"{terms['budget'] / SECONDS_A_MINUTE:g} min" if terms["budget"] else f"{terms['steps']} steps"
+    page = environment.get_template("benchmark.md.j2").render(
+        simulated=kept["simulated"],
+        machine=kept["machine"],
+        date=kept["started"][:10],
+        budget=budget,
+        threads=terms["threads"],
+        seed=terms["seed"],
+        n_train=kept["n_train"],
+        n_test=int(next(iter(tables.values()))["n_participants"].max()),
+        failed=kept["failed"],
+        tested=tested,
+        tables=[{"number": n, "title": titles[n], "parts": _parts(tables[n])} for n in titles],
+        figures=drawn,
+        beside=_beside(next(iter(tables.values()))),
+    )
+    path = out / PAGE
+    partial = path.with_name(f".{PAGE}.{os.getpid()}")
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def _parts(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A part a direction and site, best first."""
+    parts = []
+    for key, rows in table.groupby(["direction", "site"], sort=False):
+        direction, site = map(str, key)  # type: ignore[arg-type]
+        where = "" if site == "all" else f", site {site}"
+        ordered = rows.sort_values("psnr_brain", ascending=False)
+        parts.append(
+            {
+                "title": f"{words.DIRECTIONS[Direction(direction)]}{where}",
+                "costs": "parameters" in rows,
+                "losses": "loss_gflop" in rows and rows["loss_gflop"].nunique() > 1,
+                "rows": [_cells(dict(row)) for _, row in ordered.iterrows()],
+            }
+        )
+    return parts
+
+
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    """A row in words."""
+
+    def text(name: str, decimals: int, scale: float = 1.0) -> str:
+        value = row.get(name)
+        return words.number(None if value is None or pd.isna(value) else float(value) / scale, decimals)
+
+    def spread(name: str, decimals: int) -> str:
+        return f"{text(name, decimals)} ({text(f'{name}_low', decimals)} to {text(f'{name}_high', decimals)})"
+
+    compared = not pd.isna(row["pds_less_this"])
+    return {
+        "method": row["method"],
+        "psnr": spread("psnr_brain", 2),
+        "ssim": spread("ssim_brain", 3),
+        "affine": text("psnr_brain_affine", 2),
+        "full": f"{text('psnr_full', 2)} / {text('ssim_full', 3)}",
+        "shuffled": text("shuffled_source_psnr_brain", 2),
+        "identified": text("identification_rate", 2),
+        "less": spread("pds_less_this", 2) if compared else "",
+        "p": text("p_holm", 4) if compared else "",
+        "parameters": text("parameters", 2, 1e6),
+        "gflop": text("gflop_per_volume", 1),
+        "steps": text("train_steps", 0),
+        "train": text("train_tflop", 1),
+        "minutes": text("fit_seconds", 1, SECONDS_A_MINUTE),
+        "seconds": text("seconds_per_volume", 2),
+        "memory": text("peak_memory_mb", 0),
+        "loss": f"{text('loss_weights', 2, 1e6)} / {text('loss_gflop', 1)} / {text('loss_seconds', 3)}",
+    }
+
+
+def _beside(table: pd.DataFrame) -> list[dict[str, str]]:
+    """The paper's figures and ours, whole volume, of the rows of which the paper's are known."""
+    rows = []
+    for row in table.to_dict("records"):
+        name = str(row["method"]).partition(":")[0]
+        if name in PAPER:
+            direction = Direction(row["direction"])
+            rows.append(
+                {
+                    "direction": words.DIRECTIONS[direction],
+                    "method": row["method"],
+                    "paper": PAPER[name][direction],
+                    "full": f"{row['psnr_full']:.2f} / {100 * row['ssim_full']:.2f}",
+                    "brain": f"{row['psnr_brain']:.2f} / {100 * row['ssim_brain']:.2f}",
+                }
+            )
+    return rows

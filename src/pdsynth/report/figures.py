@@ -1,0 +1,92 @@
+"""Figures 4 and 8: one participant by every method, in three planes, with the difference from the real scan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from pdsynth.evaluation.archive import image_name, scores_folder
+from pdsynth.report import words
+from pdsynth.report.pictures import MAPS, PLANES, View
+from pdsynth.report.results import Results
+from pdsynth.types import Direction
+
+TOP = 0.3  # of the difference scale
+Columns = dict[str, tuple[np.ndarray, np.ndarray | None]]  # a volume, and its difference from the real one
+INCHES = 1.25  # a column's width
+
+
+def comparison_figure(out: Path, path: Path, entries: Sequence[str], tested: str, direction: Direction) -> Path:
+    """Draw the participant of middle rank under the tested method, as every entry of a benchmark makes them.
+
+    A column an entry, after the source and the real scan; a row a plane, and below it synthesised less real, on one
+    scale. Writes a PNG to `path` and returns it.
+    """
+    found = {entry: Results.read(scores_folder(out, entry)) for entry in dict.fromkeys((*entries, tested))}
+    scores = {entry: results.scan_scores(entry, direction)["psnr_brain"] for entry, results in found.items()}
+    first = found[tested]
+    row = int(np.argsort(scores[tested].to_numpy()[: len(first.shown)])[len(first.shown) // 2])
+    volumes = {name: _volume(first, name, row) for name in (direction.source.value, direction.target.value)}
+    brain = _volume(first, f"{direction.target}_brain", row) > 0
+    real = volumes[direction.target.value]
+    columns: Columns = {
+        f"source\n{words.MODALITIES[direction.source]}": (volumes[direction.source.value], None),
+        f"real\n{words.MODALITIES[direction.target]}": (real, None),
+    }
+    for entry in entries:
+        made = _volume(found[entry], image_name(entry, direction), row)
+        columns[f"{entry}\n{scores[entry].iloc[row]:.1f} dB"] = (made, (made - real) * brain)
+    masks = first.images(f"{direction.target}_brain")
+    view = View.around(np.asarray(masks), first.affine)
+    _draw(path, columns, view, _title(first, row, direction))
+    return path
+
+
+def _volume(results: Results, name: str, row: int) -> np.ndarray:
+    images = results.images(name)
+    assert images is not None, f"{results.root} holds no {name}"
+    return np.asarray(images[row], np.float32)
+
+
+def _title(results: Results, row: int, direction: Direction) -> str:
+    shown = results.shown.iloc[row]
+    simulated = "SIMULATED " if results.simulated else ""
+    return f"{words.DIRECTIONS[direction]}, {simulated}participant {shown['participant_id']}, site {shown['site']}"
+
+
+def _draw(path: Path, columns: Columns, view: View, title: str) -> None:
+    """Planes below each other, the difference below each plane; left of the picture is the participant's left."""
+    heights = [view.plane(real, axis).shape[0] for real in [next(iter(columns.values()))[0]] for axis in range(3)]
+    ratios = [h for height in heights for h in (height, height)]
+    width = max(view.plane(next(iter(columns.values()))[0], axis).shape[1] for axis in range(3))
+    size = (INCHES * len(columns) + 0.4, INCHES * sum(ratios) / width + 0.9)
+    with matplotlib.rc_context({"font.size": 8, "text.color": "white"}):
+        figure = Figure(figsize=size, facecolor="black", layout="constrained")
+        axes = figure.subplots(6, len(columns), height_ratios=ratios, squeeze=False)
+        figure.suptitle(f"{title}; below each plane synthesised − real, ±{TOP}")  # noqa: RUF001
+        for number, (name, (volume, difference)) in enumerate(columns.items()):
+            axes[0, number].set_title(name, fontsize=7)
+            for axis, plane in enumerate(PLANES):
+                above, below = axes[2 * axis, number], axes[2 * axis + 1, number]
+                above.imshow(view.plane(volume, axis), cmap=MAPS["grey"], vmin=0, vmax=1, interpolation="bicubic")
+                if difference is not None:
+                    below.imshow(
+                        view.plane(difference, axis),
+                        cmap=MAPS["difference"],
+                        vmin=-TOP,
+                        vmax=TOP,
+                        interpolation="bicubic",
+                    )
+                if number == 0:
+                    above.set_ylabel(f"{plane}\n{view.labels[axis]}", color="white", fontsize=7)
+        for one in axes.flat:
+            one.set(xticks=[], yticks=[], facecolor="black")
+            for spine in one.spines.values():
+                spine.set_visible(False)
+        partial = path.with_suffix(".partial")
+        figure.savefig(partial, format="png", dpi=150, facecolor="black")
+    partial.replace(path)
