@@ -78,7 +78,7 @@ def u_ddim() -> Recipe:
 
 
 def sa_ddpm() -> Recipe:
-    settings = {"heads": 4, "eta": 1.0, "steps": 25}
+    settings = {"heads": 4, "eta": 1.0}
     return replace(u_ddim(), name="sa-ddpm", summary="diffusion with self-attention, by DDPM", settings=settings)
 
 
