@@ -34,6 +34,7 @@ from pdsynth.resources import resolve_device
 WARMUP = 0.03  # part of a stage over which the learning rate rises
 CLIP = 1.0  # gradient norm
 LOG_EVERY = 25  # steps
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 COST = "cost.json"  # of a run: steps, seconds and FLOPs (multiplications and additions apart) of each stage
 COLUMNS = ["stage", "step", "seconds", "term", "value"]  # of metrics.csv
 
@@ -116,7 +117,10 @@ class StageModule(pl.LightningModule):
             terms = objective.loss(batch, generator)
             optimizer.zero_grad()
             self.manual_backward(torch.stack(list(terms.values())).sum())
-            # Lightning clips no fused optimiser under autocast; bf16 has no loss scale that would forbid it
+            # Lightning clips no fused optimiser under autocast, so it is done here, on gradients without a loss scale
+            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+            if scaler is not None:
+                scaler.unscale_(optimizer.optimizer)
             nn.utils.clip_grad_norm_(objective.module.parameters(), CLIP)
             optimizer.step()
             self.untoggle_optimizer(optimizer)
@@ -240,7 +244,8 @@ def train(
     The budget is a number of steps, or wall time in seconds, for all stages together by their shares. It counts
     training steps only: closed-form fits and the estimates that a stage caches come on top. With `resume`, training
     goes on from the checkpoints in `run`; by steps, the result equals that of an uninterrupted run. A stage that goes
-    on, under a larger budget, begins the later ones anew. precision is Lightning's "32-true" or "bf16-mixed".
+    on, under a larger budget, begins the later ones anew. precision is Lightning's "32-true", "bf16-mixed" or
+    "16-mixed", with a loss scale; on a CPU, which is slow at fp16, bf16 takes its place.
 
     With several devices, strategy is Lightning's "ddp" for a method whose one objective trains all its networks, and
     "ddp_find_unused_parameters_true" for one, such as pds or a GAN, that trains some of them at a time.
@@ -248,9 +253,11 @@ def train(
     Raises ValueError for another precision or a device that is not here, and where neither steps nor budget is given
     to a method that has stages.
     """
-    if precision not in ("32-true", "bf16-mixed"):
-        raise ValueError(f"there is no precision {precision!r} here. Choose 32-true or bf16-mixed.")
+    if precision not in PRECISIONS:
+        raise ValueError(f"there is no precision {precision!r} here. Choose {', '.join(PRECISIONS)}.")
     accelerator = {"cpu": "cpu", "cuda": "gpu"}[resolve_device(device)]
+    if accelerator == "cpu" and precision == "16-mixed":
+        precision = "bf16-mixed"
     run = Path(run)
     folder = run / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,19 @@ SMALL = {
         "steps": 2,
     },
     "gan": {"width": 8, "heads": 2, "perceptual_weight": 0.1, "discriminator_width": 4, "patch": 8, "batch_size": 4},
+    "pds-paper": {
+        "channels": (4, 8),
+        "refiner_channels": (4, 8),
+        "heads": 2,
+        "attention_levels": 1,
+        "blocks": 1,
+        "feature_layer": "conv1_1",
+        "learning_rate": 1e-3,
+        "patch": (8, 8, 8),
+        "steps": 2,
+        "drafts": 3,
+        "draft_steps": 2,
+    },
     "pds-refiner-only": {"width": 8, "patch": 8, "batch_size": 4},
     "pds": {
         "width": 8,
@@ -182,8 +195,9 @@ def test_samples_are_seeded_and_differ(trained, batch):
 
 def test_the_card_names_the_network_that_gives_features(trained):
     """Random VGG16 weights are never passed off as ImageNet's."""
+    layer = {"pds": "conv2_2", "pds-refiner-only": "conv2_2", "gan": "conv2_2", "pds-paper": "conv1_1"}
     notes = trained[0].notes()
-    if trained[0].name in {"pds", "pds-refiner-only", "gan"}:
-        assert notes == {"loss_features": "VGG16 of fixed random weights (seed 0), to conv2_2"}
+    if trained[0].name in layer:
+        assert notes == {"loss_features": f"VGG16 of fixed random weights (seed 0), to {layer[trained[0].name]}"}
     else:
         assert notes == {}

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pdsynth.networks.unet import ChannelNorm, HaarUNet, enlarge, pad_to_even
+from pdsynth.networks.unet import ChannelNorm, HaarUNet, enlarge, pad_to_multiple
 
 
 def trained(*args, **kwargs) -> HaarUNet:
@@ -60,8 +60,9 @@ def test_channel_norm_gives_unit_mean_square_per_voxel():
 
 def test_padding_repeats_and_enlarging_crops():
     x = torch.arange(3.0).view(1, 1, 3, 1, 1).expand(1, 1, 3, 2, 2)
-    padded = pad_to_even(x)
+    padded = pad_to_multiple(x)
     assert padded.shape == (1, 1, 4, 2, 2) and padded[0, 0, :, 0, 0].tolist() == [0, 1, 2, 2]
+    assert pad_to_multiple(x, 8).shape == (1, 1, 8, 8, 8)
     assert enlarge(padded[:, :, ::2], torch.Size((1, 1, 3, 4, 4)))[0, 0, :, 0, 0].tolist() == [0, 0, 2]
 
 

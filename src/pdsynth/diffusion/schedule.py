@@ -84,6 +84,6 @@ def cosine_schedule(steps: int = 1000, beta_min: float = 1e-4, beta_max: float =
     (1000, 0.0032)
     """
     offset = 0.008
-    x = torch.arange(steps + 1, dtype=torch.float64) / steps
+    x = torch.arange(steps + 1, dtype=torch.float64, device="cpu") / steps  # even where weights are made on "meta"
     alpha_bar = torch.cos((x + offset) / (1 + offset) * math.pi / 2).square()
     return Schedule((1 - alpha_bar[1:] / alpha_bar[:-1]).clip(beta_min, beta_max))

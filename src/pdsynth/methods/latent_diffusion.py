@@ -21,7 +21,7 @@ from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
 from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
 from pdsynth.methods.conditioning import patches_of, population_mean
-from pdsynth.networks.unet import pad_to_even
+from pdsynth.networks.unet import pad_to_multiple
 from pdsynth.types import Direction, Modality
 
 SHRINK = 4  # of the autoencoder, a side
@@ -41,7 +41,7 @@ class LatentDiffusionConfig(MethodConfig):
     autoencoder_batch_size: int = 8
     kl_weight: float = 1e-6
     sd: float = 0.1
-    width: int = 32
+    width: int = 24
     batch_size: int = 4
     steps: int = 10
 
@@ -56,7 +56,7 @@ class LatentDiffusion(Method):
     config: LatentDiffusionConfig
     means: Tensor  # (2, X, Y, Z), in the order of Modality
     latent_mean: Tensor  # (2, channels, X/4, Y/4, Z/4)
-    latent_sd: Tensor  # (2,)
+    latent_sd: Tensor  # (2, channels, 1, 1, 1)
 
     def __init__(self, config: LatentDiffusionConfig) -> None:
         super().__init__(config)
@@ -83,11 +83,12 @@ class LatentDiffusion(Method):
             with_conditioning=True,
             cross_attention_dim=channels + 3,
             num_class_embeds=len(Direction),
+            use_flash_attention=True,
         )
         self.schedule = cosine_schedule(beta_max=0.999)  # no signal is left at T
         self.register_buffer("means", torch.zeros(2, *config.grid_shape))
         self.register_buffer("latent_mean", torch.zeros(2, channels, *(n // SHRINK for n in config.grid_shape)))
-        self.register_buffer("latent_sd", torch.ones(2))
+        self.register_buffer("latent_sd", torch.ones(2, channels, 1, 1, 1))
         self.latents: dict[Modality, Tensor] = {}
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
@@ -97,7 +98,7 @@ class LatentDiffusion(Method):
     def stages(self) -> list[Stage]:
         c = self.config
         encode = Objective("autoencoder", self.autoencoder, self.autoencoder_loss)
-        denoise = Objective("denoise", self.denoiser, self.denoise_loss)
+        denoise = Objective("denoise", self.denoiser, self.denoise_loss, 2e-3)
         return [
             Stage("autoencoder", [encode], (c.autoencoder_patch,) * 3, c.autoencoder_batch_size, c.autoencoder_share),
             Stage("diffusion", [denoise], c.grid_shape, c.batch_size, 1 - c.autoencoder_share,
@@ -125,7 +126,7 @@ class LatentDiffusion(Method):
             volumes = (torch.from_numpy(train.volume(modality, row))[None, None] for row in range(len(train)))
             codes = torch.cat([self.code(v.to(self.latent_sd.device), m).cpu() for v in volumes])
             self.latent_mean[m] = codes.mean(0)
-            self.latent_sd[m] = (codes - codes.mean(0)).std(correction=0).clamp_min(1e-4)
+            self.latent_sd[m] = (codes - codes.mean(0)).std((0, 2, 3, 4), correction=0, keepdim=True)[0].clamp_min(1e-4)
             self.latents[modality] = (codes - codes.mean(0)) / self.latent_sd[m].cpu()
         return train
 
@@ -150,7 +151,7 @@ class LatentDiffusion(Method):
         axes = (torch.linspace(-1, 1, n, device=z_t.device) for n in (x, y, z))
         place = torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(z_t), 3, x, y, z)
         tokens = torch.cat([source, place], 1).flatten(2).transpose(1, 2)
-        both = pad_to_even(torch.cat([z_t, source], 1))
+        both = pad_to_multiple(torch.cat([z_t, source], 1))
         return self.denoiser(both, t, context=tokens, class_labels=which)[:, :, :x, :y, :z]
 
     def denoise_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:

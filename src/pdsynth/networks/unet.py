@@ -98,7 +98,7 @@ class HaarUNet(nn.Module):
         for level, blocks in enumerate(self.down):
             if level:
                 skips.append(x)
-                x = self.shrink[level - 1](pad_to_even(x))
+                x = self.shrink[level - 1](pad_to_multiple(x))
             for block in blocks:  # type: ignore[attr-defined]
                 x = block(x, steer)
         if self.attend is not None:
@@ -117,10 +117,10 @@ def zero(layer: nn.Conv3d | nn.Linear) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def pad_to_even(x: Tensor) -> Tensor:
-    """Repeat the last plane of each odd side."""
-    odd = [size % 2 for size in x.shape[2:]]
-    return F.pad(x, (0, odd[2], 0, odd[1], 0, odd[0]), mode="replicate") if any(odd) else x
+def pad_to_multiple(x: Tensor, factor: int = 2) -> Tensor:
+    """Repeat the last plane of each side until its size is a multiple of the factor."""
+    lacking = [-size % factor for size in x.shape[2:]]
+    return F.pad(x, (0, lacking[2], 0, lacking[1], 0, lacking[0]), mode="replicate") if any(lacking) else x
 
 
 def enlarge(x: Tensor, shape: torch.Size) -> Tensor:
