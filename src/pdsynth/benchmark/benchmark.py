@@ -17,7 +17,7 @@ import torch
 
 from pdsynth import manifest
 from pdsynth.benchmark.runs import Terms, run_entry
-from pdsynth.benchmark.tables import FIGURES, TESTED, write_tables
+from pdsynth.benchmark.tables import FIGURES, tested_of, write_tables
 from pdsynth.data.pairs import Pairs
 from pdsynth.recipes import RECIPES, settings_of
 from pdsynth.report.benchmark import write_page
@@ -71,7 +71,8 @@ def benchmark(
         done = [entry for entry in entries if entry not in failed]
         kept |= {"entries": done, "failed": failed}
     titles = write_tables(out, done, seed)
-    page = write_page(out, titles, {n: (title, _entries(rows, done)) for n, (title, rows) in FIGURES.items()}, TESTED)
+    figures = {number: (title, _entries(rows, done)) for number, (title, rows) in FIGURES.items()}
+    page = write_page(out, titles, figures, tested_of(done))
     if failed:
         listed = "; ".join(f"{entry}: {why}" for entry, why in failed.items())
         raise RuntimeError(f"{len(failed)} of {len(entries)} entries failed ({listed}); the tables hold the others")

@@ -89,11 +89,17 @@ def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]
     return written
 
 
+def tested_of(entries: Sequence[str]) -> str | None:
+    """The entry of `pds`, in whatever size, which the others are compared with."""
+    return next((entry for entry in entries if entry.partition(":")[0] == TESTED), None)
+
+
 def _rows(out: Path, entries: list[str], people: pd.DataFrame, seed: int, costs: bool) -> pd.DataFrame:
     """The rows of one table or of one site in it."""
     against = {}
-    if TESTED in entries:
-        ordered = [TESTED, *(entry for entry in entries if entry != TESTED)]
+    tested = tested_of(entries)
+    if tested is not None:
+        ordered = [tested, *(entry for entry in entries if entry != tested)]
         against = {(row["direction"], row["against"]): row for row in comparisons(people, ordered, seed)}
     rows = []
     for direction in Direction:

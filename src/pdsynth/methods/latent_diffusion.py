@@ -79,7 +79,7 @@ class LatentDiffusion(Method):
             channels=(config.width, 2 * config.width),
             attention_levels=(False, True),
             norm_num_groups=8,
-            num_head_channels=8,
+            num_head_channels=config.width,
             with_conditioning=True,
             cross_attention_dim=channels + 3,
             num_class_embeds=len(Direction),
@@ -99,11 +99,12 @@ class LatentDiffusion(Method):
         c = self.config
         encode = Objective("autoencoder", self.autoencoder, self.autoencoder_loss)
         denoise = Objective("denoise", self.denoiser, self.denoise_loss, 2e-3)
+        patch = (c.autoencoder_patch,) * 3
         return [
-            Stage("autoencoder", [encode], (c.autoencoder_patch,) * 3, c.autoencoder_batch_size, c.autoencoder_share),
-            Stage("diffusion", [denoise], c.grid_shape, c.batch_size, 1 - c.autoencoder_share,
-                  prepare=self.cache_latents),
-        ]  # fmt: skip
+            Stage("autoencoder", [encode], patch, c.autoencoder_batch_size, c.autoencoder_share),
+            # of these batches only the rows are used, whose whole latents are cached
+            Stage("diffusion", [denoise], patch, c.batch_size, 1 - c.autoencoder_share, prepare=self.cache_latents),
+        ]
 
     def autoencoder_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """L1 of the decoded sample, and the divergence of the code from a standard normal."""
@@ -145,12 +146,12 @@ class LatentDiffusion(Method):
         return self.means[m] + self.config.sd * unusual
 
     def denoise(self, z_t: Tensor, t: Tensor, source: Tensor, direction: Direction) -> Tensor:
-        """z_0-hat of latents z_t at steps t (B,), given the source's latents (beside z_t, and as tokens)."""
+        """z_0-hat of latents z_t at steps t (B,), given the source's latents (beside z_t, and cells of 2 as tokens)."""
         x, y, z = z_t.shape[2:]
         which = torch.full((len(z_t),), list(Direction).index(direction), device=z_t.device)
         axes = (torch.linspace(-1, 1, n, device=z_t.device) for n in (x, y, z))
         place = torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(z_t), 3, x, y, z)
-        tokens = torch.cat([source, place], 1).flatten(2).transpose(1, 2)
+        tokens = F.avg_pool3d(torch.cat([source, place], 1), 2, ceil_mode=True).flatten(2).transpose(1, 2)
         both = pad_to_multiple(torch.cat([z_t, source], 1))
         return self.denoiser(both, t, context=tokens, class_labels=which)[:, :, :x, :y, :z]
 

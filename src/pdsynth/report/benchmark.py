@@ -25,19 +25,19 @@ PAPER = {  # PSNR in dB and SSIM in % of the whole volume; only what the paper p
 
 
 def write_page(
-    out: Path, titles: Mapping[int, str], figures: Mapping[int, tuple[str, Sequence[str]]], tested: str
+    out: Path, titles: Mapping[int, str], figures: Mapping[int, tuple[str, Sequence[str]]], tested: str | None
 ) -> Path:
     """Write `out`/benchmark.md, Markdown that stands beside its figures and the tables' files; returns its path.
 
-    titles: of the tables by number. figures: title and entries by number; those that were not run are left out, and a
-    figure needs the tested entry.
+    titles: of the tables by number. figures: title and entries by number; those that were not run are left out. Without
+    a tested entry there is no figure, as it chooses the participant.
     """
     kept = manifest.read(out)
     terms = kept["parameters"]["terms"]
     drawn = []
     for number, (title, entries) in figures.items():
         run = [entry for entry in entries if entry in kept["entries"]]
-        if tested in kept["entries"] and run:
+        if tested is not None and run:
             files = [
                 comparison_figure(out, out / f"figure{number}_{direction}.png", run, tested, direction).name
                 for direction in Direction
@@ -61,7 +61,7 @@ def write_page(
         n_train=kept["n_train"],
         n_test=int(next(iter(tables.values()))["n_participants"].max()),
         failed=kept["failed"],
-        tested=tested,
+        tested=tested or "pds",
         tables=[{"number": n, "title": titles[n], "parts": _parts(tables[n])} for n in titles],
         figures=drawn,
         beside=_beside(next(iter(tables.values()))),

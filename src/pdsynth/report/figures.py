@@ -7,11 +7,12 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from pdsynth.evaluation.archive import image_name, scores_folder
 from pdsynth.report import words
-from pdsynth.report.pictures import MAPS, PLANES, View
+from pdsynth.report.pictures import PLANES, View, colours
 from pdsynth.report.results import Results
 from pdsynth.types import Direction
 
@@ -72,11 +73,11 @@ def _draw(path: Path, columns: Columns, view: View, title: str) -> None:
             axes[0, number].set_title(name, fontsize=7)
             for axis, plane in enumerate(PLANES):
                 above, below = axes[2 * axis, number], axes[2 * axis + 1, number]
-                above.imshow(view.plane(volume, axis), cmap=MAPS["grey"], vmin=0, vmax=1, interpolation="bicubic")
+                above.imshow(view.plane(volume, axis), cmap="gray", vmin=0, vmax=1, interpolation="bicubic")
                 if difference is not None:
                     below.imshow(
                         view.plane(difference, axis),
-                        cmap=MAPS["difference"],
+                        cmap=ListedColormap(colours("difference")),
                         vmin=-TOP,
                         vmax=TOP,
                         interpolation="bicubic",

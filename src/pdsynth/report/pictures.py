@@ -96,11 +96,16 @@ def colour_bar(kind: str) -> Markup:
     return _address(image)
 
 
-def _palette(kind: str) -> bytes:
-    colours = colormaps[MAPS[kind]](np.arange(256) / 255)[:, :3]
+def colours(kind: str) -> np.ndarray:
+    """The 256 colours of a scale, (256, 3) in 0..1."""
+    found = colormaps[MAPS[kind]](np.arange(256) / 255)[:, :3]
     if kind == "difference":  # no difference is black, as outside the head
-        colours = colours * np.minimum(1, np.abs(np.linspace(-1, 1, 256)) * 6)[:, None]
-    return (colours * 255).round().astype(np.uint8).tobytes()
+        found = found * np.minimum(1, np.abs(np.linspace(-1, 1, 256)) * 6)[:, None]
+    return found
+
+
+def _palette(kind: str) -> bytes:
+    return (colours(kind) * 255).round().astype(np.uint8).tobytes()
 
 
 def _address(image: Image.Image) -> Markup:

@@ -1,0 +1,171 @@
+"""A small benchmark from end to end: what it writes, what it leaves alone, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from queue import Queue
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from pdsynth import api
+from pdsynth.benchmark import ALL, benchmark
+from pdsynth.benchmark import benchmark as running
+from pdsynth.benchmark.runs import Terms
+from pdsynth.evaluation.archive import run_folder, scores_folder
+from pdsynth.evaluation.metrics import dilate, image_quality
+from pdsynth.recipes import CONTROLS, RECIPES
+from pdsynth.types import Direction, InputError
+
+ENTRIES = ["population-mean", "pds:small", "oracle", "unet"]
+D = Direction.FMRI_TO_DMRI
+TERMS = Terms(budget=None, steps=2, seed=0, device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def made(prepared, tmp_path_factory):
+    out = tmp_path_factory.mktemp("benchmark") / "out"
+    page = benchmark(prepared.root, out, ENTRIES, steps=2, jobs=2)
+    return out, page
+
+
+def table(out, number):
+    return pd.read_csv(out / f"table{number}.tsv", sep="\t")
+
+
+def row(content, method, direction=D):
+    return content[(content["method"] == method) & (content["direction"] == direction.value)].iloc[0]
+
+
+def test_every_row_of_the_tables_is_a_recipe():
+    assert set(ALL) == set(RECIPES) and set(CONTROLS) <= set(ALL)
+
+
+def test_a_table_holds_what_was_measured(made, prepared):
+    out, _ = made
+    content = table(out, 2)
+    assert sorted(set(content["method"])) == sorted(ENTRIES) and set(content["data"]) == {"SIMULATED"}
+    test = prepared.test
+    mean = np.mean([prepared.train.volume(D.target, i) for i in range(len(prepared.train))], 0)
+    brains = [dilate(test.brain(D.target, i)) for i in range(len(test))]
+    scored = [image_quality(mean, test.volume(D.target, i), brain) for i, brain in enumerate(brains)]
+    found = row(content, "population-mean")
+    assert found["psnr_brain"] == pytest.approx(np.mean([each["psnr_brain"] for each in scored]), abs=1e-3)
+    assert found["psnr_brain_low"] < found["psnr_brain"] < found["psnr_brain_high"]
+    assert found["n_participants"] == 4 and found["shuffled_source_psnr_brain"] == pytest.approx(found["psnr_brain"])
+
+
+def test_the_others_are_compared_with_pds(made):
+    content = table(made[0], 2)
+    for direction in Direction:
+        own, other = (row(content, name, direction) for name in ("pds:small", "unet"))
+        assert other["pds_less_this"] == pytest.approx(own["psnr_brain"] - other["psnr_brain"], abs=1e-4)
+        assert other["p"] >= 2 / 2**4 and other["p_holm"] >= other["p"]  # four participants prove nothing
+        assert np.isnan(own["pds_less_this"]) and np.isnan(row(content, "oracle", direction)["p"])
+
+
+def test_costs_are_counted(made):
+    out, _ = made
+    found = row(table(out, 2), "unet")
+    model = api.load(out / "runs" / "unet" / "model", "cpu")
+    assert found["parameters"] == sum(p.numel() for p in model.method.parameters())
+    assert found["train_steps"] == 2 and found["train_seconds"] > 0 and found["peak_memory_mb"] > 100
+    # a step sees 24 patches of 16^3 in both directions, and its backward pass costs about twice the forward one
+    voxels = 24 * 16**3 * 2 / (24 * 28 * 24)
+    assert found["train_tflop"] * 1e3 / 2 == pytest.approx(3 * voxels * found["gflop_per_volume"], rel=0.1)
+    losses = row(table(out, 6), "pds:small")
+    assert losses["loss_weights"] == 64 * 27 + 64 + 64**2 * 9 + 64 + 128 * 64 * 9 + 128 + 128**2 * 9 + 128
+    assert losses["loss_gflop"] > 0 and losses["loss_seconds"] > 0
+
+
+def test_a_table_by_site(made):
+    content = table(made[0], 3)
+    assert sorted(set(content["site"])) == ["a", "b"] and set(content["n_participants"]) == {2}
+    whole = row(table(made[0], 2), "unet")["psnr_brain"]
+    parts = content[(content["method"] == "unet") & (content["direction"] == D.value)]["psnr_brain"]
+    assert parts.mean() == pytest.approx(whole, abs=1e-3)
+
+
+def test_the_page_shows_tables_and_figures(made):
+    out, page = made
+    text = page.read_text()
+    assert text.startswith("# Benchmark (SIMULATED)") and "2 steps of training" in text
+    assert f"| `unet` | {row(table(out, 2), 'unet')['psnr_brain']:.2f} (" in text
+    assert "28.98 / 75.35" in text and "6 participants trained every method, 4 others" in text
+    for number, columns in ((4, 5), (8, 3)):
+        for direction in Direction:
+            assert f"(figure{number}_{direction}.png)" in text
+            image = Image.open(out / f"figure{number}_{direction}.png")
+            assert image.width == pytest.approx(150 * (1.25 * columns + 0.4), abs=2)
+            assert np.asarray(image.convert("L")).std() > 10
+
+
+def test_what_is_done_is_left_alone_and_what_was_cut_goes_on(made, prepared):
+    out, _ = made
+    models = {e: (run_folder(out, e) / "model" / "model.safetensors").stat().st_mtime_ns for e in ("unet", "pds:small")}
+    before = table(out, 2)
+    folder = run_folder(out, "unet")
+    kept = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(kept | {"finished": None}))  # as if killed while it scored
+    shutil.rmtree(scores_folder(out, "unet"))
+    benchmark(prepared.root, out, ENTRIES, steps=2, jobs=2)
+    for entry, time in models.items():
+        assert (run_folder(out, entry) / "model" / "model.safetensors").stat().st_mtime_ns == time
+    measured = ["method", *(column for column in before if "psnr" in column or "ssim" in column)]
+    pd.testing.assert_frame_equal(table(out, 2)[measured], before[measured])
+
+
+def test_other_terms_or_pairs_are_refused(made, prepared, tmp_path):
+    out, _ = made
+    with pytest.raises(InputError, match="was begun with steps 2, not 3"):
+        benchmark(prepared.root, out, ENTRIES, steps=3, jobs=2)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    with pytest.raises(InputError, match="is no benchmark"):
+        benchmark(prepared.root, tmp_path / "mine", ENTRIES, steps=2)
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
+
+
+def test_bad_requests_are_answered(prepared, tmp_path):
+    with pytest.raises(ValueError, match="no recipe 'pdss'"):
+        benchmark(prepared.root, tmp_path / "out", ["pdss"], steps=1)
+    with pytest.raises(ValueError, match="has no size 'small'"):
+        benchmark(prepared.root, tmp_path / "out", ["unet:small"], steps=1)
+    with pytest.raises(ValueError, match="neither a budget nor steps"):
+        benchmark(prepared.root, tmp_path / "out", ["unet"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_entry_that_fails_does_not_take_the_others_with_it(prepared, tmp_path):
+    root = tmp_path / "prepared"
+    shutil.copytree(prepared.root, root)
+    for path in root.glob("oracle_*.npy"):
+        path.unlink()
+    with pytest.raises(RuntimeError, match=r"1 of 2 entries failed \(oracle: "):
+        benchmark(root, tmp_path / "out", ["oracle", "copy-source"], steps=1)
+    assert set(table(tmp_path / "out", 2)["method"]) == {"copy-source"}
+    assert "because they failed: oracle" in (tmp_path / "out" / "benchmark.md").read_text()
+
+
+def test_submitit_runs_entries(prepared, tmp_path):
+    pytest.importorskip("submitit")
+    benchmark(prepared.root, tmp_path / "out", ["copy-source", "zeros"], steps=1, cluster="local")
+    assert set(table(tmp_path / "out", 2)["method"]) == {"copy-source", "zeros"}
+    assert list((tmp_path / "out" / "jobs").iterdir())
+
+
+def test_each_job_has_a_gpu_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    places = running._free_gpus(4)
+    assert sorted(places.get() for _ in range(4)) == ["0", "0", "1", "1"]
+    free: Queue[str] = Queue()
+    free.put("1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(running, "run_entry", lambda *given: os.environ["CUDA_VISIBLE_DEVICES"])
+    assert running._here(free, tmp_path, tmp_path, "unet", TERMS) == "1"
+    assert free.get_nowait() == "1"  # given back
