@@ -25,9 +25,10 @@ from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from pdsynth.methods.conditioning import FEATURES, STEERING
 from pdsynth.networks.unet import HaarUNet
 
-CHANNELS, CONDITION = 17, 75  # what the denoiser of `pds` is given: voxel features, stem, x_t; summary and step
+CHANNELS, CONDITION = FEATURES + 2, STEERING  # what the denoiser of `pds` is given: voxel features, stem, x_t
 VOLUME, PATCHES, PATCH = (48, 56, 48), 24, (16, 16, 16)
 RESULT = Path(__file__).parent / "results" / "network_cost.json"
 Row = dict[str, Any]

@@ -23,7 +23,10 @@ from pdsynth import api
 from pdsynth.cli import cohort, main
 from pdsynth.data.pairs import Pairs
 
-VERBS = ["demo", "simulate", "inspect", "prepare", "train", "synthesize", "evaluate", "report", "recipes", "doctor"]
+VERBS = [
+    *("demo", "simulate", "inspect", "prepare", "train", "synthesize"),
+    *("evaluate", "benchmark", "report", "recipes", "doctor"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +109,9 @@ def test_public_names_are_imported_when_they_are_used() -> None:
         (("prepare", "{tmp}", "{tmp}/out", "--split", "0.5,0.1,0.1"), "does not sum to 1"),
         (("train", "{tmp}", "{tmp}/run", "--budget", "soon"), "'soon' is no budget"),
         (("train", "{tmp}", "{tmp}/run"), "pdsynth prepare"),
+        (("benchmark", "{tmp}", "{tmp}/out", "--budget", "1m"), "pdsynth prepare"),
+        (("benchmark", "{tmp}", "{tmp}/out"), "neither a budget nor steps"),
+        (("benchmark", "{tmp}", "{tmp}/out", "--budget", "1m", "--recipes", "pds,pdss"), "no recipe 'pdss'"),
         (("synthesize", "{tmp}/model", "{tmp}", "{tmp}/out"), "no model.safetensors"),
         (("evaluate", "{tmp}", "--model", "default", "--out", "{tmp}/out"), "pdsynth prepare"),
         (("report", "{tmp}"), "pdsynth evaluate"),
@@ -232,6 +238,9 @@ def files(folder: Path) -> dict[str, bytes]:
     [
         (("--recipe", "unett"), "there is no recipe 'unett'"),
         (("--recipe", "oracle"), "can't be trained"),
+        (("--recipe", "unet", "--size", "small"), "has no size 'small'"),
+        (("--recipe", "unet", "--set", "width"), "says no value"),
+        (("--recipe", "unet", "--set", "wdth=8"), "has no setting 'wdth'"),
         (("--recipe", "zeros", "--init", "{model}"), "is a population-mean model, not zeros"),
     ],
 )
@@ -250,6 +259,15 @@ def test_a_run_is_replaced_only_by_one_that_can_begin(
     assert status == 2
     assert problem in err
     assert files(out) == files(run_folder)
+
+
+def test_size_and_settings_reach_the_model(prepared: Pairs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--recipe", "pds-refiner-only", "--size", "small", "--set", "pattern_weight=0.5", "--steps", "1")
+    assert run(capsys, "train", prepared.root, tmp_path / "run", *words)[0] == 0
+    config = api.load(tmp_path / "run" / "model", "cpu").method.config
+    assert (config.width, config.pattern_weight) == (16, 0.5)
+    status, _, err = run(capsys, "train", prepared.root, tmp_path / "run", *words[:2], "--steps", "1", "--resume")
+    assert status == 2 and "another --size or --set" in err
 
 
 def test_results_are_replaced_only_by_whole_ones(

@@ -8,10 +8,10 @@ from pkgutil import resolve_name
 
 import pytest
 
-from pdsynth.recipes import RECIPES
+from pdsynth.recipes import RECIPES, settings_of
 
 TEXT = (Path(__file__).parents[1] / "docs" / "paper-map.md").read_text()
-DOTTED = sorted(set(re.findall(r"`((?:methods|losses|diffusion|networks|atlas)\.[\w.]+)`", TEXT)))
+DOTTED = sorted(set(re.findall(r"`((?:methods|losses|diffusion|networks|atlas|training)\.[\w.]+)`", TEXT)))
 
 
 @pytest.mark.parametrize("name", DOTTED)
@@ -20,6 +20,18 @@ def test_a_dotted_name_is_there(name):
 
 
 def test_every_baseline_of_the_paper_has_a_recipe():
-    named = set(re.findall(r"`([a-z-]+)`", TEXT.split("## Systems")[1].split("##")[0]))
+    named = set(re.findall(r"`([a-z-]+)`", TEXT.split("## Tables")[1].split("##")[0]))
     assert named >= {"unet", "gan", "pgan", "sagan", "psagan", "u-ddim", "sa-ddpm", "ldm", "dit", "adm", "pds"}
     assert {n for n in named if n in RECIPES or "-" in n} <= set(RECIPES)
+
+
+def test_every_recipe_of_pds_has_a_place():
+    named = set(re.findall(r"`([a-z0-9-]+)`", TEXT))
+    assert {name for name in RECIPES if name.startswith("pds")} <= named
+
+
+def test_every_setting_that_selects_a_reading_is_one():
+    """--set NAME=VALUE as the page writes it, on pds-paper."""
+    written = dict(re.findall(r"--set (\w+)=([\w.]+)", TEXT))
+    assert len(written) >= 5
+    settings_of(RECIPES["pds-paper"], changes=written)

@@ -101,7 +101,7 @@ def test_the_page_shows_tables_and_figures(made):
         for direction in Direction:
             assert f"(figure{number}_{direction}.png)" in text
             image = Image.open(out / f"figure{number}_{direction}.png")
-            assert image.width == pytest.approx(150 * (1.25 * columns + 0.4), abs=2)
+            assert image.width == pytest.approx(100 * (1.25 * columns + 0.4), abs=2)
             assert np.asarray(image.convert("L")).std() > 10
 
 

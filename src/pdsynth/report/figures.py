@@ -18,6 +18,7 @@ from pdsynth.types import Direction
 
 TOP = 0.3  # of the difference scale
 Columns = dict[str, tuple[np.ndarray, np.ndarray | None]]  # a volume, and its difference from the real one
+DPI = 100
 INCHES = 1.25  # a column's width
 
 
@@ -89,5 +90,5 @@ def _draw(path: Path, columns: Columns, view: View, title: str) -> None:
             for spine in one.spines.values():
                 spine.set_visible(False)
         partial = path.with_suffix(".partial")
-        figure.savefig(partial, format="png", dpi=150, facecolor="black")
+        figure.savefig(partial, format="png", dpi=DPI, facecolor="black")
     partial.replace(path)
