@@ -89,6 +89,8 @@ def _run_all(
 ) -> dict[str, str]:
     """Run the entries; returns those that failed, and why."""
     failed: dict[str, str] = {}
+    if told is not None:
+        told(0, len(entries))
     if cluster is not None:
         begun = {_submitted(out, cluster, terms)(run_entry, prepared, out, e, terms): e for e in entries}
         finished: Any = begun  # in the order of submission

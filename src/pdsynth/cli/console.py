@@ -37,14 +37,23 @@ def done(what: str, *following: str | Path) -> None:
 
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr with the time left; yields the function that is told (done, total)."""
+    """A bar on stderr with the time left; yields the function that is told (done, total), which shows it first."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(description, total=None)
-        yield lambda completed, total: bar.update(task, completed=completed, total=total)
+    bar = Progress(*columns, console=Console(stderr=True))
+    task = bar.add_task(description, total=None)
+
+    def told(completed: int, total: int) -> None:
+        bar.start()
+        bar.update(task, completed=completed, total=total)
+
+    try:
+        yield told
+    finally:
+        if bar.live.is_started:  # else it would print an empty line before an error
+            bar.stop()
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
