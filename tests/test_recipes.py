@@ -62,6 +62,7 @@ def test_settings_are_changed_by_name_and_checked(prepared):
     pairs = prepared.split("train")
     changed = build("unet", pairs, changes={"width": "8", "heads": 2})
     assert (changed.config.width, changed.config.heads) == (8, 2)
+    assert build("pds-paper", pairs, size="small", changes={"channels": "4,8"}).config.channels == (4, 8)
     with pytest.raises(ValueError, match="no setting 'wdth'; it has batch_size, blocks"):
         build("unet", pairs, changes={"wdth": 8})
     with pytest.raises(ValueError, match="width can't be 'wide'"):

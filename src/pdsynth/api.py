@@ -92,7 +92,9 @@ def untrained(
     if len(train) == 0:
         raise ValueError(f"{train.root} holds no training pair. Prepare it with a larger first fraction in --split.")
     if init is None:
-        return build(recipe, train, seed, size, settings)
+        method = build(recipe, train, seed, size, settings)
+        method.feature_loss()  # an unknown layer, or a file that does not fit, is told now and not after the first fits
+        return method
     if settings or size != "full":
         raise InputError(init, "has its own settings", "leave out --set and --size, or --init")
     model, wanted = load(init, "cpu"), RECIPES[recipe].method

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -226,7 +226,9 @@ def settings_of(recipe: Recipe, size: str = "full", changes: Mapping[str, Any] |
             known = ", ".join(sorted(set(types) - {"grid_shape"})) or "none"
             raise ValueError(f"the method {recipe.method} has no setting {name!r}; it has {known}.")
         try:
-            settings[name] = TypeAdapter(types[name]).validate_python(value)
+            adapter = TypeAdapter(types[name])
+            is_list = isinstance(value, str) and get_origin(types[name]) is tuple  # written as 8,16,32
+            settings[name] = adapter.validate_python(value.split(",") if is_list else value)
         except ValidationError as error:
             raise ValueError(f"{name} can't be {value!r}: {error.errors()[0]['msg']}.") from error
     return settings

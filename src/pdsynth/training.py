@@ -23,12 +23,12 @@ from pytorch_lightning.callbacks import Callback
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
-from torch.utils.flop_counter import FlopCounterMode
 
 from pdsynth.data.pairs import PairBatch, Pairs
 from pdsynth.manifest import read_json, write_json
 from pdsynth.methods.base import Method, Stage
 from pdsynth.networks.ema import EMA
+from pdsynth.networks.flops import counted_flops
 from pdsynth.resources import resolve_device
 
 WARMUP = 0.03  # part of a stage over which the learning rate rises
@@ -96,7 +96,7 @@ class StageModule(pl.LightningModule):
         drawn = self.seed * 1_000_003 + self.step * 1009 + self.global_rank
         generator = torch.Generator(self.device).manual_seed(drawn)
         self.latest = {}
-        with nullcontext() if self.flops else FlopCounterMode(display=False) as counter:
+        with nullcontext() if self.flops else counted_flops() as counter:
             self._optimise(batch, generator, optimizers, rate)
         if counter is not None:
             self.flops = counter.get_total_flops()
@@ -146,7 +146,7 @@ class StageModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept = checkpoint["pdsynth"]
-        self.step, self.elapsed, self.flops = kept["step"], kept["elapsed"], kept["flops"]
+        self.step, self.elapsed, self.flops = kept["step"], kept["elapsed"], kept.get("flops", 0)
         self.ema.load_state_dict(kept["ema"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import asdict, replace
 from queue import Queue
 
 import numpy as np
@@ -13,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pdsynth import api
-from pdsynth.benchmark import ALL, benchmark
+from pdsynth import api, manifest
+from pdsynth.benchmark import ALL, benchmark, runs
 from pdsynth.benchmark import benchmark as running
 from pdsynth.benchmark.runs import Terms
 from pdsynth.evaluation.archive import run_folder, scores_folder
@@ -129,6 +130,8 @@ def test_other_terms_or_pairs_are_refused(made, prepared, tmp_path):
     with pytest.raises(InputError, match="is no benchmark"):
         benchmark(prepared.root, tmp_path / "mine", ENTRIES, steps=2)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
+    with pytest.raises(InputError, match="is no benchmark"):
+        benchmark(prepared.root, run_folder(out, "unet"), ENTRIES, steps=2)
 
 
 def test_bad_requests_are_answered(prepared, tmp_path):
@@ -136,20 +139,61 @@ def test_bad_requests_are_answered(prepared, tmp_path):
         benchmark(prepared.root, tmp_path / "out", ["pdss"], steps=1)
     with pytest.raises(ValueError, match="has no size 'small'"):
         benchmark(prepared.root, tmp_path / "out", ["unet:small"], steps=1)
+    with pytest.raises(ValueError, match="pds is asked for in two sizes"):
+        benchmark(prepared.root, tmp_path / "out", ["pds", "pds:small"], steps=1)
     with pytest.raises(ValueError, match="neither a budget nor steps"):
         benchmark(prepared.root, tmp_path / "out", ["unet"])
     assert not (tmp_path / "out").exists()
 
 
 def test_an_entry_that_fails_does_not_take_the_others_with_it(prepared, tmp_path):
+    out = tmp_path / "out"
+    with runs._locked(run_folder(out, "zeros")):  # as if another process were at it
+        shutil.rmtree(out / "runs" / "zeros", ignore_errors=True)
+        (out / "manifest.json").write_text(
+            json.dumps(
+                {
+                    "command": "benchmark",
+                    "inputs": {"": manifest.sha256(prepared.root)},
+                    "parameters": {"terms": asdict(replace(TERMS, steps=1))},
+                }
+            )
+        )
+        with pytest.raises(RuntimeError, match=r"1 of 2 entries failed \(zeros: InputError: .* by another process"):
+            benchmark(prepared.root, out, ["zeros", "copy-source"], steps=1)
+    assert set(table(out, 2)["method"]) == {"copy-source"}
+    assert "because they failed: zeros" in (out / "benchmark.md").read_text()
+    benchmark(prepared.root, out, ["zeros"], steps=1)
+    assert set(table(out, 2)["method"]) == {"copy-source", "zeros"}  # the tables show all that is finished
+
+
+def test_an_oracle_is_asked_of_simulated_pairs_only(prepared, tmp_path):
     root = tmp_path / "prepared"
     shutil.copytree(prepared.root, root)
     for path in root.glob("oracle_*.npy"):
         path.unlink()
-    with pytest.raises(RuntimeError, match=r"1 of 2 entries failed \(oracle: "):
+    with pytest.raises(InputError, match="has no oracle"):
         benchmark(root, tmp_path / "out", ["oracle", "copy-source"], steps=1)
-    assert set(table(tmp_path / "out", 2)["method"]) == {"copy-source"}
-    assert "because they failed: oracle" in (tmp_path / "out" / "benchmark.md").read_text()
+
+
+def test_people_without_a_site_stay_in_the_table_by_site(prepared, tmp_path):
+    root = tmp_path / "prepared"
+    shutil.copytree(prepared.root, root)
+    pairs = pd.read_csv(root / "pairs.tsv", sep="\t")
+    pairs.assign(site="n/a").to_csv(root / "pairs.tsv", sep="\t", index=False)
+    benchmark(root, tmp_path / "out", ["copy-source"], steps=1)
+    content = pd.read_csv(tmp_path / "out" / "table3.tsv", sep="\t", keep_default_na=False)
+    assert list(content["site"]) == ["n/a"] * 2 and list(content["n_participants"]) == [4, 4]
+
+
+@pytest.mark.parametrize("entry", ["pds-paper:small", "pds", "ldm", "oracle"])
+def test_what_a_run_depends_on_survives_json_and_holds_every_setting(entry, prepared):
+    key = runs.begun_as(prepared.root, entry, TERMS)
+    assert json.loads(json.dumps(key)) == key
+    assert key["settings"]["grid_shape"]
+    assert key != runs.begun_as(prepared.root, entry, replace(TERMS, seed=1))
+    if entry == "pds-paper:small":
+        assert key["settings"]["channels"] == [8, 16, 32, 64] and key["settings"]["eta"] == 1.0
 
 
 def test_submitit_runs_entries(prepared, tmp_path):
@@ -161,8 +205,11 @@ def test_submitit_runs_entries(prepared, tmp_path):
 
 def test_each_job_has_a_gpu_of_its_own(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     places = running._free_gpus(4)
     assert sorted(places.get() for _ in range(4)) == ["0", "0", "1", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")  # what a person was given
+    assert running._free_gpus(1).get() == "5"
     free: Queue[str] = Queue()
     free.put("1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

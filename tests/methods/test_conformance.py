@@ -24,8 +24,6 @@ SMALL = {
     "ldm": {
         "autoencoder_width": 8,
         "width": 16,
-        "autoencoder_patch": 8,
-        "autoencoder_batch_size": 2,
         "batch_size": 2,
         "steps": 2,
     },

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import platform
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 from queue import Queue
@@ -16,9 +14,10 @@ from typing import Any
 import torch
 
 from pdsynth import manifest
-from pdsynth.benchmark.runs import Terms, run_entry
+from pdsynth.benchmark.runs import Terms, begun_as, run_entry
 from pdsynth.benchmark.tables import FIGURES, tested_of, write_tables
 from pdsynth.data.pairs import Pairs
+from pdsynth.evaluation.evaluate import ORACLE
 from pdsynth.recipes import RECIPES, settings_of
 from pdsynth.report.benchmark import write_page
 from pdsynth.types import InputError
@@ -45,41 +44,66 @@ def benchmark(
 
     entries are recipes by name, "name:small" for their small size. The budget is wall time of training in seconds, or
     steps. `jobs` entries run at once, each in a process of its own with an equal part of the threads; with `cluster`,
-    "slurm" or "local", submitit runs them instead. What `out` holds already is taken as it is, and a run that was cut
-    goes on. Raises ValueError for an unknown entry, or without a budget; InputError where `out` was made under other
-    terms, or the test split has fewer than two participants; RuntimeError, after the others are done, where an entry
-    failed.
+    "slurm" or "local", submitit runs them instead. A run that `out` holds already is taken as it is, one that was cut
+    goes on, and the tables show all that are finished. Raises ValueError for an unknown entry, or without a budget;
+    InputError where `out` was made under other terms, or the test split has fewer than two participants; RuntimeError,
+    after the others are done, where an entry failed.
     """
     prepared, out = Path(prepared), Path(out)
     if not (budget or steps):
         raise ValueError("neither a budget nor steps are given. Set --budget or --steps, equal for every recipe.")
+    entries = _checked(entries)
+    pairs = Pairs.open(prepared)
+    if pairs.test.table["participant_id"].nunique() < 2:
+        raise InputError(prepared, "holds fewer than two test participants", "prepare with a larger --split")
+    if ORACLE in entries and not any(name.startswith(ORACLE) for name in pairs.arrays):
+        raise InputError(prepared, "has no oracle, as only simulated cohorts have", "leave oracle out of --recipes")
+    threads = max(1, torch.get_num_threads() // jobs)
+    terms = Terms(budget, steps, seed, device, threads)
+    _refuse_other_terms(out, prepared, terms)
+    with manifest.recorded(out, "benchmark", inputs=[prepared], seed=seed, terms=asdict(terms), jobs=jobs) as kept:
+        kept["simulated"] = pairs.simulated
+        kept["n_train"] = int(pairs.train.table["participant_id"].nunique())
+        kept["failed"] = _run_all(prepared, out, entries, terms, jobs, cluster, progress)
+        finished = _finished(prepared, out, terms)
+        kept |= {"entries": list(finished), "machine": ", ".join(sorted(set(finished.values())))}
+    failed = "; ".join(f"{entry}: {why}" for entry, why in kept["failed"].items())
+    if not finished:
+        raise RuntimeError(f"every entry failed ({failed})")
+    titles = write_tables(out, list(finished), seed)
+    figures = {number: (title, _entries(rows, finished)) for number, (title, rows) in FIGURES.items()}
+    page = write_page(out, titles, figures, tested_of(list(finished)))
+    if failed:
+        raise RuntimeError(f"{len(kept['failed'])} of {len(entries)} entries failed ({failed}); the tables lack them")
+    return page
+
+
+def _checked(entries: Sequence[str]) -> list[str]:
+    """The entries, each once; ValueError where one is none, or a recipe is asked for in two sizes."""
+    found: dict[str, str] = {}
     for entry in entries:
         name, _, size = entry.partition(":")
         if name not in RECIPES:
             raise ValueError(f"there is no recipe {name!r}. Choose from {', '.join(RECIPES)}.")
         settings_of(RECIPES[name], size or "full")
-    pairs = Pairs.open(prepared)
-    if pairs.test.table["participant_id"].nunique() < 2:
-        raise InputError(prepared, "holds fewer than two test participants", "prepare with a larger --split")
-    threads = max(1, torch.get_num_threads() // jobs)
-    terms = Terms(budget, steps, seed, device, threads)
-    _refuse_other_terms(out, prepared, terms)
-    with manifest.recorded(out, "benchmark", inputs=[prepared], seed=seed, terms=asdict(terms), jobs=jobs) as kept:
-        kept |= {"machine": _machine(device), "simulated": pairs.simulated}
-        kept["n_train"] = int(pairs.train.table["participant_id"].nunique())
-        failed = _run_all(prepared, out, entries, terms, jobs, cluster, progress)
-        done = [entry for entry in entries if entry not in failed]
-        kept |= {"entries": done, "failed": failed}
-    titles = write_tables(out, done, seed)
-    figures = {number: (title, _entries(rows, done)) for number, (title, rows) in FIGURES.items()}
-    page = write_page(out, titles, figures, tested_of(done))
-    if failed:
-        listed = "; ".join(f"{entry}: {why}" for entry, why in failed.items())
-        raise RuntimeError(f"{len(failed)} of {len(entries)} entries failed ({listed}); the tables hold the others")
-    return page
+        entry = name if size == "full" else entry
+        if found.setdefault(name, entry) != entry:
+            raise ValueError(f"{name} is asked for in two sizes. Ask for one of them.")
+    return list(found.values())
 
 
-def _entries(recipes: Sequence[str], done: Sequence[str]) -> list[str]:
+def _finished(prepared: Path, out: Path, terms: Terms) -> dict[str, str]:
+    """All entries that are done in `out`, with the machine of each."""
+    found = {}
+    for folder in sorted((out / "runs").glob("*/")):
+        run = manifest.read(folder)
+        key = run.get("parameters", {}).get("begun_as", {})
+        if run.get("finished") and key == begun_as(prepared, key["entry"], terms):
+            found[key["entry"]] = run["machine"]
+    return found
+
+
+def _entries(recipes: Sequence[str], done: Iterable[str]) -> list[str]:
     """The finished entries of some recipes, in the recipes' order."""
     return [entry for recipe in recipes for entry in done if entry.partition(":")[0] == recipe]
 
@@ -91,42 +115,40 @@ def _run_all(
     failed: dict[str, str] = {}
     if told is not None:
         told(0, len(entries))
-    if cluster is not None:
-        begun = {_submitted(out, cluster, terms)(run_entry, prepared, out, e, terms): e for e in entries}
-        finished: Any = begun  # in the order of submission
-        workers: AbstractContextManager[Any] = nullcontext()
-    else:
-        pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1)
-        workers = _cancelled_on_error(pool)
-    with workers:
-        if cluster is None:
+    pool = ThreadPoolExecutor(jobs)
+    begun: dict[Any, str]
+    try:
+        if cluster is not None:
+            submit = _submitter(out, cluster, terms)
+            begun = {submit(run_entry, prepared, out, entry, terms): entry for entry in entries}
+        else:
             free = _free_gpus(jobs) if terms.device == "cuda" else None
-            begun = {pool.submit(_here, free, prepared, out, e, terms): e for e in entries}
-            finished = as_completed(begun)
-        for number, job in enumerate(finished, 1):
+            begun = {pool.submit(_in_a_process, free, prepared, out, entry, terms): entry for entry in entries}
+        for number, job in enumerate(begun if cluster is not None else as_completed(begun), 1):
             try:
                 job.result()
             except Exception as error:
                 failed[begun[job]] = f"{type(error).__name__}: {error}"
             if told is not None:
                 told(number, len(entries))
+    finally:
+        pool.shutdown(cancel_futures=True)  # where the caller is interrupted, what waits is not begun
     return failed
 
 
-@contextmanager
-def _cancelled_on_error(pool: Executor) -> Any:
-    """What waits is not begun where the caller is interrupted."""
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _in_a_process(free: Queue[str] | None, *given: Any) -> str:
+    """Run an entry in a fresh process, so that its peak of memory is its own, and its death harms no other."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(_here, free, *given).result()
 
 
 def _free_gpus(jobs: int) -> Queue[str]:
-    """As many places on the GPUs as there are jobs."""
+    """As many places on the GPUs that are to be seen as there are jobs."""
     free: Queue[str] = multiprocessing.Manager().Queue()
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    names = seen if seen != [""] else [str(number) for number in range(torch.cuda.device_count())]
     for number in range(jobs):
-        free.put(str(number % torch.cuda.device_count()))
+        free.put(names[number % len(names)])
     return free
 
 
@@ -142,7 +164,7 @@ def _here(free: Queue[str] | None, prepared: Path, out: Path, entry: str, terms:
         free.put(number)
 
 
-def _submitted(out: Path, cluster: str, terms: Terms) -> Callable[..., Any]:
+def _submitter(out: Path, cluster: str, terms: Terms) -> Callable[..., Any]:
     """submitit's `submit`, its logs in out/jobs. Raises ValueError where submitit is not installed."""
     try:
         import submitit
@@ -157,24 +179,15 @@ def _submitted(out: Path, cluster: str, terms: Terms) -> Callable[..., Any]:
 
 def _refuse_other_terms(out: Path, prepared: Path, terms: Terms) -> None:
     """Raise InputError unless `out` is free, or a benchmark of these pairs under these terms."""
-    before = manifest.read(out)
     if not out.exists() or not any(out.iterdir()):
         return
-    if before.get("command") != "benchmark":
+    before = manifest.read(out)
+    begun = before.get("parameters", {}).get("terms")
+    if before.get("command") != "benchmark" or begun is None:
         raise InputError(out, "exists and is no benchmark", "choose another folder")
-    differs = [
-        f"{name} {value}, not {asdict(terms)[name]}"
-        for name, value in before["parameters"]["terms"].items()
-        if value != asdict(terms)[name]
-    ]
-    if before["inputs"] != {str(prepared): manifest.sha256(prepared)}:
+    now = asdict(terms)
+    differs = [f"{name} {value}, not {now[name]}" for name, value in begun.items() if value != now[name]]
+    if list(before["inputs"].values()) != [manifest.sha256(prepared)]:
         differs.append("other pairs")
     if differs:
         raise InputError(out, f"was begun with {'; '.join(differs)}", "give the same, or choose another folder")
-
-
-def _machine(device: str) -> str:
-    """In words, for the page."""
-    if device == "cuda":
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores"

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import platform
 import resource
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+import pdsynth
 from pdsynth import api, manifest
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation.archive import run_folder, scores_folder
 from pdsynth.evaluation.evaluate import ORACLE
 from pdsynth.losses.microstructure import FeatureLoss
+from pdsynth.methods import REGISTRY
 from pdsynth.methods.base import Method, MethodConfig, create
+from pdsynth.networks.flops import counted_flops
 from pdsynth.recipes import RECIPES, settings_of
 from pdsynth.training import COST
-from pdsynth.types import Direction
+from pdsynth.types import Direction, InputError
 
+FIT = "fit.json"  # of a run: wall time and peak memory of fitting, over all the times that it was begun
 GIGA = 1e9
 
 
@@ -37,45 +45,69 @@ class Terms:
     threads: int
 
 
-def run_entry(prepared: Path, out: Path, entry: str, terms: Terms) -> str:
-    """Train and score one entry in this process, from where it was cut; returns the entry.
-
-    Leaves model/, metrics.csv, scores/ (as `evaluate` writes them) and a manifest with its costs. A run that was begun
-    under other terms, settings or pairs is begun anew.
-    """
+def begun_as(prepared: Path, entry: str, terms: Terms) -> dict[str, Any]:
+    """What a run's results depend on, as JSON holds it: every setting, the terms, the pairs, the version."""
     name, _, size = entry.partition(":")
-    recipe, folder = RECIPES[name], run_folder(out, entry)
-    torch.set_num_threads(terms.threads)
-    pairs = Pairs.open(prepared)
-    begun_as = {
+    recipe = RECIPES[name]
+    config = REGISTRY[recipe.method].config_type(**settings_of(recipe, size or "full"))
+    described = {
         "entry": entry,
-        "settings": settings_of(recipe, size or "full"),
+        "version": pdsynth.__version__,
+        "settings": asdict(config),
         "precision": recipe.precision,
         "terms": asdict(terms),
         "prepared": {each: manifest.sha256(prepared / each) for each in ("pairs.tsv", "splits.tsv")},
     }
-    before = manifest.read(folder)
-    if folder.exists() and before.get("parameters", {}).get("begun_as") != begun_as:
-        manifest.clear(folder, overwrite=True)
-    elif before.get("finished"):
-        return entry
-    with manifest.recorded(folder, "benchmark", inputs=[prepared], seed=terms.seed, begun_as=begun_as) as entries:
-        if name == ORACLE:
-            method = create(ORACLE, asdict(MethodConfig(pairs.grid.shape)))
-        else:
-            method, entries["cost"] = _trained(pairs, folder, name, size or "full", terms)
-        with manifest.complete_folder(scores_folder(out, entry), overwrite=True) as scores:
-            manifest.write_json(scores / manifest.NAME, manifest.begin("evaluate", seed=terms.seed))
-            api.evaluate({entry: method}, pairs.test, scores, seed=terms.seed, ceiling=False)
+    return json.loads(json.dumps(described))
+
+
+def run_entry(prepared: Path, out: Path, entry: str, terms: Terms) -> str:
+    """Train and score one entry in this process, from where it was cut; returns the entry.
+
+    Leaves model/, metrics.csv, scores/ (as `evaluate` writes them) and a manifest with its costs. A run that was begun
+    with other settings or pairs is begun anew. Raises InputError where another process is at it.
+    """
+    name, _, size = entry.partition(":")
+    folder = run_folder(out, entry)
+    torch.set_num_threads(terms.threads)
+    pairs, wanted = Pairs.open(prepared), begun_as(prepared, entry, terms)
+    with _locked(folder):
+        before = manifest.read(folder)
+        if before and before.get("parameters", {}).get("begun_as") != wanted:
+            manifest.clear(folder, overwrite=True)
+        elif before.get("finished"):
+            return entry
+        with manifest.recorded(folder, "benchmark", inputs=[prepared], seed=terms.seed, begun_as=wanted) as kept:
+            kept["machine"] = machine(terms.device)
+            if name == ORACLE:
+                method = create(ORACLE, asdict(MethodConfig(pairs.grid.shape)))
+            else:
+                method, kept["cost"] = _trained(pairs, folder, name, size or "full", terms)
+            scores = scores_folder(out, entry)
+            with manifest.complete_folder(scores, overwrite=True) as made:
+                manifest.write_json(made / manifest.NAME, manifest.begin("evaluate", seed=terms.seed))
+                api.evaluate({entry: method}, pairs.test, made, seed=terms.seed, ceiling=False)
     return entry
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from a run folder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(folder, "is being worked on by another process", "wait for it, or stop it") from error
+        yield
 
 
 def _trained(pairs: Pairs, folder: Path, name: str, size: str, terms: Terms) -> tuple[Method, dict[str, Any]]:
     """The recipe, trained or taken from where it is, and what it costs."""
-    started = time.perf_counter()
-    if (folder / "model" / "config.json").exists():
+    if (folder / "model" / "config.json").exists() and (folder / FIT).exists():
         model = api.load(folder / "model", terms.device)
     else:
+        started, before = time.perf_counter(), manifest.read_json(folder / FIT)
         stages = bool(RECIPES[name].steps)
         model = api.fit(
             name,
@@ -88,36 +120,42 @@ def _trained(pairs: Pairs, folder: Path, name: str, size: str, terms: Terms) -> 
             resume=(folder / "checkpoints").exists(),
             size=size,
         )
-    costs: dict[str, Any] = {"fit_seconds": round(time.perf_counter() - started, 1)}
-    costs |= {"peak_memory_mb": _peak_memory_mb(), "stages": manifest.read_json(folder / COST)}
-    costs |= _prediction_cost(model.method, pairs)
-    loss = model.method.feature_loss()
-    return model.method, costs | ({} if loss is None else _loss_cost(loss, pairs, model.device))
+        spent = {
+            "fit_seconds": round(before.get("fit_seconds", 0) + time.perf_counter() - started, 1),
+            "peak_memory_mb": max(before.get("peak_memory_mb", 0), _peak_memory_mb(terms.device)),
+        }
+        manifest.write_json(folder / FIT, spent)
+    costs = manifest.read_json(folder / FIT) | {"stages": manifest.read_json(folder / COST)}
+    return model.method, costs | counts(model.method, pairs, terms.device)
 
 
-def _peak_memory_mb() -> float:
-    """Of the GPU where there is one, else of this process, the pairs that it keeps in memory among them."""
-    if torch.cuda.is_available():
+def machine(device: str) -> str:
+    """In words, for the page."""
+    return torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU"
+
+
+def counts(method: Method, pairs: Pairs, device: str) -> dict[str, Any]:
+    """Trained weights, FLOPs of one predicted volume, and what a loss on features costs, where there is one."""
+    batch = pairs.test.batch(np.array([0])).to(device)
+    with torch.inference_mode(), counted_flops() as counter:
+        method.predict(batch, next(iter(Direction)))
+    found: dict[str, Any] = {"parameters": sum(p.numel() for p in method.parameters())}
+    # torch counts no trees, and scikit-learn's regressions are a product with a matrix
+    found["gflop_per_volume"] = counter.get_total_flops() / GIGA if method.stages() else None
+    loss = method.feature_loss()
+    return found | ({} if loss is None else _loss_cost(loss, batch.targets[next(iter(Direction))]))
+
+
+def _peak_memory_mb(device: str) -> float:
+    """Of the GPU where it is used, else of this process, the pairs that it keeps in memory among them."""
+    if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def _prediction_cost(method: Method, pairs: Pairs) -> dict[str, float]:
-    """Trained parameters, and FLOPs (multiplications and additions apart) of one predicted volume."""
-    device = next((t.device for t in [*method.parameters(), *method.buffers()]), torch.device("cpu"))
-    batch = pairs.test.batch(np.array([0])).to(device)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        method.predict(batch, next(iter(Direction)))
-    return {
-        "parameters": sum(p.numel() for p in method.parameters()),
-        "gflop_per_volume": counter.get_total_flops() / GIGA,
-    }
-
-
-def _loss_cost(loss: FeatureLoss, pairs: Pairs, device: str) -> dict[str, float]:
+def _loss_cost(loss: FeatureLoss, target: torch.Tensor) -> dict[str, Any]:
     """What a loss on features costs for one whole volume, forward and backward; weights are those of its network."""
-    loss = loss.to(device)
-    target = pairs.test.batch(np.array([0])).to(device).targets[next(iter(Direction))]
+    loss = loss.to(target.device)
 
     def once() -> float:
         started = time.perf_counter()
@@ -126,9 +164,10 @@ def _loss_cost(loss: FeatureLoss, pairs: Pairs, device: str) -> dict[str, float]
             torch.cuda.synchronize()
         return time.perf_counter() - started
 
-    with FlopCounterMode(display=False) as counter:
+    with counted_flops() as counter:
         once()
     return {
+        "loss_features": loss.features.source,
         "loss_weights": sum(b.numel() for b in loss.features.buffers()),
         "loss_gflop": counter.get_total_flops() / GIGA,
         "loss_seconds": statistics.median(once() for _ in range(5)),

@@ -23,6 +23,7 @@ COSTS = (
     "gflop_per_volume",
     "peak_memory_mb",
     "fit_seconds",
+    "loss_features",
     "loss_weights",
     "loss_gflop",
     "loss_seconds",
@@ -67,9 +68,11 @@ def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]
     the correction is over the site, and costs are left out. A recipe that was not run has no row.
     """
     run = {entry.partition(":")[0]: entry for entry in entries}
-    scores = {entry: pd.read_csv(scores_folder(out, entry) / "metrics.tsv", sep="\t") for entry in entries}
+    scores = {entry: _scores(out, entry) for entry in entries}
     simulated = manifest.read(out)["simulated"]
     written = {}
+    for stale in [*out.glob("table*.tsv"), *out.glob("figure*.png")]:
+        stale.unlink()
     for table in TABLES:
         wanted = [run[name] for name in dict.fromkeys((*table.rows, *CONTROLS)) if name in run]
         if not wanted:
@@ -87,6 +90,12 @@ def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]
         partial.replace(path)
         written[table.number] = table.title
     return written
+
+
+def _scores(out: Path, entry: str) -> pd.DataFrame:
+    """metrics.tsv of an entry; a participant without a site is at the site n/a."""
+    scores = pd.read_csv(scores_folder(out, entry) / "metrics.tsv", sep="\t", dtype={"site": str})
+    return scores.assign(site=scores["site"].fillna("n/a"))
 
 
 def tested_of(entries: Sequence[str]) -> str | None:

@@ -1,6 +1,6 @@
 """Latent diffusion: an autoencoder, then diffusion of the target's latents with cross-attention on the source's.
 
-As Rombach et al. (2022), by MONAI's networks. Stage 1 trains one autoencoder for both modalities on patches of their
+As Rombach et al. (2022), by MONAI's networks. Stage 1 trains one autoencoder for both modalities on their
 differences from the training mean. Stage 2 diffuses whole latents, a quarter of the grid a side: their means (no
 samples), less the training mean, in SD.
 """
@@ -21,7 +21,7 @@ from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
 from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
 from pdsynth.methods.conditioning import patches_of, population_mean
-from pdsynth.networks.unet import pad_to_multiple
+from pdsynth.networks.unet import SMALLEST, pad_to_multiple
 from pdsynth.types import Direction, Modality
 
 SHRINK = 4  # of the autoencoder, a side
@@ -29,16 +29,15 @@ SHRINK = 4  # of the autoencoder, a side
 
 @dataclass
 class LatentDiffusionConfig(MethodConfig):
-    """Widths of autoencoder and denoiser, the patches of stage 1, its share, and the whole volumes of stage 2.
+    """Widths of autoencoder and denoiser, the share of stage 1, and the whole volumes in a batch of each stage.
 
     kl_weight: of the autoencoder's prior beside L1; sd: unit of what is encoded; steps: of `predict`.
     """
 
-    autoencoder_width: int = 16
+    autoencoder_width: int = 8
     latent_channels: int = 4
     autoencoder_share: float = 0.3
-    autoencoder_patch: int = 16
-    autoencoder_batch_size: int = 8
+    autoencoder_batch_size: int = 1
     kl_weight: float = 1e-6
     sd: float = 0.1
     width: int = 24
@@ -99,11 +98,13 @@ class LatentDiffusion(Method):
         c = self.config
         encode = Objective("autoencoder", self.autoencoder, self.autoencoder_loss)
         denoise = Objective("denoise", self.denoiser, self.denoise_loss, 2e-3)
-        patch = (c.autoencoder_patch,) * 3
+        rows_alone = (SMALLEST,) * 3  # of these batches no voxel is used: the latents of each row are cached
         return [
-            Stage("autoencoder", [encode], patch, c.autoencoder_batch_size, c.autoencoder_share),
-            # of these batches only the rows are used, whose whole latents are cached
-            Stage("diffusion", [denoise], patch, c.batch_size, 1 - c.autoencoder_share, prepare=self.cache_latents),
+            # whole volumes: the autoencoder normalises over space, so patches would train another function
+            Stage("autoencoder", [encode], c.grid_shape, c.autoencoder_batch_size, c.autoencoder_share),
+            Stage(
+                "diffusion", [denoise], rows_alone, c.batch_size, 1 - c.autoencoder_share, prepare=self.cache_latents
+            ),
         ]
 
     def autoencoder_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:

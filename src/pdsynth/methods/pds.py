@@ -202,7 +202,7 @@ class PDS(Method):
     def __init__(self, config: PDSConfig) -> None:
         super().__init__(config)
         self.drafter = Drafter(config)
-        self.refiner = TissueRefiner(config)
+        self.refiner = TissueRefiner(config) if config.refiner_share else None
         self.cache = Cached()
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
@@ -213,13 +213,15 @@ class PDS(Method):
     def stages(self) -> list[Stage]:
         config, drafter = self.config, self.drafter
         draft = Objective("draft", drafter.denoiser, self.draft_loss, 3e-3)
-        refine = Objective("refine", self.refiner, self.refinement_loss, 5e-4)
         patch, wide = (config.patch,) * 3, (config.refiner_patch,) * 3
         diffusion = Stage("diffusion", [draft], patch, config.batch_size, 1 - config.refiner_share,
                           prepare=self.cache_stems)  # fmt: skip
+        if self.refiner is None:
+            return [diffusion]
+        refine = Objective("refine", self.refiner, self.refinement_loss, 5e-4)
         refinement = Stage("refinement", [refine], wide, config.refiner_batch_size, config.refiner_share,
                            prepare=self.cache_drafts)  # fmt: skip
-        return [diffusion, refinement] if config.refiner_share else [diffusion]
+        return [diffusion, refinement]
 
     def feature_loss(self) -> FeatureLoss | None:
         return self.drafter.structure.feature_loss()
@@ -245,9 +247,10 @@ class PDS(Method):
         return self.drafter.loss(batch, {d: self.cache.at(batch, d) for d in Direction}, generator)
 
     def refined(self, draft: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
-        voxels = self.drafter.voxels
-        refined = self.refiner(draft, voxels.features(batch, direction), voxels.acquisition(batch, direction))
-        return refined * self.drafter.stem.inside(batch, direction)
+        if self.refiner is not None:
+            voxels = self.drafter.voxels
+            draft = self.refiner(draft, voxels.features(batch, direction), voxels.acquisition(batch, direction))
+        return draft * self.drafter.stem.inside(batch, direction)
 
     def refinement_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """L_tis of both directions and L_mic, L_PA (Eqs. 18-20)."""

@@ -34,8 +34,8 @@ class PDSPaperConfig(MethodConfig):
     """The paper's numbers.
 
     channels, blocks, heads: of the noise estimators; attention_levels: how many levels attend, the coarsest first (all
-    voxels of the finer ones would not fit in memory); refiner_channels: of U; patch: what training sees, () for whole
-    volumes; literal_pattern: L_PA maps the masked
+    voxels of the finer ones would not fit in memory); refiner_channels: of U; patch: what the estimators train
+    on, () for whole volumes; literal_pattern: L_PA maps the masked
     noisy source to the target's masked noise (Eqs. 9-11 as they stand) instead of weighting the noise loss by the
     atlas; renoised: the estimator sees the source at x_t's noise level, or clean; the weights of L_PA, L_mic and L_tis;
     feature_layer, vgg_weights: see `feature_loss`; steps, eta: of sampling; refiner_share: 150 of 450 epochs; drafts,
@@ -49,6 +49,7 @@ class PDSPaperConfig(MethodConfig):
     refiner_channels: tuple[int, ...] = (64, 128, 256, 512)
     patch: tuple[int, ...] = ()
     batch_size: int = 2
+    refiner_batch_size: int = 2
     learning_rate: float = 1e-5
     weight_decay: float = 5e-6
     renoised: bool = True
@@ -129,8 +130,10 @@ class PDSPaper(Method):
         patch = (c.patch[0], c.patch[1], c.patch[2]) if c.patch else c.grid_shape
         return [
             Stage("diffusion", [noise], patch, c.batch_size, 1 - c.refiner_share),
-            Stage("refinement", [refine], patch, c.batch_size, c.refiner_share, prepare=self.cache_drafts),
-        ]
+            # on whole volumes in every size: U normalises over space, so a patch would train another function
+            Stage("refinement", [refine], c.grid_shape, c.refiner_batch_size, c.refiner_share,
+                  prepare=self.cache_drafts),
+        ]  # fmt: skip
 
     def noise_of(self, x_t: Tensor, source_t: Tensor, t: Tensor, direction: Direction) -> Tensor:
         """NE: eps-hat of x_t (B, 1, X, Y, Z) at steps t (B,), given the source as the estimator is shown it."""

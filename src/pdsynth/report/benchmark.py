@@ -17,9 +17,13 @@ from pdsynth.types import Direction
 
 PAGE = "benchmark.md"
 SECONDS_A_MINUTE = 60
+LOSS_TABLE = 6  # which compares losses on features, and shows what they cost
 PAPER = {  # PSNR in dB and SSIM in % of the whole volume; only what the paper prints of these rows is known here
     "unet": {Direction.DMRI_TO_FMRI: "28.29 / 86.72", Direction.FMRI_TO_DMRI: "28.98 / 75.35"},
-    "pds": {Direction.DMRI_TO_FMRI: "29.83 / 90.84", Direction.FMRI_TO_DMRI: "30.00 / 77.55"},
+    **{
+        name: {Direction.DMRI_TO_FMRI: "29.83 / 90.84", Direction.FMRI_TO_DMRI: "30.00 / 77.55"}
+        for name in ("pds-paper", "pds")
+    },
     **{name: dict.fromkeys(Direction, "7 to 12 dB") for name in ("u-ddim", "sa-ddpm", "ldm", "dit", "adm")},
 }
 
@@ -36,14 +40,13 @@ def write_page(
     terms = kept["parameters"]["terms"]
     drawn = []
     for number, (title, entries) in figures.items():
-        run = [entry for entry in entries if entry in kept["entries"]]
-        if tested is not None and run:
+        if tested is not None and entries:
             files = [
-                comparison_figure(out, out / f"figure{number}_{direction}.png", run, tested, direction).name
+                comparison_figure(out, out / f"figure{number}_{direction}.png", entries, tested, direction).name
                 for direction in Direction
             ]
             drawn.append({"number": number, "title": title, "files": files})
-    tables = {number: pd.read_csv(out / f"table{number}.tsv", sep="\t") for number in titles}
+    tables = {number: _table(out / f"table{number}.tsv") for number in titles}
     environment = Environment(
         loader=PackageLoader("pdsynth.report", "templates"),
         trim_blocks=True,
@@ -62,7 +65,7 @@ def write_page(
         n_test=int(next(iter(tables.values()))["n_participants"].max()),
         failed=kept["failed"],
         tested=tested or "pds",
-        tables=[{"number": n, "title": titles[n], "parts": _parts(tables[n])} for n in titles],
+        tables=[{"number": n, "title": titles[n], "parts": _parts(n, tables[n])} for n in titles],
         figures=drawn,
         beside=_beside(next(iter(tables.values()))),
     )
@@ -73,7 +76,12 @@ def write_page(
     return path
 
 
-def _parts(table: pd.DataFrame) -> list[dict[str, Any]]:
+def _table(path: Path) -> pd.DataFrame:
+    table = pd.read_csv(path, sep="\t")
+    return table.assign(site=table["site"].fillna("n/a"))
+
+
+def _parts(number: int, table: pd.DataFrame) -> list[dict[str, Any]]:
     """A part a direction and site, best first."""
     parts = []
     for key, rows in table.groupby(["direction", "site"], sort=False):
@@ -84,7 +92,7 @@ def _parts(table: pd.DataFrame) -> list[dict[str, Any]]:
             {
                 "title": f"{words.DIRECTIONS[Direction(direction)]}{where}",
                 "costs": "parameters" in rows,
-                "losses": "loss_gflop" in rows and rows["loss_gflop"].nunique() > 1,
+                "losses": number == LOSS_TABLE,
                 "rows": [_cells(dict(row)) for _, row in ordered.iterrows()],
             }
         )
@@ -119,6 +127,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         "minutes": text("fit_seconds", 1, SECONDS_A_MINUTE),
         "seconds": text("seconds_per_volume", 2),
         "memory": text("peak_memory_mb", 0),
+        "features": "" if pd.isna(row.get("loss_features")) else str(row["loss_features"]),
         "loss": f"{text('loss_weights', 2, 1e6)} / {text('loss_gflop', 1)} / {text('loss_seconds', 3)}",
     }
 
