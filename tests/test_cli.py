@@ -23,6 +23,7 @@ from pdsynth import api
 from pdsynth.cli import cohort, main
 from pdsynth.data.pairs import Pairs
 
+SPLITS = ("train", "val", "test")
 VERBS = [
     *("demo", "simulate", "inspect", "prepare", "train", "synthesize"),
     *("evaluate", "benchmark", "report", "recipes", "doctor"),
@@ -197,6 +198,16 @@ def test_simulate_writes_a_marked_dataset_and_a_manifest(tmp_path: Path, capsys:
     status, _, err = run(capsys, *words)
     assert status == 2
     assert "--overwrite" in err
+    words = ("prepare", out, tmp_path / "prepared", "--grid-mm", 8, "--jobs", 1, "--split", "0.4,0.3,0.3")
+    status, shown, err = run(capsys, *words)
+    assert status == 0, err
+    sizes = [Pairs.open(tmp_path / "prepared").split(name).table["participant_id"].nunique() for name in SPLITS]
+    assert sum(sizes) == 2  # of three parts one has nobody
+    assert (
+        f"2 pairs are in {tmp_path / 'prepared'} (participants: {sizes[0]} train, {sizes[1]} val, {sizes[2]} test)"
+        in shown
+    )
+    assert "Warning: nobody with both scans is in" in err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")

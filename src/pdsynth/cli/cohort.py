@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pdsynth import manifest
-from pdsynth.cli.console import done, progress, table
+from pdsynth.cli.console import done, error_line, progress, table
 from pdsynth.cli.options import JOBS, GridMm, Jobs, Overwrite, Seed
 from pdsynth.types import Diagnosis, Modality
 
@@ -116,9 +116,16 @@ def prepare(
     with progress("Preparing") as told:
         pairs = prepare_cohort(cohort, out, grid_mm, segments, fractions, seed, jobs, overwrite, progress=told)
     refused = max(len((out / "rejected.tsv").read_text().splitlines()) - 1, 0)
+    sizes = {name: pairs.split(name).table["participant_id"].nunique() for name in ("train", "val", "test")}
     paired = int((pairs.whole_scans().table["available"] == "both").sum())
+    listed = ", ".join(f"{size} {name}" for name, size in sizes.items())
+    done(f"{paired} pairs are in {out} (participants: {listed}); {refused} files were refused (rejected.tsv)")
+    empty = [name for (name, size), wanted in zip(sizes.items(), fractions, strict=True) if wanted and not size]
+    if empty:
+        names = " and ".join(empty)
+        error_line(f"nobody with both scans is in {names}. Give it a larger part in --split.", kind="Warning")
     done(
-        f"{paired} pairs are in {out}; {refused} files were refused (rejected.tsv)",
+        "Train a model on them",
         "train",
         out,
         "run",

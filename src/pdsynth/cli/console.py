@@ -16,12 +16,12 @@ def hush_libraries() -> None:
     logging.disable(logging.INFO)
 
 
-def error_line(message: str) -> None:
-    """One red line on stderr."""
+def error_line(message: str, kind: str = "Error") -> None:
+    """One red line on stderr; kind is its first word."""
     from rich.console import Console
 
     one_line = " ".join(message.split())
-    Console(stderr=True).print(f"Error: {one_line}", style="red", markup=False, highlight=False, soft_wrap=True)
+    Console(stderr=True).print(f"{kind}: {one_line}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def done(what: str, *following: str | Path) -> None:
