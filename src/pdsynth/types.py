@@ -67,3 +67,7 @@ class InputError(ValueError):
     def __init__(self, path: str | Path, problem: str, remedy: str) -> None:
         self.path, self.problem, self.remedy = Path(path), problem, remedy
         super().__init__(f"{path}: {problem}. Remedy: {remedy}.")
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[Path, str, str]]:
+        """So that it comes whole from another process, which else would seem to have died."""
+        return type(self), (self.path, self.problem, self.remedy)

@@ -15,8 +15,7 @@ import torch
 from PIL import Image
 
 from pdsynth import api, manifest
-from pdsynth.benchmark import ALL, benchmark, runs
-from pdsynth.benchmark import benchmark as running
+from pdsynth.benchmark import ALL, benchmark, jobs, runs
 from pdsynth.benchmark.runs import Terms
 from pdsynth.evaluation.archive import run_folder, scores_folder
 from pdsynth.evaluation.metrics import dilate, image_quality
@@ -206,13 +205,13 @@ def test_submitit_runs_entries(prepared, tmp_path):
 def test_each_job_has_a_gpu_of_its_own(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    places = running._free_gpus(4)
+    places = jobs._free_gpus(4)
     assert sorted(places.get() for _ in range(4)) == ["0", "0", "1", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")  # what a person was given
-    assert running._free_gpus(1).get() == "5"
+    assert jobs._free_gpus(1).get() == "5"
     free: Queue[str] = Queue()
     free.put("1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(running, "run_entry", lambda *given: os.environ["CUDA_VISIBLE_DEVICES"])
-    assert running._here(free, tmp_path, tmp_path, "unet", TERMS) == "1"
+    monkeypatch.setattr(jobs, "run_entry", lambda *given: os.environ["CUDA_VISIBLE_DEVICES"])
+    assert jobs._here(free, tmp_path, tmp_path, "unet", TERMS) == "1"
     assert free.get_nowait() == "1"  # given back

@@ -1,6 +1,6 @@
 """Recipes on an equal footing, with the same pairs, split, budget and seed; and the paper's tables of their scores."""
 
-from pdsynth.benchmark.benchmark import benchmark
+from pdsynth.benchmark.jobs import benchmark
 from pdsynth.benchmark.tables import ALL
 
 __all__ = ["ALL", "benchmark"]
