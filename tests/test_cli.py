@@ -111,7 +111,7 @@ def test_public_names_are_imported_when_they_are_used() -> None:
         (("train", "{tmp}", "{tmp}/run", "--budget", "soon"), "'soon' is no budget"),
         (("train", "{tmp}", "{tmp}/run"), "pdsynth prepare"),
         (("benchmark", "{tmp}", "{tmp}/out", "--budget", "1m"), "pdsynth prepare"),
-        (("benchmark", "{tmp}", "{tmp}/out"), "neither a budget nor steps"),
+        (("benchmark", "{tmp}", "{tmp}/out", "--recipes", "pds"), "neither a budget nor steps"),
         (("benchmark", "{tmp}", "{tmp}/out", "--budget", "1m", "--recipes", "pds,pdss"), "no recipe 'pdss'"),
         (("synthesize", "{tmp}/model", "{tmp}", "{tmp}/out"), "no model.safetensors"),
         (("evaluate", "{tmp}", "--model", "default", "--out", "{tmp}/out"), "pdsynth prepare"),

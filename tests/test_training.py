@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import threading
 import time
@@ -15,6 +16,7 @@ import torch
 from pdsynth import api
 from pdsynth.data.pairs import Pairs
 from pdsynth.methods import create
+from pdsynth.methods.conditioning import COMPONENTS, CONDITION, FEATURES
 from pdsynth.training import COLUMNS, Journal, StageModule, StepBatches, train
 from pdsynth.types import InputError
 
@@ -91,8 +93,31 @@ def test_nothing_to_limit_a_run_is_an_error(prepared, tmp_path):
 
 def test_unknown_precision_is_an_error(prepared, tmp_path):
     pairs = prepared.split("train")
-    with pytest.raises(ValueError, match="16-mixed"):
-        train(mlp(pairs), pairs, tmp_path, seed=0, steps=1, device="cpu", precision="16-mixed")
+    with pytest.raises(ValueError, match="no precision '16-true' here"):
+        train(mlp(pairs), pairs, tmp_path, seed=0, steps=1, device="cpu", precision="16-true")
+
+
+def test_bf16_takes_the_place_of_fp16_on_a_cpu(prepared, tmp_path):
+    pairs = prepared.split("train")
+    made = {
+        precision: train(mlp(pairs), pairs, tmp_path / precision, seed=0, steps=3, device="cpu", precision=precision)
+        for precision in ("16-mixed", "bf16-mixed", "32-true")
+    }
+    states = [dict(method.named_parameters()) for method in made.values()]
+    assert all(torch.equal(states[0][name], value) for name, value in states[1].items())
+    assert any(not torch.equal(states[0][name], value) for name, value in states[2].items())
+
+
+def test_a_run_counts_its_steps_and_their_operations(prepared, tmp_path):
+    pairs = prepared.split("train")
+    train(mlp(pairs), pairs, tmp_path, seed=0, steps=3, device="cpu")
+    spent = json.loads((tmp_path / "cost.json").read_text())["regression"]
+    assert spent["steps"] == 3 and spent["seconds"] > 0
+    patches, voxels, cells = 128, 128 * 4**3, 6 * 7 * 6
+    inner = 8 * 8 + 8 * 8 + 8  # weights that each voxel meets after the first layer, whose input needs no gradient
+    products = 2 * voxels * (2 * FEATURES * 8 + 3 * inner)
+    described = 2 * patches * (2 * CONDITION * 8 + cells * COMPONENTS)
+    assert spent["gflop_per_step"] * 1e9 == pytest.approx(2 * (products + described), rel=1e-9)  # two directions
 
 
 def test_progress_is_the_larger_of_steps_and_time(prepared):
