@@ -64,7 +64,9 @@ def benchmark(
     with manifest.recorded(out, "benchmark", inputs=[prepared], seed=seed, terms=asdict(terms), jobs=jobs) as kept:
         kept["simulated"] = pairs.simulated
         kept["n_train"] = int(pairs.train.table["participant_id"].nunique())
-        kept["failed"] = _run_all(prepared, out, entries, terms, jobs, cluster, progress)
+        done = _finished(prepared, out, terms)
+        left = [entry for entry in entries if entry not in done]
+        kept["failed"] = _run_all(prepared, out, left, terms, jobs, cluster, progress)
         finished = _finished(prepared, out, terms)
         kept |= {"entries": list(finished), "machine": ", ".join(sorted(set(finished.values())))}
     failed = "; ".join(f"{entry}: {why}" for entry, why in kept["failed"].items())
