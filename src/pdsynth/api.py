@@ -62,8 +62,13 @@ def fit(
         resume=resume,
         precision=RECIPES[recipe].precision,
     )
-    card = _card(recipe, train) | {"seed": seed, "steps": steps, "budget_seconds": limit, "init": init and str(init)}
-    card |= {"size": size}
+    card = _card(recipe, train) | {
+        "seed": seed,
+        "steps": steps,
+        "budget_seconds": limit,
+        "init": init and str(init),
+        "size": size,
+    }
     checkpoint.save(method, run / "model", card)  # before it is scored: a failure there must lose nothing
     if val is not None and val.whole_scans().table["participant_id"].nunique() >= 2:
         scores = scoring.evaluate({recipe: method.to(resolve_device(device))}, val, seed=seed)["methods"][recipe]
@@ -122,8 +127,7 @@ def evaluate(
     """Metrics and audit of one model, or of several by name, on whole scans; the content of metrics.json.
 
     With three `samples` or more, a generative method's uncertainty is audited too, each drawn in `steps` steps. On
-    simulated data the `ceiling`, the oracle, is added.
-    Raises InputError for a model of another grid than the pairs'.
+    simulated data the `ceiling`, the oracle, is added. Raises InputError for a model of another grid than the pairs'.
     """
     named = {models.method.name: models} if isinstance(models, Model) else models
     refuse_other_grid(named, pairs)

@@ -15,8 +15,9 @@ import torch
 
 from pdsynth import manifest
 from pdsynth.benchmark.runs import Terms, begun_as, run_entry
-from pdsynth.benchmark.tables import FIGURES, tested_of, write_tables
+from pdsynth.benchmark.tables import ALL, FIGURES, tested_of, write_tables
 from pdsynth.data.pairs import Pairs
+from pdsynth.evaluation.archive import recipe_of
 from pdsynth.evaluation.evaluate import ORACLE
 from pdsynth.recipes import RECIPES, settings_of
 from pdsynth.report.benchmark import write_page
@@ -30,7 +31,7 @@ SLURM_LEAST_MINUTES = 120
 def benchmark(
     prepared: str | Path,
     out: str | Path,
-    entries: Sequence[str],
+    entries: Sequence[str] | None = None,
     *,
     budget: float | None = None,
     steps: int | None = None,
@@ -42,7 +43,8 @@ def benchmark(
 ) -> Path:
     """Train and score every entry on an equal budget, and write tables, figures and a page; returns the page's path.
 
-    entries are recipes by name, "name:small" for their small size. The budget is wall time of training in seconds, or
+    entries are recipes by name, "name:small" for their small size; None for all rows of the tables that can be run
+    here. The budget is wall time of training in seconds, or
     steps. `jobs` entries run at once, each in a process of its own with an equal part of the threads; with `cluster`,
     "slurm" or "local", submitit runs them instead. A run that `out` holds already is taken as it is, one that was cut
     goes on, and the tables show all that are finished. Raises ValueError for an unknown entry, or without a budget;
@@ -52,11 +54,14 @@ def benchmark(
     prepared, out = Path(prepared), Path(out)
     if not (budget or steps):
         raise ValueError("neither a budget nor steps are given. Set --budget or --steps, equal for every recipe.")
-    entries = _checked(entries)
+    entries = None if entries is None else _checked(entries)
     pairs = Pairs.open(prepared)
     if pairs.test.table["participant_id"].nunique() < 2:
         raise InputError(prepared, "holds fewer than two test participants", "prepare with a larger --split")
-    if ORACLE in entries and not any(name.startswith(ORACLE) for name in pairs.arrays):
+    if entries is None:
+        on_cpu = {"pds-paper": "pds-paper:small"} if device == "cpu" else {}
+        entries = [on_cpu.get(name, name) for name in ALL if pairs.has_oracle or name != ORACLE]
+    if ORACLE in entries and not pairs.has_oracle:
         raise InputError(prepared, "has no oracle, as only simulated cohorts have", "leave oracle out of --recipes")
     threads = max(1, torch.get_num_threads() // jobs)
     terms = Terms(budget, steps, seed, device, threads)
@@ -84,10 +89,10 @@ def _checked(entries: Sequence[str]) -> list[str]:
     """The entries, each once; ValueError where one is none, or a recipe is asked for in two sizes."""
     found: dict[str, str] = {}
     for entry in entries:
-        name, _, size = entry.partition(":")
+        name, size = recipe_of(entry)
         if name not in RECIPES:
             raise ValueError(f"there is no recipe {name!r}. Choose from {', '.join(RECIPES)}.")
-        settings_of(RECIPES[name], size or "full")
+        settings_of(RECIPES[name], size)
         entry = name if size == "full" else entry
         if found.setdefault(name, entry) != entry:
             raise ValueError(f"{name} is asked for in two sizes. Ask for one of them.")
@@ -107,7 +112,7 @@ def _finished(prepared: Path, out: Path, terms: Terms) -> dict[str, str]:
 
 def _entries(recipes: Sequence[str], done: Iterable[str]) -> list[str]:
     """The finished entries of some recipes, in the recipes' order."""
-    return [entry for recipe in recipes for entry in done if entry.partition(":")[0] == recipe]
+    return [entry for recipe in recipes for entry in done if recipe_of(entry)[0] == recipe]
 
 
 def _run_all(

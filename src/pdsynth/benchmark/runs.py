@@ -19,8 +19,8 @@ import torch
 
 import pdsynth
 from pdsynth import api, manifest
-from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation.archive import run_folder, scores_folder
+from pdsynth.data.pairs import Pairs, content
+from pdsynth.evaluation.archive import recipe_of, run_folder, scores_folder
 from pdsynth.evaluation.evaluate import ORACLE
 from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.methods import REGISTRY
@@ -47,16 +47,16 @@ class Terms:
 
 def begun_as(prepared: Path, entry: str, terms: Terms) -> dict[str, Any]:
     """What a run's results depend on, as JSON holds it: every setting, the terms, the pairs, the version."""
-    name, _, size = entry.partition(":")
+    name, size = recipe_of(entry)
     recipe = RECIPES[name]
-    config = REGISTRY[recipe.method].config_type(**settings_of(recipe, size or "full"))
+    config = REGISTRY[recipe.method].config_type(**settings_of(recipe, size))
     described = {
         "entry": entry,
         "version": pdsynth.__version__,
         "settings": asdict(config),
         "precision": recipe.precision,
         "terms": asdict(terms),
-        "prepared": {each: manifest.sha256(prepared / each) for each in ("pairs.tsv", "splits.tsv")},
+        "prepared": content(prepared),
     }
     return json.loads(json.dumps(described))
 
@@ -67,7 +67,7 @@ def run_entry(prepared: Path, out: Path, entry: str, terms: Terms) -> str:
     Leaves model/, metrics.csv, scores/ (as `evaluate` writes them) and a manifest with its costs. A run that was begun
     with other settings or pairs is begun anew. Raises InputError where another process is at it.
     """
-    name, _, size = entry.partition(":")
+    name, size = recipe_of(entry)
     folder = run_folder(out, entry)
     torch.set_num_threads(terms.threads)
     pairs, wanted = Pairs.open(prepared), begun_as(prepared, entry, terms)
@@ -82,7 +82,7 @@ def run_entry(prepared: Path, out: Path, entry: str, terms: Terms) -> str:
             if name == ORACLE:
                 method = create(ORACLE, asdict(MethodConfig(pairs.grid.shape)))
             else:
-                method, kept["cost"] = _trained(pairs, folder, name, size or "full", terms)
+                method, kept["cost"] = _trained(pairs, folder, name, size, terms)
             scores = scores_folder(out, entry)
             with manifest.complete_folder(scores, overwrite=True) as made:
                 manifest.write_json(made / manifest.NAME, manifest.begin("evaluate", seed=terms.seed))

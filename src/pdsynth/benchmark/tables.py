@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from pdsynth import manifest
-from pdsynth.evaluation.archive import run_folder, scores_folder
+from pdsynth.evaluation.archive import read_by_site, recipe_of, run_folder, scores_folder
 from pdsynth.evaluation.evaluate import comparisons
 from pdsynth.evaluation.statistics import bca_interval
 from pdsynth.recipes import CONTROLS
@@ -67,8 +67,8 @@ def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]
     entry, with interval and paired permutation test, corrected by Holm over the table; what it costs. By site,
     the correction is over the site, and costs are left out. A recipe that was not run has no row.
     """
-    run = {entry.partition(":")[0]: entry for entry in entries}
-    scores = {entry: _scores(out, entry) for entry in entries}
+    run = {recipe_of(entry)[0]: entry for entry in entries}
+    scores = {entry: read_by_site(scores_folder(out, entry) / "metrics.tsv") for entry in entries}
     simulated = manifest.read(out)["simulated"]
     written = {}
     for stale in [*out.glob("table*.tsv"), *out.glob("figure*.png")]:
@@ -92,15 +92,9 @@ def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]
     return written
 
 
-def _scores(out: Path, entry: str) -> pd.DataFrame:
-    """metrics.tsv of an entry; a participant without a site is at the site n/a."""
-    scores = pd.read_csv(scores_folder(out, entry) / "metrics.tsv", sep="\t", dtype={"site": str})
-    return scores.assign(site=scores["site"].fillna("n/a"))
-
-
 def tested_of(entries: Sequence[str]) -> str | None:
     """The entry of `pds`, in whatever size, which the others are compared with."""
-    return next((entry for entry in entries if entry.partition(":")[0] == TESTED), None)
+    return next((entry for entry in entries if recipe_of(entry)[0] == TESTED), None)
 
 
 def _rows(out: Path, entries: list[str], people: pd.DataFrame, seed: int, costs: bool) -> pd.DataFrame:

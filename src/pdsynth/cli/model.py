@@ -45,17 +45,16 @@ def train(
     limit = seconds(budget) if budget else None
     chosen = resolve_device(device.value)
     from pdsynth import api
-    from pdsynth.data.pairs import Pairs
+    from pdsynth.data.pairs import Pairs, content
 
     pairs = Pairs.open(prepared)
     inputs = [prepared, *([api.model_folder(init)] if init else [])]
-    content = {name: manifest.sha256(prepared / name) for name in ("pairs.tsv", "splits.tsv")}
+    digests = content(prepared)
     settings = dict(_setting(change) for change in changes or [])
-    api.untrained(
-        recipe, pairs.train, seed, init, size.value, settings
-    )  # whatever is wrong with them is said before anything is removed
+    # whatever is wrong with them is said before anything is removed
+    api.untrained(recipe, pairs.train, seed, init, size.value, settings)
     if resume:
-        _refuse_other_run(run, recipe, seed, size.value, settings, content)
+        _refuse_other_run(run, recipe, seed, size.value, settings, digests)
     else:
         manifest.clear(run, overwrite, inputs)
     with manifest.recorded(
@@ -64,7 +63,7 @@ def train(
         inputs=inputs,
         seed=seed,
         recipe=recipe,
-        prepared=content,
+        prepared=digests,
         budget=budget,
         steps=steps,
         resume=resume,

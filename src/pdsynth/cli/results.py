@@ -102,16 +102,9 @@ def benchmark(
     """Train and score recipes on an equal budget; writes the paper's tables and figures, with controls."""
     limit = seconds(budget) if budget else None
     chosen = resolve_device(device.value)
-    from pdsynth.benchmark import ALL
     from pdsynth.benchmark import benchmark as run
-    from pdsynth.data.pairs import Pairs
 
-    if recipes == "all":
-        on_cpu = {"pds-paper": "pds-paper:small"} if chosen == "cpu" else {}
-        simulated = Pairs.open(prepared).simulated
-        entries = [on_cpu.get(name, name) for name in ALL if simulated or name != "oracle"]
-    else:
-        entries = [entry.strip() for entry in recipes.split(",")]
+    entries = None if recipes == "all" else [entry.strip() for entry in recipes.split(",")]
     with progress("Recipes") as told:
         page = run(
             prepared,

@@ -36,6 +36,11 @@ Patch = tuple[int, int, int]
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 
+def content(prepared: Path) -> dict[str, str]:
+    """Digests of what tells the pairs and the splits of one prepared folder from those of another."""
+    return {name: sha256(prepared / name) for name in ("pairs.tsv", "splits.tsv")}
+
+
 @dataclass(frozen=True)
 class Source:
     """What a method sees of the source scan, at the batch's patches or in whole.
@@ -256,6 +261,10 @@ class Pairs:
     @property
     def simulated(self) -> bool:
         return bool(self.manifest["simulated"])
+
+    @property
+    def has_oracle(self) -> bool:
+        return all(f"oracle_{m}" in self.arrays for m in Modality)
 
     def __len__(self) -> int:
         return len(self.table)

@@ -46,11 +46,11 @@ class Schedule(nn.Module):
         signal, noise = self.levels(t, x_0)
         return signal * x_0 + noise * eps
 
-    def noised(self, x_0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """x_t of x_0 (B, ...) at steps t (B,) drawn for each, with fresh noise; and t. What a denoiser trains on."""
+    def noised(self, x_0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """x_t of x_0 (B, ...) at steps t (B,) drawn for each, t, and the fresh noise. What a denoiser trains on."""
         t = torch.randint(self.steps, (len(x_0),), generator=generator, device=x_0.device)
         eps = torch.randn(x_0.shape, generator=generator, device=x_0.device)
-        return self.add_noise(x_0, t, eps), t
+        return self.add_noise(x_0, t, eps), t, eps
 
     def eps_from_x0(self, x_t: Tensor, t: Tensor, x_0: Tensor) -> Tensor:
         """The noise that turned x_0 into x_t."""

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
+from pdsynth import manifest
 from pdsynth.data.pairs import Pairs
 from pdsynth.types import Direction
 
@@ -40,6 +41,22 @@ def run_folder(out: Path, entry: str) -> Path:
     'out/runs/pds-paper-small'
     """
     return out / "runs" / entry.replace(":", "-")
+
+
+def recipe_of(entry: str) -> tuple[str, str]:
+    """The recipe and the size that an entry of a benchmark names.
+
+    >>> recipe_of("pds-paper:small"), recipe_of("pds")
+    (('pds-paper', 'small'), ('pds', 'full'))
+    """
+    name, _, size = entry.partition(":")
+    return name, size or "full"
+
+
+def read_by_site(path: Path) -> pd.DataFrame:
+    """A table with a column `site`; who has none is at the site n/a."""
+    table = pd.read_csv(path, sep="\t", dtype={"site": str})
+    return table.assign(site=table["site"].fillna("n/a"))
 
 
 def scores_folder(out: Path, entry: str) -> Path:
@@ -79,7 +96,4 @@ class Archive:
         os.replace(part, self.images / f"{name}.npy")
 
     def _text(self, name: str, text: str) -> None:
-        path = self.out / name
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
+        manifest.write_text(self.out / name, text)

@@ -116,7 +116,7 @@ class _Scans:
 
     def __init__(self, pairs: Pairs, seed: int) -> None:
         self.pairs, self.table = pairs, pairs.table
-        self.has_oracle = all(f"oracle_{d.target}" in pairs.arrays for d in Direction)
+        self.has_oracle = pairs.has_oracle
         people, self.person = np.unique(self.table["participant_id"].to_numpy(str), return_inverse=True)
         other = shuffle_sources(len(people), seed=seed)
         self.donor = np.array([int(np.argmax(self.person == other[p])) for p in self.person])

@@ -12,6 +12,15 @@ from pdsynth.data.pairs import PairBatch, Pairs, crop
 from pdsynth.types import Direction
 
 
+def spread_rows(total: int, wanted: int) -> np.ndarray:
+    """Which of `total` rows to keep, (total,) bool, so that at least `wanted`, where there are, stand evenly spread.
+
+    >>> spread_rows(6, 2).nonzero()[0].tolist()
+    [0, 3]
+    """
+    return np.arange(total) % max(1, total // wanted) == 0
+
+
 class Cached:
     """Whole volumes by direction, (rows, 1, X, Y, Z) fp16 on the CPU, cut to the patches of a batch."""
 

@@ -77,7 +77,7 @@ class ConditionalDiffusion(Method):
         terms: dict[str, Tensor] = {}
         for direction in Direction:
             x_0 = self.x_0(batch, direction)
-            x_t, t = self.schedule.noised(x_0, generator)
+            x_t, t, _ = self.schedule.noised(x_0, generator)
             terms[f"denoise_{direction}"] = (self.denoise(x_t, t, batch, direction) - x_0).square().mean()
         return terms
 

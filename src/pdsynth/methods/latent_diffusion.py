@@ -161,7 +161,7 @@ class LatentDiffusion(Method):
         rows = np.asarray(batch.rows)
         for direction in Direction:
             source, z_0 = (self.latents[m][rows].to(batch.corner.device) for m in (direction.source, direction.target))
-            z_t, t = self.schedule.noised(z_0, generator)
+            z_t, t, _ = self.schedule.noised(z_0, generator)
             z_0_hat = self.denoise(z_t, t, source, direction)
             terms[f"denoise_{direction}"] = F.mse_loss(z_0_hat, z_0)
         return terms

@@ -26,7 +26,7 @@ from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.losses.pattern import PatternLoss
 from pdsynth.losses.perceptual import feature_loss
 from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
-from pdsynth.methods.cached import Cached
+from pdsynth.methods.cached import Cached, spread_rows
 from pdsynth.methods.coarse_ridge import CoarseRidge
 from pdsynth.methods.conditioning import ACQUISITION, FEATURES, STEERING, VoxelFeatures, patches_of
 from pdsynth.methods.unet import UNetConfig
@@ -163,7 +163,7 @@ class Drafter(nn.Module):
         for direction in Direction:
             x_0, stem = batch.targets[direction], stems[direction]
             z_0 = (x_0 - stem) / self.sd
-            z_t, t = self.schedule.noised(z_0, generator)
+            z_t, t, _ = self.schedule.noised(z_0, generator)
             # the first part of the batch trains the posterior mean, where z_T is replaced by its expectation
             posterior = torch.arange(len(batch), device=x_0.device) < self.posterior_share * len(batch)
             t = torch.where(posterior, self.last(batch), t)
@@ -235,7 +235,7 @@ class PDS(Method):
         """Draft some training rows once, on stems that have not seen them; refinement trains on these alone."""
         stems = Cached()
         stems.volumes = self.drafter.cross_fitted(train)
-        keep = np.arange(len(train)) % max(1, len(train) // self.config.drafts) == 0
+        keep = spread_rows(len(train), self.config.drafts)
         chosen, stems.volumes = train.where(keep), {d: v[keep] for d, v in stems.volumes.items()}
         self.eval()
         self.cache.fill(

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-import numpy as np
 import torch
 from monai.networks.nets import DiffusionModelUNet, UNet
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from pdsynth.diffusion.schedule import cosine_schedule
 from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.losses.perceptual import feature_loss
 from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
-from pdsynth.methods.cached import Cached
+from pdsynth.methods.cached import Cached, spread_rows
 from pdsynth.methods.conditioning import patches_of
 from pdsynth.networks.unet import pad_to_multiple
 from pdsynth.types import Direction
@@ -153,9 +152,7 @@ class PDSPaper(Method):
         terms: dict[str, Tensor] = {}
         for direction in Direction:
             x_0 = 2 * batch.targets[direction] - 1
-            t = torch.randint(self.schedule.steps, (len(batch),), generator=generator, device=x_0.device)
-            eps = torch.randn(x_0.shape, generator=generator, device=x_0.device)
-            x_t = self.schedule.add_noise(x_0, t, eps)
+            x_t, t, eps = self.schedule.noised(x_0, generator)
             source_t = self.shown(batch.sources[direction].volume, t, generator)
             eps_hat = self.noise_of(x_t, source_t, t, direction)
             terms[f"noise_{direction}"] = (eps_hat - eps).abs().mean()
@@ -194,7 +191,7 @@ class PDSPaper(Method):
     def cache_drafts(self, train: Pairs) -> Pairs:
         """Draft some training rows once; refinement trains on these alone."""
         self.eval()
-        chosen = train.where(np.arange(len(train)) % max(1, len(train) // self.config.drafts) == 0)
+        chosen = train.where(spread_rows(len(train), self.config.drafts))
         device = self.atlas.device
         generator = torch.Generator(device).manual_seed(0)
         self.cache.fill(chosen, partial(self.draft, generator=generator, steps=self.config.draft_steps), device)

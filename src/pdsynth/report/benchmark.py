@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pdsynth import manifest
+from pdsynth.evaluation.archive import read_by_site, recipe_of
 from pdsynth.report import words
 from pdsynth.report.figures import comparison_figure
+from pdsynth.report.rendering import render
 from pdsynth.types import Direction
 
 PAGE = "benchmark.md"
@@ -46,39 +46,24 @@ def write_page(
                 for direction in Direction
             ]
             drawn.append({"number": number, "title": title, "files": files})
-    tables = {number: _table(out / f"table{number}.tsv") for number in titles}
-    environment = Environment(
-        loader=PackageLoader("pdsynth.report", "templates"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+    tables = {number: read_by_site(out / f"table{number}.tsv") for number in titles}
     budget = f"{terms['budget'] / SECONDS_A_MINUTE:g} min" if terms["budget"] else f"{terms['steps']} steps"
-    page = environment.get_template("benchmark.md.j2").render(
-        simulated=kept["simulated"],
-        machine=kept["machine"],
-        date=kept["started"][:10],
-        budget=budget,
-        threads=terms["threads"],
-        seed=terms["seed"],
-        n_train=kept["n_train"],
-        n_test=int(next(iter(tables.values()))["n_participants"].max()),
-        failed=kept["failed"],
-        tested=tested or "pds",
-        tables=[{"number": n, "title": titles[n], "parts": _parts(n, tables[n])} for n in titles],
-        figures=drawn,
-        beside=_beside(next(iter(tables.values()))),
-    )
-    path = out / PAGE
-    partial = path.with_name(f".{PAGE}.{os.getpid()}")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
-    return path
-
-
-def _table(path: Path) -> pd.DataFrame:
-    table = pd.read_csv(path, sep="\t")
-    return table.assign(site=table["site"].fillna("n/a"))
+    context = {
+        "simulated": kept["simulated"],
+        "machine": kept["machine"],
+        "date": kept["started"][:10],
+        "budget": budget,
+        "threads": terms["threads"],
+        "seed": terms["seed"],
+        "n_train": kept["n_train"],
+        "n_test": int(next(iter(tables.values()))["n_participants"].max()),
+        "failed": kept["failed"],
+        "tested": tested or "pds",
+        "tables": [{"number": n, "title": titles[n], "parts": _parts(n, tables[n])} for n in titles],
+        "figures": drawn,
+        "beside": _beside(next(iter(tables.values()))),
+    }
+    return render(out / PAGE, "benchmark.md.j2", False, context)
 
 
 def _parts(number: int, table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -136,7 +121,7 @@ def _beside(table: pd.DataFrame) -> list[dict[str, str]]:
     """The paper's figures and ours, whole volume, of the rows of which the paper's are known."""
     rows = []
     for row in table.to_dict("records"):
-        name = str(row["method"]).partition(":")[0]
+        name = recipe_of(str(row["method"]))[0]
         if name in PAPER:
             direction = Direction(row["direction"])
             rows.append(

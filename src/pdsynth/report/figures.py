@@ -62,9 +62,9 @@ def _title(results: Results, row: int, direction: Direction) -> str:
 
 def _draw(path: Path, columns: Columns, view: View, title: str) -> None:
     """Planes below each other, the difference below each plane; left of the picture is the participant's left."""
-    heights = [view.plane(real, axis).shape[0] for real in [next(iter(columns.values()))[0]] for axis in range(3)]
-    ratios = [h for height in heights for h in (height, height)]
-    width = max(view.plane(next(iter(columns.values()))[0], axis).shape[1] for axis in range(3))
+    source = next(iter(columns.values()))[0]
+    heights, widths = zip(*(view.plane(source, axis).shape for axis in range(3)), strict=True)
+    ratios, width = np.repeat(heights, 2).tolist(), max(widths)
     size = (INCHES * len(columns) + 0.4, INCHES * sum(ratios) / width + 0.9)
     with matplotlib.rc_context({"font.size": 8, "text.color": "white"}):
         figure = Figure(figsize=size, facecolor="black", layout="constrained")

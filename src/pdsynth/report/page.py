@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pdsynth.report import brains, words
 from pdsynth.report.charts import Bar, forest
 from pdsynth.report.pictures import colour_bar
+from pdsynth.report.rendering import render
 from pdsynth.report.results import Results
 from pdsynth.types import Direction
 
@@ -25,20 +24,8 @@ def write_report(results_dir: str | Path) -> Path:
     The page holds its images, styles and script; it loads nothing. Raises InputError where a result file is missing.
     """
     results = Results.read(Path(results_dir))
-    environment = Environment(
-        loader=PackageLoader("pdsynth.report", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.globals.update(colour_bar=colour_bar, number=words.number)
-    page = environment.get_template("report.html.j2").render(**_context(results))
-    path = results.root / PAGE
-    part = path.with_name(f".{PAGE}.{os.getpid()}")
-    part.write_text(page, encoding="utf-8")
-    os.replace(part, path)
-    return path
+    context = _context(results) | {"colour_bar": colour_bar, "number": words.number}
+    return render(results.root / PAGE, "report.html.j2", True, context)
 
 
 def _context(results: Results) -> dict[str, Any]:
