@@ -90,6 +90,12 @@ def write_prepared(root, participants=10, seed=0):
 
 
 @pytest.fixture(scope="session")
+def make_prepared(tmp_path_factory):
+    """Another folder of simulated pairs, of as many participants as a test needs."""
+    return lambda participants, seed=0: write_prepared(tmp_path_factory.mktemp("prepared"), participants, seed)
+
+
+@pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
     """Simulated pairs of 10 participants at two sites, with oracles."""
     return write_prepared(tmp_path_factory.mktemp("prepared"))

@@ -21,13 +21,17 @@ from pdsynth.training import COLUMNS, Journal, StageModule, StepBatches, train
 from pdsynth.types import InputError
 
 TWO_STAGES = {
-    "width": 8,
-    "patch": 8,
-    "batch_size": 4,
-    "refiner_width": 8,
-    "refiner_patch": 12,
-    "refiner_batch_size": 2,
-    "drafts": 4,
+    "channels": (4, 8),
+    "refiner_channels": (4, 8),
+    "heads": 2,
+    "attention_levels": 1,
+    "blocks": 1,
+    "feature_layer": "conv1_1",
+    "patch": (8, 8, 8),
+    "steps": 2,
+    "drafts": 3,
+    "draft_steps": 2,
+    "refiner_share": 0.1,
 }
 
 
@@ -36,9 +40,9 @@ def mlp(pairs):
     return create("voxel-mlp", {"grid_shape": list(pairs.grid.shape), "width": 8})
 
 
-def pds(pairs):
+def pds_paper(pairs):
     torch.manual_seed(0)
-    return create("pds", {"grid_shape": list(pairs.grid.shape), **TWO_STAGES})
+    return create("pds-paper", {"grid_shape": list(pairs.grid.shape), **TWO_STAGES})
 
 
 def cut_after(method, calls):
@@ -153,16 +157,34 @@ def test_a_larger_budget_trains_every_stage_further(prepared, tmp_path):
     """The checkpoint of stage 2 holds stage 1's old network: it must not bring that back."""
     pairs = prepared.split("train")
     first, second = tmp_path / "checkpoints" / "0-diffusion.ckpt", tmp_path / "checkpoints" / "1-refinement.ckpt"
-    short = train(pds(pairs), pairs, tmp_path, seed=0, steps=20, device="cpu").state_dict()
-    longer = train(pds(pairs), pairs, tmp_path, seed=0, steps=40, device="cpu", resume=True)
+    short = train(pds_paper(pairs), pairs, tmp_path, seed=0, steps=20, device="cpu").state_dict()
+    longer = train(pds_paper(pairs), pairs, tmp_path, seed=0, steps=40, device="cpu", resume=True)
     steps = [torch.load(path, weights_only=True)["pdsynth"]["step"] for path in (first, second)]
     assert steps == [36, 4]
     averages = torch.load(first, weights_only=True)["pdsynth"]["ema"]["averages"]
-    for name, parameter in longer.drafter.denoiser.named_parameters():
+    for name, parameter in longer.estimators.named_parameters():
         assert torch.equal(parameter, averages[f"0.{name}"]), name
     assert any(not torch.equal(short[name], tensor) for name, tensor in longer.state_dict().items())
-    again = train(pds(pairs), pairs, tmp_path, seed=0, steps=40, device="cpu", resume=True)
+    again = train(pds_paper(pairs), pairs, tmp_path, seed=0, steps=40, device="cpu", resume=True)
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in longer.state_dict().items())
+
+
+def test_a_method_is_completed_on_its_averaged_weights(prepared, tmp_path):
+    pairs, seen = prepared.split("train"), []
+    method = mlp(pairs)
+
+    def complete(rows):
+        assert rows is pairs and not method.training
+        seen.append({name: value.clone() for name, value in method.named_parameters()})
+
+    method.complete = complete
+    train(method, pairs, tmp_path, seed=0, steps=30, device="cpu")
+    (then,) = seen
+    kept = torch.load(tmp_path / "checkpoints" / "0-regression.ckpt", weights_only=True)
+    averages = kept["pdsynth"]["ema"]["averages"]
+    assert {value.sum().item() for value in then.values()} == {value.sum().item() for value in averages.values()}
+    last = [value.sum().item() for name, value in kept["state_dict"].items() if name.removeprefix("method.") in then]
+    assert set(last) != {value.sum().item() for value in then.values()}  # the average is another than the last step
 
 
 def test_the_journal_holds_each_step_of_this_run_once(prepared, tmp_path):
@@ -234,7 +256,7 @@ def test_only_the_first_rank_writes_rows(prepared, tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_estimates_for_a_later_stage_are_made_where_it_trains(prepared, tmp_path):
     pairs = prepared.split("train")
-    method, seen = pds(pairs), []
+    method, seen = pds_paper(pairs), []
     cache_drafts = method.cache_drafts
     method.cache_drafts = lambda rows: seen.append(next(method.parameters()).device.type) or cache_drafts(rows)
     train(method, pairs, tmp_path, seed=0, steps=20, device="cuda")

@@ -20,6 +20,7 @@ CONTROLS = (
     "copy-source",
     "voxelwise-ridge",
     "coarse-ridge",
+    "local-ridge",
     "gradient-boosting",
     "voxel-mlp",
     "pds-refiner-only",
@@ -96,9 +97,8 @@ def adm() -> Recipe:
 
 
 def pds() -> Recipe:
-    small = {"width": 16, "refiner_width": 16}
     summary = "conditional diffusion, then tissue refinement: the default"
-    return Recipe("pds", summary, "pds", steps=6000, small=small)
+    return Recipe("pds", summary, "pds", steps=6000, small={"width": 16})
 
 
 def pds_variant(name: str, summary: str, **settings: Any) -> Recipe:
@@ -107,12 +107,12 @@ def pds_variant(name: str, summary: str, **settings: Any) -> Recipe:
 
 
 def pds_ne() -> Recipe:
-    off = {"pattern_weight": 0.0, "refiner_share": 0.0, "microstructure_weight": 0.0}
+    off = {"pattern_weight": 0.0, "refined": False, "microstructure_weight": 0.0}
     return pds_variant("pds-ne", "the noise estimator alone: no PA, no TR, no MR", **off)
 
 
 def pds_ne_pa() -> Recipe:
-    off = {"refiner_share": 0.0, "microstructure_weight": 0.0}
+    off = {"refined": False, "microstructure_weight": 0.0}
     return pds_variant("pds-ne-pa", "pds-ne with the pattern loss (PA)", **off)
 
 
@@ -157,7 +157,7 @@ def pds_unconditioned() -> Recipe:
         pds(),
         name="pds-unconditioned",
         summary="the draft is not told the source, only refinement is",
-        settings={"conditioned": False, "refiner_share": 0.5},
+        settings={"conditioned": False},
     )
 
 
@@ -165,9 +165,8 @@ def pds_refiner_only() -> Recipe:
     return replace(
         pds(),
         name="pds-refiner-only",
-        summary="U(source) on the stem and with the losses of pds, no diffusion",
+        summary="a U-Net with the stem, losses and refinement of pds, no diffusion",
         method="pds-refiner-only",
-        small={"width": 16},
     )
 
 
@@ -180,6 +179,7 @@ RECIPES: dict[str, Recipe] = {
         control("copy-source", "the source, taken for the target"),
         control("voxelwise-ridge", "a ridge regression at each voxel"),
         control("coarse-ridge", "a ridge regression between whole coarse volumes: the stem of pds"),
+        control("local-ridge", "coarse-ridge, then a ridge regression at each voxel: the stem of pds, refined"),
         control("gradient-boosting", "boosted trees over all voxels"),
         control("oracle", "E[target | shared anatomy]: the ceiling, on simulated cohorts only"),
         voxel_mlp(),
@@ -213,8 +213,8 @@ def settings_of(recipe: Recipe, size: str = "full", changes: Mapping[str, Any] |
     Raises ValueError for another size, one that the recipe lacks, and a setting that its method does not have or that
     does not take the value.
 
-    >>> settings_of(pds(), "small", {"refiner_share": "0.2"})
-    {'width': 16, 'refiner_width': 16, 'refiner_share': 0.2}
+    >>> settings_of(pds(), "small", {"pattern_weight": "0.2"})
+    {'width': 16, 'pattern_weight': 0.2}
     """
     if size not in ("full", "small") or (size == "small" and not recipe.small):
         has = "full and small" if recipe.small else "full only"

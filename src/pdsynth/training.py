@@ -242,13 +242,13 @@ def train(
     """Fit a method's closed-form state, then train its stages on the training rows, and return it in eval mode.
 
     The budget is a number of steps, or wall time in seconds, for all stages together by their shares. It counts
-    training steps only: closed-form fits and the estimates that a stage caches come on top. With `resume`, training
-    goes on from the checkpoints in `run`; by steps, the result equals that of an uninterrupted run. A stage that goes
-    on, under a larger budget, begins the later ones anew. precision is Lightning's "32-true", "bf16-mixed" or
-    "16-mixed", with a loss scale; on a CPU, which is slow at fp16, bf16 takes its place.
+    training steps only: closed-form fits, before and after, and the estimates that a stage caches come on top. With
+    `resume`, training goes on from the checkpoints in `run`; by steps, the result equals that of an uninterrupted run.
+    A stage that goes on, under a larger budget, begins the later ones anew. precision is Lightning's "32-true",
+    "bf16-mixed" or "16-mixed", with a loss scale; on a CPU, which is slow at fp16, bf16 takes its place.
 
     With several devices, strategy is Lightning's "ddp" for a method whose one objective trains all its networks, and
-    "ddp_find_unused_parameters_true" for one, such as pds or a GAN, that trains some of them at a time.
+    "ddp_find_unused_parameters_true" for one, such as pds-paper or a GAN, that trains some of them at a time.
 
     Raises ValueError for another precision or a device that is not here, and where neither steps nor budget is given
     to a method that has stages.
@@ -290,6 +290,7 @@ def train(
                 _train_stage(module, train, journal, accelerator, devices, strategy, precision)
             module.ema.copy_to_module()
             method.eval()
+        method.to(resolve_device(device)).complete(train)  # Lightning has brought it back to the CPU
     finally:
         torch.set_flush_denormal(False)  # other code in this process may need them
     return method.cpu().eval()

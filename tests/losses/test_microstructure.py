@@ -152,3 +152,11 @@ def test_equals_functional_vgg():
         x = F.max_pool2d(x, 2) if number == 5 else x
         x = F.relu(F.conv2d(x, weights[f"features.{number}.weight"], weights[f"features.{number}.bias"], padding=1))
     torch.testing.assert_close(vgg(image), x)
+
+
+def test_views_of_a_cube_go_through_the_network_at_once_and_count_alike():
+    loss, generator = MicrostructureLoss(VGGFeatures(layer="conv1_2")), torch.Generator().manual_seed(0)
+    a, b = (torch.rand(2, 1, 8, 8, 8, generator=generator) for _ in range(2))
+    views = zip(microstructure_views(a), microstructure_views(b), strict=True)
+    apart = [(loss.features(x) - loss.features(y)).abs().mean() for x, y in views]
+    torch.testing.assert_close(loss(a, b), torch.stack(apart).mean())

@@ -42,15 +42,7 @@ SMALL = {
         "draft_steps": 2,
     },
     "pds-refiner-only": {"width": 8, "patch": 8, "batch_size": 4},
-    "pds": {
-        "width": 8,
-        "patch": 8,
-        "batch_size": 4,
-        "refiner_width": 8,
-        "refiner_patch": 12,
-        "refiner_batch_size": 2,
-        "drafts": 4,
-    },
+    "pds": {"width": 8, "patch": 8, "batch_size": 4},
 }
 BLIND = {"zeros", "population-mean", "site-mean", "oracle"}  # controls that do not look at the source
 STEPS = 20  # so that every stage has two at least

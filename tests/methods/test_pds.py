@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from pdsynth.methods import create
+from pdsynth.methods import checkpoint, create
 from pdsynth.methods.base import Method
 from pdsynth.recipes import RECIPES
 from pdsynth.training import train
 from pdsynth.types import Direction
 
-SMALL = {"width": 8, "patch": 8, "batch_size": 4, "refiner_width": 8, "refiner_patch": 12, "refiner_batch_size": 2}
+SMALL = {"width": 8, "patch": 8, "batch_size": 4}
 
 
 @pytest.fixture(scope="module", params=["pds", "pds-unconditioned"])
@@ -50,3 +51,56 @@ def test_the_residual_is_taken_from_the_stem_or_from_the_mean(trained, prepared,
     mean = trained.drafter.voxels.target_mean(batch, direction)
     assert torch.equal(start, mean) != trained.config.conditioned
     assert torch.equal(start, trained.drafter.stem(batch, direction)) == trained.config.conditioned
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_draws_stand_around_the_refined_mean_as_they_did_around_the_draft(trained, prepared, direction):
+    batch = prepared.split("test").batch(np.array([0]))
+    with torch.inference_mode():
+        mean, sd = trained.drafter.posterior(batch, direction)
+        draw = trained.drafter.sample(batch, direction, torch.Generator().manual_seed(3), 2)
+        remaining, inside = trained.refiner.remaining(direction), trained.drafter.stem.inside(batch, direction)
+        refined, refined_sd = trained.estimate(batch, direction)
+        expected = trained.refiner(mean, batch, direction) + remaining * (draw - mean)
+        found = trained.sample(batch, direction, torch.Generator().manual_seed(3), 2)
+    torch.testing.assert_close(refined, (trained.refiner(mean, batch, direction) * inside).clamp(0, 1))
+    torch.testing.assert_close(refined_sd, sd * remaining * inside)
+    torch.testing.assert_close(found, (expected * inside).clamp(0, 1))
+    assert 0 < remaining < 1  # the fixture's two modalities share half of their variance
+
+
+def test_without_refinement_the_draft_is_the_estimate(prepared):
+    pairs = prepared.split("train")
+    method = create("pds", RECIPES["pds-ne"].settings | SMALL | {"grid_shape": list(pairs.grid.shape)})
+    method.fit(pairs, torch.Generator())
+    method.eval().complete(pairs)
+    batch = pairs.batch(np.array([0]))
+    for direction in Direction:
+        stem = method.drafter.stem(batch, direction)  # the denoiser's output is zero before training
+        torch.testing.assert_close(method.predict(batch, direction), stem.clamp(0, 1))
+
+
+def test_what_complete_leaves_behind_is_an_ordinary_module(trained, prepared, tmp_path):
+    """It can be trained on, loaded into, and kept in half precision."""
+    batch = prepared.split("test").batch(np.array([0]))
+    for direction in Direction:
+        assert trained.predict(batch, direction).requires_grad  # outside inference_mode, or it would raise
+    trained.load_state_dict(trained.state_dict())
+    assert trained.refiner.ridge.weights.dtype == torch.float16
+    checkpoint.save(trained, tmp_path / "half", {}, half=True)
+    loaded, _ = checkpoint.load(tmp_path / "half")
+    assert {k: v.dtype for k, v in loaded.state_dict().items()} == {k: v.dtype for k, v in trained.state_dict().items()}
+    with torch.inference_mode():
+        for direction in Direction:
+            torch.testing.assert_close(
+                loaded.predict(batch, direction), trained.predict(batch, direction), rtol=0, atol=5e-3
+            )
+
+
+def test_another_networks_refinement_is_forgotten(trained, prepared):
+    """Fine-tuning on fewer participants than a refinement can be fitted on leaves the drafts as they are."""
+    method = copy.deepcopy(trained)
+    few = prepared.train.where(np.arange(len(prepared.train)) < 3)
+    method.fit(few, torch.Generator())
+    method.eval().complete(few)
+    assert not method.refiner.ridge.weights.numel() and method.refiner.remaining(Direction.FMRI_TO_DMRI) == 1

@@ -45,7 +45,7 @@ COMPARED = (*BASELINES, "pds-paper", "pds")
 TABLES = (
     Table(2, "All methods", COMPARED),
     Table(3, "All methods, by site", COMPARED, by_site=True),
-    Table(4, "Ablation: noise estimator, + pattern loss, + tissue refiner, + microstructure loss (pds); refiner alone",
+    Table(4, "Ablation: noise estimator, + pattern loss, + tissue refiner, + microstructure loss (pds); no diffusion",
           ("pds-ne", "pds-ne-pa", "pds-ne-pa-tr", "pds", "pds-refiner-only")),
     Table(6, "Losses on features: none, 3D ResNet, slices, projections by VGG of 11 to 19 layers, and as in pds",
           ("pds-ne-pa-tr", "pds-resnet3d", "pds-slices", "pds-vgg11", "pds-vgg13", "pds-vgg16", "pds-vgg19", "pds")),

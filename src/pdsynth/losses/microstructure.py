@@ -29,7 +29,10 @@ class FeatureLoss(nn.Module):
 
     def forward(self, estimate: Tensor, target: Tensor) -> Tensor:
         """Scalar, from volumes (B, 1, X, Y, Z) in about [0, 1]; gradients reach the estimate alone."""
-        pairs = zip(self.views(estimate), self.views(target.detach()), strict=True)
+        views, wanted = self.views(estimate), self.views(target.detach())
+        if len({view.shape for view in views}) == 1:  # of one shape: one pass through the network costs less than three
+            views, wanted = [torch.cat(views)], [torch.cat(wanted)]
+        pairs = zip(views, wanted, strict=True)
         return torch.stack([F.l1_loss(self.features(a), self.features(b)) for a, b in pairs]).mean()
 
 

@@ -1,7 +1,7 @@
 """What a method is: stages of objectives, a prediction, and the registry of names.
 
 The trainer knows nothing more than this file. A U-Net is one stage with one objective; a GAN is one stage with two;
-PDS is a diffusion stage, then a refinement stage; a control has no stage and is fitted in closed form.
+PDS is a diffusion stage, then a regression in closed form; a control has no stage at all.
 """
 
 from __future__ import annotations
@@ -75,8 +75,11 @@ class Method(nn.Module, ABC):
         """Closed-form state (means, templates, regressions) from the training participants."""
 
     def stages(self) -> list[Stage]:
-        """Gradient training, in order. Empty for a method that `fit` completes."""
+        """Gradient training, in order. Empty for a method of closed forms alone."""
         return []
+
+    def complete(self, train: Pairs) -> None:
+        """Closed-form state that rests on the trained networks, after all stages."""
 
     @abstractmethod
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
@@ -101,10 +104,10 @@ class Method(nn.Module, ABC):
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Load parameters and buffers; fitted buffers take the shapes that were saved."""
-        for name, _ in self.named_buffers():
+        for name, buffer in self.named_buffers():
             if name in state:
                 owner, _, leaf = name.rpartition(".")
-                setattr(self.get_submodule(owner), leaf, state[name].clone())
+                setattr(self.get_submodule(owner), leaf, state[name].to(buffer.dtype, copy=True))
         self.load_state_dict(state)
 
 

@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -16,7 +15,7 @@ from pdsynth import manifest
 from pdsynth.methods.base import Method, create
 from pdsynth.types import InputError
 
-FORMAT = 2
+FORMAT = 3
 DEFAULT = Path(__file__).parent.parent / "models" / "default"
 
 
@@ -64,7 +63,7 @@ def load(folder: str | Path) -> tuple[Method, dict[str, Any]]:
     except (SafetensorError, OSError) as error:
         raise InputError(weights, "is no safetensors file", "take the model from a source that you trust") from error
     try:
-        method.load_state({k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()})
+        method.load_state(state)
     except (RuntimeError, AttributeError) as error:
         raise InputError(weights, "does not fit its config.json", "keep the two files of one run together") from error
     return method.eval(), card

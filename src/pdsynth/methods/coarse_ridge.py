@@ -61,12 +61,14 @@ class CoarseRidge(nn.Module):
             s, t = self._order(direction)
             regressors = self._regressors(coarse_rows(whole, direction.source), shells, s)
             change = coarse_rows(whole, direction.target) - self.coarse_mean[t]
-            model = RidgeCV(PENALTIES, fit_intercept=False).fit(regressors.numpy(), change.numpy())
+            # the intercept is about 0, but without one leave-one-out would know of centred rows what the others sum to
+            model = RidgeCV(PENALTIES).fit(regressors.numpy(), change.numpy())
             self.weights[d] = torch.from_numpy(model.coef_.T)
 
     def cross_fitted(self, train: Pairs) -> dict[Direction, Tensor]:
         """Estimates of the training rows, each by a regression on the other participants: (rows, 1, X, Y, Z) fp16.
 
+        Around the mean of all of train, on which this stem must have been fitted.
         What is trained on top of the regression must see it err as it will on new participants.
         """
         people = train.table["participant_id"].to_numpy()
@@ -76,6 +78,9 @@ class CoarseRidge(nn.Module):
         for others, held_out in parts:
             stem = CoarseRidge(train.grid.shape)
             stem.fit(train.where(np.isin(np.arange(len(train)), others)))
+            # one mean for all: that of the others moves against the people held out, and what is trained on top of the
+            # stem would learn so
+            stem.means.copy_(self.means)
             for row in held_out:
                 batch = train.batch(np.array([row]))
                 for direction in Direction:

@@ -5,7 +5,7 @@ one denoiser for both directions in the Haar domain. What diffuses is the residu
 estimate, in units of its SD: z_0 = (x_0 - stem) / sd. Conditioned on the clean source, the denoiser returns
 z_0-hat; at the last step of the forward process, where z_t says nothing of z_0, that is E[z_0 | source], so one
 evaluation gives the posterior mean, and a few steps of DDIM from noise give a sample (Eqs. 1-8, with the real source).
-Stage 2 refines the drafts: y = B(draft) + U(source) (Eqs. 12-13).
+Stage 2 refines the drafts, y = B(draft) + U(source) (Eqs. 12-13), by a regression at each voxel in closed form.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.losses.pattern import PatternLoss
 from pdsynth.losses.perceptual import feature_loss
 from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
-from pdsynth.methods.cached import Cached, spread_rows
+from pdsynth.methods.cached import Cached
 from pdsynth.methods.coarse_ridge import CoarseRidge
 from pdsynth.methods.conditioning import ACQUISITION, FEATURES, STEERING, VoxelFeatures, patches_of
+from pdsynth.methods.refinement import TissueRefiner
 from pdsynth.methods.unet import UNetConfig
-from pdsynth.networks.unet import HaarUNet, zero
+from pdsynth.networks.unet import HaarUNet
 from pdsynth.types import Direction, Modality
 
 LOG_SD_LIMIT = 5.0
@@ -38,29 +39,25 @@ LOG_SD_LIMIT = 5.0
 
 @dataclass
 class PDSConfig(UNetConfig):
-    """Sizes, loss weights and the share of each stage.
+    """Sizes, loss weights, and which parts there are.
 
-    conditioned: whether the draft is told the source (without it, only refinement is: `pds-unconditioned`);
-    residual_sd: SD of x_0 around the stem's estimate, the unit of the diffused residual; posterior_share: part of each
-    batch that trains the posterior mean at t = T, the rest trains all t; drafts: about how many rows stage 2 sees;
-    refiner_share: 0 for no refinement; microstructure_views, feature_layer, vgg_depth, vgg_weights: see `feature_loss`.
+    conditioned: whether the draft is told the source (without it, only refinement is: `pds-unconditioned`); refined:
+    whether there is a stage 2; residual_sd: SD of x_0 around the stem's estimate, the unit of the diffused residual;
+    posterior_share: part of each batch that trains the posterior mean at t = T, the rest trains all t;
+    microstructure_views, feature_layer, vgg_depth, vgg_weights: see `feature_loss`.
     """
 
     conditioned: bool = True
+    refined: bool = True
     residual_sd: float = 0.06
     posterior_share: float = 0.7
     uncertainty_weight: float = 0.05
-    pattern_weight: float = 0.1
+    pattern_weight: float = 0.01
     microstructure_weight: float = 0.02
     microstructure_views: str = "projections"
     feature_layer: str = "conv2_2"
     vgg_depth: int = 16
     vgg_weights: str | None = None
-    refiner_width: int = 32
-    refiner_share: float = 0.1
-    refiner_patch: int = 24
-    refiner_batch_size: int = 8
-    drafts: int = 240
 
 
 class StructureLosses(nn.Module):
@@ -93,7 +90,7 @@ class StructureLosses(nn.Module):
             self.patterns[modality].spread.copy_(spread.clamp_min(1e-2))  # type: ignore[operator]
 
     def forward(self, estimate: Tensor, batch: PairBatch, direction: Direction) -> dict[str, Tensor]:
-        """L_mic (of a quarter of the patches) and L_PA of an estimate (B, 1, x, y, z) of the target."""
+        """L_mic (of the first patch) and L_PA of an estimate (B, 1, x, y, z) of the target."""
         target = batch.targets[direction]
         labels = patches_of(self.labels, batch.corner, target.shape[2:])
         terms: dict[str, Tensor] = {}
@@ -101,8 +98,8 @@ class StructureLosses(nn.Module):
             pattern = self.patterns[direction.target](estimate, target, labels)
             terms[f"pattern_{direction}"] = self.config.pattern_weight * pattern
         if self.microstructure is not None:
-            some = slice(-(-len(target) // 4))  # VGG16 on all patches would cost as much as the U-Net
-            microstructure = self.microstructure(estimate[some], target[some])
+            # VGG16 on all patches would cost as much as the U-Net
+            microstructure = self.microstructure(estimate[:1], target[:1])
             terms[f"microstructure_{direction}"] = self.config.microstructure_weight * microstructure
         return terms
 
@@ -177,19 +174,6 @@ class Drafter(nn.Module):
         return terms
 
 
-class TissueRefiner(nn.Module):
-    """y = B(draft) + U(source) (Eqs. 12-13): B two 3x3x3 convolutions around the identity, U a U-Net from zero."""
-
-    def __init__(self, config: PDSConfig) -> None:
-        super().__init__()
-        self.b = nn.Sequential(nn.Conv3d(1, 8, 3, padding=1), nn.SiLU(), nn.Conv3d(8, 1, 3, padding=1))
-        zero(self.b[-1])  # type: ignore[arg-type]
-        self.u = HaarUNet(FEATURES, 1, config.refiner_width, config.levels, 1, ACQUISITION)
-
-    def forward(self, draft: Tensor, features: Tensor, condition: Tensor) -> Tensor:
-        return draft + self.b(draft) + self.u(features, condition)
-
-
 @register
 class PDS(Method):
     """Pattern-aware diffusion synthesis: posterior mean by `predict`, draws by `sample`."""
@@ -202,26 +186,24 @@ class PDS(Method):
     def __init__(self, config: PDSConfig) -> None:
         super().__init__(config)
         self.drafter = Drafter(config)
-        self.refiner = TissueRefiner(config) if config.refiner_share else None
+        self.refiner = TissueRefiner() if config.refined else None
         self.cache = Cached()
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
+        self.refiner = TissueRefiner() if self.config.refined else None  # another network's drafts lack other things
         self.drafter.stem.fit(train)
         self.drafter.voxels.fit(train)
         self.drafter.structure.fit(train)
 
     def stages(self) -> list[Stage]:
-        config, drafter = self.config, self.drafter
-        draft = Objective("draft", drafter.denoiser, self.draft_loss, 3e-3)
-        patch, wide = (config.patch,) * 3, (config.refiner_patch,) * 3
-        diffusion = Stage("diffusion", [draft], patch, config.batch_size, 1 - config.refiner_share,
-                          prepare=self.cache_stems)  # fmt: skip
-        if self.refiner is None:
-            return [diffusion]
-        refine = Objective("refine", self.refiner, self.refinement_loss, 5e-4)
-        refinement = Stage("refinement", [refine], wide, config.refiner_batch_size, config.refiner_share,
-                           prepare=self.cache_drafts)  # fmt: skip
-        return [diffusion, refinement]
+        draft = Objective("draft", self.drafter.denoiser, self.draft_loss, 3e-3)
+        patch = (self.config.patch,) * 3
+        return [Stage("diffusion", [draft], patch, self.config.batch_size, prepare=self.cache_stems)]
+
+    def complete(self, train: Pairs) -> None:
+        self.cache = Cached()
+        if self.refiner is not None:
+            self.refiner.fit(train, self.drafter.cross_fitted, lambda b, d, stem: self.drafter.posterior(b, d, stem)[0])
 
     def feature_loss(self) -> FeatureLoss | None:
         return self.drafter.structure.feature_loss()
@@ -231,53 +213,34 @@ class PDS(Method):
         self.cache.volumes = self.drafter.cross_fitted(train)
         return train
 
-    def cache_drafts(self, train: Pairs) -> Pairs:
-        """Draft some training rows once, on stems that have not seen them; refinement trains on these alone."""
-        stems = Cached()
-        stems.volumes = self.drafter.cross_fitted(train)
-        keep = spread_rows(len(train), self.config.drafts)
-        chosen, stems.volumes = train.where(keep), {d: v[keep] for d, v in stems.volumes.items()}
-        self.eval()
-        self.cache.fill(
-            chosen, lambda b, d: self.drafter.posterior(b, d, stems.at(b, d))[0], next(self.parameters()).device
-        )
-        return chosen
-
     def draft_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         return self.drafter.loss(batch, {d: self.cache.at(batch, d) for d in Direction}, generator)
 
-    def refined(self, draft: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
+    def refine(self, draft: Tensor, around: Tensor, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor]:
+        """A draft after stage 2, and what lies around it (an SD, a draw's deviation), nearer by what that removes."""
+        inside = self.drafter.stem.inside(batch, direction)
         if self.refiner is not None:
-            voxels = self.drafter.voxels
-            draft = self.refiner(draft, voxels.features(batch, direction), voxels.acquisition(batch, direction))
-        return draft * self.drafter.stem.inside(batch, direction)
-
-    def refinement_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """L_tis of both directions and L_mic, L_PA (Eqs. 18-20)."""
-        terms: dict[str, Tensor] = {}
-        for direction in Direction:
-            x_0 = batch.targets[direction]
-            draft = self.cache.at(batch, direction)
-            refined = self.refined(draft, batch, direction)
-            terms[f"tissue_{direction}"] = (refined - x_0).square().mean() / self.config.residual_sd**2
-            terms |= self.drafter.structure(refined, batch, direction)
-        return terms
+            draft, around = self.refiner(draft, batch, direction), around * self.refiner.remaining(direction)
+        return draft * inside, around * inside
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
         return self.estimate(batch, direction)[0]
 
     def estimate(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor]:
-        draft, sd = self.drafter.posterior(batch, direction)
-        return self.refined(draft, batch, direction).clamp(0, 1), sd * self.drafter.stem.inside(batch, direction)
+        mean, sd = self.refine(*self.drafter.posterior(batch, direction), batch, direction)
+        return mean.clamp(0, 1), sd
 
     def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
-        draft = self.drafter.sample(batch, direction, generator, steps)
-        return self.refined(draft, batch, direction).clamp(0, 1)
+        """One draw: what is drawn around the drafts' mean stands around the refined mean."""
+        draw = self.drafter.sample(batch, direction, generator, steps)
+        mean = draw if self.refiner is None else self.drafter.posterior(batch, direction)[0]
+        refined, around = self.refine(mean, draw - mean, batch, direction)
+        return (refined + around).clamp(0, 1)
 
 
 @register
 class RefinerOnly(Method):
-    """U(source) on the same stem with the same losses and no diffusion: shows what the diffused draft is worth."""
+    """A U-Net on the same stem, with the same losses and refinement and no diffusion: shows what diffusion is worth."""
 
     name = "pds-refiner-only"
     config_type: ClassVar[type[MethodConfig]] = PDSConfig
@@ -288,18 +251,24 @@ class RefinerOnly(Method):
         self.stem = CoarseRidge(config.grid_shape)
         self.voxels = VoxelFeatures(config.grid_shape)
         self.u = HaarUNet(FEATURES + 1, 1, config.width, config.levels, config.blocks, ACQUISITION, config.heads)
+        self.refiner = TissueRefiner()
         self.structure = StructureLosses(config)
         self.cache = Cached()
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
+        self.refiner = TissueRefiner()
         self.stem.fit(train)
         self.voxels.fit(train)
         self.structure.fit(train)
 
     def stages(self) -> list[Stage]:
-        objective = Objective("refine", self.u, self.loss, 3e-3)
+        objective = Objective("draft", self.u, self.loss, 3e-3)
         patch = (self.config.patch,) * 3
-        return [Stage("refinement", [objective], patch, self.config.batch_size, prepare=self.cache_stems)]
+        return [Stage("regression", [objective], patch, self.config.batch_size, prepare=self.cache_stems)]
+
+    def complete(self, train: Pairs) -> None:
+        self.cache = Cached()
+        self.refiner.fit(train, self.stem.cross_fitted, self.draft)
 
     def feature_loss(self) -> FeatureLoss | None:
         return self.structure.feature_loss()
@@ -308,19 +277,19 @@ class RefinerOnly(Method):
         self.cache.volumes = self.stem.cross_fitted(train)
         return train
 
-    def refined(self, stem: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
+    def draft(self, batch: PairBatch, direction: Direction, stem: Tensor) -> Tensor:
         features = torch.cat([self.voxels.features(batch, direction), stem], 1)
-        change = self.u(features, self.voxels.acquisition(batch, direction))
-        return (stem + self.config.residual_sd * change) * self.stem.inside(batch, direction)
+        return stem + self.config.residual_sd * self.u(features, self.voxels.acquisition(batch, direction))
 
     def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         for direction in Direction:
             x_0 = batch.targets[direction]
-            estimate = self.refined(self.cache.at(batch, direction), batch, direction)
-            terms[f"tissue_{direction}"] = (estimate - x_0).square().mean() / self.config.residual_sd**2
+            estimate = self.draft(batch, direction, self.cache.at(batch, direction))
+            terms[f"denoise_{direction}"] = (estimate - x_0).square().mean() / self.config.residual_sd**2
             terms |= self.structure(estimate, batch, direction)
         return terms
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
-        return self.refined(self.stem(batch, direction), batch, direction).clamp(0, 1)
+        draft = self.draft(batch, direction, self.stem(batch, direction))
+        return (self.refiner(draft, batch, direction) * self.stem.inside(batch, direction)).clamp(0, 1)

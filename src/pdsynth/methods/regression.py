@@ -12,18 +12,11 @@ from torch import Tensor
 
 from pdsynth.data.pairs import CONTEXT_CHANNELS, PairBatch, Pairs
 from pdsynth.methods.base import Method, MethodConfig, register
-from pdsynth.methods.conditioning import CONDITION, FEATURES, Conditioning
-from pdsynth.types import Direction
+from pdsynth.methods.conditioning import CONDITION, FEATURES, Conditioning, population_mean
+from pdsynth.methods.voxel_ridge import VoxelRidge
+from pdsynth.types import Direction, Modality
 
 CHUNK = 8192  # voxels that walk the trees at once
-TOGETHER = 16  # participants that enter the ridge at once
-
-
-@dataclass
-class RidgeConfig(MethodConfig):
-    """penalty: in units of participants."""
-
-    penalty: float = 1.0
 
 
 @register
@@ -31,38 +24,24 @@ class VoxelwiseRidge(Method):
     """A ridge regression of the target on the source's context, separately at each voxel of the grid."""
 
     name = "voxelwise-ridge"
-    config_type: ClassVar[type[MethodConfig]] = RidgeConfig
-    config: RidgeConfig
-    weights: Tensor  # (2, X * Y * Z, CONTEXT_CHANNELS + 1), in the order of Direction; the last is the intercept
+    means: Tensor  # (2, X, Y, Z), in the order of Modality
 
-    def __init__(self, config: RidgeConfig) -> None:
+    def __init__(self, config: MethodConfig) -> None:
         super().__init__(config)
-        self.register_buffer("weights", torch.zeros(2, int(np.prod(config.grid_shape)), CONTEXT_CHANNELS + 1))
+        self.register_buffer("means", torch.zeros(2, *config.grid_shape))
+        self.ridge = VoxelRidge(CONTEXT_CHANNELS)
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
         whole = train.whole_scans()
-        columns, voxels = CONTEXT_CHANNELS + 1, self.weights.shape[1]
-        shrink = torch.full((columns,), self.config.penalty)
-        shrink[-1] = 1e-6  # the intercept is free
-        gram = torch.zeros(2, voxels, columns, columns) + torch.diag(shrink)
-        moment = torch.zeros(2, voxels, columns, 1)
-        for rows in np.array_split(np.arange(len(whole)), -(-len(whole) // TOGETHER)):
-            batch = whole.batch(rows)
-            for d, direction in enumerate(Direction):
-                x = self._design(batch, direction).transpose(0, 1).contiguous()
-                y = batch.targets[direction].flatten(1).T[:, :, None]
-                gram[d].baddbmm_(x.mT, x)
-                moment[d].baddbmm_(x.mT, y)
-        self.weights = torch.linalg.solve(gram, moment)[..., 0]
-
-    def _design(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """(B, X * Y * Z, CONTEXT_CHANNELS + 1)"""
-        context = batch.sources[direction].context.flatten(2).transpose(1, 2)
-        return torch.cat([context, torch.ones_like(context[..., :1])], 2)
+        for m, modality in enumerate(Modality):
+            self.means[m] = population_mean(whole, modality)
+        self.ridge.fit(whole, lambda b, d: b.sources[d].context, lambda b, d: b.targets[d] - self._mean(d))
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
-        flat = (self._design(batch, direction) * self.weights[list(Direction).index(direction)]).sum(2)
-        return flat.view_as(batch.sources[direction].volume).clamp(0, 1)
+        return (self._mean(direction) + self.ridge(batch.sources[direction].context, direction)).clamp(0, 1)
+
+    def _mean(self, direction: Direction) -> Tensor:
+        return self.means[list(Modality).index(direction.target)]
 
 
 @dataclass

@@ -24,6 +24,7 @@ CONTROLS = {
     "copy-source": "the source itself",
     "voxelwise-ridge": "linear regression in each voxel",
     "coarse-ridge": "a linear regression between whole coarse volumes",
+    "local-ridge": "linear regressions alone: coarse-ridge, then one at each voxel",
     "gradient-boosting": "boosted trees on multi-scale features",
     "voxel-mlp": "a small perceptron on multi-scale features",
     "pds-refiner-only": "no diffusion",
