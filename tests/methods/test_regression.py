@@ -14,9 +14,9 @@ from pdsynth.methods.regression import pad_nodes, tree_arrays
 from pdsynth.types import Direction
 
 
-def test_voxelwise_ridge_is_scikit_learns_at_a_voxel(prepared, monkeypatch):
-    monkeypatch.setattr(voxel_ridge, "PENALTIES", (0.3,))
-    train = prepared.train
+def test_voxelwise_ridge_is_scikit_learns_at_a_voxel(make_prepared, monkeypatch):
+    monkeypatch.setattr(voxel_ridge, "PENALTIES", (3.0,))
+    train = make_prepared(30).train
     method = create("voxelwise-ridge", {"grid_shape": list(train.grid.shape)})
     method.fit(train, torch.Generator())
     batch = train.batch(np.arange(len(train)))
@@ -25,7 +25,7 @@ def test_voxelwise_ridge_is_scikit_learns_at_a_voxel(prepared, monkeypatch):
             x = batch.sources[direction].context[(slice(None), slice(None), *voxel)].numpy().astype(float)
             y = batch.targets[direction][(slice(None), 0, *voxel)].numpy().astype(float)
             x = x[:, x.std(0) > voxel_ridge.LEAST_SD]
-            expected = make_pipeline(StandardScaler(), Ridge(alpha=0.3)).fit(x, y).predict(x).clip(0, 1)
+            expected = make_pipeline(StandardScaler(), Ridge(alpha=3.0)).fit(x, y).predict(x).clip(0, 1)
             predicted = method.predict(batch, direction)[(slice(None), 0, *voxel)]
             np.testing.assert_allclose(predicted, expected, atol=2e-3)
 

@@ -56,7 +56,7 @@ class TissueRefiner(nn.Module):
         return draft + self.ridge(self._columns(draft, batch, direction), direction)
 
     def remaining(self, direction: Direction) -> Tensor:
-        """Part of the drafts' root mean square error that is left in people held out of the regression.
+        """Part of the SD of the drafts' error that is left in people held out of the regression.
 
         A network that drafted them was trained on them all the same.
         """

@@ -21,7 +21,9 @@ Volumes = Callable[[PairBatch, Direction], Tensor]
 
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 10000.0)  # in rows, on columns of unit SD
 FOLDS = 5  # of participants; fewer than that tell too little
+NO_SLOPES = 1e9
 LEAST_SD = 1e-3
+LEAST_GAIN = 0.01  # part of the held-out squared error that a regression must take away: less is chance
 LIMIT = 4.0  # in SD among the training participants: a scan unlike theirs must not be driven further
 TOGETHER = 32  # rows that enter at once
 SAMPLED = 16  # one voxel in so many chooses the penalty
@@ -33,7 +35,7 @@ class VoxelRidge(nn.Module):
     inside: Tensor  # (voxels,) int32: flat indices of those in any training participant's brain; none before the fit
     weights: Tensor  # (2, columns, voxels) fp16, in the order of Direction
     constants: Tensor  # (2, 3, voxels): mean response, mean of the weighted columns, limit of their sum around it
-    remaining: Tensor  # (2,): part of the response's root mean square that is left in people held out of the regression
+    remaining: Tensor  # (2,): part of the response's SD that is left in people held out of the regression
 
     def __init__(self, columns: int) -> None:
         super().__init__()
@@ -46,8 +48,8 @@ class VoxelRidge(nn.Module):
     def fit(self, train: Pairs, columns: Volumes, response: Volumes) -> None:
         """Regress the response (B, 1, X, Y, Z) on columns (B, columns, X, Y, Z) over all rows, inside the brain.
 
-        With fewer than FOLDS participants nothing is fitted. Where held-out ones are none the better for a regression,
-        its response is zero.
+        With fewer than FOLDS participants nothing is fitted. Where held-out ones are hardly the better for a
+        regression, its response is zero.
         """
         fold = np.unique(train.table["participant_id"].to_numpy(str), return_inverse=True)[1] % FOLDS
         if fold.max() + 1 < FOLDS:
@@ -75,10 +77,11 @@ class VoxelRidge(nn.Module):
                 total = total + products
                 sampled.append(products[::SAMPLED].clone())
             folds = torch.stack(sampled)
-            unexplained = float(folds[..., -2, -2].sum())
+            # the others' mean alone, against which a regression with an intercept of the others is fairly held
+            unexplained = held_out_error(folds, NO_SLOPES)
             errors = [held_out_error(folds, penalty) for penalty in PENALTIES]
             best = int(np.argmin(errors))
-            if errors[best] >= unexplained:
+            if errors[best] > (1 - LEAST_GAIN) * unexplained:
                 continue
             mean, covariance = centred(total)
             weights = solve(covariance, len(train), PENALTIES[best]).half()
