@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from pdsynth import __version__, manifest
-from pdsynth.cohorts.bids import bids, single_scan
 from pdsynth.cohorts.cohort import Cohort, Rejection, Scan
+from pdsynth.cohorts.detect import read
+from pdsynth.cohorts.scans import single_scan
 from pdsynth.data.pairs import source_batch
 from pdsynth.data.standardise import SHELL, refused, standardise_scan
 from pdsynth.imaging.nifti import SyntheticMark, Volume, write_synthetic
@@ -164,7 +165,7 @@ def synthesise_path(
     options: dict[str, Any] = {"samples": samples, "steps": steps, "seed": seed, "shell": shell}
     simulated = False
     if path.is_dir():
-        cohort = bids(path)
+        cohort = read(path)
         simulated = cohort.simulated
         unread = cohort.rejected
         scans = list(missing_scans(cohort, to))

@@ -9,29 +9,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pdsynth.cohorts.bids import bids, single_scan
+from fixture_trees import SHAPE, write_dwi, write_scan
+from pdsynth.cohorts.bids import bids
+from pdsynth.cohorts.scans import single_scan
 from pdsynth.imaging.nifti import SyntheticMark, Volume, write_synthetic
 from pdsynth.types import Diagnosis, Direction, InputError, Modality
 
-SHAPE = (24, 24, 20)
 FMRI, DMRI = Modality.FMRI, Modality.DMRI
-
-
-def write_scan(path: Path, volumes: int = 4, spacing: float = 5.0, shape: tuple[int, ...] = SHAPE) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = np.ones((*shape, volumes) if volumes else shape, np.int16)
-    image = nib.Nifti1Image(data, np.diag([spacing, spacing, spacing, 1]))
-    nib.save(image, path)
-    return path
-
-
-def write_dwi(path: Path, bvals: tuple[float, ...] = (0, 1000, 1000, 1000), transposed: bool = False) -> Path:
-    write_scan(path, len(bvals))
-    stem = path.name.removesuffix(".nii.gz")
-    directions = np.eye(3)[np.arange(len(bvals)) % 3] * (np.asarray(bvals) > 50)[:, None]
-    np.savetxt(path.with_name(f"{stem}.bval"), np.asarray(bvals)[None], fmt="%g")
-    np.savetxt(path.with_name(f"{stem}.bvec"), directions if transposed else directions.T, fmt="%g")
-    return path
 
 
 def table(root: Path, text: str, name: str = "participants.tsv") -> None:

@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pdsynth.cohorts.bids import single_scan
 from pdsynth.cohorts.cohort import Scan
+from pdsynth.cohorts.scans import single_scan
 from pdsynth.data.standardise import brain_region, refused, scan_mean, scan_means, standardise, standardise_scan
 from pdsynth.imaging.nifti import Volume
 from pdsynth.imaging.spatial import Transform, mni_grid

@@ -11,14 +11,14 @@ import typer
 
 from pdsynth import manifest
 from pdsynth.cli.console import done, error_line, progress, table
-from pdsynth.cli.options import JOBS, GridMm, Jobs, Overwrite, Seed
+from pdsynth.cli.options import JOBS, GridMm, Jobs, Layout, LayoutOption, Overwrite, Seed
 from pdsynth.types import Diagnosis, Modality
 
 if TYPE_CHECKING:
     from pdsynth.cohorts.cohort import Cohort
 
 Fraction = Annotated[float, typer.Option(min=0.0, max=0.9, help="Part of the participants without this scan.")]
-Dataset = Annotated[Path, typer.Argument(help="A BIDS dataset.", metavar="PATH")]
+Dataset = Annotated[Path, typer.Argument(help="A BIDS dataset, or ADNI or OASIS-3 as downloaded.", metavar="PATH")]
 DiagnosisColumn = Annotated[str | None, typer.Option(help="Column of participants.tsv or sessions.tsv to read.")]
 DiagnosisMap = Annotated[str | None, typer.Option(help="Further codes, such as 1=NC,2=MCI,3=AD.")]
 
@@ -73,11 +73,17 @@ def simulate(
 def inspect(
     path: Dataset,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    table1: Annotated[bool, typer.Option("--table1", help="Participants and acquisition by group instead.")] = False,
+    layout: LayoutOption = Layout.auto,
     diagnosis_column: DiagnosisColumn = None,
     diagnosis_map: DiagnosisMap = None,
 ) -> None:
     """Say what a dataset holds, what is missing, and what is refused and why. Writes nothing."""
-    found = _contents(_cohort(path, diagnosis_column, diagnosis_map))
+    cohort = _cohort(path, layout, diagnosis_column, diagnosis_map)
+    if table1:
+        _print_table1(cohort, as_json)
+        return
+    found = _contents(cohort)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -95,6 +101,17 @@ def inspect(
     done(f"{sum(found['missing'].values())} scans are missing; synthesis fills them in", "prepare", path, "prepared")
 
 
+def _print_table1(cohort: Cohort, as_json: bool) -> None:
+    from pdsynth.cohorts.demographics import table1
+
+    content = table1(cohort)
+    if as_json:
+        typer.echo(content.to_json(indent=2, force_ascii=False))
+        return
+    rows = [(str(measure), *map(str, row)) for measure, row in zip(content.index, content.to_numpy(), strict=True)]
+    table(f"{cohort.root}{' (SIMULATED)' if cohort.simulated else ''}", ("", *content.columns), rows)
+
+
 def prepare(
     path: Dataset,
     out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
@@ -104,6 +121,7 @@ def prepare(
     seed: Seed = 0,
     jobs: Jobs = JOBS,
     overwrite: Overwrite = False,
+    layout: LayoutOption = Layout.auto,
     diagnosis_column: DiagnosisColumn = None,
     diagnosis_map: DiagnosisMap = None,
 ) -> None:
@@ -112,7 +130,7 @@ def prepare(
 
     fractions = _fractions(split)
     manifest.refuse_occupied(out, overwrite, [path])
-    cohort = _cohort(path, diagnosis_column, diagnosis_map)
+    cohort = _cohort(path, layout, diagnosis_column, diagnosis_map)
     with progress("Preparing") as told:
         pairs = prepare_cohort(cohort, out, grid_mm, segments, fractions, seed, jobs, overwrite, progress=told)
     refused = max(len((out / "rejected.tsv").read_text().splitlines()) - 1, 0)
@@ -134,10 +152,11 @@ def prepare(
     )
 
 
-def _cohort(path: Path, diagnosis_column: str | None, diagnosis_map: str | None) -> Cohort:
-    from pdsynth.cohorts.bids import bids
+def _cohort(path: Path, layout: Layout, diagnosis_column: str | None, diagnosis_map: str | None) -> Cohort:
+    from pdsynth.cohorts.detect import read
 
-    return bids(path, diagnosis_column, _diagnoses(diagnosis_map) if diagnosis_map else None)
+    chosen = None if layout is Layout.auto else layout.value
+    return read(path, chosen, diagnosis_column, _diagnoses(diagnosis_map) if diagnosis_map else None)
 
 
 def _diagnoses(text: str) -> dict[str, Diagnosis]:

@@ -20,6 +20,17 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Layout(StrEnum):
+    """How a cohort lies on disk."""
+
+    auto = "auto"
+    bids = "bids"
+    adni = "adni"
+    oasis3 = "oasis3"
+    derivatives = "derivatives"
+    folder = "folder"
+
+
 class Size(StrEnum):
     """Of a recipe's networks."""
 
@@ -37,6 +48,7 @@ Budget = Annotated[
         help="Wall time of the training steps, such as 90s or 10m; closed-form fits and cached estimates come on top.",
     ),
 ]
+LayoutOption = Annotated[Layout, typer.Option("--layout", help="How the cohort lies on disk; auto tells by names.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what pdsynth wrote there before.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.", metavar="DIR")]
 GridMm = Annotated[float, typer.Option("--grid-mm", min=1.0, max=8.0, help="Spacing of the common grid in mm.")]

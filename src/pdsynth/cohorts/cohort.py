@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,12 +11,21 @@ from pdsynth.types import Diagnosis, Modality
 
 @dataclass(frozen=True)
 class Scan:
-    """One acquisition: a 4D NIfTI file (or a 3D mean) with, for dMRI, its gradient tables."""
+    """One acquisition: a 4D NIfTI file (or a 3D mean) with, for dMRI, its gradient tables.
+
+    space is the template that a preprocessing tool has brought it to, as BIDS writes it; None for a raw scan.
+    """
 
     modality: Modality
     path: Path
     bval: Path | None = None
     bvec: Path | None = None
+    space: str | None = None
+
+    @property
+    def in_mni(self) -> bool:
+        """Whether it lies in MNI152 space, of whichever version: at our resolution they are one."""
+        return self.space is not None and self.space.startswith("MNI152")
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,9 @@ class Session:
     scans: dict[Modality, Scan]
     diagnosis: Diagnosis | None = None
     age: float | None = None  # years
+    dx_gap_days: int | None = None  # from the first scan to the visit that gives the diagnosis
+    scan_gap_days: int = 0  # between the two scans
+    scores: Mapping[str, float] = field(default_factory=dict)  # mmse, moca, weight in kg
 
     @property
     def missing(self) -> list[Modality]:
@@ -41,6 +53,7 @@ class Subject:
     sessions: list[Session]
     sex: str | None = None  # "F" or "M"
     site: str | None = None
+    education: float | None = None  # years
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,11 @@ from pdsynth.data.standardise import (
     ScanMeans,
     Standardised,
     brain_region,
+    place,
     refused,
     scan_means,
     standardise_all,
     to_partner,
-    to_template,
 )
 from pdsynth.imaging.nifti import Volume, read_volume
 from pdsynth.imaging.spatial import Grid, Transform, mni_grid, resample
@@ -137,8 +137,9 @@ def _session(task: _Task) -> _Done:
         try:
             read[modality] = scan_means(scan, task.segments)
             reference = read[modality].reference
-            if affine is None:
-                transform = Transform({"affine to MNI": to_template(reference, task.grid)})
+            # a partner that a tool has warped to MNI is no place to go rigidly to
+            if affine is None or scan.in_mni or task.session.scans[FIRST].in_mni:
+                transform = place(scan, reference, task.grid)
             else:
                 rigid = to_partner(reference, read[FIRST].reference)
                 transform = Transform({f"rigid to {FIRST}": rigid, "affine to MNI": affine})
@@ -168,8 +169,13 @@ def _row(task: _Task, segment: str, volumes: dict[Modality, Standardised], bval:
         "segment": segment,
         "site": subject.site or "n/a",
         "diagnosis": session.diagnosis or "n/a",
-        "age": "n/a" if session.age is None else session.age,
+        "dx_gap_days": _or_na(session.dx_gap_days),
+        "scan_gap_days": session.scan_gap_days,
+        "age": _or_na(session.age),
         "sex": subject.sex or "n/a",
+        "education": _or_na(subject.education),
+        "mmse": session.scores.get("mmse", "n/a"),
+        "moca": session.scores.get("moca", "n/a"),
         "available": "both" if len(volumes) == 2 else str(next(iter(volumes))),
     }
     for modality in Modality:
@@ -177,6 +183,10 @@ def _row(task: _Task, segment: str, volumes: dict[Modality, Standardised], bval:
         row[f"{modality}_path"] = _relative(session.scans[modality].path, task.root) if there else ""
         row[f"{modality}_scale"] = volumes[modality].scale.p995 if there else "n/a"
     return row | {"dmri_bval": SHELL if bval is None else bval}
+
+
+def _or_na(value: float | None) -> float | str:
+    return "n/a" if value is None else value
 
 
 def _arrays(volumes: dict[Modality, Standardised], grid: Grid) -> dict[str, np.ndarray]:

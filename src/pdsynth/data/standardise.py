@@ -118,6 +118,13 @@ def to_template(reference: Volume, grid: Grid) -> np.ndarray:
     )
 
 
+def place(scan: Scan, reference: Volume, grid: Grid) -> Transform:
+    """From a scan's mm to the grid's: an affine registration, or nothing where a tool has brought it to MNI152."""
+    if scan.in_mni:
+        return Transform({f"already in {scan.space}": np.eye(4)})
+    return Transform({"affine to MNI": to_template(reference, grid)})
+
+
 def to_partner(moving: Volume, fixed: Volume) -> np.ndarray:
     """Rigid transform between two scans of one session: (4, 4), moving mm -> fixed mm."""
     brains = brain_mask(moving), brain_mask(fixed)
@@ -125,14 +132,12 @@ def to_partner(moving: Volume, fixed: Volume) -> np.ndarray:
     return register(*flat, "rigid", moving_mask=brains[0], fixed_mask=brains[1])
 
 
-def standardise(mean: Volume, reference: Volume, grid: Grid, transform: Transform | None = None) -> Standardised:
+def standardise(mean: Volume, reference: Volume, grid: Grid, transform: Transform) -> Standardised:
     """Bring a scan's mean to the grid, cut out the template's brain with its rim, scale by the brain's p99.5.
 
-    reference lies on the mean's own grid and gives the brain mask and, where transform is None, the affine to MNI.
+    reference lies on the mean's own grid and gives the brain mask; transform maps the scan's mm to the grid's.
     Raises ValueError where no brain is found, or the field of view or the registration does not hold the brain.
     """
-    if transform is None:
-        transform = Transform({"affine to MNI": to_template(reference, grid)})
     return standardise_all([mean], reference, grid, transform)[0]
 
 
@@ -143,7 +148,7 @@ def standardise_scan(scan: Scan, grid: Grid) -> tuple[Standardised, float | None
     """
     try:
         mean, reference, bval = scan_mean(scan)
-        return standardise(mean, reference, grid), bval
+        return standardise(mean, reference, grid, place(scan, reference, grid)), bval
     except ValueError as error:
         raise refused(scan, error) from error
 

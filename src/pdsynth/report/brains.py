@@ -8,7 +8,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from pdsynth.cohorts.bids import single_scan
+from pdsynth.cohorts.scans import single_scan
 from pdsynth.data.standardise import scan_mean
 from pdsynth.evaluation.archive import image_name
 from pdsynth.report import words

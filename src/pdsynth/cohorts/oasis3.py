@@ -1,0 +1,130 @@
+"""OASIS-3: scans found by their names in either layout, diagnoses from the UDS forms by days since entry."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from pdsynth.cohorts.cohort import Cohort, Rejection, Subject
+from pdsynth.cohorts.tables import Row, find_table
+from pdsynth.cohorts.visits import Visit, sessions
+from pdsynth.types import Diagnosis, InputError, Modality
+
+NAME = re.compile(r"sub-(OAS3\d{4})_(?:ses|sess)-d(\d+)(?:_[^_]+-[^_]+)*_(bold|dwi)\.nii(\.gz)?")
+MODALITY = {"bold": Modality.FMRI, "dwi": Modality.DMRI}
+SITE = "OASIS-3"
+DIAGNOSES = "OASIS3_UDSd1_diagnoses"
+SEX = {"1": "M", "2": "F", "m": "M", "f": "F"}
+MCI = ("MCIAMEM", "MCIAPLUS", "MCINON1", "MCINON2")
+FLAG, MISSING = frozenset("01"), frozenset("89")  # of form D1
+ROLE = frozenset("01237")  # primary, contributing, non-contributing
+SCORE_MISSING = frozenset({88.0, 95.0, 96.0, 97.0, 98.0, 99.0, 888.0, 999.0, -4.0})
+EDUC_MISSING = frozenset({88.0, 99.0, 888.0, 999.0})
+SCORES = (("OASIS3_UDSb4_cdr", "MMSE", "mmse"), ("OASIS3_UDSc1_cognitive_assessments", "mocatots", "moca"))
+DAYS_A_YEAR = 365.25
+
+
+def oasis3(root: str | Path, possible_ad: bool = False) -> Cohort:
+    """Read OASIS-3 as downloaded, in a folder a session or as BIDS, with its CSV tables beside.
+
+    `possible_ad` counts possible Alzheimer's disease as AD; otherwise it is excluded, as dementia of other causes and
+    impairment short of MCI are. A CDR of 0.5 alone is no MCI. Raises InputError where no scan or no diagnosis table is
+    found, and for a code that a form does not have.
+    """
+    root = Path(root)
+    files = _files(root)
+    if not files:
+        raise InputError(root, "holds no sub-OAS3*_bold.nii.gz or *_dwi.nii.gz", "give the folder of the OASIS-3 scans")
+    diagnoses = find_table(root, DIAGNOSES, ("OASISID", "days_to_visit"))
+    if diagnoses is None:
+        raise InputError(root, f"has no {DIAGNOSES}.csv", "put the table beside the scans")
+    visits: dict[str, list[Visit]] = defaultdict(list)
+    entry: dict[str, float] = {}  # age then
+    for row in diagnoses:
+        participant, day = _participant(row), _day(row)
+        visits[participant].append(Visit(day, *uds_diagnosis(row, possible_ad)))
+        if (age := row.number("age at visit", 0, 120)) is not None:
+            entry[participant] = age - day / DAYS_A_YEAR
+    for name, column, score in SCORES:
+        for row in find_table(root, name, ("OASISID", "days_to_visit")) or ():
+            if (value := row.number(column, 0, 30, SCORE_MISSING)) is not None:
+                visits[_participant(row)].append(Visit(_day(row), scores={score: value}))
+    people = {_participant(row): row for row in find_table(root, "OASIS3_demographics", ("OASISID",)) or ()}
+    rejected: list[Rejection] = []
+    subjects = []
+    for participant, by_modality in sorted(files.items()):
+        person = people.get(participant, Row(root, {}))
+        at_entry = person.number("AgeatEntry", 0, 120) or entry.get(participant)
+        found = sessions(
+            by_modality, visits[participant], lambda day: f"ses-d{day:04d}", partial(_age, at_entry), rejected
+        )
+        if found:
+            sex = SEX.get((person.text("GENDER") or "").lower())
+            education = person.number("EDUC", 0, 40, EDUC_MISSING)
+            subjects.append(Subject(f"sub-{participant}", found, sex, SITE, education))
+    return Cohort(root, subjects, rejected)
+
+
+def _age(at_entry: float | None, day: int) -> float | None:
+    return None if at_entry is None else at_entry + day / DAYS_A_YEAR
+
+
+def uds_diagnosis(row: Row, possible_ad: bool = False) -> tuple[Diagnosis | None, str | None]:
+    """The group of a row of UDS form D1, or why it is in none; both None where the form decides nothing."""
+
+    def ticked(*columns: str) -> bool:
+        return any(row.code(column, FLAG, MISSING) == "1" for column in columns)
+
+    if ticked("NORMCOG"):
+        return Diagnosis.NC, None
+    if ticked("DEMENTED"):
+        # version 3 of the form says whether Alzheimer's disease is there and whether it is the primary cause (1)
+        primary = ticked("ALZDIS") and row.code("ALZDISIF", ROLE, MISSING) == "1"
+        if ticked("PROBAD") or primary:
+            return Diagnosis.AD, None
+        if ticked("POSSAD"):
+            return (Diagnosis.AD, None) if possible_ad else (None, "possible Alzheimer's disease only")
+        return None, "dementia of another cause than Alzheimer's disease"
+    if ticked(*MCI):
+        return Diagnosis.MCI, None
+    if ticked("IMPNOMCI"):
+        return None, "cognitive impairment that is not MCI"
+    return None, None
+
+
+def is_oasis3(root: Path) -> bool:
+    """Whether a scan under root has a name of OASIS-3."""
+    return next(_named(root), None) is not None
+
+
+def _files(root: Path) -> dict[str, dict[Modality, dict[int, list[Path]]]]:
+    """Paths by participant, modality and day."""
+    found: dict[str, dict[Modality, dict[int, list[Path]]]] = {}
+    for path, match in _named(root):
+        participant, day, suffix, _ = match.groups()
+        found.setdefault(participant, {}).setdefault(MODALITY[suffix], {}).setdefault(int(day), []).append(path)
+    return found
+
+
+def _named(root: Path) -> Iterator[tuple[Path, re.Match[str]]]:
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if match := NAME.fullmatch(name):
+                yield Path(folder, name), match
+
+
+def _participant(row: Row) -> str:
+    return row.text("OASISID") or ""
+
+
+def _day(row: Row) -> int:
+    text = row.text("days_to_visit")
+    try:
+        return int(float(text or ""))
+    except ValueError:
+        problem = f"has {text!r} in days_to_visit of {_participant(row)}"
+        raise InputError(row.path, problem, "write a whole number of days") from None

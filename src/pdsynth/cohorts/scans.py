@@ -1,0 +1,143 @@
+"""Which file holds a scan that can be used: by its name, its header and its gradient tables; no voxel is read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from pdsynth.cohorts.cohort import Rejection, Scan
+from pdsynth.imaging.nifti import ScanHeader, read_header, refuse_synthetic
+from pdsynth.imaging.segments import B0_LIMIT, read_gradients
+from pdsynth.types import InputError, Modality
+
+LEAST_HEIGHT_MM = 60.0  # a lower stack of slices is a slab, not a brain
+LEAST_WIDTH_MM = 100.0
+SPACE = re.compile(r"_space-([A-Za-z0-9]+)_")
+
+
+def single_scan(path: str | Path, modality: Modality | None = None) -> Scan:
+    """One scan by path, outside any dataset: a 4D acquisition, or a 3D mean volume, which needs no b-values.
+
+    The modality, where not given, is told by the name (`bold`, `dwi`) or by b-values beside the file.
+    Raises InputError where the modality cannot be told or the file cannot be used.
+    """
+    path = Path(path)
+    name = path.name.lower()
+    if modality is None and ("dwi" in name or _companion(path, "bval")):
+        modality = Modality.DMRI
+    if modality is None and ("bold" in name or "func" in name):
+        modality = Modality.FMRI
+    if modality is None:
+        raise InputError(path, "may be fMRI or dMRI", "name it *_bold.nii.gz or *_dwi.nii.gz")
+    scan = _scan(modality, path)
+    _usable(scan, mean_allowed=True)
+    return scan
+
+
+def best_run(paths: Iterable[Path], modality: Modality, rejected: list[Rejection]) -> Scan | None:
+    """Of several files the usable one in MNI152 space, of those that with most volumes, then the first by name.
+
+    What cannot be used goes into `rejected`.
+    """
+    best, most = None, (False, 0)
+    for path in sorted(paths):
+        if not path.name.endswith((".nii", ".nii.gz")) or "_part-phase" in path.name:
+            continue
+        scan = _scan(modality, path)
+        try:
+            header = _usable(scan)
+        except InputError as error:
+            rejected.append(Rejection(error.path, error.problem, error.remedy))
+            continue
+        if (scan.in_mni, header.shape[3]) > most:
+            best, most = scan, (scan.in_mni, header.shape[3])
+    return best
+
+
+def _usable(scan: Scan, mean_allowed: bool = False) -> ScanHeader:
+    """The header of a scan that can be used; InputError says why another can't."""
+    header = read_header(scan.path)
+    refuse_synthetic(scan.path)
+    one_volume = len(header.shape) < 4 or header.shape[3] == 1
+    if one_volume and not mean_allowed:
+        raise InputError(scan.path, "holds one volume, not a series", "give the whole 4D acquisition")
+    extent = extent_mm(header)
+    if header.suspicious_zooms and min(extent[:2]) < LEAST_WIDTH_MM:
+        size = "x".join(str(n) for n in header.shape[:3])
+        raise InputError(
+            scan.path,
+            f"has voxels of 1x1x1 mm by its header, too small for a head at {size} voxels",
+            "convert it again from DICOM, or write the true voxel size into the header",
+        )
+    if extent[2] < LEAST_HEIGHT_MM:
+        raise InputError(
+            scan.path, f"is a slab of {extent[2]:.0f} mm from foot to head", "give a scan of the whole brain"
+        )
+    if scan.modality is Modality.DMRI and not one_volume:
+        _check_gradients(scan, header.shape[3])
+    return header
+
+
+def _check_gradients(scan: Scan, n_volumes: int) -> None:
+    for kind, path in (("bval", scan.bval), ("bvec", scan.bvec)):
+        if path is None:
+            raise InputError(scan.path, f"has no .{kind} file", f"put {_stem(scan.path)}.{kind} beside it")
+    gradients = read_gradients(scan.bval, scan.bvec, n_volumes, scan.path)
+    if not np.any(gradients.bvals > B0_LIMIT):
+        raise InputError(scan.path, "has no volume with b > 0", "give the diffusion-weighted run, not a b0 or fieldmap")
+
+
+def extent_mm(header: ScanHeader) -> tuple[float, float, float]:
+    """Field of view left-right, back-front, foot-head, of the voxel axes nearest to these."""
+    sizes = np.linalg.norm(header.affine[:3, :3], axis=0)
+    order = nib.orientations.io_orientation(header.affine)[:, 0].astype(int)
+    extent = np.empty(3)
+    extent[order] = sizes * np.asarray(header.shape[:3])
+    return float(extent[0]), float(extent[1]), float(extent[2])
+
+
+def _scan(modality: Modality, path: Path) -> Scan:
+    match = SPACE.search(path.name)
+    space = None if match is None else match[1]
+    if modality is Modality.FMRI:
+        return Scan(modality, path, space=space)
+    return Scan(modality, path, _companion(path, "bval"), _companion(path, "bvec"), space)
+
+
+def sidecar(scan: Scan) -> dict[str, Any]:
+    """What the scan's JSON sidecar says of its acquisition; empty where there is none, or it is no JSON object."""
+    path = _companion(scan.path, "json")
+    if path is None:
+        return {}
+    try:
+        said = json.loads(path.read_text())
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _companion(path: Path, kind: str) -> Path | None:
+    """The file beside the scan, or one that it inherits from a folder above (BIDS inheritance principle)."""
+    beside = path.with_name(f"{_stem(path)}.{kind}")
+    if beside.exists():
+        return beside
+    if not _stem(path).startswith("sub-"):
+        return None
+    entities, suffix = set(_stem(path).split("_")), _stem(path).rpartition("_")[2]
+    for folder in path.parents[:4]:
+        inherited = [p for p in sorted(folder.glob(f"*{suffix}.{kind}")) if set(_stem(p).split("_")) <= entities]
+        if inherited:
+            return inherited[0]
+        if (folder / "dataset_description.json").exists():
+            break
+    return None
+
+
+def _stem(path: Path) -> str:
+    return re.sub(r"(\.nii(\.gz)?|\.bval|\.bvec|\.json)$", "", path.name)
