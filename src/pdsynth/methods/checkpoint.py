@@ -56,6 +56,8 @@ def load(folder: str | Path) -> tuple[Method, dict[str, Any]]:
             problem = f"is of format {written['format']}, where this version reads {FORMAT}"
             raise InputError(config, problem, "train the model again with this version")
         method, card = create(written["method"], written["config"]), written["card"]
+    except InputError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(config, f"does not describe a model ({error})", "train the model again") from error
     try:
