@@ -11,6 +11,7 @@ import torch
 
 from pdsynth.methods import checkpoint, create
 from pdsynth.methods.base import Method
+from pdsynth.methods.pds import MICROSTRUCTURE_EVERY
 from pdsynth.recipes import RECIPES
 from pdsynth.training import train
 from pdsynth.types import Direction
@@ -104,3 +105,20 @@ def test_another_networks_refinement_is_forgotten(trained, prepared):
     method.fit(few, torch.Generator())
     method.eval().complete(few)
     assert not method.refiner.ridge.weights.numel() and method.refiner.remaining(Direction.FMRI_TO_DMRI) == 1
+
+
+def test_the_microstructure_loss_takes_its_turn_and_keeps_its_weight_on_average(prepared):
+    train_pairs = prepared.split("train")
+    method = create("pds", SMALL | {"grid_shape": list(train_pairs.grid.shape)})
+    structure, direction = method.drafter.structure, Direction.FMRI_TO_DMRI
+    structure.fit(train_pairs)
+    generator = torch.Generator().manual_seed(0)
+    turns = [structure.turn(generator) for _ in range(4000)]
+    assert np.mean(turns) == pytest.approx(1 / MICROSTRUCTURE_EVERY, abs=0.02)
+    batch = train_pairs.patches((8, 8, 8), 2, (0,), 0)
+    estimate = batch.targets[direction].flip(-1)
+    name = f"microstructure_{direction}"
+    at, skipped = (structure(estimate, batch, direction, turn)[name].item() for turn in (True, False))
+    first = structure.microstructure(estimate[:1], batch.targets[direction][:1]).item()
+    assert skipped == 0 and first > 0
+    assert at / MICROSTRUCTURE_EVERY == pytest.approx(method.config.microstructure_weight * first)

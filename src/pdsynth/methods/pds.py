@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from pdsynth.atlas import network_spheres, region_means
-from pdsynth.data.pairs import PairBatch, Pairs
+from pdsynth.data.batch import PairBatch
+from pdsynth.data.pairs import Pairs
 from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
 from pdsynth.imaging.spatial import mni_grid
@@ -35,6 +36,7 @@ from pdsynth.networks.unet import HaarUNet
 from pdsynth.types import Direction, Modality
 
 LOG_SD_LIMIT = 5.0
+MICROSTRUCTURE_EVERY = 4  # steps
 
 
 @dataclass
@@ -50,7 +52,7 @@ class PDSConfig(UNetConfig):
     conditioned: bool = True
     refined: bool = True
     residual_sd: float = 0.06
-    posterior_share: float = 0.7
+    posterior_share: float = 0.9
     uncertainty_weight: float = 0.05
     pattern_weight: float = 0.01
     microstructure_weight: float = 0.02
@@ -89,8 +91,15 @@ class StructureLosses(nn.Module):
             spread = torch.from_numpy(np.std(means, axis=0)).float()
             self.patterns[modality].spread.copy_(spread.clamp_min(1e-2))  # type: ignore[operator]
 
-    def forward(self, estimate: Tensor, batch: PairBatch, direction: Direction) -> dict[str, Tensor]:
-        """L_mic (of the first patch) and L_PA of an estimate (B, 1, x, y, z) of the target."""
+    def turn(self, generator: torch.Generator) -> bool:
+        """Whether L_mic is evaluated at this step: at one in MICROSTRUCTURE_EVERY, with that much more weight.
+
+        As lazy regularisation (Karras et al. 2020): the same gradient on average for a fraction of the time.
+        """
+        return bool(torch.rand((), generator=generator, device=generator.device) * MICROSTRUCTURE_EVERY < 1)
+
+    def forward(self, estimate: Tensor, batch: PairBatch, direction: Direction, turn: bool) -> dict[str, Tensor]:
+        """L_mic (of the first patch, at its turn, else 0) and L_PA of an estimate (B, 1, x, y, z) of the target."""
         target = batch.targets[direction]
         labels = patches_of(self.labels, batch.corner, target.shape[2:])
         terms: dict[str, Tensor] = {}
@@ -99,8 +108,9 @@ class StructureLosses(nn.Module):
             terms[f"pattern_{direction}"] = self.config.pattern_weight * pattern
         if self.microstructure is not None:
             # VGG16 on all patches would cost as much as the U-Net
-            microstructure = self.microstructure(estimate[:1], target[:1])
-            terms[f"microstructure_{direction}"] = self.config.microstructure_weight * microstructure
+            microstructure = self.microstructure(estimate[:1], target[:1]) if turn else estimate.new_zeros(())
+            weight = MICROSTRUCTURE_EVERY * self.config.microstructure_weight
+            terms[f"microstructure_{direction}"] = weight * microstructure
         return terms
 
 
@@ -157,6 +167,7 @@ class Drafter(nn.Module):
     def loss(self, batch: PairBatch, stems: dict[Direction, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """Squared error of z_0-hat, likelihood of its SD, and L_mic and L_PA on x_0-hat (Eq. 17)."""
         terms: dict[str, Tensor] = {}
+        turn = self.structure.turn(generator)
         for direction in Direction:
             x_0, stem = batch.targets[direction], stems[direction]
             z_0 = (x_0 - stem) / self.sd
@@ -170,7 +181,7 @@ class Drafter(nn.Module):
             terms[f"denoise_{direction}"] = error.mean()
             likelihood = 0.5 * error.detach() * (-2 * log_sd).exp() + log_sd
             terms[f"uncertainty_{direction}"] = self.uncertainty_weight * likelihood.mean()
-            terms |= self.structure(stem + self.sd * z_0_hat, batch, direction)
+            terms |= self.structure(stem + self.sd * z_0_hat, batch, direction, turn)
         return terms
 
 
@@ -283,11 +294,12 @@ class RefinerOnly(Method):
 
     def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
+        turn = self.structure.turn(generator)
         for direction in Direction:
             x_0 = batch.targets[direction]
             estimate = self.draft(batch, direction, self.cache.at(batch, direction))
             terms[f"denoise_{direction}"] = (estimate - x_0).square().mean() / self.config.residual_sd**2
-            terms |= self.structure(estimate, batch, direction)
+            terms |= self.structure(estimate, batch, direction, turn)
         return terms
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
