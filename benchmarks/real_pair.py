@@ -22,7 +22,7 @@ from pdsynth.cohorts.bids import bids
 from pdsynth.data.prepare import prepare
 from pdsynth.evaluation.metrics import dilate, psnr, ssim, voxel_r
 from pdsynth.imaging.nifti import read_header, read_volume
-from pdsynth.imaging.spatial import Transform, resample
+from pdsynth.imaging.spatial import resample
 from pdsynth.methods.conditioning import VoxelFeatures
 from pdsynth.synthesis import Model
 from pdsynth.types import Direction, Modality
@@ -56,13 +56,11 @@ def main() -> None:
                 header = read_header(scan)
                 synthesised = read_volume(written)
                 assert synthesised.data.shape == header.shape[:3] and np.allclose(synthesised.affine, header.affine)
-                name = "_".join(filter(None, (entry["participant_id"], entry["session_id"], str(source))))
-                transform = Transform.from_json((work / "prepared" / "transforms" / f"{name}.json").read_text())
                 real = pairs.volume(target, row)
                 mask = dilate(pairs.brain(target, row))
                 mean = voxels.means[list(Modality).index(target), 0].numpy()
                 estimates = {
-                    "pds": resample(synthesised, pairs.grid, transform.matrix),
+                    "pds": resample(synthesised, pairs.grid, pairs.transform(source, row).matrix),
                     "copy-source": pairs.volume(source, row),
                     "population-mean (of the model's SIMULATED training)": mean,
                     "constant (the best one, known from the target)": np.full_like(real, real[mask].mean()),

@@ -31,13 +31,14 @@ def real_data() -> Path:
 def write_prepared(root, participants=10, seed=0):
     """A prepared folder made without a scan: smooth volumes whose two modalities share half of their variance.
 
-    Writes pairs.tsv, splits.tsv, manifest.json and arrays; the last 4 participants are the test split.
+    Writes pairs.tsv, splits.tsv, manifest.json and shards; the last 4 participants are the test split.
     """
     import numpy as np  # these are imported late, as they read the variables above
     import pandas as pd
     from scipy import ndimage
 
     from pdsynth.data.pairs import Pairs
+    from pdsynth.data.shards import FOLDER, write_shard
 
     generator = np.random.default_rng(seed)
     axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij")
@@ -47,21 +48,20 @@ def write_prepared(root, participants=10, seed=0):
         field = ndimage.gaussian_filter(generator.standard_normal(SHAPE), 2)
         return field / field.std()
 
-    fixed, arrays = smooth(), {"fmri": [], "dmri": [], "oracle_fmri": [], "oracle_dmri": []}
-    for _ in range(participants):
-        shared = smooth()
+    fixed, sizes = smooth(), {}
+    ids = [f"sub-{i:02d}" for i in range(participants)]
+    (root / FOLDER).mkdir()
+    for person in ids:
+        shared, volumes = smooth(), {"fmri_brain": brain, "dmri_brain": brain}
         for name, sign in (("fmri", 1), ("dmri", -1)):
             known = 0.5 + 0.1 * fixed + 0.1 * sign * shared
-            arrays[f"oracle_{name}"].append(np.clip(known, 0, 1) * brain)
-            arrays[name].append(np.clip(known + 0.03 * smooth(), 0, 1) * brain)
-    for name, volumes in arrays.items():
-        np.save(root / f"{name}.npy", np.stack(volumes).astype(np.float16))
-    for name in ("fmri_brain", "dmri_brain"):
-        np.save(root / f"{name}.npy", np.stack([brain] * participants))
-    ids = [f"sub-{i:02d}" for i in range(participants)]
+            volumes[f"oracle_{name}"] = (np.clip(known, 0, 1) * brain).astype(np.float16)
+            volumes[name] = (np.clip(known + 0.03 * smooth(), 0, 1) * brain).astype(np.float16)
+        sizes[f"{person}.npy"] = write_shard(root / FOLDER / f"{person}.npy", [volumes])
     table = pd.DataFrame(
         {
-            "index": range(participants),
+            "shard": list(sizes),
+            "index": 0,
             "participant_id": ids,
             "session_id": "",
             "segment": "mean",
@@ -85,6 +85,7 @@ def write_prepared(root, participants=10, seed=0):
     affine = np.diag([8.0, 8.0, 8.0, 1.0])
     affine[:3, 3] = (-94, -132, -78)
     manifest = {"grid_shape": SHAPE, "grid_affine": affine.tolist(), "simulated": True}
+    manifest |= {"volumes": sorted(volumes), "shards": sizes}
     (root / "manifest.json").write_text(json.dumps(manifest))
     return Pairs.open(root)
 

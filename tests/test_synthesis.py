@@ -174,3 +174,16 @@ def test_a_folder_whose_every_scan_is_refused_is_an_error(model, two_scans, tmp_
 def test_a_device_that_is_not_here_is_an_error(model):
     with pytest.raises(ValueError, match="no CUDA device"):
         Model.load(model, "cuda")
+
+
+def test_scans_of_one_name_are_told_apart_by_whose_they_are(model, dataset, tmp_path):
+    for person in ("P1", "P2"):
+        place = tmp_path / "hospital" / person / "v1"
+        place.mkdir(parents=True)
+        shutil.copy(scan_of(dataset), place / "rest.nii.gz")
+    (tmp_path / "hospital" / "pdsynth.yaml").write_text('fmri: "{participant}/{session}/rest.nii.gz"\n')
+    written, refused = synthesise_path(model, tmp_path / "hospital", tmp_path / "out", device="cpu")
+    assert refused == []
+    assert [path.relative_to(tmp_path / "out").as_posix() for path in written] == [
+        f"sub-{person}/ses-v1/dwi/sub-{person}_ses-v1_desc-synthetic_dwiref.nii.gz" for person in ("P1", "P2")
+    ]

@@ -147,3 +147,38 @@ def complete_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+@contextmanager
+def resumed_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """The folder `folder`.partial, which takes the name of `folder` when the block ends well.
+
+    It begins with the files of `folder`, linked and not copied, and with what a run that was cut has left in it, both
+    of which the block is to check; with overwrite it begins empty. Bad input removes it; whatever else ends the block
+    leaves it for the next run. Raises InputError where either folder holds what pdsynth did not write.
+    """
+    refuse_occupied(folder, overwrite=True)
+    partial = folder.with_name(f"{folder.name}.partial")
+    refuse_occupied(partial, overwrite=True)
+    if overwrite:
+        clear(partial, overwrite)
+    before = [] if overwrite else sorted(folder.rglob("*"), key=lambda path: path.name != NAME)  # first what it is
+    for path in before:
+        link = partial / path.relative_to(folder)
+        if path.is_file() and not link.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            _link(path, link)
+    try:
+        yield partial
+    except InputError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    clear(folder, overwrite=True)
+    os.replace(partial, folder)
+
+
+def _link(path: Path, link: Path) -> None:
+    try:
+        os.link(path, link)
+    except OSError:  # a file system without hard links
+        shutil.copy2(path, link)

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from pdsynth import __version__, manifest
-from pdsynth.cohorts.cohort import Cohort, Rejection, Scan
+from pdsynth.cohorts.cohort import Cohort, Rejection, Scan, session_name
 from pdsynth.cohorts.detect import read
 from pdsynth.cohorts.scans import single_scan
-from pdsynth.data.pairs import source_batch
-from pdsynth.data.standardise import SHELL, refused, standardise_scan
+from pdsynth.data.batch import source_batch
+from pdsynth.data.means import SHELL
+from pdsynth.data.standardise import refused, standardise_scan
 from pdsynth.imaging.nifti import SyntheticMark, Volume, write_synthetic
 from pdsynth.imaging.spatial import Grid, resample
 from pdsynth.methods import checkpoint
@@ -48,11 +49,16 @@ class Synthesis:
     mark: SyntheticMark
     source: Path
 
-    def save(self, out: str | Path) -> list[Path]:
-        """Write the volume and its uncertainty into a folder as BIDS derivatives, marked; returns the files."""
+    def save(self, out: str | Path, who: str = "") -> list[Path]:
+        """Write the volume and its uncertainty into a folder as BIDS derivatives, marked; returns the files.
+
+        who: the entities of the participant and session, for a source whose own name, as ADNI's, does not begin so.
+        """
         target = self.mark.direction.target
         stem = re.sub(r"_(bold|dwi|boldref|dwiref)?(\.nii(\.gz)?)$", "", self.source.name)
         stem = re.sub(r"\.nii(\.gz)?$", "", re.sub(r"_desc-[a-zA-Z0-9]+", "", stem))
+        if not stem.startswith("sub-"):
+            stem = who or stem
         entities = dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
         folder = Path(out)
         if "sub" in entities:
@@ -133,12 +139,12 @@ class Model:
         return Synthesis(native(estimate), None if sd is None else native(sd), mark, scan.path)
 
 
-def missing_scans(cohort: Cohort, to: Modality | None) -> Iterator[Scan]:
-    """The scans whose counterpart a session lacks, in the direction wanted."""
-    for _, session in cohort:
+def missing_scans(cohort: Cohort, to: Modality | None) -> Iterator[tuple[Scan, str]]:
+    """The scans whose counterpart a session lacks, in the direction wanted, each with whose it is (sub-1_ses-2)."""
+    for subject, session in cohort:
         for modality in session.missing:
             if modality.other in session.scans and to in (None, modality):
-                yield session.scans[modality.other]
+                yield session.scans[modality.other], session_name(subject, session)
 
 
 def synthesise_path(
@@ -172,13 +178,13 @@ def synthesise_path(
         if not scans:
             raise InputError(path, "holds no session that lacks one scan and has the other", "name a scan, or --to")
     else:
-        scans = [single_scan(path, to.other if to else None)]
+        scans = [(single_scan(path, to.other if to else None), "")]
     written: list[Path] = []
-    for done, scan in enumerate(scans):
+    for done, (scan, who) in enumerate(scans):
         if progress:
             progress(done, len(scans))
         try:
-            written += loaded.synthesize(scan, **options).save(out)
+            written += loaded.synthesize(scan, **options).save(out, who)
         except Exception as error:  # whatever one scan does, the others are synthesised
             if not path.is_dir():
                 raise

@@ -24,7 +24,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from pdsynth.data.pairs import PairBatch, Pairs
+from pdsynth.data.batch import PairBatch
+from pdsynth.data.pairs import Pairs
 from pdsynth.manifest import read_json, write_json
 from pdsynth.methods.base import Method, Stage
 from pdsynth.networks.ema import EMA

@@ -11,7 +11,9 @@ import pytest
 import torch
 from scipy import ndimage
 
-from pdsynth.data.pairs import COARSE, Pairs, WholeSource, coarsen, multiscale, source_batch, summarise
+from pdsynth.data.batch import COARSE, WholeSource, coarsen, multiscale, source_batch, summarise
+from pdsynth.data.pairs import Pairs
+from pdsynth.data.shards import write_shard
 from pdsynth.types import Direction, InputError, Modality
 
 
@@ -20,11 +22,11 @@ def test_batch_holds_what_the_arrays_hold(prepared: Pairs) -> None:
     batch = prepared.batch(rows)
     assert len(batch) == 2 and batch.corner.tolist() == [[0, 0, 0]] * 2 and batch.bval.tolist() == [[1.0]] * 2
     for direction in Direction:
-        target = prepared.arrays[direction.target.value][rows].astype(np.float32)
-        np.testing.assert_array_equal(batch.targets[direction][:, 0], target)
-        np.testing.assert_array_equal(batch.masks[direction][:, 0], prepared.arrays[f"{direction.target}_brain"][rows])
+        shards = [np.load(prepared.root / "sessions" / f"sub-0{row}.npy")[0] for row in rows]
+        np.testing.assert_array_equal(batch.targets[direction][:, 0], [s[direction.target.value] for s in shards])
+        np.testing.assert_array_equal(batch.masks[direction][:, 0], [s[f"{direction.target}_brain"] for s in shards])
         source = batch.sources[direction]
-        np.testing.assert_array_equal(source.volume[:, 0], prepared.arrays[direction.source.value][rows])
+        np.testing.assert_array_equal(source.volume[:, 0], [s[direction.source.value] for s in shards])
         assert torch.equal(source.context[:, :1], source.volume)
         assert batch.oracle[direction].shape == batch.targets[direction].shape
     assert batch.site == ["b", "b"]
@@ -100,14 +102,24 @@ def test_incomplete_or_leaking_folders_are_refused(prepared: Pairs, tmp_path: Pa
     with pytest.raises(InputError, match="no prepared folder"):
         Pairs.open(tmp_path)
     lost = copy("lost")
-    (lost / "dmri.npy").unlink()
-    with pytest.raises(InputError, match=r"without dmri\.npy"):
+    (lost / "sessions" / "sub-03.npy").unlink()
+    with pytest.raises(InputError, match=r"sub-03\.npy: is missing"):
         Pairs.open(lost)
     cut = copy("cut")
-    whole = (cut / "fmri.npy").read_bytes()
-    (cut / "fmri.npy").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"fmri\.npy: is cut short"):
+    shard = cut / "sessions" / "sub-03.npy"
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"sub-03\.npy: is cut short"):
         Pairs.open(cut)
+    gone = copy("gone")
+    pairs = Pairs.open(gone)
+    shutil.rmtree(gone / "sessions")
+    with pytest.raises(InputError, match=r"sub-00\.npy: is missing or damaged"):
+        pairs.volume(Modality.FMRI, 0)
+    other = Path(shutil.copytree(prepared.root / "sessions", gone / "sessions"))
+    volume = {"fmri": np.zeros((2, 3, 4), np.float16)}
+    write_shard(other / "sub-00.npy", [volume])
+    with pytest.raises(InputError, match=r"sub-00\.npy: holds volumes of \{\(2, 3, 4\)\}, not of \(24, 28, 24\)"):
+        pairs.volume(Modality.FMRI, 0)
     twice = copy("twice")
     with (twice / "splits.tsv").open("a") as file:
         file.write("sub-00\ttest\t\n")

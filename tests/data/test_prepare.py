@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import nibabel as nib
@@ -14,12 +15,12 @@ import pytest
 
 from pdsynth.cohorts.bids import bids
 from pdsynth.cohorts.cohort import Cohort
-from pdsynth.data import prepare as module
+from pdsynth.data import sessions
 from pdsynth.data.pairs import Pairs
-from pdsynth.data.prepare import oracle_path, prepare
+from pdsynth.data.prepare import prepare
+from pdsynth.data.sessions import oracle_path
 from pdsynth.imaging.intensity import brain_mask
 from pdsynth.imaging.nifti import Volume
-from pdsynth.imaging.spatial import Transform
 from pdsynth.types import Direction, InputError, Modality
 
 BOLD, DWI = "sub-01/func/sub-01_task-rest_bold.nii.gz", "sub-01/dwi/sub-01_dwi.nii.gz"
@@ -45,21 +46,23 @@ def test_rows_arrays_and_manifest(folder: Path, pristine) -> None:
     pairs = Pairs.open(folder)
     table = pairs.table
     assert table["segment"].tolist() == ["mean", "0", "1"] * 4
-    assert table["index"].tolist() == list(range(12))
+    assert table["index"].tolist() == [0, 1, 2] * 4
+    assert table["shard"].tolist() == [f"sub-0{i}.npy" for i in (1, 2, 3, 4) for _ in range(3)]
     assert table.groupby("participant_id")["available"].first().tolist() == ["both", "both", "fmri", "dmri"]
     assert table["diagnosis"].tolist()[::3] == ["NC", "MCI", "AD", "NC"]
     assert table["dmri_bval"].eq(1000).all() and table["fmri_path"].iloc[0] == BOLD
-    assert {k: (v.shape, v.dtype.name) for k, v in pairs.arrays.items()} == {
-        "fmri": ((12, 48, 56, 48), "float16"),
-        "dmri": ((12, 48, 56, 48), "float16"),
-        "fmri_brain": ((12, 48, 56, 48), "bool"),
-        "dmri_brain": ((12, 48, 56, 48), "bool"),
-    }
-    assert not pairs.arrays["dmri"][6:9].any() and pairs.arrays["fmri"][6:9].any()
+    assert pairs.manifest["volumes"] == ["dmri", "dmri_brain", "fmri", "fmri_brain"]
+    for name in pairs.manifest["volumes"]:
+        volume = pairs.read(name, 0)
+        assert volume.shape == (48, 56, 48) and volume.dtype == (bool if name.endswith("brain") else np.float16)
+    assert not pairs.read("dmri", 6).any() and pairs.read("fmri", 6).any()
+    assert not pairs.read("dmri_brain", 6).any() and pairs.read("dmri_brain", 6).dtype == bool
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["grid_shape"] == [48, 56, 48] and manifest["seed"] == 3 and manifest["simulated"] is False
-    assert set(manifest["inputs"]) >= {BOLD, DWI} and manifest["finished"]
-    assert str(pristine.root) not in "".join(manifest["inputs"])
+    record = json.loads((folder / "sessions" / "sub-01.json").read_text())
+    tables = {DWI.replace(".nii.gz", ending) for ending in (".bval", ".bvec")}
+    assert set(record["inputs"]) == {BOLD, DWI} | tables and manifest["finished"]
+    assert record["inputs"][BOLD]["sha256"] == sha256((pristine.root / BOLD).read_bytes()).hexdigest()
 
 
 def test_segments_average_to_the_whole(folder: Path) -> None:
@@ -73,10 +76,8 @@ def test_segments_average_to_the_whole(folder: Path) -> None:
 
 
 def test_both_scans_of_a_session_lie_on_each_other(folder: Path, pristine) -> None:
-    for name in ("sub-01", "sub-02"):
-        fmri, dmri = (
-            Transform.from_json((folder / f"transforms/{name}_{m}.json").read_text()) for m in ("fmri", "dmri")
-        )
+    for name, row in (("sub-01", 0), ("sub-02", 3)):
+        fmri, dmri = (Pairs.open(folder).transform(m, row) for m in (Modality.FMRI, Modality.DMRI))
         assert list(dmri.steps) == ["rigid to fmri", "affine to MNI"]
         rigid = dmri.steps["rigid to fmri"][:3, :3]
         np.testing.assert_allclose(rigid @ rigid.T, np.eye(3), atol=1e-9)
@@ -96,10 +97,11 @@ def test_splits_are_by_participant(folder: Path) -> None:
 def test_jobs_do_not_change_the_result(folder: Path, pristine, tmp_path: Path) -> None:
     seen = []
     pairs = prepare(bids(pristine.root), tmp_path / "b", jobs=2, progress=lambda done, n: seen.append((done, n)))
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
     one = Pairs.open(folder)
-    for name, array in pairs.arrays.items():
-        np.testing.assert_array_equal(array, one.arrays[name][::3])
+    for name in pairs.manifest["volumes"]:
+        for row in range(4):
+            np.testing.assert_array_equal(pairs.read(name, row), one.read(name, 3 * row))
 
 
 def test_bad_scans_are_rows_and_the_rest_go_on(study) -> None:
@@ -132,27 +134,32 @@ def test_damage_that_a_header_does_not_show_is_a_row_too(study) -> None:
 
 
 def test_an_unforeseen_error_is_a_row_too(study, monkeypatch) -> None:
-    real = module.scan_means
+    real = sessions.scan_means
 
-    def fails(scan, segments):
+    def fails(scan, *settings):
         if scan.path.name == "sub-01_dwi.nii.gz":
             raise RuntimeError("something odd")
-        return real(scan, segments)
+        return real(scan, *settings)
 
-    monkeypatch.setattr(module, "scan_means", fails)
+    monkeypatch.setattr(sessions, "scan_means", fails)
     out = study.root.parent / "out"
     assert prepare(some(bids(study.root), "sub-01"), out).table["available"].iloc[0] == "fmri"
     assert rejected(out)["reason"].tolist() == ["something odd (RuntimeError)"]
 
 
-def test_same_image_under_two_ids_stops(study) -> None:
+def test_the_same_image_under_two_ids_is_refused_of_both(study) -> None:
     shutil.copytree(study.root / "sub-03", study.root / "sub-05")
     for path in (study.root / "sub-05").rglob("*.nii.gz"):
         path.rename(path.with_name(path.name.replace("sub-03", "sub-05")))
     out = study.root.parent / "out"
-    with pytest.raises(InputError, match="sub-03 and sub-05 hold the same image"):
-        prepare(some(bids(study.root), "sub-03", "sub-04", "sub-05"), out)
-    assert [p.name for p in out.parent.iterdir()] == ["study"]
+    pairs = prepare(some(bids(study.root), "sub-03", "sub-04", "sub-05"), out)
+    assert pairs.table["participant_id"].tolist() == ["sub-04"]
+    one, other = (f"sub-0{i}/func/sub-0{i}_task-rest_bold.nii.gz" for i in (3, 5))
+    table = rejected(out).set_index("path")
+    assert table["reason"].to_dict() == {
+        one: f"holds the same image as {other}",
+        other: f"holds the same image as {one}",
+    }
 
 
 def test_no_usable_scan_stops_with_the_first_refusal(study) -> None:
@@ -162,28 +169,23 @@ def test_no_usable_scan_stops_with_the_first_refusal(study) -> None:
         prepare(bids(study.root), study.root.parent / "out")
 
 
-def test_a_broken_off_run_leaves_nothing_under_the_final_name(pristine, tmp_path: Path) -> None:
-    def stop(done: int, sessions: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prepare(bids(pristine.root), tmp_path / "out", progress=stop)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_out_is_replaced_only_when_asked_and_only_if_it_is_ours(folder: Path, pristine, tmp_path: Path) -> None:
     cohort = some(bids(pristine.root), "sub-03")
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match=r"was prepared with split .*; segments 2, not 1; seed 3, not 0"):
         prepare(cohort, folder)
     foreign = tmp_path / "mine"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("x")
     with pytest.raises(InputError, match="not written by pdsynth"):
         prepare(cohort, foreign, overwrite=True)
+    (tmp_path / "x.partial").mkdir()
+    (tmp_path / "x.partial" / "thesis.txt").write_text("x")
+    with pytest.raises(InputError, match=r"x\.partial: exists and was not written by pdsynth"):
+        prepare(cohort, tmp_path / "x")
     ours = Path(shutil.copytree(folder, tmp_path / "ours"))
     assert len(prepare(cohort, ours, overwrite=True)) == 1
     with pytest.raises(ValueError, match="segments=0"):
-        prepare(cohort, tmp_path / "x", segments=0)
+        prepare(cohort, tmp_path / "y", segments=0)
 
 
 def test_oracles_of_a_simulated_study_follow_their_targets(study) -> None:
@@ -203,13 +205,3 @@ def test_oracles_of_a_simulated_study_follow_their_targets(study) -> None:
     for direction in Direction:
         error = (batch.oracle[direction] - batch.targets[direction])[batch.masks[direction] > 0]
         assert error.abs().mean() < 0.03  # the oracle is the target here, but for the p99.5 of two resolutions
-
-
-def test_real_pair(real_data: Path, tmp_path: Path) -> None:
-    pairs = prepare(bids(real_data / "bids-real"), tmp_path / "out")
-    (row,) = pairs.table.to_dict("records")
-    assert (row["available"], row["dmri_bval"], row["diagnosis"]) == ("both", 2500.0, "n/a")
-    fmri, dmri = (pairs.brain(m, 0) for m in Modality)
-    assert 2 * (fmri & dmri).sum() / (fmri.sum() + dmri.sum()) > 0.9  # the two scans lie on each other
-    both = fmri & dmri
-    assert 0.2 < np.corrcoef(pairs.volume(Modality.FMRI, 0)[both], pairs.volume(Modality.DMRI, 0)[both])[0, 1] < 0.9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
@@ -10,7 +11,8 @@ import pytest
 
 from pdsynth.cohorts.cohort import Scan
 from pdsynth.cohorts.scans import single_scan
-from pdsynth.data.standardise import brain_region, refused, scan_mean, scan_means, standardise, standardise_scan
+from pdsynth.data.means import scan_mean, scan_means
+from pdsynth.data.standardise import brain_region, refused, standardise, standardise_scan
 from pdsynth.imaging.nifti import Volume
 from pdsynth.imaging.spatial import Transform, mni_grid
 from pdsynth.imaging.template import tissue_template
@@ -95,6 +97,25 @@ def test_a_mean_volume_is_its_own_mean(study) -> None:
     again, same, bval = scan_mean(single_scan(path))
     np.testing.assert_array_equal(again.data, reference.data)
     assert same is again and bval is None
+
+
+def test_a_series_of_thousands_of_volumes_is_read_in_little_memory(tmp_path: Path) -> None:
+    n = 4315
+    generator = np.random.default_rng(0)
+    data = generator.integers(100, 200, (12, 12, 10, n)).astype(np.int16)
+    path = tmp_path / "sub-1_dwi.nii.gz"
+    nib.save(nib.Nifti1Image(data, np.diag([16.0, 16.0, 12.0, 1.0])), path)
+    bvals = np.where(np.arange(n) % 20 == 0, 0, np.where(np.arange(n) % 2, 1000, 3000))
+    vectors = generator.standard_normal((n, 3))
+    np.savetxt(tmp_path / "sub-1_dwi.bval", bvals[None], fmt="%d")
+    np.savetxt(tmp_path / "sub-1_dwi.bvec", (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).T)
+    tracemalloc.start()
+    read = scan_means(single_scan(path), 4)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(read.means) == 5 and read.bval == 1000
+    np.testing.assert_allclose(read.means[0].data, data[..., bvals == 1000].mean(-1), rtol=1e-5)
+    assert peak < 400e6  # the energies between 2,000 directions, whatever the size of a volume
 
 
 def cut_short(path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pdsynth import api
-from pdsynth.data.pairs import Arrays, Pairs
+from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation import metrics
 from pdsynth.evaluation.archive import image_name
 from pdsynth.evaluation.audit import uncertainty_of_sd
@@ -204,8 +204,9 @@ def test_sessions_count_once_for_their_participant(held_out, average):
 
 
 def test_there_is_no_oracle_without_a_known_truth(held_out, average):
-    arrays = Arrays({name: array for name, array in held_out.arrays.items() if not name.startswith("oracle")})
-    real = Pairs(held_out.root, held_out.table, held_out.manifest | {"simulated": False}, arrays)
+    names = [name for name in held_out.manifest["volumes"] if not name.startswith("oracle")]
+    entries = held_out.manifest | {"simulated": False, "volumes": names}
+    real = Pairs(held_out.root, held_out.table, entries, held_out.volumes)
     result = evaluate({"population-mean": average}, real)
     assert result["simulated"] is False
     assert list(result["methods"]) == ["population-mean"]

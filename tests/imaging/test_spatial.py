@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,7 +8,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from pdsynth.imaging.nifti import Volume
-from pdsynth.imaging.spatial import Grid, Transform, mni_grid, resample
+from pdsynth.imaging.spatial import Grid, Transform, from_flirt, mni_grid, resample
 
 
 def placed(spacing, origin=(0, 0, 0)):
@@ -133,7 +135,7 @@ def test_transform_inverts_and_survives_json(seed, steps):
         expected = random_affine(seed + i) @ expected
     np.testing.assert_allclose(transform.matrix, expected, atol=1e-9)
     np.testing.assert_allclose(transform.inverse().matrix @ transform.matrix, np.eye(4), atol=1e-9)
-    back = Transform.from_json(transform.to_json())
+    back = Transform.of(json.loads(json.dumps(transform.entries())))
     assert list(back.steps) == list(transform.steps)
     np.testing.assert_array_equal(back.matrix, transform.matrix)
 
@@ -141,3 +143,26 @@ def test_transform_inverts_and_survives_json(seed, steps):
 def test_a_step_is_named_once():
     with pytest.raises(ValueError, match="already"):
         Transform({"affine": np.eye(4)}).then("affine", np.eye(4))
+
+
+@given(st.integers(0, 10_000), st.booleans(), st.booleans())
+def test_a_flirt_matrix_maps_fsl_millimetres(seed, moving_flipped, fixed_flipped):
+    """Against FSL's own words: mm from the first voxel, x from the last one where the affine is right-handed."""
+    generator = np.random.default_rng(seed)
+    grids = []
+    for flipped, shape in ((moving_flipped, (40, 50, 30)), (fixed_flipped, (91, 109, 91))):
+        affine = random_affine(seed + 1) @ np.diag([-2.0 if flipped else 2.0, 3.0, 2.5, 1.0])
+        grids.append(Grid(shape, affine))
+    world = random_affine(seed + 2)
+    points = generator.uniform(-50, 50, (20, 3))  # mm of the moving image
+
+    def fsl(grid: Grid, mm: np.ndarray) -> np.ndarray:
+        voxels = (np.c_[mm, np.ones(len(mm))] @ np.linalg.inv(grid.affine).T)[:, :3]
+        if np.linalg.det(grid.affine) > 0:
+            voxels[:, 0] = grid.shape[0] - 1 - voxels[:, 0]
+        return voxels * grid.spacing_mm
+
+    there = (np.c_[points, np.ones(len(points))] @ world.T)[:, :3]
+    left, right = (np.c_[fsl(g, mm), np.ones(len(mm))] for g, mm in ((grids[0], points), (grids[1], there)))
+    matrix = np.linalg.lstsq(left, right, rcond=None)[0].T
+    np.testing.assert_allclose(from_flirt(matrix, *grids), world, atol=1e-6)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pdsynth import api
-from pdsynth.data.pairs import PairBatch, source_batch
+from pdsynth.data.batch import PairBatch, source_batch
 from pdsynth.diffusion.schedule import cosine_schedule
 from pdsynth.imaging.intensity import RobustScale
 from pdsynth.imaging.spatial import mni_grid

@@ -17,6 +17,7 @@ from pdsynth.types import Diagnosis, Modality
 if TYPE_CHECKING:
     from pdsynth.cohorts.cohort import Cohort
 
+LISTED = 30  # refused files that are printed
 Fraction = Annotated[float, typer.Option(min=0.0, max=0.9, help="Part of the participants without this scan.")]
 Dataset = Annotated[Path, typer.Argument(help="A BIDS dataset, or ADNI or OASIS-3 as downloaded.", metavar="PATH")]
 DiagnosisColumn = Annotated[str | None, typer.Option(help="Column of participants.tsv or sessions.tsv to read.")]
@@ -97,7 +98,10 @@ def inspect(
     ]
     table(str(path), ("what", "number"), counts)
     if found["rejected"]:
-        table("Refused", ("file", "reason", "remedy"), [tuple(row.values()) for row in found["rejected"]])
+        table("Refused", ("why", "number"), [(reason, str(n)) for reason, n in found["refused"].items()])
+        listed = found["rejected"][:LISTED]
+        title = "Refused files" if len(listed) == len(found["rejected"]) else f"The first {LISTED} (all: --json)"
+        table(title, ("file", "reason", "remedy"), [tuple(row.values()) for row in listed])
     done(f"{sum(found['missing'].values())} scans are missing; synthesis fills them in", "prepare", path, "prepared")
 
 
@@ -124,20 +128,42 @@ def prepare(
     layout: LayoutOption = Layout.auto,
     diagnosis_column: DiagnosisColumn = None,
     diagnosis_map: DiagnosisMap = None,
+    denoise: Annotated[bool, typer.Option("--denoise", help="Denoise dMRI first (minutes a scan).")] = False,
+    realign: Annotated[bool, typer.Option("--realign", help="Correct head motion first (minutes a scan).")] = False,
+    dask: Annotated[str | None, typer.Option(help="Work on the cluster of this dask scheduler (tcp://...).")] = None,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Work in as many Slurm jobs as --jobs says.")] = False,
 ) -> None:
-    """Turn a cohort into cached pairs on one grid, split by participant."""
+    """Turn a cohort into cached pairs on one grid, split by participant; what is prepared already is kept."""
+    from pdsynth.data.means import Corrections
     from pdsynth.data.prepare import prepare as prepare_cohort
+    from pdsynth.data.workers import Workers
 
     fractions = _fractions(split)
-    manifest.refuse_occupied(out, overwrite, [path])
+    workers = Workers(jobs, dask, slurm)
+    manifest.refuse_occupied(out, True, [path])
     cohort = _cohort(path, layout, diagnosis_column, diagnosis_map)
     with progress("Preparing") as told:
-        pairs = prepare_cohort(cohort, out, grid_mm, segments, fractions, seed, jobs, overwrite, progress=told)
+        pairs = prepare_cohort(
+            cohort,
+            out,
+            grid_mm,
+            segments,
+            fractions,
+            seed,
+            overwrite=overwrite,
+            progress=told,
+            corrections=Corrections(denoise, realign),
+            workers=workers,
+        )
+    from pdsynth.report import write_quality
+
+    page = write_quality(out)
     refused = max(len((out / "rejected.tsv").read_text().splitlines()) - 1, 0)
     sizes = {name: pairs.split(name).table["participant_id"].nunique() for name in ("train", "val", "test")}
     paired = int((pairs.whole_scans().table["available"] == "both").sum())
     listed = ", ".join(f"{size} {name}" for name, size in sizes.items())
     done(f"{paired} pairs are in {out} (participants: {listed}); {refused} files were refused (rejected.tsv)")
+    done(f"Open {page} to see how the scans lie")
     empty = [name for (name, size), wanted in zip(sizes.items(), fractions, strict=True) if wanted and not size]
     if empty:
         names = " and ".join(empty)
@@ -187,6 +213,7 @@ def _fractions(text: str) -> tuple[float, float, float]:
 
 
 def _contents(cohort: Cohort) -> dict[str, Any]:
+    from pdsynth.cohorts.cohort import by_reason
     from pdsynth.imaging.nifti import read_header
 
     visits = list(cohort)
@@ -202,5 +229,6 @@ def _contents(cohort: Cohort) -> dict[str, Any]:
         "diagnoses": dict(Counter(str(session.diagnosis or "unknown") for _, session in visits)),
         "sites": dict(Counter(subject.site or "unknown" for subject in cohort.subjects)),
         "shapes": dict(shapes.most_common()),
+        "refused": by_reason(r.reason for r in cohort.rejected),
         "rejected": [{"path": str(r.path), "reason": r.reason, "remedy": r.remedy} for r in cohort.rejected],
     }

@@ -122,14 +122,15 @@ def benchmark(
 
 
 def report(
-    results: Annotated[Path, typer.Argument(help="A folder written by evaluate or demo.", metavar="DIR")],
+    results: Annotated[Path, typer.Argument(help="A folder written by evaluate, demo or prepare.", metavar="DIR")],
 ) -> None:
-    """Make one HTML file from the results of a folder."""
-    if not (results / "metrics.json").is_file():
+    """Make one HTML file from the results of a folder, or of the quality of prepared scans."""
+    prepared = (results / "pairs.tsv").is_file()
+    if not prepared and not (results / "metrics.json").is_file():
         raise InputError(results, "holds no results (it has no metrics.json)", "run `pdsynth evaluate` first")
-    from pdsynth.report import write_report
+    from pdsynth.report import write_quality, write_report
 
-    done(f"Open {write_report(results)} in a browser")
+    done(f"Open {write_quality(results) if prepared else write_report(results)} in a browser")
 
 
 def doctor(device: DeviceOption = Device.auto) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from pdsynth.types import Diagnosis, Modality
 class Scan:
     """One acquisition: a 4D NIfTI file (or a 3D mean) with, for dMRI, its gradient tables.
 
-    space is the template that a preprocessing tool has brought it to, as BIDS writes it; None for a raw scan.
+    space is the template that a preprocessing tool has brought it to, as BIDS writes it; None for a raw scan. flirt is
+    the matrix that FSL's FEAT found from a scan in its own space to MNI152, with the template image beside it.
     """
 
     modality: Modality
@@ -21,6 +24,7 @@ class Scan:
     bval: Path | None = None
     bvec: Path | None = None
     space: str | None = None
+    flirt: Path | None = None
 
     @property
     def in_mni(self) -> bool:
@@ -56,6 +60,15 @@ class Subject:
     education: float | None = None  # years
 
 
+def session_name(subject: Subject, session: Session) -> str:
+    """Participant and session as BIDS entities: unique in a cohort.
+
+    >>> session_name(Subject("sub-1", []), Session("ses-a", {}))
+    'sub-1_ses-a'
+    """
+    return "_".join(filter(None, [subject.participant_id, session.session_id]))
+
+
 @dataclass(frozen=True)
 class Rejection:
     """A file that was refused, why, and what would mend it: a row of rejected.tsv."""
@@ -63,6 +76,16 @@ class Rejection:
     path: Path
     reason: str
     remedy: str
+
+
+def by_reason(reasons: Iterable[str]) -> dict[str, int]:
+    """How many files were refused for each reason, whatever numbers and file names it holds; the most frequent first.
+
+    >>> by_reason(["is a slab of 30 mm", "is damaged", "is a slab of 42 mm"])
+    {'is a slab of # mm': 2, 'is damaged': 1}
+    """
+    alike = (re.sub(r"\d+(\.\d+)?", "#", re.sub(r"(?<=image as ).*", "another", reason)) for reason in reasons)
+    return dict(Counter(alike).most_common())
 
 
 @dataclass

@@ -18,6 +18,8 @@ from pdsynth.types import InputError, Modality
 
 LEAST_HEIGHT_MM = 60.0  # a lower stack of slices is a slab, not a brain
 LEAST_WIDTH_MM = 100.0
+GRADIENTS = (("bval",), ("eddy_rotated_bvecs", "bvec"))  # directions that FSL's eddy turned with the head come first
+FEAT_SERIES, FEAT_MATRIX = "filtered_func_data.nii", Path("reg") / "example_func2standard.mat"
 SPACE = re.compile(r"_space-([A-Za-z0-9]+)_")
 
 
@@ -106,8 +108,17 @@ def _scan(modality: Modality, path: Path) -> Scan:
     match = SPACE.search(path.name)
     space = None if match is None else match[1]
     if modality is Modality.FMRI:
-        return Scan(modality, path, space=space)
-    return Scan(modality, path, _companion(path, "bval"), _companion(path, "bvec"), space)
+        flirt = path.parent / FEAT_MATRIX if path.name.startswith(FEAT_SERIES) else None
+        return Scan(modality, path, space=space, flirt=flirt if flirt is not None and flirt.exists() else None)
+    bval, bvec = (_gradient_table(path, kinds) for kinds in GRADIENTS)
+    return Scan(modality, path, bval, bvec, space)
+
+
+def _gradient_table(path: Path, kinds: tuple[str, ...]) -> Path | None:
+    """The first of the kinds that is there under the scan's name, or one that FSL names alone."""
+    found = (_companion(path, kind) for kind in kinds)
+    alone = path.parent / f"{kinds[-1]}s"
+    return next((table for table in found if table is not None), alone if alone.exists() else None)
 
 
 def sidecar(scan: Scan) -> dict[str, Any]:

@@ -83,8 +83,8 @@ def check_disjoint(splits: pd.DataFrame, path: str | Path) -> None:
         raise InputError(path, f"names a split {sorted(unknown)[0]!r}", f"use {', '.join(SPLITS)} only")
 
 
-def near_duplicates(volumes: Iterable[np.ndarray], participants: Sequence[str], path: str | Path) -> None:
-    """Raise InputError where two participants hold the same image, which would leak between splits.
+def near_duplicates(volumes: Iterable[np.ndarray], participants: Sequence[str]) -> list[tuple[int, int]]:
+    """Places of the same image under two participants, which would leak between splits.
 
     volumes: N of (X, Y, Z) in 0..1; participants (N,). Images are averaged over cells of 4 voxels and are the same
     where the RMS of their difference is below 0.5 % of the RMS of the image: rounding and recompression stay far below
@@ -93,15 +93,13 @@ def near_duplicates(volumes: Iterable[np.ndarray], participants: Sequence[str], 
     names = np.asarray(participants)
     cells = np.asarray([_cells(v) for v in volumes])
     square = np.square(cells).sum(-1)
+    found = []
     for i in range(len(cells) - 1):
         # |a - b|^2 = |a|^2 + |b|^2 - 2ab finds the candidates; the difference itself decides, free of cancellation
         distance = square[i] + square[i + 1 :] - 2 * cells[i + 1 :] @ cells[i]
         near = np.flatnonzero((distance < (3 * SAME_IMAGE) ** 2 * square[i]) & (names[i + 1 :] != names[i])) + i + 1
-        for j in near:
-            if np.linalg.norm(cells[i] - cells[j]) < SAME_IMAGE * np.sqrt(square[i]):
-                raise InputError(
-                    path, f"{names[i]} and {names[j]} hold the same image", "remove one of them from the dataset"
-                )
+        found += [(i, int(j)) for j in near if np.linalg.norm(cells[i] - cells[j]) < SAME_IMAGE * np.sqrt(square[i])]
+    return found
 
 
 def _cells(volume: np.ndarray) -> np.ndarray:

@@ -7,43 +7,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
+from skimage.metrics import normalized_mutual_information
 
 from pdsynth.cohorts.cohort import Scan
+from pdsynth.data.means import scan_mean
 from pdsynth.imaging.intensity import RobustScale, brain_mask, flatten
-from pdsynth.imaging.nifti import Volume, read_header, read_volume
-from pdsynth.imaging.segments import (
-    direction_subsets,
-    nearest_shell,
-    read_gradients,
-    segment_means,
-    steady_start,
-    time_blocks,
-)
-from pdsynth.imaging.spatial import Grid, Transform, register, resample
+from pdsynth.imaging.nifti import Volume, read_header
+from pdsynth.imaging.spatial import Grid, Transform, from_flirt, register, resample
 from pdsynth.imaging.template import epi_template, tissue_template
-from pdsynth.types import InputError, Modality
+from pdsynth.types import InputError
 
-SHELL = 1000.0  # s/mm^2: the shell nearest to it is taken
 MARGIN_MM = 8.0  # volumes are cut out this far around the template's brain
 LEAST_COVERAGE = 0.7  # of the template brain inside the field of view
-LEAST_DICE = 0.6  # of the brain with the template brain inside the field of view
+LEAST_OVERLAP = 0.6  # Dice of the brain with the template brain inside the field of view
+BINS = 32  # of each intensity, for mutual information
 
 
 @dataclass(frozen=True)
-class ScanMeans:
-    """Means of one scan on its own grid.
+class Placement:
+    """How well a scan lies on the template.
 
-    means: the whole scan's first, then each segment's where there is more than one. reference is what is registered:
-    the whole fMRI mean, or the mean b0 (the mean over b > 0 where there is no b0). bval: the dMRI shell in s/mm^2,
-    None for fMRI and for 3D means.
+    coverage: part of the template brain in the field of view; overlap: Dice of the two brains there;
+    mutual_information: of the reference with the template, normalised, 1 (none) to 2 (Studholme et al. 1999).
     """
 
-    means: list[Volume]
-    reference: Volume
-    bval: float | None
+    coverage: float
+    overlap: float
+    mutual_information: float
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,7 @@ class Standardised:
 
     volume (X, Y, Z) float32 in 0..1, zero farther than 8 mm from the template's brain; brain (X, Y, Z) bool is the
     scan's own; transform maps the scan's mm to the grid's; scale inverts the intensities; native is the scan's own 3D
-    grid.
+    grid; placement judges the transform.
     """
 
     volume: np.ndarray
@@ -60,53 +54,7 @@ class Standardised:
     transform: Transform
     scale: RobustScale
     native: Grid
-
-
-def scan_means(scan: Scan, segments: int = 1) -> ScanMeans:
-    """Read a scan once: its mean and those of its segments.
-
-    fMRI: contiguous blocks of time after the first non-steady volumes. dMRI: the b > 0 volumes of the shell nearest
-    1000 s/mm^2, in subsets of evenly spread directions. A 3D file is its own mean. Raises InputError for a scan that
-    cannot be read or has fewer volumes than segments.
-    """
-    header = read_header(scan.path)
-    if header.n_volumes == 1:
-        _enough(scan, 1, segments)
-        volume = read_volume(scan.path)
-        return ScanMeans([volume], volume, None)
-    if scan.modality is Modality.FMRI:
-        skip = steady_start(header.zooms[3], header.n_volumes)
-        steady = np.arange(skip, header.n_volumes)
-        _enough(scan, len(steady), segments)
-        blocks = time_blocks(header.n_volumes, segments, skip) if segments > 1 else []
-        means = _means(scan, [steady, *blocks], header.affine)
-        return ScanMeans(means, means[0], None)
-    if scan.bval is None or scan.bvec is None:
-        raise InputError(scan.path, "has no .bval and .bvec files", "put both beside it under the scan's name")
-    gradients = read_gradients(scan.bval, scan.bvec, header.n_volumes, scan.path)
-    shell, bval = nearest_shell(gradients.bvals, SHELL)
-    _enough(scan, len(shell), segments)
-    subsets = direction_subsets(gradients.bvecs, shell, segments) if segments > 1 else []
-    b0 = np.flatnonzero(gradients.is_b0)
-    means = _means(scan, [b0 if len(b0) else shell, shell, *subsets], header.affine)
-    return ScanMeans(means[1:], means[0], bval)
-
-
-def scan_mean(scan: Scan) -> tuple[Volume, Volume, float | None]:
-    """The whole scan's mean, the reference to register and the b-value: see `scan_means`."""
-    read = scan_means(scan)
-    return read.means[0], read.reference, read.bval
-
-
-def _means(scan: Scan, indices: list[np.ndarray], affine: np.ndarray) -> list[Volume]:
-    return [Volume(data, affine) for data in segment_means(scan.path, indices)]
-
-
-def _enough(scan: Scan, n_volumes: int, segments: int) -> None:
-    if n_volumes < segments:
-        raise InputError(
-            scan.path, f"has {n_volumes} volumes to average, which make no {segments} segments", "lower --segments"
-        )
+    placement: Placement
 
 
 def to_template(reference: Volume, grid: Grid) -> np.ndarray:
@@ -119,10 +67,28 @@ def to_template(reference: Volume, grid: Grid) -> np.ndarray:
 
 
 def place(scan: Scan, reference: Volume, grid: Grid) -> Transform:
-    """From a scan's mm to the grid's: an affine registration, or nothing where a tool has brought it to MNI152."""
+    """From a scan's mm to the grid's: what a preprocessing tool has found, or else an affine registration.
+
+    Raises InputError for a matrix of FSL that cannot be read or has no template image beside it.
+    """
     if scan.in_mni:
         return Transform({f"already in {scan.space}": np.eye(4)})
+    if scan.flirt is not None:
+        return Transform({"FLIRT to MNI": read_flirt(scan.flirt, Grid.of(reference))})
     return Transform({"affine to MNI": to_template(reference, grid)})
+
+
+def read_flirt(path: Path, moving: Grid) -> np.ndarray:
+    """FEAT's matrix to the template that lies beside it, as a map between mm, (4, 4)."""
+    try:
+        matrix = np.loadtxt(path)
+    except (OSError, ValueError) as error:
+        raise InputError(path, f"is no table of numbers ({error})", "run FEAT again") from error
+    if matrix.shape != (4, 4):
+        raise InputError(path, f"holds {matrix.shape} numbers, not 4 x 4", "run FEAT again")
+    template = read_header(path.parent / "standard.nii.gz")
+    x, y, z = template.shape[:3]
+    return from_flirt(matrix, moving, Grid((x, y, z), template.affine))
 
 
 def to_partner(moving: Volume, fixed: Volume) -> np.ndarray:
@@ -155,12 +121,12 @@ def standardise_scan(scan: Scan, grid: Grid) -> tuple[Standardised, float | None
 
 def standardise_all(means: list[Volume], reference: Volume, grid: Grid, transform: Transform) -> list[Standardised]:
     """`standardise` for the several means of one scan, which share one brain."""
-    brain = standard_brain(reference, grid, transform)
-    return [_placed(mean, brain, grid, transform) for mean in means]
+    brain, placement = standard_brain(reference, grid, transform)
+    return [_placed(mean, brain, grid, transform, placement) for mean in means]
 
 
-def standard_brain(reference: Volume, grid: Grid, transform: Transform) -> np.ndarray:
-    """The scan's brain on the grid, (X, Y, Z) bool, inside the template's brain widened by 8 mm; checked.
+def standard_brain(reference: Volume, grid: Grid, transform: Transform) -> tuple[np.ndarray, Placement]:
+    """The scan's brain on the grid, (X, Y, Z) bool, inside the template's brain widened by 8 mm; judged.
 
     Raises ValueError where the brain is cut off by the field of view or does not meet the template's.
     """
@@ -171,21 +137,24 @@ def standard_brain(reference: Volume, grid: Grid, transform: Transform) -> np.nd
     if coverage < LEAST_COVERAGE:
         raise ValueError(f"the scan holds only {coverage:.0%} of the brain; give a scan of the whole brain.")
     brain = resample(Volume(native, reference.affine), grid, transform.matrix) > 0.5
-    dice = 2 * (brain & template).sum() / max(1, (brain.sum() + (template & seen).sum()))
-    if dice < LEAST_DICE:
+    overlap = 2 * (brain & template).sum() / max(1, (brain.sum() + (template & seen).sum()))
+    if overlap < LEAST_OVERLAP:
         raise ValueError(
-            f"the brain does not align with the template (overlap {dice:.2f}); "
+            f"the brain does not align with the template (overlap {overlap:.2f}); "
             "check the scan's orientation and voxel size in its header."
         )
-    return brain & brain_region(grid)
+    there = seen & template
+    image = resample(flatten(reference, native), grid, transform.matrix)[there]
+    shared = normalized_mutual_information(image, epi_template(grid).data[there], bins=BINS)
+    return brain & brain_region(grid), Placement(float(coverage), float(overlap), float(shared))
 
 
-def _placed(mean: Volume, brain: np.ndarray, grid: Grid, transform: Transform) -> Standardised:
+def _placed(mean: Volume, brain: np.ndarray, grid: Grid, transform: Transform, placement: Placement) -> Standardised:
     data = resample(mean, grid, transform.matrix)
     scale = RobustScale.fit(data, brain)
     # One cut for everyone: at the edge of each scan's own brain mask it would be an error that no method can foresee
     volume = np.where(brain_region(grid), scale.apply(data), np.float32(0))
-    return Standardised(volume, brain, transform, scale, Grid.of(mean))
+    return Standardised(volume, brain, transform, scale, Grid.of(mean), placement)
 
 
 @lru_cache(maxsize=4)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -11,7 +11,7 @@ from scipy import ndimage
 from pdsynth.imaging.nifti import Volume
 from pdsynth.imaging.registration import register
 
-__all__ = ["Grid", "Transform", "mni_grid", "register", "resample"]
+__all__ = ["Grid", "Transform", "from_flirt", "mni_grid", "register", "resample"]
 
 FWHM = 2 * np.sqrt(2 * np.log(2))  # of a Gaussian, in standard deviations
 FIELD_OF_VIEW_MM = np.array([192.0, 224.0, 192.0])  # of the default grid: 48 x 56 x 48 voxels of 4 mm
@@ -64,6 +64,28 @@ def mni_grid(spacing_mm: float = 4.0) -> Grid:
     affine = np.diag([spacing_mm] * 3 + [1.0])
     affine[:3, 3] = CENTRE_MM - spacing_mm * (shape - 1) / 2
     return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)
+
+
+def from_flirt(matrix: np.ndarray, moving: Grid, fixed: Grid) -> np.ndarray:
+    """FSL's matrix between two images as a map from the moving one's mm to the fixed one's mm, (4, 4).
+
+    FSL counts mm from the first voxel of an image, along x from the last where its affine is right-handed.
+
+    >>> grid = mni_grid(4)
+    >>> bool(np.allclose(from_flirt(np.eye(4), grid, grid), np.eye(4)))
+    True
+    """
+    return fixed.affine @ np.linalg.inv(_to_fsl(fixed)) @ matrix @ _to_fsl(moving) @ np.linalg.inv(moving.affine)
+
+
+def _to_fsl(grid: Grid) -> np.ndarray:
+    """From voxel indices to FSL's mm."""
+    scale = np.diag([*grid.spacing_mm, 1.0])
+    if np.linalg.det(grid.affine[:3, :3]) > 0:
+        flip = np.diag([-1.0, 1.0, 1.0, 1.0])
+        flip[0, 3] = grid.shape[0] - 1
+        scale = scale @ flip
+    return scale
 
 
 def resample(volume: Volume, grid: Grid, world: np.ndarray | None = None, order: int = 1) -> np.ndarray:
@@ -136,12 +158,11 @@ class Transform:
         """The way back."""
         return Transform({f"{name}, inverse": np.linalg.inv(step) for name, step in reversed(self.steps.items())})
 
-    def to_json(self) -> str:
-        """Steps as JSON text, exact to the last bit."""
-        steps = [{"name": name, "matrix": np.asarray(step).tolist()} for name, step in self.steps.items()]
-        return json.dumps({"unit": "mm", "steps": steps}, indent=2)
+    def entries(self) -> list[dict[str, Any]]:
+        """Steps as JSON holds them, exact to the last bit; the unit is mm."""
+        return [{"name": name, "matrix": np.asarray(step).tolist()} for name, step in self.steps.items()]
 
     @classmethod
-    def from_json(cls, text: str) -> Transform:
-        """Read what `to_json` wrote."""
-        return cls({s["name"]: np.asarray(s["matrix"], np.float64) for s in json.loads(text)["steps"]})
+    def of(cls, entries: list[dict[str, Any]]) -> Transform:
+        """The transform that gave these entries."""
+        return cls({entry["name"]: np.asarray(entry["matrix"], np.float64) for entry in entries})

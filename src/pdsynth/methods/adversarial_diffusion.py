@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pdsynth.data.pairs import PairBatch
+from pdsynth.data.batch import PairBatch
 from pdsynth.diffusion.sampling import ddpm, step_back
 from pdsynth.diffusion.schedule import cosine_schedule
 from pdsynth.losses.adversarial import Discriminators

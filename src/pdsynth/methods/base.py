@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pdsynth.data.pairs import PairBatch, Pairs
+from pdsynth.data.batch import PairBatch
+from pdsynth.data.pairs import Pairs
 from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.types import Direction
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pdsynth.data.pairs import PairBatch, Pairs, crop
+from pdsynth.data.batch import PairBatch, crop
+from pdsynth.data.pairs import Pairs
 from pdsynth.types import Direction
 
 

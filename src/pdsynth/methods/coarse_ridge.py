@@ -13,7 +13,8 @@ from sklearn.model_selection import GroupKFold
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pdsynth.data.pairs import COARSE, PairBatch, Pairs
+from pdsynth.data.batch import COARSE, PairBatch
+from pdsynth.data.pairs import Pairs
 from pdsynth.methods.base import Method, MethodConfig, register
 from pdsynth.methods.conditioning import coarse_rows, patches_of, population_mean, principal_components
 from pdsynth.types import Direction, Modality

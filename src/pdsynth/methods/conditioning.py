@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pdsynth.data.pairs import COARSE, CONTEXT_CHANNELS, NEAR, SUMMARY_SIZE, PairBatch, Pairs
+from pdsynth.data.batch import COARSE, CONTEXT_CHANNELS, NEAR, SUMMARY_SIZE, PairBatch
+from pdsynth.data.pairs import Pairs
 from pdsynth.imaging.template import tissue_template
 from pdsynth.networks.embedding import time_embedding
 from pdsynth.types import Direction, Modality

@@ -12,7 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pdsynth.data.pairs import PairBatch, Pairs
+from pdsynth.data.batch import PairBatch
+from pdsynth.data.pairs import Pairs
 from pdsynth.losses.adversarial import Discriminators
 from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.losses.perceptual import feature_loss

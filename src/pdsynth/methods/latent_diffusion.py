@@ -16,7 +16,8 @@ from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
 from torch import Tensor
 from torch.nn import functional as F
 
-from pdsynth.data.pairs import PairBatch, Pairs
+from pdsynth.data.batch import PairBatch
+from pdsynth.data.pairs import Pairs
 from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
 from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register

@@ -16,7 +16,8 @@ from monai.networks.nets import DiffusionModelUNet, UNet
 from torch import Tensor, nn
 
 from pdsynth.atlas import network_spheres
-from pdsynth.data.pairs import PairBatch, Pairs
+from pdsynth.data.batch import PairBatch
+from pdsynth.data.pairs import Pairs
 from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
 from pdsynth.losses.microstructure import FeatureLoss

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pdsynth.data.pairs import CONTEXT_CHANNELS, PairBatch, Pairs
+from pdsynth.data.batch import CONTEXT_CHANNELS, PairBatch
+from pdsynth.data.pairs import Pairs
 from pdsynth.methods.base import Method, MethodConfig, register
 from pdsynth.methods.cached import Cached, spread_rows
 from pdsynth.methods.coarse_ridge import CoarseRidge

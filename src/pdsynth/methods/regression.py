@@ -10,7 +10,8 @@ import torch
 from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import Tensor
 
-from pdsynth.data.pairs import CONTEXT_CHANNELS, PairBatch, Pairs
+from pdsynth.data.batch import CONTEXT_CHANNELS, PairBatch
+from pdsynth.data.pairs import Pairs
 from pdsynth.methods.base import Method, MethodConfig, register
 from pdsynth.methods.conditioning import CONDITION, FEATURES, Conditioning, population_mean
 from pdsynth.methods.voxel_ridge import VoxelRidge

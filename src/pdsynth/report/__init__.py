@@ -1,5 +1,6 @@
-"""One self-contained HTML page from result files."""
+"""Self-contained HTML pages from result files and from prepared folders."""
 
 from pdsynth.report.page import write_report
+from pdsynth.report.quality import write_quality
 
-__all__ = ["write_report"]
+__all__ = ["write_quality", "write_report"]

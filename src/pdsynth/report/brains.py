@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from pdsynth.cohorts.scans import single_scan
-from pdsynth.data.standardise import scan_mean
+from pdsynth.data.means import scan_mean
 from pdsynth.evaluation.archive import image_name
 from pdsynth.report import words
 from pdsynth.report.pictures import EDGES, PLANES, View

@@ -58,6 +58,61 @@ def forest(bars: list[Bar], unit: str) -> Markup:
     return Markup("".join([*parts, "</svg>"]))
 
 
+SMALL, TALL, SIDE, FOOT = 460, 190, 44, 40
+
+
+def curves(groups: dict[str, np.ndarray], low: float, high: float, unit: str) -> Markup:
+    """A line a group over equal steps from low to high, all scaled to the highest; values are (n,) and not negative."""
+    top = max((float(np.max(values)) for values in groups.values()), default=0.0) or 1.0
+    floor = TALL - FOOT
+    parts = [f'<svg class="curves" viewBox="0 0 {SMALL} {TALL}" role="img" aria-label="{escape(unit)} by group">']
+    for tick in np.linspace(low, high, 5):
+        x = SIDE + (SMALL - 2 * SIDE) * (tick - low) / (high - low)
+        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{floor}"/>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{floor + 15}" text-anchor="middle">{tick:g}</text>')
+    for number, (name, values) in enumerate(groups.items()):
+        x = SIDE + (SMALL - 2 * SIDE) * (np.arange(len(values)) + 0.5) / len(values)
+        y = floor - (floor - TOP) * np.asarray(values) / top
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+        parts.append(f'<polyline class="g{number % 6}" points="{points}"><title>{escape(name)}</title></polyline>')
+    parts.append(f'<text class="tick" x="{SMALL / 2}" y="{TALL - 6}" text-anchor="middle">{escape(unit)}</text>')
+    return Markup("".join([*parts, "</svg>"]))
+
+
+def strips(groups: dict[str, np.ndarray], unit: str) -> Markup:
+    """A row a group with a mark a value and a long one at the median; values that are not finite are left out."""
+    known = {name: values[np.isfinite(values)] for name, values in groups.items()}
+    every = np.concatenate([*known.values(), np.zeros(0)])
+    if not every.size:
+        return Markup("")
+    ticks = _ticks(float(every.min()), float(every.max()))
+    left, floor = 120, TOP + ROW * len(known)
+    span = SMALL - left - SIDE / 2
+
+    def x(value: float) -> float:
+        return float(left + span * (value - ticks[0]) / (ticks[-1] - ticks[0]))
+
+    parts = [f'<svg class="strips" viewBox="0 0 {SMALL} {floor + FOOT}" role="img" aria-label="{escape(unit)}">']
+    for tick in ticks:
+        parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{TOP}" y2="{floor}"/>')
+        parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{floor + 15}" text-anchor="middle">{tick:g}</text>')
+    for number, (name, values) in enumerate(known.items()):
+        y = TOP + ROW * (number + 0.5)
+        parts.append(
+            f'<text x="{left - 12}" y="{y + 4:.1f}" text-anchor="end">{escape(name)}</text><g class="g{number % 6}">'
+        )
+        for value in values:
+            parts.append(f'<line x1="{x(value):.1f}" x2="{x(value):.1f}" y1="{y - 5:.1f}" y2="{y + 5:.1f}"/>')
+        if len(values):
+            at = x(float(np.median(values)))
+            parts.append(f'<line class="median" x1="{at:.1f}" x2="{at:.1f}" y1="{y - 10:.1f}" y2="{y + 10:.1f}"/>')
+        parts.append("</g>")
+    parts.append(
+        f'<text class="tick" x="{SMALL / 2}" y="{floor + FOOT - 6}" text-anchor="middle">{escape(unit)}</text>'
+    )
+    return Markup("".join([*parts, "</svg>"]))
+
+
 def _spoken(bar: Bar) -> str:
     interval = f" ({bar.low:.1f} to {bar.high:.1f})" if bar.low is not None and bar.high is not None else ""
     shuffled = f"; {bar.shuffled:.1f} with shuffled sources" if bar.shuffled is not None else ""

@@ -17,6 +17,7 @@ PIXELS_PER_MM = 1.0
 MNI_CUTS_MM = (-6.0, -20.0, 8.0)  # beside the midline; through the hippocampi; through ventricles and thalami
 PLANES = ("Sagittal", "Coronal", "Axial")
 EDGES = (("P", "A", "S"), ("L", "R", "S"), ("L", "R", "A"))  # left, right and top of each plane
+EDGE, EDGE_COLOURS = (255, 196, 0), 64  # colour of an outline; shades of a picture that has one
 MAPS = {"grey": "gray", "difference": "berlin", "deviation": "inferno"}
 
 
@@ -67,6 +68,15 @@ class View:
         rows, columns = (self.spacing_mm[i] for i in ((2, 1), (2, 0), (1, 0))[axis])
         return picture(self.plane(volume, axis), (rows * PIXELS_PER_MM, columns * PIXELS_PER_MM), top, kind)
 
+    def outlined(self, volume: np.ndarray, mask: np.ndarray, axis: int, top: float = 1.0) -> Markup:
+        """One plane of a volume in grey with the edge of a mask drawn over it, both (X, Y, Z), as a PNG address."""
+        rows, columns = (self.spacing_mm[i] * PIXELS_PER_MM for i in ((2, 1), (2, 0), (1, 0))[axis])
+        grey = _indices(self.plane(volume, axis), (rows, columns), 0, top)
+        inside = _enlarged(self.plane(mask, axis), (rows, columns)) > 0.5
+        rgb = np.repeat(grey[..., None], 3, axis=2)
+        rgb[inside & ~ndimage.binary_erosion(inside)] = EDGE
+        return _address(Image.fromarray(rgb).quantize(EDGE_COLOURS))
+
     def plane(self, volume: np.ndarray, axis: int) -> np.ndarray:
         """One plane of a volume (X, Y, Z), (rows, columns) from the top left corner as it is shown."""
         index = [*self.box]
@@ -79,13 +89,19 @@ def picture(plane: np.ndarray, zoom: tuple[float, float], top: float, kind: str)
 
     Colours run from 0 (or -top for kind "difference") to top; values beyond are drawn as the ends.
     """
-    large = ndimage.zoom(plane, zoom, order=3, mode="nearest", grid_mode=True)
-    low = -top if kind == "difference" else 0.0
-    indices = np.clip((large - low) / (top - low) * 255, 0, 255).round().astype(np.uint8)
-    image = Image.fromarray(indices)
+    image = Image.fromarray(_indices(plane, zoom, -top if kind == "difference" else 0.0, top))
     if kind != "grey":
         image.putpalette(_palette(kind))
     return _address(image)
+
+
+def _indices(plane: np.ndarray, zoom: tuple[float, float], low: float, top: float) -> np.ndarray:
+    large = _enlarged(plane, zoom)
+    return np.clip((large - low) / (top - low) * 255, 0, 255).round().astype(np.uint8)
+
+
+def _enlarged(plane: np.ndarray, zoom: tuple[float, float]) -> np.ndarray:
+    return ndimage.zoom(plane, zoom, order=3, mode="nearest", grid_mode=True)
 
 
 @lru_cache

@@ -1,0 +1,161 @@
+"""Indexing, opening, reading and preparing at the size of the paper's cohorts.
+
+Usage: python benchmarks/throughput.py COHORT [--out benchmarks/results/throughput.json]
+COHORT is a simulated one: `pdsynth simulate COHORT --subjects 200 --quick`. Measured are: a BIDS dataset of 5,000
+subjects and 20,000 files from names to a cohort; a prepared folder of 56,000 rows from nothing to open; a pair read
+from it against its two .nii.gz read by nibabel, in turns, medians; COHORT prepared by one process and by two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from statistics import median
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+from pdsynth import manifest
+from pdsynth.cohorts.bids import bids
+from pdsynth.data.pairs import Pairs
+from pdsynth.data.prepare import prepare
+from pdsynth.data.shards import FOLDER
+from pdsynth.types import Modality
+
+SUBJECTS, ROWS, SEGMENTS, READS = 5000, 56_000, 4, 15
+
+
+def index_seconds(folder: Path) -> dict[str, float]:
+    """Two small scans with gradient tables a subject; each file its own copy."""
+    series = nib.Nifti1Image(np.ones((48, 48, 24, 4), np.int16), np.diag([4.0, 4.0, 4.0, 1.0]))
+    nib.save(series, folder / "scan.nii.gz")
+    for number in range(SUBJECTS):
+        name = f"sub-{number:05d}"
+        for kind, stem in (("func", f"{name}_task-rest_bold"), ("dwi", f"{name}_dwi")):
+            place = folder / "bids" / name / kind
+            place.mkdir(parents=True)
+            shutil.copy(folder / "scan.nii.gz", place / f"{stem}.nii.gz")
+        (place / f"{stem}.bval").write_text("0 1000 1000 1000\n")
+        (place / f"{stem}.bvec").write_text("0 1 0 0\n0 0 1 0\n0 0 0 1\n")
+    start = time.perf_counter()
+    cohort = bids(folder / "bids")
+    took = time.perf_counter() - start
+    assert len(cohort.subjects) == SUBJECTS and not cohort.rejected
+    return {"subjects": SUBJECTS, "files": 4 * SUBJECTS, "seconds": round(took, 2)}
+
+
+def open_seconds(prepared: Path, folder: Path) -> dict[str, float]:
+    """A prepared folder whose tables, manifest and files are as many and as large as those of ROWS rows."""
+    pairs = Pairs.open(prepared)
+    out = folder / "large"
+    (out / FOLDER).mkdir(parents=True)
+    sessions = ROWS // (SEGMENTS + 1)
+    size = (SEGMENTS + 1) * next(iter(pairs.manifest["shards"].values()))
+    tables = []
+    for number in range(sessions):
+        row = pairs.table.iloc[[number % len(pairs)]].drop(columns="split")
+        rows = pd.concat([row] * (SEGMENTS + 1))
+        tables.append(rows.assign(participant_id=f"sub-{number:05d}", shard=f"sub-{number:05d}.npy"))
+        with (out / FOLDER / f"sub-{number:05d}.npy").open("wb") as file:
+            file.truncate(size)
+    table = pd.concat(tables)
+    table.to_csv(out / "pairs.tsv", sep="\t", index=False)
+    people = table["participant_id"].drop_duplicates()
+    pd.DataFrame({"participant_id": people, "split": "train"}).to_csv(out / "splits.tsv", sep="\t", index=False)
+    outputs = {name: manifest.sha256(out / name) for name in ("pairs.tsv", "splits.tsv")}
+    shards = dict.fromkeys(table["shard"], size)
+    manifest.write_json(out / manifest.NAME, pairs.manifest | {"shards": shards, "outputs": outputs})
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        opened = Pairs.open(out)
+        times.append(time.perf_counter() - start)
+    assert len(opened) == len(table)
+    return {"rows": len(table), "sessions": sessions, "seconds": round(median(times), 3)}
+
+
+def read_seconds(prepared: Path, cohort: Path) -> dict[str, float]:
+    """Both volumes of a pair, from the prepared folder and from the scans."""
+    pairs = Pairs.open(prepared)
+    stored, raw = [], []
+    for row in range(READS):
+        start = time.perf_counter()
+        for modality in Modality:
+            pairs.volume(modality, row)
+        stored.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        for modality in Modality:
+            nib.load(cohort / pairs.table[f"{modality}_path"].iloc[row]).get_fdata()
+        raw.append(time.perf_counter() - start)
+    ratio = median(b / a for a, b in zip(stored, raw, strict=True))
+    return {
+        "prepared_seconds": round(median(stored), 6),
+        "nifti_seconds": round(median(raw), 4),
+        "times_faster": round(ratio),
+    }
+
+
+def prepare_seconds(cohort: Path, folder: Path) -> dict[str, float]:
+    """The command, from start to end, by one process and by two."""
+    took = {}
+    for jobs in (1, 2):
+        command = [
+            sys.executable,
+            "-m",
+            "pdsynth",
+            "prepare",
+            str(cohort),
+            str(folder / f"jobs{jobs}"),
+            "--jobs",
+            str(jobs),
+        ]
+        start = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        took[jobs] = time.perf_counter() - start
+    same = all(
+        (folder / "jobs1" / FOLDER / path.name).read_bytes() == path.read_bytes()
+        for path in (folder / "jobs2" / FOLDER).glob("*.npy")
+    )
+    assert same
+    return {
+        "subjects": len(bids(cohort).subjects),
+        "one_job_seconds": round(took[1], 1),
+        "two_jobs_seconds": round(took[2], 1),
+        "speed_up": round(took[1] / took[2], 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cohort", type=Path)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "throughput.json")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        few = bids(options.cohort)
+        few.subjects = few.subjects[: READS + 1]
+        prepared = prepare(few, folder / "few", jobs=2).root
+        result = {
+            "date": date.today().isoformat(),
+            "machine": f"{os.cpu_count()}-core {platform.machine().replace('_', '-')}",
+            "index": index_seconds(folder),
+            "open": open_seconds(prepared, folder),
+            "read": read_seconds(prepared, options.cohort),
+            "prepare": prepare_seconds(options.cohort, folder),
+        }
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""From a scan's file to the means of its volumes: the whole scan's, its segments', and the one that is registered."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pdsynth.cohorts.cohort import Scan
+from pdsynth.imaging.intensity import brain_mask
+from pdsynth.imaging.motion import framewise_displacement, realign
+from pdsynth.imaging.nifti import Volume, read_header, read_volume
+from pdsynth.imaging.segments import (
+    direction_subsets,
+    nearest_shell,
+    read_gradients,
+    segment_means,
+    steady_start,
+    time_blocks,
+)
+from pdsynth.types import InputError, Modality
+
+SHELL = 1000.0  # s/mm^2: the shell nearest to it is taken
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What is done to the volumes of a series before they are averaged; minutes a scan.
+
+    denoise: dMRI by the Marchenko-Pastur principal components of patches (Veraart et al. 2016); realign: every volume
+    rigidly to the mean fMRI, or to the mean b0.
+    """
+
+    denoise: bool = False
+    realign: bool = False
+
+
+UNCORRECTED = Corrections()
+
+
+@dataclass(frozen=True)
+class ScanMeans:
+    """Means of one scan on its own grid.
+
+    means: the whole scan's first, then each segment's where there is more than one. reference is what is registered:
+    the whole fMRI mean, or the mean b0 (the mean over b > 0 where there is no b0). bval: the dMRI shell in s/mm^2,
+    None for fMRI and for 3D means. motion_mm: mean framewise displacement, None where it is not known.
+    """
+
+    means: list[Volume]
+    reference: Volume
+    bval: float | None
+    motion_mm: float | None = None
+
+
+def scan_means(scan: Scan, segments: int = 1, corrections: Corrections = UNCORRECTED) -> ScanMeans:
+    """Read a scan once: its mean and those of its segments.
+
+    fMRI: contiguous blocks of time after the first non-steady volumes. dMRI: the b > 0 volumes of the shell nearest
+    1000 s/mm^2, in subsets of evenly spread directions. A 3D file is its own mean. Raises InputError for a scan that
+    cannot be read or has fewer volumes than segments.
+    """
+    header = read_header(scan.path)
+    if header.n_volumes == 1:
+        _enough(scan, 1, segments)
+        volume = read_volume(scan.path)
+        return ScanMeans([volume], volume, None)
+    if scan.modality is Modality.FMRI:
+        skip = steady_start(header.zooms[3], header.n_volumes)
+        steady = np.arange(skip, header.n_volumes)
+        _enough(scan, len(steady), segments)
+        blocks = time_blocks(header.n_volumes, segments, skip) if segments > 1 else []
+        means, motion = _means(scan, [steady, *blocks], header.affine, corrections)
+        return ScanMeans(means, means[0], None, reported_motion(scan) if motion is None else motion)
+    if scan.bval is None or scan.bvec is None:
+        raise InputError(scan.path, "has no .bval and .bvec files", "put both beside it under the scan's name")
+    gradients = read_gradients(scan.bval, scan.bvec, header.n_volumes, scan.path)
+    shell, bval = nearest_shell(gradients.bvals, SHELL)
+    _enough(scan, len(shell), segments)
+    subsets = direction_subsets(gradients.bvecs, shell, segments) if segments > 1 else []
+    b0 = np.flatnonzero(gradients.is_b0)
+    means, motion = _means(scan, [b0 if len(b0) else shell, shell, *subsets], header.affine, corrections)
+    return ScanMeans(means[1:], means[0], bval, motion)
+
+
+def scan_mean(scan: Scan) -> tuple[Volume, Volume, float | None]:
+    """The whole scan's mean, the reference to register and the b-value: see `scan_means`."""
+    read = scan_means(scan)
+    return read.means[0], read.reference, read.bval
+
+
+def _means(
+    scan: Scan, indices: list[np.ndarray], affine: np.ndarray, corrections: Corrections
+) -> tuple[list[Volume], float | None]:
+    """Means of the volumes of each of the indices, the first of them the reference; and the motion, if corrected."""
+    if corrections == UNCORRECTED:
+        return [Volume(data, affine) for data in segment_means(scan.path, indices)], None
+    every = [np.array([t]) for t in range(read_header(scan.path).n_volumes)]
+    series, motion = segment_means(scan.path, every), None
+    if corrections.denoise and scan.modality is Modality.DMRI:
+        series = denoised(series)
+    if corrections.realign:
+        reference = Volume(series[indices[0]].mean(0), affine)
+        series, maps = realign(series, reference)
+        centre = np.argwhere(brain_mask(reference)).mean(0) @ affine[:3, :3].T + affine[:3, 3]
+        motion = float(framewise_displacement(maps, centre).mean())
+    return [Volume(series[chosen].mean(0), affine) for chosen in indices], motion
+
+
+def denoised(series: np.ndarray) -> np.ndarray:
+    """A dMRI series (T, X, Y, Z) less the principal components of its patches that noise alone explains."""
+    from dipy.denoise.localpca import mppca
+
+    return np.moveaxis(mppca(np.moveaxis(series, 0, -1), patch_radius=2), -1, 0).astype(np.float32)
+
+
+def confounds(scan: Scan) -> Path | None:
+    """The table of confounds that fMRIPrep wrote beside its scan; None where there is none."""
+    stem = re.sub(r"(_space-[A-Za-z0-9]+)?(_res-[A-Za-z0-9]+)?_desc-preproc_bold\.nii(\.gz)?$", "", scan.path.name)
+    path = scan.path.with_name(f"{stem}_desc-confounds_timeseries.tsv")
+    return path if stem != scan.path.name and path.exists() else None
+
+
+def reported_motion(scan: Scan) -> float | None:
+    """Mean framewise displacement in mm by the scan's confounds; None where they don't tell."""
+    path = confounds(scan)
+    if path is None:
+        return None
+    try:
+        moved = pd.read_csv(path, sep="\t", na_values="n/a")["framewise_displacement"].astype(float).mean()
+    except (KeyError, ValueError):
+        return None
+    return float(moved) if np.isfinite(moved) else None
+
+
+def _enough(scan: Scan, n_volumes: int, segments: int) -> None:
+    if n_volumes < segments:
+        raise InputError(
+            scan.path, f"has {n_volumes} volumes to average, which make no {segments} segments", "lower --segments"
+        )

@@ -1,0 +1,57 @@
+"""Which scans of a cohort stand out from the others, by how they lie on the template and how much the head moved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+COLUMNS = (
+    "participant_id",
+    "session_id",
+    "site",
+    "modality",
+    "path",
+    "coverage",
+    "overlap",
+    "mutual_information",
+    "correlation",
+    "motion_mm",
+    "flag",
+)
+WORSE = {"overlap": -1, "mutual_information": -1, "correlation": -1, "motion_mm": 1}  # the side that is bad
+FAR = 4.0  # robust standard deviations from the median of the modality
+ENOUGH = 10  # scans, for a median and a deviation to speak of
+DECIMALS = 4
+
+
+def quality_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """A row a scan with COLUMNS; `flag` says what is far on the bad side of the same modality's other scans.
+
+    rows: participant_id, session_id, site, modality, path and what was measured: coverage and overlap in 0..1,
+    mutual_information in 1..2, correlation with the session's other scan in -1..1, motion_mm; None where not known.
+    """
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table["flag"] = ""
+    for measure, sign in WORSE.items():
+        values = table[measure].astype(float)
+        for _, group in values.groupby(table["modality"]):
+            for place in group.index[sign * deviations(group.to_numpy()) > FAR]:
+                told = f"{measure} {values[place]:.3g} where others have {group.median():.3g}"
+                table.loc[place, "flag"] = "; ".join(filter(None, [table.loc[place, "flag"], told]))
+        table[measure] = values.round(DECIMALS)
+    return table.assign(coverage=table["coverage"].astype(float).round(DECIMALS))
+
+
+def deviations(values: np.ndarray) -> np.ndarray:
+    """Distances from the median in robust standard deviations, 1.4826 MAD; zero with too few values, or for a NaN.
+
+    >>> deviations(np.array([1.0, 1.1, 0.9, 1.2, 0.8, 1.0, 1.1, 0.9, 1.0, 9.0])).round().tolist()[-2:]
+    [0.0, 54.0]
+    """
+    known = values[np.isfinite(values)]
+    if len(known) < ENOUGH:
+        return np.zeros(len(values))
+    spread = 1.4826 * np.median(np.abs(known - np.median(known)))
+    return np.nan_to_num((values - np.median(known)) / spread) if spread > 0 else np.zeros(len(values))

@@ -1,0 +1,68 @@
+"""Volumes of a prepared folder: one memory-mapped file a session, so that a session is made, kept or replaced alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from pdsynth.imaging.nifti import complete_or_absent
+from pdsynth.types import InputError
+
+FOLDER = "sessions"
+MAPPED = 1024  # files held open at a time; a system allows some 65,000
+AGAIN = "run `pdsynth prepare` again"
+
+
+def write_shard(path: Path, rows: Sequence[dict[str, np.ndarray]]) -> int:
+    """Write the volumes of a session's rows, each (X, Y, Z) by name, in the order of rows; returns the bytes written.
+
+    Every row has the same names, shapes and types. The file appears under its name only when complete.
+    """
+    shard = np.zeros(len(rows), [(name, array.dtype, array.shape) for name, array in rows[0].items()])
+    for k, row in enumerate(rows):
+        for name, array in row.items():
+            shard[name][k] = array
+    with complete_or_absent(path) as temporary:
+        np.save(temporary, shard)
+    return path.stat().st_size
+
+
+class Shards:
+    """Reads volumes of a prepared folder from disk as they are asked for."""
+
+    def __init__(self, root: Path, shape: tuple[int, int, int]) -> None:
+        self.root, self.shape = root, tuple(shape)
+        self._open = lru_cache(maxsize=MAPPED)(self._mapped)
+
+    def read(self, shard: str, row: int, name: str) -> np.ndarray:
+        """One volume, (X, Y, Z), as it lies on disk; zeros where the session has none of that name.
+
+        Raises InputError where the file is missing, damaged, or of another grid.
+        """
+        rows = self._open(shard)
+        if name not in (rows.dtype.names or ()):
+            return np.zeros(self.shape, bool if name.endswith("_brain") else np.float16)
+        return rows[row][name]
+
+    def _mapped(self, shard: str) -> np.ndarray:
+        path = self.root / FOLDER / shard
+        try:
+            rows = np.load(path, mmap_mode="r")
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(path, f"is missing or damaged ({error})", AGAIN) from error
+        shapes = {field[0].shape for field in (rows.dtype.fields or {}).values()}
+        if shapes != {self.shape}:
+            raise InputError(path, f"holds volumes of {shapes or rows.shape}, not of {self.shape}", AGAIN)
+        return rows
+
+
+def check_sizes(root: Path, sizes: dict[str, int]) -> None:
+    """Raise InputError where a file of the folder is missing or has another size than was written."""
+    there = {path.name: path.stat().st_size for path in (root / FOLDER).glob("*.npy")}
+    for name, size in sizes.items():
+        if there.get(name) != size:
+            problem = "is missing" if name not in there else f"is cut short or damaged: {there[name]} bytes of {size}"
+            raise InputError(root / FOLDER / name, problem, AGAIN)

@@ -1,0 +1,136 @@
+"""quality.html of a prepared folder: what is in it, what was refused or stands out, and how the scans lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from pdsynth.cohorts.cohort import by_reason
+from pdsynth.data.pairs import Pairs
+from pdsynth.data.shards import AGAIN
+from pdsynth.imaging.template import tissue_template
+from pdsynth.report.charts import curves, strips
+from pdsynth.report.pictures import View
+from pdsynth.report.rendering import render
+from pdsynth.types import InputError, Modality
+
+PAGE = "quality.html"
+SHOWN = 48  # scans on the contact sheet, besides those that are flagged
+SHOWN_FLAGGED, SHOWN_REFUSED = 100, 200
+BINS = 50
+PER_SITE = 60  # scans that a site's histogram is made of
+UNKNOWN = "unknown"
+NAMES = {Modality.FMRI: "fMRI", Modality.DMRI: "dMRI"}
+MEASURES = {
+    "overlap": "overlap of the brain with the template's (Dice)",
+    "mutual_information": "mutual information with the template (1: none)",
+    "correlation": "correlation of fMRI and b0 in the brain",
+    "motion_mm": "head motion: mean framewise displacement, mm",
+}
+
+
+def write_quality(prepared: str | Path) -> Path:
+    """Write `prepared`/quality.html, which holds its images and loads nothing; returns its path.
+
+    Raises InputError where the folder is no prepared one.
+    """
+    pairs = Pairs.open(prepared)
+    if not (pairs.root / "quality.tsv").exists():
+        raise InputError(pairs.root / "quality.tsv", "is missing", AGAIN)
+    quality = pd.read_csv(pairs.root / "quality.tsv", sep="\t", keep_default_na=False, na_values=[""])
+    text = ("participant_id", "session_id", "site", "flag")
+    quality = quality.fillna(dict.fromkeys(text, "")).astype(dict.fromkeys(text, str))
+    refused = pd.read_csv(pairs.root / "rejected.tsv", sep="\t", dtype=str, keep_default_na=False)
+    whole = pairs.whole_scans()
+    flagged = quality[quality["flag"] != ""]
+    context = {
+        "simulated": pairs.simulated,
+        "manifest": pairs.manifest,
+        "people": whole.table["participant_id"].nunique(),
+        "sessions": len(whole),
+        "available": {name: int(n) for name, n in whole.table["available"].value_counts().items()},
+        "groups": _groups(whole.table),
+        "scans": len(quality),
+        "flagged": flagged.head(SHOWN_FLAGGED).to_dict("records"),
+        "n_flagged": len(flagged),
+        "sheet": _sheet(whole, quality),
+        "histograms": [
+            (NAMES[m], curves(_histograms(whole, m), 0, 1, "signal, of the 99.5th percentile")) for m in Modality
+        ],
+        "sites": sorted({_named(site) for site in whole.table["site"]}),
+        "measures": _measures(quality),
+        "reasons": by_reason(refused["reason"]),
+        "refused": refused.head(SHOWN_REFUSED).to_dict("records"),
+        "n_refused": len(refused),
+    }
+    return render(pairs.root / PAGE, "quality.html.j2", True, context)
+
+
+def _named(value: str) -> str:
+    return UNKNOWN if value in ("", "n/a") else value
+
+
+def _groups(table: pd.DataFrame) -> dict[str, Any]:
+    """Participants by site and diagnosis, and by split."""
+    people = table.drop_duplicates("participant_id")
+    counts = pd.crosstab(people["site"].map(_named), people["diagnosis"].map(_named), margins=True, margins_name="all")
+    splits = people["split"].value_counts().reindex(["train", "val", "test"], fill_value=0)
+    return {
+        "columns": list(counts.columns),
+        "rows": [(name, [int(n) for n in row]) for name, row in zip(counts.index, counts.to_numpy(), strict=True)],
+        "splits": {str(name): int(n) for name, n in splits.items()},
+    }
+
+
+def _sheet(whole: Pairs, quality: pd.DataFrame) -> list[dict[str, Any]]:
+    """The flagged scans, then others from the least to the greatest overlap: three planes with the template's edge."""
+    template = tissue_template(whole.grid)["brain"] > 0.5
+    view = View.around(template, whole.grid.affine)
+    ranked = quality.sort_values("overlap", ignore_index=True)
+    others = ranked[ranked["flag"] == ""]
+    spread = np.unique(np.linspace(0, len(others) - 1, min(SHOWN, len(others))).round().astype(int))
+    chosen = pd.concat([ranked[ranked["flag"] != ""].head(SHOWN_FLAGGED), others.iloc[spread]])
+    places = {
+        (p, s): row for row, (p, s) in enumerate(whole.table[["participant_id", "session_id"]].to_numpy().tolist())
+    }
+    sheet = []
+    for scan in chosen.to_dict("records"):
+        row = places.get((scan["participant_id"], scan["session_id"]))
+        if row is None:  # all of its session was refused afterwards, as a duplicate
+            continue
+        volume = whole.volume(Modality(scan["modality"]), row)
+        planes: list[Markup] = [view.outlined(volume, template, axis) for axis in range(3)]
+        sheet.append(
+            {str(key): value for key, value in scan.items()}
+            | {"name": NAMES[Modality(scan["modality"])], "planes": planes}
+        )
+    return sheet
+
+
+def _histograms(whole: Pairs, modality: Modality) -> dict[str, np.ndarray]:
+    """By site, the mean over scans of the share of brain voxels in each of BINS steps from 0 to 1."""
+    table = whole.table.reset_index(drop=True)
+    table = table[table["available"].isin(["both", modality.value])]
+    found = {}
+    for site, rows in table.groupby(table["site"].map(_named)):
+        shares = []
+        for row in rows.index[:PER_SITE]:
+            inside = whole.volume(modality, row)[whole.brain(modality, row)]
+            shares.append(np.histogram(inside, BINS, (0, 1))[0] / max(1, inside.size))
+        found[str(site)] = np.mean(shares, axis=0)
+    return found
+
+
+def _measures(quality: pd.DataFrame) -> list[dict[str, Any]]:
+    """A chart a measure and modality, a row a site; without those that nothing is known of."""
+    charts = []
+    for modality, scans in quality.groupby("modality"):
+        for measure, unit in MEASURES.items():
+            by_site = {str(s): v[measure].to_numpy(float) for s, v in scans.groupby(scans["site"].map(_named))}
+            if chart := strips(by_site, unit):
+                charts.append({"modality": NAMES[Modality(str(modality))], "chart": chart})
+    return charts
