@@ -91,7 +91,7 @@ def recorded(
     try:
         yield entries
     except BaseException:
-        if [p.name for p in folder.iterdir()] == [NAME]:
+        if folder.exists() and [p.name for p in folder.iterdir()] == [NAME]:
             shutil.rmtree(folder)
         raise
     finish(folder, entries)
@@ -149,32 +149,40 @@ def complete_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(holder, ignore_errors=True)
 
 
+def put_back(folder: Path) -> None:
+    """Where a run was killed between removing the old `folder` and naming the new one, have the old one back."""
+    old = folder.with_name(f"{folder.name}.old")
+    if old.exists() and folder.exists():
+        shutil.rmtree(old)
+    elif old.exists():
+        os.replace(old, folder)
+
+
 @contextmanager
 def resumed_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     """The folder `folder`.partial, which takes the name of `folder` when the block ends well.
 
-    It begins with the files of `folder`, linked and not copied, and with what a run that was cut has left in it, both
-    of which the block is to check; with overwrite it begins empty. Bad input removes it; whatever else ends the block
-    leaves it for the next run. Raises InputError where either folder holds what pdsynth did not write.
+    It holds what a run that was cut has left in it, or else the files of `folder`, linked and not copied; the block is
+    to check either. With overwrite it begins empty. Whatever else ends the block leaves it for the next run. Raises
+    InputError where either folder holds what pdsynth did not write.
     """
     refuse_occupied(folder, overwrite=True)
     partial = folder.with_name(f"{folder.name}.partial")
     refuse_occupied(partial, overwrite=True)
     if overwrite:
         clear(partial, overwrite)
-    before = [] if overwrite else sorted(folder.rglob("*"), key=lambda path: path.name != NAME)  # first what it is
-    for path in before:
-        link = partial / path.relative_to(folder)
-        if path.is_file() and not link.exists():
+    before = [] if overwrite or partial.exists() else sorted(folder.rglob("*"), key=lambda path: path.name != NAME)
+    for path in before:  # first the manifest, which says what it is
+        if path.is_file():
+            link = partial / path.relative_to(folder)
             link.parent.mkdir(parents=True, exist_ok=True)
             _link(path, link)
-    try:
-        yield partial
-    except InputError:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    clear(folder, overwrite=True)
+    yield partial
+    old = folder.with_name(f"{folder.name}.old")
+    if folder.exists():
+        os.replace(folder, old)
     os.replace(partial, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _link(path: Path, link: Path) -> None:

@@ -118,6 +118,7 @@ def test_what_is_no_plain_series_is_left():
         ("027_S_0074 bl 2011-01-10 . AZ 70 Female 16 29 26", "the diagnosis 'AZ'"),
         ("027_S_0074 bl . . CN 70 Female 16 29 26", "no EXAMDATE"),
         ("027_S_0074 bl 2011-13-10 . CN 70 Female 16 29 26", "the date '2011-13-10'"),
+        ("027_S_0074 bl 2/3/11 . CN 70 Female 16 29 26", "the date '2/3/11'"),
         ("027_S_0074 bl 2011-01-10 . CN 70 Female 16 31 26", "'31' in the column MMSE"),
     ],
 )

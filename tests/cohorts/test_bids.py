@@ -224,3 +224,13 @@ def test_real_dataset_and_odd_files(real_data: Path) -> None:
         bids(real_data / "odd")
     for name in ("bold_156vol_task-oneback", "dwi_toshiba", "dwi_partial-slab_b0-reads-1.25"):
         single_scan(real_data / f"odd/{name}.nii.gz")
+
+
+def test_scores_that_clinica_may_have_crossed_are_not_read(tmp_path: Path) -> None:
+    write_scan(tmp_path / "sub-OAS30001/ses-M000/func/sub-OAS30001_ses-M000_task-rest_bold.nii.gz")
+    table(tmp_path, "participant_id age\nsub-OAS30001 70")
+    table(tmp_path / "sub-OAS30001", "session_id MMSE diagnosis\nses-M000 12 AD", "sub-OAS30001_sessions.tsv")
+    cohort = bids(tmp_path)
+    ((_, session),) = list(cohort)
+    assert (session.scores, session.diagnosis, session.age) == ({}, None, 70)
+    assert [r.path.name for r in cohort.rejected] == ["sub-OAS30001_sessions.tsv"]

@@ -17,6 +17,7 @@ import pytest
 
 from pdsynth.cohorts.bids import bids
 from pdsynth.data import prepare as module
+from pdsynth.data import sessions
 from pdsynth.data.pairs import Pairs
 from pdsynth.data.prepare import prepare
 from pdsynth.types import InputError
@@ -57,6 +58,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(pristine, tmp_path: Path, made) 
     with pytest.raises(InputError, match="no prepared folder"):
         Pairs.open(tmp_path / "prepared.partial")
     (tmp_path / "prepared.partial" / "sessions" / ".partial-of-a-file.npy").write_bytes(b"half")
+    (tmp_path / "prepared.partial" / ".pairs.tsv.17").write_bytes(b"half")
     prepare(bids(pristine.root), out, grid_mm=8, segments=2)
     assert made == ["sub-03", "sub-04"]
     prepare(bids(pristine.root), tmp_path / "whole", grid_mm=8, segments=2)
@@ -90,6 +92,63 @@ def test_a_second_run_makes_only_what_is_new_or_changed(study, tmp_path: Path, m
     gone.subjects = gone.subjects[1:]
     prepare(gone, out, grid_mm=8, split=(0.4, 0.3, 0.3))
     assert len(made) == 5 and not list(out.rglob("sub-01*"))
+
+
+def one(study, name: str = "sub-03"):
+    """The cohort of one participant."""
+    cohort = bids(study.root)
+    return replace(cohort, subjects=[s for s in cohort.subjects if s.participant_id == name])
+
+
+def test_a_shard_that_was_damaged_at_equal_size_is_made_again(study, tmp_path: Path, made) -> None:
+    out = prepare(one(study), tmp_path / "prepared", grid_mm=8).root
+    shard = out / "sessions" / "sub-03.npy"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-100] + b"\x01" * 100)
+    prepare(one(study), out, grid_mm=8)
+    assert made == ["sub-03"] * 2 and shard.read_bytes() == whole
+
+
+def test_what_failed_for_want_of_memory_is_tried_again(study, tmp_path: Path, made, monkeypatch) -> None:
+    real, cohort = sessions.scan_means, bids(study.root)
+    two = replace(cohort, subjects=cohort.subjects[2:])
+
+    def greedy(scan, *settings):
+        if "sub-03" in scan.path.name:
+            raise MemoryError
+        return real(scan, *settings)
+
+    monkeypatch.setattr(sessions, "scan_means", greedy)
+    assert len(prepare(two, tmp_path / "prepared", grid_mm=8)) == 1
+    monkeypatch.setattr(sessions, "scan_means", real)
+    assert len(prepare(two, tmp_path / "prepared", grid_mm=8)) == 2
+    assert made == ["sub-03", "sub-04", "sub-03"]
+
+
+def test_who_is_away_for_one_run_keeps_the_split(study, tmp_path: Path) -> None:
+    out, split = tmp_path / "prepared", (0.4, 0.3, 0.3)
+    first = prepare(bids(study.root), out, grid_mm=8, split=split).table.set_index("participant_id")["split"]
+    path = study.root / "sub-03/func/sub-03_task-rest_bold.nii.gz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:5000])
+    assert "sub-03" not in prepare(bids(study.root), out, grid_mm=8, split=split).table["participant_id"].tolist()
+    path.write_bytes(whole)
+    again = prepare(bids(study.root), out, grid_mm=8, split=split).table.set_index("participant_id")["split"]
+    assert again.to_dict() == first.to_dict()
+    (out / "splits.tsv").unlink()
+    with pytest.raises(InputError, match=r"has lost its splits\.tsv"):
+        prepare(bids(study.root), out, grid_mm=8, split=split)
+
+
+def test_a_kill_between_the_old_folder_and_the_new_loses_neither(study, tmp_path: Path, made) -> None:
+    out = prepare(one(study), tmp_path / "prepared", grid_mm=8).root
+    before = content(out)
+    out.rename(tmp_path / "prepared.old")  # the old one is away, the new one has not its name yet
+    prepare(one(study), tmp_path / "prepared", grid_mm=8)
+    assert content(out) == before and made == ["sub-03"]
+    shutil.copytree(out, tmp_path / "prepared.old")  # the new one has its name, the old one is not yet removed
+    prepare(one(study), tmp_path / "prepared", grid_mm=8)
+    assert [p.name for p in tmp_path.iterdir() if p.name != "study"] == ["prepared"]
 
 
 def lines(files: dict[str, bytes]) -> list[str]:

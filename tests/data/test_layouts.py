@@ -181,6 +181,11 @@ def test_what_fsl_wrote_is_read_with_its_own_matrix_and_directions(cohort, expec
     for modality in Modality:
         difference = pairs.volume(modality, 0) - expected.volume(modality, 0)
         assert np.abs(difference).max() < 2e-3
+    template = (feat / "reg" / "standard.nii.gz").read_bytes()
+    (feat / "reg" / "standard.nii.gz").unlink()
+    assert prepare(read(tmp_path), tmp_path / "lost", split=(1.0, 0.0, 0.0)).table["available"].tolist() == ["dmri"]
+    (feat / "reg" / "standard.nii.gz").write_bytes(template)  # once it is there, the scan is tried again
+    assert prepare(read(tmp_path), tmp_path / "lost", split=(1.0, 0.0, 0.0)).table["available"].tolist() == ["both"]
     (feat / "reg" / "example_func2standard.mat").write_text("1 0 0\n")
     pairs = prepare(read(tmp_path), tmp_path / "again", split=(1.0, 0.0, 0.0))
     assert pairs.table["available"].tolist() == ["dmri"]

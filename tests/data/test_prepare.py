@@ -19,6 +19,7 @@ from pdsynth.data import sessions
 from pdsynth.data.pairs import Pairs
 from pdsynth.data.prepare import prepare
 from pdsynth.data.sessions import oracle_path
+from pdsynth.data.workers import Workers
 from pdsynth.imaging.intensity import brain_mask
 from pdsynth.imaging.nifti import Volume
 from pdsynth.types import Direction, InputError, Modality
@@ -162,6 +163,20 @@ def test_the_same_image_under_two_ids_is_refused_of_both(study) -> None:
     }
 
 
+def test_two_sessions_of_one_name_stop_with_both_named(study) -> None:
+    cohort = some(bids(study.root), "sub-03")
+    (subject,) = cohort.subjects
+    twice = replace(cohort, subjects=[subject, replace(subject, participant_id="SUB-03")])
+    with pytest.raises(InputError, match=r"two sessions that are both called SUB-03: sub-03/func/.* and sub-03/func/"):
+        prepare(twice, study.root.parent / "out")
+
+
+def test_a_cluster_needs_absolute_paths(study, monkeypatch) -> None:
+    cohort = some(bids(study.root), "sub-03")
+    with pytest.raises(ValueError, match="absolute paths"):
+        prepare(cohort, "out", workers=Workers(dask="tcp://127.0.0.1:9"))
+
+
 def test_no_usable_scan_stops_with_the_first_refusal(study) -> None:
     for path in study.root.rglob("*.nii.gz"):
         path.write_bytes(path.read_bytes()[:1000])
@@ -184,6 +199,11 @@ def test_out_is_replaced_only_when_asked_and_only_if_it_is_ours(folder: Path, pr
         prepare(cohort, tmp_path / "x")
     ours = Path(shutil.copytree(folder, tmp_path / "ours"))
     assert len(prepare(cohort, ours, overwrite=True)) == 1
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "manifest.json").write_text(json.dumps({"version": "0.1.0", "command": "train"}))
+    with pytest.raises(InputError, match=r"model: was written by pdsynth train"):
+        prepare(cohort, model)
     with pytest.raises(ValueError, match="segments=0"):
         prepare(cohort, tmp_path / "y", segments=0)
 

@@ -141,6 +141,7 @@ def prepare(
     fractions = _fractions(split)
     workers = Workers(jobs, dask, slurm)
     manifest.refuse_occupied(out, True, [path])
+    path, out = path.absolute(), out.absolute()  # the workers of a cluster begin elsewhere
     cohort = _cohort(path, layout, diagnosis_column, diagnosis_map)
     with progress("Preparing") as told:
         pairs = prepare_cohort(

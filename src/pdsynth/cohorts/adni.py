@@ -33,6 +33,7 @@ COLUMNS = (  # of DXSUM, by the phase that filled them in
     ),
     ("DXCURREN", {1: Diagnosis.NC, 2: Diagnosis.MCI, 3: Diagnosis.AD}),
 )
+FIRST_YEAR = 1900
 NOT_DONE = {"-4", "-1"}
 SEX = {"female": "F", "male": "M", "2": "F", "1": "M"}
 DAYS_A_YEAR = 365.25
@@ -149,8 +150,12 @@ def _day(row: Row, *columns: str) -> int | None:
         try:
             if "/" in text:
                 month, day, year = (int(part) for part in text.split("/"))
-                return date(year, month, day).toordinal()
-            return date.fromisoformat(text[:10]).toordinal()
+                found = date(year, month, day)
+            else:
+                found = date.fromisoformat(text[:10])
+            if found.year < FIRST_YEAR:  # 2/3/11 is no day of the year 11
+                raise ValueError
+            return found.toordinal()
         except ValueError:
             raise InputError(row.path, f"has the date {text!r} in {column}", "write it as 2011-02-03") from None
     return None

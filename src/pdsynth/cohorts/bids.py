@@ -7,6 +7,7 @@ A subject may have either modality alone: that is what synthesis completes. A fi
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pdsynth.types import Diagnosis, InputError, Modality
 
 SUFFIX = {Modality.FMRI: "bold", Modality.DMRI: "dwi"}
 FOLDER = {Modality.FMRI: "func", Modality.DMRI: "dwi"}
+OASIS3 = re.compile(r"sub-OAS(IS)?3\d{4}")
 SCORES = ("mmse", "moca", "weight")
 NUMBERS = ("age", "education", *SCORES)
 MISSING = {"", "n/a", "na", "nan", "none", "unknown"}
@@ -151,6 +153,10 @@ def _subject(
     tables = [folder / f"{name}_sessions.tsv" for folder in folders]
     path = next((table for table in tables if table.exists()), tables[0])
     visits = _Table(path, "session_id", diagnosis_column, codes)
+    if visits.rows and OASIS3.fullmatch(name):
+        problem = "may be Clinica's, which merges scores of OASIS-3 across participants; it was not read"
+        rejected.append(Rejection(path, problem, "give the archive's tables and --layout oasis3"))
+        visits.rows.clear()
     diagnosis = participants.diagnosis(name)
     numbers = {column: participants.number(name, column, rejected) for column in NUMBERS}
     sessions = []

@@ -96,11 +96,12 @@ def _means(
     scan: Scan, indices: list[np.ndarray], affine: np.ndarray, corrections: Corrections
 ) -> tuple[list[Volume], float | None]:
     """Means of the volumes of each of the indices, the first of them the reference; and the motion, if corrected."""
-    if corrections == UNCORRECTED:
+    denoise = corrections.denoise and scan.modality is Modality.DMRI
+    if not (denoise or corrections.realign):
         return [Volume(data, affine) for data in segment_means(scan.path, indices)], None
     every = [np.array([t]) for t in range(read_header(scan.path).n_volumes)]
     series, motion = segment_means(scan.path, every), None
-    if corrections.denoise and scan.modality is Modality.DMRI:
+    if denoise:
         series = denoised(series)
     if corrections.realign:
         reference = Volume(series[indices[0]].mean(0), affine)

@@ -14,13 +14,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pdsynth.data.batch import PairBatch, Patch, WholeSource, crop, stack_sources
+from pdsynth.data.batch import CONTEXT_CHANNELS, PairBatch, Patch, WholeSource, crop, stack_sources
 from pdsynth.data.shards import AGAIN, FOLDER, Shards, check_sizes
 from pdsynth.imaging.spatial import Grid, Transform
 from pdsynth.manifest import read as read_manifest
 from pdsynth.manifest import read_json, sha256
 from pdsynth.types import Direction, InputError, Modality
 
+CACHED_BYTES = 4 << 30  # of source views, at most
+SOURCE_BYTES = 2 * CONTEXT_CHANNELS + 1  # a voxel
 TEXT_COLUMNS = ("participant_id", "session_id", "segment", "site", "diagnosis", "shard")
 
 
@@ -34,7 +36,7 @@ class Volumes(Shards):
 
     def __init__(self, root: Path, shape: tuple[int, int, int]) -> None:
         super().__init__(root, shape)
-        self.source = lru_cache(maxsize=4096)(self._source)
+        self.source = lru_cache(maxsize=max(16, CACHED_BYTES // (SOURCE_BYTES * int(np.prod(shape)))))(self._source)
 
     def _source(self, shard: str, row: int, modality: Modality) -> WholeSource:
         brain = np.asarray(self.read(shard, row, f"{modality}_brain"), bool)

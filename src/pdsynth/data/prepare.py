@@ -6,6 +6,7 @@ was cut had finished, and what has not changed since the last run, is kept.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,9 @@ def prepare(
     workers = Workers(jobs) if workers is None else workers
     settings = Settings(mni_grid(grid_mm), segments, corrections)
     out = Path(out)
+    if (workers.dask or workers.slurm) and not (cohort.root.is_absolute() and out.is_absolute()):
+        raise ValueError("a cluster's workers need absolute paths. Give the dataset and the folder to write so.")
+    manifest.put_back(out)
     asked = {"root": str(cohort.root.resolve()), "split": list(split), "grid_mm": grid_mm, **settings.entries()}
     del asked["grid"]  # as grid_mm says in fewer words
     before = _splits_before(out, asked | {"seed": seed}, overwrite)
@@ -67,6 +71,7 @@ def prepare(
         manifest.recorded(folder, "prepare", seed=seed, **asked) as entries,
     ):
         tasks = [Task(folder, cohort.root, *visit, settings, cohort.simulated) for visit in cohort]
+        _check_names(cohort.root, tasks)
         _make_all(folder, tasks, workers, progress)
         records = {task: manifest.read_json(task.record_path) for task in tasks}
         rejected = [*cohort.rejected, *_refused(records)]
@@ -75,6 +80,7 @@ def prepare(
         if table.empty:
             first = f"; the first refusal: {rejected[0].path}: {rejected[0].reason}" if rejected else ""
             remedy = rejected[0].remedy if rejected else "add fMRI or dMRI scans"
+            shutil.rmtree(folder)
             raise InputError(cohort.root, f"holds no usable scan{first}", remedy)
         refusals = [(relative(r.path, cohort.root), r.reason, r.remedy) for r in rejected]
         tables = {
@@ -102,18 +108,36 @@ def prepare(
 def _splits_before(out: Path, asked: dict[str, Any], overwrite: bool) -> pd.DataFrame | None:
     """splits.tsv of a folder that is to be brought up to date; InputError where it was prepared in another way."""
     was = manifest.read(out)
-    if overwrite or was.get("command") != "prepare":
+    if overwrite or not was:
         return None
+    if was.get("command") != "prepare":
+        raise InputError(out, f"was written by pdsynth {was.get('command')}", "choose another folder")
     then = was["parameters"] | {"seed": was["seed"]}
     differs = [f"{name} {then.get(name)}, not {now}" for name, now in asked.items() if then.get(name) != now]
     if differs:
         problem = f"was prepared with {'; '.join(differs)}"
         raise InputError(out, problem, "choose another folder, or replace it with --overwrite")
-    return pd.read_csv(out / "splits.tsv", sep="\t", dtype=str) if (out / "splits.tsv").exists() else None
+    if not (out / "splits.tsv").exists():
+        raise InputError(out, "has lost its splits.tsv", "choose another folder, or replace it with --overwrite")
+    return pd.read_csv(out / "splits.tsv", sep="\t", dtype=str, keep_default_na=False)
+
+
+def _check_names(root: Path, tasks: list[Task]) -> None:
+    """Raise InputError where two sessions would be one file, as on a disk that does not tell case."""
+    seen: dict[str, Task] = {}
+    for task in tasks:
+        other = seen.setdefault(task.name.casefold(), task)
+        if other is not task:
+            scans = [relative(next(iter(t.session.scans.values())).path, root) for t in (other, task)]
+            problem = f"holds two sessions that are both called {task.name}: {scans[0]} and {scans[1]}"
+            raise InputError(root, problem, "rename the folder of one of them")
 
 
 def _make_all(folder: Path, tasks: list[Task], workers: Workers, progress: Callable[[int, int], None] | None) -> None:
     """Make the sessions that are not made yet, or no longer as they were, and remove what belongs to none."""
+    for path in folder.iterdir():
+        if path.name not in (FOLDER, manifest.NAME, *TABLES):
+            path.unlink()
     (folder / FOLDER).mkdir(exist_ok=True)
     kept = set(names(tasks))
     for path in (folder / FOLDER).iterdir():
@@ -146,6 +170,9 @@ def _refuse_duplicates(shards: Shards, records: dict[Task, Record]) -> Iterable[
         for task, other in same.items():
             for row in records[task]["rows"]:
                 del row[f"{modality}_scale"]
+            del records[task]["quality"][modality]
+            if modality is Modality.DMRI:
+                records[task]["dmri_bval"] = None
             theirs = relative(other.session.scans[modality].path, task.root)
             yield Rejection(
                 task.session.scans[modality].path, f"holds the same image as {theirs}", "find out whose it is"
@@ -216,7 +243,6 @@ def _splits(
     people = people.sort_values(["participant_id", "unpaired", "session_id"]).drop_duplicates("participant_id")
     known = people["participant_id"].isin([] if before is None else before["participant_id"])
     dealt = assign_splits(people[~known], split, salt=str(seed), strata=("unpaired", "site", "diagnosis"))
-    if before is not None:
-        stays = before[before["participant_id"].isin(people["participant_id"])]
-        dealt = pd.concat([stays, dealt]).sort_values("participant_id", ignore_index=True)
+    if before is not None:  # those too who have no scan now: once it is repaired they are no newcomers
+        dealt = pd.concat([before, dealt]).sort_values("participant_id", ignore_index=True)
     return dealt

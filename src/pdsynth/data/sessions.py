@@ -19,6 +19,7 @@ from pdsynth.cohorts.cohort import Scan, Session, Subject, session_name
 from pdsynth.data.means import UNCORRECTED, Corrections, ScanMeans, confounds, scan_means
 from pdsynth.data.shards import FOLDER, write_shard
 from pdsynth.data.standardise import (
+    FLIRT_TEMPLATE,
     Standardised,
     brain_region,
     place,
@@ -85,7 +86,8 @@ class Task:
         """Every file that decides the session's volumes, by its path below the cohort's root."""
         files: list[Path | None] = []
         for modality, scan in self.session.scans.items():
-            files += [scan.path, scan.bval, scan.bvec, scan.flirt, confounds(scan), self.oracle_path(modality)]
+            files += [scan.path, scan.bval, scan.bvec, confounds(scan), self.oracle_path(modality)]
+            files += [scan.flirt, scan.flirt.with_name(FLIRT_TEMPLATE)] if scan.flirt is not None else []
         return {relative(path, self.root): path for path in files if path is not None}
 
     def record(self) -> dict[str, Any] | None:
@@ -93,12 +95,15 @@ class Task:
         record = manifest.read_json(self.record_path)
         if record.get("settings") != self.settings.entries():
             return None
-        if record["rows"] and not (self.shard.exists() and self.shard.stat().st_size == record["bytes"]):
+        if not record["final"] or (record["rows"] and not self._whole(record)):
             return None
         files = self.inputs()
         if record["inputs"].keys() != files.keys():
             return None
         return record if all(_unchanged(files[name], was) for name, was in record["inputs"].items()) else None
+
+    def _whole(self, record: dict[str, Any]) -> bool:
+        return self.shard.exists() and manifest.sha256(self.shard) == record["sha256"]
 
 
 def make(task: Task) -> str:
@@ -106,11 +111,12 @@ def make(task: Task) -> str:
 
     A scan that fails is refused, and the other goes on alone.
     """
-    task.record_path.unlink(missing_ok=True)  # from here on the shard is not to be trusted
+    task.record_path.unlink(missing_ok=True)
+    task.shard.unlink(missing_ok=True)
     inputs = {name: _stamp(path) for name, path in task.inputs().items()}
     standard: dict[Modality, list[Standardised]] = {}
     read: dict[Modality, ScanMeans] = {}
-    record: dict[str, Any] = {"settings": task.settings.entries(), "inputs": inputs, "bytes": 0, "volumes": []}
+    record: dict[str, Any] = {"settings": task.settings.entries(), "inputs": inputs, "final": True, "volumes": []}
     record |= {"dmri_bval": None, "rows": [], "steps": {}, "quality": {}, "rejected": []}
     for modality in (FIRST, FIRST.other):
         scan = task.session.scans.get(modality)
@@ -124,6 +130,8 @@ def make(task: Task) -> str:
         except Exception as error:  # whatever one scan does, the cohort goes on
             refusal = refused(scan, error)
             record["rejected"].append([relative(refusal.path, task.root), refusal.problem, refusal.remedy])
+            # with more memory, or a disk that answers, it may go well: the next run tries again
+            record["final"] &= not isinstance(error, MemoryError | OSError)
             continue
         record["steps"][modality] = transform.entries()
         record["quality"][modality] = asdict(standard[modality][0].placement) | {"motion_mm": read[modality].motion_mm}
@@ -136,7 +144,8 @@ def make(task: Task) -> str:
         record["rows"] = [{f"{m}_scale": there.scale.p995 for m, there in each.items()} for each in rows]
         oracle = _oracles(task, standard)
         volumes = [_arrays(each) | oracle for each in rows]
-        record |= {"volumes": list(volumes[0]), "bytes": write_shard(task.shard, volumes)}
+        size = write_shard(task.shard, volumes)
+        record |= {"volumes": list(volumes[0]), "bytes": size, "sha256": manifest.sha256(task.shard)}
     manifest.write_json(task.record_path, record)
     return task.name
 

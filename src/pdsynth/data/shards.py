@@ -12,7 +12,7 @@ from pdsynth.imaging.nifti import complete_or_absent
 from pdsynth.types import InputError
 
 FOLDER = "sessions"
-MAPPED = 1024  # files held open at a time; a system allows some 65,000
+MAPPED = 128  # files held open at a time; a process may have as few as 256
 AGAIN = "run `pdsynth prepare` again"
 
 
@@ -51,7 +51,7 @@ class Shards:
         path = self.root / FOLDER / shard
         try:
             rows = np.load(path, mmap_mode="r")
-        except (OSError, ValueError, EOFError) as error:
+        except (FileNotFoundError, ValueError, EOFError) as error:
             raise InputError(path, f"is missing or damaged ({error})", AGAIN) from error
         shapes = {field[0].shape for field in (rows.dtype.fields or {}).values()}
         if shapes != {self.shape}:

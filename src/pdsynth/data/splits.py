@@ -96,7 +96,7 @@ def near_duplicates(volumes: Iterable[np.ndarray], participants: Sequence[str]) 
     found = []
     for i in range(len(cells) - 1):
         # |a - b|^2 = |a|^2 + |b|^2 - 2ab finds the candidates; the difference itself decides, free of cancellation
-        distance = square[i] + square[i + 1 :] - 2 * cells[i + 1 :] @ cells[i]
+        distance = square[i] + square[i + 1 :] - 2 * (cells[i + 1 :] @ cells[i])
         near = np.flatnonzero((distance < (3 * SAME_IMAGE) ** 2 * square[i]) & (names[i + 1 :] != names[i])) + i + 1
         found += [(i, int(j)) for j in near if np.linalg.norm(cells[i] - cells[j]) < SAME_IMAGE * np.sqrt(square[i])]
     return found

@@ -24,6 +24,7 @@ from pdsynth.types import InputError
 MARGIN_MM = 8.0  # volumes are cut out this far around the template's brain
 LEAST_COVERAGE = 0.7  # of the template brain inside the field of view
 LEAST_OVERLAP = 0.6  # Dice of the brain with the template brain inside the field of view
+FLIRT_TEMPLATE = "standard.nii.gz"  # beside FEAT's matrix
 BINS = 32  # of each intensity, for mutual information
 
 
@@ -86,7 +87,7 @@ def read_flirt(path: Path, moving: Grid) -> np.ndarray:
         raise InputError(path, f"is no table of numbers ({error})", "run FEAT again") from error
     if matrix.shape != (4, 4):
         raise InputError(path, f"holds {matrix.shape} numbers, not 4 x 4", "run FEAT again")
-    template = read_header(path.parent / "standard.nii.gz")
+    template = read_header(path.with_name(FLIRT_TEMPLATE))
     x, y, z = template.shape[:3]
     return from_flirt(matrix, moving, Grid((x, y, z), template.affine))
 

@@ -48,7 +48,7 @@ class Workers:
             count = min(self.jobs, len(tasks))
             pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_start_worker)
             try:
-                for done in as_completed([pool.submit(work, task) for task in tasks]):
+                for done in as_completed([pool.submit(_one_thread, work, task) for task in tasks]):
                     done.result()
                     yield
             finally:
@@ -94,8 +94,7 @@ def _one_thread(work: Callable[[Task], Any], task: Task) -> None:
 
 
 def _start_worker() -> None:
-    """One thread a worker; it ends when its parent does, even if that was killed."""
-    threadpool_limits(1)
+    """A worker ends when its parent does, even if that was killed."""
     parent = parent_process()
     assert parent is not None
 

@@ -62,8 +62,11 @@ SMALL, TALL, SIDE, FOOT = 460, 190, 44, 40
 
 
 def curves(groups: dict[str, np.ndarray], low: float, high: float, unit: str) -> Markup:
-    """A line a group over equal steps from low to high, all scaled to the highest; values are (n,) and not negative."""
-    top = max((float(np.max(values)) for values in groups.values()), default=0.0) or 1.0
+    """A line a group over equal steps from low to high, all scaled to the highest; values are (n,) and not negative.
+
+    A group without values has no line but keeps its colour, so that charts beside each other agree.
+    """
+    top = max((float(np.max(values)) for values in groups.values() if len(values)), default=0.0) or 1.0
     floor = TALL - FOOT
     parts = [f'<svg class="curves" viewBox="0 0 {SMALL} {TALL}" role="img" aria-label="{escape(unit)} by group">']
     for tick in np.linspace(low, high, 5):
@@ -71,6 +74,8 @@ def curves(groups: dict[str, np.ndarray], low: float, high: float, unit: str) ->
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{floor}"/>')
         parts.append(f'<text class="tick" x="{x:.1f}" y="{floor + 15}" text-anchor="middle">{tick:g}</text>')
     for number, (name, values) in enumerate(groups.items()):
+        if not len(values):
+            continue
         x = SIDE + (SMALL - 2 * SIDE) * (np.arange(len(values)) + 0.5) / len(values)
         y = floor - (floor - TOP) * np.asarray(values) / top
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))

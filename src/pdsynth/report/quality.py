@@ -112,11 +112,11 @@ def _sheet(whole: Pairs, quality: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _histograms(whole: Pairs, modality: Modality) -> dict[str, np.ndarray]:
-    """By site, the mean over scans of the share of brain voxels in each of BINS steps from 0 to 1."""
-    table = whole.table.reset_index(drop=True)
-    table = table[table["available"].isin(["both", modality.value])]
-    found = {}
-    for site, rows in table.groupby(table["site"].map(_named)):
+    """By site, the mean share of brain voxels in each of BINS steps from 0 to 1; empty where it has no such scan."""
+    sites = whole.table["site"].map(_named)
+    table = whole.table[whole.table["available"].isin(["both", modality.value])]
+    found = {str(site): np.zeros(0) for site in sorted(sites.unique())}
+    for site, rows in table.groupby(sites):
         shares = []
         for row in rows.index[:PER_SITE]:
             inside = whole.volume(modality, row)[whole.brain(modality, row)]
