@@ -16,7 +16,7 @@ from pdsynth.imaging.template import tissue_template
 from pdsynth.report.charts import curves, strips
 from pdsynth.report.pictures import View
 from pdsynth.report.rendering import render
-from pdsynth.types import InputError, Modality
+from pdsynth.types import Diagnosis, InputError, Modality
 
 PAGE = "quality.html"
 SHOWN = 48  # scans on the contact sheet, besides those that are flagged
@@ -78,6 +78,7 @@ def _groups(table: pd.DataFrame) -> dict[str, Any]:
     """Participants by site and diagnosis, and by split."""
     people = table.drop_duplicates("participant_id")
     counts = pd.crosstab(people["site"].map(_named), people["diagnosis"].map(_named), margins=True, margins_name="all")
+    counts = counts[[name for name in (*Diagnosis, UNKNOWN, "all") if name in counts]]
     splits = people["split"].value_counts().reindex(["train", "val", "test"], fill_value=0)
     return {
         "columns": list(counts.columns),
