@@ -19,20 +19,9 @@ from pdsynth.methods import create
 from pdsynth.methods.conditioning import COMPONENTS, CONDITION, FEATURES
 from pdsynth.training import COLUMNS, Journal, StageModule, StepBatches, train
 from pdsynth.types import InputError
+from tiny import SHORT_PAPER
 
-TWO_STAGES = {
-    "channels": (4, 8),
-    "refiner_channels": (4, 8),
-    "heads": 2,
-    "attention_levels": 1,
-    "blocks": 1,
-    "feature_layer": "conv1_1",
-    "patch": (8, 8, 8),
-    "steps": 2,
-    "drafts": 3,
-    "draft_steps": 2,
-    "refiner_share": 0.1,
-}
+TWO_STAGES = SHORT_PAPER | {"refiner_share": 0.1}
 
 
 def mlp(pairs):

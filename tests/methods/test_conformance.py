@@ -13,6 +13,7 @@ from pdsynth.methods import REGISTRY, checkpoint, create
 from pdsynth.methods.base import Method
 from pdsynth.training import Journal, train
 from pdsynth.types import Direction
+from tiny import SHORT_PAPER
 
 SMALL = {
     "voxel-mlp": {"width": 8},
@@ -28,19 +29,7 @@ SMALL = {
         "steps": 2,
     },
     "gan": {"width": 8, "heads": 2, "perceptual_weight": 0.1, "discriminator_width": 4, "patch": 8, "batch_size": 4},
-    "pds-paper": {
-        "channels": (4, 8),
-        "refiner_channels": (4, 8),
-        "heads": 2,
-        "attention_levels": 1,
-        "blocks": 1,
-        "feature_layer": "conv1_1",
-        "learning_rate": 1e-3,
-        "patch": (8, 8, 8),
-        "steps": 2,
-        "drafts": 3,
-        "draft_steps": 2,
-    },
+    "pds-paper": SHORT_PAPER | {"learning_rate": 1e-3},
     "pds-refiner-only": {"width": 8, "patch": 8, "batch_size": 4},
     "pds": {"width": 8, "patch": 8, "batch_size": 4},
 }

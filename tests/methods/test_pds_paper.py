@@ -14,16 +14,9 @@ from pdsynth.methods.conditioning import patches_of
 from pdsynth.methods.pds_paper import PDSPaper, PDSPaperConfig
 from pdsynth.recipes import RECIPES
 from pdsynth.types import Direction
+from tiny import PAPER
 
 D = Direction.FMRI_TO_DMRI
-TINY = {
-    "channels": (4, 8),
-    "attention_levels": 1,
-    "refiner_channels": (4, 8),
-    "heads": 2,
-    "blocks": 1,
-    "feature_layer": "conv1_1",
-}
 
 
 @pytest.fixture
@@ -33,7 +26,7 @@ def train(prepared):
 
 def made(train, **settings) -> PDSPaper:
     torch.manual_seed(0)
-    method = create("pds-paper", {**TINY, "grid_shape": list(train.grid.shape), **settings})
+    method = create("pds-paper", {**PAPER, "grid_shape": list(train.grid.shape), **settings})
     method.fit(train, torch.Generator())
     return method
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pdsynth.cohorts.cohort import Cohort, Rejection, Subject
 from pdsynth.cohorts.tables import Row, find_table
-from pdsynth.cohorts.visits import Visit, sessions
+from pdsynth.cohorts.visits import DAYS_A_YEAR, Visit, sessions
 from pdsynth.types import Diagnosis, InputError, Modality
 
 PTID = re.compile(r"\d{3}_S_\d{4,5}")
@@ -36,7 +36,6 @@ COLUMNS = (  # of DXSUM, by the phase that filled them in
 FIRST_YEAR = 1900
 NOT_DONE = {"-4", "-1"}
 SEX = {"female": "F", "male": "M", "2": "F", "1": "M"}
-DAYS_A_YEAR = 365.25
 
 
 def adni(root: str | Path) -> Cohort:

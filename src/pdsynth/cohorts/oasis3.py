@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pdsynth.cohorts.cohort import Cohort, Rejection, Subject
 from pdsynth.cohorts.tables import Row, find_table
-from pdsynth.cohorts.visits import Visit, sessions
+from pdsynth.cohorts.visits import DAYS_A_YEAR, Visit, sessions
 from pdsynth.types import Diagnosis, InputError, Modality
 
 NAME = re.compile(r"sub-(OAS3\d{4})_(?:ses|sess)-d(\d+)(?:_[^_]+-[^_]+)*_(bold|dwi)\.nii(\.gz)?")
@@ -25,7 +25,6 @@ ROLE = frozenset("01237")  # primary, contributing, non-contributing
 SCORE_MISSING = frozenset({88.0, 95.0, 96.0, 97.0, 98.0, 99.0, 888.0, 999.0, -4.0})
 EDUC_MISSING = frozenset({88.0, 99.0, 888.0, 999.0})
 SCORES = (("OASIS3_UDSb4_cdr", "MMSE", "mmse"), ("OASIS3_UDSc1_cognitive_assessments", "mocatots", "moca"))
-DAYS_A_YEAR = 365.25
 
 
 def oasis3(root: str | Path, possible_ad: bool = False) -> Cohort:

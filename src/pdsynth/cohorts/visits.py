@@ -11,6 +11,7 @@ from pdsynth.cohorts.cohort import Rejection, Session
 from pdsynth.cohorts.scans import best_run
 from pdsynth.types import Diagnosis, Modality
 
+DAYS_A_YEAR = 365.25
 WITHIN_DAYS = 365  # of a visit from the scan whose diagnosis it gives
 PAIR_WITHIN_DAYS = 90  # of an fMRI from the dMRI that it is paired with
 

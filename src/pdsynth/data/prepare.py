@@ -7,7 +7,7 @@ was cut had finished, and what has not changed since the last run, is kept.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,10 @@ from pdsynth import manifest
 from pdsynth.cohorts.cohort import Cohort, Rejection
 from pdsynth.data.means import SHELL, UNCORRECTED, Corrections
 from pdsynth.data.quality import quality_table
-from pdsynth.data.sessions import Settings, Task, make, names, relative
+from pdsynth.data.sessions import Settings, Task, make, relative
 from pdsynth.data.shards import FOLDER, Shards
 from pdsynth.data.splits import assign_splits, near_duplicates
 from pdsynth.data.workers import Workers
-from pdsynth.imaging.spatial import mni_grid
 from pdsynth.types import InputError, Modality
 
 if TYPE_CHECKING:  # at run time only in the parent: a worker needs no torch
@@ -58,13 +57,13 @@ def prepare(
     if segments < 1:
         raise ValueError(f"segments={segments} must be 1 or more.")
     workers = Workers(jobs) if workers is None else workers
-    settings = Settings(mni_grid(grid_mm), segments, corrections)
+    settings = Settings(grid_mm, segments, corrections)
+    grid = settings.grid
     out = Path(out)
     if (workers.dask or workers.slurm) and not (cohort.root.is_absolute() and out.is_absolute()):
         raise ValueError("a cluster's workers need absolute paths. Give the dataset and the folder to write so.")
     manifest.put_back(out)
-    asked = {"root": str(cohort.root.resolve()), "split": list(split), "grid_mm": grid_mm, **settings.entries()}
-    del asked["grid"]  # as grid_mm says in fewer words
+    asked = {"root": str(cohort.root.resolve()), "split": list(split), **settings.entries()}
     before = _splits_before(out, asked | {"seed": seed}, overwrite)
     with (
         manifest.resumed_folder(out, overwrite) as folder,
@@ -75,7 +74,7 @@ def prepare(
         _make_all(folder, tasks, workers, progress)
         records = {task: manifest.read_json(task.record_path) for task in tasks}
         rejected = [*cohort.rejected, *_refused(records)]
-        rejected += _refuse_duplicates(Shards(folder, settings.grid.shape), records)
+        rejected += _refuse_duplicates(Shards(folder, grid.shape), records)
         table = _pairs_table(records)
         if table.empty:
             first = f"; the first refusal: {rejected[0].path}: {rejected[0].reason}" if rejected else ""
@@ -93,8 +92,8 @@ def prepare(
             manifest.write_text(folder / name, content.to_csv(sep="\t", index=False))
         entries.update(
             simulated=cohort.simulated,
-            grid_shape=list(settings.grid.shape),
-            grid_affine=settings.grid.affine.tolist(),
+            grid_shape=list(grid.shape),
+            grid_affine=grid.affine.tolist(),
             volumes=sorted({name for record in records.values() for name in record["volumes"]}),
             shards={task.shard.name: record["bytes"] for task, record in records.items() if record["rows"]},
             outputs={name: manifest.sha256(folder / name) for name in TABLES},
@@ -139,11 +138,11 @@ def _make_all(folder: Path, tasks: list[Task], workers: Workers, progress: Calla
         if path.name not in (FOLDER, manifest.NAME, *TABLES):
             path.unlink()
     (folder / FOLDER).mkdir(exist_ok=True)
-    kept = set(names(tasks))
+    kept = {path.name for task in tasks for path in (task.shard, task.record_path)}
     for path in (folder / FOLDER).iterdir():
         if path.name not in kept:
             path.unlink()
-    left = [task for task in tasks if task.record() is None]
+    left = [task for task in tasks if not task.is_made()]
     done = len(tasks) - len(left)
     if progress is not None:
         progress(done, len(tasks))
@@ -152,14 +151,17 @@ def _make_all(folder: Path, tasks: list[Task], workers: Workers, progress: Calla
             progress(number, len(tasks))
 
 
-def _refused(records: dict[Task, Record]) -> Iterable[Rejection]:
-    for task, record in records.items():
-        for path, reason, remedy in record["rejected"]:
-            yield Rejection(task.root / path, reason, remedy)
+def _refused(records: dict[Task, Record]) -> list[Rejection]:
+    return [
+        Rejection(task.root / path, reason, remedy)
+        for task, record in records.items()
+        for path, reason, remedy in record["rejected"]
+    ]
 
 
-def _refuse_duplicates(shards: Shards, records: dict[Task, Record]) -> Iterable[Rejection]:
+def _refuse_duplicates(shards: Shards, records: dict[Task, Record]) -> list[Rejection]:
     """Take scans that two participants share out of the records: nobody can say whose they are."""
+    refused = []
     for modality in Modality:
         tasks = [task for task, record in records.items() if _has(record, modality)]
         volumes = (shards.read(task.shard.name, 0, modality) for task in tasks)
@@ -174,9 +176,9 @@ def _refuse_duplicates(shards: Shards, records: dict[Task, Record]) -> Iterable[
             if modality is Modality.DMRI:
                 records[task]["dmri_bval"] = None
             theirs = relative(other.session.scans[modality].path, task.root)
-            yield Rejection(
-                task.session.scans[modality].path, f"holds the same image as {theirs}", "find out whose it is"
-            )
+            path = task.session.scans[modality].path
+            refused.append(Rejection(path, f"holds the same image as {theirs}", "find out whose it is"))
+    return refused
 
 
 def _has(record: Record, modality: Modality) -> bool:

@@ -6,7 +6,6 @@ whose record still holds is not made again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from pdsynth.data.standardise import (
     to_partner,
 )
 from pdsynth.imaging.nifti import Volume, read_volume
-from pdsynth.imaging.spatial import Grid, Transform, resample
+from pdsynth.imaging.spatial import Grid, Transform, mni_grid, resample
 from pdsynth.types import Modality
 
 TRUTH = Path("derivatives") / "truth"
@@ -40,15 +39,20 @@ FIRST = Modality.FMRI  # a pair goes to MNI by its fMRI; the dMRI follows throug
 class Settings:
     """What of a run decides the volumes of a session, besides its files."""
 
-    grid: Grid
+    grid_mm: float
     segments: int = 1
     corrections: Corrections = UNCORRECTED
+
+    @property
+    def grid(self) -> Grid:
+        """Raises ValueError for a spacing that is not supported."""
+        return mni_grid(self.grid_mm)
 
     def entries(self) -> dict[str, Any]:
         """As the record names them."""
         return {
             "version": pdsynth.__version__,
-            "grid": [list(self.grid.shape), self.grid.affine.tolist()],
+            "grid_mm": self.grid_mm,
             "segments": self.segments,
             **asdict(self.corrections),
         }
@@ -90,24 +94,19 @@ class Task:
             files += [scan.flirt, scan.flirt.with_name(FLIRT_TEMPLATE)] if scan.flirt is not None else []
         return {relative(path, self.root): path for path in files if path is not None}
 
-    def record(self) -> dict[str, Any] | None:
-        """What `make` wrote, where it still holds: the same settings and files, and the shard whole."""
+    def is_made(self) -> bool:
+        """Whether the record that `make` wrote still holds: the same settings and files, and the shard whole."""
         record = manifest.read_json(self.record_path)
-        if record.get("settings") != self.settings.entries():
-            return None
-        if not record["final"] or (record["rows"] and not self._whole(record)):
-            return None
-        files = self.inputs()
-        if record["inputs"].keys() != files.keys():
-            return None
-        return record if all(_unchanged(files[name], was) for name, was in record["inputs"].items()) else None
-
-    def _whole(self, record: dict[str, Any]) -> bool:
-        return self.shard.exists() and manifest.sha256(self.shard) == record["sha256"]
+        if record.get("settings") != self.settings.entries() or not record["final"]:
+            return False
+        if record["rows"] and not (self.shard.exists() and manifest.sha256(self.shard) == record["sha256"]):
+            return False
+        files, before = self.inputs(), record["inputs"]
+        return files.keys() == before.keys() and all(_unchanged(path, before[name]) for name, path in files.items())
 
 
-def make(task: Task) -> str:
-    """Read, register and standardise a session, and write its shard and record; returns its name.
+def make(task: Task) -> None:
+    """Read, register and standardise a session, and write its shard and record.
 
     A scan that fails is refused, and the other goes on alone.
     """
@@ -147,7 +146,6 @@ def make(task: Task) -> str:
         size = write_shard(task.shard, volumes)
         record |= {"volumes": list(volumes[0]), "bytes": size, "sha256": manifest.sha256(task.shard)}
     manifest.write_json(task.record_path, record)
-    return task.name
 
 
 def _transform(
@@ -206,12 +204,6 @@ def oracle_path(root: Path, name: str, modality: Modality) -> Path:
 def relative(path: Path, root: Path) -> str:
     """The path below root, or as it is where it lies elsewhere."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-
-
-def names(tasks: list[Task]) -> Iterator[str]:
-    """Of the files that the tasks write."""
-    for task in tasks:
-        yield from (task.shard.name, task.record_path.name)
 
 
 def _stamp(path: Path) -> dict[str, Any] | None:

@@ -40,10 +40,9 @@ class Workers:
         if self.dask or self.slurm:
             yield from self._on_cluster(work, tasks)
         elif self.jobs == 1:
-            with threadpool_limits(1):
-                for task in tasks:
-                    work(task)
-                    yield
+            for task in tasks:
+                _one_thread(work, task)
+                yield
         else:
             count = min(self.jobs, len(tasks))
             pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_start_worker)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,9 +37,7 @@ def forest(bars: list[Bar], unit: str) -> Markup:
     parts = [
         f'<svg class="forest" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(unit)} of each method">'
     ]
-    for tick in ticks:
-        parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{TOP}" y2="{floor}"/>')
-        parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{floor + 17}" text-anchor="middle">{tick:g}</text>')
+    parts += _scale(ticks, x, floor)
     middle = x((ticks[0] + ticks[-1]) / 2)
     parts.append(f'<text class="tick" x="{middle:.1f}" y="{floor + 36}" text-anchor="middle">{escape(unit)}</text>')
     for i, bar in enumerate(bars):
@@ -69,14 +68,12 @@ def curves(groups: dict[str, np.ndarray], low: float, high: float, unit: str) ->
     top = max((float(np.max(values)) for values in groups.values() if len(values)), default=0.0) or 1.0
     floor = TALL - FOOT
     parts = [f'<svg class="curves" viewBox="0 0 {SMALL} {TALL}" role="img" aria-label="{escape(unit)} by group">']
-    for tick in np.linspace(low, high, 5):
-        x = SIDE + (SMALL - 2 * SIDE) * (tick - low) / (high - low)
-        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{floor}"/>')
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{floor + 15}" text-anchor="middle">{tick:g}</text>')
+    span = SMALL - 2 * SIDE
+    parts += _scale(np.linspace(low, high, 5), lambda value: SIDE + span * (value - low) / (high - low), floor)
     for number, (name, values) in enumerate(groups.items()):
         if not len(values):
             continue
-        x = SIDE + (SMALL - 2 * SIDE) * (np.arange(len(values)) + 0.5) / len(values)
+        x = SIDE + span * (np.arange(len(values)) + 0.5) / len(values)
         y = floor - (floor - TOP) * np.asarray(values) / top
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
         parts.append(f'<polyline class="g{number % 6}" points="{points}"><title>{escape(name)}</title></polyline>')
@@ -98,9 +95,7 @@ def strips(groups: dict[str, np.ndarray], unit: str) -> Markup:
         return float(left + span * (value - ticks[0]) / (ticks[-1] - ticks[0]))
 
     parts = [f'<svg class="strips" viewBox="0 0 {SMALL} {floor + FOOT}" role="img" aria-label="{escape(unit)}">']
-    for tick in ticks:
-        parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{TOP}" y2="{floor}"/>')
-        parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{floor + 15}" text-anchor="middle">{tick:g}</text>')
+    parts += _scale(ticks, x, floor)
     for number, (name, values) in enumerate(known.items()):
         y = TOP + ROW * (number + 0.5)
         parts.append(
@@ -116,6 +111,13 @@ def strips(groups: dict[str, np.ndarray], unit: str) -> Markup:
         f'<text class="tick" x="{SMALL / 2}" y="{floor + FOOT - 6}" text-anchor="middle">{escape(unit)}</text>'
     )
     return Markup("".join([*parts, "</svg>"]))
+
+
+def _scale(ticks: np.ndarray, x: Callable[[float], float], floor: float) -> Iterator[str]:
+    """A line and its number at each tick."""
+    for tick in ticks:
+        yield f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{TOP}" y2="{floor}"/>'
+        yield f'<text class="tick" x="{x(tick):.1f}" y="{floor + 17}" text-anchor="middle">{tick:g}</text>'
 
 
 def _spoken(bar: Bar) -> str:

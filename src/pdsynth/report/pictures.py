@@ -65,14 +65,17 @@ class View:
 
     def slice(self, volume: np.ndarray, axis: int, top: float, kind: str = "grey") -> Markup:
         """One plane of a volume (X, Y, Z) as a PNG address."""
-        rows, columns = (self.spacing_mm[i] for i in ((2, 1), (2, 0), (1, 0))[axis])
-        return picture(self.plane(volume, axis), (rows * PIXELS_PER_MM, columns * PIXELS_PER_MM), top, kind)
+        return picture(self.plane(volume, axis), self._zoom(axis), top, kind)
+
+    def _zoom(self, axis: int) -> tuple[float, float]:
+        """Pixels a voxel of a plane, along rows and columns."""
+        down, across = ((2, 1), (2, 0), (1, 0))[axis]
+        return self.spacing_mm[down] * PIXELS_PER_MM, self.spacing_mm[across] * PIXELS_PER_MM
 
     def outlined(self, volume: np.ndarray, mask: np.ndarray, axis: int, top: float = 1.0) -> Markup:
         """One plane of a volume in grey with the edge of a mask drawn over it, both (X, Y, Z), as a PNG address."""
-        rows, columns = (self.spacing_mm[i] * PIXELS_PER_MM for i in ((2, 1), (2, 0), (1, 0))[axis])
-        grey = _indices(self.plane(volume, axis), (rows, columns), 0, top)
-        inside = _enlarged(self.plane(mask, axis), (rows, columns)) > 0.5
+        grey = _indices(self.plane(volume, axis), self._zoom(axis), 0, top)
+        inside = _enlarged(self.plane(mask, axis), self._zoom(axis)) > 0.5
         rgb = np.repeat(grey[..., None], 3, axis=2)
         rgb[inside & ~ndimage.binary_erosion(inside)] = EDGE
         return _address(Image.fromarray(rgb).quantize(EDGE_COLOURS))
