@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pdsynth.imaging.nifti import Volume, is_synthetic, read_volume, write_volume
+from pdsynth.imaging.nifti import Volume, read_header, read_volume, write_volume
 from pdsynth.imaging.spatial import Grid, mni_grid, resample
 from pdsynth.imaging.template import epi_template
 from pdsynth.methods import checkpoint, create
@@ -64,7 +64,7 @@ def test_dataset_is_completed_and_every_file_marked(model, dataset, tmp_path):
     assert refused == []
     (path,) = written
     assert path == tmp_path / "sub-01" / "dwi" / "sub-01_task-rest_desc-synthetic_dwiref.nii.gz"
-    assert is_synthetic(path)
+    assert read_header(path).synthetic
     header = nib.load(path).header
     assert header["descrip"].item().decode().startswith("SYNTHETIC pdsynth v")
     assert header["descrip"].item().decode().endswith("fMRI->dMRI NOT ACQUIRED")

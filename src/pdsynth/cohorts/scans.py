@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from pdsynth.cohorts.cohort import Rejection, Scan
-from pdsynth.imaging.nifti import ScanHeader, read_header, refuse_synthetic
+from pdsynth.imaging.nifti import ScanHeader, read_header
 from pdsynth.imaging.segments import B0_LIMIT, read_gradients
 from pdsynth.types import InputError, Modality
 
@@ -65,7 +67,8 @@ def best_run(paths: Iterable[Path], modality: Modality, rejected: list[Rejection
 def _usable(scan: Scan, mean_allowed: bool = False) -> ScanHeader:
     """The header of a scan that can be used; InputError says why another can't."""
     header = read_header(scan.path)
-    refuse_synthetic(scan.path)
+    if header.synthetic:
+        raise InputError(scan.path, "was synthesised, not acquired", "give the acquired scan")
     one_volume = len(header.shape) < 4 or header.shape[3] == 1
     if one_volume and not mean_allowed:
         raise InputError(scan.path, "holds one volume, not a series", "give the whole 4D acquisition")
@@ -142,12 +145,19 @@ def _companion(path: Path, kind: str) -> Path | None:
         return None
     entities, suffix = set(_stem(path).split("_")), _stem(path).rpartition("_")[2]
     for folder in path.parents[:4]:
-        inherited = [p for p in sorted(folder.glob(f"*{suffix}.{kind}")) if set(_stem(p).split("_")) <= entities]
-        if inherited:
-            return inherited[0]
+        named = (name for name in _files(folder, folder.stat().st_mtime_ns) if name.endswith(f"{suffix}.{kind}"))
+        inherited = next((name for name in named if set(_stem(Path(name)).split("_")) <= entities), None)
+        if inherited is not None:
+            return folder / inherited
         if (folder / "dataset_description.json").exists():
             break
     return None
+
+
+@lru_cache(maxsize=64)
+def _files(folder: Path, changed: int) -> list[str]:
+    """The files of a folder by name, listed once until it changes: above thousands of scans lies the same folder."""
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
 
 
 def _stem(path: Path) -> str:

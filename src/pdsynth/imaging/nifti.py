@@ -15,7 +15,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from pdsynth.types import Direction, InputError, Modality
 
@@ -50,7 +52,8 @@ class ScanHeader:
     """What a header says of a scan, read without its voxels.
 
     shape has 3 or 4 axes; zooms are mm, then seconds where there is a fourth. suspicious_zooms is true where the voxel
-    size reads 1, 1, 1 mm on an image too small to hold a head at that size: a converter lost the true one.
+    size reads 1, 1, 1 mm on an image too small to hold a head at that size: a converter lost the true one. synthetic is
+    true where the header or the sidecar says that the image was synthesised; one mark is enough.
     """
 
     shape: tuple[int, ...]
@@ -61,6 +64,7 @@ class ScanHeader:
     offset: int
     slope: float
     inter: float
+    synthetic: bool
 
     @property
     def n_volumes(self) -> int:
@@ -109,28 +113,29 @@ def read_header(path: str | Path) -> ScanHeader:
     the size, disagree with the header.
     """
     path = Path(path)
-    image = _load(path)
-    header: Any = image.header
-    shape, dtype = tuple(int(n) for n in image.shape), header.get_data_dtype()
+    header = _nifti_header(path)
+    shape, dtype = tuple(int(n) for n in header.get_data_shape()), header.get_data_dtype()
     if len(shape) not in (3, 4) or 0 in shape:
         raise InputError(path, f"has shape {shape}", "give a 3D or 4D image")
     if dtype.kind not in "iuf":
         raise InputError(path, f"holds {dtype} values, not real numbers", "convert it to a numeric NIfTI")
-    affine = np.asarray(image.affine, np.float64)
+    affine = np.asarray(header.get_best_affine(), np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
         raise InputError(path, "has a singular affine", "repair its sform or qform")
-    offset = int(image.dataobj.offset)
+    offset = int(header.get_data_offset())
     _check_size(path, offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
     zooms = tuple(float(z) for z in header.get_zooms())
+    slope, inter = header.get_slope_inter()
     return ScanHeader(
         shape=shape,
         affine=affine,
         zooms=zooms,
-        suspicious_zooms=bool(np.allclose(zooms[:3], 1.0, atol=1e-3) and min(shape[:2]) < 110),
+        suspicious_zooms=max(abs(z - 1) for z in zooms[:3]) < 1e-3 and min(shape[:2]) < 110,
         dtype=dtype,
         offset=offset,
-        slope=float(image.dataobj.slope),  # nibabel clears these in the header that it hands out
-        inter=float(image.dataobj.inter),
+        slope=1.0 if slope is None else float(slope),
+        inter=0.0 if inter is None else float(inter),
+        synthetic=_marked(header) or _sidecar_says_so(sidecar_path(path)),
     )
 
 
@@ -210,22 +215,6 @@ def write_synthetic(volume: Volume, path: str | Path, mark: SyntheticMark) -> Pa
     return sidecar
 
 
-def is_synthetic(path: str | Path) -> bool:
-    """Whether the header or the sidecar says that the image was synthesised; one mark is enough."""
-    path = Path(path)
-    header: Any = _load(path).header
-    named = bytes(header["intent_name"].item()).startswith(b"SYNTHETIC")
-    described = bytes(header["descrip"].item()).startswith(b"SYNTHETIC")
-    extended = any(b'"Synthetic": true' in bytes(_content(e)) for e in getattr(header, "extensions", []))
-    return named or described or extended or _sidecar_says_so(sidecar_path(path))
-
-
-def refuse_synthetic(path: str | Path) -> None:
-    """Raise InputError where the image was synthesised: such a file is never a real scan or target."""
-    if is_synthetic(path):
-        raise InputError(path, "was synthesised, not acquired", "give the acquired scan")
-
-
 def sidecar_path(path: Path) -> Path:
     """The JSON beside an image.
 
@@ -260,14 +249,21 @@ def _write(volume: Volume, path: Path, stamp: Callable[[Any], None]) -> None:
         nib.save(image, temporary)
 
 
-def _load(path: Path) -> Any:
+def _nifti_header(path: Path) -> Any:
+    """The header alone: `nibabel.load` makes an image and checks the header three times over, at four times the cost."""
     if not path.is_file():
         raise InputError(path, "does not exist", "check the path")
     if not path.name.endswith(SUFFIXES):
         raise InputError(path, "is neither .nii nor .nii.gz", "convert it, for instance with dcm2niix")
     try:
-        return nib.load(path)
-    except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
+        with ImageOpener(path) as file:
+            start = file.read(nib.Nifti2Header.sizeof_hdr)
+            kind = next((k for k in (nib.Nifti1Header, nib.Nifti2Header) if k.may_contain_header(start)), None)
+            if kind is None:
+                raise ImageFileError("its first bytes are no NIfTI header")
+            file.seek(0)
+            return kind.from_fileobj(file)
+    except (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, zlib.error, ValueError) as error:
         raise InputError(path, f"is no readable NIfTI image ({error})".replace("\n", " "), COPY_AGAIN) from error
 
 
@@ -283,6 +279,12 @@ def _check_size(path: Path, expected: int) -> None:
         held = expected if size == expected % 2**32 else sum(len(piece) for piece in inflate(path))
     if held < expected:
         raise InputError(path, f"is truncated: {held} bytes of {expected}", COPY_AGAIN)
+
+
+def _marked(header: Any) -> bool:
+    named = bytes(header["intent_name"].item()).startswith(b"SYNTHETIC")
+    described = bytes(header["descrip"].item()).startswith(b"SYNTHETIC")
+    return named or described or any(b'"Synthetic": true' in _content(e) for e in header.extensions)
 
 
 def _content(extension: Any) -> bytes:
