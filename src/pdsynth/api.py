@@ -10,6 +10,7 @@ from typing import Any
 
 import pdsynth
 from pdsynth import training
+from pdsynth.atlas import Atlas
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation import evaluate as scoring
 from pdsynth.methods import checkpoint
@@ -123,17 +124,22 @@ def evaluate(
     samples: int = 0,
     steps: int = 8,
     ceiling: bool = True,
+    atlas: Atlas | None = None,
 ) -> dict[str, Any]:
     """Metrics and audit of one model, or of several by name, on whole scans; the content of metrics.json.
 
     With three `samples` or more, a generative method's uncertainty is audited too, each drawn in `steps` steps. On
-    simulated data the `ceiling`, the oracle, is added. Raises InputError for a model of another grid than the pairs'.
+    simulated data the `ceiling`, the oracle, is added; `atlas` names the regions whose means are kept. Raises
+    InputError for a model of another grid than the pairs', and for one that was trained on a scan to be scored.
     """
     named = {models.method.name: models} if isinstance(models, Model) else models
     refuse_other_grid(named, pairs)
+    refuse_leak(named, pairs)
     methods = {name: m.method if isinstance(m, Model) else m for name, m in named.items()}
     folder = Path(out) if out else None
-    return scoring.evaluate(methods, pairs, folder, seed=seed, samples=samples, sample_steps=steps, ceiling=ceiling)
+    return scoring.evaluate(
+        methods, pairs, folder, seed=seed, samples=samples, sample_steps=steps, ceiling=ceiling, atlas=atlas
+    )
 
 
 def fit_controls(
@@ -175,6 +181,21 @@ def refuse_other_grid(models: Mapping[str, Model | Method], pairs: Pairs) -> Non
             raise InputError(pairs.root, problem, "prepare with the --grid-mm of the method")
 
 
+def refuse_leak(models: Mapping[str, Model | Method], pairs: Pairs) -> None:
+    """Raise InputError where a model was trained on a scan that is to be scored, under whatever name.
+
+    Rows of the training split may be scored with what was trained on them: their figures say so. A model that does not
+    name its scans (one made by an older version) can't be checked.
+    """
+    unseen = pairs.where(pairs.table["split"] != "train").scan_digests()
+    for name, model in models.items():
+        known = unseen.keys() & set(model.card.get("scans_sha256", [])) if isinstance(model, Model) else set()
+        if known:
+            person = min(unseen[digest] for digest in known)
+            problem = f"holds, to be scored, a scan of {person} that {name} was trained on"
+            raise InputError(pairs.root, problem, "score it on people whom it never saw, or train it on this folder")
+
+
 def _card(recipe: str, train: Pairs) -> dict[str, Any]:
     """What a model's reader must know: the grid, and whom it was trained on."""
     people = sorted(set(train.table["participant_id"]))
@@ -187,5 +208,6 @@ def _card(recipe: str, train: Pairs) -> dict[str, Any]:
         "simulated": train.simulated,
         "n_participants": len(people),
         "participants_sha256": hashlib.sha256("\n".join(people).encode()).hexdigest(),
+        "scans_sha256": sorted(train.scan_digests()),
         "cohort": train.root.name,
     }

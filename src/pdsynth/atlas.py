@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from pdsynth.imaging.nifti import read_volume
@@ -16,6 +17,11 @@ from pdsynth.imaging.template import bundled_file
 from pdsynth.types import InputError
 
 NETWORKS = ("default", "fronto-parietal", "cingulo-opercular")
+RADIUS_MM = 5.0
+DOSENBACH, SEITZMAN = "dosenbach_2010.csv", "seitzman_2018_ROIs_300inVol_MNI_allInfo.txt"
+SEITZMAN_ANATOMY = "seitzman_2018_ROIs_anatomicalLabels.txt"
+MEDIAL_TEMPORAL = {3: "hippocampus", 4: "amygdala"}  # the numbers of SEITZMAN_ANATOMY
+SPLITS_HIPPOCAMPUS_Y = -25.0  # mm
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,20 +35,43 @@ class Atlas:
     def __len__(self) -> int:
         return len(self.names)
 
+    def centres(self, affine: np.ndarray) -> np.ndarray:
+        """Centre of mass of each region in mm, (R, 3); affine is the grid's."""
+        voxels = ndimage.center_of_mass(self.labels > 0, self.labels, np.arange(1, len(self) + 1))
+        return np.asarray(voxels) @ affine[:3, :3].T + affine[:3, 3]
 
-def network_spheres(grid: Grid, networks: Sequence[str] = NETWORKS, radius_mm: float = 5.0) -> Atlas:
+
+@dataclass(frozen=True)
+class _Sphere:
+    centre: tuple[float, float, float]
+    name: str
+    network: str
+
+
+def network_spheres(grid: Grid, networks: Sequence[str] = NETWORKS, radius_mm: float = RADIUS_MM) -> Atlas:
     """Spheres about the Dosenbach-160 regions (Dosenbach et al. 2010) of the named networks.
 
     Coordinates are in MNI mm and come with nilearn. A voxel in two spheres goes to the nearer centre; a sphere between
     the voxels of a coarse grid takes the nearest voxel to spare. Raises ValueError for an unknown network.
     """
-    rows = _dosenbach()
-    known = sorted({row["network"] for row in rows})
+    every = _dosenbach()
+    known = sorted({sphere.network for sphere in every})
     unknown = sorted(set(networks) - set(known))
     if unknown:
         raise ValueError(f"no network {unknown[0]!r} in Dosenbach-160; choose among {', '.join(known)}.")
-    chosen = [row for row in rows if row["network"] in networks]
-    centres = np.array([[float(row[axis]) for axis in "xyz"] for row in chosen])
+    return _spheres(grid, [sphere for sphere in every if sphere.network in networks], radius_mm)
+
+
+def evidence_regions(grid: Grid) -> Atlas:
+    """The paper's regions, with the hippocampi and amygdalae, which Dosenbach-160 lacks and the disease strikes first.
+
+    The latter are Seitzman's (2020), network "medial-temporal"; see `network_spheres` for the rest.
+    """
+    return _spheres(grid, [*(s for s in _dosenbach() if s.network in NETWORKS), *_medial_temporal()], RADIUS_MM)
+
+
+def _spheres(grid: Grid, chosen: Sequence[_Sphere], radius_mm: float) -> Atlas:
+    centres = np.array([sphere.centre for sphere in chosen])
     voxels = np.indices(grid.shape).reshape(3, -1).T
     world = voxels @ grid.affine[:3, :3].T + grid.affine[:3, 3]
     distance, nearest = cKDTree(centres).query(world, distance_upper_bound=radius_mm)
@@ -55,8 +84,8 @@ def network_spheres(grid: Grid, networks: Sequence[str] = NETWORKS, radius_mm: f
         if len(spare) == 0:
             raise ValueError(f"the grid is too coarse to hold {len(chosen)} regions apart; choose a finer one.")
         labels[spare[0]] = region + 1
-    names = [f"{row['number']} {row['name']}" for row in chosen]
-    return Atlas(labels.reshape(grid.shape), names, [row["network"] for row in chosen])
+    names, networks = [sphere.name for sphere in chosen], [sphere.network for sphere in chosen]
+    return Atlas(labels.reshape(grid.shape), names, networks)
 
 
 def read_atlas(path: str | Path, grid: Grid) -> Atlas:
@@ -100,9 +129,26 @@ def region_means(volumes: np.ndarray, atlas: Atlas) -> np.ndarray:
     return (np.array(sums).reshape(-1, len(atlas)) / np.maximum(counts, 1)).reshape(*volumes.shape[:-3], len(atlas))
 
 
-def _dosenbach() -> list[dict[str, str]]:
-    with open(bundled_file("dosenbach_2010.csv"), newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def _dosenbach() -> list[_Sphere]:
+    with open(bundled_file(DOSENBACH), newline="", encoding="utf-8") as file:
+        return [
+            _Sphere(
+                (float(row["x"]), float(row["y"]), float(row["z"])), f"{row['number']} {row['name']}", row["network"]
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def _medial_temporal() -> list[_Sphere]:
+    places = np.loadtxt(bundled_file(SEITZMAN), skiprows=1, usecols=(0, 1, 2))
+    anatomy = np.loadtxt(bundled_file(SEITZMAN_ANATOMY), skiprows=1, dtype=int, usecols=0)
+    found = []
+    for kind, name in MEDIAL_TEMPORAL.items():
+        for x, y, z in places[anatomy == kind].tolist():
+            end = "anterior" if y > SPLITS_HIPPOCAMPUS_Y else "posterior"
+            part = f"{end} {name}" if name == "hippocampus" else name
+            found.append(_Sphere((x, y, z), f"{part} {'right' if x > 0 else 'left'}", "medial-temporal"))
+    return found
 
 
 def _names_beside(path: Path) -> dict[int, tuple[str, str]]:

@@ -76,6 +76,7 @@ def evaluate(
         manifest.recorded(folder, "evaluate", inputs=inputs, seed=seed, split=split, samples=samples) as entries,
     ):
         api.refuse_other_grid(methods, chosen)  # before controls are fitted
+        api.refuse_leak(methods, chosen)
         entries["notes"] = [_origin(name, m) for name, m in methods.items() if isinstance(m, api.Model)]
         if controls:
             entries["notes"].append("The fitted controls were trained on the training split of this cohort.")

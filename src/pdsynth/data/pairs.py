@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from pdsynth.types import Direction, InputError, Modality
 
 CACHED_BYTES = 4 << 30  # of source views, at most
 SOURCE_BYTES = 2 * CONTEXT_CHANNELS + 1  # a voxel
+DIGEST = 16  # hexadecimal digits that tell a scan from any other
 TEXT_COLUMNS = ("participant_id", "session_id", "segment", "site", "diagnosis", "shard")
 
 
@@ -141,8 +143,20 @@ class Pairs:
 
     def transform(self, modality: Modality, row: int) -> Transform:
         """From the mm of the row's scan to the grid's."""
-        record = read_json((self.root / FOLDER / self.table["shard"].iloc[row]).with_suffix(".json"))
-        return Transform.of(record["steps"][modality])
+        return Transform.of(self._record(self.table["shard"].iloc[row])["steps"][modality])
+
+    def scan_digests(self) -> dict[str, str]:
+        """Whose scans these are: the participant by the digest of each file's bytes, which no renaming changes."""
+        found: dict[str, str] = {}
+        rows = self.table.drop_duplicates("shard")
+        for shard, person, *paths in rows[["shard", "participant_id", "fmri_path", "dmri_path"]].to_numpy(str).tolist():
+            inputs = self._record(shard).get("inputs", {})
+            found |= {inputs[path]["sha256"][:DIGEST]: person for path in paths if inputs.get(path)}
+        return found
+
+    def _record(self, shard: str) -> dict[str, Any]:
+        """What `prepare` noted of the session in a shard; empty where it noted nothing."""
+        return read_json((self.root / FOLDER / shard).with_suffix(".json"))
 
     def _place(self, row: int) -> tuple[str, int]:
         """The row's file, and its place there."""

@@ -1,9 +1,9 @@
 """The results folder: what `evaluate` leaves for the report, and how its files are named.
 
-`metrics.json`, `metrics.tsv` (a row a participant, method and direction) and `predictions/` with `participants.tsv`
-(which scans, in the order of the arrays), `grid.json` (the affine), `fmri.npy`, `dmri.npy`, `fmri_brain.npy`,
-`dmri_brain.npy`, `<method>_<direction>.npy` and, from a method that states an uncertainty or gives samples,
-`<method>_<direction>_std.npy`: float16 or bool, (scans, X, Y, Z).
+`metrics.json`, `metrics.tsv` (a row a participant, method and direction), `patterns.tsv` and `regions.tsv` (see
+`patterns`), and `predictions/` with `participants.tsv` (which scans, in the order of the arrays), `grid.json` (the
+affine), `fmri.npy`, `dmri.npy`, `fmri_brain.npy`, `dmri_brain.npy`, `<method>_<direction>.npy` and, from a method that
+states an uncertainty or gives samples, `<method>_<direction>_std.npy`: float16 or bool, (scans, X, Y, Z).
 """
 
 from __future__ import annotations

@@ -16,8 +16,10 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from pdsynth.atlas import Atlas, evidence_regions, region_means
 from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
+from pdsynth.evaluation import patterns
 from pdsynth.evaluation.archive import KEYS, Archive, image_name
 from pdsynth.evaluation.audit import (
     identification_rate,
@@ -31,7 +33,7 @@ from pdsynth.evaluation.metrics import dilate, image_quality, psnr
 from pdsynth.evaluation.statistics import bca_interval, holm, paired_permutation
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.methods.controls import Oracle
-from pdsynth.types import Direction
+from pdsynth.types import Direction, Modality
 
 ORACLE = Oracle.name
 FEWEST_SAMPLES = 3
@@ -45,6 +47,7 @@ def evaluate(
     samples: int = 0,
     sample_steps: int = 8,
     ceiling: bool = True,
+    atlas: Atlas | None = None,
 ) -> dict[str, Any]:
     """Score every method in both directions on the whole-scan means of paired participants; returns metrics.json.
 
@@ -52,8 +55,9 @@ def evaluate(
     targets or masks. On simulated data `oracle`, E[target | shared anatomy], is added where the `ceiling` is wanted.
     Uncertainty is audited as a method states it; with samples >= 3, that of a generative method from so many draws
     instead. Sessions are averaged within a participant before the mean and its BCa 95 % interval are taken. Writes to
-    `out` where given. Raises ValueError where there are no methods, fewer than two paired participants, or a method
-    returns values that are not finite.
+    `out` where given, with the means of the atlas's regions (default: `evidence_regions`) of every scan. Raises
+    ValueError where there are no methods, fewer than two paired participants, or a method returns values that are not
+    finite.
     """
     pairs = pairs.whole_scans()
     pairs = pairs.where(pairs.table["available"] == "both")
@@ -67,6 +71,10 @@ def evaluate(
     if scans.has_oracle and wanted:
         methods[ORACLE] = Oracle(MethodConfig(pairs.grid.shape))
     archive = Archive(Path(out), pairs) if out is not None else None
+    atlas = atlas or evidence_regions(pairs.grid)
+    regions: dict[tuple[Modality, str], np.ndarray] = {
+        (d.target, patterns.REAL): region_means(scans.real[d], atlas) for d in Direction
+    }
     rows: list[pd.DataFrame] = []
     summary: dict[str, dict[str, Any]] = {name: {} for name in methods}
     from_samples: list[str] = []
@@ -88,6 +96,7 @@ def evaluate(
                 scored = scored if honesty is None else scored.join(honesty)
                 keys = scans.table[KEYS].assign(method=name, direction=direction.value)
                 rows.append(pd.concat([keys, scored], axis=1))
+                regions[direction.target, name] = region_means(images, atlas)
                 summary[name][direction.value] = _intervals(scored, scans.table, seed) | scalars
                 if archive is not None:
                     archive.keep(image_name(name, direction), images)
@@ -108,6 +117,8 @@ def evaluate(
         "comparisons": comparisons(table, list(methods), seed),
     }
     if archive is not None:
+        described = patterns.describe_regions(atlas, pairs.grid)
+        patterns.save(patterns.Patterns(patterns.people_of(scans.table), described, regions), archive.out)
         archive.finish(result, table)
     return result
 

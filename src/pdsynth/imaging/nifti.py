@@ -250,13 +250,13 @@ def _write(volume: Volume, path: Path, stamp: Callable[[Any], None]) -> None:
 
 
 def _nifti_header(path: Path) -> Any:
-    """The header alone: `nibabel.load` makes an image and checks the header three times over, at four times the cost."""
+    """The header alone: `nibabel.load` makes an image and checks the header three times, at four times the cost."""
     if not path.is_file():
         raise InputError(path, "does not exist", "check the path")
     if not path.name.endswith(SUFFIXES):
         raise InputError(path, "is neither .nii nor .nii.gz", "convert it, for instance with dcm2niix")
     try:
-        with ImageOpener(path) as file:
+        with ImageOpener(str(path)) as file:
             start = file.read(nib.Nifti2Header.sizeof_hdr)
             kind = next((k for k in (nib.Nifti1Header, nib.Nifti2Header) if k.may_contain_header(start)), None)
             if kind is None:

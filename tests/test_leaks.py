@@ -1,0 +1,79 @@
+"""Nobody is both trained on and scored, and no diagnosis enters synthesis: every verb refuses, or shows no change."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import pdsynth
+from pdsynth.cli import main
+from pdsynth.data.pairs import Pairs
+from pdsynth.evaluation import patterns
+from pdsynth.types import InputError, Modality
+
+
+@pytest.fixture
+def folder(prepared, tmp_path) -> Path:
+    return Path(shutil.copytree(prepared.root, tmp_path / "prepared"))
+
+
+def rewrite(path: Path, change) -> None:
+    change(pd.read_csv(path, sep="\t", keep_default_na=False)).to_csv(path, sep="\t", index=False)
+
+
+def test_a_model_is_not_scored_on_whom_it_was_trained(folder, tmp_path):
+    """By the digest of the scan, so under another name, in another folder and with another split, too."""
+    for person in Pairs.open(folder).table["participant_id"]:
+        inputs = {f"{person}/{m}": {"sha256": hashlib.sha256(f"{person}{m}".encode()).hexdigest()} for m in Modality}
+        (folder / "sessions" / f"{person}.json").write_text(json.dumps({"inputs": inputs}))
+    named = {f"{m}_path": lambda t, m=m: t["participant_id"] + f"/{m}" for m in Modality}
+    rewrite(folder / "pairs.tsv", lambda t: t.assign(**named))
+    pairs = Pairs.open(folder)
+    model = pdsynth.fit("population-mean", pairs.train, run=tmp_path / "run", device="cpu")
+    assert len(model.card["scans_sha256"]) == 2 * len(pairs.train)
+    pdsynth.evaluate(model, pairs.test, ceiling=False)
+    pdsynth.evaluate(model, pairs.train, ceiling=False)  # on purpose; the results say which split
+    swapped = {"train": "test", "test": "train"}
+    rewrite(folder / "splits.tsv", lambda t: t.assign(split=t["split"].map(swapped)))
+    other = Pairs.open(folder)
+    with pytest.raises(
+        InputError, match=f"a scan of {pairs.train.table['participant_id'][0]} that population-mean was"
+    ):
+        pdsynth.evaluate(model, other.test, ceiling=False)
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate", "benchmark", "evidence"])
+def test_a_participant_in_two_splits_makes_every_verb_refuse(folder, tmp_path, verb, capsys):
+    rewrite(folder / "splits.tsv", lambda t: pd.concat([t, t.tail(1).assign(split="train")]))
+    out = str(tmp_path / "out")
+    words = {
+        "train": ["train", str(folder), out],
+        "evaluate": ["evaluate", str(folder), "--model", "default", "--out", out],
+        "benchmark": ["benchmark", str(folder), out, "--budget", "1s"],
+        "evidence": ["evidence", str(folder), "--model", "default", "--out", out],
+    }[verb]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "splits.tsv" in said and "stands in more than one split row" in said
+    assert not Path(out).exists()
+
+
+def test_permuted_diagnoses_change_no_synthesised_byte(folder, tmp_path):
+    """Neither training nor prediction sees them: the model's file and its outputs are the same, byte for byte."""
+    made = []
+    for number, order in enumerate((slice(None), slice(None, None, -1))):
+        rewrite(folder / "pairs.tsv", lambda t, order=order: t.assign(diagnosis=t["diagnosis"].to_numpy()[order]))
+        pairs, run = Pairs.open(folder), tmp_path / f"run{number}"
+        model = pdsynth.fit("local-ridge", pairs.train, run=run, device="cpu")
+        pdsynth.evaluate(model, pairs.test, run, ceiling=False)
+        images = {p.name: p.read_bytes() for p in sorted((run / "predictions").glob("*.npy"))}
+        made.append(((run / "model" / "model.safetensors").read_bytes(), images))
+        seen = patterns.read(run).people["diagnosis"].tolist()
+        assert seen == pairs.test.table["diagnosis"].tolist()
+    assert len(made[0][1]) >= 6
+    assert made[0] == made[1]
