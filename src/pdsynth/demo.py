@@ -14,6 +14,7 @@ from pdsynth.cohorts.bids import bids
 from pdsynth.cohorts.simulated.cohort import simulate
 from pdsynth.data.pairs import Pairs
 from pdsynth.data.prepare import prepare
+from pdsynth.evaluation.provenance import provenance
 from pdsynth.report import write_report
 from pdsynth.resources import resolve_device
 from pdsynth.synthesis import synthesise_path
@@ -65,7 +66,7 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
         with _step(console, "Evaluated on the held-out participants"):
             scored: dict[str, api.Model | api.Method] = {model.method.name: model, **methods}
             api.evaluate(scored, pairs.test, out, seed=seed)
-        entries["model"] = {"sha256": model.sha256, "card": model.card}
+        entries |= provenance({model.method.name: model}, pairs)
         entries["synthesised_files"] = len(written)
     with _step(console, "Wrote the report"):
         return write_report(out)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +18,7 @@ from pdsynth.types import InputError
 
 if TYPE_CHECKING:
     from pdsynth import api
+    from pdsynth.data.pairs import Pairs
 
 
 def demo(
@@ -37,25 +40,65 @@ def demo(
         api.load("default", chosen)  # what is wrong with it is said before anything is removed
     manifest.clear(out, overwrite)
     report_path = run(out, train=train, seed=seed, jobs=jobs, device=chosen)
-    _scores(out)
+    print_scores(out)
     done(f"Open {report_path} in a browser", "synthesize", "default", "your-bids-folder", "synthesised")
+
+
+Split = Annotated[str, typer.Option("--split", help="The split to score: train, val or test.")]
+Models = Annotated[list[str], typer.Option("--model", help="A model to score; may be repeated.", metavar="MODEL")]
+Controls = Annotated[
+    bool, typer.Option("--controls/--no-controls", help="Fit the quick controls on the training split, beside it.")
+]
+Samples = Annotated[int, typer.Option("--samples", min=0, help="Draws a scan for the uncertainty audit; 3 or more.")]
+Steps = Annotated[int, typer.Option("--steps", min=1, help="Sampling steps of each draw.")]
+AtlasFile = Annotated[
+    Path | None, typer.Option("--atlas", help="A label image in MNI space, instead of the paper's regions.")
+]
 
 
 def evaluate(
     prepared: PreparedFolder,
-    model: Annotated[list[str], typer.Option(help="A model to score; may be repeated.", metavar="MODEL")],
+    model: Models,
     out: Out,
-    split: Annotated[str, typer.Option(help="The split to score: train, val or test.")] = "test",
-    controls: Annotated[bool, typer.Option(help="Fit the quick controls on the training split, beside it.")] = True,
-    samples: Annotated[int, typer.Option(min=0, help="Draws a scan for the uncertainty audit; 3 or more.")] = 8,
-    steps: Annotated[int, typer.Option(min=1, help="Sampling steps of each draw.")] = 8,
+    split: Split = "test",
+    controls: Controls = True,
+    samples: Samples = 8,
+    steps: Steps = 8,
+    atlas: AtlasFile = None,
     seed: Seed = 0,
     device: DeviceOption = Device.auto,
     overwrite: Overwrite = False,
 ) -> None:
-    """Metrics and audit of conditioning on paired participants; writes metrics.json and metrics.tsv."""
+    """Metrics and audit of conditioning on paired participants; writes metrics.json, metrics.tsv and patterns.tsv."""
+    with scored("evaluate", prepared, model, out, split, controls, samples, steps, atlas, seed, device, overwrite):
+        pass
+    print_scores(out)
+    done(f"The metrics are in {out / 'metrics.json'}", "report", out)
+
+
+@contextmanager
+def scored(
+    command: str,
+    prepared: Path,
+    model: list[str],
+    out: Path,
+    split: str,
+    controls: bool,
+    samples: int,
+    steps: int,
+    atlas: Path | None,
+    seed: int,
+    device: Device,
+    overwrite: bool,
+) -> Iterator[tuple[Path, dict[str, api.Model], Pairs]]:
+    """Evaluate models into a folder that becomes `out` when the block, which may add to it, ends well.
+
+    Yields the folder, the models by the names under which they were scored, and all pairs.
+    """
     from pdsynth import api
+    from pdsynth.atlas import read_atlas
     from pdsynth.data.pairs import Pairs
+    from pdsynth.evaluation.provenance import provenance
 
     pairs = Pairs.open(prepared)
     chosen = pairs.split(split)
@@ -64,27 +107,31 @@ def evaluate(
     folders = [api.model_folder(name) for name in model]
     if len({each.resolve() for each in folders}) < len(folders):
         raise InputError(", ".join(model), "names a model twice", "name each --model once")
-    inputs = [prepared, *folders]
+    inputs = [prepared, *folders, *([atlas] if atlas else [])]
     manifest.refuse_occupied(out, overwrite, inputs)
-    methods: dict[str, api.Model | api.Method] = {}
+    models: dict[str, api.Model] = {}
     for name in model:
         loaded = api.load(name, device.value)
-        label = loaded.method.name
-        methods[label if label not in methods else f"{label} ({name})"] = loaded
+        label = str(loaded.card.get("recipe", loaded.method.name))
+        models[label if label not in models else f"{label} ({name})"] = loaded
+    api.refuse_other_grid(models, chosen)
+    api.refuse_leak(models, chosen)
+    regions = read_atlas(atlas, pairs.grid) if atlas else None
     with (
         manifest.complete_folder(out, overwrite) as folder,  # what is there stays until the new results are made
-        manifest.recorded(folder, "evaluate", inputs=inputs, seed=seed, split=split, samples=samples) as entries,
+        manifest.recorded(
+            folder, command, inputs=inputs, seed=seed, split=split, samples=samples, atlas=atlas and str(atlas)
+        ) as entries,
     ):
-        api.refuse_other_grid(methods, chosen)  # before controls are fitted
-        api.refuse_leak(methods, chosen)
-        entries["notes"] = [_origin(name, m) for name, m in methods.items() if isinstance(m, api.Model)]
+        entries |= provenance(models, pairs)
+        entries["notes"] = [_origin(name, each) for name, each in models.items()]
+        methods: dict[str, api.Model | api.Method] = {**models}
         if controls:
             entries["notes"].append("The fitted controls were trained on the training split of this cohort.")
             fitted = api.fit_controls(pairs.train, seed=seed)
             methods |= {name: method for name, method in fitted.items() if name not in methods}
-        api.evaluate(methods, chosen, folder, seed=seed, samples=samples, steps=steps)
-    _scores(out)
-    done(f"The metrics are in {out / 'metrics.json'}", "report", out)
+        api.evaluate(methods, chosen, folder, seed=seed, samples=samples, steps=steps, atlas=regions)
+        yield folder, models, pairs
 
 
 def benchmark(
@@ -154,7 +201,7 @@ def _origin(name: str, model: api.Model) -> str:
     return f"{name} was trained on {number} {kind} (cohort {cohort})."
 
 
-def _scores(out: Path) -> None:
+def print_scores(out: Path) -> None:
     """The primary endpoint of every method, from metrics.json."""
     metrics = json.loads((out / "metrics.json").read_text())
     directions = ("fmri_to_dmri", "dmri_to_fmri")

@@ -123,6 +123,21 @@ def evaluate(
     return result
 
 
+def source_only(batch: PairBatch, direction: Direction, method: Method) -> PairBatch:
+    """What a method may see of a batch, on its device: the source, and of the target what only the oracle is told."""
+    told = batch.oracle if isinstance(method, Oracle) else {}
+    kept = replace(batch, sources={direction: batch.sources[direction]}, targets={}, masks={}, oracle=told)
+    return kept.to(_device(method))
+
+
+def predictions(method: Method, pairs: Pairs, direction: Direction) -> np.ndarray:
+    """The method's estimate of each row's target, (rows, X, Y, Z) float32, from its source alone."""
+    method.eval()
+    with torch.inference_mode():
+        batches = (source_only(pairs.batch(np.array([row])), direction, method) for row in range(len(pairs)))
+        return np.stack([_volume(method.predict(batch, direction), method) for batch in batches])
+
+
 class _Scans:
     """The evaluated scans: real volumes, dilated masks, and batches of one with their own or another's source."""
 
@@ -145,11 +160,7 @@ class _Scans:
 
     def own(self, row: int, direction: Direction, method: Method) -> PairBatch:
         """The scan's source without anything of its target, which only the oracle is told."""
-        batch = self.batch(row)
-        told = batch.oracle if isinstance(method, Oracle) else {}
-        return replace(batch, sources={direction: batch.sources[direction]}, targets={}, masks={}, oracle=told).to(
-            _device(method)
-        )
+        return source_only(self.batch(row), direction, method)
 
     def shuffled(self, row: int, direction: Direction, method: Method) -> PairBatch:
         """The same with the source (and its b value) of another participant; site and wanted b value stay."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pdsynth.report import brains, words
+from pdsynth.report import brains, evidence, words
 from pdsynth.report.charts import Bar, forest
 from pdsynth.report.pictures import colour_bar
 from pdsynth.report.rendering import render
@@ -56,6 +56,8 @@ def _context(results: Results) -> dict[str, Any]:
         "controls": {n: t for n, t in words.CONTROLS.items() if n in results.methods},
         "spread": words.spread(results.tested, metrics),
         "seed": metrics.get("seed"),
+        "evidence": (parts := evidence.sections(results)),
+        "not_addressed": [what for key, what in evidence.ADDRESSED.items() if key not in {part.key for part in parts}],
     }
 
 

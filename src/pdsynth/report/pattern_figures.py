@@ -44,7 +44,7 @@ def group_figure(patterns: Patterns, method: str, direction: Direction, path: Pa
             axis.axhline(0, color="#888888", lw=0.5)
             axis.set_ylabel(f"{group} (n = {rows.sum()})\nsignal")
         _label_networks(axes[-1], borders)
-        axes[0].legend(frameon=False, ncols=2, loc="upper right")
+        figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, ncols=2, loc="outside lower right")
         return _save(figure, path)
 
 
@@ -71,7 +71,7 @@ def person_figure(patterns: Patterns, method: str, direction: Direction, path: P
             about = f"{person['participant_id']}, {person['diagnosis']}, rank {rank} of {len(ranked)}, r = {r[row]:.2f}"
             axis.set_title(about, fontsize=8, loc="left")
         _label_networks(axes[-1], borders)
-        axes[0].legend(frameon=False, ncols=2, loc="upper right")
+        figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, ncols=2, loc="outside lower right")
         return _save(figure, path)
 
 
@@ -92,6 +92,7 @@ def brain_figure(
             plotting.plot_markers(
                 np.nan_to_num(value), places, node_size=16, node_cmap="RdBu_r", node_vmin=-top, node_vmax=top,
                 display_mode="lyrz", axes=axis, annotate=True,
+                node_kwargs={"edgecolors": "#777777", "linewidths": 0.3},
             )  # fmt: skip
         return _save(figure, path)
 

@@ -1,0 +1,65 @@
+"""Who trained and who is scored: what `evaluate` notes in its manifest, so that a results folder explains itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pdsynth.cohorts.cohort import by_reason
+from pdsynth.data.pairs import Pairs
+
+if TYPE_CHECKING:
+    from pdsynth.synthesis import Model
+
+GROUPED = ["split", "site", "diagnosis", "sex"]
+UNKNOWN = "n/a"
+LONG = "scans_sha256"  # a digest a scan: the model's own card keeps them
+
+
+def provenance(models: Mapping[str, Model], pairs: Pairs) -> dict[str, Any]:
+    """Entries of a manifest: `models` (weights' digest, card and settings by name) and `data`, of the whole folder.
+
+    data: the cohort's name, how and when it was prepared, and counts only: participants by split, site, diagnosis and
+    sex, ages (years) by split, sessions by what they hold, refused files by reason, scans that stand out.
+    """
+    return {"models": {name: _model(model) for name, model in models.items()}, "data": _data(pairs)}
+
+
+def _model(model: Model) -> dict[str, Any]:
+    card = {key: value for key, value in model.card.items() if key != LONG}
+    return {"sha256": model.sha256, "card": card, "settings": asdict(model.method.config)}
+
+
+def _data(pairs: Pairs) -> dict[str, Any]:
+    sessions = pairs.whole_scans().table
+    people = sessions.drop_duplicates("participant_id")
+    counts = people.reindex(columns=GROUPED).fillna(UNKNOWN).groupby(GROUPED).size().reset_index(name="participants")
+    rejected, quality = (_table(pairs.root / name) for name in ("rejected.tsv", "quality.tsv"))
+    return {
+        "cohort": pairs.root.name,
+        "simulated": pairs.simulated,
+        "prepared": {key: pairs.manifest.get(key) for key in ("version", "started", "parameters", "seed", "outputs")},
+        "n_participants": len(people),
+        "n_sessions": len(sessions),
+        "available": {str(name): int(n) for name, n in sessions["available"].value_counts().sort_index().items()},
+        "groups": counts.to_dict("records"),
+        "ages": {str(split): _spread(group["age"]) for split, group in people.groupby("split")},
+        "rejected": None if rejected is None else by_reason(rejected["reason"]),
+        "flagged": None if quality is None else {"scans": len(quality), "flagged": int((quality["flag"] != "").sum())},
+    }
+
+
+def _spread(column: pd.Series) -> dict[str, float | int | None]:
+    """Of the values that are known; None where there are too few."""
+    known = pd.to_numeric(column, errors="coerce").dropna()
+    measures = {"mean": known.mean(), "sd": known.std(ddof=1), "min": known.min(), "max": known.max()}
+    rounded = {name: None if pd.isna(value) else round(float(value), 2) for name, value in measures.items()}
+    return {"known": len(known), **rounded}
+
+
+def _table(path: Path) -> pd.DataFrame | None:
+    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False) if path.exists() else None

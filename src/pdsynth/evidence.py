@@ -1,0 +1,101 @@
+"""What a model does beyond image quality: people it was trained on, sites it never saw, inserted lesions, known change.
+
+These probes need the model and the scans; what rests on result files alone is in `evaluation`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pdsynth import api
+from pdsynth.data.pairs import Pairs
+from pdsynth.evaluation import evaluate as scoring
+from pdsynth.evaluation.metrics import dilate, psnr
+from pdsynth.evaluation.statistics import bca_interval, paired_permutation
+from pdsynth.methods.base import Method
+from pdsynth.types import Direction
+
+PEOPLE = 40  # of each kind, at most, whose scans a model synthesises to look for memory
+CELL = 4  # voxels: the edge of the cells that images are compared in
+
+
+def leave_one_site_out(
+    recipe: str,
+    pairs: Pairs,
+    *,
+    budget: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> pd.DataFrame:
+    """What a site costs that the model never saw: trained without it, against trained on as many people of all sites.
+
+    A row a site and direction: test participants of that site, `psnr_brain` of the model that saw the site and of the
+    one that did not, and the difference, unseen less seen, with its 95 % interval and paired permutation test. The
+    budget or steps are those of each of the trainings, two a site. Raises ValueError where fewer than two sites have
+    training participants and two test participants.
+    """
+    train, test = pairs.train, pairs.test.whole_scans()
+    people = test.table.groupby("site")["participant_id"].nunique()
+    sites = [s for s in sorted(set(train.table["site"])) if people.get(s, 0) >= 2]
+    if len(sites) < 2:
+        raise ValueError(f"{len(sites)} site(s) have training and test participants; leave-one-site-out needs two.")
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for site in sites:
+            without = train.where(train.table["site"] != site)
+            methods = {}
+            for name, part in (("unseen", without), ("seen", _as_many(train, without, seed))):
+                run = Path(folder) / f"{name}-{len(rows)}"
+                model = api.fit(recipe, part, run=run, budget=budget, steps=steps, seed=seed, device=device)
+                methods[name] = model.method
+            there = test.where(test.table["site"] == site)
+            rows += _differences({name: _psnr(method, there) for name, method in methods.items()}, site, seed)
+    return pd.DataFrame(rows)
+
+
+def _as_many(train: Pairs, without: Pairs, seed: int) -> Pairs:
+    """As many participants as `without` has, drawn from all sites."""
+    everyone = np.sort(train.table["participant_id"].unique())
+    number = without.table["participant_id"].nunique()
+    chosen = np.random.default_rng(seed).choice(everyone, number, replace=False)
+    return train.where(train.table["participant_id"].isin(chosen))
+
+
+def _psnr(method: Method, pairs: Pairs) -> dict[Direction, pd.Series]:
+    """psnr_brain by participant and direction, sessions averaged."""
+    found = {}
+    for direction in Direction:
+        made = scoring.predictions(method, pairs, direction)
+        scores = [
+            psnr(image, pairs.volume(direction.target, row), dilate(pairs.brain(direction.target, row)))
+            for row, image in enumerate(made)
+        ]
+        found[direction] = pd.Series(scores).groupby(pairs.table["participant_id"].to_numpy()).mean()
+    return found
+
+
+def _differences(scores: dict[str, dict[Direction, pd.Series]], site: str, seed: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for direction in Direction:
+        unseen, seen = (scores[name][direction].to_numpy() for name in ("unseen", "seen"))
+        low, high = bca_interval(unseen - seen, seed=seed)
+        rows.append(
+            {
+                "site": site,
+                "direction": direction.value,
+                "n_participants": len(seen),
+                "psnr_seen": seen.mean(),
+                "psnr_unseen": unseen.mean(),
+                "difference": (unseen - seen).mean(),
+                "difference_low": low,
+                "difference_high": high,
+                "p": paired_permutation(unseen, seen, seed=seed),
+            }
+        )
+    return rows

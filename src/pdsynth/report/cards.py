@@ -1,0 +1,124 @@
+"""Four Markdown pages on what a run reports, and what it does not: two checklists, a model card and a data card."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+import yaml
+
+from pdsynth.report import words
+from pdsynth.report.facts import PRIMARY, WORST, Run, facts, place
+from pdsynth.report.rendering import render
+from pdsynth.types import Direction
+
+NOT_ADDRESSED = "not addressed"
+CHECKLISTS = ("claim", "tripod_ai")
+CARDS = ("model_card", "data_card")
+COLUMNS = ("split", "site", "diagnosis", "sex")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of a checklist: what it asks, and sentences that answer it, with the names of facts in braces."""
+
+    number: str
+    section: str
+    asks: str
+    says: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Checklist:
+    """A reporting guideline, its items in our own words."""
+
+    title: str
+    source: str
+    items: tuple[Item, ...]
+
+    @classmethod
+    def read(cls, name: str) -> Checklist:
+        """The checklist "claim" (44 items) or "tripod_ai" (27 items, in 52 parts)."""
+        content = yaml.safe_load(files("pdsynth.report").joinpath("templates", f"{name}.yaml").read_text("utf-8"))
+        items = [
+            Item(str(entry["item"]), section, entry["asks"], tuple(entry.get("says", [])))
+            for section, entries in content["sections"].items()
+            for entry in entries
+        ]
+        return cls(content["title"], content["source"], tuple(items))
+
+
+def write_cards(results: Path) -> list[Path]:
+    """Write claim.md, tripod_ai.md, model_card.md and data_card.md into a results folder; returns their paths.
+
+    They are made of metrics.json, metrics.tsv and manifest.json alone, and the same files give the same bytes; what
+    those do not tell is "not addressed". Follows CLAIM (Tejani et al. 2024), TRIPOD+AI (Collins et al. 2024) and model
+    cards (Mitchell et al. 2019). Raises InputError where the metrics are missing or cannot be read.
+    """
+    results = Path(results)
+    run = Run.read(results)
+    said = partial(answer, known={name: plain(value) for name, value in facts(run).items()})
+    shared = {"simulated": run.simulated, "said": said}
+    pages = []
+    for name in CHECKLISTS:
+        checklist = Checklist.read(name)
+        rows = [(item, said(*item.says)) for item in checklist.items]
+        addressed = sum(text != NOT_ADDRESSED for _, text in rows)
+        context = shared | {"checklist": checklist, "rows": rows, "addressed": addressed}
+        pages.append(render(results / f"{name}.md", "checklist.md.j2", False, context))
+    tables = {"groups": _groups(run), "failures": _failures(run), "counts": _counts(run), "reasons": _reasons(run)}
+    for name in CARDS:
+        pages.append(render(results / f"{name}.md", f"{name}.md.j2", False, shared | tables))
+    return pages
+
+
+def answer(*sentences: str, known: Mapping[str, str]) -> str:
+    """The sentences of which every fact is known, filled in; "not addressed" where none is.
+
+    >>> answer("{people} were scored.", "Funded by {funder}.", known={"people": "12"})
+    '12 were scored.'
+    >>> answer("Funded by {funder}.", known={"people": "12"})
+    'not addressed'
+    """
+    told = [
+        s.format_map(known)
+        for s in sentences
+        if {name for _, name, _, _ in Formatter().parse(s) if name} <= known.keys()
+    ]
+    return " ".join(told) or NOT_ADDRESSED
+
+
+def plain(text: str) -> str:
+    r"""What a file holds as text that Markdown shows as it is, on one line.
+
+    >>> plain("a|b <i>\n`x`")
+    'a\\|b \\<i> \\`x\\`'
+    """
+    return re.sub(r"([\\`*|<\[])", r"\\\1", " ".join(text.split()))
+
+
+def _groups(run: Run) -> list[dict[str, Any]]:
+    return [group | {"name": plain(group["name"])} for direction in Direction for group in run.groups(direction)]
+
+
+def _failures(run: Run) -> Iterator[dict[str, str]]:
+    """The lowest scores of each direction, the worst first."""
+    for direction in Direction:
+        for person in run.people(direction).head(WORST).fillna("n/a").to_dict("records"):
+            names = {key: plain(str(person[key])) for key in ("participant_id", "site", "diagnosis")}
+            yield names | {"direction": words.DIRECTIONS[direction], "psnr": words.number(person[PRIMARY], 2)}
+
+
+def _counts(run: Run) -> list[dict[str, Any]]:
+    ordered = sorted(run.data.get("groups", []), key=lambda group: [place(group[column]) for column in COLUMNS])
+    return [{key: plain(str(value)) for key, value in group.items()} for group in ordered]
+
+
+def _reasons(run: Run) -> list[tuple[str, int]]:
+    return [(plain(reason), n) for reason, n in (run.data.get("rejected") or {}).items()]

@@ -1,0 +1,249 @@
+"""The cards say what the files of a run hold, figure by figure, and "not addressed" where they hold nothing."""
+
+import json
+import re
+import shutil
+from importlib.resources import files
+
+import pandas as pd
+import pytest
+
+from pdsynth import api, manifest
+from pdsynth.cli import main
+from pdsynth.evaluation.provenance import provenance
+from pdsynth.report import words
+from pdsynth.report.cards import NOT_ADDRESSED, Checklist, answer, plain, write_cards
+from pdsynth.report.facts import Run, facts
+from pdsynth.types import Direction, InputError
+
+PAGES = ("claim.md", "tripod_ai.md", "model_card.md", "data_card.md")
+TEMPLATES = files("pdsynth.report") / "templates"
+RECIPE = "voxelwise-ridge"
+PARAMETERS = {"grid_mm": 8.0, "segments": 2, "denoise": False, "realign": True, "split": [0.6, 0.0, 0.4]}
+REASONS = ["is a slab of 30 mm", "is a slab of 42 mm", "holds a|b <i>"]
+
+
+def cells(text):
+    """Rows of every table of a page, as lists of cells."""
+    rows = (re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("| "))
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def said(text):
+    """What a page says, by the first cell of the row."""
+    return {row[0]: row[-1] for row in cells(text)}
+
+
+def figures(text):
+    """(mean, low, high) by direction from a cell as the cards write it."""
+    number = r"(\N{MINUS SIGN}?[\d.]+)"
+    found = {}
+    for direction in Direction:
+        match = re.search(rf"{words.DIRECTIONS[direction]} {number}(?: dB)? \({number} to {number}\)", text)
+        found[direction.value] = [float(n.replace("\N{MINUS SIGN}", "-")) for n in match.groups()]
+    return found
+
+
+@pytest.fixture(scope="module")
+def results(make_prepared, tmp_path_factory):
+    """A results folder that the command line wrote, of a fitted model on a folder with refusals and settings."""
+    root = make_prepared(10).root
+    table = pd.read_csv(root / "pairs.tsv", sep="\t", keep_default_na=False)
+    table.assign(age=range(60, 70), sex=["F", "M", "n/a", "F", "F"] * 2).to_csv(
+        root / "pairs.tsv", sep="\t", index=False
+    )
+    refused = {"path": ["x", "y", "z"], "reason": REASONS, "remedy": "none"}
+    pd.DataFrame(refused).to_csv(root / "rejected.tsv", sep="\t", index=False)
+    pd.DataFrame({"path": ["x", "y"], "flag": ["", "motion"]}).to_csv(root / "quality.tsv", sep="\t", index=False)
+    manifest.write_json(root / "manifest.json", manifest.read(root) | {"parameters": PARAMETERS, "seed": 5})
+    out = tmp_path_factory.mktemp("run")
+    pairs = api.Pairs.open(root)
+    api.fit(RECIPE, pairs.train, run=out, device="cpu", seed=3)
+    words_of_command = ["evaluate", root, "--model", out / "model", "--out", out / "results", "--device", "cpu"]
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words_of_command])
+    assert not stop.value.code
+    return out / "results"
+
+
+@pytest.fixture(scope="module")
+def pages(results):
+    paths = write_cards(results)
+    assert [path.name for path in paths] == list(PAGES)
+    return {path.name: path.read_text(encoding="utf-8") for path in paths}
+
+
+@pytest.fixture
+def bare(results, tmp_path):
+    """Only metrics.json and metrics.tsv."""
+    for name in ("metrics.json", "metrics.tsv"):
+        shutil.copy(results / name, tmp_path / name)
+    return tmp_path
+
+
+def test_the_figures_are_those_of_the_metrics(pages, results):
+    metrics = json.loads((results / "metrics.json").read_text())
+    scores, rows = metrics["methods"][RECIPE], said(pages["model_card.md"])
+    claim, tripod = said(pages["claim.md"]), said(pages["tripod_ai.md"])
+    for cell in (rows["PSNR in the brain (95 % interval)"], claim["37"], tripod["23a"]):
+        found = figures(cell)
+        for direction in Direction:
+            score = scores[direction.value]["psnr_brain"]
+            assert found[direction.value] == pytest.approx([score["mean"], *score["ci95"]], abs=0.005)
+    assert figures(rows["SSIM in the brain"])["fmri_to_dmri"][0] == pytest.approx(
+        scores["fmri_to_dmri"]["ssim_brain"]["mean"], abs=0.0005
+    )
+    slope = float(re.search(r"dMRI → fMRI ([\d.]+)", rows["slope within site (1: nothing is shrunk)"])[1])
+    assert slope == pytest.approx(scores["dmri_to_fmri"]["within_site_slope"], abs=0.005)
+    passed = sum(test["p_holm"] < 0.05 for test in metrics["comparisons"])
+    assert f"{passed} of {len(metrics['comparisons'])} with p" in claim["29"]
+    assert f"{metrics['n_participants']} participants, {metrics['n_scans']} scans" in claim["35"]
+
+
+def test_groups_and_failures_are_those_of_the_table(pages, results):
+    table = pd.read_csv(results / "metrics.tsv", sep="\t")
+    table = table[table["method"] == RECIPE]
+    rows = cells(pages["model_card.md"])
+    seen = 0
+    for direction in Direction:
+        own = table[table["direction"] == direction.value]
+        for by in ("site", "diagnosis"):
+            for name, scores in own.groupby(by)["psnr_brain"]:
+                lowest = scores.mean() == own.groupby(by)["psnr_brain"].mean().min()
+                row = [words.DIRECTIONS[direction], by, name, str(len(scores)), f"{scores.mean():.2f}"]
+                assert [*row, "lowest" if lowest else ""] in rows
+                seen += 1
+        for case in own.nsmallest(3, "psnr_brain").to_dict("records"):
+            names = [case["participant_id"], case["site"], case["diagnosis"]]
+            assert [words.DIRECTIONS[direction], *names, f"{case['psnr_brain']:.2f}"] in rows
+    assert seen == sum(len(row) == 6 for row in rows) - 1  # but for the heading
+
+
+def test_the_model_card_names_the_training(pages, results):
+    config = json.loads((results.parent / "model" / "config.json").read_text())["card"]
+    rows = said(pages["model_card.md"])
+    assert rows["participants' ids, sha256"] == config["participants_sha256"]
+    assert rows["weights, sha256"] == manifest.sha256(results.parent / "model" / "model.safetensors")
+    assert f"{config['n_participants']} SIMULATED participants (cohort {config['cohort']})" in rows["trained on"]
+    assert rows["training"] == "Seed 3."
+    assert "scans_sha256" not in json.dumps(manifest.read(results)["models"])
+
+
+def test_the_data_card_counts_the_folder(pages, results):
+    root = next(path for path in manifest.read(results)["inputs"] if "prepared" in path)
+    people = pd.read_csv(f"{root}/pairs.tsv", sep="\t", keep_default_na=False).merge(
+        pd.read_csv(f"{root}/splits.tsv", sep="\t", keep_default_na=False)[["participant_id", "split"]]
+    )
+    rows = said(pages["data_card.md"])
+    for label, column in (("by site", "site"), ("by diagnosis", "diagnosis"), ("by sex", "sex")):
+        told = dict(part.split(": ") for part in rows[label].split(", "))
+        assert {name: int(n) for name, n in told.items()} == people[column].value_counts().to_dict()
+    assert list(part.split(": ")[0] for part in rows["by diagnosis"].split(", ")) == ["NC", "MCI", "AD"]
+    counted = [row for row in cells(pages["data_card.md"]) if len(row) == 5][1:]
+    expected = people.groupby(["split", "site", "diagnosis", "sex"]).size()
+    assert {tuple(row[:4]): int(row[4]) for row in counted} == expected.to_dict()
+    train = people.loc[people["split"] == "train", "age"]
+    ages = rows["age, years: mean (SD), range"]
+    assert f"train {train.mean():g} (SD {train.std():.2f}), 60 to 65, of 6 participants" in ages
+    assert rows["participants"] == "10" and rows["files refused"] == "3"
+    assert rows["is a slab of # mm"] == "2" and rows[r"holds a\|b \<i>"] == "1"
+    assert rows["scans kept that stand out (quality.tsv)"] == "1 of 2"
+    assert rows["grid"] == "8 mm, MNI"
+    assert (rows["dMRI denoised"], rows["volumes realigned"], rows["segments a scan"]) == ("no", "yes", "2")
+    assert "Asked for: 0.6, 0, 0.4 (train, val, test), seed 5." in pages["data_card.md"]
+
+
+def test_what_a_prepared_folder_lost_is_unknown_and_not_zero(prepared, bare):
+    data = provenance({}, prepared)["data"]
+    assert data["rejected"] is data["flagged"] is data["prepared"]["parameters"] is None
+    assert data["ages"]["train"] == {"known": 6, "mean": 70.0, "sd": 0.0, "min": 70.0, "max": 70.0}
+    assert sum(group["participants"] for group in data["groups"]) == data["n_sessions"] == 10
+    manifest.write_json(bare / "manifest.json", {"data": data})
+    write_cards(bare)
+    rows = said((bare / "data_card.md").read_text())
+    assert (rows["participants"], rows["by sex"]) == ("10", "F: 10")
+    assert rows["files refused"] == rows["grid"] == rows["dMRI denoised"] == NOT_ADDRESSED
+
+
+def test_the_items_are_complete(pages):
+    for name, count, parts in (("claim", 44, 44), ("tripod_ai", 27, 52)):
+        numbers = [row[0] for row in cells(pages[f"{name}.md"]) if row[0] != "item"]
+        assert len(numbers) == parts == len(set(numbers))
+        assert list(dict.fromkeys(int(re.match(r"\d+", n)[0]) for n in numbers)) == list(range(1, count + 1))
+        letters = {n: [m[-1] for m in numbers if re.fullmatch(rf"{n}[a-g]", m)] for n in range(1, count + 1)}
+        assert all(found == [chr(ord("a") + i) for i in range(len(found))] for found in letters.values())
+        answered = sum(row[-1] != NOT_ADDRESSED for row in cells(pages[f"{name}.md"]) if row[0] != "item")
+        assert f"{answered}\nof {parts} are addressed" in pages[f"{name}.md"]
+
+
+def test_each_fact_of_a_sentence_is_one_that_exists(results):
+    run = Run.read(results)
+    for scores in run.metrics["methods"][RECIPE].values():
+        scores |= {"coverage_50": {"mean": 0.5}, "coverage_90": {"mean": 0.9}}
+    told = {"steps": 9, "budget_seconds": 60.0, "init": "m", "loss_features": "VGG", "made_on": "a CPU"}
+    told |= {"training_data": "invented", "validation_psnr_brain": {"fmri_to_dmri": 20.0}}
+    run.model["card"].update(told)
+    run.data["prepared"].update(version="1", started="then", outputs={"pairs.tsv": "0"})
+    sentences = [s for name in ("claim", "tripod_ai") for item in Checklist.read(name).items for s in item.says]
+    cards = [(TEMPLATES / f"{name}.md.j2").read_text() for name in ("model_card", "data_card")]
+    named = {fact for text in (*sentences, *cards) for fact in re.findall(r"(?<!{){(\w+)}", text)}
+    assert named == facts(run).keys()
+
+
+def test_what_is_absent_is_not_addressed(pages, bare):
+    write_cards(bare)
+    full, less = said(pages["claim.md"]), said((bare / "claim.md").read_text())
+    for item in ("5", "13", "27", "34", "38", "44"):
+        assert full[item] == less[item] == NOT_ADDRESSED
+    for item in ("7", "8", "9", "19", "20", "22", "23", "24", "25", "36", "42"):
+        assert full[item] != NOT_ADDRESSED
+    lost = {item for item in less if less[item] == NOT_ADDRESSED} - {i for i in full if full[i] == NOT_ADDRESSED}
+    assert lost == {"3", "8", "9", "12", "19", "20", "22", "23", "24", "25", "33", "36", "41", "42", "43"}
+    model, data = ((bare / name).read_text() for name in PAGES[2:])
+    assert said(model)["trained on"] == said(model)["weights, sha256"] == NOT_ADDRESSED
+    assert said(data)["by site"] == said(data)["files refused"] == NOT_ADDRESSED
+    assert figures(said(model)["PSNR in the brain (95 % interval)"])  # what is known is still told
+    assert not re.search(r"\bNone\b|\bnan\b|{|}", "".join(p.read_text() for p in bare.glob("*.md")))
+
+
+def test_simulated_stands_in_the_first_line_only_where_it_is_so(pages, bare):
+    for text in pages.values():
+        first = text.splitlines()[0]
+        assert "SIMULATED" in first and "research only" in first
+    metrics = json.loads((bare / "metrics.json").read_text()) | {"simulated": False}
+    (bare / "metrics.json").write_text(json.dumps(metrics))
+    for path in write_cards(bare):
+        first = path.read_text().splitlines()[0]
+        assert "SIMULATED" not in first and "research only" in first
+    assert said((bare / "claim.md").read_text())["11"] == NOT_ADDRESSED
+    assert said((bare / "data_card.md").read_text())["SIMULATED"] == "no"
+
+
+def test_the_same_files_give_the_same_bytes(pages, results):
+    assert {path.name: path.read_text(encoding="utf-8") for path in write_cards(results)} == pages
+
+
+def test_names_cannot_break_the_tables(bare):
+    evil = "mine | <img src=x> `x` [y](z)\nnew"
+    text = (bare / "metrics.json").read_text().replace(f'"{RECIPE}"', json.dumps(evil))
+    (bare / "metrics.json").write_text(text)
+    table = pd.read_csv(bare / "metrics.tsv", sep="\t", keep_default_na=False).replace({"method": {RECIPE: evil}})
+    table.to_csv(bare / "metrics.tsv", sep="\t", index=False)
+    write_cards(bare)
+    rows = [row for row in cells((bare / "claim.md").read_text()) if row[0] != "item"]
+    assert len(rows) == 44 and {len(row) for row in rows} == {4}
+    assert r"mine \| \<img src=x> \`x\` \[y](z) new" in rows[0][-1]
+    assert plain("a\nb") == "a b"
+
+
+def test_a_sentence_without_its_fact_is_left_out():
+    assert answer("{a} and {b}.", "{a}.", known={"a": "1"}) == "1."
+    assert answer(known={"a": "1"}) == NOT_ADDRESSED
+
+
+def test_a_folder_without_metrics_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"metrics\.json.*is missing"):
+        write_cards(tmp_path)
+    (tmp_path / "metrics.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        write_cards(tmp_path)
