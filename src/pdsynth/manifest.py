@@ -70,10 +70,14 @@ def begin(command: str, *, inputs: Sequence[Path] = (), seed: int | None = None,
 
 def finish(folder: Path, entries: dict[str, Any]) -> None:
     """Write the manifest of work that is done; entries that the work itself wrote there are kept."""
+    entries |= _finished(entries)
+    write_json(folder / NAME, read(folder) | entries)
+
+
+def _finished(entries: dict[str, Any]) -> dict[str, Any]:
     now = datetime.now(UTC)
     took = (now - datetime.fromisoformat(entries["started"])).total_seconds()
-    entries |= {"finished": now.isoformat(timespec="seconds"), "seconds": round(took)}
-    write_json(folder / NAME, read(folder) | entries)
+    return entries | {"finished": now.isoformat(timespec="seconds"), "seconds": round(took)}
 
 
 @contextmanager
@@ -95,6 +99,15 @@ def recorded(
             shutil.rmtree(folder)
         raise
     finish(folder, entries)
+
+
+@contextmanager
+def added(folder: Path, command: str, *, seed: int | None = None, **parameters: Any) -> Iterator[None]:
+    """Note in the manifest of a folder, under `added`, work that has added to it, when the block ends well."""
+    entries = begin(command, seed=seed, **parameters)
+    yield
+    before = read(folder)
+    write_json(folder / NAME, before | {"added": [*before.get("added", []), _finished(entries)]})
 
 
 def read(folder: Path) -> dict[str, Any]:

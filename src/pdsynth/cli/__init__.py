@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import pdsynth
-from pdsynth.cli import cohort, model, results
+from pdsynth.cli import cohort, evidence, model, results
 from pdsynth.cli.console import error_line, hush_libraries
 from pdsynth.types import InputError
 
@@ -29,6 +29,9 @@ for verb in (
     model.train,
     model.synthesize,
     results.evaluate,
+    evidence.roi,
+    evidence.diagnose,
+    evidence.evidence,
     results.benchmark,
     results.report,
     model.recipes,

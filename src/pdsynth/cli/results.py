@@ -176,9 +176,13 @@ def report(
     prepared = (results / "pairs.tsv").is_file()
     if not prepared and not (results / "metrics.json").is_file():
         raise InputError(results, "holds no results (it has no metrics.json)", "run `pdsynth evaluate` first")
-    from pdsynth.report import write_quality, write_report
+    from pdsynth.report import write_cards, write_quality, write_report
 
-    done(f"Open {write_quality(results) if prepared else write_report(results)} in a browser")
+    if prepared:
+        done(f"Open {write_quality(results)} in a browser")
+        return
+    write_cards(results)
+    done(f"Open {write_report(results)} in a browser; checklists and cards are beside it")
 
 
 def doctor(device: DeviceOption = Device.auto) -> None:

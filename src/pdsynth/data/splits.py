@@ -91,7 +91,7 @@ def near_duplicates(volumes: Iterable[np.ndarray], participants: Sequence[str]) 
     that, two people far above.
     """
     names = np.asarray(participants)
-    cells = np.asarray([_cells(v) for v in volumes])
+    cells = np.asarray([cell_means(v) for v in volumes])
     square = np.square(cells).sum(-1)
     found = []
     for i in range(len(cells) - 1):
@@ -102,7 +102,8 @@ def near_duplicates(volumes: Iterable[np.ndarray], participants: Sequence[str]) 
     return found
 
 
-def _cells(volume: np.ndarray) -> np.ndarray:
+def cell_means(volume: np.ndarray) -> np.ndarray:
+    """Means over cells of 4 voxels a side, flattened; what is left at the far borders is cut off."""
     x, y, z = (n // CELL for n in volume.shape)
     cut = np.asarray(volume[: x * CELL, : y * CELL, : z * CELL], np.float32)
     return cut.reshape(x, CELL, y, CELL, z, CELL).mean((1, 3, 5)).ravel()

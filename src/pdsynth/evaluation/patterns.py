@@ -47,6 +47,10 @@ class Patterns:
         """Real and synthesised patterns of a direction's target, (N, R) each."""
         return self.values[direction.target, REAL], self.values[direction.target, method]
 
+    def one_a_person(self) -> Patterns:
+        """The first session of each participant."""
+        return self.where(~self.people["participant_id"].duplicated().to_numpy())
+
     def where(self, keep: np.ndarray) -> Patterns:
         """The scans for which keep (N,) is true."""
         people = self.people[keep].reset_index(drop=True)
@@ -69,8 +73,12 @@ def save(patterns: Patterns, out: Path) -> None:
         parts.append(pd.concat([kinds, pd.DataFrame(values, columns=patterns.regions["region"])], axis=1))
     tables = {REGIONS: patterns.regions, NAME: pd.concat(parts, ignore_index=True)}
     for name, table in tables.items():
-        text = table.to_csv(sep="\t", index=False, float_format="%.6g", na_rep="n/a")
-        manifest.write_text(out / name, text)
+        write_table(out / name, table)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table of results: tabs between the columns, six digits, n/a for what is not known."""
+    manifest.write_text(path, table.to_csv(sep="\t", index=False, float_format="%.6g", na_rep="n/a"))
 
 
 def read(results: str | Path) -> Patterns:

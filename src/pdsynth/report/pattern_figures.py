@@ -45,7 +45,7 @@ def group_figure(patterns: Patterns, method: str, direction: Direction, path: Pa
             axis.set_ylabel(f"{group} (n = {rows.sum()})\nsignal")
         _label_networks(axes[-1], borders)
         figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, ncols=2, loc="outside lower right")
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def person_figure(patterns: Patterns, method: str, direction: Direction, path: Path, simulated: bool) -> Path:
@@ -72,7 +72,7 @@ def person_figure(patterns: Patterns, method: str, direction: Direction, path: P
             axis.set_title(about, fontsize=8, loc="left")
         _label_networks(axes[-1], borders)
         figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, ncols=2, loc="outside lower right")
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def brain_figure(
@@ -94,7 +94,7 @@ def brain_figure(
                 display_mode="lyrz", axes=axis, annotate=True,
                 node_kwargs={"edgecolors": "#777777", "linewidths": 0.3},
             )  # fmt: skip
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def _by_network(patterns: Patterns) -> tuple[np.ndarray, list[tuple[str, int, int]]]:
@@ -124,7 +124,8 @@ def _title(what: str, method: str, direction: Direction, simulated: bool) -> str
     return f"{'SIMULATED. ' if simulated else ''}{what}; {method}, {words.DIRECTIONS[direction]}"
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, whole or not at all, with nothing in it that changes from run to run."""
     partial = path.with_suffix(".partial")
     figure.savefig(partial, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     partial.replace(path)

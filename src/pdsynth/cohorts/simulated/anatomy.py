@@ -72,10 +72,13 @@ class Anatomy:
         return np.asarray(self.gm + self.wm + self.csf)
 
 
-def draw_person(generator: np.random.Generator, diagnosis: Diagnosis) -> Person:
-    """Age, sex, severity and their effect on ventricles and hippocampi."""
-    mean, spread = SEVERITY[diagnosis]
-    severity = float(np.clip(generator.normal(mean, spread), 0, 1))
+def draw_person(generator: np.random.Generator, diagnosis: Diagnosis, severity: float | None = None) -> Person:
+    """Age, sex, severity and their effect on ventricles and hippocampi.
+
+    A severity that is given takes the place of the drawn one; all else is drawn as without it.
+    """
+    drawn = generator.normal(*SEVERITY[diagnosis])
+    severity = float(np.clip(drawn if severity is None else severity, 0, 1))
     age = float(np.clip(generator.normal(*AGE_YEARS), 55, 95))
     decades = (age - AGE_YEARS[0]) / 10
     return Person(

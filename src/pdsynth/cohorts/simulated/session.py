@@ -57,10 +57,14 @@ def simulate_session(
     randomise: bool,
     oracle_draws: int,
     fc_effect: str = "paper",
+    severity: float | None = None,
 ) -> Session:
-    """Everything about one subject, a function of the arguments alone."""  # fmt: skip
+    """Everything about one subject, a function of the arguments alone.
+
+    severity (0..1) takes the place of the one drawn for the diagnosis; every other random draw stays as it is.
+    """  # fmt: skip
     streams = Streams(seed, subject)
-    person = draw_person(streams.generator(PERSON), diagnosis)
+    person = draw_person(streams.generator(PERSON), diagnosis, severity)
     anatomy = draw_anatomy(streams.generator(ANATOMY), person, grid_mm)
     here = streams.generator(ACQUISITION)
     if randomise:

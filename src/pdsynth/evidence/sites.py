@@ -1,7 +1,4 @@
-"""What a model does beyond image quality: people it was trained on, sites it never saw, inserted lesions, known change.
-
-These probes need the model and the scans; what rests on result files alone is in `evaluation`.
-"""
+"""Leave one site out: what a scanner costs that the model never saw."""
 
 from __future__ import annotations
 
@@ -16,12 +13,19 @@ from pdsynth import api
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation import evaluate as scoring
 from pdsynth.evaluation.metrics import dilate, psnr
+from pdsynth.evaluation.patterns import write_table
 from pdsynth.evaluation.statistics import bca_interval, paired_permutation
 from pdsynth.methods.base import Method
 from pdsynth.types import Direction
 
-PEOPLE = 40  # of each kind, at most, whose scans a model synthesises to look for memory
-CELL = 4  # voxels: the edge of the cells that images are compared in
+NAME = "sites.tsv"
+
+
+def write_sites(out: Path, recipe: str, pairs: Pairs, budget: float | None, seed: int, device: str) -> Path:
+    """Write what `leave_one_site_out` finds to out/sites.tsv; returns its path."""
+    table = leave_one_site_out(recipe, pairs, budget=budget, seed=seed, device=device)
+    write_table(out / NAME, table)
+    return out / NAME
 
 
 def leave_one_site_out(

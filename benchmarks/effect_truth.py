@@ -1,0 +1,115 @@
+"""Effects of the disease estimated from the real scans of a prepared simulated cohort, against the truth put in.
+
+Usage: python benchmarks/effect_truth.py COHORT_PREPARED [--people 24] [--jobs 2] [--out FILE.json]
+COHORT_PREPARED is what `pdsynth prepare` made of a simulated cohort of 200 participants or more (none randomised).
+Estimated: AD less NC of each region's mean over different people, by least squares with site and age, so within sites.
+Truth: the same people at the two groups' mean severities, scanned at the same sites, no registration in between.
+Intervals are t intervals of the estimates, and over participants drawn within their group (2000 times) of the slope.
+The truth has a standard error too, given beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from pdsynth.atlas import evidence_regions, region_means
+from pdsynth.cohorts.simulated.counterfactual import TrueEffects, true_effects
+from pdsynth.cohorts.simulated.sites import SITES
+from pdsynth.data.pairs import Pairs
+from pdsynth.evaluation.resampling import RESAMPLES, Estimate, bootstrap_weights
+from pdsynth.types import Diagnosis, Modality
+
+TRUTH_SEED = 20_000  # no cohort's seed, so that the truth is told by other people
+STRONG = 20  # regions of the largest true effects
+
+
+def design(table: pd.DataFrame) -> np.ndarray:
+    """Columns AD, MCI, age (decades from the mean) and one a site, (N, 3 + sites); AD and MCI are against NC."""
+    groups = [table["diagnosis"] == str(group) for group in (Diagnosis.AD, Diagnosis.MCI)]
+    age = table["age"].astype(float)
+    sites = [table["site"] == site for site in sorted(set(table["site"]))]
+    return np.column_stack([*groups, (age - age.mean()) / 10, *sites]).astype(float)
+
+
+def group_effect(x: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The first column's coefficient by weighted least squares: (R,) of x (N, k), values (N, R), weights (N,)."""
+    return np.asarray(np.linalg.solve((x.T * weights) @ x, (x.T * weights) @ values)[0])
+
+
+def half_widths(x: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Of the 95 % t intervals of `group_effect`, (R,)."""
+    freedom = len(x) - x.shape[1]
+    residual = values - x @ np.linalg.lstsq(x, values, rcond=None)[0]
+    variance = np.square(residual).sum(0) / freedom * np.linalg.inv(x.T @ x)[0, 0]
+    return np.asarray(stats.t.ppf(0.975, freedom) * np.sqrt(variance))
+
+
+def compare(x: np.ndarray, values: np.ndarray, groups: pd.Series, truth: TrueEffects, modality: Modality) -> dict:
+    """How the estimates from values (N, R) meet the truth: slopes on it, r, and how many intervals hold it."""
+    known, error = truth.mean(modality), truth.standard_error(modality)
+    estimates = np.stack([group_effect(x, values, w) for w in bootstrap_weights(groups.to_numpy(str), 0, RESAMPLES)])
+    inside = np.abs(estimates[0] - known) <= half_widths(x, values)
+    strong = np.argsort(-np.abs(known))[:STRONG]
+    centred = known - known.mean()
+    slopes = {
+        "slope": estimates @ known / (known @ known),
+        "slope_about_the_mean_region": estimates @ centred / (centred @ centred),
+    }
+    rounded = {
+        name: [round(v, 3) for v in (e.value, e.low, e.high)]
+        for name, slope in slopes.items()
+        for e in [Estimate.of(slope)]
+    }
+    return {
+        **rounded,
+        "r": round(float(np.corrcoef(estimates[0], known)[0, 1]), 3),
+        "truth_inside_interval": round(float(inside.mean()), 3),
+        f"same_sign_in_the_{STRONG}_strongest": round(float((estimates[0] * known > 0)[strong].mean()), 3),
+        "mean_absolute_effect": round(float(np.abs(known).mean()), 4),
+        "mean_standard_error_of_truth": round(float(error.mean()), 4),
+        "mean_half_width": round(float(half_widths(x, values).mean()), 4),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("prepared", type=Path, metavar="COHORT_PREPARED")
+    parser.add_argument("--people", type=int, default=24)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "effect_truth.json")
+    options = parser.parse_args()
+    pairs = Pairs.open(options.prepared).whole_scans()
+    pairs = pairs.where((pairs.table["available"] == "both") & pairs.table["site"].isin(SITES))
+    sites = sorted(set(pairs.table["site"]))
+    truth = true_effects(options.people, TRUTH_SEED, sites, grid_mm=float(pairs.grid.spacing_mm[0]), jobs=options.jobs)
+    x, atlas = design(pairs.table), evidence_regions(pairs.grid)
+    found = {}
+    for modality in Modality:
+        values = np.stack([region_means(pairs.volume(modality, row), atlas) for row in range(len(pairs))])
+        found[modality.value] = compare(x, values, pairs.table["diagnosis"], truth, modality)
+    result = {
+        "date": date.today().isoformat(),
+        "machine": f"{os.cpu_count()}-core {platform.machine().replace('_', '-')}",
+        "data": "SIMULATED",
+        "participants": pairs.table["diagnosis"].value_counts().to_dict(),
+        "sites": sites,
+        "regions": len(atlas),
+        "people_of_the_truth": options.people,
+        "severities": truth.severities,
+        "effect": found,
+    }
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""The files of one simulated session in a BIDS dataset, labelled SIMULATED, with its truth in derivatives."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+from pdsynth.cohorts.simulated.session import Session, means, simulate_session
+from pdsynth.cohorts.simulated.sites import PAPER_SLIPS
+from pdsynth.types import Diagnosis, Modality
+
+ORACLE_DRAWS, ORACLE_DRAWS_QUICK = 16, 8
+NOTE = "SIMULATED by pdsynth: no person was scanned"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One session to simulate and write below root; small enough to send to a process.
+
+    hidden is the scan that is kept as a mean in the truth alone. severity (0..1) replaces the one that the diagnosis
+    draws, and session_id (ses-...) names one of several sessions of the person.
+    """
+
+    root: Path
+    seed: int
+    index: int
+    diagnosis: Diagnosis
+    site: str
+    grid_mm: float
+    quick: bool
+    hidden: Modality | None = None
+    randomise: bool = False
+    truth: bool = False
+    fc_effect: str = "paper"
+    session_id: str = ""
+    severity: float | None = None
+
+    @property
+    def participant_id(self) -> str:
+        return f"sub-sim{self.index:04d}"
+
+
+def write_session(task: Task) -> dict[str, object]:
+    """Simulate one session, write every file of it, and return its row of truth.tsv."""
+    draws = (ORACLE_DRAWS_QUICK if task.quick else ORACLE_DRAWS) if task.truth else 0
+    session = simulate_session(
+        task.seed,
+        task.index,
+        task.diagnosis,
+        task.site,
+        grid_mm=task.grid_mm,
+        quick=task.quick,
+        randomise=task.randomise,
+        oracle_draws=draws,
+        fc_effect=task.fc_effect,
+        severity=task.severity,
+    )
+    person, visit = task.participant_id, task.session_id
+    name = f"{person}_{visit}" if visit else person
+    folder, derived = task.root / person / visit, task.root / "derivatives" / "truth" / person
+    derived.mkdir(parents=True, exist_ok=True)
+    mean_fmri, mean_dmri = means(session)
+    fmri, dmri = session.acquisition.fmri, session.acquisition.dmri
+    if task.hidden is Modality.FMRI:
+        _write_image(mean_fmri, fmri.native.affine, derived / f"{name}_desc-hidden_boldref.nii.gz")
+    else:
+        _write_bold(session, folder / "func" / f"{name}_task-rest_bold")
+    if task.hidden is Modality.DMRI:
+        _write_image(mean_dmri, dmri.native.affine, derived / f"{name}_desc-hidden_dwiref.nii.gz")
+    else:
+        _write_dwi(session, folder / "dwi" / f"{name}_dwi")
+    for oracle, grid, suffix in (
+        (session.fmri_oracle, fmri.native, "boldref"),
+        (session.dmri_oracle, dmri.native, "dwiref"),
+    ):
+        if oracle is not None:
+            _write_image(oracle, grid.affine, derived / f"{name}_desc-oracle_{suffix}.nii.gz", slope=1 / 16384)
+    world_to_mni = {"fmri": fmri.to_template.tolist(), "dmri": dmri.to_template.tolist()}
+    _write_json({"unit": "mm", "maps": "scan world to MNI", **world_to_mni}, derived / f"{name}_xfm.json")
+    return _row(task, session)
+
+
+def describe(root: Path, title: str, made_by: str, description: str) -> None:
+    """dataset_description.json of the dataset and of its truth."""
+    generated = [{"Name": made_by, "Description": description}]
+    base = {"BIDSVersion": "1.9.0", "Simulated": True, "GeneratedBy": generated, "PaperSlips": PAPER_SLIPS}
+    truth = root / "derivatives" / "truth"
+    truth.mkdir(parents=True, exist_ok=True)
+    _write_json({"Name": title, "DatasetType": "raw", **base}, root / "dataset_description.json")
+    _write_json({"Name": f"{title}: truth", "DatasetType": "derivative", **base}, truth / "dataset_description.json")
+
+
+def _row(task: Task, session: Session) -> dict[str, object]:
+    """Demographics first, then what only a simulation knows."""
+    person, anatomy = session.person, session.anatomy
+    litre = float(np.prod(anatomy.grid.spacing_mm)) / 1000
+    hippocampus = anatomy.hippocampus > 0.5
+    deep = (anatomy.outside < -20) & (anatomy.csf > 0.5)
+    return {
+        "participant_id": task.participant_id,
+        "age": round(person.age, 1),
+        "sex": person.sex,
+        "site": "randomised" if task.randomise else task.site,
+        "diagnosis": str(person.diagnosis),
+        "severity": round(person.severity, 4),
+        "ventricle_growth_mm": round(person.ventricle_mm, 3),
+        "hippocampus_shrinkage_mm": round(person.hippocampus_mm, 3),
+        "ventricle_ml": round(float(deep.sum()) * litre, 2),
+        "hippocampus_grey_ml": round(float(anatomy.gm[hippocampus].sum()) * litre, 3),
+        "hippocampus_csf_fraction": round(float(anatomy.csf[hippocampus].mean()), 4),
+        "lesion_ml": round(float(anatomy.lesion.sum()) * litre, 3),
+        "hidden": str(task.hidden) if task.hidden else "n/a",
+        "dmri_bval": session.acquisition.dmri_protocol.bval,
+    }
+
+
+def _write_bold(session: Session, stem: Path) -> None:
+    protocol = session.acquisition.fmri_protocol
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    affine = session.acquisition.fmri.native.affine
+    _write_image(session.bold, affine, stem.with_name(stem.name + ".nii.gz"), protocol.t_r)
+    sidecar = {
+        "RepetitionTime": protocol.t_r / 1000,
+        "EchoTime": protocol.t_e / 1000,
+        "FlipAngle": protocol.flip_deg,
+        "TaskName": "rest",
+        "Simulated": True,
+        "Note": NOTE,
+    }
+    _write_json(sidecar, stem.with_name(stem.name + ".json"))
+
+
+def _write_dwi(session: Session, stem: Path) -> None:
+    protocol = session.acquisition.dmri_protocol
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    affine = session.acquisition.dmri.native.affine
+    _write_image(session.dwi, affine, stem.with_name(stem.name + ".nii.gz"), protocol.t_r)
+    sidecar = {
+        "RepetitionTime": protocol.t_r / 1000,
+        "EchoTime": protocol.t_e / 1000,
+        "Simulated": True,
+        "Note": NOTE,
+    }
+    _write_json(sidecar, stem.with_name(stem.name + ".json"))
+    bvals = " ".join(f"{b:g}" for b in session.bvals) + "\n"
+    bvecs = "\n".join(" ".join(f"{v:.6f}" for v in axis) for axis in session.bvecs.T) + "\n"
+    _write_text(bvals, stem.with_name(stem.name + ".bval"))
+    _write_text(bvecs, stem.with_name(stem.name + ".bvec"))
+
+
+def _write_image(data: np.ndarray, affine: np.ndarray, path: Path, t_r: float = 0.0, slope: float = 1.0) -> None:
+    """NIfTI of 16-bit integers times slope, gzipped fast and without a time stamp; t_r in ms."""
+    stored = data if data.dtype == np.int16 else np.clip(np.rint(data / slope), 0, 32767).astype(np.int16)
+    image = nib.Nifti1Image(stored, affine)
+    image.header.set_slope_inter(slope, 0)
+    image.header.set_xyzt_units("mm", "sec")
+    if data.ndim == 4:
+        image.header["pixdim"][4] = t_r / 1000
+    image.header["descrip"] = NOTE.encode()
+    for code in ("sform", "qform"):
+        getattr(image, f"set_{code}")(affine, 1)
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw, mtime=0) as file:
+        file.write(image.to_bytes())
+    os.replace(part, path)
+
+
+def _write_json(content: dict[str, object], path: Path) -> None:
+    _write_text(json.dumps(content, indent=2) + "\n", path)
+
+
+def write_tsv(table: pd.DataFrame, path: Path) -> None:
+    _write_text(table.to_csv(sep="\t", index=False, lineterminator="\n"), path)
+
+
+def _write_text(text: str, path: Path) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    os.replace(part, path)

@@ -1,0 +1,58 @@
+"""Tables V and IX, completion and Fig. 7 from a results folder's patterns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from pdsynth.evaluation.completion import complete
+from pdsynth.evaluation.diagnosis import CONTROLS, SCHEMES, diagnose
+from pdsynth.evaluation.embedding import embed, separation
+from pdsynth.evaluation.patterns import REAL, read, write_table
+from pdsynth.evaluation.power import power_table
+from pdsynth.report.embedding_figure import embedding_figure
+from pdsynth.report.evidence import COMPLETION, DIAGNOSIS, EMBEDDING, PATTERN_LOSS, POWER, SEPARATION
+from pdsynth.report.results import Results
+from pdsynth.types import Modality
+
+AVERAGE = "population-mean"
+WITH_AND_WITHOUT = ("pds-ne-pa", "pds-ne")  # Table IX: the noise estimator with the pattern loss, and without
+
+
+def write_diagnosis(results_dir: str | Path, methods: Sequence[str] | None = None, seed: int = 0) -> None:
+    """Write table5.tsv, completion.tsv, embedding.tsv, separation.tsv, power.tsv and figure7.png, from patterns.tsv.
+
+    methods: whose scans are used (default: the method under test and, as a control that knows nobody, the population's
+    mean). table9.tsv is written where both recipes of Table IX were evaluated. Raises InputError where a file of
+    `evaluate` is missing, ValueError where a diagnosis is too rare for the folds or a method was not evaluated.
+    """
+    results, patterns = Results.read(Path(results_dir)), read(results_dir)
+    root, tested = results.root, results.tested
+    methods = list(methods or [tested, *(name for name in (AVERAGE,) if name in patterns.methods)])
+    data = "SIMULATED" if results.simulated else "real"
+    asks = {scheme.name: scheme.asks for scheme in (*CONTROLS, *SCHEMES)}
+
+    def table(names: Sequence[str]) -> pd.DataFrame:
+        found = diagnose(patterns.values, patterns.people, names, seed)
+        found.insert(0, "data", data)
+        return found.assign(asks=found["scheme"].map(asks).fillna(""))
+
+    write_table(root / DIAGNOSIS, table(methods))
+    if set(WITH_AND_WITHOUT) <= set(patterns.methods):
+        write_table(root / PATTERN_LOSS, table(WITH_AND_WITHOUT))
+    completed = complete(patterns.values, patterns.people, methods, seed=seed)
+    completed.insert(0, "data", data)
+    write_table(root / COMPLETION, completed)
+    write_table(root / POWER, power_table(int(patterns.people["participant_id"].nunique())))
+    people = patterns.one_a_person()
+    maps, parted = [], []
+    for modality in Modality:
+        origins = {origin: people.values[modality, origin] for origin in (REAL, tested)}
+        maps.append(embed(origins, people.people["participant_id"].tolist()).assign(modality=modality.value))
+        parted.append(separation(origins, people.people).assign(modality=modality.value, method=tested))
+    coordinates = pd.concat(maps, ignore_index=True)
+    write_table(root / EMBEDDING, coordinates)
+    write_table(root / SEPARATION, pd.concat(parted, ignore_index=True))
+    embedding_figure(coordinates, people.people, root / "figure7.png", results.simulated)
