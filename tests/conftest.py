@@ -28,10 +28,10 @@ def real_data() -> Path:
     return folder
 
 
-def write_prepared(root, participants=10, seed=0):
+def write_prepared(root, participants=10, seed=0, test=4):
     """A prepared folder made without a scan: smooth volumes whose two modalities share half of their variance.
 
-    Writes pairs.tsv, splits.tsv, manifest.json and shards; the last 4 participants are the test split.
+    Writes pairs.tsv, splits.tsv, manifest.json and shards; the last `test` participants are the test split.
     """
     import numpy as np  # these are imported late, as they read the variables above
     import pandas as pd
@@ -78,7 +78,7 @@ def write_prepared(root, participants=10, seed=0):
         }
     )
     table.to_csv(root / "pairs.tsv", sep="\t", index=False)
-    split = ["train"] * (participants - 4) + ["test"] * 4
+    split = ["train"] * (participants - test) + ["test"] * test
     pd.DataFrame({"participant_id": ids, "split": split, "sha256": ""}).to_csv(
         root / "splits.tsv", sep="\t", index=False
     )
@@ -93,7 +93,9 @@ def write_prepared(root, participants=10, seed=0):
 @pytest.fixture(scope="session")
 def make_prepared(tmp_path_factory):
     """Another folder of simulated pairs, of as many participants as a test needs."""
-    return lambda participants, seed=0: write_prepared(tmp_path_factory.mktemp("prepared"), participants, seed)
+    return lambda participants, seed=0, test=4: write_prepared(
+        tmp_path_factory.mktemp("prepared"), participants, seed, test
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,27 @@
-"""The probes that need a model and scans: what a site costs that was never seen."""
+"""Evidence in one command and by its verbs, and what a site costs that was never seen."""
+
+import json
+import re
+import shutil
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from pdsynth import fit
+from pdsynth.cli import main
+from pdsynth.evaluation import classification
 from pdsynth.evaluation.metrics import dilate, psnr
-from pdsynth.evidence import leave_one_site_out
+from pdsynth.evidence import leave_one_site_out, probes
 from pdsynth.types import Direction
+
+
+def status(*words):
+    """The exit status of the command line."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    return ended.value.code
 
 
 def test_a_site_is_left_out_of_training_and_the_control_is_as_large(prepared):
@@ -31,3 +47,71 @@ def test_one_site_cannot_be_left_out(prepared):
     one = prepared.where(prepared.table["site"] == "a")
     with pytest.raises(ValueError, match="1 site"):
         leave_one_site_out("population-mean", one, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def evidence_out(make_prepared, tmp_path_factory):
+    """What `evidence` leaves of 30 test participants; few folds, and 2 people at two severities."""
+    pairs, root = make_prepared(40, test=30), tmp_path_factory.mktemp("evidence")
+    fit("local-ridge", pairs.train, run=root / "run", device="cpu")
+    words = ["evidence", pairs.root, "--model", root / "run" / "model", "--out", root / "out", "--jobs", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classification, "INNER_FOLDS", 1)
+        patch.setattr(probes, "TWICE", 2)
+        assert status(*words, "--samples", "0") == 0
+    return root / "out"
+
+
+def test_each_table_has_its_methods_and_controls(evidence_out):
+    effects = pd.read_csv(evidence_out / "effects.tsv", sep="\t")
+    methods = json.loads((evidence_out / "metrics.json").read_text())["methods"]
+    assert set(effects["method"]) == set(methods) and len(effects) == 2 * len(methods)
+    slope = effects.groupby("method")["slope"].mean()
+    assert slope["population-mean"] == 0 and slope["zeros"] == 0 and 0.8 < slope["oracle"] < 1.2
+    table = pd.read_csv(evidence_out / "table5.tsv", sep="\t", keep_default_na=False)
+    assert set(table["method"]) == {"", "local-ridge", "population-mean"} and set(table["data"]) == {"SIMULATED"}
+    schemes = table[table["method"] == "local-ridge"]["scheme"].tolist()
+    assert schemes == [f"S{number}" for number in range(1, 10)]
+    controls = {"real fMRI", "real dMRI", "real both", "covariates only", "site only", "majority class"}
+    assert set(table[table["method"] == ""]["scheme"]) == controls | {"permuted labels"}
+    arms = pd.read_csv(evidence_out / "completion.tsv", sep="\t", keep_default_na=False)
+    assert arms["arm"].tolist()[:4] == ["complete-cases", "mean", "real", "one-scan"]
+    groups = pd.read_csv(evidence_out / "groups.tsv", sep="\t")
+    assert set(groups["by"]) == {"site", "diagnosis", "sex"} and groups["worst"].sum() == 4
+    regions = pd.read_csv(evidence_out / "agreement.tsv", sep="\t")
+    assert len(regions) == 2 * 93 and set(regions["method"]) == {"local-ridge"}
+    assert not (evidence_out / "table9.tsv").exists()  # its two recipes were not evaluated
+
+
+def test_the_report_holds_every_section(evidence_out):
+    page = (evidence_out / "report.html").read_text()
+    keys = ["effects", "patterns", "diagnosis", "completion", "embedding", "memorisation", "lesions", "counterfactual"]
+    for key in keys:
+        assert f'<section id="{key}">' in page and f'href="#{key}"' in page
+    assert page.count('<figure class="plot"') == 7  # Figs. 5 and 6 and the effects in both directions, and Fig. 7
+    assert "Not addressed in this run: leave-one-site-out." in page
+    assert not re.findall(r'(src|href)="(?!data:|#)', page)
+    for name in ("claim.md", "tripod_ai.md", "model_card.md", "data_card.md"):
+        assert (evidence_out / name).read_text().startswith("**SIMULATED")
+
+
+def test_the_verbs_alone_write_the_same_bytes(evidence_out, tmp_path):
+    """Files of result files only, a function of these and the seed."""
+    out = Path(shutil.copytree(evidence_out, tmp_path / "out"))
+    made = ("effects.tsv", "agreement.tsv", "groups.tsv", "figure5_fmri_to_dmri.png", "figure6_dmri_to_fmri.png")
+    for name in made:
+        (out / name).unlink()
+    assert status("roi", out) == 0
+    for name in made:
+        assert (out / name).read_bytes() == (evidence_out / name).read_bytes(), name
+    assert json.loads((out / "manifest.json").read_text())["added"][0]["command"] == "roi"
+
+
+def test_a_class_too_small_for_the_folds_costs_only_the_diagnosis(prepared, tmp_path, monkeypatch):
+    fit("population-mean", prepared.train, run=tmp_path / "run", device="cpu")
+    monkeypatch.setattr(probes, "TWICE", 2)
+    words = ["evidence", prepared.root, "--model", tmp_path / "run" / "model", "--out", tmp_path / "out"]
+    assert status(*words, "--samples", "0", "--no-controls", "--jobs", "1") == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Diagnosis was not tested" in page and '<section id="effects">' in page
+    assert status("diagnose", tmp_path / "out") == 2

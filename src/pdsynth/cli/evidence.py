@@ -63,17 +63,18 @@ def evidence(
     from pdsynth.report import write_cards, write_report
 
     limit = seconds(budget) if budget else None
-    with scored("evidence", prepared, model, out, split, controls, samples, steps, atlas, seed, device, overwrite) as (
-        folder,
-        models,
-        pairs,
-    ):
-        tested = next(iter(models.values()))
-        write_roi(folder, seed)
-        write_diagnosis(folder, None, seed)
-        write_probes(folder, tested, pairs, split, seed, jobs)
+    with scored(
+        "evidence", prepared, model, out, split, controls, samples, steps, atlas, seed, device, overwrite
+    ) as made:
+        tested = next(iter(made.models.values()))
+        write_roi(made.folder, seed)
+        try:
+            write_diagnosis(made.folder, None, seed)
+        except ValueError as error:  # a class too small for the folds
+            made.notes.append(f"Diagnosis was not tested: {error}")
+        write_probes(made.folder, tested, made.pairs, split, seed, jobs)
         if leave_site_out:
-            write_sites(folder, str(tested.card["recipe"]), pairs, limit, seed, device.value)
+            write_sites(made.folder, str(tested.card["recipe"]), made.pairs, limit, seed, device.value)
     write_cards(out)  # from a manifest that says it is finished
     print_scores(out)
     done(f"Open {write_report(out)} in a browser; checklists and cards are beside it")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,6 +77,19 @@ def evaluate(
     done(f"The metrics are in {out / 'metrics.json'}", "report", out)
 
 
+@dataclass(frozen=True)
+class Scored:
+    """A results folder in the making: the models by the names under which they were scored, and all pairs.
+
+    What is added to `notes` goes into the manifest, and so into the report.
+    """
+
+    folder: Path
+    models: dict[str, api.Model]
+    pairs: Pairs
+    notes: list[str]
+
+
 @contextmanager
 def scored(
     command: str,
@@ -90,11 +104,8 @@ def scored(
     seed: int,
     device: Device,
     overwrite: bool,
-) -> Iterator[tuple[Path, dict[str, api.Model], Pairs]]:
-    """Evaluate models into a folder that becomes `out` when the block, which may add to it, ends well.
-
-    Yields the folder, the models by the names under which they were scored, and all pairs.
-    """
+) -> Iterator[Scored]:
+    """Evaluate models into a folder that becomes `out` when the block, which may add to it, ends well."""
     from pdsynth import api
     from pdsynth.atlas import read_atlas
     from pdsynth.data.pairs import Pairs
@@ -131,7 +142,7 @@ def scored(
             fitted = api.fit_controls(pairs.train, seed=seed)
             methods |= {name: method for name, method in fitted.items() if name not in methods}
         api.evaluate(methods, chosen, folder, seed=seed, samples=samples, steps=steps, atlas=regions)
-        yield folder, models, pairs
+        yield Scored(folder, models, pairs, entries["notes"])
 
 
 def benchmark(

@@ -44,7 +44,7 @@ def write_probes(out: Path, model: Model, pairs: Pairs, split: str, seed: int, j
     others = pairs.split(split).whole_scans()
     others = others.where(others.table["available"] == "both")
     found = {"memorisation": _memorisation(model, pairs, others, seed), "lesions": _lesions(model, others, seed)}
-    if pairs.simulated:
+    if pairs.simulated:  # on others it would tell of the distance between simulated and real scans
         found["counterfactual"] = _counterfactual(model, pairs, seed, jobs)
     manifest.write_json(out / PROBES, found)
     return out / PROBES
@@ -94,10 +94,15 @@ def _lesions(model: Model, people: Pairs, seed: int) -> Probe:
         "could be seen at best. That a lesion shows in the output does not make it right there: a real lesion of the "
         "target may look otherwise, or not at all."
     )
+    section: Probe = {"title": "Inserted lesions", "lead": lead}
     rows = []
     few = _some(people, LESIONED, seed)
     for direction in Direction:
-        for name, found in _responses(model, few, direction, seed).items():
+        try:
+            responses = _responses(model, few, direction, seed)
+        except ValueError as error:  # no lesion fits into a brain
+            return section | {"found": [f"Not measured: {error}"]}
+        for name, found in responses.items():
             contrasts = np.concatenate([each.contrast_to_noise for each in found])
             sensitivity = float(np.mean([each.sensitivity for each in found]))
             false = float(np.mean([each.false_positives for each in found]))
@@ -105,7 +110,7 @@ def _lesions(model: Model, people: Pairs, seed: int) -> Probe:
             rows.append([name, words.DIRECTIONS[direction], *(words.number(value, 2) for value in values)])
     head = ["Seen in", "Direction", "sensitivity", "false positives", "contrast to noise, median"]
     caption = f"{LESIONS} lesions in each of {len(few)} participants"
-    return {"title": "Inserted lesions", "lead": lead, "caption": caption, "head": head, "rows": rows}
+    return section | {"caption": caption, "head": head, "rows": rows}
 
 
 def _responses(model: Model, people: Pairs, direction: Direction, seed: int) -> dict[str, list[LesionResponse]]:
