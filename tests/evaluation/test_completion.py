@@ -124,14 +124,17 @@ def test_the_verdict_says_what_the_interval_says(table):
     rows = {
         "arm": "synthesised",
         "method": "pds",
-        **{"over_mean": -0.05, "over_mean_low": -0.09, "over_mean_high": -0.01},
+        **{"over_mean": -0.05, "over_mean_low": -0.09, "over_mean_high": -0.01, "over_mean_p_holm": 0.02},
         **{"over_complete_cases": 0.02, "over_complete_cases_low": -0.031, "over_complete_cases_high": 0.07},
+        "over_complete_cases_p_holm": 0.6,
     }
     assert verdict(pd.DataFrame([rows])) == (
         "Filling in missing scans with those by pds: it is worse than filling in the mean (-5.0 points of balanced "
-        "accuracy, 95 % interval -9.0 to -1.0); whether it beats leaving participants out cannot be told (+2.0 points "
-        "of balanced accuracy, 95 % interval -3.1 to +7.0)."
+        "accuracy, 95 % interval -9.0 to -1.0, corrected p 0.02); whether it beats leaving participants out cannot be "
+        "told (+2.0 points of balanced accuracy, 95 % interval -3.1 to +7.0, corrected p 0.6)."
     )
+    uncorrected = verdict(pd.DataFrame([rows | {"over_mean_p_holm": 0.08}]))
+    assert "whether it beats filling in the mean cannot be told (-5.0 points" in uncorrected
 
 
 def test_a_method_of_one_direction_is_refused():

@@ -15,6 +15,7 @@ from pdsynth.evaluation.statistics import bca_interval, holm, paired_permutation
 from pdsynth.types import Modality
 
 COMPLETE, MEAN, ONE_SCAN = "complete-cases", "mean", "one-scan"
+SIGNIFICANT = 0.05
 RIVALS = {"over_mean": MEAN, "over_complete_cases": COMPLETE}
 
 
@@ -64,7 +65,10 @@ def kept_scans(labels: np.ndarray, participants: np.ndarray, seed: int = 0) -> d
 
 
 def verdict(table: pd.DataFrame) -> str:
-    """What `complete` found of each method's scans, in words: better, worse, or that it cannot be told."""
+    """What `complete` found of each method's scans, in words: better, worse, or that it cannot be told.
+
+    It is told where the interval leaves 0 out and the corrected p is below .05.
+    """
     sentences = []
     for _, row in table[table["arm"] == SYNTHESISED].iterrows():
         parts = [_judged(row, name, rival) for name, rival in RIVALS.items()]
@@ -75,15 +79,14 @@ def verdict(table: pd.DataFrame) -> str:
 def _judged(row: pd.Series, name: str, rival: str) -> str:
     difference, low, high = (100 * row[f"{name}{end}"] for end in ("", "_low", "_high"))
     what = {MEAN: "filling in the mean", COMPLETE: "leaving participants out"}[rival]
-    told = "whether it beats"
-    if low > 0:
-        told = "it beats"
-    elif high < 0:
-        told = "it is worse than"
-    end = " cannot be told" if low <= 0 <= high else ""
-    return (
-        f"{told} {what}{end} ({difference:+.1f} points of balanced accuracy, 95 % interval {low:+.1f} to {high:+.1f})"
-    )
+    p = row[f"{name}_p_holm"]
+    told, end = "whether it beats", " cannot be told"
+    if p < SIGNIFICANT and low > 0:
+        told, end = "it beats", ""
+    elif p < SIGNIFICANT and high < 0:
+        told, end = "it is worse than", ""
+    interval = f"95 % interval {low:+.1f} to {high:+.1f}, corrected p {p:.2g}"
+    return f"{told} {what}{end} ({difference:+.1f} points of balanced accuracy, {interval})"
 
 
 def _arms(

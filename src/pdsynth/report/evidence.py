@@ -158,24 +158,25 @@ def _diagnosis(results: Results) -> Section | None:
         "information that its source lacks. The paper's accuracies come from 53 test cases: their 95 % intervals, "
         "printed beside them, overlap each other."
     )
-    tables = [_schemes("Schemes and controls (Table V)", table)]
+    tables = [_schemes("Schemes and controls (Table V)", table, results.tested)]
     pattern_loss = _read(results.root / PATTERN_LOSS)
     if pattern_loss is not None:
-        tables.append(_schemes("With the pattern loss (pds-ne-pa) and without it (pds-ne) (Table IX)", pattern_loss))
+        tables.append(
+            _schemes("With the pattern loss (pds-ne-pa) and without it (pds-ne) (Table IX)", pattern_loss, "pds-ne-pa")
+        )
     power = _read(results.root / POWER)
     if power is not None:
         tables.append(_power(power, int(table[0]["n"])))
     return Section("diagnosis", "Diagnosis", lead, [], tables)
 
 
-def _schemes(caption: str, table: Sequence[dict[str, Any]]) -> Table:
-    head = ["Scheme", "Scans by", "asks", "balanced accuracy", "accuracy", "AUC", "macro F1", "Brier", "control",
+def _schemes(caption: str, table: Sequence[dict[str, Any]], marked: str) -> Table:
+    head = ["Scheme", "Scans by", "balanced accuracy", "accuracy", "AUC", "macro F1", "Brier", "control",
             "accuracy less the control's", "p, Holm", "accuracy in the paper"]  # fmt: skip
     rows = [
         [
-            row["scheme"],
+            ": ".join(part for part in (row["scheme"], row.get("asks")) if part),
             row.get("method") or "",
-            row.get("asks") or "",
             _spread(row, "balanced_accuracy"),
             _spread(row, "accuracy"),
             _number(row, "auc"),
@@ -188,7 +189,7 @@ def _schemes(caption: str, table: Sequence[dict[str, Any]]) -> Table:
         ]
         for row in table
     ]
-    return Table(caption, head, rows, [bool(row.get("method")) for row in table])
+    return Table(caption, head, rows, [row.get("method") == marked for row in table])
 
 
 def _power(table: Sequence[dict[str, Any]], n: int) -> Table:
