@@ -45,7 +45,7 @@ def evidence(
     out: Out,
     split: Split = "test",
     controls: Controls = True,
-    samples: Samples = 8,
+    samples: Samples = 0,  # draws take longer than all the rest, and the model states its uncertainty
     steps: Steps = 8,
     atlas: AtlasFile = None,
     leave_site_out: Annotated[

@@ -41,7 +41,7 @@ def embed(
     tables = []
     for perplexity in sorted({min(p, (len(values) - 1) / 3) for p in perplexities}):
         for seed in seeds:
-            points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
+            points = TSNE(perplexity=perplexity, init="random", random_state=seed).fit_transform(reduced)
             table = keys.assign(x=points[:, 0].astype(float), y=points[:, 1].astype(float))
             table.insert(0, "seed", seed)
             table.insert(1, "perplexity", perplexity)
