@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,10 @@ def write_prepared(root, participants=10, seed=0, test=4):
             volumes[f"oracle_{name}"] = (np.clip(known, 0, 1) * brain).astype(np.float16)
             volumes[name] = (np.clip(known + 0.03 * smooth(), 0, 1) * brain).astype(np.float16)
         sizes[f"{person}.npy"] = write_shard(root / FOLDER / f"{person}.npy", [volumes])
+        inputs = {
+            f"{person}/{m}": {"sha256": sha256(f"{seed}{person}{m}".encode()).hexdigest()} for m in ("fmri", "dmri")
+        }
+        (root / FOLDER / f"{person}.json").write_text(json.dumps({"inputs": inputs}))
     table = pd.DataFrame(
         {
             "shard": list(sizes),
@@ -70,8 +75,8 @@ def write_prepared(root, participants=10, seed=0, test=4):
             "age": 70.0,
             "sex": "F",
             "available": "both",
-            "fmri_path": "",
-            "dmri_path": "",
+            "fmri_path": [f"{person}/fmri" for person in ids],
+            "dmri_path": [f"{person}/dmri" for person in ids],
             "dmri_bval": 1000.0,
             "fmri_scale": 1.0,
             "dmri_scale": 1.0,

@@ -8,13 +8,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from pdsynth import fit
 from pdsynth.cli import main
 from pdsynth.evaluation import classification
 from pdsynth.evaluation.metrics import dilate, psnr
 from pdsynth.evidence import leave_one_site_out, probes
+from pdsynth.methods.base import Method, MethodConfig
+from pdsynth.report.evidence import _effect_sentence
+from pdsynth.synthesis import Model
 from pdsynth.types import Direction
+
+
+class Copier(Method):
+    """Prints a training participant, another for each source."""
+
+    name = "copier"
+
+    def __init__(self, train):
+        super().__init__(MethodConfig(train.grid.shape))
+        self.train_pairs = train
+
+    def predict(self, batch, direction):
+        row = int(batch.rows[0]) % len(self.train_pairs)
+        return torch.from_numpy(self.train_pairs.volume(direction.target, row))[None, None]
 
 
 def status(*words):
@@ -95,6 +113,46 @@ def test_the_report_holds_every_section(evidence_out):
         assert (evidence_out / name).read_text().startswith("**SIMULATED")
 
 
+def test_probes_measure(evidence_out):
+    """local-ridge follows what its source shows; a probe's table holds what its functions return."""
+    found = json.loads((evidence_out / "probes.json").read_text())
+    memory = found["memorisation"]
+    assert memory["caption"] == "10 participants whom it was trained on, 30 whom it was not"
+    assert memory["head"][1:4] == ["ratio to all 10", "to 10 of them", "to 15 never seen"]
+    for row in memory["rows"]:
+        assert row[1] == row[2] and 0.3 < float(row[1]) < 1.1 and 0.3 < float(row[3]) < 1.1
+        assert 0.5 < float(row[4].split()[0]) <= 1  # its regressions fit those whom they were fitted on
+    assert [row[0] for row in found["lesions"]["rows"][::2]] == ["local-ridge's output"] * 2
+    assert all(float(row[2]) >= 0.9 for row in found["lesions"]["rows"][1::2])  # what could be seen in the source
+    assert len(found["counterfactual"]["rows"]) == 2
+
+
+def test_copies_are_known(make_prepared):
+    """A method that prints people whom it was trained on has a ratio of 0 to them, and is no nearer to strangers."""
+    pairs = make_prepared(20, seed=3, test=10)
+    model = Model(
+        Copier(pairs.train), {"recipe": "copier", "scans_sha256": list(pairs.train.scan_digests())}, "", "cpu"
+    )
+    for row in probes._memorisation(model, pairs, pairs.test, 0)["rows"]:
+        assert float(row[1]) < 0.01 and float(row[3]) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("slope", "low", "high", "reliability", "said"),
+    [
+        (0.4, 0.2, 0.6, 0.9, "the disease is understated"),
+        (0.9, 0.7, 1.1, 0.9, "no loss can be told"),
+        (1.4, 1.1, 1.8, 0.9, "the disease is overstated"),
+        (0.4, -0.2, 1.1, 0.9, "tell neither"),
+        (0.9, 0.8, 0.96, 0.1, "tells of persons as much as of the disease"),
+    ],
+)
+def test_the_sentence_claims_what_the_numbers_carry(slope, low, high, reliability, said):
+    row = {"method": "pds", "direction": "fmri_to_dmri", "slope": slope, "slope_low": low, "slope_high": high}
+    sentence = _effect_sentence(row | {"reliability": reliability}, {})
+    assert said in sentence and f"a slope of {slope:.2f}" in sentence
+
+
 def test_the_verbs_alone_write_the_same_bytes(evidence_out, tmp_path):
     """Files of result files only, a function of these and the seed."""
     out = Path(shutil.copytree(evidence_out, tmp_path / "out"))
@@ -113,5 +171,5 @@ def test_a_class_too_small_for_the_folds_costs_only_the_diagnosis(prepared, tmp_
     words = ["evidence", prepared.root, "--model", tmp_path / "run" / "model", "--out", tmp_path / "out"]
     assert status(*words, "--samples", "0", "--no-controls", "--jobs", "1") == 0
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "Diagnosis was not tested" in page and '<section id="effects">' in page
+    assert "Diagnosis: not done. " in page and '<section id="effects">' in page
     assert status("diagnose", tmp_path / "out") == 2

@@ -196,6 +196,11 @@ def refuse_leak(models: Mapping[str, Model | Method], pairs: Pairs) -> None:
             raise InputError(pairs.root, problem, "score it on people whom it never saw, or train it on this folder")
 
 
+def names_its_scans(model: Model, pairs: Pairs) -> bool:
+    """Whether `refuse_leak` can tell: the model's card and the prepared folder both hold digests of scans."""
+    return bool(model.card.get("scans_sha256")) and bool(pairs.scan_digests())
+
+
 def _card(recipe: str, train: Pairs) -> dict[str, Any]:
     """What a model's reader must know: the grid, and whom it was trained on."""
     people = sorted(set(train.table["participant_id"]))

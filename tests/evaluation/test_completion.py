@@ -73,12 +73,14 @@ def test_nothing_in_a_missing_scans_place_equals_the_training_mean(table):
 
 def test_differences_and_their_family_add_up(table):
     made = table.loc["synthesised"]
-    for name, rival in (("over_mean", "mean"), ("over_complete_cases", "complete-cases")):
+    rivals = {"over_mean": "mean", "over_complete_cases": "complete-cases", "over_one_scan": "one-scan"}
+    for name, rival in rivals.items():
         gap = made["balanced_accuracy"] - table.loc[(rival, ""), "balanced_accuracy"]
         assert made[name].to_numpy() == pytest.approx(gap.to_numpy())
         assert made[name].between(made[f"{name}_low"], made[f"{name}_high"]).all()
-    p, adjusted = (made[[f"over_mean_{e}", f"over_complete_cases_{e}"]].to_numpy().ravel() for e in ("p", "p_holm"))
-    assert adjusted == pytest.approx(holm(p))
+    p, adjusted = (made[[f"{name}_{end}" for name in rivals]].to_numpy() for end in ("p", "p_holm"))
+    for tested, corrected in zip(p, adjusted, strict=True):
+        assert corrected == pytest.approx(holm(tested))
     assert table.loc[["mean", "real"], [c for c in table if c.startswith("over_")]].isna().all(axis=None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -59,22 +60,31 @@ def evidence(
     overwrite: Overwrite = False,
 ) -> None:
     """Everything at once: evaluate, roi, diagnose, probes of the first model, checklists, cards and the report."""
-    from pdsynth.evidence import write_diagnosis, write_probes, write_roi, write_sites
+    from pdsynth.data.pairs import Pairs
+    from pdsynth.evidence import sites_to_leave_out, write_diagnosis, write_probes, write_roi, write_sites
     from pdsynth.report import write_cards, write_report
 
     limit = seconds(budget) if budget else None
+    if split == "train":
+        raise ValueError("--split train holds the people whom models are trained on. Take val or test.")
+    if leave_site_out:
+        sites_to_leave_out(Pairs.open(prepared))  # before hours are spent
     with scored(
         "evidence", prepared, model, out, split, controls, samples, steps, atlas, seed, device, overwrite
     ) as made:
         tested = next(iter(made.models.values()))
-        write_roi(made.folder, seed)
-        try:
-            write_diagnosis(made.folder, None, seed)
-        except ValueError as error:  # a class too small for the folds
-            made.notes.append(f"Diagnosis was not tested: {error}")
-        write_probes(made.folder, tested, made.pairs, split, seed, jobs)
+        parts: dict[str, Callable[[], object]] = {
+            "Effects and patterns": lambda: write_roi(made.folder, seed),
+            "Diagnosis": lambda: write_diagnosis(made.folder, None, seed),
+            "Probes": lambda: write_probes(made.folder, tested, made.pairs, split, seed, jobs),
+        }
         if leave_site_out:
-            write_sites(made.folder, str(tested.card["recipe"]), made.pairs, limit, seed, device.value)
+            parts["A site left out"] = lambda: write_sites(made.folder, tested, made.pairs, limit, seed, device.value)
+        for name, write in parts.items():
+            try:
+                write()
+            except ValueError as error:  # a class too small for the folds, say: the other parts stand
+                made.notes.append(f"{name}: not done. {error}")
     write_cards(out)  # from a manifest that says it is finished
     print_scores(out)
     done(f"Open {write_report(out)} in a browser; checklists and cards are beside it")

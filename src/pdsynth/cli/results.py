@@ -136,6 +136,7 @@ def scored(
     ):
         entries |= provenance(models, pairs)
         entries["notes"] = [_origin(name, each) for name, each in models.items()]
+        entries["notes"] += [_unchecked(name) for name, each in models.items() if not api.names_its_scans(each, chosen)]
         methods: dict[str, api.Model | api.Method] = {**models}
         if controls:
             entries["notes"].append("The fitted controls were trained on the training split of this cohort.")
@@ -214,6 +215,10 @@ def _origin(name: str, model: api.Model) -> str:
     kind = "SIMULATED participants" if model.card.get("simulated") else "participants"
     number, cohort = model.card.get("n_participants", "an unknown number of"), model.card.get("cohort", "?")
     return f"{name} was trained on {number} {kind} (cohort {cohort})."
+
+
+def _unchecked(name: str) -> str:
+    return f"Whether {name} was trained on any of these participants could not be checked: it does not name its scans."
 
 
 def print_scores(out: Path) -> None:

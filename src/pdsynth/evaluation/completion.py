@@ -16,7 +16,7 @@ from pdsynth.types import Modality
 
 COMPLETE, MEAN, ONE_SCAN = "complete-cases", "mean", "one-scan"
 SIGNIFICANT = 0.05
-RIVALS = {"over_mean": MEAN, "over_complete_cases": COMPLETE}
+RIVALS = {"over_mean": MEAN, "over_complete_cases": COMPLETE, "over_one_scan": ONE_SCAN}
 
 
 def complete(
@@ -31,9 +31,9 @@ def complete(
     training ones do; what complete cases lack in the test is the training mean. All arms share the folds.
 
     Columns: arm, method, n, accuracy and balanced_accuracy (averaged over the random masks) with 95 % bootstrap
-    intervals over participants; for the synthesised, `over_mean` and `over_complete_cases`: the difference in balanced
-    accuracy with interval, p (paired permutation) and p_holm (all these differences being one family). Raises
-    ValueError where a class has too few participants to train on, or a method lacks a modality.
+    intervals over participants; for the synthesised, `over_mean`, `over_complete_cases` and `over_one_scan`: the
+    difference in balanced accuracy with interval, p (paired permutation) and p_holm (a method's three being a family).
+    Raises ValueError where a class has too few participants to train on, or a method lacks a modality.
     """
     features, people = diagnosed(features, people, methods)
     for key in itertools.product(Modality, methods):
@@ -71,14 +71,15 @@ def verdict(table: pd.DataFrame) -> str:
     """
     sentences = []
     for _, row in table[table["arm"] == SYNTHESISED].iterrows():
-        parts = [_judged(row, name, rival) for name, rival in RIVALS.items()]
+        parts = [_judged(row, name, rival) for name, rival in RIVALS.items() if name in row]
         sentences.append(f"Filling in missing scans with those by {row['method']}: {'; '.join(parts)}.")
     return " ".join(sentences)
 
 
 def _judged(row: pd.Series, name: str, rival: str) -> str:
     difference, low, high = (100 * row[f"{name}{end}"] for end in ("", "_low", "_high"))
-    what = {MEAN: "filling in the mean", COMPLETE: "leaving participants out"}[rival]
+    ways = {MEAN: "filling in the mean", COMPLETE: "leaving participants out", ONE_SCAN: "a classifier for each scan"}
+    what = ways[rival]
     p = row[f"{name}_p_holm"]
     told, end = "whether it beats", " cannot be told"
     if p < SIGNIFICANT and low > 0:
@@ -156,8 +157,10 @@ def _balanced_permutation(difference: np.ndarray, labels: np.ndarray, participan
 
 
 def _with_holm(table: pd.DataFrame) -> pd.DataFrame:
+    """A family a method: its comparisons with all rivals."""
     columns = [f"{name}_p" for name in RIVALS]
-    p = table[columns].to_numpy(float)
-    adjusted, tested = np.full_like(p, np.nan), np.isfinite(p)
-    adjusted[tested] = holm(p[tested].tolist())
+    adjusted = np.full((len(table), len(columns)), np.nan)
+    for place, p in enumerate(table[columns].to_numpy(float)):
+        if np.isfinite(p).all():
+            adjusted[place] = holm(p.tolist())
     return table.assign(**{f"{column}_holm": adjusted[:, i] for i, column in enumerate(columns)})

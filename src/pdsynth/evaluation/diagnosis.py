@@ -94,7 +94,7 @@ def diagnose(
     never saw these participants. A row a (method, scheme); controls that need no synthesis have the method "". Columns:
     those of `classification.scores`, the paper's accuracy with the Wilson interval that its 53 cases leave; against
     (the control), difference (accuracy less the control's) with a BCa interval over participants, p (exact McNemar)
-    and p_holm, all comparisons of the table being one family. Schemes for which a method has no scans are left out.
+    and p_holm, the schemes of a method being one family. Schemes for which a method has no scans are left out.
     Raises ValueError where real scans are lacking, a method has none at all, or `out_of_fold` refuses.
     """
     features, people = diagnosed(features, people, methods)
@@ -230,7 +230,8 @@ def _row(
 
 
 def _with_holm(table: pd.DataFrame) -> pd.DataFrame:
-    compared = table["p"].notna()
+    """A family a method: another method beside it, a control say, changes no verdict on this one."""
     table["p_holm"] = np.nan
-    table.loc[compared, "p_holm"] = holm(table.loc[compared, "p"].tolist())
+    for _, rows in table[table["p"].notna()].groupby("method"):
+        table.loc[rows.index, "p_holm"] = holm(rows["p"].tolist())
     return table

@@ -25,10 +25,11 @@ def write_diagnosis(results_dir: str | Path, methods: Sequence[str] | None = Non
     """Write table5.tsv, completion.tsv, embedding.tsv, separation.tsv, power.tsv and figure7.png, from patterns.tsv.
 
     methods: whose scans are used (default: the method under test and, as a control that knows nobody, the population's
-    mean). table9.tsv is written where both recipes of Table IX were evaluated. Raises InputError where a file of
-    `evaluate` is missing, ValueError where a diagnosis is too rare for the folds or a method was not evaluated.
+    mean). A participant counts once, with the first session: who converts later is not two people. table9.tsv is
+    written where both recipes of Table IX were evaluated. Raises InputError where a file of `evaluate` is missing,
+    ValueError where a diagnosis is too rare for the folds or a method was not evaluated.
     """
-    results, patterns = Results.read(Path(results_dir)), read(results_dir)
+    results, patterns = Results.read(Path(results_dir)), read(results_dir).one_a_person()
     root, tested = results.root, results.tested
     methods = list(methods or [tested, *(name for name in (AVERAGE,) if name in patterns.methods)])
     data = "SIMULATED" if results.simulated else "real"
@@ -39,20 +40,20 @@ def write_diagnosis(results_dir: str | Path, methods: Sequence[str] | None = Non
         found.insert(0, "data", data)
         return found.assign(asks=found["scheme"].map(asks).fillna(""))
 
-    write_table(root / DIAGNOSIS, table(methods))
+    schemes = table(methods)
+    write_table(root / DIAGNOSIS, schemes)
     if set(WITH_AND_WITHOUT) <= set(patterns.methods):
         write_table(root / PATTERN_LOSS, table(WITH_AND_WITHOUT))
     completed = complete(patterns.values, patterns.people, methods, seed=seed)
     completed.insert(0, "data", data)
     write_table(root / COMPLETION, completed)
-    write_table(root / POWER, power_table(int(patterns.people["participant_id"].nunique())))
-    people = patterns.one_a_person()
+    write_table(root / POWER, power_table(int(schemes["n"].iloc[0])))
     maps, parted = [], []
     for modality in Modality:
-        origins = {origin: people.values[modality, origin] for origin in (REAL, tested)}
-        maps.append(embed(origins, people.people["participant_id"].tolist()).assign(modality=modality.value))
-        parted.append(separation(origins, people.people).assign(modality=modality.value, method=tested))
+        origins = {origin: patterns.values[modality, origin] for origin in (REAL, tested)}
+        maps.append(embed(origins, patterns.people["participant_id"].tolist()).assign(modality=modality.value))
+        parted.append(separation(origins, patterns.people).assign(modality=modality.value, method=tested))
     coordinates = pd.concat(maps, ignore_index=True)
     write_table(root / EMBEDDING, coordinates)
     write_table(root / SEPARATION, pd.concat(parted, ignore_index=True))
-    embedding_figure(coordinates, people.people, root / "figure7.png", results.simulated)
+    embedding_figure(coordinates, patterns.people, root / "figure7.png", results.simulated)

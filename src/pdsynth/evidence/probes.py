@@ -60,27 +60,31 @@ def trained_on(model: Model, pairs: Pairs) -> Pairs:
 def _memorisation(model: Model, pairs: Pairs, others: Pairs, seed: int) -> Probe:
     lead = (
         "Does the model print people whom it has seen? Distance ratio: how near its scans of people never seen lie to "
-        "their nearest training scan, over how near those people's real scans lie; beside it the same with a second "
-        "group never seen in the place of the training scans, as a smooth image is nearer to everybody. Membership: "
-        "the chance that its error is lower on one whom it was trained on than on another; 0.5 is ideal."
+        "their nearest training scan, over how near those people's real scans lie: 0 for copies. A smooth image is "
+        "nearer to everybody, so beside it stand the ratio to as many people never seen, and to as many it was trained "
+        "on. Membership: the chance that its error is lower on one whom it was trained on than on another; 0.5 is "
+        "ideal."
     )
     section: Probe = {"title": "Memory of training participants", "lead": lead}
-    members = trained_on(model, pairs)
-    if len(members) < FEWEST or len(others) < 2 * FEWEST:
-        why = "this folder holds too few participants whom the model names as those it was trained on"
+    known = trained_on(model, pairs)
+    if len(known) < FEWEST or len(others) < 2 * FEWEST:
+        why = "its card names fewer than 3 participants of this folder, or the split holds fewer than 6"
         return section | {"found": [f"Not measured: {why}."]}
-    members, others = _some(members, PEOPLE, seed), _some(others, PEOPLE, seed)
+    members, others = _some(known, PEOPLE, seed), _some(others, PEOPLE, seed)
+    order = np.random.default_rng(seed).permutation(len(others))
+    tested, strangers = order[: len(order) // 2], order[len(order) // 2 :]
+    few = np.random.default_rng(seed).permutation(len(known))[: len(strangers)]
     rows = []
     for direction in Direction:
         seen, unseen = _Made.by(model, members, direction), _Made.by(model, others, direction)
-        half = len(others) // 2  # one half is synthesised, the other stands in the place of the training scans
-        few = np.random.default_rng(seed).permutation(len(members))[: len(others) - half]
-        to_trained = nearest_neighbour_ratio(unseen.cells[:half], seen.real[few], unseen.real[:half])
-        to_others = nearest_neighbour_ratio(unseen.cells[:half], unseen.real[half:], unseen.real[:half])
+        trained = _real_cells(known, direction)
+        sets = (trained, trained[few], unseen.real[strangers])
+        ratios = [nearest_neighbour_ratio(unseen.cells[tested], each, unseen.real[tested]) for each in sets]
         auc = membership_auc(seen.errors, unseen.errors, seed).auc
         told = f"{words.number(auc.value, 2)} ({words.interval(auc.low, auc.high, 2)})"
-        rows.append([words.DIRECTIONS[direction], words.number(to_trained, 2), words.number(to_others, 2), told])
-    head = ["Direction", "distance ratio", "with people never seen", "membership"]
+        rows.append([words.DIRECTIONS[direction], *(words.number(ratio, 2) for ratio in ratios), told])
+    head = ["Direction", f"ratio to all {len(known)}", f"to {len(few)} of them", f"to {len(strangers)} never seen",
+            "membership"]  # fmt: skip
     caption = f"{len(members)} participants whom it was trained on, {len(others)} whom it was not"
     return section | {"caption": caption, "head": head, "rows": rows}
 
@@ -180,11 +184,15 @@ class _Made:
     @classmethod
     def by(cls, model: Model, people: Pairs, direction: Direction) -> _Made:
         made = predictions(model.method, people, direction)
-        real = np.stack([people.volume(direction.target, row) for row in range(len(people))])
-        masks = np.stack([dilate(people.brain(direction.target, row)) for row in range(len(people))])
-        errors = [float(np.square(a - b)[mask].mean()) for a, b, mask in zip(made, real, masks, strict=True)]
-        made, real = (np.stack([cell_means(volume) for volume in several]) for several in (made, real))
-        return cls(made, real, np.array(errors))
+        errors = []
+        for row, image in enumerate(made):
+            mask = dilate(people.brain(direction.target, row))
+            errors.append(float(np.square(image - people.volume(direction.target, row))[mask].mean()))
+        return cls(np.stack([cell_means(volume) for volume in made]), _real_cells(people, direction), np.array(errors))
+
+
+def _real_cells(people: Pairs, direction: Direction) -> np.ndarray:
+    return np.stack([cell_means(people.volume(direction.target, row)) for row in range(len(people))])
 
 
 def _some(people: Pairs, number: int, seed: int) -> Pairs:

@@ -10,8 +10,9 @@ import pandas as pd
 
 from pdsynth.evaluation.agreement import agreement_summary, agreement_table
 from pdsynth.evaluation.effects import EffectRecovery, effect_recovery
-from pdsynth.evaluation.patterns import Patterns, read, write_table
+from pdsynth.evaluation.patterns import REAL, Patterns, read, write_table
 from pdsynth.evaluation.shrinkage import TRAITS, group_table, shrinkage_slope, variance_ratio
+from pdsynth.evaluation.statistics import holm
 from pdsynth.report import words
 from pdsynth.report.evidence import AGREEMENT, EFFECTS, GROUPS
 from pdsynth.report.pattern_figures import brain_figure, group_figure, person_figure
@@ -20,6 +21,7 @@ from pdsynth.types import Diagnosis, Direction
 
 CONTRAST = (Diagnosis.AD, Diagnosis.NC)
 SCORE = "psnr_brain"
+AVERAGE = "population-mean"
 
 
 def write_roi(results_dir: str | Path, seed: int = 0) -> None:
@@ -32,15 +34,18 @@ def write_roi(results_dir: str | Path, seed: int = 0) -> None:
     results, patterns = Results.read(Path(results_dir)), read(results_dir).one_a_person()
     tested = results.tested
     effects, agreement, groups = [], [], []
+    shown: dict[Direction, EffectRecovery] = {}
     for direction in Direction:
         recovered = {method: _recovered(patterns, method, direction, seed) for method in patterns.methods}
         effects += [_row(patterns, method, direction, found, seed) for method, found in recovered.items()]
         agreement.append(_by_region(patterns, tested, direction, recovered[tested]))
         groups.append(_by_group(results, patterns, direction, seed))
-        _figures(patterns, tested, direction, recovered[tested], results)
+        shown[direction] = recovered[tested]
     write_table(results.root / EFFECTS, pd.DataFrame(effects))
     write_table(results.root / AGREEMENT, pd.concat(agreement, ignore_index=True))
-    write_table(results.root / GROUPS, pd.concat(groups, ignore_index=True))
+    write_table(results.root / GROUPS, _one_family(pd.concat(groups, ignore_index=True)))
+    for direction, found in shown.items():
+        _figures(patterns, tested, direction, found, results)
 
 
 def _recovered(patterns: Patterns, method: str, direction: Direction, seed: int) -> EffectRecovery:
@@ -57,11 +62,24 @@ def _row(patterns: Patterns, method: str, direction: Direction, recovered: Effec
     row |= {"n_strong": recovered.n_strong, "reliability": recovered.reliability}
     for name in ("slope", "slope_own_sd", "r", "sign_agreement"):
         row |= getattr(recovered, name).columns(name)
-    centre = real.mean(0)
+    centre = _centre(patterns, direction)
     for name, estimate in agreement_summary(real, made, patterns.people["site"].tolist(), centre, seed).items():
         row |= estimate.columns(name)
     row |= shrinkage_slope(real, made, centre, seed).pooled.columns("shrinkage")
     return row | {"variance_ratio": float(np.nanmedian(variance_ratio(real, made)))}
+
+
+def _centre(patterns: Patterns, direction: Direction) -> np.ndarray:
+    """The training participants' mean pattern, where the population's mean was evaluated; else these participants'."""
+    average = patterns.values.get((direction.target, AVERAGE))
+    return patterns.values[direction.target, REAL].mean(0) if average is None else average.mean(0)
+
+
+def _one_family(table: pd.DataFrame) -> pd.DataFrame:
+    """The p value of each trait and direction, corrected over all of them."""
+    tests = table[["by", "direction", "p"]].dropna().drop_duplicates()
+    tests["p_holm"] = holm(tests["p"].tolist())
+    return table.drop(columns="p_holm").merge(tests.drop(columns="p"), on=["by", "direction"], how="left")
 
 
 def _by_region(patterns: Patterns, method: str, direction: Direction, recovered: EffectRecovery) -> pd.DataFrame:
@@ -91,7 +109,8 @@ def _figures(
     patterns: Patterns, method: str, direction: Direction, recovered: EffectRecovery, results: Results
 ) -> None:
     root, simulated = results.root, results.simulated
-    group_figure(patterns, method, direction, root / f"figure5_{direction}.png", simulated)
+    if patterns.people["diagnosis"].value_counts().max() > 1:
+        group_figure(patterns, method, direction, root / f"figure5_{direction}.png", simulated)
     person_figure(patterns, method, direction, root / f"figure6_{direction}.png", simulated)
     if np.isfinite(recovered.g_real).any():
         effects = {"real": recovered.g_real, f"synthesised by {method}": recovered.g_synthesised_by_real_sd}

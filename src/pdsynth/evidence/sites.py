@@ -14,16 +14,17 @@ from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation import evaluate as scoring
 from pdsynth.evaluation.metrics import dilate, psnr
 from pdsynth.evaluation.patterns import write_table
-from pdsynth.evaluation.statistics import bca_interval, paired_permutation
+from pdsynth.evaluation.statistics import bca_interval, holm, paired_permutation
 from pdsynth.methods.base import Method
 from pdsynth.types import Direction
 
 NAME = "sites.tsv"
 
 
-def write_sites(out: Path, recipe: str, pairs: Pairs, budget: float | None, seed: int, device: str) -> Path:
-    """Write what `leave_one_site_out` finds to out/sites.tsv; returns its path."""
-    table = leave_one_site_out(recipe, pairs, budget=budget, seed=seed, device=device)
+def write_sites(out: Path, model: api.Model, pairs: Pairs, budget: float | None, seed: int, device: str) -> Path:
+    """Write what `leave_one_site_out` finds of the model's recipe to out/sites.tsv; returns its path."""
+    recipe, size = model.card["recipe"], model.card.get("size", "full")
+    table = leave_one_site_out(recipe, pairs, budget=budget, seed=seed, device=device, size=size)
     write_table(out / NAME, table)
     return out / NAME
 
@@ -36,19 +37,17 @@ def leave_one_site_out(
     steps: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    size: str = "full",
 ) -> pd.DataFrame:
     """What a site costs that the model never saw: trained without it, against trained on as many people of all sites.
 
     A row a site and direction: test participants of that site, `psnr_brain` of the model that saw the site and of the
-    one that did not, and the difference, unseen less seen, with its 95 % interval and paired permutation test. The
-    budget or steps are those of each of the trainings, two a site. Raises ValueError where fewer than two sites have
-    training participants and two test participants.
+    one that did not, and the difference, unseen less seen, with its 95 % interval and paired permutation test, p_holm
+    corrected over the rows. The budget or steps are those of each of the trainings, two a site. Raises ValueError as
+    `sites_to_leave_out` does.
     """
     train, test = pairs.train, pairs.test.whole_scans()
-    people = test.table.groupby("site")["participant_id"].nunique()
-    sites = [s for s in sorted(set(train.table["site"])) if people.get(s, 0) >= 2]
-    if len(sites) < 2:
-        raise ValueError(f"{len(sites)} site(s) have training and test participants; leave-one-site-out needs two.")
+    sites = sites_to_leave_out(pairs)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for site in sites:
@@ -56,11 +55,24 @@ def leave_one_site_out(
             methods = {}
             for name, part in (("unseen", without), ("seen", _as_many(train, without, seed))):
                 run = Path(folder) / f"{name}-{len(rows)}"
-                model = api.fit(recipe, part, run=run, budget=budget, steps=steps, seed=seed, device=device)
+                model = api.fit(recipe, part, run=run, budget=budget, steps=steps, seed=seed, device=device, size=size)
                 methods[name] = model.method
             there = test.where(test.table["site"] == site)
             rows += _differences({name: _psnr(method, there) for name, method in methods.items()}, site, seed)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.assign(p_holm=holm(table["p"].tolist()))
+
+
+def sites_to_leave_out(pairs: Pairs) -> list[str]:
+    """The sites with training participants and at least two test participants; unknown ones are none.
+
+    Raises ValueError where these are fewer than two.
+    """
+    people = pairs.test.whole_scans().table.groupby("site")["participant_id"].nunique()
+    sites = [s for s in sorted(set(pairs.train.table["site"]) - {"", "n/a"}) if people.get(s, 0) >= 2]
+    if len(sites) < 2:
+        raise ValueError(f"{len(sites)} site(s) have training and test participants; leave-one-site-out needs two.")
+    return sites
 
 
 def _as_many(train: Pairs, without: Pairs, seed: int) -> Pairs:

@@ -20,6 +20,8 @@ EFFECTS, AGREEMENT, GROUPS = "effects.tsv", "agreement.tsv", "groups.tsv"
 DIAGNOSIS, PATTERN_LOSS, COMPLETION, POWER = "table5.tsv", "table9.tsv", "completion.tsv", "power.tsv"
 EMBEDDING, SEPARATION = "embedding.tsv", "separation.tsv"
 SITES, PROBES = "sites.tsv", "probes.json"
+RELIABLE = 0.7  # share of the real effects' sum of squares that is not the sampling of these people
+SIGNIFICANT = 0.05
 ADDRESSED = {  # by the key of the section
     "effects": "effect recovery between diagnoses",
     "diagnosis": "diagnosis from synthesised scans",
@@ -96,21 +98,32 @@ def _effects(results: Results) -> Section | None:
         "method that knew the disease, and nothing of the person, would have the slope named as reliability below. "
         "Signs are compared in regions where the real g is above 0.3. Intervals: bootstrap over participants."
     )
-    found = [_effect_sentence(row) for row in table if row["method"] == results.tested]
+    probe = manifest.read_json(results.root / PROBES).get("counterfactual", {})
+    known_change = {row[0]: row[1] for row in probe.get("rows", [])}
+    found = [_effect_sentence(row, known_change) for row in table if row["method"] == results.tested]
     files = [f"figure_effects_{d}.png" for d in Direction]
     return Section("effects", "Effects of disease", lead, found, [Table("Effect recovery", head, rows, marked)],
                    _figures(results, files, "Effects in real and synthesised scans"))  # fmt: skip
 
 
-def _effect_sentence(row: dict[str, Any]) -> str:
-    slope, low, high = (row.get(name) for name in ("slope", "slope_low", "slope_high"))
-    if slope is None or low is None or high is None:
+def _effect_sentence(row: dict[str, Any], known_change: dict[str, str]) -> str:
+    slope, low, high, reliability = (row.get(name) for name in ("slope", "slope_low", "slope_high", "reliability"))
+    if slope is None or low is None or high is None or reliability is None:
         return f"{_direction(row)}: no effect could be estimated."
-    judged = "no loss can be told" if low <= 1 <= high else "understated" if high < 1 else "overstated"
-    return (
-        f"{_direction(row)}: {row['method']} shows {slope:.0%} of the groups' difference ({low:.0%} to {high:.0%}): "
-        f"{judged}; reliability {_number(row, 'reliability')}."
-    )
+    if low <= 0 and high >= 1:
+        judged = "these participants tell neither that the effect is kept nor that it is lost"
+    elif reliability < RELIABLE:
+        judged = (
+            f"with a reliability of {words.number(reliability, 2)} much of what their real scans show is who these "
+            "people are, so the slope tells of persons as much as of the disease"
+        )
+    elif high < 1:
+        judged = "the disease is understated"
+    else:
+        judged = "no loss can be told" if low <= 1 else "the disease is overstated"
+    change = known_change.get(_direction(row))
+    known = f" Of the known change of one person, below: {change}." if change else ""
+    return f"{_direction(row)}: {row['method']} has a slope of {_spread(row, 'slope')}; {judged}.{known}"
 
 
 def _patterns(results: Results) -> Section | None:
@@ -142,8 +155,9 @@ def _fairness(results: Results) -> list[Table]:
         [row["by"], row["group"], _direction(row), f"{int(row['n'])}", _spread(row, "mean", 1), _p(row.get("p_holm"))]
         for row in table
     ]
-    return [Table(f"Whom {results.tested} serves worse (marked: the lowest group)", head, rows,
-                  [bool(row["worst"]) for row in table])]  # fmt: skip
+    marked = [bool(row["worst"]) and (row.get("p_holm") or 1) < SIGNIFICANT for row in table]
+    caption = f"PSNR of {results.tested} by group; the lowest is marked where groups differ"
+    return [Table(caption, head, rows, marked)]
 
 
 def _diagnosis(results: Results) -> Section | None:
@@ -151,7 +165,7 @@ def _diagnosis(results: Results) -> Section | None:
     if table is None:
         return None
     lead = (
-        f"Nested, grouped cross-validation on {int(table[0]['n'])} participants whom the generator was not trained on: "
+        f"Nested, grouped cross-validation on {int(table[0]['n'])} participants (split: {results.metrics['split']}): "
         "an elastic-net logistic regression on region means, every fit inside the fold. Each scheme stands beside its "
         "control: for synthesised test scans what the same classifier reaches from the scans that they were made from, "
         "for synthesised training scans what it reaches when trained on real ones. A synthesised scan adds no "
@@ -167,7 +181,8 @@ def _diagnosis(results: Results) -> Section | None:
     power = _read(results.root / POWER)
     if power is not None:
         tables.append(_power(power, int(table[0]["n"])))
-    return Section("diagnosis", "Diagnosis", lead, [], tables)
+    seen = "The generator was trained on these participants: with others its scans would serve less."
+    return Section("diagnosis", "Diagnosis", lead, [seen] if results.metrics["split"] == "train" else [], tables)
 
 
 def _schemes(caption: str, table: Sequence[dict[str, Any]], marked: str) -> Table:
@@ -213,7 +228,7 @@ def _completion(results: Results) -> Section | None:
     if table is None:
         return None
     head = ["Missing scans", "by", "balanced accuracy", "accuracy", "less the mean's", "p, Holm",
-            "less complete cases'", "p, Holm"]  # fmt: skip
+            "less complete cases'", "p, Holm", "less one-scan's", "p, Holm"]  # fmt: skip
     rows = [
         [
             row["arm"],
@@ -224,6 +239,8 @@ def _completion(results: Results) -> Section | None:
             _p(row.get("over_mean_p_holm")),
             _spread(row, "over_complete_cases"),
             _p(row.get("over_complete_cases_p_holm")),
+            _spread(row, "over_one_scan"),
+            _p(row.get("over_one_scan_p_holm")),
         ]
         for row in table
     ]
@@ -267,13 +284,24 @@ def _sites(results: Results) -> Section | None:
     table = _read(results.root / SITES)
     if table is None:
         return None
-    head = ["Site", "Direction", "Participants", "trained with it, dB", "trained without it, dB", "difference, dB", "p"]
+    head = [
+        "Site",
+        "Direction",
+        "Participants",
+        "trained with it, dB",
+        "trained without it, dB",
+        "difference, dB",
+        "p, Holm",
+    ]
     rows = [
         [str(row["site"]), _direction(row), f"{int(row['n_participants'])}", _number(row, "psnr_seen"),
-         _number(row, "psnr_unseen"), _spread(row, "difference"), _p(row.get("p"))]
+         _number(row, "psnr_unseen"), _spread(row, "difference"), _p(row.get("p_holm"))]
         for row in table
     ]  # fmt: skip
-    lead = "Trained without a site, against trained on as many people of all sites: what a scanner never seen costs."
+    lead = (
+        "Trained without a site, against trained on as many people of all sites: what a scanner never seen costs. One "
+        "training each: that another training would differ is not in the interval."
+    )
     return Section("sites", "A site that was never seen", lead, [], [Table("Leave one site out", head, rows)])
 
 

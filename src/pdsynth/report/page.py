@@ -57,7 +57,9 @@ def _context(results: Results) -> dict[str, Any]:
         "spread": words.spread(results.tested, metrics),
         "seed": metrics.get("seed"),
         "evidence": (parts := evidence.sections(results)),
-        "not_addressed": [what for key, what in evidence.ADDRESSED.items() if key not in {part.key for part in parts}],
+        "not_addressed": [
+            what for key, what in evidence.ADDRESSED.items() if key not in {part.key for part in parts if part.tables}
+        ],
     }
 
 
