@@ -90,6 +90,7 @@ def test_each_table_has_its_methods_and_controls(evidence_out):
     assert set(table["method"]) == {"", "local-ridge", "population-mean"} and set(table["data"]) == {"SIMULATED"}
     schemes = table[table["method"] == "local-ridge"]["scheme"].tolist()
     assert schemes == [f"S{number}" for number in range(1, 10)]
+    assert table["svm_balanced_accuracy"].astype(float).between(0, 1).all()
     controls = {"real fMRI", "real dMRI", "real both", "covariates only", "site only", "majority class"}
     assert set(table[table["method"] == ""]["scheme"]) == controls | {"permuted labels"}
     arms = pd.read_csv(evidence_out / "completion.tsv", sep="\t", keep_default_na=False)

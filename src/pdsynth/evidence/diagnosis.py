@@ -38,6 +38,8 @@ def write_diagnosis(results_dir: str | Path, methods: Sequence[str] | None = Non
     def table(names: Sequence[str]) -> pd.DataFrame:
         found = diagnose(patterns.values, patterns.people, names, seed)
         found.insert(0, "data", data)
+        other = diagnose(patterns.values, patterns.people, names, seed, "linear-svm", repeats=1)
+        found = found.join(other.filter(regex="^balanced_accuracy").add_prefix("svm_"))
         return found.assign(asks=found["scheme"].map(asks).fillna(""))
 
     schemes = table(methods)
