@@ -65,7 +65,7 @@ def test_a_control_is_the_stem_and_its_refinement(prepared):
 def test_where_the_source_tells_nothing_nothing_is_learned(people, make_prepared):
     """Two leaks of a mean: of the others, in cross-fitted stems; of all, in the choice of the stem's penalty."""
     pairs, strangers = make_prepared(people), make_prepared(people, seed=7)
-    for path in (pairs.root / "sessions").iterdir():
+    for path in (pairs.root / "sessions").glob("*.npy"):
         shard = np.load(path)
         shard["fmri"] = np.load(strangers.root / "sessions" / path.name)["fmri"]
         np.save(path, shard)
