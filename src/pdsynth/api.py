@@ -196,9 +196,10 @@ def refuse_leak(models: Mapping[str, Model | Method], pairs: Pairs) -> None:
             raise InputError(pairs.root, problem, "score it on people whom it never saw, or train it on this folder")
 
 
-def names_its_scans(model: Model, pairs: Pairs) -> bool:
-    """Whether `refuse_leak` can tell: the model's card and the prepared folder both hold digests of scans."""
-    return bool(model.card.get("scans_sha256")) and bool(pairs.scan_digests())
+def unchecked(models: Mapping[str, Model], pairs: Pairs) -> list[str]:
+    """The models of which `refuse_leak` can't tell: their card or the prepared folder holds no digests of scans."""
+    told = bool(pairs.scan_digests())
+    return [name for name, model in models.items() if not (told and model.card.get("scans_sha256"))]
 
 
 def _card(recipe: str, train: Pairs) -> dict[str, Any]:

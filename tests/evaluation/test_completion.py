@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pdsynth.evaluation import classification
 from pdsynth.evaluation.classification import Block, out_of_fold
 from pdsynth.evaluation.completion import complete, kept_scans, verdict
 from pdsynth.evaluation.statistics import holm
 from pdsynth.types import Modality
+
+pytestmark = pytest.mark.usefixtures("penalty_unchosen")
 
 CLASSES = np.array(["NC", "MCI", "AD"])
 
@@ -25,14 +26,6 @@ def cohort(n=60, signal=4.0, seed=0):
         features[modality, "real"] = features[modality, "oracle"] = real
         features[modality, "nothing"] = np.full((n, 4), np.nan)
     return features, people
-
-
-@pytest.fixture(scope="module", autouse=True)
-def penalty_unchosen():
-    """Inner folds are tested with the protocol; without them a fit takes a tenth of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classification, "INNER_FOLDS", 1)
-        yield
 
 
 @pytest.fixture(scope="module")

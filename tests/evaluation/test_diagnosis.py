@@ -6,7 +6,6 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from pdsynth.evaluation import classification
 from pdsynth.evaluation.classification import out_of_fold
 from pdsynth.evaluation.diagnosis import (
     CONTROLS,
@@ -17,6 +16,8 @@ from pdsynth.evaluation.diagnosis import (
     permuted_labels,
 )
 from pdsynth.types import Modality
+
+pytestmark = pytest.mark.usefixtures("penalty_unchosen")
 
 F, D = Modality.FMRI, Modality.DMRI
 THREE = ["NC", "MCI", "AD"]
@@ -43,14 +44,6 @@ def cohort(n=45, regions=6, signal=2.0, classes=THREE, seed=0):
         features[modality, "real"] = features[modality, "copy"] = real
         features[modality, "noise"] = generator.normal(0, 1, (n, regions))
     return features, people
-
-
-@pytest.fixture(scope="module", autouse=True)
-def penalty_unchosen():
-    """Inner folds are tested with the protocol; without them a fit takes a tenth of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classification, "INNER_FOLDS", 1)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from pdsynth import manifest
-from pdsynth.evaluation.archive import read_by_site, recipe_of, run_folder, scores_folder
+from pdsynth.evaluation.archive import read_by_site, recipe_of, run_folder, scores_folder, write_table
 from pdsynth.evaluation.evaluate import comparisons
 from pdsynth.evaluation.statistics import bca_interval
 from pdsynth.recipes import CONTROLS
@@ -83,11 +83,7 @@ def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]
         content = pd.concat(parts, ignore_index=True).assign(data="SIMULATED" if simulated else "real")
         leading = ["data", "site", "direction", "method", "n_participants"]
         path = out / f"table{table.number}.tsv"
-        partial = path.with_suffix(".partial")
-        content[[*leading, *content.columns.drop(leading)]].to_csv(
-            partial, sep="\t", index=False, float_format="%.6g", na_rep="n/a"
-        )
-        partial.replace(path)
+        write_table(path, content[[*leading, *content.columns.drop(leading)]])
         written[table.number] = table.title
     return written
 

@@ -136,7 +136,7 @@ def scored(
     ):
         entries |= provenance(models, pairs)
         entries["notes"] = [_origin(name, each) for name, each in models.items()]
-        entries["notes"] += [_unchecked(name) for name, each in models.items() if not api.names_its_scans(each, chosen)]
+        entries["notes"] += [_unchecked(name) for name in api.unchecked(models, chosen)]
         methods: dict[str, api.Model | api.Method] = {**models}
         if controls:
             entries["notes"].append("The fitted controls were trained on the training split of this cohort.")

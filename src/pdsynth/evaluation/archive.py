@@ -64,6 +64,11 @@ def scores_folder(out: Path, entry: str) -> Path:
     return run_folder(out, entry) / "scores"
 
 
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table of results: tabs between the columns, six digits, n/a for what is not known."""
+    manifest.write_text(path, table.to_csv(sep="\t", index=False, float_format="%.6g", na_rep="n/a"))
+
+
 class Archive:
     """Writes a results folder; every file appears whole under its name or not at all."""
 
@@ -86,7 +91,7 @@ class Archive:
 
     def finish(self, result: dict[str, Any], table: pd.DataFrame) -> None:
         """Write the metrics, which make the folder complete."""
-        self._text("metrics.tsv", table.to_csv(sep="\t", index=False, float_format="%.6g", na_rep="n/a"))
+        write_table(self.out / "metrics.tsv", table)
         self._text("metrics.json", json.dumps(result, indent=2, allow_nan=False))
 
     def _array(self, name: str, array: np.ndarray) -> None:

@@ -11,11 +11,10 @@ import pandas as pd
 
 from pdsynth.evaluation.classification import Block, Predictions, balanced_interval, balanced_mean, out_of_fold
 from pdsynth.evaluation.diagnosis import REAL, SYNTHESISED, Features, diagnosed
-from pdsynth.evaluation.statistics import bca_interval, holm, paired_permutation
+from pdsynth.evaluation.statistics import SIGNIFICANT, bca_interval, holm, paired_permutation
 from pdsynth.types import Modality
 
 COMPLETE, MEAN, ONE_SCAN = "complete-cases", "mean", "one-scan"
-SIGNIFICANT = 0.05
 RIVALS = {"over_mean": MEAN, "over_complete_cases": COMPLETE, "over_one_scan": ONE_SCAN}
 
 

@@ -10,17 +10,18 @@ import numpy as np
 import pandas as pd
 
 from pdsynth.evaluation.classification import Block, Classifier, Predictions, classes_of, out_of_fold, scores
+from pdsynth.evaluation.patterns import REAL
+from pdsynth.evaluation.patterns import Values as Features
 from pdsynth.evaluation.power import mcnemar_exact, wilson_interval
 from pdsynth.evaluation.statistics import bca_interval, holm
 from pdsynth.types import Diagnosis, Modality
 
-REAL, SYNTHESISED = "real", "synthesised"
+SYNTHESISED = "synthesised"
 REAL_FMRI, REAL_DMRI, REAL_BOTH = "real fMRI", "real dMRI", "real both"
 COVARIATES, SITE, MAJORITY, PERMUTED = "covariates only", "site only", "majority class", "permuted labels"
 PAPER_CASES = 53
 F, D = Modality.FMRI, Modality.DMRI
 
-Features = Mapping[tuple[Modality, str], np.ndarray]
 Origins = Mapping[Modality, str]
 Columns = tuple[tuple[Modality, str], ...]
 

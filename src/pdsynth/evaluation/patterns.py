@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pdsynth import manifest
 from pdsynth.atlas import Atlas
+from pdsynth.evaluation.archive import write_table
 from pdsynth.imaging.spatial import Grid
 from pdsynth.types import Direction, InputError, Modality
 
@@ -74,11 +74,6 @@ def save(patterns: Patterns, out: Path) -> None:
     tables = {REGIONS: patterns.regions, NAME: pd.concat(parts, ignore_index=True)}
     for name, table in tables.items():
         write_table(out / name, table)
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table of results: tabs between the columns, six digits, n/a for what is not known."""
-    manifest.write_text(path, table.to_csv(sep="\t", index=False, float_format="%.6g", na_rep="n/a"))
 
 
 def read(results: str | Path) -> Patterns:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
+SIGNIFICANT = 0.05  # p values below, corrected over their family, are called a difference
+
 
 def bca_interval(
     values: Sequence[float] | np.ndarray,

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pandas as pd
 
+from pdsynth.evaluation.archive import write_table
 from pdsynth.evaluation.completion import complete
 from pdsynth.evaluation.diagnosis import CONTROLS, SCHEMES, diagnose
 from pdsynth.evaluation.embedding import embed, separation
-from pdsynth.evaluation.patterns import REAL, read, write_table
+from pdsynth.evaluation.patterns import REAL, read
 from pdsynth.evaluation.power import power_table
+from pdsynth.report import words
 from pdsynth.report.embedding_figure import embedding_figure
 from pdsynth.report.evidence import COMPLETION, DIAGNOSIS, EMBEDDING, PATTERN_LOSS, POWER, SEPARATION
 from pdsynth.report.results import Results
 from pdsynth.types import Modality
 
-AVERAGE = "population-mean"
 WITH_AND_WITHOUT = ("pds-ne-pa", "pds-ne")  # Table IX: the noise estimator with the pattern loss, and without
 
 
@@ -31,7 +32,7 @@ def write_diagnosis(results_dir: str | Path, methods: Sequence[str] | None = Non
     """
     results, patterns = Results.read(Path(results_dir)), read(results_dir).one_a_person()
     root, tested = results.root, results.tested
-    methods = list(methods or [tested, *(name for name in (AVERAGE,) if name in patterns.methods)])
+    methods = list(methods or [tested, *(name for name in (words.AVERAGE,) if name in patterns.methods)])
     data = "SIMULATED" if results.simulated else "real"
     asks = {scheme.name: scheme.asks for scheme in (*CONTROLS, *SCHEMES)}
 

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from pdsynth.evaluation.agreement import agreement_summary, agreement_table
+from pdsynth.evaluation.archive import write_table
 from pdsynth.evaluation.effects import EffectRecovery, effect_recovery
-from pdsynth.evaluation.patterns import REAL, Patterns, read, write_table
+from pdsynth.evaluation.patterns import REAL, Patterns, read
 from pdsynth.evaluation.shrinkage import TRAITS, group_table, shrinkage_slope, variance_ratio
 from pdsynth.evaluation.statistics import holm
 from pdsynth.report import words
@@ -21,7 +22,6 @@ from pdsynth.types import Diagnosis, Direction
 
 CONTRAST = (Diagnosis.AD, Diagnosis.NC)
 SCORE = "psnr_brain"
-AVERAGE = "population-mean"
 
 
 def write_roi(results_dir: str | Path, seed: int = 0) -> None:
@@ -71,7 +71,7 @@ def _row(patterns: Patterns, method: str, direction: Direction, recovered: Effec
 
 def _centre(patterns: Patterns, direction: Direction) -> np.ndarray:
     """The training participants' mean pattern, where the population's mean was evaluated; else these participants'."""
-    average = patterns.values.get((direction.target, AVERAGE))
+    average = patterns.values.get((direction.target, words.AVERAGE))
     return patterns.values[direction.target, REAL].mean(0) if average is None else average.mean(0)
 
 

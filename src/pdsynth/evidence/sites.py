@@ -12,8 +12,8 @@ import pandas as pd
 from pdsynth import api
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation import evaluate as scoring
+from pdsynth.evaluation.archive import write_table
 from pdsynth.evaluation.metrics import dilate, psnr
-from pdsynth.evaluation.patterns import write_table
 from pdsynth.evaluation.statistics import bca_interval, holm, paired_permutation
 from pdsynth.methods.base import Method
 from pdsynth.types import Direction

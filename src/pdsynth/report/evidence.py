@@ -12,6 +12,7 @@ import pandas as pd
 
 from pdsynth import manifest
 from pdsynth.evaluation.completion import verdict
+from pdsynth.evaluation.statistics import SIGNIFICANT
 from pdsynth.report import words
 from pdsynth.report.results import Results
 from pdsynth.types import Direction, Modality
@@ -21,7 +22,6 @@ DIAGNOSIS, PATTERN_LOSS, COMPLETION, POWER = "table5.tsv", "table9.tsv", "comple
 EMBEDDING, SEPARATION = "embedding.tsv", "separation.tsv"
 SITES, PROBES = "sites.tsv", "probes.json"
 RELIABLE = 0.7  # share of the real effects' sum of squares that is not the sampling of these people
-SIGNIFICANT = 0.05
 ADDRESSED = {  # by the key of the section
     "effects": "effect recovery between diagnoses",
     "diagnosis": "diagnosis from synthesised scans",

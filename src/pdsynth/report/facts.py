@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 
 from pdsynth import manifest
+from pdsynth.evaluation.statistics import SIGNIFICANT
 from pdsynth.report import words
 from pdsynth.report.results import REMEDY, TEXT_COLUMNS
 from pdsynth.types import Diagnosis, Direction, InputError
 
 WORST = 3  # participants of a direction who are named as failures
 PRIMARY = "psnr_brain"
-SIGNIFICANT = 0.05
 GROUPS = ("site", "diagnosis")
 COUNTED = {"sites": "site", "diagnoses": "diagnosis", "sexes": "sex", "splits": "split"}
 ORDER = ("train", "val", "test", *Diagnosis)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pdsynth.cohorts.simulated.session import Session, means, simulate_session
-from pdsynth.cohorts.simulated.sites import PAPER_SLIPS
+from pdsynth.cohorts.simulated.sites import PAPER_SLIPS, DmriProtocol, FmriProtocol
 from pdsynth.types import Diagnosis, Modality
 
 ORACLE_DRAWS, ORACLE_DRAWS_QUICK = 16, 8
@@ -121,34 +121,25 @@ def _row(task: Task, session: Session) -> dict[str, object]:
     }
 
 
+def _write_run(
+    data: np.ndarray, affine: np.ndarray, protocol: FmriProtocol | DmriProtocol, stem: Path, about: dict[str, object]
+) -> None:
+    """A 4D scan and its sidecar; `about` is what the sidecar says of this kind of scan alone."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    _write_image(data, affine, stem.with_name(stem.name + ".nii.gz"), protocol.t_r)
+    times = {"RepetitionTime": protocol.t_r / 1000, "EchoTime": protocol.t_e / 1000}
+    _write_json(times | about | {"Simulated": True, "Note": NOTE}, stem.with_name(stem.name + ".json"))
+
+
 def _write_bold(session: Session, stem: Path) -> None:
     protocol = session.acquisition.fmri_protocol
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    affine = session.acquisition.fmri.native.affine
-    _write_image(session.bold, affine, stem.with_name(stem.name + ".nii.gz"), protocol.t_r)
-    sidecar = {
-        "RepetitionTime": protocol.t_r / 1000,
-        "EchoTime": protocol.t_e / 1000,
-        "FlipAngle": protocol.flip_deg,
-        "TaskName": "rest",
-        "Simulated": True,
-        "Note": NOTE,
-    }
-    _write_json(sidecar, stem.with_name(stem.name + ".json"))
+    about = {"FlipAngle": protocol.flip_deg, "TaskName": "rest"}
+    _write_run(session.bold, session.acquisition.fmri.native.affine, protocol, stem, about)
 
 
 def _write_dwi(session: Session, stem: Path) -> None:
-    protocol = session.acquisition.dmri_protocol
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    affine = session.acquisition.dmri.native.affine
-    _write_image(session.dwi, affine, stem.with_name(stem.name + ".nii.gz"), protocol.t_r)
-    sidecar = {
-        "RepetitionTime": protocol.t_r / 1000,
-        "EchoTime": protocol.t_e / 1000,
-        "Simulated": True,
-        "Note": NOTE,
-    }
-    _write_json(sidecar, stem.with_name(stem.name + ".json"))
+    acquisition = session.acquisition
+    _write_run(session.dwi, acquisition.dmri.native.affine, acquisition.dmri_protocol, stem, {})
     bvals = " ".join(f"{b:g}" for b in session.bvals) + "\n"
     bvecs = "\n".join(" ".join(f"{v:.6f}" for v in axis) for axis in session.bvecs.T) + "\n"
     _write_text(bvals, stem.with_name(stem.name + ".bval"))
