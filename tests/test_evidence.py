@@ -86,6 +86,10 @@ def test_each_table_has_its_methods_and_controls(evidence_out):
     assert set(effects["method"]) == set(methods) and len(effects) == 2 * len(methods)
     slope = effects.groupby("method")["slope"].mean()
     assert slope["population-mean"] == 0 and slope["zeros"] == 0 and 0.8 < slope["oracle"] < 1.2
+    completed = pd.read_csv(evidence_out / "completed_effects.tsv", sep="\t").set_index(["method", "arm"])
+    worth = completed.xs("rectified", level="arm").groupby("method")["worth"].mean()
+    assert worth["population-mean"] == 0 and worth["zeros"] == 0 and 0.3 < worth["oracle"] <= 1
+    assert 0 < worth["local-ridge"] < worth["oracle"]
     table = pd.read_csv(evidence_out / "table5.tsv", sep="\t", keep_default_na=False)
     assert set(table["method"]) == {"", "local-ridge", "population-mean"} and set(table["data"]) == {"SIMULATED"}
     schemes = table[table["method"] == "local-ridge"]["scheme"].tolist()
@@ -104,7 +108,17 @@ def test_each_table_has_its_methods_and_controls(evidence_out):
 
 def test_the_report_holds_every_section(evidence_out):
     page = (evidence_out / "report.html").read_text()
-    keys = ["effects", "patterns", "diagnosis", "completion", "embedding", "memorisation", "lesions", "counterfactual"]
+    keys = [
+        "effects",
+        "completed-effects",
+        "patterns",
+        "diagnosis",
+        "completion",
+        "embedding",
+        "memorisation",
+        "lesions",
+        "counterfactual",
+    ]
     for key in keys:
         assert f'<section id="{key}">' in page and f'href="#{key}"' in page
     assert page.count('<figure class="plot"') == 7  # Figs. 5 and 6 and the effects in both directions, and Fig. 7
@@ -157,7 +171,14 @@ def test_the_sentence_claims_what_the_numbers_carry(slope, low, high, reliabilit
 def test_the_verbs_alone_write_the_same_bytes(evidence_out, tmp_path):
     """Files of result files only, a function of these and the seed."""
     out = Path(shutil.copytree(evidence_out, tmp_path / "out"))
-    made = ("effects.tsv", "agreement.tsv", "groups.tsv", "figure5_fmri_to_dmri.png", "figure6_dmri_to_fmri.png")
+    made = (
+        "effects.tsv",
+        "completed_effects.tsv",
+        "agreement.tsv",
+        "groups.tsv",
+        "figure5_fmri_to_dmri.png",
+        "figure6_dmri_to_fmri.png",
+    )
     for name in made:
         (out / name).unlink()
     assert status("roi", out) == 0

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pdsynth.evaluation.resampling import RESAMPLES, Estimate, bootstrap_weights, deviations, paired, ratio, scatter
+from pdsynth.evaluation.contrast import Contrast, slope
+from pdsynth.evaluation.resampling import RESAMPLES, Estimate, bootstrap_weights, paired, ratio
 from pdsynth.types import Diagnosis
 
 STRONG = 0.3  # |g| of a region whose sign is compared
@@ -48,7 +49,7 @@ def hedges_g(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """
     values = np.concatenate([a, b]).astype(np.float64)
     first = np.arange(len(values)) < len(a)
-    return _Contrast(np.ones((1, len(values))), first, np.zeros(len(values), int)).g(values, values)[0]
+    return Contrast(np.ones((1, len(values))), first, np.zeros(len(values), int)).g(values, values)[0]
 
 
 def effect_recovery(
@@ -97,7 +98,7 @@ def effect_recovery(
         raise ValueError(f"the truth has shape {np.shape(truth)}; give one effect for each of {real.shape[1]} regions.")
     kept = np.isin(labels, [str(group) for group in contrast])
     weights = bootstrap_weights(labels[kept], seed, n)
-    compared = _Contrast(weights, labels[kept] == contrast[0], places[kept])
+    compared = Contrast(weights, labels[kept] == contrast[0], places[kept])
     of_real, of_synthesised = real[kept], synthesised[kept]
     g_real, own, by_real = (
         compared.g(values, spread)
@@ -109,61 +110,15 @@ def effect_recovery(
         g_real=g_real[0],
         g_synthesised=own[0],
         g_synthesised_by_real_sd=by_real[0],
-        slope=Estimate.of(_slope(by_real, g_real)),
-        slope_own_sd=Estimate.of(_slope(own, g_real)),
+        slope=Estimate.of(slope(by_real, g_real)),
+        slope_own_sd=Estimate.of(slope(own, g_real)),
         r=Estimate.of(_correlation(by_real, g_real), -1, 1),
         sign_agreement=Estimate.of(ratio(agrees.sum(1).astype(float), strong.sum(1)), 0, 1),
         n_strong=int(strong[0].sum()),
         reliability=compared.reliability(g_real),
-        slope_real_on_truth=None if truth is None else Estimate.of(_slope(g_real, truth)),
-        slope_synthesised_on_truth=None if truth is None else Estimate.of(_slope(by_real, truth)),
+        slope_real_on_truth=None if truth is None else Estimate.of(slope(g_real, truth)),
+        slope_synthesised_on_truth=None if truth is None else Estimate.of(slope(by_real, truth)),
     )
-
-
-class _Contrast:
-    """The group where `first` (N,) is true less the other, within sites (N,), for each row of weights (B, N)."""
-
-    def __init__(self, weights: np.ndarray, first: np.ndarray, sites: np.ndarray) -> None:
-        self.weights, self.sites = weights, sites
-        self.groups = (first, ~first)
-        names, self.cells = np.unique(sites, return_inverse=True)
-        self.cells = 2 * self.cells + first
-        counts = weights @ (self.cells[:, None] == np.arange(2 * len(names)))
-        self.df = np.maximum(counts - 1, 0).sum(1, keepdims=True)
-        enough = min(first.sum(), (~first).sum()) > 1
-        pairs = counts[:, ::2] * counts[:, 1::2] / np.maximum(counts[:, ::2] + counts[:, 1::2], 1)
-        self.pairs = pairs.sum(1, keepdims=True) * enough  # 1 / variance of a difference in SD
-
-    def g(self, values: np.ndarray, spread: np.ndarray) -> np.ndarray:
-        """Hedges' g (B, R) of values (N, R), by the SD of `spread` (N, R) within groups and sites."""
-        sd = np.sqrt(scatter(self.weights, spread, spread, self.cells) / np.maximum(self.df, 1))
-        return (1 - 3 / (4 * np.maximum(self.df, 1) - 1)) * ratio(self._difference(values), sd)
-
-    def reliability(self, g: np.ndarray) -> float:
-        """Share of the sum of g^2 over regions, g (B, R) as `g` gives it, beyond its sampling variance in the sample.
-
-        That is 1 / pairs + g^2 / (2 df) for each region (Hedges and Olkin 1985).
-        """
-        squares = g[0][np.isfinite(g[0])] ** 2
-        noise = np.sum(1 / np.maximum(self.pairs[0], 1e-9) + squares / (2 * np.maximum(self.df[0], 1)))
-        return float(np.maximum(1 - ratio(noise, squares.sum()), 0))
-
-    def _difference(self, values: np.ndarray) -> np.ndarray:
-        total = np.zeros((len(self.weights), values.shape[1]))
-        for site in np.unique(self.sites):
-            inside = self.sites == site
-            own = deviations(values[inside])
-            weights = [self.weights[:, inside] * group[inside] for group in self.groups]
-            (n_a, n_b), (sum_a, sum_b) = ([w.sum(1, keepdims=True) for w in weights], [w @ own for w in weights])
-            total += (n_b * sum_a - n_a * sum_b) / np.maximum(n_a + n_b, 1)
-        return ratio(total, self.pairs)
-
-
-def _slope(y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Through the origin, (B,), over the regions that have both; y (B, R), x (B, R) or (R,)."""
-    x = np.broadcast_to(x, y.shape)
-    known = np.isfinite(x) & np.isfinite(y)
-    return ratio(np.sum(x * y, axis=1, where=known), np.sum(x * x, axis=1, where=known))
 
 
 def _correlation(y: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -10,12 +10,13 @@ import pandas as pd
 
 from pdsynth.evaluation.agreement import agreement_summary, agreement_table
 from pdsynth.evaluation.archive import write_table
+from pdsynth.evaluation.effect_completion import complete_effects
 from pdsynth.evaluation.effects import EffectRecovery, effect_recovery
 from pdsynth.evaluation.patterns import REAL, Patterns, read
 from pdsynth.evaluation.shrinkage import TRAITS, group_table, shrinkage_slope, variance_ratio
 from pdsynth.evaluation.statistics import holm
 from pdsynth.report import words
-from pdsynth.report.evidence import AGREEMENT, EFFECTS, GROUPS
+from pdsynth.report.evidence import AGREEMENT, COMPLETED_EFFECTS, EFFECTS, GROUPS
 from pdsynth.report.pattern_figures import brain_figure, group_figure, person_figure
 from pdsynth.report.results import Results
 from pdsynth.types import Diagnosis, Direction
@@ -25,23 +26,26 @@ SCORE = "psnr_brain"
 
 
 def write_roi(results_dir: str | Path, seed: int = 0) -> None:
-    """Write effects.tsv, agreement.tsv, groups.tsv and Figures 5 and 6 into a results folder, from its patterns.tsv.
+    """Write effects, agreement and groups as tables and Figures 5 and 6 into a results folder, from its patterns.tsv.
 
-    effects.tsv: a row a method and direction. agreement.tsv: a row a direction and region, of the method under test.
+    effects.tsv: a row a method and direction. completed_effects.tsv: the same where half of the scans are hidden, a row
+    an arm. agreement.tsv: a row a direction and region, of the method under test.
     groups.tsv: its scores by group. A participant counts once, with the first session. Raises InputError where a file
     of `evaluate` is missing.
     """
     results, patterns = Results.read(Path(results_dir)), read(results_dir).one_a_person()
     tested = results.tested
-    effects, agreement, groups = [], [], []
+    effects, completed, agreement, groups = [], [], [], []
     shown: dict[Direction, EffectRecovery] = {}
     for direction in Direction:
         recovered = {method: _recovered(patterns, method, direction, seed) for method in patterns.methods}
         effects += [_row(patterns, method, direction, found, seed) for method, found in recovered.items()]
+        completed.append(_completed(patterns, direction, seed))
         agreement.append(_by_region(patterns, tested, direction, recovered[tested]))
         groups.append(_by_group(results, patterns, direction, seed))
         shown[direction] = recovered[tested]
     write_table(results.root / EFFECTS, pd.DataFrame(effects))
+    write_table(results.root / COMPLETED_EFFECTS, pd.concat(completed, ignore_index=True))
     write_table(results.root / AGREEMENT, pd.concat(agreement, ignore_index=True))
     write_table(results.root / GROUPS, _one_family(pd.concat(groups, ignore_index=True)))
     for direction, found in shown.items():
@@ -49,8 +53,21 @@ def write_roi(results_dir: str | Path, seed: int = 0) -> None:
 
 
 def _recovered(patterns: Patterns, method: str, direction: Direction, seed: int) -> EffectRecovery:
-    groups, sites = (patterns.people[name].astype(str).tolist() for name in ("diagnosis", "site"))
+    groups, sites = _labels(patterns)
     return effect_recovery(*patterns.pair(method, direction), groups, CONTRAST, sites, seed=seed)
+
+
+def _completed(patterns: Patterns, direction: Direction, seed: int) -> pd.DataFrame:
+    groups, sites = _labels(patterns)
+    made = {method: patterns.pair(method, direction)[1] for method in patterns.methods}
+    found = complete_effects(patterns.values[direction.target, REAL], made, groups, CONTRAST, sites, seed=seed)
+    found.insert(0, "direction", direction.value)
+    return found
+
+
+def _labels(patterns: Patterns) -> tuple[list[str], list[str]]:
+    """Diagnoses and sites."""
+    return patterns.people["diagnosis"].astype(str).tolist(), patterns.people["site"].astype(str).tolist()
 
 
 def _row(patterns: Patterns, method: str, direction: Direction, recovered: EffectRecovery, seed: int) -> dict[str, Any]:

@@ -12,12 +12,14 @@ import pandas as pd
 
 from pdsynth import manifest
 from pdsynth.evaluation.completion import verdict
+from pdsynth.evaluation.effect_completion import RECTIFIED
 from pdsynth.evaluation.statistics import SIGNIFICANT
 from pdsynth.report import words
 from pdsynth.report.results import Results
 from pdsynth.types import Direction, Modality
 
-EFFECTS, AGREEMENT, GROUPS = "effects.tsv", "agreement.tsv", "groups.tsv"
+EFFECTS, COMPLETED_EFFECTS = "effects.tsv", "completed_effects.tsv"
+AGREEMENT, GROUPS = "agreement.tsv", "groups.tsv"
 DIAGNOSIS, PATTERN_LOSS, COMPLETION, POWER = "table5.tsv", "table9.tsv", "completion.tsv", "power.tsv"
 EMBEDDING, SEPARATION = "embedding.tsv", "separation.tsv"
 SITES, PROBES = "sites.tsv", "probes.json"
@@ -63,7 +65,14 @@ class Section:
 
 def sections(results: Results) -> list[Section]:
     """Every section whose files are there."""
-    made = (_effects(results), _patterns(results), _diagnosis(results), _completion(results), _embedding(results))
+    made = (
+        _effects(results),
+        _completed(results),
+        _patterns(results),
+        _diagnosis(results),
+        _completion(results),
+        _embedding(results),
+    )
     return [section for section in (*made, _sites(results), *_probes(results)) if section is not None]
 
 
@@ -124,6 +133,42 @@ def _effect_sentence(row: dict[str, Any], known_change: dict[str, str]) -> str:
     change = known_change.get(_direction(row))
     known = f" Of the known change of one person, below: {change}." if change else ""
     return f"{_direction(row)}: {row['method']} has a slope of {_spread(row, 'slope')}; {judged}.{known}"
+
+
+def _completed(results: Results) -> Section | None:
+    table = _read(results.root / COMPLETED_EFFECTS)
+    if table is None:
+        return None
+    head = ["Direction", "Missing scans", "by", "slope", "error, SD", "interval's width", "worth in real scans"]
+    rows = [
+        [
+            _direction(row),
+            row["arm"],
+            row.get("method") or "",
+            _spread(row, "slope"),
+            _number(row, "rmse", 3),
+            _spread(row, "width"),
+            _spread(row, "worth"),
+        ]
+        for row in table
+    ]
+    lead = (
+        f"Half of the AD and NC participants ({_number(table[0], 'n_hidden', 0)}) lack the target scan, hidden at "
+        "random and repeatedly. How near do a study's effects come to those of all scans? The missing are left out "
+        "(complete-cases), filled in and counted as scans (as if real), or filled in and put right by those who have "
+        "both (rectified). The slope over regions is 1 where nothing is lost; the error is the root mean square "
+        "distance in the real scans' SD; the width is that of the 95 % interval, 1 in complete cases. The worth is how "
+        "many real scans one synthesised scan replaces: 0 for a method that knows nothing of the person."
+    )
+    found = [
+        f"{_direction(row)}: a scan by {row['method']} is worth {_spread(row, 'worth')} of a real one to a study of "
+        "groups, where those who have both scans put it right."
+        for row in table
+        if row["arm"] == RECTIFIED and row["method"] == results.tested and row.get("worth") is not None
+    ]
+    marked = [row.get("method") == results.tested for row in table]
+    tables = [Table("Effects where half of the scans are missing", head, rows, marked)]
+    return Section("completed-effects", "Effects where scans are missing", lead, found, tables)
 
 
 def _patterns(results: Results) -> Section | None:

@@ -1,0 +1,90 @@
+"""What are synthesised scans worth to a study of groups? Effects of disease where half of the scans are hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pdsynth.evaluation.completion import COMPLETE
+from pdsynth.evaluation.contrast import Contrast, slope
+from pdsynth.evaluation.rectified import Rectified, rectify
+from pdsynth.evaluation.resampling import Estimate, bootstrap_weights, paired, ratio
+from pdsynth.types import Diagnosis
+
+AS_IF_REAL, RECTIFIED = "as if real", "rectified"
+RESAMPLES = 500
+
+
+def complete_effects(
+    real: np.ndarray,
+    synthesised: Mapping[str, np.ndarray],
+    groups: Sequence[str],
+    contrast: tuple[Diagnosis, Diagnosis] = (Diagnosis.AD, Diagnosis.NC),
+    sites: Sequence[str] | None = None,
+    masks: int = 10,
+    seed: int = 0,
+    n: int = RESAMPLES,
+) -> pd.DataFrame:
+    """Effects of the contrast when half of the participants' real scans are hidden, against those of all; a row an arm.
+
+    real (N, R); synthesised: (N, R) by method; groups, sites (N,). Within each site and group a random half is hidden,
+    `masks` times; figures are averaged over them, with 95 % intervals over participants (n resamples).
+
+    Arms: "complete-cases", the scans that are left; for each method "as if real", its scans put in place of the hidden
+    ones and counted as scans, and "rectified" (`rectified_difference`). Columns: arm, method; n_left, n_hidden; slope
+    of the arm's effects on those of all scans over regions, 1 where nothing is lost; rmse between the two, in SD of
+    real scans within groups and sites; and for the rectified width, its interval's against that of complete cases
+    (median over regions), and worth, how many real scans one synthesised scan replaces (median over regions).
+    nan where too few of a group are left to compare. Raises ValueError where shapes differ.
+    """
+    labels = np.asarray(groups, str)
+    kept = np.isin(labels, [str(group) for group in contrast])
+    places = (np.zeros(len(labels), str) if sites is None else np.asarray(sites, str))[kept]
+    made = {name: paired(real, values)[1][kept] for name, values in synthesised.items()}
+    real, labels = np.asarray(real, np.float64)[kept], labels[kept]
+    first = labels == contrast[0]
+    generator = np.random.default_rng(seed)
+    halves = [_left(first, places, generator) for _ in range(masks)]
+    weights = bootstrap_weights(np.char.add(labels, places), seed, n)
+    whole = Contrast(weights, first, places)
+    sd = np.sqrt(whole.covariance(real, real))
+    effects = ratio(whole.difference(real), sd)
+    known = np.isfinite(effects[0])
+
+    def row(arm: str, method: str, estimates: Sequence[np.ndarray]) -> dict[str, Any]:
+        scaled = [ratio(estimate, sd) for estimate in estimates]
+        slopes = np.mean([slope(estimate, effects) for estimate in scaled], axis=0)
+        errors = [np.square(estimate[0] - effects[0])[known] for estimate in scaled]
+        found: dict[str, Any] = {"arm": arm, "method": method, "n_left": int(halves[0].sum())}
+        found |= {"n_hidden": int((~halves[0]).sum())} | Estimate.of(slopes).columns("slope")
+        return found | {"rmse": float(np.sqrt(np.mean(errors))) if known.any() else float("nan")}
+
+    rows: list[dict[str, Any]] = []
+    for name, values in made.items():
+        found = [rectify(weights, real, values, has, first, places) for has in halves]
+        if not rows:
+            rows.append(row(COMPLETE, "", [one.complete_cases for one in found]))
+        filled = [whole.difference(np.where(has[:, None], real, values)) for has in halves]
+        rows.append(row(AS_IF_REAL, name, filled))
+        rows.append(row(RECTIFIED, name, [one.difference for one in found]) | _gain(found))
+    return pd.DataFrame(rows)
+
+
+def _left(first: np.ndarray, sites: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Who keeps the real scan, (N,) bool: half of each site and group, the larger half where it is odd."""
+    left = np.ones(len(first), bool)
+    cells = 2 * np.unique(sites, return_inverse=True)[1] + first
+    for cell in np.unique(cells):
+        members = generator.permutation(np.flatnonzero(cells == cell))
+        left[members[: len(members) // 2]] = False
+    return left
+
+
+def _gain(found: Sequence[Rectified]) -> dict[str, float]:
+    """What the synthesised scans add: the interval's width against complete cases', and their worth in real scans."""
+    width = np.mean([np.median(np.sqrt(ratio(one.variance, one.variance_complete_cases)), axis=1) for one in found], 0)
+    worth = np.mean([np.median(one.worth, axis=1) for one in found], 0)
+    return Estimate.of(width, 0).columns("width") | Estimate.of(worth).columns("worth")

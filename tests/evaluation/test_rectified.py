@@ -1,0 +1,154 @@
+"""Rectified differences against regression, and their promises: no bias, honest intervals, nothing from nothing."""
+
+import numpy as np
+import pytest
+from statsmodels.api import OLS
+
+from pdsynth.evaluation.effect_completion import AS_IF_REAL, RECTIFIED, complete_effects
+from pdsynth.evaluation.rectified import rectified_difference
+
+GROUPS = np.repeat(["AD", "NC"], 40)
+
+
+def cohort(seed, known=0.7, kept_effect=0.2, truth=0.5, regions=30):
+    """Real scans with an effect; synthesised ones follow the person (r = known) and keep a part of the effect."""
+    generator = np.random.default_rng(seed)
+    person = generator.standard_normal((80, regions))
+    effect = (GROUPS == "AD")[:, None] * truth
+    noise = generator.standard_normal((80, regions))
+    synthesised = known * (known * person + np.sqrt(1 - known**2) * noise) + kept_effect * effect + 3
+    hidden = np.zeros(80, bool)
+    for group in ("AD", "NC"):
+        hidden[generator.permutation(np.flatnonzero(group == GROUPS))[:20]] = True
+    return person + effect, synthesised, hidden
+
+
+def hide(real, hidden):
+    return np.where(hidden[:, None], np.nan, real)
+
+
+def test_it_is_the_regression_estimator_of_double_sampling():
+    """The mean over all participants of a group of what a regression, fitted on those with both scans, predicts."""
+    real, synthesised, hidden = cohort(0)
+    found = rectified_difference(hide(real, hidden), synthesised, GROUPS)
+    ad = (GROUPS == "AD").astype(float)
+    for region in range(5):
+        x = np.column_stack([ad, 1 - ad, synthesised[:, region]])
+        predicted = OLS(real[~hidden, region], x[~hidden]).fit().predict(x)
+        expected = predicted[ad == 1].mean() - predicted[ad == 0].mean()
+        assert found.difference[region] == pytest.approx(expected)
+    both = ~hidden
+    simple = real[both & (ad == 1)].mean(0) - real[both & (ad == 0)].mean(0)
+    assert found.complete_cases == pytest.approx(simple)
+
+
+@pytest.mark.parametrize("kept_effect", [0.0, 1.0, -2.0])
+def test_no_bias_and_honest_intervals_whatever_the_model_makes_of_the_groups(kept_effect):
+    """1,200 draws: the mean is the truth, 95 % intervals hold it, and their length is what the estimates vary by."""
+    estimates, inside, halves = [], [], []
+    for seed in range(40):
+        real, synthesised, hidden = cohort(seed, kept_effect=kept_effect)
+        found = rectified_difference(hide(real, hidden), synthesised, GROUPS)
+        estimates.append(found.difference)
+        inside.append((found.low < 0.5) & (found.high > 0.5))
+        halves.append((found.high - found.low) / 2)
+    estimates = np.array(estimates)
+    assert estimates.mean() == pytest.approx(0.5, abs=3 * estimates.std() / np.sqrt(estimates.size))
+    assert 0.93 < np.mean(inside) < 0.97
+    assert np.mean(halves) == pytest.approx(2.03 * estimates.std(), rel=0.06)
+
+
+def test_worth_is_what_the_correlation_says():
+    """With r = .7 and half of the scans missing: r^2 / (2 - r^2) of a real scan, and the variance of the estimates."""
+    worth = [rectified_difference(hide(real, hidden), made, GROUPS).worth.mean()
+             for real, made, hidden in map(cohort, range(40))]  # fmt: skip
+    assert np.mean(worth) == pytest.approx(0.49 / 1.51, abs=0.02)
+
+
+@pytest.mark.parametrize("knows_nothing", [np.zeros_like, lambda values: np.full_like(values, 7.0)])
+def test_a_constant_adds_nothing(knows_nothing):
+    real, made, hidden = cohort(1)
+    found = rectified_difference(hide(real, hidden), knows_nothing(made), GROUPS)
+    assert found.difference.tolist() == found.complete_cases.tolist()
+    assert not found.trust.any() and not found.worth.any()
+
+
+def test_a_stranger_adds_nothing():
+    """Each participant's synthesised scan given to another of the group and site: worth nothing, but for its price."""
+    worth = []
+    for seed in range(20):
+        real, made, hidden = cohort(seed)
+        shuffled = np.concatenate([np.random.default_rng(seed).permutation(part) for part in np.split(made, 2)])
+        worth.append(rectified_difference(hide(real, hidden), shuffled, GROUPS).worth.mean())
+    assert abs(np.mean(worth)) < 0.02
+
+
+def test_real_scans_in_their_place_restore_all():
+    real, _, hidden = cohort(2)
+    found = rectified_difference(hide(real, hidden), real, GROUPS)
+    assert found.difference == pytest.approx(real[GROUPS == "AD"].mean(0) - real[GROUPS == "NC"].mean(0))
+    assert found.worth == pytest.approx(1, abs=0.06)  # less the slope, which is estimated
+
+
+def test_it_is_taken_within_sites():
+    """A scanner's offset that goes with the group is no effect."""
+    real, made, hidden = cohort(3, truth=0.0)
+    sites = np.where(np.arange(80) % 4 == 0, "b", "a")
+    sites[:20] = "b"  # more of AD
+    offset = np.where(sites == "b", 50.0, 0.0)[:, None]
+    plain = rectified_difference(hide(real, hidden), made, GROUPS, sites=sites)
+    moved = rectified_difference(hide(real + offset, hidden), made - offset, GROUPS, sites=sites)
+    assert moved.difference == pytest.approx(plain.difference) and np.abs(plain.difference).max() < 2
+
+
+def test_where_nothing_is_missing_real_scans_speak():
+    real, made, _ = cohort(5)
+    found = rectified_difference(real, made, GROUPS, sites=np.tile(["a", "b"], 40))
+    assert found.difference.tolist() == found.complete_cases.tolist() and not found.trust.any()
+
+
+def test_too_few_are_refused():
+    real, made, hidden = cohort(4)
+    hidden[:39] = True
+    with pytest.raises(ValueError, match="two participants of AD"):
+        rectified_difference(hide(real, hidden), made, GROUPS)
+    with pytest.raises(ValueError, match="give each participant one"):
+        rectified_difference(real, made, GROUPS[:3])
+
+
+def test_completion_of_effects():
+    """A method that keeps a fifth of the effect: as if real loses two fifths, rectified nothing, at a smaller error."""
+    generator = np.random.default_rng(0)
+    truth = generator.normal(0, 0.8, 60)
+    groups, sites = np.repeat(["AD", "NC", "MCI"], 100), np.tile(["a", "b"], 150)
+    person = generator.standard_normal((300, 60))
+    real = person + np.outer(groups == "AD", truth)
+    made = 0.5 * (person + generator.standard_normal((300, 60))) + 0.2 * np.outer(groups == "AD", truth)
+    methods = {"sees the person": made, "average": np.zeros_like(real), "the scan": real}
+    table = complete_effects(real, methods, groups, sites=sites, n=100).set_index(["arm", "method"])
+    complete, rectified = table.loc["complete-cases", ""], table.loc[RECTIFIED]
+    assert complete["n_left"] == 100 and complete["n_hidden"] == 100
+    assert complete["slope"] == pytest.approx(1, abs=0.05)
+    assert table.loc[(AS_IF_REAL, "sees the person"), "slope"] == pytest.approx(0.6, abs=0.06)
+    assert table.loc[(AS_IF_REAL, "average"), "slope"] == pytest.approx(0.5, abs=0.03)
+    assert table.loc[(AS_IF_REAL, "the scan"), "rmse"] == pytest.approx(0, abs=1e-9)
+    sees = rectified.loc["sees the person"]
+    assert sees["slope"] == pytest.approx(1, abs=0.04)
+    # of the complete cases' variance about all scans, 1 / 100, r^2 = 1/2 is explained
+    assert complete["rmse"] == pytest.approx(0.14, abs=0.02) and sees["rmse"] == pytest.approx(0.1, abs=0.015)
+    assert sees["worth_low"] < 1 / 3 < sees["worth_high"] and sees["width"] == pytest.approx(0.866, abs=0.03)
+    average = rectified.loc["average"]
+    assert average["worth"] == 0 and average["width"] == 1 and average["rmse"] == complete["rmse"]
+    assert table.loc[("complete-cases", ""), ["width", "worth"]].isna().all()
+
+
+def test_the_same_seed_gives_the_same_table():
+    real, made, _ = cohort(5)
+    tables = [complete_effects(real, {"m": made}, GROUPS, seed=seed, n=20) for seed in (1, 1, 2)]
+    assert tables[0].equals(tables[1]) and not tables[0].equals(tables[2])
+
+
+def test_a_group_of_one_gives_no_figure():
+    real, made, _ = cohort(6)
+    table = complete_effects(real, {"m": made}, np.where(np.arange(80) == 0, "AD", "NC"), n=20)
+    assert table["slope"].isna().all()
