@@ -1,11 +1,14 @@
 """Effects of the disease estimated from the real scans of a prepared simulated cohort, against the truth put in.
 
-Usage: python benchmarks/effect_truth.py COHORT_PREPARED [--people 24] [--jobs 2] [--out FILE.json]
+Usage: python benchmarks/effect_truth.py COHORT_PREPARED [--results DIR] [--people 24] [--jobs 2] [--out FILE.json]
 COHORT_PREPARED is what `pdsynth prepare` made of a simulated cohort of 200 participants or more (none randomised).
 Estimated: AD less NC of each region's mean over different people, by least squares with site and age, so within sites.
 Truth: the same people at the two groups' mean severities, scanned at the same sites, no registration in between.
 Intervals are t intervals of the estimates, and over participants drawn within their group (2000 times) of the slope.
 The truth has a standard error too, given beside.
+
+With --results, a folder that `pdsynth evaluate` wrote, so are the effects of a study that lacks half of its scans: of
+those left, with synthesised scans counted as scans, and rectified by those who have both (20 masks of the missing).
 """
 
 from __future__ import annotations
@@ -25,10 +28,16 @@ from pdsynth.atlas import evidence_regions, region_means
 from pdsynth.cohorts.simulated.counterfactual import TrueEffects, true_effects
 from pdsynth.cohorts.simulated.sites import SITES
 from pdsynth.data.pairs import Pairs
+from pdsynth.evaluation.effect_completion import half_left
+from pdsynth.evaluation.patterns import read
+from pdsynth.evaluation.rectified import rectified_difference
 from pdsynth.evaluation.resampling import RESAMPLES, Estimate, bootstrap_weights
-from pdsynth.types import Diagnosis, Modality
+from pdsynth.report.results import Results
+from pdsynth.types import Diagnosis, Direction, Modality
 
 TRUTH_SEED = 20_000  # no cohort's seed, so that the truth is told by other people
+CONTRAST = (Diagnosis.AD, Diagnosis.NC)
+MASKS = 20
 STRONG = 20  # regions of the largest true effects
 
 
@@ -80,9 +89,47 @@ def compare(x: np.ndarray, values: np.ndarray, groups: pd.Series, truth: TrueEff
     }
 
 
+def completed(results: Path, truth: TrueEffects) -> dict:
+    """How estimates of a study that lacks half of its scans meet the truth, filled in by the method under test."""
+    patterns = read(results).one_a_person()
+    patterns = patterns.where(patterns.people["diagnosis"].isin(CONTRAST).to_numpy())
+    groups, sites = (patterns.people[name].to_numpy(str) for name in ("diagnosis", "site"))
+    method, found = Results.read(results).tested, {}
+    for direction in Direction:
+        known = truth.mean(direction.target)
+        real, made = patterns.pair(method, direction)
+        generator = np.random.default_rng(0)
+        arms: dict[str, list[tuple[float, float, float]]] = {}
+        for _ in range(MASKS):
+            has = half_left(groups == CONTRAST[0], sites, generator)[:, None]
+            hidden, nothing = np.where(has, real, np.nan), np.zeros_like(real)
+            ways = {
+                "all scans": (real, nothing),
+                "complete cases": (hidden, nothing),
+                "as if real": (np.where(has, real, made), nothing),
+                "rectified": (hidden, made),
+            }
+            for arm, (scans, synthesised) in ways.items():
+                one = rectified_difference(scans, synthesised, groups.tolist(), CONTRAST, sites.tolist())
+                inside = np.mean((one.low <= known) & (known <= one.high))
+                width = np.mean(one.high - one.low)
+                arms.setdefault(arm, []).append((one.difference @ known / (known @ known), float(inside), float(width)))
+        means = {arm: np.mean(values, axis=0) for arm, values in arms.items()}
+        found[direction.value] = {
+            arm: {
+                "slope": round(float(slope), 3),
+                "truth_inside_interval": round(float(inside), 3),
+                "width_of_all_scans": round(float(width / means["all scans"][2]), 3),
+            }
+            for arm, (slope, inside, width) in means.items()
+        }
+    return {"method": method, "participants": len(patterns.people), "arms": found}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("prepared", type=Path, metavar="COHORT_PREPARED")
+    parser.add_argument("--results", type=Path, metavar="DIR")
     parser.add_argument("--people", type=int, default=24)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "effect_truth.json")
@@ -107,6 +154,8 @@ def main() -> None:
         "severities": truth.severities,
         "effect": found,
     }
+    if options.results is not None:
+        result["half_missing"] = completed(options.results, truth)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 

@@ -47,7 +47,7 @@ def complete_effects(
     real, labels = np.asarray(real, np.float64)[kept], labels[kept]
     first = labels == contrast[0]
     generator = np.random.default_rng(seed)
-    halves = [_left(first, places, generator) for _ in range(masks)]
+    halves = [half_left(first, places, generator) for _ in range(masks)]
     weights = bootstrap_weights(np.char.add(labels, places), seed, n)
     whole = Contrast(weights, first, places)
     sd = np.sqrt(whole.covariance(real, real))
@@ -73,7 +73,7 @@ def complete_effects(
     return pd.DataFrame(rows)
 
 
-def _left(first: np.ndarray, sites: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def half_left(first: np.ndarray, sites: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Who keeps the real scan, (N,) bool: half of each site and group, the larger half where it is odd."""
     left = np.ones(len(first), bool)
     cells = 2 * np.unique(sites, return_inverse=True)[1] + first
