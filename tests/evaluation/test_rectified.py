@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from statsmodels.api import OLS
 
 from pdsynth.evaluation.effect_completion import AS_IF_REAL, RECTIFIED, complete_effects
@@ -58,6 +59,38 @@ def test_no_bias_and_honest_intervals_whatever_the_model_makes_of_the_groups(kep
     assert np.mean(halves) == pytest.approx(2.03 * estimates.std(), rel=0.06)
 
 
+def test_real_scans_of_whom_nothing_is_synthesised_join():
+    """A quarter have both scans, a quarter the target alone, half the source alone."""
+    estimates, inside, halves, plain = [], [], [], []
+    for seed in range(40):
+        real, synthesised, hidden = cohort(seed)
+        alone = ~hidden & (np.cumsum(~hidden) % 2 == 0)
+        found = rectified_difference(hide(real, hidden), hide(synthesised, alone), GROUPS)
+        estimates.append(found.difference)
+        plain.append(found.complete_cases)
+        inside.append((found.low < 0.5) & (found.high > 0.5))
+        halves.append((found.high - found.low) / 2)
+        assert found.complete_cases == pytest.approx(
+            real[~hidden & (GROUPS == "AD")].mean(0) - real[~hidden & (GROUPS == "NC")].mean(0)
+        )
+    # of 20 real scans a group, 10 tell as much as 10 / (1 - .49 * 2 / 3): 24.85 in all
+    assert np.var(plain) / np.var(estimates) == pytest.approx(24.85 / 20, abs=0.08)
+    assert np.mean(estimates) == pytest.approx(0.5, abs=0.03)
+    assert 0.93 < np.mean(inside) < 0.97
+    assert np.mean(halves) == pytest.approx(2.03 * np.std(estimates), rel=0.06)
+
+
+def test_p_is_that_of_the_interval():
+    real, made, hidden = cohort(7)
+    found = rectified_difference(hide(real, hidden), made, GROUPS)
+    assert ((found.p < 0.05) == ((found.low > 0) | (found.high < 0))).all() and 0 < found.p.min() < found.p.max() < 1
+    t = found.difference / ((found.high - found.low) / 2 / stats.t.ppf(0.975, 37))  # 40 with a scan; 2 means, a slope
+    assert found.p == pytest.approx(2 * stats.t.sf(np.abs(t), 37))
+    assert found.sd == pytest.approx(
+        np.sqrt((real[:40][~hidden[:40]].var(0, ddof=1) + real[40:][~hidden[40:]].var(0, ddof=1)) / 2)
+    )
+
+
 def test_worth_is_what_the_correlation_says():
     """With r = .7 and half of the scans missing: r^2 / (2 - r^2) of a real scan, and the variance of the estimates."""
     worth = [rectified_difference(hide(real, hidden), made, GROUPS).worth.mean()
@@ -69,7 +102,7 @@ def test_worth_is_what_the_correlation_says():
 def test_a_constant_adds_nothing(knows_nothing):
     real, made, hidden = cohort(1)
     found = rectified_difference(hide(real, hidden), knows_nothing(made), GROUPS)
-    assert found.difference.tolist() == found.complete_cases.tolist()
+    assert found.difference == pytest.approx(found.complete_cases, rel=1e-12)
     assert not found.trust.any() and not found.worth.any()
 
 
@@ -104,11 +137,14 @@ def test_it_is_taken_within_sites():
 def test_where_nothing_is_missing_real_scans_speak():
     real, made, _ = cohort(5)
     found = rectified_difference(real, made, GROUPS, sites=np.tile(["a", "b"], 40))
-    assert found.difference.tolist() == found.complete_cases.tolist() and not found.trust.any()
+    assert found.difference == pytest.approx(found.complete_cases, rel=1e-12) and not found.trust.any()
 
 
 def test_too_few_are_refused():
     real, made, hidden = cohort(4)
+    few = np.arange(80) >= 39  # one of AD has both scans
+    found = rectified_difference(real, np.where((hidden | few)[:, None], made, np.nan), GROUPS)
+    assert np.isfinite(found.difference).all() and not found.trust.any()
     hidden[:39] = True
     with pytest.raises(ValueError, match="two participants of AD"):
         rectified_difference(hide(real, hidden), made, GROUPS)

@@ -29,6 +29,7 @@ for verb in (
     model.train,
     model.synthesize,
     results.evaluate,
+    evidence.effects,
     evidence.roi,
     evidence.diagnose,
     evidence.evidence,

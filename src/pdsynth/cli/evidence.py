@@ -1,18 +1,22 @@
-"""Verbs beyond image quality: roi, diagnose, evidence."""
+"""Verbs beyond image quality: effects, roi, diagnose, evidence."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pdsynth import manifest
-from pdsynth.cli.console import done
+from pdsynth.cli.console import done, progress, table
 from pdsynth.cli.options import JOBS, Budget, Device, DeviceOption, Jobs, Out, Overwrite, PreparedFolder, Seed
 from pdsynth.cli.results import AtlasFile, Controls, Models, Samples, Split, Steps, print_scores, scored
-from pdsynth.resources import seconds
+from pdsynth.resources import resolve_device, seconds
+from pdsynth.types import Diagnosis, InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ResultsFolder = Annotated[Path, typer.Argument(help="A folder written by evaluate.", metavar="DIR")]
 MethodNames = Annotated[
@@ -20,6 +24,81 @@ MethodNames = Annotated[
     typer.Option("--method", help="A method whose scans are used; may be repeated (default: the one under test).",
                  metavar="NAME"),
 ]  # fmt: skip
+
+
+def effects(
+    prepared: PreparedFolder,
+    out: Out,
+    recipe: Annotated[str, typer.Option(help="What synthesises, trained anew without each fold.")] = "local-ridge",
+    model: Annotated[
+        str | None, typer.Option(help="A model that saw none of them, instead of a recipe.", metavar="MODEL")
+    ] = None,
+    groups: Annotated[str, typer.Option(help="The two diagnoses, the first less the second.")] = "AD,NC",
+    folds: Annotated[int, typer.Option(min=2, help="Trainings, each without its part of the participants.")] = 5,
+    budget: Budget = None,
+    atlas: AtlasFile = None,
+    seed: Seed = 0,
+    device: DeviceOption = Device.auto,
+    overwrite: Overwrite = False,
+) -> None:
+    """Difference between two groups where scans are missing: synthesised ones count, put right by real ones."""
+    contrast = _two_diagnoses(groups)
+    limit, chosen = seconds(budget) if budget else None, resolve_device(device.value)
+    from pdsynth import api
+    from pdsynth.atlas import read_atlas
+    from pdsynth.data.pairs import Pairs
+    from pdsynth.evidence import by_model, cross_fitted, one_row_each, write_group_effects
+
+    pairs = Pairs.open(prepared)
+    people = one_row_each(pairs, contrast)
+    regions = read_atlas(atlas, pairs.grid) if atlas else None
+    loaded = api.load(model, chosen) if model else None
+    if loaded is not None:
+        api.refuse_other_grid({str(model): loaded}, pairs)
+        if api.unchecked({str(model): loaded}, pairs):
+            raise InputError(str(model), "does not name the scans that it was trained on", "leave out --model")
+    inputs = [prepared, *([api.model_folder(model)] if model else []), *([atlas] if atlas else [])]
+    manifest.refuse_occupied(out, overwrite, inputs)
+    options = {"recipe": None if model else recipe, "model": model, "groups": groups, "folds": folds, "budget": budget}
+    with (
+        manifest.complete_folder(out, overwrite) as folder,
+        manifest.recorded(folder, "effects", inputs=inputs, seed=seed, **options) as entries,
+        progress("Trainings") as told,
+    ):
+        if loaded is not None:
+            made = by_model(loaded, people, regions)
+        else:
+            made = cross_fitted(recipe, pairs, people, folds=folds, budget=limit, atlas=regions, seed=seed,
+                                device=chosen, progress=told)  # fmt: skip
+        found = write_group_effects(folder, people, made, contrast, regions)
+        entries["simulated"] = pairs.simulated
+    _print_effects(found, pairs.simulated, groups)
+    done(f"Effects by region and figures are in {out}")
+
+
+def _two_diagnoses(text: str) -> tuple[Diagnosis, Diagnosis]:
+    names = [name.strip() for name in text.split(",")]
+    if len(set(names)) != 2 or not set(names) <= set(Diagnosis):
+        raise ValueError(f"--groups {text} names no two diagnoses. Write two of {', '.join(Diagnosis)}, as AD,NC.")
+    return Diagnosis(names[0]), Diagnosis(names[1])
+
+
+def _print_effects(found: pd.DataFrame, simulated: bool, groups: str) -> None:
+    rows = [
+        (
+            row["target"],
+            f"{row['n_real']}",
+            f"{row['n_synthesised']}",
+            f"{row['worth']:.2f}",
+            f"{100 * row['width']:.0f} %",
+            f"{row['regions_real_alone']}",
+            f"{row['regions']}",
+        )
+        for row in found.to_dict("records")
+    ]
+    columns = ("scan", "real", "synthesised", "worth of one", "interval's width", "regions, real alone", "regions")
+    title = f"{'SIMULATED. ' if simulated else ''}{groups.replace(',', ' less ')}, false discovery rate .05"
+    table(title, columns, rows)
 
 
 def roi(results: ResultsFolder, seed: Seed = 0) -> None:

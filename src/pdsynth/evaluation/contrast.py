@@ -35,6 +35,16 @@ class Contrast:
         sd = np.sqrt(self.covariance(spread, spread))
         return (1 - 3 / (4 * np.maximum(self.df, 1) - 1)) * ratio(self.difference(values), sd)
 
+    def coefficients(self) -> np.ndarray:
+        """Of the participants in `difference`, (B, N): those of a group and site sum to what the site counts for."""
+        found = np.zeros_like(self.weights)
+        for site in np.unique(self.sites):
+            inside = self.sites == site
+            a, b = (self.weights * (group & inside) for group in self.groups)
+            n_a, n_b = a.sum(1, keepdims=True), b.sum(1, keepdims=True)
+            found += (n_b * a - n_a * b) / np.maximum(n_a + n_b, 1)
+        return np.nan_to_num(ratio(found, self.pairs))
+
     def covariance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Of a and b (N, R) within groups and sites, (B, R)."""
         return scatter(self.weights, a, b, self.cells) / np.maximum(self.df, 1)

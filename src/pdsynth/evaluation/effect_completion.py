@@ -49,6 +49,7 @@ def complete_effects(
     generator = np.random.default_rng(seed)
     halves = [half_left(first, places, generator) for _ in range(masks)]
     weights = bootstrap_weights(np.char.add(labels, places), seed, n)
+    everyone = np.ones(len(first), bool)
     whole = Contrast(weights, first, places)
     sd = np.sqrt(whole.covariance(real, real))
     effects = ratio(whole.difference(real), sd)
@@ -64,7 +65,7 @@ def complete_effects(
 
     rows: list[dict[str, Any]] = []
     for name, values in made.items():
-        found = [rectify(weights, real, values, has, first, places) for has in halves]
+        found = [rectify(weights, real, values, has, everyone, first, places) for has in halves]
         if not rows:
             rows.append(row(COMPLETE, "", [one.complete_cases for one in found]))
         filled = [whole.difference(np.where(has[:, None], real, values)) for has in halves]

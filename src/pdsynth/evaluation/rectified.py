@@ -13,23 +13,26 @@ from pdsynth.evaluation.resampling import paired, ratio
 from pdsynth.types import Diagnosis
 
 LEVEL = 0.95
+NOTHING = 1e-6  # of a real scan's SD: what is synthesised and varies less does not vary
 
 
 @dataclass(frozen=True, eq=False)
 class RectifiedDifference:
     """What `rectified_difference` finds, a figure a region, (R,).
 
-    difference: between the groups, in the units of the scans; low, high: its 95 % interval; complete_cases: of real
-    scans alone; trust: the weight given to synthesised scans, 0 where they know nothing; worth: how many real scans
-    one synthesised scan replaces.
+    difference: between the groups, in the units of the scans; low, high: its 95 % interval; p: two-sided t test.
+    complete_cases: the same of real scans alone; trust: the weight given to synthesised scans, 0 where they know
+    nothing; worth: how many real scans one synthesised scan replaces; sd: of real scans within groups and sites.
     """
 
     difference: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    p: np.ndarray
     complete_cases: np.ndarray
     trust: np.ndarray
     worth: np.ndarray
+    sd: np.ndarray
 
 
 def rectified_difference(
@@ -39,20 +42,22 @@ def rectified_difference(
     contrast: tuple[Diagnosis, Diagnosis] = (Diagnosis.AD, Diagnosis.NC),
     sites: Sequence[str] | None = None,
 ) -> RectifiedDifference:
-    """Difference between two groups within sites, from real scans of some and synthesised scans of all.
+    """Difference between two groups within sites, from real scans of some and synthesised scans of others.
 
-    real (N, R): a row a participant, nan where the scan is missing; synthesised (N, R): of every participant, by a
-    model that was trained on none of them; groups, sites (N,). Other groups than the contrast's are left out.
+    real, synthesised (N, R): a row a participant, nan where there is none; groups, sites (N,). What is synthesised must
+    come from a model that was not trained on that participant. Other groups than the contrast's are left out.
 
-    d = d(real | both) + trust (d(synthesised | missing) - d(synthesised | both)). A synthesised scan shrinks and may be
-    biased by group: both cancel between the two last terms, whatever the model, so d is unbiased where scans are
-    missing at random within group and site. trust = cov(real, synthesised) / var(synthesised), both within groups and
-    sites, times n_missing / (n_missing + n_both), which makes the variance of d least. It never exceeds that of the
-    complete cases (but for the estimate of trust), and equals it where synthesised scans know nothing of the person.
+    d = d(real) + trust (d(synthesised | missing) - d(synthesised | both)). A synthesised scan shrinks and may be biased
+    by group: both cancel between the two last terms, whatever the model, so d is unbiased where scans are missing at
+    random within group and site. Where all have a synthesised scan, trust = cov(real, synthesised) / var(synthesised)
+    n_missing / (n_missing + n_both), both within groups and sites; the variance of d is then the least, and never above
+    that of the complete cases (but for the estimate of trust). Where some real scans have no synthesised one beside
+    them, d(real | both) - d(real | without) is weighed in too, as the covariances say.
     This is the regression estimator of double sampling (Cochran 1977, chapter 12), in the words of today a
     prediction-powered estimate with power tuning (Angelopoulos et al. 2023).
 
-    Raises ValueError where shapes or lengths differ, or fewer than two participants of a group have both scans.
+    With fewer than two of a group who have both, synthesised scans count for nothing. Raises ValueError where shapes or
+    lengths differ, or fewer than two participants of a group have a real scan.
 
     >>> real = np.array([3.0, 5.0, np.nan, np.nan, 0.0, 2.0, np.nan, np.nan])[:, None]
     >>> synthesised = np.array([2.0, 3.0, 4.0, 3.0, 1.0, 2.0, 1.0, 1.0])[:, None]
@@ -69,20 +74,27 @@ def rectified_difference(
         )
     kept = np.isin(labels, [str(group) for group in contrast])
     real, synthesised, first, places = real[kept], synthesised[kept], labels[kept] == contrast[0], places[kept]
-    has = np.isfinite(real).all(1)
+    has, made = np.isfinite(real).all(1), np.isfinite(synthesised).all(1)
     if min(np.sum(has & first), np.sum(has & ~first)) < 2:
-        raise ValueError(f"two participants of {contrast[0]} and two of {contrast[1]} must have both scans, or more.")
-    found = rectify(np.ones((1, len(real))), real, synthesised, has, first, places)
-    half = stats.t.ppf((1 + LEVEL) / 2, found.freedom[0]) * np.sqrt(found.variance[0])
-    difference = found.difference[0]
+        raise ValueError(f"two participants of {contrast[0]} and two of {contrast[1]} must have a real scan, or more.")
+    found = rectify(np.ones((1, len(real))), real, synthesised, has, made, first, places)
+    difference, error = found.difference[0], np.sqrt(found.variance[0])
+    half = stats.t.ppf((1 + LEVEL) / 2, found.freedom[0]) * error
     return RectifiedDifference(
-        difference, difference - half, difference + half, found.complete_cases[0], found.trust[0], found.worth[0]
+        difference=difference,
+        low=difference - half,
+        high=difference + half,
+        p=2 * stats.t.sf(np.abs(ratio(difference, error)), found.freedom[0]),
+        complete_cases=found.complete_cases[0],
+        trust=found.trust[0],
+        worth=found.worth[0],
+        sd=np.sqrt(found.of_real[0]),
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Rectified:
-    """`rectify`'s figures for each row of weights and region, (B, R); freedom: of the variance."""
+    """`rectify`'s figures for each row of weights and region, (B, R); freedom: of the variance; of_real: variance."""
 
     difference: np.ndarray
     variance: np.ndarray
@@ -90,6 +102,7 @@ class Rectified:
     variance_complete_cases: np.ndarray
     trust: np.ndarray
     worth: np.ndarray
+    of_real: np.ndarray
     freedom: np.ndarray
 
 
@@ -98,33 +111,62 @@ def rectify(
     real: np.ndarray,
     synthesised: np.ndarray,
     has: np.ndarray,
+    made: np.ndarray,
     first: np.ndarray,
     sites: np.ndarray,
 ) -> Rectified:
-    """The estimate of `rectified_difference` for each row of weights (B, N); has, first, sites (N,).
+    """The estimate of `rectified_difference` for each row of weights (B, N).
 
-    real is not read where `has` is false.
+    has, made (N,): who has a real and who a synthesised scan, elsewhere neither is read; first, sites (N,).
     """
-    both = Contrast(weights[:, has], first[has], sites[has])
-    missing = Contrast(weights[:, ~has], first[~has], sites[~has])
-    y, f = real[has], synthesised[has]
-    of_y, of_f, shared = both.covariance(y, y), both.covariance(f, f), both.covariance(y, f)
-    part = np.nan_to_num(ratio(missing.pairs, missing.pairs + both.pairs))
-    trust = np.nan_to_num(ratio(shared, of_f)) * part
-    complete_cases = both.difference(y)
-    correction = np.nan_to_num(missing.difference(synthesised[~has]) - both.difference(f))
-    variance_complete_cases = ratio(of_y, both.pairs)
-    # var d = var(y | both) (1 - explained part) is the least over trust. The slope takes a degree of freedom of `both`.
-    varies = of_f > 0
-    freedom = np.maximum(both.df - varies, 1)
-    explained = varies * (1 - (1 - np.nan_to_num(ratio(np.square(shared), of_y * of_f))) * both.df / freedom)
-    left = 1 - explained * part
-    return Rectified(
-        difference=complete_cases + trust * correction,
-        variance=variance_complete_cases * left,
-        complete_cases=complete_cases,
-        variance_complete_cases=variance_complete_cases,
-        trust=trust,
-        worth=np.nan_to_num(ratio(both.pairs / left - both.pairs, missing.pairs)),
-        freedom=freedom,
+    parts = {"every": has, "both": has & made, "missing": ~has & made, "without": has & ~made}
+    contrasts = {name: Contrast(weights[:, part], first[part], sites[part]) for name, part in parts.items()}
+    c = {name: np.zeros_like(weights) for name in parts}
+    for name, part in parts.items():
+        c[name][:, part] = contrasts[name].coefficients()
+    y, f = np.where(has[:, None], real, 0.0), np.where(made[:, None], synthesised, 0.0)
+
+    def shared(a: str, b: str) -> np.ndarray:
+        """Covariance (B, 1) of the differences of two parts, in SD of the values."""
+        return np.sum(c[a] * c[b] / np.maximum(weights, 1), axis=1, keepdims=True)
+
+    both, pair = contrasts["both"], parts["both"]
+    of_y, of_f, of_both = (both.covariance(one[pair], two[pair]) for one, two in ((y, y), (f, f), (y, f)))
+    varies = of_f > np.square(NOTHING) * of_y
+    explained = varies * np.nan_to_num(ratio(np.square(of_both), of_y * of_f))
+    unbiased = varies * (1 - (1 - explained) * both.df / np.maximum(both.df - 1, 1))
+    # d = d(real) + trust (d(f | missing) - d(f | both)) - mix (d(real | both) - d(real | without)), of least variance
+    var_f = shared("missing", "missing") + shared("both", "both")
+    var_mix = shared("both", "both") + shared("without", "without")
+    gain_f = shared("every", "both") * _are_there(c["both"], c["missing"])
+    gain_mix = (shared("every", "both") - shared("every", "without")) * _are_there(c["both"], c["without"])
+    between = shared("both", "both") * _are_there(c["both"], c["missing"]) * _are_there(c["both"], c["without"])
+
+    def determinant(explained: np.ndarray) -> np.ndarray:
+        return var_f * var_mix - explained * np.square(between)
+
+    trust = varies * ratio(gain_f * var_mix - gain_mix * between, determinant(explained)) * ratio(of_both, of_f)
+    mix = ratio(gain_mix * var_f - explained * gain_f * between, determinant(explained))
+    saved = ratio(
+        unbiased * (np.square(gain_f) * var_mix - 2 * gain_f * gain_mix * between) + np.square(gain_mix) * var_f,
+        determinant(unbiased),
     )
+    trust, mix, saved = map(np.nan_to_num, (trust, mix, saved))
+    complete_cases, alone = c["every"] @ y, shared("every", "every")
+    correction, mixed = c["missing"] @ f - c["both"] @ f, c["both"] @ y - c["without"] @ y
+    of_real = contrasts["every"].covariance(real[has], real[has])
+    return Rectified(
+        difference=np.where(alone > 0, complete_cases + trust * correction - mix * mixed, np.nan),
+        variance=of_real * (alone - saved),
+        complete_cases=complete_cases,
+        variance_complete_cases=of_real * alone,
+        trust=trust,
+        worth=np.nan_to_num(ratio(saved, alone * (alone - saved) * contrasts["missing"].pairs)),  # more pairs, for each
+        of_real=of_real,
+        freedom=np.maximum(contrasts["every"].df - varies, 1),
+    )
+
+
+def _are_there(*coefficients: np.ndarray) -> np.ndarray:
+    """Whether each of the parts has both groups, (B, 1)."""
+    return np.logical_and.reduce([np.abs(one).sum(1, keepdims=True) > 0 for one in coefficients])

@@ -133,4 +133,4 @@ def _figures(
         effects = {"real": recovered.g_real, f"synthesised by {method}": recovered.g_synthesised_by_real_sd}
         title = f"{'SIMULATED. ' if simulated else ''}AD less NC, {words.DIRECTIONS[direction]}"
         unit = "Hedges' g, both by the real scans' SD within groups and sites"
-        brain_figure(patterns, effects, title, unit, root / f"figure_effects_{direction}.png")
+        brain_figure(patterns.regions, effects, title, unit, root / f"figure_effects_{direction}.png")

@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -76,13 +77,13 @@ def person_figure(patterns: Patterns, method: str, direction: Direction, path: P
 
 
 def brain_figure(
-    patterns: Patterns, values: dict[str, np.ndarray], title: str, unit: str, path: Path, limit: float | None = None
+    regions: pd.DataFrame, values: dict[str, np.ndarray], title: str, unit: str, path: Path, limit: float | None = None
 ) -> Path:
-    """Values of the regions (R,) on a glass brain, a row a name, on one symmetric scale; nilearn draws it."""
+    """Values of the R regions (x, y, z in mm) on a glass brain, a row a name, on one scale; nilearn draws it."""
     from nilearn import plotting
 
     top = limit or max((float(np.nanmax(np.abs(v))) for v in values.values() if np.isfinite(v).any()), default=1.0) or 1
-    places = patterns.regions[["x", "y", "z"]].to_numpy(float)
+    places = regions[["x", "y", "z"]].to_numpy(float)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 0.5 + 2.5 * len(values)), layout="constrained")
         figure.suptitle(f"{title}\ncolour: {unit}")
