@@ -80,6 +80,26 @@ def test_real_scans_of_whom_nothing_is_synthesised_join():
     assert np.mean(halves) == pytest.approx(2.03 * np.std(estimates), rel=0.06)
 
 
+@pytest.mark.parametrize("size", [4, 8])
+def test_many_small_sites_cost_nothing(size):
+    """At sites of 4 or 8 few have both groups with both scans; the estimate is no worse than complete cases."""
+    sites, estimates, plain, inside = np.repeat(np.arange(80 // size), size).astype(str), [], [], []
+    groups = np.tile(["AD", "NC"], 40)
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        person, noise = generator.standard_normal((2, 80, 20))
+        real = person + 0.5 * (groups == "AD")[:, None] + 9 * generator.standard_normal(20)[sites.astype(int)][:, None]
+        available = generator.choice(["both", "real", "synthesised"], 80)
+        found = rectified_difference(
+            hide(real, available == "synthesised"), hide(person + noise, available == "real"), groups, sites=sites
+        )
+        estimates.append(found.difference)
+        plain.append(found.complete_cases)
+        inside.append((found.low < 0.5) & (found.high > 0.5))
+    assert np.var(estimates) < 1.01 * np.var(plain)
+    assert np.mean(estimates) == pytest.approx(0.5, abs=0.03) and np.mean(inside) == pytest.approx(0.95, abs=0.03)
+
+
 def test_p_is_that_of_the_interval():
     real, made, hidden = cohort(7)
     found = rectified_difference(hide(real, hidden), made, GROUPS)

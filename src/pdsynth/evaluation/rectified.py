@@ -13,6 +13,7 @@ from pdsynth.evaluation.resampling import paired, ratio
 from pdsynth.types import Diagnosis
 
 LEVEL = 0.95
+FREEDOM = 10  # within groups and sites, to learn the trust from; with less, a wrong trust costs more than scans give
 NOTHING = 1e-6  # of a real scan's SD: what is synthesised and varies less does not vary
 
 
@@ -56,13 +57,14 @@ def rectified_difference(
     This is the regression estimator of double sampling (Cochran 1977, chapter 12), in the words of today a
     prediction-powered estimate with power tuning (Angelopoulos et al. 2023).
 
-    With fewer than two of a group who have both, synthesised scans count for nothing. Raises ValueError where shapes or
-    lengths differ, or fewer than two participants of a group have a real scan.
+    Synthesised scans count for nothing where fewer than 10 participants with both scans remain after one is taken for
+    each group and site. Raises ValueError where shapes or lengths differ, or fewer than two participants of a group
+    have a real scan.
 
-    >>> real = np.array([3.0, 5.0, np.nan, np.nan, 0.0, 2.0, np.nan, np.nan])[:, None]
-    >>> synthesised = np.array([2.0, 3.0, 4.0, 3.0, 1.0, 2.0, 1.0, 1.0])[:, None]
-    >>> found = rectified_difference(real, synthesised, ["AD"] * 4 + ["NC"] * 4)
-    >>> found.complete_cases.tolist(), found.trust.tolist(), found.difference.tolist()
+    >>> real = np.repeat([[3.0, 5.0, np.nan, np.nan], [0.0, 2.0, np.nan, np.nan]], 3)[:, None]
+    >>> synthesised = np.repeat([[2.0, 3.0, 4.0, 3.0], [1.0, 2.0, 1.0, 1.0]], 3)[:, None]
+    >>> found = rectified_difference(real, synthesised, ["AD"] * 12 + ["NC"] * 12)
+    >>> found.complete_cases.round(3).tolist(), found.trust.round(3).tolist(), found.difference.round(3).tolist()
     ([3.0], [1.0], [4.5])
     """
     real, synthesised = paired(real, synthesised)
@@ -132,9 +134,10 @@ def rectify(
 
     both, pair = contrasts["both"], parts["both"]
     of_y, of_f, of_both = (both.covariance(one[pair], two[pair]) for one, two in ((y, y), (f, f), (y, f)))
-    varies = of_f > np.square(NOTHING) * of_y
+    varies = (of_f > np.square(NOTHING) * of_y) & (both.df >= FREEDOM)
     explained = varies * np.nan_to_num(ratio(np.square(of_both), of_y * of_f))
     unbiased = varies * (1 - (1 - explained) * both.df / np.maximum(both.df - 1, 1))
+    alone = shared("every", "every")
     # d = d(real) + trust (d(f | missing) - d(f | both)) - mix (d(real | both) - d(real | without)), of least variance
     var_f = shared("missing", "missing") + shared("both", "both")
     var_mix = shared("both", "both") + shared("without", "without")
@@ -145,23 +148,24 @@ def rectify(
     def determinant(explained: np.ndarray) -> np.ndarray:
         return var_f * var_mix - explained * np.square(between)
 
+    def left(explained: np.ndarray) -> np.ndarray:
+        """Variance of d that is left, in SD of the values."""
+        saved = explained * (np.square(gain_f) * var_mix - 2 * gain_f * gain_mix * between)
+        return alone - np.nan_to_num(ratio(saved + np.square(gain_mix) * var_f, determinant(explained)))
+
     trust = varies * ratio(gain_f * var_mix - gain_mix * between, determinant(explained)) * ratio(of_both, of_f)
     mix = ratio(gain_mix * var_f - explained * gain_f * between, determinant(explained))
-    saved = ratio(
-        unbiased * (np.square(gain_f) * var_mix - 2 * gain_f * gain_mix * between) + np.square(gain_mix) * var_f,
-        determinant(unbiased),
-    )
-    trust, mix, saved = map(np.nan_to_num, (trust, mix, saved))
-    complete_cases, alone = c["every"] @ y, shared("every", "every")
+    trust, mix, complete_cases = np.nan_to_num(trust), np.nan_to_num(mix), c["every"] @ y
     correction, mixed = c["missing"] @ f - c["both"] @ f, c["both"] @ y - c["without"] @ y
+    variance, ignorant = left(unbiased), left(np.zeros_like(unbiased))
     of_real = contrasts["every"].covariance(real[has], real[has])
     return Rectified(
         difference=np.where(alone > 0, complete_cases + trust * correction - mix * mixed, np.nan),
-        variance=of_real * (alone - saved),
+        variance=of_real * variance,
         complete_cases=complete_cases,
         variance_complete_cases=of_real * alone,
         trust=trust,
-        worth=np.nan_to_num(ratio(saved, alone * (alone - saved) * contrasts["missing"].pairs)),  # more pairs, for each
+        worth=np.nan_to_num(ratio(ignorant - variance, ignorant * variance * contrasts["missing"].pairs)),
         of_real=of_real,
         freedom=np.maximum(contrasts["every"].df - varies, 1),
     )
