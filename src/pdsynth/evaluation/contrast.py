@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pdsynth.evaluation.resampling import deviations, ratio, scatter
+from pdsynth.types import Diagnosis
+
+Groups = tuple[Diagnosis, Diagnosis]  # the first less the second
+AD_LESS_NC: Groups = (Diagnosis.AD, Diagnosis.NC)
+
+
+def contrasted(
+    n: int, groups: Sequence[str], sites: Sequence[str] | None, contrast: Groups
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which of n participants are of the contrast, (n,) bool; of these, who is of its first group, and the sites.
+
+    Without sites all are of one. Raises ValueError where groups or sites are not n.
+
+    >>> contrasted(3, ["NC", "MCI", "AD"], None, AD_LESS_NC)[:2]
+    (array([ True, False,  True]), array([False,  True]))
+    """
+    labels = np.asarray(groups, str)
+    places = np.zeros(n, str) if sites is None else np.asarray(sites, str)
+    if not len(labels) == len(places) == n:
+        raise ValueError(
+            f"{n} participants have {len(labels)} groups and {len(places)} sites; give each participant one."
+        )
+    kept = np.isin(labels, [str(group) for group in contrast])
+    return kept, labels[kept] == contrast[0], places[kept]
 
 
 class Contrast:

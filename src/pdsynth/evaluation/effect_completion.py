@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 
 from pdsynth.evaluation.completion import COMPLETE
-from pdsynth.evaluation.contrast import Contrast, slope
+from pdsynth.evaluation.contrast import AD_LESS_NC, Contrast, Groups, contrasted, slope
 from pdsynth.evaluation.rectified import Rectified, rectify
 from pdsynth.evaluation.resampling import Estimate, bootstrap_weights, paired, ratio
-from pdsynth.types import Diagnosis
 
 AS_IF_REAL, RECTIFIED = "as if real", "rectified"
 RESAMPLES = 500
@@ -22,7 +21,7 @@ def complete_effects(
     real: np.ndarray,
     synthesised: Mapping[str, np.ndarray],
     groups: Sequence[str],
-    contrast: tuple[Diagnosis, Diagnosis] = (Diagnosis.AD, Diagnosis.NC),
+    contrast: Groups = AD_LESS_NC,
     sites: Sequence[str] | None = None,
     masks: int = 10,
     seed: int = 0,
@@ -40,15 +39,12 @@ def complete_effects(
     (median over regions), and worth, how many real scans one synthesised scan replaces (median over regions).
     nan where too few of a group are left to compare. Raises ValueError where shapes differ.
     """
-    labels = np.asarray(groups, str)
-    kept = np.isin(labels, [str(group) for group in contrast])
-    places = (np.zeros(len(labels), str) if sites is None else np.asarray(sites, str))[kept]
+    kept, first, places = contrasted(len(real), groups, sites, contrast)
     made = {name: paired(real, values)[1][kept] for name, values in synthesised.items()}
-    real, labels = np.asarray(real, np.float64)[kept], labels[kept]
-    first = labels == contrast[0]
+    real = np.asarray(real, np.float64)[kept]
     generator = np.random.default_rng(seed)
     halves = [half_left(first, places, generator) for _ in range(masks)]
-    weights = bootstrap_weights(np.char.add(labels, places), seed, n)
+    weights = bootstrap_weights(np.char.add(np.where(first, "a", "b"), places), seed, n)
     everyone = np.ones(len(first), bool)
     whole = Contrast(weights, first, places)
     sd = np.sqrt(whole.covariance(real, real))

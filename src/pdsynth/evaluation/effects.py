@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pdsynth.evaluation.contrast import Contrast, slope
+from pdsynth.evaluation.contrast import AD_LESS_NC, Contrast, Groups, contrasted, slope
 from pdsynth.evaluation.resampling import RESAMPLES, Estimate, bootstrap_weights, paired, ratio
-from pdsynth.types import Diagnosis
 
 STRONG = 0.3  # |g| of a region whose sign is compared
 
@@ -56,7 +55,7 @@ def effect_recovery(
     real: np.ndarray,
     synthesised: np.ndarray,
     groups: Sequence[str],
-    contrast: tuple[Diagnosis, Diagnosis] = (Diagnosis.AD, Diagnosis.NC),
+    contrast: Groups = AD_LESS_NC,
     sites: Sequence[str] | None = None,
     truth: np.ndarray | None = None,
     seed: int = 0,
@@ -88,17 +87,10 @@ def effect_recovery(
     with). Raises ValueError where shapes or lengths differ.
     """
     real, synthesised = paired(real, synthesised)
-    labels = np.asarray(groups, str)
-    places = np.zeros(len(real), str) if sites is None else np.asarray(sites, str)
-    if not len(labels) == len(places) == len(real):
-        raise ValueError(
-            f"{len(real)} participants have {len(labels)} groups and {len(places)} sites; give each participant one."
-        )
+    kept, first, places = contrasted(len(real), groups, sites, contrast)
     if truth is not None and np.shape(truth) != real.shape[1:]:
         raise ValueError(f"the truth has shape {np.shape(truth)}; give one effect for each of {real.shape[1]} regions.")
-    kept = np.isin(labels, [str(group) for group in contrast])
-    weights = bootstrap_weights(labels[kept], seed, n)
-    compared = Contrast(weights, labels[kept] == contrast[0], places[kept])
+    compared = Contrast(bootstrap_weights(~first, seed, n), first, places)
     of_real, of_synthesised = real[kept], synthesised[kept]
     g_real, own, by_real = (
         compared.g(values, spread)

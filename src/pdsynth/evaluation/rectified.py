@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from pdsynth.evaluation.contrast import Contrast
+from pdsynth.evaluation.contrast import AD_LESS_NC, Contrast, Groups, contrasted
 from pdsynth.evaluation.resampling import paired, ratio
-from pdsynth.types import Diagnosis
 
 LEVEL = 0.95
 FREEDOM = 10  # within groups and sites, to learn the trust from; with less, a wrong trust costs more than scans give
@@ -40,7 +39,7 @@ def rectified_difference(
     real: np.ndarray,
     synthesised: np.ndarray,
     groups: Sequence[str],
-    contrast: tuple[Diagnosis, Diagnosis] = (Diagnosis.AD, Diagnosis.NC),
+    contrast: Groups = AD_LESS_NC,
     sites: Sequence[str] | None = None,
 ) -> RectifiedDifference:
     """Difference between two groups within sites, from real scans of some and synthesised scans of others.
@@ -68,14 +67,8 @@ def rectified_difference(
     ([3.0], [1.0], [4.5])
     """
     real, synthesised = paired(real, synthesised)
-    labels = np.asarray(groups, str)
-    places = np.zeros(len(real), str) if sites is None else np.asarray(sites, str)
-    if not len(labels) == len(places) == len(real):
-        raise ValueError(
-            f"{len(real)} participants have {len(labels)} groups and {len(places)} sites; give each participant one."
-        )
-    kept = np.isin(labels, [str(group) for group in contrast])
-    real, synthesised, first, places = real[kept], synthesised[kept], labels[kept] == contrast[0], places[kept]
+    kept, first, places = contrasted(len(real), groups, sites, contrast)
+    real, synthesised = real[kept], synthesised[kept]
     has, made = np.isfinite(real).all(1), np.isfinite(synthesised).all(1)
     if min(np.sum(has & first), np.sum(has & ~first)) < 2:
         raise ValueError(f"two participants of {contrast[0]} and two of {contrast[1]} must have a real scan, or more.")

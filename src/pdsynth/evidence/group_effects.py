@@ -15,13 +15,14 @@ from pdsynth.atlas import Atlas, evidence_regions, region_means
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation import evaluate as scoring
 from pdsynth.evaluation.archive import write_table
+from pdsynth.evaluation.contrast import AD_LESS_NC, Groups
 from pdsynth.evaluation.patterns import describe_regions
 from pdsynth.evaluation.rectified import RectifiedDifference, rectified_difference
 from pdsynth.evaluation.resampling import ratio
 from pdsynth.methods.base import Method
 from pdsynth.report import words
 from pdsynth.report.pattern_figures import brain_figure
-from pdsynth.types import Diagnosis, Direction
+from pdsynth.types import Direction
 
 NAME, SUMMARY = "group_effects.tsv", "group_effects_summary.tsv"
 FOLDS = 5
@@ -34,7 +35,7 @@ def write_group_effects(
     out: Path,
     people: Pairs,
     synthesised: Means,
-    contrast: tuple[Diagnosis, Diagnosis] = (Diagnosis.AD, Diagnosis.NC),
+    contrast: Groups = AD_LESS_NC,
     atlas: Atlas | None = None,
 ) -> pd.DataFrame:
     """Write group_effects.tsv, a row a target and region, its summary and a figure a target; returns the summary.
@@ -72,7 +73,7 @@ def write_group_effects(
     return summary
 
 
-def one_row_each(pairs: Pairs, contrast: tuple[Diagnosis, Diagnosis]) -> Pairs:
+def one_row_each(pairs: Pairs, contrast: Groups) -> Pairs:
     """A whole scan of each participant of the contrast: the first session, but with both scans where there is one."""
     whole = pairs.whole_scans()
     table = whole.table.assign(unpaired=whole.table["available"] != "both")

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pdsynth.evaluation.agreement import agreement_summary, agreement_table
 from pdsynth.evaluation.archive import write_table
+from pdsynth.evaluation.contrast import AD_LESS_NC
 from pdsynth.evaluation.effect_completion import complete_effects
 from pdsynth.evaluation.effects import EffectRecovery, effect_recovery
 from pdsynth.evaluation.patterns import REAL, Patterns, read
@@ -19,9 +20,8 @@ from pdsynth.report import words
 from pdsynth.report.evidence import AGREEMENT, COMPLETED_EFFECTS, EFFECTS, GROUPS
 from pdsynth.report.pattern_figures import brain_figure, group_figure, person_figure
 from pdsynth.report.results import Results
-from pdsynth.types import Diagnosis, Direction
+from pdsynth.types import Direction
 
-CONTRAST = (Diagnosis.AD, Diagnosis.NC)
 SCORE = "psnr_brain"
 
 
@@ -54,13 +54,13 @@ def write_roi(results_dir: str | Path, seed: int = 0) -> None:
 
 def _recovered(patterns: Patterns, method: str, direction: Direction, seed: int) -> EffectRecovery:
     groups, sites = _labels(patterns)
-    return effect_recovery(*patterns.pair(method, direction), groups, CONTRAST, sites, seed=seed)
+    return effect_recovery(*patterns.pair(method, direction), groups, AD_LESS_NC, sites, seed=seed)
 
 
 def _completed(patterns: Patterns, direction: Direction, seed: int) -> pd.DataFrame:
     groups, sites = _labels(patterns)
     made = {method: patterns.pair(method, direction)[1] for method in patterns.methods}
-    found = complete_effects(patterns.values[direction.target, REAL], made, groups, CONTRAST, sites, seed=seed)
+    found = complete_effects(patterns.values[direction.target, REAL], made, groups, AD_LESS_NC, sites, seed=seed)
     found.insert(0, "direction", direction.value)
     return found
 
@@ -75,7 +75,7 @@ def _row(patterns: Patterns, method: str, direction: Direction, recovered: Effec
     real, made = patterns.pair(method, direction)
     counts = patterns.people["diagnosis"].value_counts()
     row: dict[str, Any] = {"method": method, "direction": direction.value}
-    row |= {f"n_{group}": int(counts.get(group, 0)) for group in CONTRAST}
+    row |= {f"n_{group}": int(counts.get(group, 0)) for group in AD_LESS_NC}
     row |= {"n_strong": recovered.n_strong, "reliability": recovered.reliability}
     for name in ("slope", "slope_own_sd", "r", "sign_agreement"):
         row |= getattr(recovered, name).columns(name)
