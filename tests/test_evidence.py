@@ -87,9 +87,9 @@ def test_each_table_has_its_methods_and_controls(evidence_out):
     slope = effects.groupby("method")["slope"].mean()
     assert slope["population-mean"] == 0 and slope["zeros"] == 0 and 0.8 < slope["oracle"] < 1.2
     completed = pd.read_csv(evidence_out / "completed_effects.tsv", sep="\t").set_index(["method", "arm"])
-    worth = completed.xs("rectified", level="arm").groupby("method")["worth"].mean()
-    assert worth["population-mean"] == 0 and worth["zeros"] == 0 and 0.3 < worth["oracle"] <= 1
-    assert 0 < worth["local-ridge"] < worth["oracle"]
+    rectified = completed.xs("rectified", level="arm")
+    assert set(rectified.index) == set(methods) and (rectified["n_left"] == 12).all()
+    assert (rectified["worth"] == 0).all()  # 12 at two sites are too few to learn from what a scan is worth
     table = pd.read_csv(evidence_out / "table5.tsv", sep="\t", keep_default_na=False)
     assert set(table["method"]) == {"", "local-ridge", "population-mean"} and set(table["data"]) == {"SIMULATED"}
     schemes = table[table["method"] == "local-ridge"]["scheme"].tolist()

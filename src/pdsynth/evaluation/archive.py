@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -67,6 +68,11 @@ def scores_folder(out: Path, entry: str) -> Path:
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table of results: tabs between the columns, six digits, n/a for what is not known."""
     manifest.write_text(path, table.to_csv(sep="\t", index=False, float_format="%.6g", na_rep="n/a"))
+
+
+def read_table(path: Path, text: Sequence[str] = ()) -> pd.DataFrame:
+    """Read what `write_table` wrote: n/a is NaN, and nothing else; the columns of `text` stay as they are written."""
+    return pd.read_csv(path, sep="\t", dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=["n/a"])
 
 
 class Archive:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pdsynth.atlas import Atlas
-from pdsynth.evaluation.archive import write_table
+from pdsynth.evaluation.archive import read_table, write_table
 from pdsynth.imaging.spatial import Grid
 from pdsynth.types import Direction, InputError, Modality
 
@@ -83,8 +83,7 @@ def read(results: str | Path) -> Patterns:
     for name in (NAME, REGIONS):
         if not (results / name).exists():
             raise InputError(results / name, "is missing, so there are no patterns", "run `pdsynth evaluate` first")
-        dtype = dict.fromkeys(TEXT, str)
-        tables[name] = pd.read_csv(results / name, sep="\t", dtype=dtype, keep_default_na=False, na_values=["n/a"])
+        tables[name] = read_table(results / name, TEXT)
     table, regions = tables[NAME].fillna({"site": "n/a", "session_id": ""}), tables[REGIONS]
     columns = {*PEOPLE, "modality", "origin", *regions["region"]}
     if len(table) == 0 or not columns <= set(table.columns):

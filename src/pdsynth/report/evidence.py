@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pdsynth import manifest
+from pdsynth.evaluation.archive import read_table
 from pdsynth.evaluation.completion import verdict
 from pdsynth.evaluation.effect_completion import RECTIFIED
 from pdsynth.evaluation.statistics import SIGNIFICANT
@@ -158,7 +159,8 @@ def _completed(results: Results) -> Section | None:
         "(complete-cases), filled in and counted as scans (as if real), or filled in and put right by those who have "
         "both (rectified). The slope over regions is 1 where nothing is lost; the error is the root mean square "
         "distance in the real scans' SD; the width is that of the 95 % interval, 1 in complete cases. The worth is how "
-        "many real scans one synthesised scan replaces: 0 for a method that knows nothing of the person."
+        "many real scans one synthesised scan replaces: 0 for a method that knows nothing of the person, and where "
+        "too few have both scans to tell."
     )
     found = [
         f"{_direction(row)}: a scan by {row['method']} is worth {_spread(row, 'worth')} of a real one to a study of "
@@ -330,15 +332,8 @@ def _sites(results: Results) -> Section | None:
     table = _read(results.root / SITES)
     if table is None:
         return None
-    head = [
-        "Site",
-        "Direction",
-        "Participants",
-        "trained with it, dB",
-        "trained without it, dB",
-        "difference, dB",
-        "p, Holm",
-    ]
+    head = ["Site", "Direction", "Participants", "trained with it, dB", "trained without it, dB", "difference, dB",
+            "p, Holm"]  # fmt: skip
     rows = [
         [str(row["site"]), _direction(row), f"{int(row['n_participants'])}", _number(row, "psnr_seen"),
          _number(row, "psnr_unseen"), _spread(row, "difference"), _p(row.get("p_holm"))]
@@ -369,8 +364,8 @@ def _read(path: Path) -> list[dict[str, Any]] | None:
     """Rows of a table, what is n/a or empty as None; None where there is no such file."""
     if not path.exists():
         return None
-    table = pd.read_csv(path, sep="\t", keep_default_na=False, na_values=["n/a", ""])
-    return table.astype(object).where(table.notna(), None).to_dict("records") or None  # type: ignore[return-value]
+    table = read_table(path)
+    return table.astype(object).where(table.notna() & (table != ""), None).to_dict("records") or None  # type: ignore[return-value]
 
 
 def _figures(results: Results, names: Sequence[str], alt: str) -> list[Figure]:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pdsynth import manifest
+from pdsynth.evaluation.archive import read_table
 from pdsynth.evaluation.statistics import SIGNIFICANT
 from pdsynth.report import words
 from pdsynth.report.results import REMEDY, TEXT_COLUMNS
@@ -37,8 +38,7 @@ class Run:
         """Raises InputError where metrics.json or metrics.tsv is missing or cannot be read."""
         try:
             metrics = json.loads((root / "metrics.json").read_text(encoding="utf-8"))
-            text = dict.fromkeys(TEXT_COLUMNS, str)
-            table = pd.read_csv(root / "metrics.tsv", sep="\t", dtype=text, keep_default_na=False, na_values=["n/a"])
+            table = read_table(root / "metrics.tsv", TEXT_COLUMNS)
         except FileNotFoundError as error:
             raise InputError(error.filename, "is missing, so there is nothing to report", REMEDY) from error
         except ValueError as error:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pdsynth.evaluation.archive import read_table
 from pdsynth.types import Direction, InputError, Modality
 
 TEXT_COLUMNS = ("participant_id", "session_id", "site", "diagnosis")
@@ -53,9 +54,9 @@ class Results:
             return cls(
                 root=root,
                 metrics=_json(root / "metrics.json"),
-                table=_table(root / "metrics.tsv", dict.fromkeys(TEXT_COLUMNS, str)),
+                table=read_table(root / "metrics.tsv", TEXT_COLUMNS),
                 manifest=_json(root / "manifest.json") if (root / "manifest.json").exists() else {},
-                shown=_table(root / "predictions" / "participants.tsv", str).fillna(""),
+                shown=_text(root / "predictions" / "participants.tsv"),
                 affine=np.asarray(_json(root / "predictions" / "grid.json")["affine"], np.float64),
             )
         except FileNotFoundError as error:
@@ -114,8 +115,8 @@ class Results:
         return next(found, None)
 
 
-def _table(path: Path, dtype: Any) -> pd.DataFrame:
-    return pd.read_csv(path, sep="\t", dtype=dtype, keep_default_na=False, na_values=["n/a"])
+def _text(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).replace("n/a", "")
 
 
 def _json(path: Path) -> dict[str, Any]:
