@@ -193,3 +193,16 @@ def test_what_is_lacking_is_named():
         diagnose(features, people[1:], ["copy"])
     with pytest.raises(ValueError, match="no real dmri"):
         diagnose({key: v for key, v in features.items() if key != (D, "real")}, people, ["copy"])
+
+
+def test_a_method_is_held_against_its_counterpart():
+    """copy, whose scans are real ones, gains over noise where it says so, by the two methods' own accuracies."""
+    features, people = cohort()
+    found = diagnose(features, people, ["copy", "noise"], repeats=1, without={"copy": "noise"})
+    found = found.set_index(["method", "scheme"])
+    copy, noise = found.loc["copy"], found.loc["noise"]
+    assert copy["gain"].to_numpy() == pytest.approx((copy["accuracy"] - noise["accuracy"]).to_numpy())
+    assert (copy["gain_low"] <= copy["gain"]).all() and (copy["gain"] <= copy["gain_high"]).all()
+    assert copy["gain_p_holm"].to_numpy() == pytest.approx(multipletests(copy["gain_p"], method="holm")[1])
+    assert copy.loc["S5", "gain"] > 0.3 and copy.loc["S5", "gain_p"] < 0.01
+    assert noise["gain"].isna().all() and found.loc[""]["gain"].isna().all()

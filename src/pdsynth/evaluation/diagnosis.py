@@ -87,6 +87,7 @@ def diagnose(
     seed: int = 0,
     classifier: Classifier = "elastic-net",
     repeats: int = 2,
+    without: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Accuracy of every scheme with every method's scans, and of the controls, against each other.
 
@@ -96,7 +97,9 @@ def diagnose(
     those of `classification.scores`, the paper's accuracy with the Wilson interval that its 53 cases leave; against
     (the control), difference (accuracy less the control's) with a BCa interval over participants, p (exact McNemar)
     and p_holm, the schemes of a method being one family. Schemes for which a method has no scans are left out.
-    Raises ValueError where real scans are lacking, a method has none at all, or `out_of_fold` refuses.
+    `without` names a method's counterpart that lacks a part of it: gain, its interval, gain_p and gain_p_holm are those
+    of the method's accuracy less the counterpart's in the same scheme. Raises ValueError where real scans are
+    lacking, a method has none at all, or `out_of_fold` refuses.
     """
     features, people = diagnosed(features, people, methods)
     schemes = [("", scheme) for scheme in CONTROLS]
@@ -105,7 +108,13 @@ def diagnose(
     found |= _controls(features, people, classifier, repeats, seed)
     found = {key: predictions.by_participant() for key, predictions in found.items()}
     rated = {(method, scheme.name): scheme for method, scheme in schemes}
-    return _with_holm(pd.DataFrame([_row(key, rated.get(key), found, seed) for key in found]))
+    rows = [_row(key, rated.get(key), found, seed) for key in found]
+    for row, (method, scheme) in zip(rows, found, strict=True):
+        if without and method in without:
+            other = found.get((without[method], scheme))
+            row |= _compared("gain", "gain_p", found[method, scheme], other, seed)
+    table = _with_holm(pd.DataFrame(rows), "p")
+    return _with_holm(table, "gain_p") if without else table
 
 
 def block_of(columns: Columns, features: Features, people: pd.DataFrame) -> Block:
@@ -215,24 +224,24 @@ def _row(
     paper = scheme.paper if scheme else None
     low, high = (np.nan, np.nan) if paper is None else wilson_interval(round(paper * PAPER_CASES), PAPER_CASES)
     row |= {"paper": np.nan if paper is None else paper, "paper_low": low, "paper_high": high}
-    if scheme is None or scheme.control is None:
-        none = dict.fromkeys(("difference", "difference_low", "difference_high", "p"), np.nan)
-        return row | {"against": ""} | none
-    own, other = found[key].correct, found["", scheme.control].correct
-    difference = own.astype(float) - other
+    control = scheme.control if scheme else None
+    other = None if control is None else found["", control]
+    return row | {"against": control or ""} | _compared("difference", "p", found[key], other, seed)
+
+
+def _compared(name: str, p: str, own: Predictions, other: Predictions | None, seed: int) -> dict[str, float]:
+    """Accuracy less the other's, with interval, and exact McNemar; nan where there is no other."""
+    if other is None:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high", p), np.nan)
+    difference = own.correct.astype(float) - other.correct
     low, high = bca_interval(difference, seed=seed)
-    return row | {
-        "against": scheme.control,
-        "difference": float(difference.mean()),
-        "difference_low": low,
-        "difference_high": high,
-        "p": mcnemar_exact(own, other),
-    }
+    found = {name: float(difference.mean()), f"{name}_low": low, f"{name}_high": high}
+    return found | {p: mcnemar_exact(own.correct, other.correct)}
 
 
-def _with_holm(table: pd.DataFrame) -> pd.DataFrame:
+def _with_holm(table: pd.DataFrame, p: str) -> pd.DataFrame:
     """A family a method: another method beside it, a control say, changes no verdict on this one."""
-    table["p_holm"] = np.nan
-    for _, rows in table[table["p"].notna()].groupby("method"):
-        table.loc[rows.index, "p_holm"] = holm(rows["p"].tolist())
+    table[f"{p}_holm"] = np.nan
+    for _, rows in table[table[p].notna()].groupby("method"):
+        table.loc[rows.index, f"{p}_holm"] = holm(rows[p].tolist())
     return table

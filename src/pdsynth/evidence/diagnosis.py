@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -36,8 +36,8 @@ def write_diagnosis(results_dir: str | Path, methods: Sequence[str] | None = Non
     data = "SIMULATED" if results.simulated else "real"
     asks = {scheme.name: scheme.asks for scheme in (*CONTROLS, *SCHEMES)}
 
-    def table(names: Sequence[str]) -> pd.DataFrame:
-        found = diagnose(patterns.values, patterns.people, names, seed)
+    def table(names: Sequence[str], without: Mapping[str, str] | None = None) -> pd.DataFrame:
+        found = diagnose(patterns.values, patterns.people, names, seed, without=without)
         found.insert(0, "data", data)
         other = diagnose(patterns.values, patterns.people, names, seed, "linear-svm", repeats=1)
         found = found.join(other.filter(regex="^balanced_accuracy").add_prefix("svm_"))
@@ -46,7 +46,7 @@ def write_diagnosis(results_dir: str | Path, methods: Sequence[str] | None = Non
     schemes = table(methods)
     write_table(root / DIAGNOSIS, schemes)
     if set(WITH_AND_WITHOUT) <= set(patterns.methods):
-        write_table(root / PATTERN_LOSS, table(WITH_AND_WITHOUT))
+        write_table(root / PATTERN_LOSS, table(WITH_AND_WITHOUT, dict([WITH_AND_WITHOUT])))
     completed = complete(patterns.values, patterns.people, methods, seed=seed)
     completed.insert(0, "data", data)
     write_table(root / COMPLETION, completed)

@@ -235,6 +235,8 @@ def _diagnosis(results: Results) -> Section | None:
 def _schemes(caption: str, table: Sequence[dict[str, Any]], marked: str) -> Table:
     head = ["Scheme", "Scans by", "balanced accuracy", "by linear SVM", "accuracy", "AUC", "macro F1", "Brier",
             "control", "accuracy less the control's", "p, Holm", "accuracy in the paper"]  # fmt: skip
+    paired = "gain" in table[0]
+    head += ["less without the loss", "p, Holm"] * paired
     rows = [
         [
             ": ".join(part for part in (row["scheme"], row.get("asks")) if part),
@@ -249,6 +251,7 @@ def _schemes(caption: str, table: Sequence[dict[str, Any]], marked: str) -> Tabl
             _spread(row, "difference"),
             _p(row.get("p_holm")),
             _spread(row, "paper"),
+            *[_spread(row, "gain"), _p(row.get("gain_p_holm"))] * paired,
         ]
         for row in table
     ]
