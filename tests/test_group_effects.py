@@ -144,6 +144,16 @@ def test_groups_must_be_two_diagnoses(cohort, tmp_path, capsys, groups):
     assert "two diagnoses" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_a_group_that_is_not_there_is_named(make_prepared, tmp_path, capsys):
+    pairs = make_prepared(10)
+    table = pd.read_csv(pairs.root / "pairs.tsv", sep="\t", keep_default_na=False)
+    table.assign(diagnosis="n/a").to_csv(pairs.root / "pairs.tsv", sep="\t", index=False)
+    assert run("effects", pairs.root, "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert "0 participants of AD and 0 participants of NC" in error and "--groups" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_cannot_be_checked_or_folded_is_refused(cohort, tmp_path, capsys):
     model = fit("population-mean", cohort.train, run=tmp_path / "run", device="cpu")
     config = tmp_path / "run" / "model" / "config.json"

@@ -22,7 +22,7 @@ from pdsynth.evaluation.resampling import ratio
 from pdsynth.methods.base import Method
 from pdsynth.report import words
 from pdsynth.report.pattern_figures import brain_figure
-from pdsynth.types import Direction
+from pdsynth.types import Direction, InputError
 
 NAME, SUMMARY = "group_effects.tsv", "group_effects_summary.tsv"
 FOLDS = 5
@@ -74,12 +74,20 @@ def write_group_effects(
 
 
 def one_row_each(pairs: Pairs, contrast: Groups) -> Pairs:
-    """A whole scan of each participant of the contrast: the first session, but with both scans where there is one."""
+    """A whole scan of each participant of the contrast: the first session, but with both scans where there is one.
+
+    Raises InputError where a group has fewer than two participants.
+    """
     whole = pairs.whole_scans()
     table = whole.table.assign(unpaired=whole.table["available"] != "both")
     table = table[table["diagnosis"].isin([str(group) for group in contrast])]
     kept = table.sort_values(["participant_id", "unpaired", "session_id"]).drop_duplicates("participant_id").index
-    return whole.where(whole.table.index.isin(kept))
+    people = whole.where(whole.table.index.isin(kept))
+    numbers = {group: int((people.table["diagnosis"] == group).sum()) for group in contrast}
+    if min(numbers.values()) < 2:
+        found = " and ".join(f"{number} participants of {group}" for group, number in numbers.items())
+        raise InputError(pairs.root, f"holds {found}", "name groups of two participants or more in --groups")
+    return people
 
 
 def cross_fitted(
