@@ -252,7 +252,8 @@ def _write(volume: Volume, path: Path, stamp: Callable[[Any], None]) -> None:
 def _nifti_header(path: Path) -> Any:
     """The header alone: `nibabel.load` makes an image and checks the header three times, at four times the cost."""
     if not path.is_file():
-        raise InputError(path, "does not exist", "check the path")
+        problem = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise InputError(path, problem, "check the path")
     if not path.name.endswith(SUFFIXES):
         raise InputError(path, "is neither .nii nor .nii.gz", "convert it, for instance with dcm2niix")
     try:
