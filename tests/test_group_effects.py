@@ -53,15 +53,26 @@ def test_nobody_is_synthesised_by_who_saw_them(cohort, tmp_path):
             device="cpu").method for k in range(3)
     ]  # fmt: skip
     atlas, available = evidence_regions(cohort.grid), people.table["available"].to_numpy()
+    sites = people.table["site"].to_numpy()
     for direction, means in made.items():
         each = np.stack([region_means(predictions(m, people, direction), atlas) for m in methods])
-        each -= each[:, available == direction.source.value].mean(1, keepdims=True)
+        for site in "ab":  # each model's mean over those who lack the target there
+            there = sites == site
+            each[:, there] -= each[:, there & (available == direction.source.value)].mean(1, keepdims=True)
         for row, person in enumerate(people.table["participant_id"]):
             if available[row] == direction.target.value:
                 assert np.isnan(means[row]).all()  # no source to go by
             else:
                 expected = each[fold[person], row] if person in fold else each[:, row].mean(0)
                 assert means[row] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_site_s_mean_is_worth_nothing(cohort):
+    """What a fold's model lacks at a site moves against that fold; it must not be taken for knowledge of persons."""
+    people = one_row_each(cohort, CONTRAST)
+    for direction, means in cross_fitted("site-mean", cohort, people, folds=8, device="cpu").items():
+        synthesised = people.table["available"].ne(direction.target.value).to_numpy()
+        assert np.ptp(means[synthesised], axis=0).max() < 1e-6
 
 
 def test_what_is_missing_is_not_read(cohort, make_prepared):
@@ -86,10 +97,34 @@ def test_a_model_synthesises_only_whom_it_never_saw(cohort, tmp_path):
     model = fit("population-mean", train.where(np.arange(len(train)) < 10), run=tmp_path, device="cpu")
     people = one_row_each(cohort, CONTRAST)
     trained_on = set(train.table["participant_id"][:10])
-    for direction, means in by_model(model, people).items():
+    for direction, means in by_model(model, cohort, people).items():
         no_source = people.table["available"] == direction.target.value
         nothing = people.table["participant_id"].isin(trained_on) | no_source
         assert np.array_equal(np.isnan(means).all(1), nothing) and nothing.sum() > no_source.sum()
+
+
+def test_another_session_in_training_counts(cohort, tmp_path):
+    """A model that saw a participant's other session synthesises nothing of them."""
+    train = cohort.where(cohort.table["available"] == "both")
+    model = fit("population-mean", train.where(np.arange(len(train)) < 4), run=tmp_path, device="cpu")
+    owner = dict(zip(train.table["participant_id"][:4], train.table["participant_id"][4:8], strict=True))
+    table = cohort.table.assign(
+        participant_id=cohort.table["participant_id"].replace(owner),
+        session_id=np.where(cohort.table["participant_id"].isin(owner), "2", "1"),
+    )
+    both = Pairs(cohort.root, table, cohort.manifest, cohort.volumes)
+    people = one_row_each(both, CONTRAST)
+    twice = people.table["participant_id"].isin(owner.values()).to_numpy()
+    assert (twice & (people.table["session_id"] == "1")).any()
+    for means in by_model(model, both, people).values():
+        assert np.isnan(means[twice]).all()
+
+
+def test_a_model_that_saw_all_who_have_both_is_refused(cohort, tmp_path):
+    train = cohort.where(cohort.table["available"] == "both")
+    model = fit("population-mean", train, run=tmp_path, device="cpu")
+    with pytest.raises(ValueError, match="trained on all who have both"):
+        by_model(model, cohort, one_row_each(cohort, CONTRAST))
 
 
 def test_where_nobody_lacks_the_target_nothing_is_synthesised(make_prepared):
@@ -135,6 +170,7 @@ def test_the_verb(cohort, tmp_path, capsys):
     words = ["effects", cohort.root, "--out", tmp_path / "mean", "--folds", "3", "--recipe", "population-mean"]
     assert run(*words) == 0
     mean = pd.read_csv(tmp_path / "mean" / "group_effects_summary.tsv", sep="\t")
+    assert "are not used: they tell nothing of persons" in capsys.readouterr().out
     assert (mean["worth"] == 0).all() and mean["width"].to_numpy() == pytest.approx(1)
 
 
@@ -164,4 +200,19 @@ def test_what_cannot_be_checked_or_folded_is_refused(cohort, tmp_path, capsys):
     assert run(*words, "--model", tmp_path / "run" / "model") == 2
     assert "does not name the scans" in capsys.readouterr().err
     assert run(*words, "--folds", "99") == 2
-    assert "99 folds" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert "99 folds. Take --folds" in capsys.readouterr().err
+    assert run(*words, "--recipe", "nope") == 2
+    assert "no recipe 'nope'" in capsys.readouterr().err
+    assert run(*words, "--recipe", "unet") == 2
+    assert "--budget 10m" in capsys.readouterr().err
+    assert run(*words, "--recipe", "unet", "--model", "default") == 2
+    assert "trained already" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_groups_at_sites_of_their_own_are_refused(make_prepared, tmp_path, capsys):
+    pairs = make_prepared(20)
+    table = pd.read_csv(pairs.root / "pairs.tsv", sep="\t", keep_default_na=False)
+    table.assign(site=table["diagnosis"]).to_csv(pairs.root / "pairs.tsv", sep="\t", index=False)
+    assert run("effects", pairs.root, "--out", tmp_path / "out") == 2
+    assert "no site with real fmri scans of both AD and NC" in capsys.readouterr().err

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.optimize import minimize
 from statsmodels.api import OLS
 
+from pdsynth.evaluation.contrast import Contrast, gap
 from pdsynth.evaluation.effect_completion import AS_IF_REAL, RECTIFIED, complete_effects
-from pdsynth.evaluation.rectified import rectified_difference
+from pdsynth.evaluation.rectified import rectified_difference, rectify
+from pdsynth.evaluation.resampling import bootstrap_weights
 
 GROUPS = np.repeat(["AD", "NC"], 40)
 
@@ -100,6 +103,74 @@ def test_many_small_sites_cost_nothing(size):
     assert np.mean(estimates) == pytest.approx(0.5, abs=0.03) and np.mean(inside) == pytest.approx(0.95, abs=0.03)
 
 
+def test_a_bias_of_a_group_at_a_site_cancels():
+    """A model that makes AD larger at one site and smaller at the other, where scans are missing unevenly."""
+    groups, sites = np.tile(np.repeat(["AD", "NC"], 40), 2), np.repeat(["a", "b"], 80)
+    estimates, inside = [], []
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        person, noise = generator.standard_normal((2, 160, 20))
+        biased = person + noise + np.where(sites == "a", 1.0, -1.0)[:, None] * (groups == "AD")[:, None]
+        hidden = generator.random(160) < np.where(sites == "a", 0.2, 0.8)
+        real = person + 0.5 * (groups == "AD")[:, None]
+        found = rectified_difference(hide(real, hidden), biased, groups, sites=sites)
+        estimates.append(found.difference)
+        inside.append((found.low < 0.5) & (found.high > 0.5))
+    assert np.mean(estimates) == pytest.approx(0.5, abs=0.02) and np.mean(inside) == pytest.approx(0.95, abs=0.02)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_other_weights_vary_less(seed):
+    """Against a minimiser of the variance: unbalanced groups at three sites, with all kinds of missing scans."""
+    generator = np.random.default_rng(seed)
+    sites, first = generator.choice(["a", "b", "c"], 120), generator.random(120) < 0.3
+    kind = generator.choice(["both", "real", "synthesised"], 120, p=[0.4, 0.2, 0.4])
+    has, made, one = kind != "synthesised", kind != "real", np.ones((1, 120))
+    real = generator.standard_normal((120, 1))
+    synthesised = 0.5 * real + 0.4 * generator.standard_normal((120, 1)) + 2
+    both = Contrast(one[:, has & made], first[has & made], sites[has & made])
+    y, f = (values[has & made] for values in (real, synthesised))
+    of_y, of_f, shared = (both.covariance(a, b)[0, 0] for a, b in ((y, y), (f, f), (y, f)))
+    c = np.zeros(120)
+    c[has] = Contrast(one[:, has], first[has], sites[has]).coefficients()[0]
+    z = gap(one, first, sites, ~has & made, has & made)[0]
+    w = gap(one, first, sites, has & made, has & ~made)[0]
+
+    def variance(weights):
+        trust, mix = weights
+        on_y, on_f = c - mix * w, trust * z
+        return (on_y @ on_y) * of_y + (on_f @ on_f) * of_f + 2 * (on_y @ on_f) * shared
+
+    trust, mix = minimize(variance, [0, 0], tol=1e-12).x
+    assert abs(trust) > 0.05 and abs(mix) > 0.01
+    found = rectify(one, real, synthesised, has, made, first, sites)
+    expected = c @ np.where(has, real[:, 0], 0) + trust * z @ synthesised[:, 0] - mix * w @ real[:, 0]
+    assert found.trust[0, 0] == pytest.approx(trust, rel=1e-3)
+    assert found.difference[0, 0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_participant_drawn_twice_is_two():
+    real, made, hidden = cohort(8)
+    weights = bootstrap_weights(GROUPS, n=3)
+    every, first, sites = np.ones(80, bool), GROUPS == "AD", np.tile(["a", "b"], 40)
+    found = rectify(weights, real, made, ~hidden, every, first, sites)
+    for row, counts in enumerate(weights.astype(int)):
+        twice = np.repeat(np.arange(80), counts)
+        again = rectify(np.ones((1, 80)), real[twice], made[twice], ~hidden[twice], every, first[twice], sites[twice])
+        for name in ("difference", "variance", "variance_complete_cases", "trust", "worth"):
+            assert getattr(found, name)[row] == pytest.approx(getattr(again, name)[0]), name
+
+
+@pytest.mark.parametrize(("freedom", "used"), [(9, False), (10, True)])
+def test_trust_is_learned_from_enough_or_not_at_all(freedom, used):
+    real, made, hidden = cohort(9)
+    few = np.flatnonzero(~hidden)[np.r_[: freedom // 2 + 1, 20 : 20 + freedom - freedom // 2 + 1]]
+    has = np.zeros(80, bool)
+    has[few] = True
+    found = rectified_difference(hide(real, ~has), made, GROUPS)
+    assert found.trust.any() == used and found.worth.any() == used
+
+
 def test_p_is_that_of_the_interval():
     real, made, hidden = cohort(7)
     found = rectified_difference(hide(real, hidden), made, GROUPS)
@@ -170,6 +241,11 @@ def test_too_few_are_refused():
         rectified_difference(hide(real, hidden), made, GROUPS)
     with pytest.raises(ValueError, match="give each participant one"):
         rectified_difference(real, made, GROUPS[:3])
+    with pytest.raises(ValueError, match="no site has real scans of both AD and NC"):
+        rectified_difference(real, made, GROUPS, sites=GROUPS)
+    holed = np.where(np.arange(30) == 4, np.nan, real)
+    with pytest.raises(ValueError, match="some regions and lacks others"):
+        rectified_difference(holed, made, GROUPS)
 
 
 def test_completion_of_effects():

@@ -18,6 +18,8 @@ from pdsynth.types import Diagnosis, InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pdsynth.data.pairs import Pairs
+
 ResultsFolder = Annotated[Path, typer.Argument(help="A folder written by evaluate.", metavar="DIR")]
 MethodNames = Annotated[
     list[str] | None,
@@ -52,6 +54,10 @@ def effects(
     pairs = Pairs.open(prepared)
     people = one_row_each(pairs, contrast)
     regions = read_atlas(atlas, pairs.grid) if atlas else None
+    if model is None:
+        _refuse_untrainable(recipe, limit)
+    elif budget is not None or recipe != "local-ridge":
+        raise ValueError("--model is trained already; leave out --recipe and --budget, or --model.")
     loaded = api.load(model, chosen) if model else None
     if loaded is not None:
         api.refuse_other_grid({str(model): loaded}, pairs)
@@ -59,21 +65,30 @@ def effects(
             raise InputError(str(model), "does not name the scans that it was trained on", "leave out --model")
     inputs = [prepared, *([api.model_folder(model)] if model else []), *([atlas] if atlas else [])]
     manifest.refuse_occupied(out, overwrite, inputs)
-    options = {"recipe": None if model else recipe, "model": model, "groups": groups, "folds": folds, "budget": budget}
+    how = {"model": model} if model else {"recipe": recipe, "folds": folds, "budget": budget}
     with (
         manifest.complete_folder(out, overwrite) as folder,
-        manifest.recorded(folder, "effects", inputs=inputs, seed=seed, **options) as entries,
+        manifest.recorded(folder, "effects", inputs=inputs, seed=seed, groups=groups, **how) as entries,
         progress("Trainings") as told,
     ):
         if loaded is not None:
-            made = by_model(loaded, people, regions)
+            made = by_model(loaded, pairs, people, regions)
         else:
             made = cross_fitted(recipe, pairs, people, folds=folds, budget=limit, atlas=regions, seed=seed,
                                 device=chosen, progress=told)  # fmt: skip
         found = write_group_effects(folder, people, made, contrast, regions)
         entries["simulated"] = pairs.simulated
-    _print_effects(found, pairs.simulated, groups)
+    _print_effects(found, pairs, people, contrast)
     done(f"Effects by region and figures are in {out}")
+
+
+def _refuse_untrainable(recipe: str, limit: float | None) -> None:
+    from pdsynth.recipes import RECIPES
+
+    if recipe not in RECIPES:
+        raise ValueError(f"there is no recipe {recipe!r}. `pdsynth recipes` lists them.")
+    if RECIPES[recipe].steps and limit is None:
+        raise ValueError(f"{recipe} is trained by steps, once a fold. Say for how long each, as in --budget 10m.")
 
 
 def _two_diagnoses(text: str) -> tuple[Diagnosis, Diagnosis]:
@@ -83,22 +98,31 @@ def _two_diagnoses(text: str) -> tuple[Diagnosis, Diagnosis]:
     return Diagnosis(names[0]), Diagnosis(names[1])
 
 
-def _print_effects(found: pd.DataFrame, simulated: bool, groups: str) -> None:
+def _print_effects(found: pd.DataFrame, pairs: Pairs, people: Pairs, contrast: tuple[Diagnosis, Diagnosis]) -> None:
+    first, second = contrast
+    everyone = pairs.table["participant_id"].nunique()
+    numbers = " and ".join(f"{int((people.table['diagnosis'] == g).sum())} {g}" for g in contrast)
+    typer.echo(f"Of {everyone} participants {numbers} are compared; the others are left out.")
     rows = [
         (
             row["target"],
             f"{row['n_real']}",
             f"{row['n_synthesised']}",
-            f"{row['worth']:.2f}",
+            f"{row['worth']:.2f} real ones",
             f"{100 * row['width']:.0f} %",
             f"{row['regions_real_alone']}",
             f"{row['regions']}",
         )
         for row in found.to_dict("records")
     ]
-    columns = ("scan", "real", "synthesised", "worth of one", "interval's width", "regions, real alone", "regions")
-    title = f"{'SIMULATED. ' if simulated else ''}{groups.replace(',', ' less ')}, false discovery rate .05"
+    columns = ("scan", "real", "synthesised", "one is worth", "interval, of real alone's", "regions by real alone",
+               "regions by both")  # fmt: skip
+    title = (
+        f"{'SIMULATED. ' if pairs.simulated else ''}{first} less {second}; regions with a false discovery rate < .05"
+    )
     table(title, columns, rows)
+    for row in found[(found["n_synthesised"] > 0) & ~found["used"]].to_dict("records"):
+        typer.echo(f"The synthesised {row['target']} are not used: they tell nothing of persons, or too few have both.")
 
 
 def roi(results: ResultsFolder, seed: Seed = 0) -> None:

@@ -62,14 +62,18 @@ class Contrast:
         return (1 - 3 / (4 * np.maximum(self.df, 1) - 1)) * ratio(self.difference(values), sd)
 
     def coefficients(self) -> np.ndarray:
-        """Of the participants in `difference`, (B, N): those of a group and site sum to what the site counts for."""
-        found = np.zeros_like(self.weights)
+        """Of the participants in `difference`, (B, N)."""
+        return np.nan_to_num(ratio(sum(pairs * one for pairs, one in self.by_site()), self.pairs))
+
+    def by_site(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Pairs (B, 1) and coefficients (B, N) of the difference at each site, in the order of their names."""
+        found = []
         for site in np.unique(self.sites):
-            inside = self.sites == site
-            a, b = (self.weights * (group & inside) for group in self.groups)
+            a, b = (self.weights * (group & (self.sites == site)) for group in self.groups)
             n_a, n_b = a.sum(1, keepdims=True), b.sum(1, keepdims=True)
-            found += (n_b * a - n_a * b) / np.maximum(n_a + n_b, 1)
-        return np.nan_to_num(ratio(found, self.pairs))
+            pairs = n_a * n_b / np.maximum(n_a + n_b, 1)
+            found.append((pairs, (pairs > 0) * (a / np.maximum(n_a, 1) - b / np.maximum(n_b, 1))))
+        return found
 
     def covariance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Of a and b (N, R) within groups and sites, (B, R)."""
@@ -94,6 +98,21 @@ class Contrast:
             (n_a, n_b), (sum_a, sum_b) = ([w.sum(1, keepdims=True) for w in weights], [w @ own for w in weights])
             total += (n_b * sum_a - n_a * sum_b) / np.maximum(n_a + n_b, 1)
         return ratio(total, self.pairs)
+
+
+def gap(weights: np.ndarray, first: np.ndarray, sites: np.ndarray, here: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Coefficients (B, N) of the difference among `here` less that among `there` (N,), at the same weights of sites.
+
+    Whatever moves a group at a site alike in both parts is gone. A site weighs as the variance of its gap bids; 0 where
+    no site has both groups in both parts.
+    """
+    parts = [Contrast(weights * part, first, sites).by_site() for part in (here, there)]
+    total, sum_of_weights = np.zeros_like(weights), np.zeros((len(weights), 1))
+    for (n, c), (m, d) in zip(*parts, strict=True):
+        weight = n * m / np.maximum(n + m, 1e-9)
+        total += weight * (c - d)
+        sum_of_weights += weight
+    return np.nan_to_num(ratio(total, sum_of_weights))
 
 
 def slope(y: np.ndarray, x: np.ndarray) -> np.ndarray:

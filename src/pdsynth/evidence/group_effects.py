@@ -22,7 +22,7 @@ from pdsynth.evaluation.resampling import ratio
 from pdsynth.methods.base import Method
 from pdsynth.report import words
 from pdsynth.report.pattern_figures import brain_figure
-from pdsynth.types import Direction, InputError
+from pdsynth.types import Direction, InputError, Modality
 
 NAME, SUMMARY = "group_effects.tsv", "group_effects_summary.tsv"
 FOLDS = 5
@@ -76,7 +76,7 @@ def write_group_effects(
 def one_row_each(pairs: Pairs, contrast: Groups) -> Pairs:
     """A whole scan of each participant of the contrast: the first session, but with both scans where there is one.
 
-    Raises InputError where a group has fewer than two participants.
+    Raises InputError where a group has fewer than two participants, or no site has real scans of both groups.
     """
     whole = pairs.whole_scans()
     table = whole.table.assign(unpaired=whole.table["available"] != "both")
@@ -87,6 +87,11 @@ def one_row_each(pairs: Pairs, contrast: Groups) -> Pairs:
     if min(numbers.values()) < 2:
         found = " and ".join(f"{number} participants of {group}" for group, number in numbers.items())
         raise InputError(pairs.root, f"holds {found}", "name groups of two participants or more in --groups")
+    for modality in Modality:
+        sites = [set(people.table["site"][_has(people, modality) & (people.table["diagnosis"] == g)]) for g in contrast]
+        if not set.intersection(*sites):
+            problem = f"has no site with real {modality} scans of both {contrast[0]} and {contrast[1]}"
+            raise InputError(pairs.root, problem, "effects are taken within sites: name other groups in --groups")
     return people
 
 
@@ -106,13 +111,15 @@ def cross_fitted(
 
     The participants of `pairs` who have both scans, whatever their diagnosis, are dealt into folds; a model is trained
     without each fold, for `budget` seconds where the recipe needs a budget. Who has both scans is synthesised by the
-    model that never saw them, who lacks a scan by all models, averaged (cross-fitting); the mean over the latter is
-    taken from what each model synthesises. Raises ValueError where there are fewer paired participants than folds.
+    model that never saw them, who lacks a scan by all models, averaged (cross-fitting); the mean over the latter at
+    the same site is taken from what each model synthesises. Raises ValueError where there are fewer paired participants
+    than folds.
     """
     paired = pairs.where(pairs.table["available"] == "both")
     names = np.sort(paired.table["participant_id"].unique())
     if len(names) < folds:
-        raise ValueError(f"{len(names)} participants have both scans; {folds} folds need as many at least.")
+        remedy = f"--folds {len(names)} or fewer" if len(names) > 1 else "--model, with a model that is trained already"
+        raise ValueError(f"{len(names)} participants have both scans, too few for {folds} folds. Take {remedy}.")
     fold = dict(zip(names, np.random.default_rng(seed).permutation(len(names)) % folds, strict=True))
     of_person = people.table["participant_id"].map(fold).fillna(-1).to_numpy(int)
     atlas = atlas or evidence_regions(people.grid)
@@ -128,26 +135,47 @@ def cross_fitted(
                 theirs, others = (
                     _synthesised_means(method, people.where(rows), direction, atlas) for rows in (here, elsewhere)
                 )
-                # a model without a fold is off by what it lacks, which is the fold's and not the person's
-                known = np.isfinite(others).all(1)
-                offset = others[known].mean(0) if known.any() else 0.0
-                total[here] = theirs - offset
-                total[elsewhere] += (others - offset) / folds
+                places = people.table["site"].to_numpy(str)
+                offsets = _offsets(others, places[elsewhere], places)
+                total[here] = theirs - offsets[here]
+                total[elsewhere] += (others - offsets[elsewhere]) / folds
     progress(folds, folds)
     return {direction: _where_needed(total, people, direction) for direction, total in totals.items()}
 
 
-def by_model(model: api.Model, people: Pairs, atlas: Atlas | None = None) -> Means:
-    """The same by a model that is there; nothing of participants whom it was trained on, by their scans' digests."""
+def by_model(model: api.Model, pairs: Pairs, people: Pairs, atlas: Atlas | None = None) -> Means:
+    """The same by a model that is there; nothing of participants whom it was trained on, in any session of `pairs`.
+
+    Raises ValueError where it was trained on everybody who has both scans.
+    """
     seen = set(model.card.get("scans_sha256", []))
-    trained_on = {person for digest, person in people.scan_digests().items() if digest in seen}
+    trained_on = {person for digest, person in pairs.scan_digests().items() if digest in seen}
     unseen = ~people.table["participant_id"].isin(trained_on).to_numpy()
+    if not (unseen & (people.table["available"] == "both")).any():
+        raise ValueError(
+            "the model was trained on all who have both scans. Leave out --model: a recipe is cross-fitted."
+        )
     atlas = atlas or evidence_regions(people.grid)
     found = {}
     for direction in Direction:
         means = np.full((len(people), len(atlas)), np.nan)
         means[unseen] = _synthesised_means(model.method, people.where(unseen), direction, atlas)
         found[direction] = _where_needed(means, people, direction)
+    return found
+
+
+def _offsets(means: np.ndarray, sites: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """Of means (M, R) at sites (M,), the mean at each site `of` (N,), or where it has none the mean of all: (N, R).
+
+    A model without a fold is off by what it lacks, at each site, which is the fold's and not the person's.
+    """
+    known = np.isfinite(means).all(1)
+    found = np.zeros((len(of), means.shape[1]))
+    for site in np.unique(of):
+        there = known & (sites == site)
+        there = there if there.any() else known
+        if there.any():
+            found[of == site] = means[there].mean(0)
     return found
 
 
@@ -212,6 +240,7 @@ def _summary(
         "n_real": int(has.sum()),
         "n_both": int((has & made).sum()),
         "n_synthesised": int((~has & made).sum()),
+        "used": bool(found.trust.any()),
         "worth": float(np.median(found.worth[varies])),
         "width": float(np.median(ratio(found.high - found.low, alone.high - alone.low)[varies])),
         "regions_real_alone": int((table["real_alone_q"] < FOUND).sum()),

@@ -90,8 +90,9 @@ def brain_figure(
         axes = figure.subplots(len(values), 1, squeeze=False)[:, 0]
         for axis, (name, value) in zip(axes, values.items(), strict=True):
             axis.set_title(name, fontsize=8, loc="left")
+            known = np.isfinite(value)
             plotting.plot_markers(
-                np.nan_to_num(value), places, node_size=16, node_cmap="RdBu_r", node_vmin=-top, node_vmax=top,
+                value[known], places[known], node_size=16, node_cmap="RdBu_r", node_vmin=-top, node_vmax=top,
                 display_mode="lyrz", axes=axis, annotate=True,
                 node_kwargs={"edgecolors": "#777777", "linewidths": 0.3},
             )  # fmt: skip
