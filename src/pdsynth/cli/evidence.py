@@ -108,18 +108,16 @@ def _print_effects(found: pd.DataFrame, pairs: Pairs, people: Pairs, contrast: t
             row["target"],
             f"{row['n_real']}",
             f"{row['n_synthesised']}",
-            f"{row['worth']:.2f} real ones",
+            f"{row['worth']:.2f}",
             f"{100 * row['width']:.0f} %",
             f"{row['regions_real_alone']}",
             f"{row['regions']}",
         )
         for row in found.to_dict("records")
     ]
-    columns = ("scan", "real", "synthesised", "one is worth", "interval, of real alone's", "regions by real alone",
-               "regions by both")  # fmt: skip
-    title = (
-        f"{'SIMULATED. ' if pairs.simulated else ''}{first} less {second}; regions with a false discovery rate < .05"
-    )
+    columns = ("scan", "real", "synthesised", "one is worth (real scans)", "interval (of real alone's)",
+               "regions found by real alone", "regions found by both")  # fmt: skip
+    title = f"{'SIMULATED. ' if pairs.simulated else ''}{first} less {second}; found: false discovery rate below .05"
     table(title, columns, rows)
     for row in found[(found["n_synthesised"] > 0) & ~found["used"]].to_dict("records"):
         typer.echo(f"The synthesised {row['target']} are not used: they tell nothing of persons, or too few have both.")
