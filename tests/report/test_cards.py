@@ -10,6 +10,7 @@ import pytest
 
 from pdsynth import api, manifest
 from pdsynth.cli import main
+from pdsynth.evaluation.archive import write_table
 from pdsynth.evaluation.provenance import provenance
 from pdsynth.report import words
 from pdsynth.report.cards import NOT_ADDRESSED, Checklist, answer, plain, write_cards
@@ -79,6 +80,74 @@ def bare(results, tmp_path):
     for name in ("metrics.json", "metrics.tsv"):
         shutil.copy(results / name, tmp_path / name)
     return tmp_path
+
+
+EVIDENCE = {
+    "effects.tsv": [
+        {"method": RECIPE, "direction": "fmri_to_dmri", "n_AD": 19, "n_NC": 21, "slope": 0.614, "slope_low": 0.27,
+         "slope_high": 0.91},
+        {"method": "zeros", "direction": "fmri_to_dmri", "n_AD": 19, "n_NC": 21, "slope": 0.0},
+    ],
+    "completed_effects.tsv": [
+        {"method": RECIPE, "direction": "dmri_to_fmri", "arm": arm, "worth": worth, "worth_low": 0.18,
+         "worth_high": 0.34}
+        for arm, worth in (("as if real", None), ("rectified", 0.254))
+    ],
+    "table5.tsv": [
+        {"method": method, "scheme": scheme, "balanced_accuracy": score, "balanced_accuracy_low": 0.1,
+         "balanced_accuracy_high": 0.9}
+        for method, scheme, score in (("", "real both", 0.52), (RECIPE, "S6", 0.55), ("zeros", "S6", 0.31),
+                                      ("", "permuted labels", 0.334))
+    ],
+    "completion.tsv": [
+        {"method": method, "arm": "synthesised", "over_mean": 0.09, "over_mean_low": 0.03, "over_mean_high": 0.15,
+         "over_mean_p_holm": 0.02}
+        for method in (RECIPE, "zeros")
+    ],
+    "power.tsv": [
+        {"difference": d, "needed_independent": n, "needed_half_shared": n // 2}
+        for d, n in ((0.02, 8809), (0.04, 2204))
+    ],
+    "sites.tsv": [
+        {"site": "adni", "direction": "fmri_to_dmri", "difference": -0.31, "difference_low": -0.4,
+         "difference_high": -0.2}
+    ],
+}  # fmt: skip
+PROBES = {
+    "memorisation": {"rows": [["fMRI → dMRI", "0.89", "0.71 (0.59 to 0.81)"]]},
+    "lesions": {"rows": [["the source", "fMRI → dMRI", "0.88", "0.02"]]},
+    "counterfactual": {"rows": [["fMRI → dMRI", "0.13 (0.09 to 0.17)", "0.61"]]},
+}
+
+
+@pytest.fixture
+def evidence(results, tmp_path):
+    """The results folder with the tables of roi, diagnose and the probes in it."""
+    root = tmp_path / "evidence"
+    shutil.copytree(results, root)
+    for name, rows in EVIDENCE.items():
+        write_table(root / name, pd.DataFrame(rows))
+    manifest.write_json(root / "probes.json", PROBES)
+    return root
+
+
+def test_the_findings_are_those_of_the_tables(evidence):
+    write_cards(evidence)
+    claim, tripod, card = (said((evidence / name).read_text(encoding="utf-8")) for name in PAGES[:3])
+    assert claim["38"] == (
+        "Balanced accuracy for NC, MCI and AD, nested cross-validation: real both 0.52 (0.10 to 0.90); with scans by "
+        f"{RECIPE}, S6 0.55 (0.10 to 0.90); permuted labels 0.33 (0.10 to 0.90)."
+    )
+    assert "2204 where errors are independent, 1102 where half" in claim["21"] and "2204" in tripod["10"]
+    assert "fMRI → dMRI 0.88 in the source" in claim["30"]
+    assert "fMRI → dMRI at adni \N{MINUS SIGN}0.31 (\N{MINUS SIGN}0.40 to \N{MINUS SIGN}0.20) dB" in claim["33"]
+    assert "between 19 AD and 21 NC" in claim["40"] and "fMRI → dMRI 0.61 (0.27 to 0.91)." in claim["40"]
+    assert "dMRI → fMRI 0.25 (0.18 to 0.34)" in claim["41"]
+    assert "it beats filling in the mean (+9.0 points" in tripod["25"] and "zeros" not in tripod["25"]
+    assert card["change of one person from healthy to ill, SIMULATED, slope on the real one"].startswith(
+        "fMRI → dMRI 0.13"
+    )
+    assert "AUC (0.5: cannot): fMRI → dMRI 0.71 (0.59 to 0.81)." in (evidence / "model_card.md").read_text()
 
 
 def test_the_figures_are_those_of_the_metrics(pages, results):
@@ -176,8 +245,8 @@ def test_the_items_are_complete(pages):
         assert f"{answered}\nof {parts} are addressed" in pages[f"{name}.md"]
 
 
-def test_each_fact_of_a_sentence_is_one_that_exists(results):
-    run = Run.read(results)
+def test_each_fact_of_a_sentence_is_one_that_exists(evidence):
+    run = Run.read(evidence)
     for scores in run.metrics["methods"][RECIPE].values():
         scores |= {"coverage_50": {"mean": 0.5}, "coverage_90": {"mean": 0.9}}
     told = {"steps": 9, "budget_seconds": 60.0, "init": "m", "loss_features": "VGG", "made_on": "a CPU"}

@@ -15,8 +15,8 @@ from pdsynth.evaluation.patterns import REAL, read
 from pdsynth.evaluation.power import power_table
 from pdsynth.report import words
 from pdsynth.report.embedding_figure import embedding_figure
-from pdsynth.report.evidence import COMPLETION, DIAGNOSIS, EMBEDDING, PATTERN_LOSS, POWER, SEPARATION
 from pdsynth.report.results import Results
+from pdsynth.report.tables import COMPLETION, DIAGNOSIS, EMBEDDING, PATTERN_LOSS, POWER, SEPARATION
 from pdsynth.types import Modality
 
 WITH_AND_WITHOUT = ("pds-ne-pa", "pds-ne")  # Table IX: the noise estimator with the pattern loss, and without

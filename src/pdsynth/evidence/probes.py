@@ -24,7 +24,7 @@ from pdsynth.evaluation.memorisation import membership_auc, nearest_neighbour_ra
 from pdsynth.evaluation.metrics import dilate
 from pdsynth.evaluation.probes import LesionResponse, Predict, counterfactual_response, lesion_response
 from pdsynth.report import words
-from pdsynth.report.evidence import PROBES
+from pdsynth.report.tables import PROBES
 from pdsynth.types import Direction
 
 PEOPLE = 40  # of each kind, at most

@@ -17,9 +17,9 @@ from pdsynth.evaluation.patterns import REAL, Patterns, read
 from pdsynth.evaluation.shrinkage import TRAITS, group_table, shrinkage_slope, variance_ratio
 from pdsynth.evaluation.statistics import holm
 from pdsynth.report import words
-from pdsynth.report.evidence import AGREEMENT, COMPLETED_EFFECTS, EFFECTS, GROUPS
 from pdsynth.report.pattern_figures import brain_figure, group_figure, person_figure
 from pdsynth.report.results import Results
+from pdsynth.report.tables import AGREEMENT, COMPLETED_EFFECTS, EFFECTS, GROUPS
 from pdsynth.types import Direction
 
 SCORE = "psnr_brain"

@@ -57,8 +57,8 @@ class Checklist:
 def write_cards(results: Path) -> list[Path]:
     """Write claim.md, tripod_ai.md, model_card.md and data_card.md into a results folder; returns their paths.
 
-    They are made of metrics.json, metrics.tsv and manifest.json alone, and the same files give the same bytes; what
-    those do not tell is "not addressed". Follows CLAIM (Tejani et al. 2024), TRIPOD+AI (Collins et al. 2024) and model
+    They are made of its tables and manifests alone, and the same files give the same bytes; what those do not tell is
+    "not addressed". Follows CLAIM (Tejani et al. 2024), TRIPOD+AI (Collins et al. 2024) and model
     cards (Mitchell et al. 2019). Raises InputError where the metrics are missing or cannot be read.
     """
     results = Path(results)

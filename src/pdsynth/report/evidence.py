@@ -5,25 +5,35 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pdsynth import manifest
-from pdsynth.evaluation.archive import read_table
 from pdsynth.evaluation.completion import verdict
 from pdsynth.evaluation.effect_completion import RECTIFIED
 from pdsynth.evaluation.statistics import SIGNIFICANT
 from pdsynth.report import words
 from pdsynth.report.results import Results
+from pdsynth.report.tables import (
+    COMPLETED_EFFECTS,
+    COMPLETION,
+    DIAGNOSIS,
+    EFFECTS,
+    GROUPS,
+    PATTERN_LOSS,
+    POWER,
+    PROBES,
+    SEPARATION,
+    SITES,
+    direction_of,
+    number,
+    p_value,
+    rows_of,
+    spread,
+)
 from pdsynth.types import Direction, Modality
 
-EFFECTS, COMPLETED_EFFECTS = "effects.tsv", "completed_effects.tsv"
-AGREEMENT, GROUPS = "agreement.tsv", "groups.tsv"
-DIAGNOSIS, PATTERN_LOSS, COMPLETION, POWER = "table5.tsv", "table9.tsv", "completion.tsv", "power.tsv"
-EMBEDDING, SEPARATION = "embedding.tsv", "separation.tsv"
-SITES, PROBES = "sites.tsv", "probes.json"
 RELIABLE = 0.7  # share of the real effects' sum of squares that is not the sampling of these people
 ADDRESSED = {  # by the key of the section
     "effects": "effect recovery between diagnoses",
@@ -78,7 +88,7 @@ def sections(results: Results) -> list[Section]:
 
 
 def _effects(results: Results) -> Section | None:
-    table = _read(results.root / EFFECTS)
+    table = rows_of(results.root / EFFECTS)
     if table is None:
         return None
     head = ["Method", "Direction", "slope", "slope, own SD", "r", "sign agrees", "regions", "variance kept",
@@ -86,14 +96,14 @@ def _effects(results: Results) -> Section | None:
     rows = [
         [
             row["method"],
-            _direction(row),
-            _spread(row, "slope"),
-            _spread(row, "slope_own_sd"),
-            _spread(row, "r"),
-            _spread(row, "sign_agreement"),
-            _number(row, "n_strong", 0),
-            _number(row, "variance_ratio"),
-            _spread(row, "shrinkage"),
+            direction_of(row),
+            spread(row, "slope"),
+            spread(row, "slope_own_sd"),
+            spread(row, "r"),
+            spread(row, "sign_agreement"),
+            number(row, "n_strong", 0),
+            number(row, "variance_ratio"),
+            spread(row, "shrinkage"),
         ]
         for row in table
     ]
@@ -101,7 +111,7 @@ def _effects(results: Results) -> Section | None:
     first = table[0]
     lead = (
         "Is the difference between the groups that real scans show found in synthesised ones? Each region's mean is "
-        f"compared between AD ({_number(first, 'n_AD', 0)}) and NC ({_number(first, 'n_NC', 0)}) within sites (Hedges' "
+        f"compared between AD ({number(first, 'n_AD', 0)}) and NC ({number(first, 'n_NC', 0)}) within sites (Hedges' "
         "g); the slope of synthesised on real over regions is 1 where nothing is lost, 0 where the group cannot be "
         "seen. Both are divided by the real scans' SD: by its own smaller SD a smooth estimate's effect looks larger "
         "than it is (the column beside it). Part of what real scans show is the sampling of these very people: a "
@@ -119,7 +129,7 @@ def _effects(results: Results) -> Section | None:
 def _effect_sentence(row: dict[str, Any], known_change: dict[str, str]) -> str:
     slope, low, high, reliability = (row.get(name) for name in ("slope", "slope_low", "slope_high", "reliability"))
     if slope is None or low is None or high is None or reliability is None:
-        return f"{_direction(row)}: no effect could be estimated."
+        return f"{direction_of(row)}: no effect could be estimated."
     if low <= 0 and high >= 1:
         judged = "these participants tell neither that the effect is kept nor that it is lost"
     elif reliability < RELIABLE:
@@ -131,30 +141,30 @@ def _effect_sentence(row: dict[str, Any], known_change: dict[str, str]) -> str:
         judged = "the disease is understated"
     else:
         judged = "no loss can be told" if low <= 1 else "the disease is overstated"
-    change = known_change.get(_direction(row))
+    change = known_change.get(direction_of(row))
     known = f" Of the known change of one person, below: {change}." if change else ""
-    return f"{_direction(row)}: {row['method']} has a slope of {_spread(row, 'slope')}; {judged}.{known}"
+    return f"{direction_of(row)}: {row['method']} has a slope of {spread(row, 'slope')}; {judged}.{known}"
 
 
 def _completed(results: Results) -> Section | None:
-    table = _read(results.root / COMPLETED_EFFECTS)
+    table = rows_of(results.root / COMPLETED_EFFECTS)
     if table is None:
         return None
     head = ["Direction", "Missing scans", "by", "slope", "error, SD", "interval's width", "worth in real scans"]
     rows = [
         [
-            _direction(row),
+            direction_of(row),
             row["arm"],
             row.get("method") or "",
-            _spread(row, "slope"),
-            _number(row, "rmse", 3),
-            _spread(row, "width"),
-            _spread(row, "worth"),
+            spread(row, "slope"),
+            number(row, "rmse", 3),
+            spread(row, "width"),
+            spread(row, "worth"),
         ]
         for row in table
     ]
     lead = (
-        f"Half of the AD and NC participants ({_number(table[0], 'n_hidden', 0)}) lack the target scan, hidden at "
+        f"Half of the AD and NC participants ({number(table[0], 'n_hidden', 0)}) lack the target scan, hidden at "
         "random and repeatedly. How near do a study's effects come to those of all scans? The missing are left out "
         "(complete-cases), filled in and counted as scans (as if real), or filled in and put right by those who have "
         "both (rectified). The slope over regions is 1 where nothing is lost; the error is the root mean square "
@@ -163,7 +173,7 @@ def _completed(results: Results) -> Section | None:
         "too few have both scans to tell."
     )
     found = [
-        f"{_direction(row)}: a scan by {row['method']} is worth {_spread(row, 'worth')} of a real one to a study of "
+        f"{direction_of(row)}: a scan by {row['method']} is worth {spread(row, 'worth')} of a real one to a study of "
         "groups, where those who have both scans put it right."
         for row in table
         if row["arm"] == RECTIFIED and row["method"] == results.tested and row.get("worth") is not None
@@ -174,12 +184,12 @@ def _completed(results: Results) -> Section | None:
 
 
 def _patterns(results: Results) -> Section | None:
-    table = _read(results.root / EFFECTS)
+    table = rows_of(results.root / EFFECTS)
     if table is None:
         return None
     columns = {"icc": "ICC(2,1)", "ccc": "CCC", "within_site_r": "r within site", "pattern_r": "pattern r",
                "own_pattern_r": "pattern r, less the mean"}  # fmt: skip
-    rows = [[row["method"], _direction(row), *(_spread(row, name) for name in columns)] for row in table]
+    rows = [[row["method"], direction_of(row), *(spread(row, name) for name in columns)] for row in table]
     lead = (
         "Region means of each participant, real against synthesised: medians over regions (the last two: over "
         "participants). A correlation over all sites is high for a site's mean that never saw the participant; r "
@@ -187,19 +197,26 @@ def _patterns(results: Results) -> Section | None:
         "taken away."
     )
     marked = [row["method"] == results.tested for row in table]
-    files = [f"figure{number}_{d}.png" for number in (5, 6) for d in Direction]
+    files = [f"figure{n}_{d}.png" for n in (5, 6) for d in Direction]
     tables = [Table("Agreement", ["Method", "Direction", *columns.values()], rows, marked), *_fairness(results)]
     figures = _figures(results, files, "Region patterns, real and synthesised")
     return Section("patterns", "Region patterns", lead, [], tables, figures)
 
 
 def _fairness(results: Results) -> list[Table]:
-    table = _read(results.root / GROUPS)
+    table = rows_of(results.root / GROUPS)
     if table is None:
         return []
     head = ["By", "Group", "Direction", "Participants", "PSNR in the brain, dB", "p, Holm"]
     rows = [
-        [row["by"], row["group"], _direction(row), f"{int(row['n'])}", _spread(row, "mean", 1), _p(row.get("p_holm"))]
+        [
+            row["by"],
+            row["group"],
+            direction_of(row),
+            f"{int(row['n'])}",
+            spread(row, "mean", 1),
+            p_value(row.get("p_holm")),
+        ]
         for row in table
     ]
     marked = [bool(row["worst"]) and (row.get("p_holm") or 1) < SIGNIFICANT for row in table]
@@ -208,7 +225,7 @@ def _fairness(results: Results) -> list[Table]:
 
 
 def _diagnosis(results: Results) -> Section | None:
-    table = _read(results.root / DIAGNOSIS)
+    table = rows_of(results.root / DIAGNOSIS)
     if table is None:
         return None
     lead = (
@@ -220,12 +237,12 @@ def _diagnosis(results: Results) -> Section | None:
         "printed beside them, overlap each other."
     )
     tables = [_schemes("Schemes and controls (Table V)", table, results.tested)]
-    pattern_loss = _read(results.root / PATTERN_LOSS)
+    pattern_loss = rows_of(results.root / PATTERN_LOSS)
     if pattern_loss is not None:
         tables.append(
             _schemes("With the pattern loss (pds-ne-pa) and without it (pds-ne) (Table IX)", pattern_loss, "pds-ne-pa")
         )
-    power = _read(results.root / POWER)
+    power = rows_of(results.root / POWER)
     if power is not None:
         tables.append(_power(power, int(table[0]["n"])))
     seen = "The generator was trained on these participants: with others its scans would serve less."
@@ -241,17 +258,17 @@ def _schemes(caption: str, table: Sequence[dict[str, Any]], marked: str) -> Tabl
         [
             ": ".join(part for part in (row["scheme"], row.get("asks")) if part),
             row.get("method") or "",
-            _spread(row, "balanced_accuracy"),
-            _number(row, "svm_balanced_accuracy"),
-            _spread(row, "accuracy"),
-            _number(row, "auc"),
-            _number(row, "f1"),
-            _number(row, "brier", 3),
+            spread(row, "balanced_accuracy"),
+            number(row, "svm_balanced_accuracy"),
+            spread(row, "accuracy"),
+            number(row, "auc"),
+            number(row, "f1"),
+            number(row, "brier", 3),
             row.get("against") or "",
-            _spread(row, "difference"),
-            _p(row.get("p_holm")),
-            _spread(row, "paper"),
-            *[_spread(row, "gain"), _p(row.get("gain_p_holm"))] * paired,
+            spread(row, "difference"),
+            p_value(row.get("p_holm")),
+            spread(row, "paper"),
+            *[spread(row, "gain"), p_value(row.get("gain_p_holm"))] * paired,
         ]
         for row in table
     ]
@@ -264,10 +281,10 @@ def _power(table: Sequence[dict[str, Any]], n: int) -> Table:
     rows = [
         [
             words.number(100 * row["difference"], 0),
-            _number(row, "needed_independent", 0),
-            _number(row, "needed_half_shared", 0),
-            _number(row, "power_independent"),
-            _number(row, "power_half_shared"),
+            number(row, "needed_independent", 0),
+            number(row, "needed_half_shared", 0),
+            number(row, "power_independent"),
+            number(row, "power_half_shared"),
         ]
         for row in table
     ]
@@ -275,7 +292,7 @@ def _power(table: Sequence[dict[str, Any]], n: int) -> Table:
 
 
 def _completion(results: Results) -> Section | None:
-    table = _read(results.root / COMPLETION)
+    table = rows_of(results.root / COMPLETION)
     if table is None:
         return None
     head = ["Missing scans", "by", "balanced accuracy", "accuracy", "less the mean's", "p, Holm",
@@ -284,14 +301,14 @@ def _completion(results: Results) -> Section | None:
         [
             row["arm"],
             row.get("method") or "",
-            _spread(row, "balanced_accuracy"),
-            _spread(row, "accuracy"),
-            _spread(row, "over_mean"),
-            _p(row.get("over_mean_p_holm")),
-            _spread(row, "over_complete_cases"),
-            _p(row.get("over_complete_cases_p_holm")),
-            _spread(row, "over_one_scan"),
-            _p(row.get("over_one_scan_p_holm")),
+            spread(row, "balanced_accuracy"),
+            spread(row, "accuracy"),
+            spread(row, "over_mean"),
+            p_value(row.get("over_mean_p_holm")),
+            spread(row, "over_complete_cases"),
+            p_value(row.get("over_complete_cases_p_holm")),
+            spread(row, "over_one_scan"),
+            p_value(row.get("over_one_scan_p_holm")),
         ]
         for row in table
     ]
@@ -306,7 +323,7 @@ def _completion(results: Results) -> Section | None:
 
 
 def _embedding(results: Results) -> Section | None:
-    table = _read(results.root / SEPARATION)
+    table = rows_of(results.root / SEPARATION)
     if table is None:
         return None
     head = ["Target", "Grouped by", "scans", "silhouette", "nearest-neighbour accuracy", "chance"]
@@ -314,10 +331,10 @@ def _embedding(results: Results) -> Section | None:
         [
             words.MODALITIES[Modality(row["modality"])],
             row["by"],
-            _number(row, "n", 0),
-            _number(row, "silhouette"),
-            _number(row, "knn_accuracy"),
-            _number(row, "chance"),
+            number(row, "n", 0),
+            number(row, "silhouette"),
+            number(row, "knn_accuracy"),
+            number(row, "chance"),
         ]
         for row in table
     ]
@@ -332,14 +349,14 @@ def _embedding(results: Results) -> Section | None:
 
 
 def _sites(results: Results) -> Section | None:
-    table = _read(results.root / SITES)
+    table = rows_of(results.root / SITES)
     if table is None:
         return None
     head = ["Site", "Direction", "Participants", "trained with it, dB", "trained without it, dB", "difference, dB",
             "p, Holm"]  # fmt: skip
     rows = [
-        [str(row["site"]), _direction(row), f"{int(row['n_participants'])}", _number(row, "psnr_seen"),
-         _number(row, "psnr_unseen"), _spread(row, "difference"), _p(row.get("p_holm"))]
+        [str(row["site"]), direction_of(row), f"{int(row['n_participants'])}", number(row, "psnr_seen"),
+         number(row, "psnr_unseen"), spread(row, "difference"), p_value(row.get("p_holm"))]
         for row in table
     ]  # fmt: skip
     lead = (
@@ -363,36 +380,9 @@ def _probes(results: Results) -> list[Section]:
     ]
 
 
-def _read(path: Path) -> list[dict[str, Any]] | None:
-    """Rows of a table, what is n/a or empty as None; None where there is no such file."""
-    if not path.exists():
-        return None
-    table = read_table(path)
-    return table.astype(object).where(table.notna() & (table != ""), None).to_dict("records") or None  # type: ignore[return-value]
-
-
 def _figures(results: Results, names: Sequence[str], alt: str) -> list[Figure]:
     there = [results.root / name for name in names if (results.root / name).exists()]
     coded = [base64.b64encode(path.read_bytes()).decode() for path in there]
     return [
         Figure(f"{alt} ({path.stem})", f"data:image/png;base64,{code}") for path, code in zip(there, coded, strict=True)
     ]
-
-
-def _direction(row: dict[str, Any]) -> str:
-    return words.DIRECTIONS[Direction(row["direction"])]
-
-
-def _number(row: dict[str, Any], name: str, decimals: int = 2) -> str:
-    return words.number(row.get(name), decimals)
-
-
-def _spread(row: dict[str, Any], name: str, decimals: int = 2) -> str:
-    between = words.interval(row.get(f"{name}_low"), row.get(f"{name}_high"), decimals)
-    return f"{_number(row, name, decimals)}{f' ({between})' if between else ''}"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return "\N{EN DASH}"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""What a run says of itself, in words: facts by name, from metrics.json, metrics.tsv and manifest.json alone."""
+"""What a run says of itself, in words: facts by name, from the tables and manifest of its results folder."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pdsynth import manifest
 from pdsynth.evaluation.archive import read_table
 from pdsynth.evaluation.statistics import SIGNIFICANT
 from pdsynth.report import words
+from pdsynth.report.findings import findings
 from pdsynth.report.results import REMEDY, TEXT_COLUMNS
 from pdsynth.types import Diagnosis, Direction, InputError
 
@@ -29,6 +30,7 @@ YES = {True: "yes", False: "no", None: None}
 class Run:
     """A results folder without its images. entries is its manifest, empty where there is none."""
 
+    root: Path
     metrics: dict[str, Any]
     table: pd.DataFrame
     entries: dict[str, Any]
@@ -43,7 +45,7 @@ class Run:
             raise InputError(error.filename, "is missing, so there is nothing to report", REMEDY) from error
         except ValueError as error:
             raise InputError(root, f"holds a result file that cannot be read ({error})", REMEDY) from error
-        return cls(metrics, table, manifest.read(root))
+        return cls(root, metrics, table, manifest.read(root))
 
     @property
     def simulated(self) -> bool:
@@ -90,6 +92,7 @@ class Run:
 def facts(run: Run) -> dict[str, str]:
     """What is known, by the name that the checklists' sentences use; what is not known is not in it."""
     every = _scored(run) | _recorded(run.entries) | _trained(run.model) | _prepared(run.data)
+    every |= findings(run.root, run.tested)
     return {name: str(value) for name, value in every.items() if value not in (None, "")}
 
 
