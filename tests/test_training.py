@@ -101,6 +101,16 @@ def test_bf16_takes_the_place_of_fp16_on_a_cpu(prepared, tmp_path):
     assert any(not torch.equal(states[0][name], value) for name, value in states[2].items())
 
 
+def test_a_cluster_job_of_several_tasks_trains_as_any_other(prepared, tmp_path, monkeypatch):
+    pairs = prepared.split("train")
+    job = {"JOB_ID": "17", "JOB_NAME": "fit", "NTASKS": "4", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    outside = train(mlp(pairs), pairs, tmp_path / "outside", seed=0, steps=2, device="cpu")
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    inside = train(mlp(pairs), pairs, tmp_path / "inside", seed=0, steps=2, device="cpu")
+    assert all(torch.equal(a, b) for a, b in zip(outside.parameters(), inside.parameters(), strict=True))
+
+
 def test_a_run_counts_its_steps_and_their_operations(prepared, tmp_path):
     pairs = prepared.split("train")
     train(mlp(pairs), pairs, tmp_path, seed=0, steps=3, device="cpu")

@@ -20,6 +20,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
@@ -337,6 +338,7 @@ def _train_stage(
         enable_model_summary=False,
         use_distributed_sampler=False,
         callbacks=[journal],
+        plugins=[LightningEnvironment()],  # else a cluster's job must ask for as many tasks as devices, and no more
     )
     module.method.to(trainer.strategy.root_device)  # where `prepare` makes its estimates
     if module.stage.prepare is not None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -62,6 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in words
     if not debug:
         hush_libraries()
+    if arguments is None:  # the process is this command's own
+        _end_in_order_when_terminated()
     try:
         app(args=[word for word in words if word != "--debug"], prog_name="pdsynth")
     except Exception as error:
@@ -70,3 +75,18 @@ def main(arguments: list[str] | None = None) -> None:
         expected = isinstance(error, (InputError, ValueError, OSError))
         error_line(str(error) if expected else f"{type(error).__name__}: {error}. Add --debug for the traceback.")
         sys.exit(2 if expected else 1)
+
+
+def _end_in_order_when_terminated() -> None:
+    """A scheduler's SIGTERM ends the command as Ctrl-C does: what is half made is removed, what can go on is kept."""
+    process = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:  # a child that inherited this
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        signal.signal(number, signal.SIG_IGN)  # sent to a group it may come twice, and must not cut the tidying
+        error_line("ended by SIGTERM", "Stopped")
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
