@@ -57,16 +57,16 @@ def write_group_effects(
         table = _table(direction, regions, found, alone)
         tables.append(table)
         rows.append(_summary(direction, real, synthesised[direction], found, alone, table))
-        effects = {
-            "real scans alone": alone.difference / alone.sd,
-            "with synthesised scans": found.difference / found.sd,
-        }
+        names = ("real scans alone", "with synthesised scans")
+        effects = {name: each.difference / each.sd for name, each in zip(names, (alone, found), strict=True)}
+        told = {name: (table[q] < FOUND).to_numpy() for name, q in zip(names, ("real_alone_q", "q"), strict=True)}
         first, second = contrast
         title = (
             f"{'SIMULATED. ' if people.simulated else ''}{first} less {second}, {words.MODALITIES[direction.target]}"
         )
         path = out / f"group_effects_{direction.target}.png"
-        brain_figure(regions, effects, title, "difference in the real scans' SD within groups and sites", path)
+        unit = "difference in the real scans' SD within groups and sites; ringed: false discovery rate below .05"
+        brain_figure(regions, effects, title, unit, path, ringed=told)
     write_table(out / NAME, pd.concat(tables, ignore_index=True))
     summary = pd.DataFrame(rows)
     write_table(out / SUMMARY, summary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,18 @@ def person_figure(patterns: Patterns, method: str, direction: Direction, path: P
 
 
 def brain_figure(
-    regions: pd.DataFrame, values: dict[str, np.ndarray], title: str, unit: str, path: Path, limit: float | None = None
+    regions: pd.DataFrame,
+    values: Mapping[str, np.ndarray],
+    title: str,
+    unit: str,
+    path: Path,
+    limit: float | None = None,
+    ringed: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
-    """Values of the R regions (x, y, z in mm) on a glass brain, a row a name, on one scale; nilearn draws it."""
+    """Values of the R regions (x, y, z in mm) on a glass brain, a row a name, on one scale; nilearn draws it.
+
+    ringed: by the same names, the regions (R,) that a black ring marks.
+    """
     from nilearn import plotting
 
     top = limit or max((float(np.nanmax(np.abs(v))) for v in values.values() if np.isfinite(v).any()), default=1.0) or 1
@@ -91,11 +101,14 @@ def brain_figure(
         for axis, (name, value) in zip(axes, values.items(), strict=True):
             axis.set_title(name, fontsize=8, loc="left")
             known = np.isfinite(value)
-            plotting.plot_markers(
+            display = plotting.plot_markers(
                 value[known], places[known], node_size=16, node_cmap="RdBu_r", node_vmin=-top, node_vmax=top,
                 display_mode="lyrz", axes=axis, annotate=True,
                 node_kwargs={"edgecolors": "#777777", "linewidths": 0.3},
             )  # fmt: skip
+            rings = places[ringed[name]] if ringed else places[:0]
+            if len(rings):
+                display.add_markers(rings, marker_color="none", marker_size=34, edgecolors="black", linewidths=1.1)
         return save(figure, path)
 
 
