@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pdsynth.networks.haar import haar, inverse_haar
+from pdsynth.networks.haar import haar, inverse_haar, without_cells
 
 even = st.integers(1, 5).map(lambda n: 2 * n)
 
@@ -46,3 +46,22 @@ def test_channels_are_transformed_alone():
 def test_odd_side_is_refused():
     with pytest.raises(ValueError, match="odd side"):
         haar(torch.zeros(1, 1, 4, 5, 4))
+
+
+def test_what_alternates_within_a_cell_is_removed_and_a_slope_is_kept():
+    x, y, z = torch.meshgrid(*[torch.arange(8.0)] * 3, indexing="ij")
+    slope = (1 + x + 2 * y - z)[None, None]
+    core = (..., *[slice(1, -1)] * 3)
+    everywhere = torch.ones_like(slope)
+    for place in (x, y, z, x + y, x + y + z):
+        checked = slope + 5 * (-1) ** place
+        torch.testing.assert_close(without_cells(checked, everywhere)[core], slope[core], rtol=0, atol=1e-4)
+
+
+def test_what_is_outside_has_no_weight():
+    inside = torch.zeros(1, 1, 6, 6, 6)
+    inside[..., 2:, :, :] = 1
+    volume = torch.where(inside > 0, 3.0, 100.0)
+    found = without_cells(volume, inside)
+    torch.testing.assert_close(found[inside > 0], torch.full_like(found[inside > 0], 3.0))
+    assert (found[..., 0, :, :] == 0).all()

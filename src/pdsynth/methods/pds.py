@@ -32,6 +32,7 @@ from pdsynth.methods.coarse_ridge import CoarseRidge
 from pdsynth.methods.conditioning import ACQUISITION, FEATURES, STEERING, VoxelFeatures, patches_of
 from pdsynth.methods.refinement import TissueRefiner
 from pdsynth.methods.unet import UNetConfig
+from pdsynth.networks.haar import without_cells
 from pdsynth.networks.unet import HaarUNet
 from pdsynth.types import Direction, Modality
 
@@ -152,10 +153,14 @@ class Drafter(nn.Module):
         return torch.full((len(batch),), self.schedule.steps - 1, device=batch.corner.device)
 
     def posterior(self, batch: PairBatch, direction: Direction, stem: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and SD of x_0 given the source: the denoiser at t = T on z_T = 0."""
+        """Mean and SD of x_0 given the source: the denoiser at t = T on z_T = 0.
+
+        Of the SD what the network says by place within its cells of two voxels is left out: no brain has such a grid.
+        """
         stem = self.start(batch, direction) if stem is None else stem
         z_0_hat, log_sd = self.denoise(torch.zeros_like(stem), self.last(batch), stem, batch, direction)
-        return stem + self.sd * z_0_hat, self.sd * log_sd.exp()
+        inside = self.stem.inside(batch, direction).to(log_sd.dtype)
+        return stem + self.sd * z_0_hat, self.sd * without_cells((2 * log_sd).exp(), inside).sqrt()
 
     def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
         """One draw of x_0 by DDIM from noise (Eqs. 7-8)."""
@@ -235,9 +240,9 @@ class PDS(Method):
         return draft * inside, around * inside
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
-        return self.estimate(batch, direction)[0]
+        return self.stated(batch, direction)[0]
 
-    def estimate(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor]:
+    def stated(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor]:
         mean, sd = self.refine(*self.drafter.posterior(batch, direction), batch, direction)
         return mean.clamp(0, 1), sd
 

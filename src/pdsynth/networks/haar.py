@@ -1,9 +1,10 @@
-"""The 2x2x2 Haar wavelet transform: eight channels at half resolution, orthonormal, and its inverse."""
+"""The 2x2x2 Haar wavelet transform (eight channels at half resolution, orthonormal), and what removes its cells."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 AXES = (2, 3, 4)
 SCALE = 2**-1.5  # one 1/sqrt(2) an axis
@@ -32,3 +33,13 @@ def inverse_haar(x: Tensor) -> Tensor:
         total, difference = x.chunk(2, dim=1)
         x = torch.stack([total + difference, total - difference], dim=axis + 1).flatten(axis, axis + 1)
     return x * SCALE
+
+
+def without_cells(x: Tensor, inside: Tensor) -> Tensor:
+    """x (B, 1, X, Y, Z) averaged with weights 1, 2, 1 along each axis, over the voxels that are inside (0 or 1).
+
+    What alternates from voxel to voxel, as the places within a cell do, is removed; slow changes are kept.
+    """
+    line = x.new_tensor([1, 2, 1]) / 4
+    weights = (line[:, None, None] * line[:, None] * line)[None, None]
+    return F.conv3d(x * inside, weights, padding=1) / F.conv3d(inside, weights, padding=1).clamp_min(1e-6)
