@@ -18,6 +18,7 @@ _PUBLIC = {
     "prepare": "pdsynth.data.prepare:prepare",
     "fit": "pdsynth.api:fit",
     "load": "pdsynth.api:load",
+    "calibrate": "pdsynth.api:calibrate",
     "evaluate": "pdsynth.api:evaluate",
     "synthesise": "pdsynth.synthesis:synthesise_path",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterable, Mapping
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ import pdsynth
 from pdsynth import training
 from pdsynth.atlas import Atlas
 from pdsynth.data.pairs import Pairs
+from pdsynth.evaluation import calibration
 from pdsynth.evaluation import evaluate as scoring
+from pdsynth.evaluation.calibration import Calibration
 from pdsynth.methods import checkpoint
 from pdsynth.methods.base import Method
 from pdsynth.recipes import CONTROLS, RECIPES, build
 from pdsynth.resources import resolve_device, seconds
 from pdsynth.synthesis import Model
-from pdsynth.types import InputError
+from pdsynth.types import Direction, InputError
 
 CLOSED_FORM = tuple(name for name in CONTROLS if name != scoring.ORACLE and RECIPES[name].steps == 0)
 
@@ -142,6 +145,37 @@ def evaluate(
     )
 
 
+def calibrate(model: str | Path, pairs: Pairs, out: str | Path, device: str = "auto") -> dict[Direction, Calibration]:
+    """Scale the SD that a model states until its intervals hold on these scans, and save it as a model in out.
+
+    On the paired participants outside the test split whom the model was not trained on; whoever calibrated it is then
+    refused where it is scored. Raises InputError for a model of another grid, or one that does not name its scans,
+    ValueError for one that states no SD and where too few participants are left (9 at least).
+    """
+    loaded = load(model, device)
+    refuse_other_grid({str(model): loaded}, pairs)
+    if unchecked({str(model): loaded}, pairs):
+        problem = "does not name the scans that it was trained on, so it can't be told whom it has not seen"
+        raise InputError(str(model), problem, "train it again with this version")
+    seen = set(loaded.card["scans_sha256"])
+    paired = pairs.where((pairs.table["split"] != "test") & (pairs.table["available"] == "both")).whole_scans()
+    known = {person for digest, person in paired.scan_digests().items() if digest in seen}
+    people = paired.where(~paired.table["participant_id"].isin(known))
+    found = {d: calibration.calibrate(loaded.method, people, d) for d in Direction}
+    for index, direction in enumerate(Direction):
+        loaded.method.sd_scale[index] *= found[direction].scale
+    told = {
+        "cohort": pairs.root.name,
+        "simulated": pairs.simulated,
+        "n_participants": people.table["participant_id"].nunique(),
+        "scale": {d.value: round(each.scale, 4) for d, each in found.items()},
+        "coverage_90": {d.value: None if isnan(each.after) else round(each.after, 4) for d, each in found.items()},
+        "scans_sha256": sorted(people.scan_digests()),
+    }
+    checkpoint.save(loaded.method.cpu(), out, loaded.card | {"calibration": told})
+    return found
+
+
 def fit_controls(
     train: Pairs, *, names: Iterable[str] = CLOSED_FORM, budget: float | None = None, seed: int = 0
 ) -> dict[str, Method]:
@@ -182,18 +216,23 @@ def refuse_other_grid(models: Mapping[str, Model | Method], pairs: Pairs) -> Non
 
 
 def refuse_leak(models: Mapping[str, Model | Method], pairs: Pairs) -> None:
-    """Raise InputError where a model was trained on a scan that is to be scored, under whatever name.
+    """Raise InputError where a model was trained or calibrated on a scan that is to be scored, under whatever name.
 
     Rows of the training split may be scored with what was trained on them: their figures say so. A model that does not
     name its scans (one made by an older version) can't be checked.
     """
     unseen = pairs.where(pairs.table["split"] != "train").scan_digests()
     for name, model in models.items():
-        known = unseen.keys() & set(model.card.get("scans_sha256", [])) if isinstance(model, Model) else set()
-        if known:
-            person = min(unseen[digest] for digest in known)
-            problem = f"holds, to be scored, a scan of {person} that {name} was trained on"
-            raise InputError(pairs.root, problem, "score it on people whom it never saw, or train it on this folder")
+        card = model.card if isinstance(model, Model) else {}
+        for used, whom, scored in (
+            ("trained", card, unseen),
+            ("calibrated", card.get("calibration", {}), pairs.scan_digests()),
+        ):
+            known = scored.keys() & set(whom.get("scans_sha256", []))
+            if known:
+                person = min(scored[digest] for digest in known)
+                problem = f"holds, to be scored, a scan of {person} that {name} was {used} on"
+                raise InputError(pairs.root, problem, f"score it on others, or use one not {used} on them")
 
 
 def unchecked(models: Mapping[str, Model], pairs: Pairs) -> list[str]:

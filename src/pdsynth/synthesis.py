@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,13 @@ class Synthesis:
     """A synthesised volume on the source scan's own grid, in fractions of the 99.5th percentile inside the brain.
 
     `uncertainty` is its SD in the same unit: of the samples where at least two were drawn, else as the method states
-    it, None where it states none.
+    it, None where it states none. Each has its own mark.
     """
 
     volume: Volume
     uncertainty: Volume | None
     mark: SyntheticMark
+    uncertainty_mark: SyntheticMark
     source: Path
 
     def save(self, out: str | Path, who: str = "") -> list[Path]:
@@ -66,10 +67,13 @@ class Synthesis:
             folder = folder / FOLDER[target]
         folder.mkdir(parents=True, exist_ok=True)
         written = []
-        for volume, description in ((self.volume, "synthetic"), (self.uncertainty, "syntheticstd")):
+        for volume, description, mark in (
+            (self.volume, "synthetic", self.mark),
+            (self.uncertainty, "syntheticstd", self.uncertainty_mark),
+        ):
             if volume is not None:
                 path = folder / f"{stem}_desc-{description}_{SUFFIX[target]}.nii.gz"
-                write_synthetic(volume, path, self.mark)
+                write_synthetic(volume, path, mark)
                 written.append(path)
         return written
 
@@ -119,10 +123,11 @@ class Model:
         batch = source_batch(source.volume, source.brain, direction, bval).to(self.device)
         with torch.inference_mode():
             estimate, sd = self.method.estimate(batch, direction)
+            statistic: dict[str, Any] = {"Statistic": "standard deviation", "Calibration": self._calibrated(direction)}
             if samples >= 2 and self.method.generative:
                 generator = torch.Generator(self.device).manual_seed(seed)
                 draws = [self.method.sample(batch, direction, generator, steps) for _ in range(samples)]
-                sd = torch.stack(draws).std(0)
+                sd, statistic = torch.stack(draws).std(0), {"Statistic": f"standard deviation of {samples} samples"}
         mark = SyntheticMark(
             direction=direction,
             sources=[scan.path.name],
@@ -136,7 +141,17 @@ class Model:
             on_grid = Volume(values[0, 0].float().cpu().numpy(), self.grid.affine)
             return Volume(resample(on_grid, source.native, to_native), source.native.affine)
 
-        return Synthesis(native(estimate), None if sd is None else native(sd), mark, scan.path)
+        spread = None if sd is None else native(sd)
+        return Synthesis(native(estimate), spread, mark, replace(mark, statistic=statistic), scan.path)
+
+    def _calibrated(self, direction: Direction) -> str:
+        """On whom the SD was calibrated, in words."""
+        told = self.card.get("calibration")
+        if told is None:
+            return "none"
+        people = f"{told['n_participants']} {'SIMULATED ' if told['simulated'] else ''}participants of {told['cohort']}"
+        held = told["coverage_90"][direction]
+        return f"on {people}" + (f": 90 % intervals held {100 * held:.1f} % of voxels of others" if held else "")
 
 
 def missing_scans(cohort: Cohort, to: Modality | None) -> Iterator[tuple[Scan, str]]:

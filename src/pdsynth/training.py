@@ -268,6 +268,7 @@ def train(
     warnings.filterwarnings("ignore", message=".*treespec.*|.*not resumable.*|.*in eval mode.*")
     torch.set_flush_denormal(True)  # denormals made one run ten times slower
     try:
+        method.sd_scale.fill_(1)  # what is trained anew is to be calibrated anew
         method.fit(train, torch.Generator().manual_seed(seed))
         stages = method.stages()
         if stages and not (steps or budget):

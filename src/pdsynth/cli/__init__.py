@@ -30,6 +30,7 @@ for verb in (
     cohort.inspect,
     cohort.prepare,
     model.train,
+    model.calibrate,
     model.synthesize,
     results.evaluate,
     evidence.effects,

@@ -1,7 +1,8 @@
-"""Verbs on models: recipes, train, synthesize."""
+"""Verbs on models: recipes, train, calibrate, synthesize."""
 
 from __future__ import annotations
 
+from math import isnan
 from pathlib import Path
 from typing import Annotated
 
@@ -113,6 +114,42 @@ def _refuse_other_run(
     if parameters.get("prepared") != prepared:
         problem = "was begun on other pairs or splits than PREPARED holds, so people could leak between splits"
         raise InputError(run, problem, "name the folder that it was begun on, or another RUN without --resume")
+
+
+def calibrate(
+    model: ModelFolder,
+    prepared: PreparedFolder,
+    out: Annotated[Path, typer.Argument(help="Folder to write: the model, calibrated.", metavar="OUT")],
+    device: DeviceOption = Device.auto,
+    overwrite: Overwrite = False,
+) -> None:
+    """Scale a model's uncertainty until it holds on your scans, on people outside the test split whom it never saw."""
+    chosen = resolve_device(device.value)
+    from pdsynth import api
+    from pdsynth.data.pairs import Pairs
+    from pdsynth.report.words import DIRECTIONS
+
+    pairs = Pairs.open(prepared)
+    inputs = [prepared, api.model_folder(model)]
+    manifest.refuse_occupied(out, overwrite, inputs)
+    with (
+        manifest.complete_folder(out, overwrite) as folder,
+        manifest.recorded(folder, "calibrate", inputs=inputs, model=model),
+    ):
+        found = api.calibrate(model, pairs, folder, chosen)
+    rows = [
+        (
+            DIRECTIONS[direction],
+            f"{each.participants}",
+            f"{100 * each.before:.1f} %",
+            f"{each.scale:.2f}",
+            "too few to tell" if isnan(each.after) else f"{100 * each.after:.1f} %",
+        )
+        for direction, each in found.items()
+    ]
+    columns = ("direction", "participants", "90 % intervals held", "SD times", "held then, of people left out")
+    table(f"{'SIMULATED. ' if pairs.simulated else ''}Calibration", columns, rows)
+    done(f"The model is in {out}", "evaluate", prepared, "--model", out, "--out", "results")
 
 
 def synthesize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
@@ -132,10 +133,16 @@ def source_only(batch: PairBatch, direction: Direction, method: Method) -> PairB
 
 def predictions(method: Method, pairs: Pairs, direction: Direction) -> np.ndarray:
     """The method's estimate of each row's target, (rows, X, Y, Z) float32, from its source alone."""
+    return np.stack([mean for mean, _ in estimates(method, pairs, direction)])
+
+
+def estimates(method: Method, pairs: Pairs, direction: Direction) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """The estimate and the SD that the method states, if it does, of each row's target, (X, Y, Z) float32 each."""
     method.eval()
-    with torch.inference_mode():
-        batches = (source_only(pairs.batch(np.array([row])), direction, method) for row in range(len(pairs)))
-        return np.stack([_volume(method.predict(batch, direction), method) for batch in batches])
+    for row in range(len(pairs)):
+        with torch.inference_mode():
+            mean, sd = method.estimate(source_only(pairs.batch(np.array([row])), direction, method), direction)
+        yield _volume(mean, method), None if sd is None else _volume(sd, method)
 
 
 class _Scans:

@@ -30,8 +30,12 @@ def provenance(models: Mapping[str, Model], pairs: Pairs) -> dict[str, Any]:
 
 
 def _model(model: Model) -> dict[str, Any]:
-    card = {key: value for key, value in model.card.items() if key != LONG}
-    return {"sha256": model.sha256, "card": card, "settings": asdict(model.method.config)}
+    return {"sha256": model.sha256, "card": _shortened(model.card), "settings": asdict(model.method.config)}
+
+
+def _shortened(card: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in card.items() if key != LONG}
+    return {key: _shortened(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
 
 
 def _data(pairs: Pairs) -> dict[str, Any]:

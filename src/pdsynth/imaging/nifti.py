@@ -6,9 +6,9 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -164,13 +164,17 @@ def write_volume(volume: Volume, path: str | Path, descrip: str = "") -> None:
 
 @dataclass(frozen=True)
 class SyntheticMark:
-    """Where a synthesised image comes from: direction, source files, hash of the model, seed, pdsynth's version."""
+    """Where a synthesised image comes from: direction, source files, hash of the model, seed, pdsynth's version.
+
+    statistic is what the image shows, and what is known of it: entries of the sidecar.
+    """
 
     direction: Direction
     sources: list[str]
     model_sha256: str
     seed: int | None
     version: str
+    statistic: Mapping[str, Any] = field(default_factory=lambda: {"Statistic": "best estimate"})
 
     @property
     def descrip(self) -> str:
@@ -191,6 +195,7 @@ class SyntheticMark:
             "Seed": self.seed,
             "PdsynthVersion": self.version,
             "IntendedUse": "research only",
+            **self.statistic,
         }
 
 

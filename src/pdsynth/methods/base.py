@@ -67,10 +67,12 @@ class Method(nn.Module, ABC):
     name: ClassVar[str]
     config_type: ClassVar[type[MethodConfig]] = MethodConfig
     generative: ClassVar[bool] = False
+    sd_scale: Tensor
 
     def __init__(self, config: MethodConfig) -> None:
         super().__init__()
         self.config = config
+        self.register_buffer("sd_scale", torch.ones(len(Direction)))  # in the order of Direction; set by `calibrate`
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
         """Closed-form state (means, templates, regressions) from the training participants."""
@@ -88,6 +90,11 @@ class Method(nn.Module, ABC):
 
     def estimate(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
         """The prediction, and the SD of the target around it, (B, 1, X, Y, Z), where the method states one."""
+        mean, sd = self.stated(batch, direction)
+        return mean, None if sd is None else sd * self.sd_scale[list(Direction).index(direction)]
+
+    def stated(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
+        """The same before any calibration."""
         return self.predict(batch, direction), None
 
     def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
@@ -105,6 +112,7 @@ class Method(nn.Module, ABC):
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Load parameters and buffers; fitted buffers take the shapes that were saved."""
+        state = {"sd_scale": self.sd_scale} | state  # not in models of before calibration
         for name, buffer in self.named_buffers():
             if name in state:
                 owner, _, leaf = name.rpartition(".")

@@ -169,8 +169,16 @@ def _trained(model: Mapping[str, Any]) -> dict[str, Any]:
         "training_data": card.get("training_data"),
         "begun_with": card.get("init"),
         "loss_features": card.get("loss_features"),
+        "calibrated": _calibrated(card.get("calibration")),
         "validated": ", ".join(f"{words.DIRECTIONS[Direction(d)]} {words.number(v, 2)} dB" for d, v in scores.items()),
     }
+
+
+def _calibrated(told: Mapping[str, Any] | None) -> str:
+    if told is None:
+        return ""
+    kind = "SIMULATED participants" if told["simulated"] else "participants"
+    return f"on {told['n_participants']} {kind} of cohort {told['cohort']}, times {_listed(told['scale'])}"
 
 
 def _prepared(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,16 @@
+"""A small SIMULATED cohort as BIDS, of which some participants lack a scan, and what is in it."""
+
+import sys
+from pathlib import Path
+
+import pdsynth
+from pdsynth.cohorts.simulated.cohort import simulate
+
+work = Path(sys.argv[1] if len(sys.argv) > 1 else "example-study")
+
+if __name__ == "__main__":  # other processes, which simulate too, import this file
+    root = simulate(work / "bids", subjects=30, missing_fmri=0.1, missing_dmri=0.1, quick=True, jobs=2)
+    cohort = pdsynth.cohorts.bids(root)
+    for subject, session in cohort:
+        if session.missing:
+            print(subject.participant_id, session.diagnosis, "lacks", *session.missing)

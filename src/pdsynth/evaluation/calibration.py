@@ -1,0 +1,104 @@
+"""By how much the SD that a method states must be scaled for its intervals to hold, by conformal risk control.
+
+The risk is the share of a participant's voxels that lie outside their interval (Angelopoulos, Bates, Fisch, Lei and
+Schuster 2024, Conformal Risk Control).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from pdsynth.data.pairs import Pairs
+from pdsynth.evaluation.evaluate import estimates
+from pdsynth.evaluation.metrics import dilate
+from pdsynth.methods.base import Method
+from pdsynth.types import Direction
+
+COVERAGE = 0.9
+FOLDS = 10
+ROUNDING = 1e-9  # of sums of shares
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Scale of the SD, and the share of voxels that 90 % intervals held: before it, and after it of people left out."""
+
+    scale: float
+    before: float
+    after: float
+    participants: int
+
+
+def calibrate(method: Method, pairs: Pairs, direction: Direction) -> Calibration:
+    """What the SD of a method must be multiplied with, from participants whom it never saw, on their whole scans.
+
+    Raises ValueError for a method that states no SD, and what `conformal_scale` raises.
+    """
+    ratios = interval_ratios(method, pairs, direction)
+    before = float(np.mean([np.mean(each <= 1) for each in ratios]))
+    return Calibration(conformal_scale(ratios), before, held_of_others(ratios), len(ratios))
+
+
+def conformal_scale(ratios: Sequence[np.ndarray], coverage: float = COVERAGE) -> float:
+    """The factor on intervals that makes them hold `coverage` of a new participant's voxels, on average over people.
+
+    ratios: of each calibration participant, error over half the interval at each voxel. However the intervals were
+    made, the expected share is `coverage` or more, where the new participant is drawn as these were. Raises ValueError
+    for too few participants (for .9, below 9), or where no factor is enough, as where too many intervals are points.
+
+    >>> conformal_scale([np.array([1.0, 2.0, 3.0])] * 99, coverage=0.5)
+    2.0
+    """
+    n, needed = len(ratios), fewest(coverage)
+    if n < needed:
+        raise ValueError(f"{n} participants cannot tell intervals of {100 * coverage:g} %; it takes {needed} or more.")
+    values = np.concatenate(ratios)
+    shares = np.concatenate([np.full(len(each), 1 / len(each)) for each in ratios])
+    order = np.argsort(values)
+    missed = n - np.cumsum(shares[order])  # by a factor of each value, in participants
+    allowed = (n + 1) * (1 - coverage) - 1 + ROUNDING
+    first = min(int(np.searchsorted(-missed, -allowed)), len(values) - 1)
+    scale = values[order[first]]
+    if not np.isfinite(scale):
+        raise ValueError("no factor is enough: in too many voxels the method is certain, and wrong.")
+    return float(scale)
+
+
+def fewest(coverage: float = COVERAGE) -> int:
+    """How few participants can tell intervals of so much coverage.
+
+    >>> fewest(0.9)
+    9
+    """
+    return int(np.ceil(1 / (1 - coverage) - 1 - ROUNDING))
+
+
+def held_of_others(ratios: Sequence[np.ndarray], coverage: float = COVERAGE) -> float:
+    """Mean share that the intervals hold of participants left out of the scale, in turn; nan where they are too few."""
+    folds = np.array_split(np.arange(len(ratios)), min(FOLDS, len(ratios)))
+    if len(ratios) - len(folds[0]) < fewest(coverage):
+        return float("nan")
+    held = []
+    for fold in folds:
+        scale = conformal_scale([each for i, each in enumerate(ratios) if i not in fold], coverage)
+        held += [np.mean(ratios[i] <= scale) for i in fold]
+    return float(np.mean(held))
+
+
+def interval_ratios(method: Method, pairs: Pairs, direction: Direction, coverage: float = COVERAGE) -> list[np.ndarray]:
+    """Error over half the interval of a normal target at each voxel of the dilated brain; an array a participant."""
+    half = special.ndtri((1 + coverage) / 2)
+    found: dict[str, list[np.ndarray]] = {}
+    for row, (mean, sd) in enumerate(estimates(method, pairs, direction)):
+        if sd is None:
+            raise ValueError(f"{method.name} states no uncertainty, so there is nothing to calibrate.")
+        mask = dilate(pairs.brain(direction.target, row))
+        error = np.abs(pairs.volume(direction.target, row) - mean)[mask]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(error > 0, error / (half * sd[mask]), 0)
+        found.setdefault(pairs.table["participant_id"].iloc[row], []).append(ratio.astype(np.float32))
+    return [np.concatenate(each) for each in found.values()]
