@@ -1,8 +1,9 @@
 """What calibration makes of the 90 % intervals of people who took no part in it, by the number of those who did.
 
-Usage: python benchmarks/calibration.py MODEL CALIBRATION_PREPARED TEST_PREPARED [--out FILE.json]
-The calibrating participants are those outside the test split of the one folder, drawn DRAWS times for each of NUMBERS;
-the others are the test split of the other, which shares nobody with it.
+Usage: python benchmarks/calibration.py MODEL PREPARED [TEST_PREPARED] [--site NAME] [--out FILE.json]
+The calibrating participants are those outside the test split of PREPARED, DRAWS times for each of NUMBERS; the others
+are the test split of a folder that shares nobody with it, or without one those who were not drawn. MODEL was trained on
+none of them. --site takes those of one site ("randomised": of simulated cohorts, with an acquisition of their own).
 """
 
 from __future__ import annotations
@@ -28,21 +29,26 @@ DRAWS = 40
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("calibration", type=Path, metavar="CALIBRATION_PREPARED")
-    parser.add_argument("test", type=Path, metavar="TEST_PREPARED")
+    parser.add_argument("prepared", type=Path, metavar="PREPARED")
+    parser.add_argument("test", type=Path, nargs="?", metavar="TEST_PREPARED")
+    parser.add_argument("--site")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "calibration.json")
     options = parser.parse_args()
-    every = Pairs.open(options.calibration)
-    known = every.where((every.table["split"] != "test") & (every.table["available"] == "both")).whole_scans()
-    others = Pairs.open(options.test).test.whole_scans()
     method, generator, rows = pdsynth.load(options.model, "cpu").method, np.random.default_rng(0), []
+    people = [
+        chosen(path, options.site, test) for path, test in ((options.prepared, False), (options.test, True)) if path
+    ]
     for direction in Direction:
-        ratios, unseen = (interval_ratios(method, pairs, direction) for pairs in (known, others))
-        rows.append({"direction": direction.value, "participants": 0, "scale": 1.0, "held": held(unseen, 1.0)})
-        for number in NUMBERS:
-            drawn = [generator.permutation(len(ratios))[:number] for _ in range(DRAWS)]
-            scales = [conformal_scale([ratios[i] for i in chosen]) for chosen in drawn]
-            shares = [held(unseen, scale) for scale in scales]
+        ratios, *tested = (interval_ratios(method, each, direction) for each in people)
+        rows.append(
+            {"direction": direction.value, "participants": 0, "scale": 1.0, "held": held([ratios, *tested][-1], 1)}
+        )
+        for number in (n for n in NUMBERS if tested or n <= len(ratios) // 2):
+            scales, shares = [], []
+            for _ in range(DRAWS):
+                drawn = generator.permutation(len(ratios))
+                scales.append(conformal_scale([ratios[i] for i in drawn[:number]]))
+                shares.append(held(tested[0] if tested else [ratios[i] for i in drawn[number:]], scales[-1]))
             row = {"direction": direction.value, "participants": number, "scale": round(float(np.mean(scales)), 3)}
             row |= {"held": round(float(np.mean(shares)), 4), "held_sd": round(float(np.std(shares, ddof=1)), 4)}
             rows.append(row)
@@ -51,12 +57,20 @@ def main() -> None:
         "date": date.today().isoformat(),
         "machine": f"{os.cpu_count()}-core {platform.machine().replace('_', '-')}",
         "data": "SIMULATED",
-        "model": options.model,
-        "test_participants": len(others),
+        "model": Path(options.model).name,
+        "site": options.site,
+        "participants": [each.table["participant_id"].nunique() for each in people],
         "draws": DRAWS,
         "rows": rows,
     }
     options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def chosen(prepared: Path, site: str | None, test: bool) -> Pairs:
+    """Whole scans of those with both in the test split, or outside it; of one site where it is named."""
+    pairs = Pairs.open(prepared)
+    keep = (pairs.table["available"] == "both") & ((pairs.table["split"] == "test") == test)
+    return pairs.where(keep & (pairs.table["site"] == site if site else True)).whole_scans()
 
 
 def held(ratios: list[np.ndarray], scale: float) -> float:
