@@ -251,12 +251,14 @@ def test_each_fact_of_a_sentence_is_one_that_exists(evidence):
         scores |= {"coverage_50": {"mean": 0.5}, "coverage_90": {"mean": 0.9}}
     told = {"steps": 9, "budget_seconds": 60.0, "init": "m", "loss_features": "VGG", "made_on": "a CPU"}
     told |= {"training_data": "invented", "validation_psnr_brain": {"fmri_to_dmri": 20.0}}
+    told["calibration"] = {"n_participants": 30, "cohort": "mine", "simulated": True, "scale": {"fmri_to_dmri": 1.2}}
     run.model["card"].update(told)
     run.data["prepared"].update(version="1", started="then", outputs={"pairs.tsv": "0"})
     sentences = [s for name in ("claim", "tripod_ai") for item in Checklist.read(name).items for s in item.says]
     cards = [(TEMPLATES / f"{name}.md.j2").read_text() for name in ("model_card", "data_card")]
     named = {fact for text in (*sentences, *cards) for fact in re.findall(r"(?<!{){(\w+)}", text)}
     assert named == facts(run).keys()
+    assert facts(run)["calibrated"] == "on 30 SIMULATED participants of cohort mine, times fmri_to_dmri: 1.2"
 
 
 def test_what_is_absent_is_not_addressed(pages, bare):
