@@ -145,12 +145,15 @@ def evaluate(
     )
 
 
-def calibrate(model: str | Path, pairs: Pairs, out: str | Path, device: str = "auto") -> dict[Direction, Calibration]:
+def calibrate(
+    model: str | Path, pairs: Pairs, out: str | Path, device: str = "auto", progress: calibration.Told | None = None
+) -> dict[Direction, Calibration]:
     """Scale the SD that a model states until its intervals hold on these scans, and save it as a model in out.
 
     On the paired participants outside the test split whom the model was not trained on; whoever calibrated it is then
-    refused where it is scored. Raises InputError for a model of another grid, or one that does not name its scans,
-    ValueError for one that states no SD and where too few participants are left (9 at least).
+    refused where it is scored. progress(done, scans) is called in each direction. Raises InputError for a model of
+    another grid, for one that does not name its scans, and where fewer than nine participants are left; ValueError for
+    one that states no SD.
     """
     loaded = load(model, device)
     refuse_other_grid({str(model): loaded}, pairs)
@@ -159,15 +162,19 @@ def calibrate(model: str | Path, pairs: Pairs, out: str | Path, device: str = "a
         raise InputError(str(model), problem, "train it again with this version")
     seen = set(loaded.card["scans_sha256"])
     paired = pairs.where((pairs.table["split"] != "test") & (pairs.table["available"] == "both")).whole_scans()
-    known = {person for digest, person in paired.scan_digests().items() if digest in seen}
+    known = {person for digest, person in pairs.scan_digests().items() if digest in seen}
     people = paired.where(~paired.table["participant_id"].isin(known))
-    found = {d: calibration.calibrate(loaded.method, people, d) for d in Direction}
+    number = people.table["participant_id"].nunique()
+    if number < calibration.fewest():
+        problem = f"has {number} participants to calibrate on: with both scans, outside the test split, not trained on"
+        raise InputError(pairs.root, problem, f"prepare {calibration.fewest()} or more, better 30")
+    found = {d: calibration.calibrate(loaded.method, people, d, progress) for d in Direction}
     for index, direction in enumerate(Direction):
         loaded.method.sd_scale[index] *= found[direction].scale
     told = {
         "cohort": pairs.root.name,
         "simulated": pairs.simulated,
-        "n_participants": people.table["participant_id"].nunique(),
+        "n_participants": number,
         "scale": {d.value: round(each.scale, 4) for d, each in found.items()},
         "coverage_90": {d.value: None if isnan(each.after) else round(each.after, 4) for d, each in found.items()},
         "scans_sha256": sorted(people.scan_digests()),

@@ -135,8 +135,9 @@ def calibrate(
     with (
         manifest.complete_folder(out, overwrite) as folder,
         manifest.recorded(folder, "calibrate", inputs=inputs, model=model),
+        progress("Calibrating") as told,
     ):
-        found = api.calibrate(model, pairs, folder, chosen)
+        found = api.calibrate(model, pairs, folder, chosen, told)
     rows = [
         (
             DIRECTIONS[direction],

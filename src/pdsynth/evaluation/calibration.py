@@ -6,7 +6,7 @@ Schuster 2024, Conformal Risk Control).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ from pdsynth.evaluation.evaluate import estimates
 from pdsynth.evaluation.metrics import dilate
 from pdsynth.methods.base import Method
 from pdsynth.types import Direction
+
+Told = Callable[[int, int], None]
 
 COVERAGE = 0.9
 FOLDS = 10
@@ -33,12 +35,13 @@ class Calibration:
     participants: int
 
 
-def calibrate(method: Method, pairs: Pairs, direction: Direction) -> Calibration:
+def calibrate(method: Method, pairs: Pairs, direction: Direction, told: Told | None = None) -> Calibration:
     """What the SD of a method must be multiplied with, from participants whom it never saw, on their whole scans.
 
-    Raises ValueError for a method that states no SD, and what `conformal_scale` raises.
+    told hears how many scans are done of how many. Raises ValueError for a method that states no SD, and what
+    `conformal_scale` raises.
     """
-    ratios = interval_ratios(method, pairs, direction)
+    ratios = interval_ratios(method, pairs, direction, told=told)
     before = float(np.mean([np.mean(each <= 1) for each in ratios]))
     return Calibration(conformal_scale(ratios), before, held_of_others(ratios), len(ratios))
 
@@ -89,7 +92,9 @@ def held_of_others(ratios: Sequence[np.ndarray], coverage: float = COVERAGE) -> 
     return float(np.mean(held))
 
 
-def interval_ratios(method: Method, pairs: Pairs, direction: Direction, coverage: float = COVERAGE) -> list[np.ndarray]:
+def interval_ratios(
+    method: Method, pairs: Pairs, direction: Direction, coverage: float = COVERAGE, told: Told | None = None
+) -> list[np.ndarray]:
     """Error over half the interval of a normal target at each voxel of the dilated brain; an array a participant."""
     half = special.ndtri((1 + coverage) / 2)
     found: dict[str, list[np.ndarray]] = {}
@@ -101,4 +106,6 @@ def interval_ratios(method: Method, pairs: Pairs, direction: Direction, coverage
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(error > 0, error / (half * sd[mask]), 0)
         found.setdefault(pairs.table["participant_id"].iloc[row], []).append(ratio.astype(np.float32))
+        if told:
+            told(row + 1, len(pairs))
     return [np.concatenate(each) for each in found.values()]
