@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import pdsynth
+from pdsynth import api, manifest
 from pdsynth.cli import main
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation import patterns
@@ -36,6 +37,23 @@ def test_a_model_is_not_scored_on_whom_it_was_trained(folder, tmp_path):
         InputError, match=f"a scan of {pairs.train.table['participant_id'][0]} that population-mean was"
     ):
         pdsynth.evaluate(model, other.test, ceiling=False)
+
+
+def test_a_model_begun_with_another_names_whom_both_were_trained_on(prepared, tmp_path):
+    pairs = Pairs.open(prepared.root)
+    first, second = (pairs.train.where(pairs.train.table.index % 2 == part) for part in (0, 1))
+    small = {"width": 4, "patch": 8, "batch_size": 2}
+    before = pdsynth.fit("unet", first, run=tmp_path / "a", steps=1, device="cpu", settings=small)
+    after = pdsynth.fit("unet", second, run=tmp_path / "b", steps=1, device="cpu", init=tmp_path / "a" / "model")
+    own = set(second.scan_digests())
+    assert own and set(after.card["scans_sha256"]) == own | set(before.card["scans_sha256"])
+    # one that names nobody leaves it unknown, which is said where the model is scored
+    path = tmp_path / "a" / "model" / "config.json"
+    written = manifest.read_json(path)
+    del written["card"]["scans_sha256"]
+    manifest.write_json(path, written)
+    unknown = pdsynth.fit("unet", second, run=tmp_path / "c", steps=1, device="cpu", init=tmp_path / "a" / "model")
+    assert api.unchecked({"unet": unknown}, pairs) == ["unet"] and api.unchecked({"unet": after}, pairs) == []
 
 
 @pytest.mark.parametrize("verb", ["train", "evaluate", "benchmark", "evidence"])

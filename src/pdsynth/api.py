@@ -55,6 +55,7 @@ def fit(
     if limit is None and steps is None:
         steps = RECIPES[recipe].steps or None
     run = Path(run)
+    begun_with = load(init, "cpu").card if init is not None else None
     method = training.train(
         method,
         train,
@@ -73,6 +74,8 @@ def fit(
         "init": init and str(init),
         "size": size,
     }
+    if begun_with is not None:
+        card["scans_sha256"] = _seen_by_both(begun_with, card)
     checkpoint.save(method, run / "model", card)  # before it is scored: a failure there must lose nothing
     if val is not None and val.whole_scans().table["participant_id"].nunique() >= 2:
         scores = scoring.evaluate({recipe: method.to(resolve_device(device))}, val, seed=seed)["methods"][recipe]
@@ -175,7 +178,7 @@ def calibrate(
         "cohort": pairs.root.name,
         "simulated": pairs.simulated,
         "n_participants": number,
-        "scale": {d.value: round(each.scale, 4) for d, each in found.items()},
+        "scale": {d.value: round(float(loaded.method.sd_scale[i]), 4) for i, d in enumerate(Direction)},
         "coverage_90": {d.value: None if isnan(each.after) else round(each.after, 4) for d, each in found.items()},
         "scans_sha256": sorted(people.scan_digests()),
     }
@@ -246,6 +249,12 @@ def unchecked(models: Mapping[str, Model], pairs: Pairs) -> list[str]:
     """The models of which `refuse_leak` can't tell: their card or the prepared folder holds no digests of scans."""
     told = bool(pairs.scan_digests())
     return [name for name, model in models.items() if not (told and model.card.get("scans_sha256"))]
+
+
+def _seen_by_both(begun_with: Mapping[str, Any], card: Mapping[str, Any]) -> list[str]:
+    """The scans that weights were trained on which began as another model's; none where that does not name its own."""
+    before = begun_with.get("scans_sha256")
+    return sorted({*before, *card["scans_sha256"]}) if before else []
 
 
 def _card(recipe: str, train: Pairs) -> dict[str, Any]:

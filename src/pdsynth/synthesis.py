@@ -127,7 +127,8 @@ class Model:
             if samples >= 2 and self.method.generative:
                 generator = torch.Generator(self.device).manual_seed(seed)
                 draws = [self.method.sample(batch, direction, generator, steps) for _ in range(samples)]
-                sd, statistic = torch.stack(draws).std(0), {"Statistic": f"standard deviation of {samples} samples"}
+                sd = torch.stack(draws).std(0)
+                statistic = {"Statistic": f"standard deviation of {samples} samples", "Calibration": "none"}
         mark = SyntheticMark(
             direction=direction,
             sources=[scan.path.name],

@@ -83,14 +83,26 @@ def test_too_few_participants_tell_nothing():
 
 def test_no_factor_stretches_a_point():
     certain = [np.array([np.inf, 1.0])] * 20
-    with pytest.raises(ValueError, match="certain, and wrong"):
+    with pytest.raises(ValueError, match="certain, it is wrong"):
         conformal_scale(certain)
+
+
+def test_where_the_others_are_too_few_or_too_wrong_nothing_is_told_of_who_is_left_out():
+    ratios = [np.linspace(0, 3, 50)] * 19 + [np.full(50, np.inf)]  # one of 20 may be missed everywhere, not one of 18
+    assert np.isfinite(conformal_scale(ratios)) and np.isnan(held_of_others(ratios))
+
+
+def test_people_left_out_are_of_every_part_of_the_table():
+    ratios = [np.array([1.0])] * 20 + [np.array([3.0])] * 20  # two sites, one after the other
+    # of 36 others, 18 at either, (36 + 1) / 10 - 1 = 2.7 may be missed: the scale is 3, and nobody left out is missed
+    assert held_of_others(ratios) == 1
 
 
 def test_people_left_out_are_scored_by_the_others():
     ratios = [np.array([float(k)]) for k in range(20)]
-    # in pairs: of 18 others one may be missed by (18 + 1) / 10 - 1 = 0.9 of one, so none, and the largest is the scale
-    assert held_of_others(ratios) == pytest.approx((18 + 0) / 20)
+    # in pairs, 10 apart: of 18 others (18 + 1) / 10 - 1 = 0.9 of one may be missed, so none, and the largest is the
+    # scale: nobody is missed but the last, whose scale is 18
+    assert held_of_others(ratios) == pytest.approx(19 / 20)
 
 
 @pytest.mark.parametrize("direction", Direction)
@@ -183,6 +195,28 @@ def test_a_method_without_uncertainty_and_one_that_names_nobody_are_refused(mode
     with pytest.raises(ValueError, match="states no uncertainty"):
         api.calibrate(tmp_path / "run" / "model", unseen, tmp_path / "out", "cpu")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_second_calibration_tells_the_whole_factor(calibrated, unseen, tmp_path):
+    api.calibrate(calibrated, unseen, tmp_path / "again", "cpu")
+    again, once = (Model.load(path, "cpu") for path in (tmp_path / "again", calibrated))
+    for index, direction in enumerate(Direction):
+        scale = again.card["calibration"]["scale"][direction]
+        assert scale == pytest.approx(float(again.method.sd_scale[index]), abs=1e-4)
+        assert scale == pytest.approx(float(once.method.sd_scale[index]), rel=1e-3)  # it holds already
+
+
+def test_the_command_audits_what_is_calibrated(model, calibrated, unseen, tmp_path):
+    held = []
+    for path in (model, calibrated):
+        out = tmp_path / str(len(held))
+        words = ["evaluate", str(unseen.root), "--model", str(path), "--out", str(out), "--no-controls"]
+        with pytest.raises(SystemExit) as stop:
+            main([*words, "--device", "cpu"])
+        assert not stop.value.code
+        scores = manifest.read_json(out / "metrics.json")["methods"]["pds"]
+        held.append(np.mean([scores[d.value]["coverage_90"]["mean"] for d in Direction]))
+    assert abs(held[1] - 0.9) < abs(held[0] - 0.9)
 
 
 def test_training_anew_forgets_the_calibration(calibrated, prepared, tmp_path):

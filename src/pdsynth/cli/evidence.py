@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pdsynth.data.pairs import Pairs
 
-ResultsFolder = Annotated[Path, typer.Argument(help="A folder written by evaluate.", metavar="DIR")]
+ResultsFolder = Annotated[Path, typer.Argument(help="A folder written by evaluate or benchmark.", metavar="DIR")]
 MethodNames = Annotated[
     list[str] | None,
     typer.Option("--method", help="A method whose scans are used; may be repeated (default: the one under test).",
@@ -147,7 +147,7 @@ def evidence(
     out: Out,
     split: Split = "test",
     controls: Controls = True,
-    samples: Samples = 0,  # draws take longer than all the rest, and the model states its uncertainty
+    samples: Samples = 0,
     steps: Steps = 8,
     atlas: AtlasFile = None,
     leave_site_out: Annotated[

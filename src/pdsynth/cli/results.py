@@ -63,7 +63,7 @@ def evaluate(
     out: Out,
     split: Split = "test",
     controls: Controls = True,
-    samples: Samples = 8,
+    samples: Samples = 0,  # the stated SD is audited, which is what `calibrate` scales
     steps: Steps = 8,
     atlas: AtlasFile = None,
     seed: Seed = 0,
@@ -178,11 +178,11 @@ def benchmark(
             cluster=cluster,
             progress=told,
         )
-    done(f"The tables and figures are in {page}")
+    done(f"The tables and figures are in {page}", "diagnose", out)
 
 
 def report(
-    results: Annotated[Path, typer.Argument(help="A folder written by evaluate, demo or prepare.", metavar="DIR")],
+    results: Annotated[Path, typer.Argument(help="A folder of evaluate, benchmark, demo or prepare.", metavar="DIR")],
 ) -> None:
     """Make one HTML file from the results of a folder, or of the quality of prepared scans."""
     prepared = (results / "pairs.tsv").is_file()

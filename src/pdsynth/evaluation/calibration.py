@@ -50,8 +50,9 @@ def conformal_scale(ratios: Sequence[np.ndarray], coverage: float = COVERAGE) ->
     """The factor on intervals that makes them hold `coverage` of a new participant's voxels, on average over people.
 
     ratios: of each calibration participant, error over half the interval at each voxel. However the intervals were
-    made, the expected share is `coverage` or more, where the new participant is drawn as these were. Raises ValueError
-    for too few participants (for .9, below 9), or where no factor is enough, as where too many intervals are points.
+    made, the expected share is `coverage` or more, where the new participant is drawn as these were; expected over
+    calibrations too, so that a single one may hold less. Raises ValueError for too few participants (for .9, below 9),
+    or where no factor is enough, as where too many intervals are points.
 
     >>> conformal_scale([np.array([1.0, 2.0, 3.0])] * 99, coverage=0.5)
     2.0
@@ -67,7 +68,7 @@ def conformal_scale(ratios: Sequence[np.ndarray], coverage: float = COVERAGE) ->
     first = min(int(np.searchsorted(-missed, -allowed)), len(values) - 1)
     scale = values[order[first]]
     if not np.isfinite(scale):
-        raise ValueError("no factor is enough: in too many voxels the method is certain, and wrong.")
+        raise ValueError("no factor is enough: where the method is certain, it is wrong too often for so few people.")
     return float(scale)
 
 
@@ -81,14 +82,19 @@ def fewest(coverage: float = COVERAGE) -> int:
 
 
 def held_of_others(ratios: Sequence[np.ndarray], coverage: float = COVERAGE) -> float:
-    """Mean share that the intervals hold of participants left out of the scale, in turn; nan where they are too few."""
-    folds = np.array_split(np.arange(len(ratios)), min(FOLDS, len(ratios)))
-    if len(ratios) - len(folds[0]) < fewest(coverage):
-        return float("nan")
+    """Mean share that the intervals hold of participants left out of the scale, in turn; nan where they are too few.
+
+    Every fold takes one participant in so many, so that a table in the order of sites has all of them in each.
+    """
+    people = np.arange(len(ratios))
     held = []
-    for fold in folds:
-        scale = conformal_scale([each for i, each in enumerate(ratios) if i not in fold], coverage)
-        held += [np.mean(ratios[i] <= scale) for i in fold]
+    for fold in range(min(FOLDS, len(ratios))):
+        out = people % FOLDS == fold
+        try:
+            scale = conformal_scale([ratios[i] for i in people[~out]], coverage)
+        except ValueError:  # the others are too few, or no factor is enough for them
+            return float("nan")
+        held += [np.mean(ratios[i] <= scale) for i in people[out]]
     return float(np.mean(held))
 
 
@@ -104,7 +110,7 @@ def interval_ratios(
         mask = dilate(pairs.brain(direction.target, row))
         error = np.abs(pairs.volume(direction.target, row) - mean)[mask]
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where(error > 0, error / (half * sd[mask]), 0)
+            ratio = np.where(error == 0, 0, error / (half * sd[mask]))
         found.setdefault(pairs.table["participant_id"].iloc[row], []).append(ratio.astype(np.float32))
         if told:
             told(row + 1, len(pairs))
