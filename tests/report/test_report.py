@@ -220,11 +220,25 @@ def test_words_follow_the_numbers():
         "oracle": entry(30.0, 15.0, 1.0, 1.0),
     }
     direction = Direction.FMRI_TO_DMRI
-    tones = {name: words.verdicts(methods, name, direction, 10) for name in ("good", "blind")}
-    assert [tone for tone, _ in tones["good"]] == ["good", "good", "plain", "plain"]
-    assert [tone for tone, _ in tones["blind"]] == ["warn", "warn", "warn", "warn"]
-    assert "lower than good (25.0 dB)" in tones["blind"][0][1] and "average brain" in tones["blind"][1][1]
-    assert "chance 10%" in tones["good"][2][1]
+
+    def verdicts(name, differences, p_holm=0.01):
+        rows = [
+            {"direction": direction.value, "against": other, "psnr_brain_difference": difference, "p_holm": p_holm}
+            for other, difference in differences.items()
+        ]
+        return words.verdicts({"methods": methods, "n_participants": 10, "comparisons": rows}, name, direction)
+
+    good = verdicts("good", {"blind": 5.0, "population-mean": 4.5})
+    assert [tone for tone, _ in good] == ["good", "good", "plain", "plain"]
+    assert good[0][1] == "Scores higher than every other method; nearest is population-mean (by 4.50 dB)."
+    assert "chance 10%" in good[2][1]
+    blind = verdicts("blind", {"good": -5.0, "population-mean": 0.5})
+    assert [tone for tone, _ in blind] == ["warn", "plain", "warn", "warn", "warn"]
+    assert blind[0][1] == "Scores lower than good (by 5.00 dB)." and "average brain" in blind[2][1]
+    assert blind[1][1] == "Scores higher than 1 of 2 others; nearest is population-mean (by 0.50 dB)."
+    unsure = verdicts("good", {"blind": 5.0, "population-mean": 4.5}, p_holm=0.06)
+    assert unsure[0] == ("warn", "Cannot be told from population-mean, blind.")  # whatever the means
+    assert words.group_of("pds-refiner-only:small", "pds") == "control"
     assert words.skill(methods, "good", direction) == pytest.approx(0.5)
     texts = [words.number(value, 1) for value in (-0.04, -1.25, None)]
     assert texts == ["0.0", "\N{MINUS SIGN}1.2", "\N{EN DASH}"]

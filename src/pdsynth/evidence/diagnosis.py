@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pdsynth.evaluation.archive import write_table
+from pdsynth.evaluation.archive import recipe_of, write_table
 from pdsynth.evaluation.completion import complete
 from pdsynth.evaluation.diagnosis import CONTROLS, SCHEMES, diagnose
 from pdsynth.evaluation.embedding import embed, separation
@@ -45,8 +45,10 @@ def write_diagnosis(results_dir: str | Path, methods: Sequence[str] | None = Non
 
     schemes = table(methods)
     write_table(root / DIAGNOSIS, schemes)
-    if set(WITH_AND_WITHOUT) <= set(patterns.methods):
-        write_table(root / PATTERN_LOSS, table(WITH_AND_WITHOUT, dict([WITH_AND_WITHOUT])))
+    of_recipe = {recipe_of(name)[0]: name for name in patterns.methods}  # of a benchmark also in a small size
+    if set(WITH_AND_WITHOUT) <= of_recipe.keys():
+        pair = [of_recipe[name] for name in WITH_AND_WITHOUT]
+        write_table(root / PATTERN_LOSS, table(pair, dict([pair])))
     completed = complete(patterns.values, patterns.people, methods, seed=seed)
     completed.insert(0, "data", data)
     write_table(root / COMPLETION, completed)

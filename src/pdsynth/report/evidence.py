@@ -92,7 +92,7 @@ def _effects(results: Results) -> Section | None:
     if table is None:
         return None
     head = ["Method", "Direction", "slope", "slope, own SD", "r", "sign agrees", "regions", "variance kept",
-            "person's slope"]  # fmt: skip
+            "person's slope", "reliability"]  # fmt: skip
     rows = [
         [
             row["method"],
@@ -104,6 +104,7 @@ def _effects(results: Results) -> Section | None:
             number(row, "n_strong", 0),
             number(row, "variance_ratio"),
             spread(row, "shrinkage"),
+            number(row, "reliability"),
         ]
         for row in table
     ]
@@ -115,7 +116,7 @@ def _effects(results: Results) -> Section | None:
         "g); the slope of synthesised on real over regions is 1 where nothing is lost, 0 where the group cannot be "
         "seen. Both are divided by the real scans' SD: by its own smaller SD a smooth estimate's effect looks larger "
         "than it is (the column beside it). Part of what real scans show is the sampling of these very people: a "
-        "method that knew the disease, and nothing of the person, would have the slope named as reliability below. "
+        "method that knew the disease, and nothing of the person, would have the slope named as reliability. "
         "Signs are compared in regions where the real g is above 0.3. Intervals: bootstrap over participants."
     )
     probe = manifest.read_json(results.root / PROBES).get("counterfactual", {})
@@ -137,8 +138,16 @@ def _effect_sentence(row: dict[str, Any], known_change: dict[str, str]) -> str:
             f"with a reliability of {words.number(reliability, 2)} much of what their real scans show is who these "
             "people are, so the slope tells of persons as much as of the disease"
         )
+    elif high < reliability:
+        judged = (
+            f"the disease is understated: one that knew it, and nobody's person, would have "
+            f"{words.number(reliability, 2)}"
+        )
     elif high < 1:
-        judged = "the disease is understated"
+        judged = (
+            f"no loss of the disease can be told, as one that knew it, and nobody's person, would have "
+            f"{words.number(reliability, 2)}"
+        )
     else:
         judged = "no loss can be told" if low <= 1 else "the disease is overstated"
     change = known_change.get(direction_of(row))
@@ -245,7 +254,7 @@ def _diagnosis(results: Results) -> Section | None:
     power = rows_of(results.root / POWER)
     if power is not None:
         tables.append(_power(power, int(table[0]["n"])))
-    seen = "The generator was trained on these participants: with others its scans would serve less."
+    seen = "Where the generator was trained on these participants, with others its scans would serve less."
     return Section("diagnosis", "Diagnosis", lead, [seen] if results.metrics["split"] == "train" else [], tables)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pandas as pd
 
 from pdsynth import manifest
 from pdsynth.evaluation.archive import read_table
+from pdsynth.evaluation.provenance import UNKNOWN
 from pdsynth.evaluation.statistics import SIGNIFICANT
 from pdsynth.report import words
 from pdsynth.report.findings import findings
@@ -78,6 +79,7 @@ class Run:
         people = self.people(direction)
         for by in GROUPS:
             scores = people[people[by].fillna("") != ""].groupby(by)[PRIMARY].agg(["mean", "count"])
+            several = scores.loc[scores["count"] > 1, "mean"]  # one person is no group
             for name, row in scores.iterrows():
                 yield {
                     "direction": words.DIRECTIONS[direction],
@@ -85,7 +87,7 @@ class Run:
                     "name": str(name),
                     "n": int(row["count"]),
                     "psnr": words.number(row["mean"], 2),
-                    "worst": len(scores) > 1 and row["mean"] == scores["mean"].min(),
+                    "worst": len(several) > 1 and row["count"] > 1 and row["mean"] == several.min(),
                 }
 
 
@@ -93,14 +95,15 @@ def facts(run: Run) -> dict[str, str]:
     """What is known, by the name that the checklists' sentences use; what is not known is not in it."""
     every = _scored(run) | _recorded(run.entries) | _trained(run.model) | _prepared(run.data)
     every |= findings(run.root, run.tested)
+    if run.tested in run.metrics.get("uncertainty_from_samples", []):
+        every.pop("calibrated", None)  # what is audited is the SD of draws
     return {name: str(value) for name, value in every.items() if value not in (None, "")}
 
 
 def _scored(run: Run) -> dict[str, Any]:
     metrics = run.metrics
-    others = [name for name in metrics["methods"] if name != run.tested]
+    others = [name for name in metrics["methods"] if name not in (run.tested, words.CEILING)]
     tests = metrics.get("comparisons", [])
-    passed = sum(test["p_holm"] < SIGNIFICANT for test in tests)
     states = "coverage_90" in next(iter(metrics["methods"][run.tested].values()))
     return {
         "tested": run.tested,
@@ -124,10 +127,17 @@ def _scored(run: Run) -> dict[str, Any]:
         "average": _both(run, words.AVERAGE, PRIMARY, 2, " dB"),
         "ceiling": _both(run, words.CEILING, PRIMARY, 2, " dB"),
         "spread": words.spread(run.tested, metrics) if states else None,
-        "comparisons": f"{passed} of {len(tests)}" if tests else None,
+        "comparisons": _compared(tests),
         "worst": _each(lambda d: ", ".join(run.people(d)["participant_id"].head(WORST))),
         "worst_groups": _each(lambda d: _worst_groups(run, d)),
     }
+
+
+def _compared(tests: Sequence[Mapping[str, Any]]) -> str:
+    """In how many of the tests of the primary endpoint the method under test is told from another, by sign."""
+    differences = [test["psnr_brain_difference"] for test in tests if test["p_holm"] < SIGNIFICANT]
+    higher = sum(difference > 0 for difference in differences)
+    return f"higher in {higher}, lower in {len(differences) - higher}, of {len(tests)}" if tests else ""
 
 
 def _worst_groups(run: Run, direction: Direction) -> str:
@@ -208,11 +218,11 @@ def _prepared(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def counted(data: Mapping[str, Any], column: str) -> dict[str, int]:
-    """Participants of the prepared folder by one of split, site, diagnosis and sex."""
+    """Participants of the prepared folder by one of split, site, diagnosis and sex; none where nothing is known."""
     counts: dict[str, int] = {}
     for group in data.get("groups", []):
         counts[group[column]] = counts.get(group[column], 0) + group["participants"]
-    return {name: counts[name] for name in sorted(counts, key=place)}
+    return {name: counts[name] for name in sorted(counts, key=place)} if set(counts) != {UNKNOWN} else {}
 
 
 def place(name: str) -> tuple[int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -34,7 +35,11 @@ def findings(root: Path, tested: str) -> dict[str, str]:
 def _effects(rows: list[Row], tested: str) -> dict[str, str]:
     own = _of(rows, tested)
     groups = [f"{number(row, 'n_AD', 0)} AD and {number(row, 'n_NC', 0)} NC" for row in own[:1]]
-    return {"effects": _by_direction(own, "slope"), "effect_people": "".join(groups)}
+    return {
+        "effects": _by_direction(own, "slope"),
+        "effect_people": "".join(groups),
+        "reliability": _by_direction(own, "reliability"),
+    }
 
 
 def _worth(rows: list[Row], tested: str) -> dict[str, str]:
@@ -46,8 +51,19 @@ def _diagnosis(rows: list[Row], tested: str) -> dict[str, str]:
     return {
         "diagnosed": _by_scheme(_of(rows, tested)),
         "diagnosed_real": _by_scheme([row for row in alone if row["scheme"].startswith("real")]),
+        "classes": "".join(_classes(row) for row in alone[:1]),
         "permuted": "".join(spread(row, "balanced_accuracy") for row in alone if row["scheme"] == PERMUTED),
     }
+
+
+def _classes(row: Row) -> str:
+    """The diagnoses that were told apart.
+
+    >>> _classes({"confusion": '{"NC": {}, "MCI": {}, "AD": {}}'})
+    'NC, MCI and AD'
+    """
+    *others, last = json.loads(row["confusion"])
+    return f"{', '.join(others)} and {last}"
 
 
 def _completion(rows: list[Row], tested: str) -> dict[str, str]:

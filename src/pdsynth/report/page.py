@@ -88,7 +88,7 @@ def _direction(results: Results, direction: Direction) -> dict[str, Any]:
         "interval": words.interval(low, high, 1),
         "ssim": words.number(words.value_of(methods[tested][direction.value], "ssim_brain")[0], 3),
         "skill": words.skill(methods, tested, direction),
-        "verdicts": words.verdicts(methods, tested, direction, results.metrics["n_participants"]),
+        "verdicts": words.verdicts(results.metrics, tested, direction),
         "chart": forest(bars, "PSNR inside the brain, dB"),
         "quality": _rows(results, direction, ordered, words.QUALITY),
         "audit": _rows(results, direction, ordered, words.AUDIT),

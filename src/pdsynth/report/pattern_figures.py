@@ -102,13 +102,13 @@ def brain_figure(
             axis.set_title(name, fontsize=8, loc="left")
             known = np.isfinite(value)
             display = plotting.plot_markers(
-                value[known], places[known], node_size=16, node_cmap="RdBu_r", node_vmin=-top, node_vmax=top,
-                display_mode="lyrz", axes=axis, annotate=True,
+                value[known], places[known], node_size=8 + 60 * np.abs(value[known]) / top, node_cmap="RdBu_r",
+                node_vmin=-top, node_vmax=top, alpha=1.0, display_mode="lyrz", axes=axis, annotate=True,
                 node_kwargs={"edgecolors": "#777777", "linewidths": 0.3},
             )  # fmt: skip
             rings = places[ringed[name]] if ringed else places[:0]
             if len(rings):
-                display.add_markers(rings, marker_color="none", marker_size=34, edgecolors="black", linewidths=1.1)
+                display.add_markers(rings, marker_color="none", marker_size=80, edgecolors="black", linewidths=1.1)
         return save(figure, path)
 
 

@@ -14,6 +14,10 @@ AGREEMENT, GROUPS = "agreement.tsv", "groups.tsv"
 DIAGNOSIS, PATTERN_LOSS, COMPLETION, POWER = "table5.tsv", "table9.tsv", "completion.tsv", "power.tsv"
 EMBEDDING, SEPARATION = "embedding.tsv", "separation.tsv"
 SITES, PROBES = "sites.tsv", "probes.json"
+BY_ROI, BY_DIAGNOSE = (
+    (EFFECTS, COMPLETED_EFFECTS, AGREEMENT, GROUPS),
+    (DIAGNOSIS, PATTERN_LOSS, COMPLETION, POWER, EMBEDDING, SEPARATION),
+)
 
 Row = dict[str, Any]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pdsynth.evaluation.archive import recipe_of
+from pdsynth.evaluation.statistics import SIGNIFICANT
 from pdsynth.types import Direction, Modality
 
 MODALITIES = {Modality.FMRI: "fMRI", Modality.DMRI: "dMRI"}
@@ -82,7 +84,7 @@ def group_of(name: str, tested: str) -> str:
         return "tested"
     if name == CEILING:
         return "ceiling"
-    return "control" if name in CONTROLS else "baseline"
+    return "control" if recipe_of(name)[0] in CONTROLS else "baseline"
 
 
 def value_of(scores: dict[str, Any], key: str) -> tuple[float | None, float | None, float | None]:
@@ -124,31 +126,14 @@ def skill(methods: dict[str, Any], name: str, direction: Direction) -> float | N
     return None if own is None or floor is None or top is None or top <= floor else (own - floor) / (top - floor)
 
 
-def verdicts(methods: dict[str, Any], name: str, direction: Direction, people: int) -> list[tuple[str, str]]:
-    """Sentences on the method under test, each with a tone: "good", "warn" or "plain"."""
+def verdicts(metrics: dict[str, Any], name: str, direction: Direction) -> list[tuple[str, str]]:
+    """Sentences on the method under test, each with a tone: "good", "warn" or "plain"; of metrics.json's content."""
+    methods, people = metrics["methods"], metrics["n_participants"]
     scores = methods[name][direction.value]
     drop, own = value_of(scores, "drop")[0], value_of(scores, "psnr_brain")[0]
-    said: list[tuple[str, str]] = []
     if own is None:
-        return said
-    rivals = {
-        other: value
-        for other, entry in methods.items()
-        if other not in (name, CEILING) and (value := value_of(entry[direction.value], "psnr_brain")[0]) is not None
-    }
-    better = sorted((other for other, value in rivals.items() if value > own), key=lambda o: -rivals[o])
-    equal = sorted(other for other, value in rivals.items() if abs(value - own) < 0.05)
-    better = [other for other in better if other not in equal]
-    if better:
-        listed = ", ".join(f"{other} ({number(rivals[other], 1)} dB)" for other in better[:3])
-        said.append(("warn", f"Scores lower than {listed}."))
-    elif equal:
-        said.append(("warn", f"Scores no higher than {', '.join(equal[:3])} ({number(own, 1)} dB)."))
-    elif rivals:
-        next_best = max(rivals, key=lambda other: rivals[other])
-        said.append(
-            ("good", f"Scores higher than every other method; next is {next_best}, {number(rivals[next_best], 1)} dB.")
-        )
+        return []
+    said = _compared([row for row in metrics.get("comparisons", []) if row["direction"] == direction.value])
     if drop is not None:
         if drop < 0.5:
             said.append(("warn", "The score hardly falls when sources are shuffled: it prints an average brain."))
@@ -164,4 +149,24 @@ def verdicts(methods: dict[str, Any], name: str, direction: Direction, people: i
     if slope is not None:
         kept = f"Keeps {slope:.0%} of what sets a participant apart from others at the site"
         said.append(("warn", f"{kept}: individual findings are flattened.") if slope < 0.8 else ("plain", f"{kept}."))
+    return said
+
+
+def _compared(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Which methods the one under test is told from, by the corrected test of the primary endpoint."""
+    lower: list[str] = []
+    higher: list[str] = []
+    level: list[str] = []
+    for row in sorted(rows, key=lambda row: row["psnr_brain_difference"]):
+        told = row["p_holm"] < SIGNIFICANT
+        kind = level if not told else lower if row["psnr_brain_difference"] < 0 else higher
+        kind.append(f"{row['against']} (by {number(abs(row['psnr_brain_difference']), 2)} dB)")
+    said = []
+    if lower:
+        said.append(("warn", f"Scores lower than {', '.join(lower[:3])}."))
+    if level:
+        said.append(("warn", f"Cannot be told from {', '.join(name.split(' (')[0] for name in level)}."))
+    if higher:
+        every = "every other method" if not (lower or level) else f"{len(higher)} of {len(rows)} others"
+        said.append(("plain" if lower or level else "good", f"Scores higher than {every}; nearest is {higher[0]}."))
     return said
