@@ -12,7 +12,7 @@ import typer
 from pdsynth.cli import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 COMMANDS = [
     (page.relative_to(ROOT).as_posix(), line.split("#")[0].strip())
     for page in PAGES

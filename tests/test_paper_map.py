@@ -11,7 +11,9 @@ import pytest
 from pdsynth.recipes import RECIPES, settings_of
 
 TEXT = (Path(__file__).parents[1] / "docs" / "paper-map.md").read_text()
-DOTTED = sorted(set(re.findall(r"`((?:methods|losses|diffusion|networks|atlas|training)\.[\w.]+)`", TEXT)))
+DOTTED = sorted(
+    set(re.findall(r"`((?:methods|losses|diffusion|networks|atlas|training|evaluation|report|cohorts)\.[\w.]+)`", TEXT))
+)
 
 
 @pytest.mark.parametrize("name", DOTTED)

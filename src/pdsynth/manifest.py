@@ -189,7 +189,7 @@ def resumed_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         if path.is_file():
             link = partial / path.relative_to(folder)
             link.parent.mkdir(parents=True, exist_ok=True)
-            _link(path, link)
+            linked(path, link)
     yield partial
     old = folder.with_name(f"{folder.name}.old")
     if folder.exists():
@@ -198,7 +198,8 @@ def resumed_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _link(path: Path, link: Path) -> None:
+def linked(path: Path, link: Path) -> None:
+    """Have the file at `path` at `link` too, as a hard link where the file system has them, else as a copy."""
     try:
         os.link(path, link)
     except OSError:  # a file system without hard links

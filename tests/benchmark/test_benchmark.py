@@ -15,11 +15,16 @@ import torch
 from PIL import Image
 
 from pdsynth import api, manifest
+from pdsynth.atlas import evidence_regions, region_means
 from pdsynth.benchmark import ALL, benchmark, jobs, runs
 from pdsynth.benchmark.runs import Terms
-from pdsynth.evaluation.archive import run_folder, scores_folder
+from pdsynth.evaluation import patterns
+from pdsynth.evaluation.archive import image_name, run_folder, scores_folder
 from pdsynth.evaluation.metrics import dilate, image_quality
+from pdsynth.evidence import write_roi
 from pdsynth.recipes import CONTROLS, RECIPES
+from pdsynth.report import write_cards, write_report
+from pdsynth.report.results import Results
 from pdsynth.types import Direction, InputError
 
 ENTRIES = ["population-mean", "pds:small", "oracle", "unet"]
@@ -118,6 +123,97 @@ def test_what_is_done_is_left_alone_and_what_was_cut_goes_on(made, prepared):
         assert (run_folder(out, entry) / "model" / "model.safetensors").stat().st_mtime_ns == time
     measured = ["method", *(column for column in before if "psnr" in column or "ssim" in column)]
     pd.testing.assert_frame_equal(table(out, 2)[measured], before[measured])
+
+
+def test_the_folder_is_a_results_folder_of_all_entries(made, prepared):
+    out, _ = made
+    results, found = Results.read(out), patterns.read(out)
+    assert next(iter(results.methods)) == results.tested == "pds:small"
+    assert set(results.methods) == set(found.methods) == set(ENTRIES)
+    assert {(c["method"], c["against"]) for c in results.metrics["comparisons"]} == {
+        ("pds:small", "population-mean"),
+        ("pds:small", "unet"),
+    }
+    alone = Results.read(scores_folder(out, "unet"))
+    assert results.methods["unet"] == alone.methods["unet"]
+    own = alone.scan_scores("unet", D)
+    pd.testing.assert_frame_equal(results.scan_scores("unet", D)[own.columns], own)
+    np.testing.assert_array_equal(results.images(image_name("unet", D)), alone.images(image_name("unet", D)))
+    mean = np.mean([prepared.train.volume(D.target, i) for i in range(len(prepared.train))], 0)
+    regions = region_means(mean, evidence_regions(prepared.grid))
+    np.testing.assert_allclose(found.values[D.target, "population-mean"][0], regions, atol=1e-3)
+    write_roi(out)
+    effects = pd.read_csv(out / "effects.tsv", sep="\t")
+    for method in ENTRIES:
+        slopes = [row(content, method) for content in (effects, table(out, 2))]
+        assert slopes[0]["slope"] == pytest.approx(slopes[1]["effect_slope"], nan_ok=True)
+    assert "pds:small" in write_report(out).read_text()
+
+
+def test_what_other_code_made_is_made_anew(prepared, tmp_path):
+    out = tmp_path / "out"
+    benchmark(prepared.root, out, ["zeros", "copy-source"], steps=1)
+    folder = run_folder(out, "zeros")
+    kept = json.loads((folder / "manifest.json").read_text())
+    code = kept["parameters"]["begun_as"]["code"]
+    shown = row(table(out, 2), "zeros")
+    assert [shown["training_code"], shown["scoring_code"]] == [code["training"][:12], code["scoring"][:12]]
+    (out / "effects.tsv").write_text("of other entries")
+    for part in ("training", "scoring"):
+        kept["parameters"]["begun_as"]["code"] = code | {part: "0" * 64}
+        (folder / "manifest.json").write_text(json.dumps(kept))
+        trained = (folder / "model" / "model.safetensors").stat().st_mtime_ns
+        benchmark(prepared.root, out, ["copy-source"], steps=1)
+        assert set(table(out, 2)["method"]) == {"copy-source"} and not (out / "effects.tsv").exists()
+        benchmark(prepared.root, out, ["zeros"], steps=1)
+        assert json.loads((folder / "manifest.json").read_text())["parameters"]["begun_as"]["code"] == code
+        assert set(table(out, 2)["method"]) == {"zeros", "copy-source"}
+        again = (folder / "model" / "model.safetensors").stat().st_mtime_ns != trained
+        assert again == (part == "training")  # what other code scored is not trained anew
+
+
+def test_without_pds_a_method_and_no_control_is_under_test(prepared, tmp_path):
+    out = tmp_path / "out"
+    benchmark(prepared.root, out, ["oracle", "copy-source", "unet"], steps=1, jobs=2)
+    results = Results.read(out)
+    assert results.tested == "unet" and list(results.methods)[-1] == "oracle"
+    assert set(results.manifest["models"]) == {"copy-source", "unet"}  # for the cards
+    assert results.manifest["data"]["n_participants"] == prepared.table["participant_id"].nunique()
+    assert "not addressed" not in (write_cards(out)[2].read_text().split("weights, sha256 |")[1].splitlines()[0])
+
+
+def test_of_two_sizes_the_one_that_is_asked_stands_in_the_tables(prepared, tmp_path):
+    out = tmp_path / "out"
+    for entry in ("pds:small", "pds"):
+        benchmark(prepared.root, out, [entry], steps=1)
+        assert set(table(out, 2)["method"]) == set(Results.read(out).methods) == {entry}
+    benchmark(prepared.root, out, ["zeros"], steps=1)
+    assert len(table(out, 2)) == 2 * 2
+
+
+def test_a_benchmark_that_is_cut_shows_no_results_of_the_one_before(prepared, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    benchmark(prepared.root, out, ["zeros"], steps=1)
+    write_report(out)
+
+    def cut(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs, "_run_all", cut)
+        with pytest.raises(KeyboardInterrupt):
+            benchmark(prepared.root, out, ["zeros", "copy-source"], steps=1)
+    assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "runs"]
+    with pytest.raises(InputError, match="nothing to report"):
+        Results.read(out)
+    benchmark(prepared.root, out, ["zeros", "copy-source"], steps=1)
+    assert set(Results.read(out).methods) == {"zeros", "copy-source"}
+
+
+def test_an_entry_whose_code_changes_while_it_runs_is_named(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "_run_all", lambda *given: {})
+    with pytest.raises(RuntimeError, match=r"every entry failed \(zeros: the code or the pairs changed while it ran"):
+        benchmark(prepared.root, tmp_path / "out", ["zeros"], steps=1)
 
 
 def test_other_terms_or_pairs_are_refused(made, prepared, tmp_path):

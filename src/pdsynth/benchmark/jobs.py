@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
@@ -13,13 +13,15 @@ from typing import Any
 
 import torch
 
-from pdsynth import manifest
+from pdsynth import api, manifest
+from pdsynth.benchmark.joined import clear_joined, join_scores
 from pdsynth.benchmark.runs import Terms, begun_as, run_entry
 from pdsynth.benchmark.tables import ALL, FIGURES, tested_of, write_tables
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation.archive import recipe_of
+from pdsynth.evaluation.archive import recipe_of, run_folder
 from pdsynth.evaluation.evaluate import ORACLE
-from pdsynth.recipes import RECIPES, settings_of
+from pdsynth.evaluation.provenance import provenance
+from pdsynth.recipes import CONTROLS, RECIPES, settings_of
 from pdsynth.report.benchmark import write_page
 from pdsynth.types import InputError
 
@@ -42,6 +44,8 @@ def benchmark(
     progress: Told | None = None,
 ) -> Path:
     """Train and score every entry on an equal budget, and write tables, figures and a page; returns the page's path.
+
+    `out` becomes a results folder of all entries, as `evaluate` writes one.
 
     entries are recipes by name, "name:small" for their small size; None for all rows of the tables that can be run
     here. The budget is wall time of training in seconds, or
@@ -69,17 +73,24 @@ def benchmark(
     with manifest.recorded(out, "benchmark", inputs=[prepared], seed=seed, terms=asdict(terms), jobs=jobs) as kept:
         kept["simulated"] = pairs.simulated
         kept["n_train"] = int(pairs.train.table["participant_id"].nunique())
-        done = _finished(prepared, out, terms)
+        done = _finished(prepared, out, terms, entries)
         left = [entry for entry in entries if entry not in done]
+        clear_joined(out)  # until all is done again, nothing is to stand under this manifest
         kept["failed"] = _run_all(prepared, out, left, terms, jobs, cluster, progress)
-        finished = _finished(prepared, out, terms)
+        finished = _finished(prepared, out, terms, entries)
+        changed = "the code or the pairs changed while it ran; run it again"
+        kept["failed"] |= {entry: changed for entry in left if entry not in {*finished, *kept["failed"]}}
         kept |= {"entries": list(finished), "machine": ", ".join(sorted(set(finished.values())))}
+        kept |= provenance(_models(out, finished), pairs)
+        kept["notes"] = ["All were trained on the training split of this cohort, on an equal budget, or fitted to it."]
     failed = "; ".join(f"{entry}: {why}" for entry, why in kept["failed"].items())
     if not finished:
         raise RuntimeError(f"every entry failed ({failed})")
+    tested = tested_of(list(finished))
+    join_scores(out, sorted(finished, key=lambda entry: _rank(entry, tested)), seed)
     titles = write_tables(out, list(finished), seed)
     figures = {number: (title, _entries(rows, finished)) for number, (title, rows) in FIGURES.items()}
-    page = write_page(out, titles, figures, tested_of(list(finished)))
+    page = write_page(out, titles, figures, tested)
     if failed:
         raise RuntimeError(f"{len(kept['failed'])} of {len(entries)} entries failed ({failed}); the tables lack them")
     return page
@@ -99,15 +110,36 @@ def _checked(entries: Sequence[str]) -> list[str]:
     return list(found.values())
 
 
-def _finished(prepared: Path, out: Path, terms: Terms) -> dict[str, str]:
-    """All entries that are done in `out`, with the machine of each."""
-    found = {}
-    for folder in sorted((out / "runs").glob("*/")):
-        run = manifest.read(folder)
-        key = run.get("parameters", {}).get("begun_as", {})
-        if run.get("finished") and key == begun_as(prepared, key["entry"], terms):
-            found[key["entry"]] = run["machine"]
-    return found
+def _finished(prepared: Path, out: Path, terms: Terms, asked: Sequence[str]) -> dict[str, str]:
+    """All entries that are done in `out`, with the machine of each; of two sizes of a recipe the one that is asked."""
+    found: dict[str, tuple[str, str]] = {}
+    for folder in sorted((out / "runs").glob("*/"), key=lambda folder: _entry_of(folder) in asked):
+        run, entry = manifest.read(folder), _entry_of(folder)
+        recipe = recipe_of(entry)[0]
+        if recipe in RECIPES and run.get("finished") and _key(run) == begun_as(prepared, entry, terms):
+            found[recipe] = entry, run["machine"]
+    return dict(sorted(found.values()))
+
+
+def _entry_of(folder: Path) -> str:
+    """The entry whose run a folder holds; "" where it does not say."""
+    return str(_key(manifest.read(folder)).get("entry", ""))
+
+
+def _key(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    return run.get("parameters", {}).get("begun_as", {})
+
+
+def _rank(entry: str, tested: str | None) -> tuple[bool, bool, bool]:
+    """What is under test comes first; where `pds` is not there, any method rather than a control."""
+    recipe = recipe_of(entry)[0]
+    return entry != tested, recipe in CONTROLS, recipe == ORACLE
+
+
+def _models(out: Path, entries: Iterable[str]) -> dict[str, api.Model]:
+    """Of the entries that have one: the oracle is no model."""
+    folders = {entry: run_folder(out, entry) / "model" for entry in entries}
+    return {entry: api.load(folder, "cpu") for entry, folder in folders.items() if folder.exists()}
 
 
 def _entries(recipes: Sequence[str], done: Iterable[str]) -> list[str]:

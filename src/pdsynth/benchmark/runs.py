@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 
 import pdsynth
 from pdsynth import api, manifest
+from pdsynth.benchmark.code import code_digest
 from pdsynth.data.pairs import Pairs, content
 from pdsynth.evaluation.archive import recipe_of, run_folder, scores_folder
 from pdsynth.evaluation.evaluate import ORACLE
@@ -32,6 +34,8 @@ from pdsynth.types import Direction, InputError
 
 FIT = "fit.json"  # of a run: wall time and peak memory of fitting, over all the times that it was begun
 GIGA = 1e9
+SCORING = "scoring"
+LIBRARIES = ("torch", "monai", "numpy", "scikit-learn", "nilearn")  # whose numbers are in the results
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,22 @@ class Terms:
 
 
 def begun_as(prepared: Path, entry: str, terms: Terms) -> dict[str, Any]:
-    """What a run's results depend on, as JSON holds it: every setting, the terms, the pairs, the version."""
+    """What a run's results depend on, as JSON holds it: every setting, the terms, the pairs, versions, the code.
+
+    The code is that of the trainer and the method, apart from it that which scores, and all that these import.
+    """
     name, size = recipe_of(entry)
     recipe = RECIPES[name]
-    config = REGISTRY[recipe.method].config_type(**settings_of(recipe, size))
+    method = REGISTRY[recipe.method]
+    config = method.config_type(**settings_of(recipe, size))
     described = {
         "entry": entry,
         "version": pdsynth.__version__,
+        "libraries": {name: metadata.version(name) for name in LIBRARIES},
+        "code": {
+            "training": code_digest("pdsynth.training", method.__module__),
+            SCORING: code_digest("pdsynth.evaluation.evaluate"),
+        },
         "settings": asdict(config),
         "precision": recipe.precision,
         "terms": asdict(terms),
@@ -65,7 +78,8 @@ def run_entry(prepared: Path, out: Path, entry: str, terms: Terms) -> str:
     """Train and score one entry in this process, from where it was cut; returns the entry.
 
     Leaves model/, metrics.csv, scores/ (as `evaluate` writes them) and a manifest with its costs. A run that was begun
-    with other settings or pairs is begun anew. Raises InputError where another process is at it.
+    with other settings, pairs or code is begun anew, and one that other code scored is scored anew. Raises InputError
+    where another process is at it.
     """
     name, size = recipe_of(entry)
     folder = run_folder(out, entry)
@@ -73,9 +87,10 @@ def run_entry(prepared: Path, out: Path, entry: str, terms: Terms) -> str:
     pairs, wanted = Pairs.open(prepared), begun_as(prepared, entry, terms)
     with _locked(folder):
         before = manifest.read(folder)
-        if before and before.get("parameters", {}).get("begun_as") != wanted:
+        begun = before.get("parameters", {}).get("begun_as", {})
+        if before and _of_training(begun) != _of_training(wanted):
             manifest.clear(folder, overwrite=True)
-        elif before.get("finished"):
+        elif before.get("finished") and begun == wanted:
             return entry
         with manifest.recorded(folder, "benchmark", inputs=[prepared], seed=terms.seed, begun_as=wanted) as kept:
             kept["machine"] = machine(terms.device)
@@ -88,6 +103,12 @@ def run_entry(prepared: Path, out: Path, entry: str, terms: Terms) -> str:
                 manifest.write_json(made / manifest.NAME, manifest.begin("evaluate", seed=terms.seed))
                 api.evaluate({entry: method}, pairs.test, made, seed=terms.seed, ceiling=False)
     return entry
+
+
+def _of_training(key: dict[str, Any]) -> dict[str, Any]:
+    """What the trained model depends on, of all that `begun_as` tells."""
+    code = key.get("code")
+    return key | {"code": {part: code[part] for part in code if part != SCORING} if isinstance(code, dict) else code}
 
 
 @contextmanager

@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 
 from pdsynth import manifest
+from pdsynth.evaluation import patterns
 from pdsynth.evaluation.archive import read_by_site, recipe_of, run_folder, scores_folder, write_table
+from pdsynth.evaluation.effects import EffectRecovery, effect_recovery
 from pdsynth.evaluation.evaluate import comparisons
 from pdsynth.evaluation.statistics import bca_interval
 from pdsynth.recipes import CONTROLS
@@ -28,6 +30,8 @@ COSTS = (
     "loss_gflop",
     "loss_seconds",
 )
+Effects = dict[tuple[str, Direction], EffectRecovery]  # by entry
+CODE_DIGITS = 12  # of the digests of the code that made a row
 BASELINES = ("unet", "gan", "pgan", "sagan", "psagan", "u-ddim", "sa-ddpm", "ldm", "dit", "adm")
 
 
@@ -64,22 +68,25 @@ def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]
     """Write table2.tsv to table8.tsv into `out` from the scores of finished entries; returns their titles.
 
     A row an entry and direction (and site): mean and 95 % interval of each metric over participants; `pds` less this
-    entry, with interval and paired permutation test, corrected by Holm over the table; what it costs. By site,
-    the correction is over the site, and costs are left out. A recipe that was not run has no row.
+    entry, with interval and paired permutation test, corrected by Holm over the table; what it keeps of the disease's
+    effect; what it costs. By site, the correction is over the site, and effect and costs are left out. `out` must hold
+    the joined scores. A recipe that was not run has no row.
     """
     run = {recipe_of(entry)[0]: entry for entry in entries}
     scores = {entry: read_by_site(scores_folder(out, entry) / "metrics.tsv") for entry in entries}
     simulated = manifest.read(out)["simulated"]
+    effects = _effects(out, entries, seed)
     written = {}
-    for stale in [*out.glob("table*.tsv"), *out.glob("figure*.png")]:
-        stale.unlink()
     for table in TABLES:
         wanted = [run[name] for name in dict.fromkeys((*table.rows, *CONTROLS)) if name in run]
         if not wanted:
             continue
         people = pd.concat([scores[entry] for entry in wanted], ignore_index=True)
         groups = people.groupby("site", sort=True) if table.by_site else [("all", people)]
-        parts = [_rows(out, wanted, group, seed, not table.by_site).assign(site=str(site)) for site, group in groups]
+        parts = [
+            _rows(out, wanted, group, seed, None if table.by_site else effects).assign(site=str(site))
+            for site, group in groups
+        ]
         content = pd.concat(parts, ignore_index=True).assign(data="SIMULATED" if simulated else "real")
         leading = ["data", "site", "direction", "method", "n_participants"]
         path = out / f"table{table.number}.tsv"
@@ -93,8 +100,19 @@ def tested_of(entries: Sequence[str]) -> str | None:
     return next((entry for entry in entries if recipe_of(entry)[0] == TESTED), None)
 
 
-def _rows(out: Path, entries: list[str], people: pd.DataFrame, seed: int, costs: bool) -> pd.DataFrame:
-    """The rows of one table or of one site in it."""
+def _effects(out: Path, entries: Sequence[str], seed: int) -> Effects:
+    """The secondary endpoint: slope of the synthesised difference between AD and NC on the real one, within sites."""
+    found = patterns.read(out).one_a_person()
+    groups, sites = (found.people[name].astype(str).tolist() for name in ("diagnosis", "site"))
+    return {
+        (entry, direction): effect_recovery(*found.pair(entry, direction), groups, sites=sites, seed=seed)
+        for entry in entries
+        for direction in Direction
+    }
+
+
+def _rows(out: Path, entries: list[str], people: pd.DataFrame, seed: int, effects: Effects | None) -> pd.DataFrame:
+    """The rows of one table, or of one site in it, which has no effects and costs."""
     against = {}
     tested = tested_of(entries)
     if tested is not None:
@@ -110,7 +128,11 @@ def _rows(out: Path, entries: list[str], people: pd.DataFrame, seed: int, costs:
                 row[metric] = each[metric].mean()
                 row[f"{metric}_low"], row[f"{metric}_high"] = bca_interval(each[metric].to_numpy(), seed=seed)
             row |= _compared(against.get((direction.value, entry)))
-            rows.append(row | (_costs(out, entry, direction) if costs else {}))
+            if effects is not None:
+                found = effects[entry, direction]
+                row |= found.slope.columns("effect_slope") | {"effect_reliability": found.reliability}
+                row |= _costs(out, entry, direction)
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -124,7 +146,8 @@ def _compared(row: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _costs(out: Path, entry: str, direction: Direction) -> dict[str, Any]:
-    cost = manifest.read(run_folder(out, entry)).get("cost", {})
+    run = manifest.read(run_folder(out, entry))
+    cost, code = run.get("cost", {}), run["parameters"]["begun_as"]["code"]
     scored = manifest.read_json(scores_folder(out, entry) / "metrics.json")["methods"][entry][direction.value]
     stages = cost.get("stages", {}).values()
     return {
@@ -133,4 +156,6 @@ def _costs(out: Path, entry: str, direction: Direction) -> dict[str, Any]:
         "train_steps": sum(stage["steps"] for stage in stages),
         "train_seconds": sum(stage["seconds"] for stage in stages),
         "train_tflop": sum(stage["steps"] * stage["gflop_per_step"] for stage in stages) / 1e3,
-    } | {name: cost.get(name) for name in COSTS}
+        **{f"{part}_code": digest[:CODE_DIGITS] for part, digest in code.items()},
+        **{name: cost.get(name) for name in COSTS},
+    }

@@ -78,10 +78,17 @@ def _parts(number: int, table: pd.DataFrame) -> list[dict[str, Any]]:
                 "title": f"{words.DIRECTIONS[Direction(direction)]}{where}",
                 "costs": "parameters" in rows,
                 "losses": number == LOSS_TABLE,
+                "reliability": _reliability(rows),
                 "rows": [_cells(dict(row)) for _, row in ordered.iterrows()],
             }
         )
     return parts
+
+
+def _reliability(rows: pd.DataFrame) -> str | None:
+    """Of the real scans' effects, which is one for all methods; None where there are none."""
+    known = rows["effect_reliability"].dropna().tolist() if "effect_reliability" in rows else []
+    return words.number(known[0], 2) if known else None
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
@@ -92,6 +99,8 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         return words.number(None if value is None or pd.isna(value) else float(value) / scale, decimals)
 
     def spread(name: str, decimals: int) -> str:
+        if pd.isna(row.get(name)):
+            return text(name, decimals)
         return f"{text(name, decimals)} ({text(f'{name}_low', decimals)} to {text(f'{name}_high', decimals)})"
 
     compared = not pd.isna(row["pds_less_this"])
@@ -102,6 +111,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         "affine": text("psnr_brain_affine", 2),
         "full": f"{text('psnr_full', 2)} / {text('ssim_full', 3)}",
         "shuffled": text("shuffled_source_psnr_brain", 2),
+        "effect": spread("effect_slope", 2),
         "identified": text("identification_rate", 2),
         "less": spread("pds_less_this", 2) if compared else "",
         "p": text("p_holm", 4) if compared else "",

@@ -1,0 +1,81 @@
+"""The digest of the code that a result comes from: rows that other code made are not to stand in one table."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+
+PACKAGE = "pdsynth"
+
+
+@lru_cache(maxsize=64)
+def code_digest(*modules: str) -> str:
+    """Hex digest of what modules of pdsynth do, and all modules of it that they import, directly or not.
+
+    Comments, docstrings and layout do not enter it. Another version of Python may give another digest of the same
+    code. Raises ModuleNotFoundError for a module that is not there.
+
+    >>> code_digest("pdsynth.types") == code_digest("pdsynth.types"), len(code_digest("pdsynth.types"))
+    (True, 64)
+    """
+    digest = sha256()
+    for name, tree in sorted(_reached(modules).items()):
+        digest.update(f"{name}\0{ast.dump(_without_docstrings(tree))}\0".encode())
+    return digest.hexdigest()
+
+
+def _reached(modules: Iterable[str]) -> dict[str, ast.Module]:
+    """The modules and those that they import, parsed.
+
+    A package is among them where a name is taken from it, and not because a module lies in it: `pdsynth.methods`
+    registers every method, and one method's results do not depend on the others.
+    """
+    found: dict[str, ast.Module] = {}
+    left = list(modules)
+    while left:
+        name = left.pop()
+        if name not in found:
+            found[name] = ast.parse(_file(name).read_bytes())
+            left += _imported(found[name])
+    return found
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """Modules of pdsynth that a module names in its imports, wherever they stand."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith(f"{PACKAGE}."))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                if _is_module(inner):
+                    yield inner
+                elif node.module != PACKAGE:  # of the package itself only the version is taken
+                    yield str(node.module)
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # the name of a class or function in a module that is no package
+        return False
+
+
+def _file(name: str) -> Path:
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"there is no module {name!r}", name=name)
+    return Path(spec.origin)
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            match node.body:
+                case [ast.Expr(ast.Constant(str())), *rest]:
+                    node.body = rest
+    return tree
