@@ -86,7 +86,7 @@ def brain_figure(
     limit: float | None = None,
     ringed: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
-    """Values of the R regions (x, y, z in mm) on a glass brain, a row a name, on one scale; nilearn draws it.
+    """Values of the R regions (x, y, z in mm) on a glass brain, by nilearn: colour and size, a row a name, one scale.
 
     ringed: by the same names, the regions (R,) that a black ring marks.
     """
@@ -96,7 +96,7 @@ def brain_figure(
     places = regions[["x", "y", "z"]].to_numpy(float)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 0.5 + 2.5 * len(values)), layout="constrained")
-        figure.suptitle(f"{title}\ncolour: {unit}")
+        figure.suptitle(f"{title}\ncolour and size: {unit}")
         axes = figure.subplots(len(values), 1, squeeze=False)[:, 0]
         for axis, (name, value) in zip(axes, values.items(), strict=True):
             axis.set_title(name, fontsize=8, loc="left")
