@@ -16,15 +16,13 @@ from pathlib import Path
 from pdsynth.report import words
 from pdsynth.report.results import Results
 from pdsynth.report.tables import (
-    AGREEMENT,
+    BY_DIAGNOSE,
+    BY_ROI,
     COMPLETED_EFFECTS,
     COMPLETION,
     DIAGNOSIS,
     EFFECTS,
-    GROUPS,
-    PATTERN_LOSS,
-    POWER,
-    SEPARATION,
+    EMBEDDING,
     Row,
     direction_of,
     number,
@@ -34,7 +32,7 @@ from pdsynth.report.tables import (
 )
 from pdsynth.types import Direction
 
-COPIED = (AGREEMENT, COMPLETED_EFFECTS, COMPLETION, DIAGNOSIS, EFFECTS, GROUPS, PATTERN_LOSS, POWER, SEPARATION)
+COPIED = tuple(name for name in (*BY_ROI, *BY_DIAGNOSE) if name != EMBEDDING)  # coordinates, a row a scan: too long
 PAGE = Path(__file__).parent / "results" / "simulated" / "evidence.md"
 FEW = ("pds", "local-ridge", "unet", "pds-ne-pa-tr", "pds-refiner-only", "population-mean", "oracle", "")
 

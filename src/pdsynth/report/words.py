@@ -158,14 +158,16 @@ def _compared(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
     higher: list[str] = []
     level: list[str] = []
     for row in sorted(rows, key=lambda row: row["psnr_brain_difference"]):
-        told = row["p_holm"] < SIGNIFICANT
-        kind = level if not told else lower if row["psnr_brain_difference"] < 0 else higher
-        kind.append(f"{row['against']} (by {number(abs(row['psnr_brain_difference']), 2)} dB)")
+        difference = row["psnr_brain_difference"]
+        if row["p_holm"] >= SIGNIFICANT:
+            level.append(row["against"])
+        else:
+            (lower if difference < 0 else higher).append(f"{row['against']} (by {number(abs(difference), 2)} dB)")
     said = []
     if lower:
         said.append(("warn", f"Scores lower than {', '.join(lower[:3])}."))
     if level:
-        said.append(("warn", f"Cannot be told from {', '.join(name.split(' (')[0] for name in level)}."))
+        said.append(("warn", f"Cannot be told from {', '.join(level)}."))
     if higher:
         every = "every other method" if not (lower or level) else f"{len(higher)} of {len(rows)} others"
         said.append(("plain" if lower or level else "good", f"Scores higher than {every}; nearest is {higher[0]}."))
