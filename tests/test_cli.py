@@ -366,12 +366,12 @@ def test_a_terminated_command_leaves_nothing_half_made(tmp_path: Path) -> None:
     words = ["simulate", str(tmp_path / "cohort"), "--subjects", "60", "--quick", "--jobs", "1"]
     code = "import sys; from pdsynth.cli import main; main()"
     with subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True) as begun:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 600
         while not list(tmp_path.glob(".cohort.*/cohort/*")) and time.monotonic() < until:
             time.sleep(0.1)
         assert list(tmp_path.iterdir())
         begun.terminate()
-        err = begun.communicate(timeout=60)[1]
+        err = begun.communicate(timeout=600)[1]
     assert begun.returncode == 128 + signal.SIGTERM
     assert "Stopped: ended by SIGTERM" in err
     assert not list(tmp_path.iterdir())

@@ -6,14 +6,13 @@ import csv
 import json
 import math
 import threading
-import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from pdsynth import api
+from pdsynth import api, resources
 from pdsynth.data.pairs import Pairs
 from pdsynth.methods import create
 from pdsynth.methods.conditioning import COMPONENTS, CONDITION, FEATURES
@@ -60,13 +59,13 @@ def logged_steps(run):
 
 def test_wall_time_ends_training(prepared, tmp_path):
     pairs = prepared.split("train")
-    began = time.monotonic()
     train(mlp(pairs), pairs, tmp_path, seed=0, budget=3.0, device="cpu")
-    assert 3.0 < time.monotonic() - began < 30.0
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["term"] for row in rows} == {"mse/mse_fmri_to_dmri", "mse/mse_dmri_to_fmri"}
-    assert max(float(row["seconds"]) for row in rows) <= 4.0
+    last = max(int(row["step"]) for row in rows)
+    # the last step is the one in which the budget ends, however long a busy machine takes for it
+    assert all((float(row["seconds"]) >= 3.0) == (int(row["step"]) == last) for row in rows)
     assert [int(row["step"]) for row in rows] == sorted(int(row["step"]) for row in rows)
 
 
@@ -90,7 +89,8 @@ def test_unknown_precision_is_an_error(prepared, tmp_path):
         train(mlp(pairs), pairs, tmp_path, seed=0, steps=1, device="cpu", precision="16-true")
 
 
-def test_bf16_takes_the_place_of_fp16_on_a_cpu(prepared, tmp_path):
+def test_bf16_takes_the_place_of_fp16_on_a_cpu_that_has_it(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(resources, "native_bf16", lambda: True)
     pairs = prepared.split("train")
     made = {
         precision: train(mlp(pairs), pairs, tmp_path / precision, seed=0, steps=3, device="cpu", precision=precision)

@@ -40,6 +40,7 @@ def fit(
     init: str | Path | None = None,
     size: str = "full",
     settings: Mapping[str, Any] | None = None,
+    precision: str | None = None,
 ) -> Model:
     """Train a recipe on the training participants and save it in run/model.
 
@@ -48,13 +49,15 @@ def fit(
     holds two participants or more, enter the model's card. `init` names a model of the same method to begin with;
     `resume` goes on from the checkpoints in `run`, which must be of the same recipe, seed and training rows. Raises
     ValueError for an unknown budget or a device that is not here, and what `untrained` raises. size is "full" or, where
-    the recipe has one, "small"; `settings` change the recipe's by name.
+    the recipe has one, "small"; `settings` change the recipe's by name; `precision` is Lightning's word, by default the
+    fast one of the device (`resolve_precision`), and the card names it.
     """
     method = untrained(recipe, train, seed, init, size, settings)
     limit = seconds(budget) if isinstance(budget, str) else budget
     if limit is None and steps is None:
         steps = RECIPES[recipe].steps or None
-    run = Path(run)
+    run, default = Path(run), RECIPES[recipe].precision
+    precision = training.chosen_precision(run, precision, resolve_device(device), resume, default)
     begun_with = load(init, "cpu").card if init is not None else None
     method = training.train(
         method,
@@ -65,12 +68,13 @@ def fit(
         budget=limit,
         device=device,
         resume=resume,
-        precision=RECIPES[recipe].precision,
+        precision=precision,
     )
     card = _card(recipe, train) | {
         "seed": seed,
         "steps": steps,
         "budget_seconds": limit,
+        "precision": precision,
         "init": init and str(init),
         "size": size,
     }

@@ -33,8 +33,7 @@ class Recipe:
     """A run that can be named on the command line. steps: 0 for a method that is fitted in closed form.
 
     small: what changes for a CPU's budget (`--size small`), the wiring being the same; empty where nothing does.
-    precision is Lightning's word; bf16 autocast takes two thirds of the time of fp32 on a CPU that has it, where it
-    also stands in for 16-mixed.
+    precision is Lightning's word for a device that is fast at it; `resolve_precision` says what else stands in.
     """
 
     name: str

@@ -31,12 +31,12 @@ from pdsynth.manifest import read_json, write_json
 from pdsynth.methods.base import Method, Stage
 from pdsynth.networks.ema import EMA
 from pdsynth.networks.flops import counted_flops
-from pdsynth.resources import resolve_device
+from pdsynth.resources import PRECISIONS, resolve_device, resolve_precision
 
 WARMUP = 0.03  # part of a stage over which the learning rate rises
 CLIP = 1.0  # gradient norm
 LOG_EVERY = 25  # steps
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+BEGUN_AS = "training.json"  # of a run: the precision that it was begun with
 COST = "cost.json"  # of a run: steps, seconds and FLOPs (multiplications and additions apart) of each stage
 COLUMNS = ["stage", "step", "seconds", "term", "value"]  # of metrics.csv
 
@@ -237,7 +237,7 @@ def train(
     budget: float | None = None,
     device: str = "auto",
     resume: bool = False,
-    precision: str = "32-true",
+    precision: str | None = None,
     devices: int | str = 1,
     strategy: str = "auto",
 ) -> Method:
@@ -247,22 +247,20 @@ def train(
     training steps only: closed-form fits, before and after, and the estimates that a stage caches come on top. With
     `resume`, training goes on from the checkpoints in `run`; by steps, the result equals that of an uninterrupted run.
     A stage that goes on, under a larger budget, begins the later ones anew. precision is Lightning's "32-true",
-    "bf16-mixed" or "16-mixed", with a loss scale; on a CPU, which is slow at fp16, bf16 takes its place.
+    "bf16-mixed" or "16-mixed"; where it is None, that which the run was begun with, else the device's fast one
+    (`resolve_precision`). A CPU never takes 16-mixed.
 
     With several devices, strategy is Lightning's "ddp" for a method whose one objective trains all its networks, and
     "ddp_find_unused_parameters_true" for one, such as pds-paper or a GAN, that trains some of them at a time.
 
-    Raises ValueError for another precision or a device that is not here, and where neither steps nor budget is given
-    to a method that has stages.
+    Raises ValueError for another precision, one other than a resumed run's, a device that is not here, and where
+    neither steps nor budget is given to a method that has stages.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"there is no precision {precision!r} here. Choose {', '.join(PRECISIONS)}.")
-    accelerator = {"cpu": "cpu", "cuda": "gpu"}[resolve_device(device)]
-    if accelerator == "cpu" and precision == "16-mixed":
-        precision = "bf16-mixed"
-    run = Path(run)
+    run, device = Path(run), resolve_device(device)
     folder = run / "checkpoints"
+    precision = chosen_precision(run, precision, device, resume)
     folder.mkdir(parents=True, exist_ok=True)
+    write_json(run / BEGUN_AS, {"precision": precision})
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     # on Lightning itself, and on frozen networks, which are meant to stay in eval mode
     warnings.filterwarnings("ignore", message=".*treespec.*|.*not resumable.*|.*in eval mode.*")
@@ -290,13 +288,31 @@ def train(
                 # each holds the whole method, so it would bring back this stage's networks as they were
                 _remove(*checkpoints[number + 1 :])
                 journal = Journal(run, checkpoints[number])
+                accelerator = {"cpu": "cpu", "cuda": "gpu"}[device]
                 _train_stage(module, train, journal, accelerator, devices, strategy, precision)
             module.ema.copy_to_module()
             method.eval()
-        method.to(resolve_device(device)).complete(train)  # Lightning has brought it back to the CPU
+        method.to(device).complete(train)  # Lightning has brought it back to the CPU
     finally:
         torch.set_flush_denormal(False)  # other code in this process may need them
     return method.cpu().eval()
+
+
+def chosen_precision(run: Path, asked: str | None, device: str, resume: bool, default: str = "bf16-mixed") -> str:
+    """The precision of a run: as asked, else as it was begun, else the default, or the device's faster one for it.
+
+    Raises ValueError for a word that is none, and where another is asked than the run was begun with.
+    """
+    if asked is not None and asked not in PRECISIONS:
+        raise ValueError(f"there is no precision {asked!r} here. Choose {', '.join(PRECISIONS)}.")
+    if asked == "16-mixed":
+        asked = resolve_precision(asked, device)
+    begun = read_json(run / BEGUN_AS).get("precision") if resume else None
+    if resume and begun is None and any((run / "checkpoints").glob("*.ckpt")):
+        begun = "bf16-mixed"  # by a version that knew no other
+    if asked and begun and asked != begun:
+        raise ValueError(f"{run} was begun in {begun}, not {asked}. Leave out --precision, or begin another run.")
+    return asked or begun or resolve_precision(default, device)
 
 
 def _remove(*paths: Path) -> None:

@@ -196,6 +196,6 @@ def test_wrong_lengths_are_refused():
 def test_a_whole_atlas_of_300_participants_takes_seconds():
     generator = np.random.default_rng(0)
     real, synthesised = generator.normal(0, 1, (2, 300, 160))
-    started = time.perf_counter()
+    started = time.process_time()
     effect_recovery(real, synthesised, np.repeat(["NC", "AD"], 150), sites=generator.choice(list("abcd"), 300))
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5  # of the processor: a busy machine does not count

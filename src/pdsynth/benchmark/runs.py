@@ -29,6 +29,7 @@ from pdsynth.methods import REGISTRY
 from pdsynth.methods.base import Method, MethodConfig, create
 from pdsynth.networks.flops import counted_flops
 from pdsynth.recipes import RECIPES, settings_of
+from pdsynth.resources import resolve_precision
 from pdsynth.training import COST
 from pdsynth.types import Direction, InputError
 
@@ -67,7 +68,7 @@ def begun_as(prepared: Path, entry: str, terms: Terms) -> dict[str, Any]:
             SCORING: code_digest("pdsynth.evaluation.evaluate"),
         },
         "settings": asdict(config),
-        "precision": recipe.precision,
+        "precision": resolve_precision(recipe.precision, terms.device),
         "terms": asdict(terms),
         "prepared": content(prepared),
     }

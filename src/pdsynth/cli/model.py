@@ -10,7 +10,7 @@ import typer
 
 from pdsynth import manifest
 from pdsynth.cli.console import done, progress, table
-from pdsynth.cli.options import Budget, Device, DeviceOption, Overwrite, PreparedFolder, Seed, Size
+from pdsynth.cli.options import Budget, Device, DeviceOption, Overwrite, Precision, PreparedFolder, Seed, Size
 from pdsynth.resources import resolve_device, seconds
 from pdsynth.types import InputError, Modality
 
@@ -38,6 +38,9 @@ def train(
         list[str] | None, typer.Option("--set", help="Change a setting of the recipe.", metavar="NAME=VALUE")
     ] = None,
     init: Annotated[str | None, typer.Option(help="Begin with the weights of this model.", metavar="MODEL")] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Arithmetic of training (default: the fast one of this device).")
+    ] = None,
     seed: Seed = 0,
     device: DeviceOption = Device.auto,
     overwrite: Overwrite = False,
@@ -72,7 +75,7 @@ def train(
         size=size.value,
         settings=settings,
     ):
-        api.fit(
+        fitted = api.fit(
             recipe,
             pairs.train,
             val=pairs.val,
@@ -85,8 +88,17 @@ def train(
             init=init,
             size=size.value,
             settings=settings,
+            precision=precision and precision.value,
         )
-    done(f"The model is in {run / 'model'}", "evaluate", prepared, "--model", run / "model", "--out", "results")
+    done(
+        f"The model, trained in {fitted.card['precision']}, is in {run / 'model'}",
+        "evaluate",
+        prepared,
+        "--model",
+        run / "model",
+        "--out",
+        "results",
+    )
 
 
 def _setting(change: str) -> tuple[str, str]:

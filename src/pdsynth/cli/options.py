@@ -31,6 +31,14 @@ class Layout(StrEnum):
     folder = "folder"
 
 
+class Precision(StrEnum):
+    """Of the arithmetic in training."""
+
+    fp32 = "32-true"
+    bf16 = "bf16-mixed"
+    fp16 = "16-mixed"
+
+
 class Size(StrEnum):
     """Of a recipe's networks."""
 
