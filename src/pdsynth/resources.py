@@ -1,4 +1,4 @@
-"""What a run may use: a device, processes, memory and an amount of wall time; and the errors that say it lacks what it needs."""
+"""What a run may use: device, precision, processes, memory, wall time; and the errors that say what it lacks."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def resolve_precision(precision: str, device: str) -> str:
 
     precision is Lightning's word: "32-true", "bf16-mixed" or "16-mixed" (with a loss scale). A CPU without native bf16
     takes ten times as long in bf16, and every CPU in fp16: there fp32 stands in, and where bf16 is native it stands in
-    for fp16. It is chosen by what the device reports, not by a measurement, so that a seed keeps its bytes on a machine.
-    Raises ValueError for another word.
+    for fp16. It is chosen by what the device reports, not by a measurement, so that a seed keeps its bytes on a
+    machine. Raises ValueError for another word.
 
     >>> resolve_precision("32-true", "cpu")
     '32-true'
@@ -85,7 +85,7 @@ def native_bf16() -> bool:
     """Whether this CPU reports instructions for bf16 (avx512_bf16, amx_bf16, or Arm's)."""
     import torch
 
-    report = getattr(torch.cpu, "get_capabilities", dict)()
+    report: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(there for name, there in report.items() if name.endswith("bf16") and there is True)
 
 

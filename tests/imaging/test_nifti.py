@@ -1,3 +1,4 @@
+import errno
 import gzip
 import json
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdsynth.imaging import nifti
+from pdsynth.imaging import nifti, stream
 from pdsynth.imaging.nifti import SyntheticMark, Volume, read_header, read_volume, write_synthetic, write_volume
 from pdsynth.types import Direction, InputError
 
@@ -42,7 +43,7 @@ def test_failed_write_leaves_the_old_file(tmp_path, volume, monkeypatch):
 
     def broken(image, target):
         target.write_bytes(b"half")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full", str(target))
 
     monkeypatch.setattr(nifti.nib, "save", broken)
     with pytest.raises(OSError, match="disk full"):
@@ -86,7 +87,7 @@ def test_members_and_padding_of_gzip_are_read_through(tmp_path):
     raw = (tmp_path / "a.nii").read_bytes()
     path = tmp_path / "b.nii.gz"
     path.write_bytes(gzip.compress(raw[:500]) + gzip.compress(raw[500:]) + b"\0" * 512)
-    assert b"".join(nifti.inflate(path, 100)) == raw
+    assert b"".join(stream.inflate(path, 100)) == raw
     assert read_header(path).shape == data.shape
 
 
@@ -96,7 +97,7 @@ def test_flipped_bit_is_noticed(tmp_path):
     raw[-7] ^= 1  # in the checksum
     path.write_bytes(raw)
     with pytest.raises(InputError, match="damaged"):
-        list(nifti.inflate(path))
+        list(stream.inflate(path))
 
 
 def test_reading_a_volume_verifies_the_checksum(tmp_path):
@@ -114,10 +115,10 @@ def test_inflate_returns_all_bytes_or_says_truncated(tmp_path_factory, payload, 
     path = tmp_path_factory.mktemp("gz") / "a.gz"
     whole = gzip.compress(payload)
     path.write_bytes(whole)
-    assert b"".join(nifti.inflate(path, block)) == payload
+    assert b"".join(stream.inflate(path, block)) == payload
     path.write_bytes(whole[: max(1, len(whole) - cut)])
     with pytest.raises(InputError, match="truncated"):
-        list(nifti.inflate(path, block))
+        list(stream.inflate(path, block))
 
 
 def test_bad_images_are_refused(tmp_path, volume):
@@ -138,9 +139,10 @@ def test_bad_images_are_refused(tmp_path, volume):
         read_header(tmp_path / "s.nii")
     with pytest.raises(InputError, match="does not exist"):
         read_header(tmp_path / "none.nii.gz")
-    (tmp_path / "text.nii.gz").write_text("no image")
-    with pytest.raises(InputError, match="no readable NIfTI"):
-        read_header(tmp_path / "text.nii.gz")
+    for name, words in (("text.nii", "no readable NIfTI"), ("text.nii.gz", "damaged gzip data")):
+        (tmp_path / name).write_text("no image")
+        with pytest.raises(InputError, match=words):
+            read_header(tmp_path / name)
     (tmp_path / "a.mgz").write_text("")
     with pytest.raises(InputError, match=r"neither .nii nor .nii.gz"):
         read_header(tmp_path / "a.mgz")

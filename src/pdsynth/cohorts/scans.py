@@ -16,6 +16,7 @@ import numpy as np
 from pdsynth.cohorts.cohort import Rejection, Scan
 from pdsynth.imaging.nifti import ScanHeader, read_header
 from pdsynth.imaging.segments import B0_LIMIT, read_gradients
+from pdsynth.resources import stops_run
 from pdsynth.types import InputError, Modality
 
 LEAST_HEIGHT_MM = 60.0  # a lower stack of slices is a slab, not a brain
@@ -28,8 +29,8 @@ SPACE = re.compile(r"_space-([A-Za-z0-9]+)_")
 def single_scan(path: str | Path, modality: Modality | None = None) -> Scan:
     """One scan by path, outside any dataset: a 4D acquisition, or a 3D mean volume, which needs no b-values.
 
-    The modality, where not given, is told by the name (`bold`, `dwi`) or by b-values beside the file.
-    Raises InputError where the modality cannot be told or the file cannot be used.
+    The name (`bold`, `dwi`) or b-values beside the file say which modality it is, where none is given.
+    Raises InputError where nothing says it or the file cannot be used.
     """
     path = Path(path)
     name = path.name.lower()
@@ -47,21 +48,32 @@ def single_scan(path: str | Path, modality: Modality | None = None) -> Scan:
 def best_run(paths: Iterable[Path], modality: Modality, rejected: list[Rejection]) -> Scan | None:
     """Of several files the usable one in MNI152 space, of those that with most volumes, then the first by name.
 
-    What cannot be used goes into `rejected`.
+    What cannot be used goes into `rejected`, whatever is wrong with it: one scan never ends a cohort. Only what would
+    hit every scan alike, such as lack of memory, is raised.
     """
     best, most = None, (False, 0)
     for path in sorted(paths):
         if not path.name.endswith((".nii", ".nii.gz")) or "_part-phase" in path.name:
             continue
-        scan = _scan(modality, path)
         try:
+            scan = _scan(modality, path)
             header = _usable(scan)
-        except InputError as error:
-            rejected.append(Rejection(error.path, error.problem, error.remedy))
+        except Exception as error:
+            if stops_run(error):
+                raise
+            rejected.append(_rejection(path, error))
             continue
         if (scan.in_mni, header.shape[3]) > most:
             best, most = scan, (scan.in_mni, header.shape[3])
     return best
+
+
+def _rejection(path: Path, error: Exception) -> Rejection:
+    if isinstance(error, InputError):
+        return Rejection(error.path, error.problem, error.remedy)
+    reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    remedy = "check the file and the tables beside it, or leave it out"
+    return Rejection(path, f"cannot be read ({reason})".replace("\n", " "), remedy)
 
 
 def _usable(scan: Scan, mean_allowed: bool = False) -> ScanHeader:

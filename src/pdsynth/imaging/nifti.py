@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
+from pdsynth.files import complete_or_absent
+from pdsynth.imaging.stream import BLOCK, COPY_AGAIN, check_size, content, first_bytes
 from pdsynth.types import Direction, InputError, Modality
 
 SUFFIXES = (".nii", ".nii.gz")
-COMPRESSED_BLOCK = 1 << 18  # bytes
+MOST_EXTENSION = 1 << 20  # bytes between the header and the voxels; a protocol or a history takes some kB
+# Of the axes' directions: 1 at right angles, 1.7 for a gantry tilted by 30 degrees, 115 for two axes 1 degree apart.
+WORST_CONDITION = 100.0
+EDGES_MM = (0.01, 1000.0)  # of a voxel; resampling pads to whole blocks, which tiny voxels would make huge
 COMMENT = 6  # NIfTI-1 header extension code for text
 NAMES = {Modality.FMRI: "fMRI", Modality.DMRI: "dMRI"}
-COPY_AGAIN = "copy or download the file again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,73 +71,59 @@ class ScanHeader:
     def n_volumes(self) -> int:
         return self.shape[3] if len(self.shape) == 4 else 1
 
+    @property
+    def end(self) -> int:
+        """Bytes of the file, inflated, up to the end of the last voxel."""
+        return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
-def is_gzip(path: Path) -> bool:
-    """Whether the name says gzip."""
-    return path.name.endswith(".gz")
 
+def stored_voxels(path: Path, header: ScanHeader, block: int = BLOCK) -> Iterator[bytes]:
+    """The bytes of all voxels in file order, in pieces of at most `block`, and none of what lies around them.
 
-def inflate(path: Path, block: int = 1 << 20) -> Iterator[bytes]:
-    """The bytes of a gzip file in pieces of at most `block`; InputError where it is cut short or damaged.
-
-    Concatenated members are read through, and each one's checksum is verified by zlib.
+    The rest of the file is read to its end, so that the checksum of gzip is verified. Raises InputError where the file
+    is damaged, holds fewer bytes than its header promises, or more than PADDING bytes after them.
     """
-    with open(path, "rb") as file:
-        stream, pending, finished = zlib.decompressobj(wbits=31), b"", True
-        try:
-            while True:
-                if not pending:
-                    pending = file.read(COMPRESSED_BLOCK)
-                    if not pending:
-                        break
-                if stream.eof:
-                    pending = pending.lstrip(b"\0")  # members may be followed by zero padding
-                    if not pending:
-                        continue
-                    stream = zlib.decompressobj(wbits=31)
-                piece = stream.decompress(pending, block)
-                pending = stream.unused_data if stream.eof else stream.unconsumed_tail
-                finished = stream.eof
-                if piece:
-                    yield piece
-        except zlib.error as error:
-            raise InputError(path, f"is damaged gzip data ({error})", COPY_AGAIN) from error
-        if not finished:
-            raise InputError(path, "is truncated: its gzip data end too early", COPY_AGAIN)
+    at = 0
+    with _damage_named(path):
+        for piece in content(path, header.end, block):
+            voxels = piece[max(0, header.offset - at) : max(0, header.end - at)]
+            at += len(piece)
+            if voxels:
+                yield voxels
 
 
 def read_header(path: str | Path) -> ScanHeader:
     """Header of a 3D or 4D .nii or .nii.gz.
 
     Raises InputError where the file is missing, is no NIfTI image of real numbers, has another number of axes, a
-    singular affine, or holds fewer bytes than its header promises. A gzip file is inflated only if its last four bytes,
-    the size, disagree with the header.
+    singular affine, or holds fewer bytes than its header promises, or more than PADDING beyond them. A gzip file is
+    inflated further than its header only if its last four bytes, the size, disagree with it or are not likely.
     """
     path = Path(path)
-    header = _nifti_header(path)
-    shape, dtype = tuple(int(n) for n in header.get_data_shape()), header.get_data_dtype()
-    if len(shape) not in (3, 4) or 0 in shape:
-        raise InputError(path, f"has shape {shape}", "give a 3D or 4D image")
-    if dtype.kind not in "iuf":
-        raise InputError(path, f"holds {dtype} values, not real numbers", "convert it to a numeric NIfTI")
-    affine = np.asarray(header.get_best_affine(), np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
-        raise InputError(path, "has a singular affine", "repair its sform or qform")
-    offset = int(header.get_data_offset())
-    _check_size(path, offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
-    zooms = tuple(float(z) for z in header.get_zooms())
-    slope, inter = header.get_slope_inter()
-    return ScanHeader(
-        shape=shape,
-        affine=affine,
-        zooms=zooms,
-        suspicious_zooms=max(abs(z - 1) for z in zooms[:3]) < 1e-3 and min(shape[:2]) < 110,
-        dtype=dtype,
-        offset=offset,
-        slope=1.0 if slope is None else float(slope),
-        inter=0.0 if inter is None else float(inter),
-        synthetic=_marked(header) or _sidecar_says_so(sidecar_path(path)),
-    )
+    with _damage_named(path):
+        header, extensions = _nifti_header(path)
+        shape, dtype = tuple(int(n) for n in header.get_data_shape()), header.get_data_dtype()
+        if len(shape) not in (3, 4) or min(shape) < 1:
+            raise InputError(path, f"has shape {shape}", "give a 3D or 4D image")
+        if dtype.kind not in "iuf":
+            raise InputError(path, f"holds {dtype} values, not real numbers", "convert it to a numeric NIfTI")
+        affine = np.asarray(header.get_best_affine(), np.float64)
+        _check_affine(path, affine)
+        zooms = tuple(float(z) for z in header.get_zooms())
+        slope, inter = header.get_slope_inter()
+        scan = ScanHeader(
+            shape=shape,
+            affine=affine,
+            zooms=zooms,
+            suspicious_zooms=max(abs(z - 1) for z in zooms[:3]) < 1e-3 and min(shape[:2]) < 110,
+            dtype=dtype,
+            offset=int(header.get_data_offset()),
+            slope=1.0 if slope is None else float(slope),
+            inter=0.0 if inter is None else float(inter),
+            synthetic=_marked(header, extensions) or _sidecar_says_so(sidecar_path(path)),
+        )
+        check_size(path, scan.end)
+    return scan
 
 
 def read_volume(path: str | Path) -> Volume:
@@ -148,9 +135,12 @@ def read_volume(path: str | Path) -> Volume:
     header = read_header(path)
     if header.n_volumes != 1:
         raise InputError(path, f"has {header.n_volumes} volumes where one is wanted", "give a 3D mean")
-    content = b"".join(inflate(path)) if is_gzip(path) else path.read_bytes()  # unlike nibabel, inflate checks the CRC
-    stored = np.frombuffer(content, header.dtype, int(np.prod(header.shape)), header.offset)
-    data = stored.reshape(header.shape[:3], order="F") * header.slope + header.inter
+    held = bytearray()  # grows with what the file holds, whatever its header promises
+    for piece in stored_voxels(path, header):  # unlike nibabel's reader, it checks the CRC
+        held += piece
+    stored = np.frombuffer(held, header.dtype).reshape(header.shape[:3], order="F")
+    with np.errstate(over="ignore"):  # what leaves the range of float32 becomes infinite
+        data = (stored * header.slope + header.inter).astype(np.float32)
     bad = data.size - int(np.isfinite(data).sum())
     if bad:
         raise InputError(path, f"has {bad} non-finite voxels", "replace them, or leave the scan out")
@@ -166,7 +156,8 @@ def write_volume(volume: Volume, path: str | Path, descrip: str = "") -> None:
 class SyntheticMark:
     """Where a synthesised image comes from: direction, source files, hash of the model, seed, pdsynth's version.
 
-    statistic is what the image shows, and what is known of it: entries of the sidecar.
+    source_sha256 are digests of the files that were read, options what else decides the bytes; statistic is what the
+    image shows, and what is known of it. The last two are entries of the sidecar.
     """
 
     direction: Direction
@@ -175,6 +166,8 @@ class SyntheticMark:
     seed: int | None
     version: str
     statistic: Mapping[str, Any] = field(default_factory=lambda: {"Statistic": "best estimate"})
+    source_sha256: Sequence[str] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def descrip(self) -> str:
@@ -191,10 +184,12 @@ class SyntheticMark:
             "SourceModality": NAMES[self.direction.source],
             "TargetModality": NAMES[self.direction.target],
             "Sources": list(self.sources),
+            "SourceSHA256": list(self.source_sha256),
             "ModelSHA256": self.model_sha256,
             "Seed": self.seed,
             "PdsynthVersion": self.version,
             "IntendedUse": "research only",
+            **self.options,
             **self.statistic,
         }
 
@@ -229,20 +224,6 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
 
 
-@contextmanager
-def complete_or_absent(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that takes the final name on success and vanishes on failure."""
-    handle, name = tempfile.mkstemp(prefix=".partial-", suffix="-" + path.name, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _write(volume: Volume, path: Path, stamp: Callable[[Any], None]) -> None:
     if not path.name.endswith(SUFFIXES):
         raise ValueError(f"{path.name} must end in .nii or .nii.gz.")
@@ -254,52 +235,77 @@ def _write(volume: Volume, path: Path, stamp: Callable[[Any], None]) -> None:
         nib.save(image, temporary)
 
 
-def _nifti_header(path: Path) -> Any:
-    """The header alone: `nibabel.load` makes an image and checks the header three times, at four times the cost."""
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """What nibabel or the system raises on a bad file becomes an InputError that names the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(
+            path, f"cannot be read ({error.strerror or error})", "check its disk and permissions"
+        ) from error
+    except (ImageFileError, HeaderDataError, WrapStructError, ArithmeticError, LookupError, ValueError) as error:
+        raise InputError(path, f"is no readable NIfTI image ({error})".replace("\n", " "), COPY_AGAIN) from error
+
+
+def _nifti_header(path: Path) -> tuple[Any, bytes]:
+    """The header, and the bytes up to the voxels; nibabel takes four times as long and reads extensions of any size."""
     if not path.is_file():
         problem = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise InputError(path, problem, "check the path")
     if not path.name.endswith(SUFFIXES):
         raise InputError(path, "is neither .nii nor .nii.gz", "convert it, for instance with dcm2niix")
-    try:
-        with ImageOpener(str(path)) as file:
-            start = file.read(nib.Nifti2Header.sizeof_hdr)
-            kind = next((k for k in (nib.Nifti1Header, nib.Nifti2Header) if k.may_contain_header(start)), None)
-            if kind is None:
-                raise ImageFileError("its first bytes are no NIfTI header")
-            file.seek(0)
-            return kind.from_fileobj(file)
-    except (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, zlib.error, ValueError) as error:
-        raise InputError(path, f"is no readable NIfTI image ({error})".replace("\n", " "), COPY_AGAIN) from error
+    start = first_bytes(path, nib.Nifti2Header.sizeof_hdr)
+    kind = next((k for k in (nib.Nifti1Header, nib.Nifti2Header) if k.may_contain_header(start)), None)
+    if kind is None:
+        raise ImageFileError("its first bytes are no NIfTI header")
+    header = kind(start[: kind.sizeof_hdr])
+    offset = header.get_data_offset()
+    between = offset - kind.sizeof_hdr
+    if between < 0:
+        raise ImageFileError("its voxels begin inside its header")
+    if between > MOST_EXTENSION:
+        problem = f"has {between} bytes of header extensions, more than {MOST_EXTENSION}"
+        raise InputError(path, problem, "remove them, or convert it again from DICOM")
+    if offset > len(start):
+        start = first_bytes(path, offset)
+    extensions = start[kind.sizeof_hdr : offset]
+    _check_extensions(extensions, "little" if header.endianness == "<" else "big")
+    return header, extensions
 
 
-def _check_size(path: Path, expected: int) -> None:
-    """InputError where the file holds fewer bytes than its header promises."""
-    if not is_gzip(path):
-        held = path.stat().st_size
-    else:
-        with open(path, "rb") as file:
-            file.seek(-4, os.SEEK_END)
-            size = int.from_bytes(file.read(4), "little")
-        # Modulo 2^32 and of the last member only, so a disagreement is settled by inflating the file.
-        held = expected if size == expected % 2**32 else sum(len(piece) for piece in inflate(path))
-    if held < expected:
-        raise InputError(path, f"is truncated: {held} bytes of {expected}", COPY_AGAIN)
+def _check_extensions(block: bytes, order: Literal["little", "big"]) -> None:
+    """ImageFileError where an extension says that it ends behind the first voxel."""
+    at = 4  # the first of four bytes says whether there are extensions
+    while block[:1] > b"\0" and len(block) - at >= 16:
+        size = int.from_bytes(block[at : at + 4], order, signed=True)
+        if not 8 <= size <= len(block) - at:
+            raise ImageFileError(f"a header extension of {size} bytes where {len(block) - at} precede the voxels")
+        at += size
 
 
-def _marked(header: Any) -> bool:
-    named = bytes(header["intent_name"].item()).startswith(b"SYNTHETIC")
-    described = bytes(header["descrip"].item()).startswith(b"SYNTHETIC")
-    return named or described or any(b'"Synthetic": true' in _content(e) for e in header.extensions)
+def _check_affine(path: Path, affine: np.ndarray) -> None:
+    """InputError for axes that are not finite, not independent, or of no scan's voxel size."""
+    largest = np.abs(affine[:3, :3]).max(0)
+    singular = not np.isfinite(affine).all() or not largest.all()
+    if not singular:
+        axes = affine[:3, :3] / largest  # first, as the squares of large numbers overflow
+        singular = not np.linalg.cond(axes / np.linalg.norm(axes, axis=0)) <= WORST_CONDITION
+    if singular:
+        raise InputError(path, "has a singular affine", "repair its sform or qform")
+    if largest.min() < EDGES_MM[0] or largest.max() > EDGES_MM[1]:
+        raise InputError(path, f"has voxels of {largest.min():g} to {largest.max():g} mm", "repair its sform or qform")
 
 
-def _content(extension: Any) -> bytes:
-    content = extension.get_content()
-    return content if isinstance(content, bytes) else str(content).encode()
+def _marked(header: Any, extensions: bytes) -> bool:
+    texts = [bytes(header[name].item()) for name in ("intent_name", "descrip")]
+    return any(text.startswith(b"SYNTHETIC") for text in texts) or b'"Synthetic": true' in extensions
 
 
 def _sidecar_says_so(sidecar: Path) -> bool:
     try:
         return bool(json.loads(sidecar.read_text(encoding="utf-8")).get("Synthetic", False))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False

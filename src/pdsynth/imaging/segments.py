@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pdsynth.imaging.nifti import COPY_AGAIN, ScanHeader, inflate, is_gzip, read_header
+from pdsynth.imaging.nifti import ScanHeader, read_header, stored_voxels
 from pdsynth.types import InputError
 
 PIECE = 1 << 20  # bytes held at a time
@@ -27,8 +27,8 @@ def segment_means(path: str | Path, segments: Sequence[np.ndarray]) -> np.ndarra
     segments hold indices of the fourth axis and may overlap. The file is read once, in pieces, so the memory needed
     beyond the result is a few MB whatever the scan's length. The header's scale factors are applied.
 
-    Raises ValueError for an empty segment or an index that is out of range; InputError for a truncated or damaged file
-    and for non-finite voxels in a volume that is used.
+    Raises ValueError for an empty segment or an index that is out of range; InputError for a truncated or damaged file,
+    for non-finite voxels in a volume that is used and for means beyond the range of float32.
     """
     path = Path(path)
     header = read_header(path)
@@ -36,35 +36,35 @@ def segment_means(path: str | Path, segments: Sequence[np.ndarray]) -> np.ndarra
     x, y, z = header.shape[:3]
     voxels = x * y * z
     sums = np.zeros((len(segments), voxels), np.float32)
-    bad = np.zeros(header.n_volumes, np.int64)
+    bad: dict[int, int] = {}  # non-finite voxels of each volume that has some
     done = 0
     for values in _values(path, header):
         start = 0
         while start < len(values):
             volume, voxel = divmod(done, voxels)
-            if volume >= header.n_volumes:
-                break
             stop = min(len(values), start + voxels - voxel)
-            if members[volume]:
+            if volume in members:
                 part = values[start:stop]
-                if part.dtype.kind == "f":
-                    bad[volume] += len(part) - np.count_nonzero(np.isfinite(part))
+                lost = len(part) - np.count_nonzero(np.isfinite(part)) if part.dtype.kind == "f" else 0
+                if lost:
+                    bad[volume] = bad.get(volume, 0) + int(lost)
                 for segment in members[volume]:
                     target = sums[segment, voxel : voxel + len(part)]
                     np.add(target, part, out=target, casting="same_kind")
             done, start = done + stop - start, stop
-    if done < voxels * header.n_volumes:
-        raise InputError(path, "is truncated: its voxels end too early", COPY_AGAIN)
-    if bad.any():
-        worst = int(np.argmax(bad > 0))
+    if bad:
+        worst = min(bad)
         raise InputError(
             path, f"has {bad[worst]} non-finite voxels in volume {worst}", "leave the scan out or repair it"
         )
     sums /= np.array([len(s) for s in segments], np.float32)[:, None]
-    if header.slope != 1:
-        sums *= np.float32(header.slope)
-    if header.inter != 0:
-        sums += np.float32(header.inter)
+    with np.errstate(over="ignore", invalid="ignore"):  # what leaves the range of float32 is refused below
+        if header.slope != 1:
+            sums *= np.float32(header.slope)
+        if header.inter != 0:
+            sums += np.float32(header.inter)
+    if not np.isfinite(sums).all():
+        raise InputError(path, "has means beyond the range of float32", "repair its scale factors, or leave it out")
     return sums.reshape(len(segments), z, y, x).transpose(0, 3, 2, 1)  # NIfTI stores x fastest
 
 
@@ -197,37 +197,27 @@ def _repulsion(directions: np.ndarray) -> np.ndarray:
     return energy
 
 
-def _members(segments: Sequence[np.ndarray], n_volumes: int) -> list[list[int]]:
-    """For each volume, the segments that hold it."""
-    members: list[list[int]] = [[] for _ in range(n_volumes)]
+def _members(segments: Sequence[np.ndarray], n_volumes: int) -> dict[int, list[int]]:
+    """For each volume that is used, the segments that hold it."""
+    members: dict[int, list[int]] = {}
     for number, segment in enumerate(segments):
         if len(segment) == 0:
             raise ValueError(f"segment {number} is empty; lower --segments.")
         for volume in np.asarray(segment).tolist():
             if not 0 <= volume < n_volumes:
                 raise ValueError(f"segment {number} wants volume {volume} of a scan with {n_volumes}.")
-            members[volume].append(number)
+            members.setdefault(volume, []).append(number)
     return members
 
 
 def _values(path: Path, header: ScanHeader) -> Iterator[np.ndarray]:
     """The stored voxels in file order, in pieces of about PIECE bytes."""
-    skip, rest = header.offset, b""
-    for piece in inflate(path, PIECE) if is_gzip(path) else _plain(path):
-        if skip >= len(piece):
-            skip -= len(piece)
-            continue
-        data = rest + piece[skip:] if rest else piece[skip:] if skip else piece
-        skip = 0
+    rest = b""
+    for piece in stored_voxels(path, header, PIECE):
+        data = rest + piece if rest else piece
         whole = len(data) // header.dtype.itemsize * header.dtype.itemsize
         rest = data[whole:]
         yield np.frombuffer(data[:whole] if rest else data, header.dtype)
-
-
-def _plain(path: Path) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        while piece := file.read(PIECE):
-            yield piece
 
 
 def _table(source: str | Path | None, name: str, path: str | Path) -> np.ndarray:
