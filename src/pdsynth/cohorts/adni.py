@@ -13,11 +13,13 @@ from functools import partial
 from pathlib import Path
 
 from pdsynth.cohorts.cohort import Cohort, Rejection, Subject
+from pdsynth.cohorts.names import REMEDY, contradiction
 from pdsynth.cohorts.tables import Row, find_table
 from pdsynth.cohorts.visits import DAYS_A_YEAR, Visit, sessions
 from pdsynth.types import Diagnosis, InputError, Modality
 
 PTID = re.compile(r"\d{3}_S_\d{4,5}")
+ANY_PTID = re.compile(rf"(?<!\d){PTID.pattern}(?!\d)", re.IGNORECASE)
 WHEN = re.compile(r"(\d{4}-\d{2}-\d{2})_\d{2}_\d{2}_\d{2}(\.\d+)?")
 DERIVED = {"mb", "adc", "fa", "tracew", "enhanced", "reg"}  # words of series that are no plain DWI
 RESTING = ("fmri", "fcmri", "resting")
@@ -41,12 +43,14 @@ SEX = {"female": "F", "male": "M", "2": "F", "1": "M"}
 def adni(root: str | Path) -> Cohort:
     """Read ADNI's archive layout, PTID/series/date/image, with ADNIMERGE.csv or DXSUM*.csv beside the participants.
 
+    A scan is its folder's participant's; one that is named for another is left out.
     A subjective memory complaint is cognitively normal. Days are counted from year 1; a session is named by its date.
     Raises InputError where no scan or neither table is found, where one is there twice, and for an unknown code.
     """
     root = Path(root)
-    files = _files(root)
-    if not files:
+    rejected: list[Rejection] = []
+    files = _files(root, rejected)
+    if not files and not rejected:
         raise InputError(root, "holds no scan as PTID/series/date/image", "give the folder of the ADNI participants")
     merged = find_table(root, "ADNIMERGE", ("PTID", "EXAMDATE", "DX"))
     summary = find_table(root, "DXSUM", ("PTID",)) or find_table(root, "DXSUM_PDXCONV_ADNIALL", ("PTID",))
@@ -61,7 +65,6 @@ def adni(root: str | Path) -> Cohort:
     for row in summary or () if merged is None else ():
         if (day := _day(row, "EXAMDATE", "USERDATE")) is not None:
             visits[_ptid(row)].append(Visit(day, _summary_diagnosis(row)))
-    rejected: list[Rejection] = []
     subjects = []
     for ptid, by_modality in sorted(files.items()):
         person = baseline.get(ptid, Row(root, {}))
@@ -70,7 +73,7 @@ def adni(root: str | Path) -> Cohort:
             sex = SEX.get((person.text("PTGENDER") or "").lower())
             site = f"ADNI-{ptid[:3]}"
             education = person.number("PTEDUCAT", 0, 40, frozenset({-4.0, -1.0}))
-            subjects.append(Subject(f"sub-ADNI{ptid.replace('_', '')}", found, sex, site, education))
+            subjects.append(Subject(_participant_id(ptid), found, sex, site, education))
     return Cohort(root, subjects, rejected)
 
 
@@ -94,8 +97,8 @@ def modality_of(series: str) -> Modality | None:
     return None
 
 
-def _files(root: Path) -> dict[str, dict[Modality, dict[int, list[Path]]]]:
-    """Paths by participant, modality and day."""
+def _files(root: Path, rejected: list[Rejection]) -> dict[str, dict[Modality, dict[int, list[Path]]]]:
+    """Paths by participant, modality and day; those that are named for another participant go into `rejected`."""
     found: dict[str, dict[Modality, dict[int, list[Path]]]] = {}
     for person in root.iterdir():
         if not (person.is_dir() and PTID.fullmatch(person.name)):
@@ -106,11 +109,21 @@ def _files(root: Path) -> dict[str, dict[Modality, dict[int, list[Path]]]]:
             modality = modality_of(parts[0]) if parts else None
             if when is None or modality is None:
                 continue
-            images = [Path(folder, name) for name in names if name.endswith((".nii", ".nii.gz"))]
-            if images:
+            for path in (Path(folder, name) for name in names if name.endswith((".nii", ".nii.gz"))):
                 day = date.fromisoformat(when[1]).toordinal()
-                found.setdefault(person.name, {}).setdefault(modality, {}).setdefault(day, []).extend(images)
+                if problem := _elsewhere(path, person, day):
+                    rejected.append(Rejection(path, problem, REMEDY))
+                else:
+                    found.setdefault(person.name, {}).setdefault(modality, {}).setdefault(day, []).append(path)
     return found
+
+
+def _elsewhere(path: Path, person: Path, day: int) -> str | None:
+    """What in the name of a file, or of a folder above it, speaks against its participant's folder and its day."""
+    other = next((o for o in ANY_PTID.findall(str(path.relative_to(person))) if o.upper() != person.name), None)
+    if other is not None:
+        return f"is named for {other} but lies in the folder of {person.name}"
+    return contradiction(path, _participant_id(person.name), _session_id(day))
 
 
 def _merged_visit(row: Row) -> Visit:
@@ -164,6 +177,10 @@ def _age(person: Row, day: int) -> float | None:
     at_baseline = person.number("AGE", 0, 120)
     baseline = _day(person, "EXAMDATE_bl", "EXAMDATE")
     return None if at_baseline is None or baseline is None else at_baseline + (day - baseline) / DAYS_A_YEAR
+
+
+def _participant_id(ptid: str) -> str:
+    return f"sub-ADNI{ptid.replace('_', '')}"
 
 
 def _session_id(day: int) -> str:

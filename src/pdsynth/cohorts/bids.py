@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pdsynth.cohorts.cohort import Cohort, Rejection, Session, Subject
+from pdsynth.cohorts.cohort import Cohort, Rejection, Session, Subject, session_name
+from pdsynth.cohorts.names import agreeing, refuse_twins
 from pdsynth.cohorts.scans import best_run
 from pdsynth.types import Diagnosis, InputError, Modality
 
@@ -45,10 +46,12 @@ def bids(
 ) -> Cohort:
     """Read a BIDS dataset: names, tables and headers.
 
-    Of several runs of one modality in a session the one with most volumes is taken, then the first by name.
+    Of several runs of one modality in a session the one with most volumes is taken, then the first by name. A file
+    that is named for another participant or session than its folder is left out.
     `diagnosis_column` is a column of participants.tsv or sessions.tsv (default: `diagnosis` or `dx`, in any case);
     `diagnosis_map` adds codes to the known ones (NC, CN, HC, MCI, EMCI, LMCI, AD, Dementia, in any case).
-    Raises InputError where the folder is no BIDS dataset, a participant is listed twice, or a diagnosis is unknown.
+    Raises InputError where the folder is no BIDS dataset, a participant is listed twice, two participants or sessions
+    differ in capital letters alone, or a diagnosis is unknown.
     """
     root = Path(root)
     if not root.is_dir():
@@ -79,6 +82,9 @@ def read_trees(
     if not subjects and not rejected:
         raise InputError(root, "holds no *_bold.nii.gz and no *_dwi.nii.gz", "give the root of a BIDS dataset")
     cohort = Cohort(root, subjects, rejected, _is_simulated(root))
+    refuse_twins(root, "participants", [(s.participant_id, s.participant_id) for s in subjects])
+    # A folder sub-1_ses-2 beside sub-1/ses-2 would have its name.
+    refuse_twins(root, "sessions", [(f"{p.participant_id}/{s.session_id}", session_name(p, s)) for p, s in cohort])
     if diagnosis_column is not None and all(session.diagnosis is None for _, session in cohort):
         raise InputError(
             participants.path, f"gives no diagnosis in a column {diagnosis_column!r}", "name another column"
@@ -164,7 +170,7 @@ def _subject(
     for visit in there:
         places = [folder / visit for folder in folders]
         files = {m: [p for place in places for p in (place / FOLDER[m]).glob(f"*_{SUFFIX[m]}.nii*")] for m in Modality}
-        found = {m: best_run(paths, m, rejected) for m, paths in files.items()}
+        found = {m: best_run(agreeing(paths, name, visit, rejected), m, rejected) for m, paths in files.items()}
         scans = {modality: scan for modality, scan in found.items() if scan is not None}
         if scans:
             then = {column: visits.number(visit, column, rejected) for column in NUMBERS}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from pdsynth.types import Diagnosis, InputError
 
 PREPROCESSED = ("*_desc-preproc_bold.nii*", "*_desc-preproc_dwi.nii*")
 TOOLS = ("fmriprep", "qsiprep")
+KINDS = (("func", "bold"), ("dwi", "dwi"))
 
 
 def derivatives(
@@ -23,13 +24,14 @@ def derivatives(
 
     A scan in MNI152 is resampled; one in its participant's own space (QSIPrep writes ACPC or T1w) is registered, as a
     raw scan is. participants.tsv may lie in root or beside either tool's sub-* folders. Raises InputError where no tree
-    is found, and what `bids` raises.
+    is found, where two trees hold the same kind of scan of one participant, and what `bids` raises.
     """
     root = Path(root)
     trees = find_trees(root)
     if not trees:
         problem = "holds no *_desc-preproc_bold.nii.gz and no *_desc-preproc_dwi.nii.gz of fMRIPrep or QSIPrep"
         raise InputError(root, problem, "give the folder that holds their output folders")
+    _refuse_copies(root, trees)
     return read_trees(root, trees, diagnosis_column, diagnosis_map)
 
 
@@ -42,3 +44,19 @@ def find_trees(root: Path) -> list[Path]:
 def _preprocessed(tree: Path) -> bool:
     folders = (f"sub-*/{session}{kind}" for session in ("", "ses-*/") for kind in ("func", "dwi"))
     return any(next(tree.glob(f"{folder}/{name}"), None) for folder in folders for name in PREPROCESSED)
+
+
+def _refuse_copies(root: Path, trees: Sequence[Path]) -> None:
+    """Raise InputError where two trees hold one kind of scan of one participant.
+
+    These may be two runs of a tool, or two sites whose participants have the same labels: which can't be known.
+    """
+    for kind, suffix in KINDS:
+        holder: dict[str, Path] = {}
+        for tree in {tree.resolve(): tree for tree in trees}.values():  # a link to a tree is no other tree
+            scans = chain(*(tree.glob(f"sub-*/{session}{kind}/*_{suffix}.nii*") for session in ("", "ses-*/")))
+            for name in sorted({path.relative_to(tree).parts[0] for path in scans}):
+                other = holder.setdefault(name, tree)
+                if other != tree:
+                    problem = f"holds {suffix} scans of {name} in {other} and in {tree}, perhaps of two people"
+                    raise InputError(root, problem, "give one of these folders, or move the other elsewhere")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import yaml
 
 from pdsynth.cohorts.bids import CODES, SEX
 from pdsynth.cohorts.cohort import Cohort, Rejection, Session, Subject
+from pdsynth.cohorts.names import agreeing, plain, refuse_twins
 from pdsynth.cohorts.scans import best_run
 from pdsynth.cohorts.tables import Row, Table
 from pdsynth.types import Diagnosis, InputError, Modality
@@ -25,6 +27,8 @@ from pdsynth.types import Diagnosis, InputError, Modality
 SETTINGS = "pdsynth.yaml"
 KEYS = {"fmri", "dmri", "table", "columns", "diagnoses", "site"}
 COLUMNS = ("participant", "session", "diagnosis", "age", "sex", "site", "education", "mmse", "moca")
+WILDCARDS = re.compile(r"(\{participant\}|\{session\}|\*+)")
+MOST_WILDCARDS = 50  # in a pattern
 Key = tuple[str, str]  # participant and session as the folders write them; "" where there is no session
 
 
@@ -32,37 +36,39 @@ def folder(root: str | Path) -> Cohort:
     """Read a folder by the patterns in its pdsynth.yaml.
 
     A pattern is a path below the folder in which {participant}, which each needs, and {session} stand for a part of a
-    name and * for anything but a slash. `table` is a CSV or TSV file with a row a participant, or a participant and
-    session; `columns` says which of its columns is which; `diagnoses` adds codes to the known ones.
-    Raises InputError for settings that are not understood, a pattern that no file fits, and an unknown diagnosis.
+    name and * for anything but a slash. `table` is a CSV or TSV file with one row per participant, or per participant
+    and session; `columns` says which of its columns is which; `diagnoses` adds codes to the known ones. A file that is
+    named sub-* or ses-* for another than the pattern finds is left out.
+    Raises InputError for settings that are not understood, a pattern that no file fits, two participants or sessions
+    whose letters and digits are the same, and an unknown diagnosis.
     """
     root = Path(root)
     settings = _settings(root / SETTINGS)
     files: dict[Key, dict[Modality, list[Path]]] = {}
     for modality in Modality:
-        for path, match in _matching(root, settings, modality):
-            parts = match.groupdict()
-            key = parts["participant"], parts.get("session") or ""
+        for path, parts in _matching(root, settings, modality):
+            key = parts["participant"], parts.get("session", "")
             files.setdefault(key, {}).setdefault(modality, []).append(path)
     if not files:
         raise InputError(root / SETTINGS, "has patterns that no file fits", "compare them with the names on disk")
-    names = _names(root, {participant for participant, _ in files})
+    ids = _ids(root, files)
     table = _rows(root, settings)
     rejected: list[Rejection] = []
     subjects: dict[str, Subject] = {}
     for (participant, session), by_modality in sorted(files.items()):
-        found = {m: best_run(paths, m, rejected) for m, paths in by_modality.items()}
+        own = f"sub-{_bare(participant)}", f"ses-{_bare(session)}" if session else ""
+        found = {m: best_run(agreeing(p, *own, rejected, by_label=True), m, rejected) for m, p in by_modality.items()}
         scans = {m: scan for m, scan in found.items() if scan is not None}
         if not scans:
             continue
         row = table.get((participant, session)) or table.get((participant, "")) or Row(root, {})
         if participant not in subjects:
-            site = row.text("site") or settings.get("site")
+            site = row.text("site") or _site(settings)
             sex = SEX.get((row.text("sex") or "").lower())
-            subjects[participant] = Subject(names[participant], [], sex, site, row.number("education", 0, 40))
+            subjects[participant] = Subject(ids[participant, session][0], [], sex, site, row.number("education", 0, 40))
         numbers = {score: row.number(score, 0, 30) for score in ("mmse", "moca")}
         visit = Session(
-            f"ses-{_label(session)}" if session else "",
+            ids[participant, session][1],
             scans,
             _diagnosis(row, settings, participant),
             row.number("age", 0, 120),
@@ -75,7 +81,7 @@ def folder(root: str | Path) -> Cohort:
 def _settings(path: Path) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except Exception as error:  # of many kinds: the reader of YAML lets through what its own parts raise
         raise InputError(path, f"cannot be read ({error})".replace("\n", " "), "write it as the docs show") from None
     if not isinstance(settings, dict) or not {"fmri", "dmri"} & settings.keys():
         raise InputError(
@@ -83,39 +89,102 @@ def _settings(path: Path) -> dict[str, Any]:
         )
     for unknown in sorted(set(map(str, settings)) - KEYS):
         raise InputError(path, f"has an entry {unknown!r}", f"choose among {', '.join(sorted(KEYS))}")
-    for unknown in sorted(set(settings.get("columns") or {}) - set(COLUMNS)):
+    _check_kinds(path, settings)
+    for unknown in sorted(set(map(str, settings.get("columns") or {})) - set(COLUMNS)):
         raise InputError(path, f"names a column for {unknown!r}", f"choose among {', '.join(COLUMNS)}")
     for code, value in (settings.get("diagnoses") or {}).items():
         if value not in list(Diagnosis):
-            raise InputError(path, f"maps the code {code!r} to {value!r}", "map it to NC, MCI or AD")
+            raise InputError(path, f"maps the code {code!r} to {_shown(value)}", "map it to NC, MCI or AD")
     return settings
 
 
-def _matching(root: Path, settings: dict[str, Any], modality: Modality) -> list[tuple[Path, re.Match[str]]]:
-    """The files that fit the modality's pattern, in the order of their names."""
+def _check_kinds(path: Path, settings: dict[str, Any]) -> None:
+    """Raise InputError where an entry is a list, say, and should be a text."""
+    for key in settings.keys() & {"fmri", "dmri", "table"}:
+        if not isinstance(settings[key], str):
+            raise InputError(path, f"has {_shown(settings[key])} as {key}", "write a text, in quotes")
+    site, examples = settings.get("site"), {"columns": "{participant: id}", "diagnoses": "{1: NC}"}
+    if site is not None and not _is_word(site):
+        raise InputError(path, f"has {_shown(site)} as site", "write a text, in quotes")
+    for key, example in examples.items():
+        if not isinstance(settings.get(key), dict | None):
+            raise InputError(path, f"has {_shown(settings[key])} as {key}", f"write it as {key}: {example}")
+    for word, column in (settings.get("columns") or {}).items():
+        if not _is_word(column):
+            raise InputError(path, f"has {_shown(column)} as the column of {word}", "write its name, in quotes")
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)  # `no` is a bool in YAML
+
+
+def _shown(value: object) -> str:
+    """A value for a message; only its kind where it may be long."""
+    if value is None:
+        return "nothing"
+    return repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
+
+
+def _site(settings: dict[str, Any]) -> str | None:
+    site = settings.get("site")
+    return None if site is None else str(site)
+
+
+def _matching(root: Path, settings: dict[str, Any], modality: Modality) -> list[tuple[Path, dict[str, str]]]:
+    """The files that fit the modality's pattern, in the order of their names, each with what the pattern finds."""
     if modality.value not in settings:
         return []
-    pattern = str(settings[modality.value])
-    parts = re.split(r"(\{participant\}|\{session\}|\*)", pattern)
-    seen: set[str] = set()
-    expression = ""
-    for part in parts:
-        name = part.strip("{}")
-        if part == "*":
-            expression += "[^/]*"
-        elif part in ("{participant}", "{session}"):
-            expression += f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+?)"
-            seen.add(name)
-        else:
-            expression += re.escape(part)
-    if "participant" not in seen:
+    pattern = settings[modality.value]
+    tokens = [token for token in WILDCARDS.split(pattern) if token]
+    if "{participant}" not in tokens:
         raise InputError(
             root / SETTINGS, f"has no {{participant}} in its pattern {pattern!r}", "say where its id stands"
         )
-    compiled = re.compile(expression)
+    if len(tokens) > 2 * MOST_WILDCARDS:
+        raise InputError(root / SETTINGS, f"has more than {MOST_WILDCARDS} stars in a pattern", "write fewer of them")
     paths = sorted(Path(place, name) for place, _, names in os.walk(root) for name in names)
-    matches = [(path, compiled.fullmatch(path.relative_to(root).as_posix())) for path in paths]
-    return [(path, match) for path, match in matches if match]
+    matches = [(path, _match(tokens, path.relative_to(root).as_posix())) for path in paths]
+    return [(path, match) for path, match in matches if match is not None]
+
+
+def _match(tokens: list[str], text: str) -> dict[str, str] | None:
+    """What {participant} and {session} stand for in a text that fits the whole pattern; None where it does not.
+
+    A star takes as much of a name as it can, the others as little; the second of a name must repeat the first. Whatever
+    has failed once is not tried again, so that many stars take no longer than few.
+
+    >>> _match(["scans/", "{participant}", "/", "*", "rest.nii"], "scans/P-01/a_rest.nii")
+    {'participant': 'P-01'}
+    """
+    failed = set()
+
+    def rest(i: int, start: int, taken: dict[str, str]) -> dict[str, str] | None:
+        if i == len(tokens):
+            return taken if start == len(text) else None
+        state = (i, start, *(taken[name] for name in taken if f"{{{name}}}" in tokens[i:]))
+        if state in failed:
+            return None
+        for end in _ends(tokens[i], text, start, taken):
+            name = tokens[i][1:-1] if tokens[i].startswith("{") else None
+            found = rest(i + 1, end, taken if name is None else taken | {name: text[start:end]})
+            if found is not None:
+                return found
+        failed.add(state)
+        return None
+
+    return rest(0, 0, {})
+
+
+def _ends(token: str, text: str, start: int, taken: dict[str, str]) -> Iterable[int]:
+    """Where a token that begins at `start` may end, the best first."""
+    slash = text.find("/", start)
+    last = len(text) if slash < 0 else slash
+    if token.startswith("*"):
+        return range(last, start - 1, -1)
+    fixed = token if token not in ("{participant}", "{session}") else taken.get(token[1:-1])
+    if fixed is None:
+        return range(start + 1, last + 1)
+    return [start + len(fixed)] if text.startswith(fixed, start) else []
 
 
 def _rows(root: Path, settings: dict[str, Any]) -> dict[Key, Row]:
@@ -145,17 +214,20 @@ def _diagnosis(row: Row, settings: dict[str, Any], participant: str) -> Diagnosi
     return None if code is None else codes[code.lower()]
 
 
-def _names(root: Path, participants: set[str]) -> dict[str, str]:
-    """BIDS's names, of letters and digits, by the folders' own."""
-    names: dict[str, str] = {}
-    for participant in sorted(participants):
-        name = f"sub-{_label(participant)}"
-        if name in names.values():
-            other = next(p for p, n in names.items() if n == name)
-            raise InputError(root, f"has participants {other} and {participant}, both {name}", "rename one of them")
-        names[participant] = name
-    return names
+def _ids(root: Path, keys: Collection[Key]) -> dict[Key, tuple[str, str]]:
+    """BIDS's names of participant and session, of letters and digits, by the folders' own."""
+    ids = {(p, s): (_id(root, "sub", p), _id(root, "ses", s) if s else "") for p, s in keys}
+    refuse_twins(root, "participants", [(p, ids[p, s][0]) for p, s in keys])
+    refuse_twins(root, "sessions", [(f"{p} {s}".strip(), "_".join(ids[p, s])) for p, s in keys])
+    return ids
 
 
-def _label(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]", "", re.sub(r"^(sub|ses)-", "", text))
+def _id(root: Path, kind: str, name: str) -> str:
+    label = plain(_bare(name))
+    if not label:
+        raise InputError(root, f"has a name {name!r} without any letter or digit (a to z, 0 to 9)", "rename it")
+    return f"{kind}-{label}"
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"^(sub|ses)-", "", text)

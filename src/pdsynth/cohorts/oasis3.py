@@ -10,11 +10,13 @@ from functools import partial
 from pathlib import Path
 
 from pdsynth.cohorts.cohort import Cohort, Rejection, Subject
+from pdsynth.cohorts.names import REMEDY, contradiction, refuse_twins
 from pdsynth.cohorts.tables import Row, find_table
 from pdsynth.cohorts.visits import DAYS_A_YEAR, Visit, sessions
 from pdsynth.types import Diagnosis, InputError, Modality
 
 NAME = re.compile(r"sub-(OAS3\d{4})_(?:ses|sess)-d(\d+)(?:_[^_]+-[^_]+)*_(bold|dwi)\.nii(\.gz)?")
+PARTICIPANT, DAY = re.compile(r"OAS3\d{4}(?!\d)"), re.compile(r"(?:^|_)(?:sess?-)?d(\d+)(?=_|$)")  # in a folder's name
 MODALITY = {"bold": Modality.FMRI, "dwi": Modality.DMRI}
 SITE = "OASIS-3"
 DIAGNOSES = "OASIS3_UDSd1_diagnoses"
@@ -30,13 +32,15 @@ SCORES = (("OASIS3_UDSb4_cdr", "MMSE", "mmse"), ("OASIS3_UDSc1_cognitive_assessm
 def oasis3(root: str | Path, possible_ad: bool = False) -> Cohort:
     """Read OASIS-3 as downloaded, in a folder a session or as BIDS, with its CSV tables beside.
 
+    A scan is its name's participant's and day's; one that lies in the folder of another is left out.
     `possible_ad` counts possible Alzheimer's disease as AD; otherwise it is excluded, as dementia of other causes and
     impairment short of MCI are. A CDR of 0.5 alone is no MCI. Raises InputError where no scan or no diagnosis table is
-    found, and for a code that a form does not have.
+    found, where one day is written in two ways, and for a code that a form does not have.
     """
     root = Path(root)
-    files = _files(root)
-    if not files:
+    rejected: list[Rejection] = []
+    files = _files(root, rejected)
+    if not files and not rejected:
         raise InputError(root, "holds no sub-OAS3*_bold.nii.gz or *_dwi.nii.gz", "give the folder of the OASIS-3 scans")
     diagnoses = find_table(root, DIAGNOSES, ("OASISID", "days_to_visit"))
     if diagnoses is None:
@@ -53,14 +57,11 @@ def oasis3(root: str | Path, possible_ad: bool = False) -> Cohort:
             if (value := row.number(column, 0, 30, SCORE_MISSING)) is not None:
                 visits[_participant(row)].append(Visit(_day(row), scores={score: value}))
     people = {_participant(row): row for row in find_table(root, "OASIS3_demographics", ("OASISID",)) or ()}
-    rejected: list[Rejection] = []
     subjects = []
     for participant, by_modality in sorted(files.items()):
         person = people.get(participant, Row(root, {}))
         at_entry = person.number("AgeatEntry", 0, 120) or entry.get(participant)
-        found = sessions(
-            by_modality, visits[participant], lambda day: f"ses-d{day:04d}", partial(_age, at_entry), rejected
-        )
+        found = sessions(by_modality, visits[participant], _session_id, partial(_age, at_entry), rejected)
         if found:
             sex = SEX.get((person.text("GENDER") or "").lower())
             education = person.number("EDUC", 0, 40, EDUC_MISSING)
@@ -100,13 +101,33 @@ def is_oasis3(root: Path) -> bool:
     return next(_named(root), None) is not None
 
 
-def _files(root: Path) -> dict[str, dict[Modality, dict[int, list[Path]]]]:
-    """Paths by participant, modality and day."""
+def _files(root: Path, rejected: list[Rejection]) -> dict[str, dict[Modality, dict[int, list[Path]]]]:
+    """Paths by participant, modality and day; those in a folder of another participant or day go into `rejected`."""
     found: dict[str, dict[Modality, dict[int, list[Path]]]] = {}
+    days = []
     for path, match in _named(root):
         participant, day, suffix, _ = match.groups()
+        if problem := _elsewhere(path, root, participant, day):
+            rejected.append(Rejection(path, problem, REMEDY))
+            continue
+        days.append((f"d{day} of {participant}", f"sub-{participant}_{_session_id(int(day))}"))
         found.setdefault(participant, {}).setdefault(MODALITY[suffix], {}).setdefault(int(day), []).append(path)
+    refuse_twins(root, "sessions", days)
     return found
+
+
+def _elsewhere(path: Path, root: Path, participant: str, day: str) -> str | None:
+    """What in the folders below root, or later in the name, speaks against the participant and day of a file's name."""
+    for folder in path.relative_to(root).parts[:-1]:
+        others = [label for label in PARTICIPANT.findall(folder) if label != participant]
+        others += [f"d{other}" for other in DAY.findall(folder) if int(other) != int(day)]
+        if others:
+            return f"is named for {participant} d{day} but lies in the folder {folder}"
+    return contradiction(path, f"sub-{participant}", f"ses-d{day}")
+
+
+def _session_id(day: int) -> str:
+    return f"ses-d{day:04d}"
 
 
 def _named(root: Path) -> Iterator[tuple[Path, re.Match[str]]]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +14,7 @@ from pdsynth.cohorts.simulated.files import Task, describe, write_session, write
 from pdsynth.cohorts.simulated.sites import SITES
 from pdsynth.cohorts.simulated.streams import COHORT, Streams
 from pdsynth.types import Diagnosis, InputError, Modality
+from pdsynth.workers import Workers
 
 PARTICIPANT = ["participant_id", "age", "sex", "site", "diagnosis"]  # columns of participants.tsv
 Item = TypeVar("Item")
@@ -86,19 +85,27 @@ def begin(out: Path, subjects: int, sites: Sequence[str]) -> None:
 def each(
     work: Callable[[Item], Result], items: Sequence[Item], jobs: int, progress: Callable[[int, int], None] | None = None
 ) -> list[Result]:
-    """work on every item, in order, by as many processes as jobs; progress is told how many are done of how many."""
-    results = []
-    with ExitStack() as stack:
-        if jobs > 1 and len(items) > 1:
-            pool = ProcessPoolExecutor(min(jobs, len(items)), mp_context=get_context("spawn"))
-            found: Iterable[Result] = stack.enter_context(pool).map(work, items)
-        else:
-            found = map(work, items)
-        for done, result in enumerate(found, start=1):
-            results.append(result)
-            if progress:
-                progress(done, len(items))
-    return results
+    """work on every item, by as many processes as jobs; the results are in the order of the items.
+
+    progress(done, items) is called as items are finished. Raises InputError where a process is killed.
+    """
+    numbered = list(enumerate(items))
+    results: dict[int, Result] = {}
+    made = Workers(max(jobs, 1)).run(partial(_of_numbered, work), numbered, name=_name)
+    for done, ((number, _), result) in enumerate(made, start=1):
+        results[number] = result
+        if progress:
+            progress(done, len(items))
+    return [results[number] for number, _ in numbered]
+
+
+def _of_numbered(work: Callable[[Item], Result], numbered: tuple[int, Item]) -> Result:
+    return work(numbered[1])
+
+
+def _name(numbered: tuple[int, object]) -> str | Path:
+    number, item = numbered
+    return item.root / item.participant_id if isinstance(item, Task) else f"simulated person {number}"
 
 
 def _plan(
