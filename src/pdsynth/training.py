@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,13 +24,15 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from pdsynth import stage_checkpoint
 from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
-from pdsynth.manifest import read_json, write_json
+from pdsynth.files import complete_or_absent, read_json, write_json
 from pdsynth.methods.base import Method, Stage
 from pdsynth.networks.ema import EMA
 from pdsynth.networks.flops import counted_flops
 from pdsynth.resources import PRECISIONS, resolve_device, resolve_precision
+from pdsynth.stage_checkpoint import CompleteCheckpoints
 
 WARMUP = 0.03  # part of a stage over which the learning rate rises
 CLIP = 1.0  # gradient norm
@@ -202,10 +203,7 @@ class Journal(Callback):
         self.bar.stop()  # else its thread draws over the error
 
     def _save(self, trainer: pl.Trainer, module: StageModule) -> None:
-        partial = self.checkpoint.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            partial.replace(self.checkpoint)
+        trainer.save_checkpoint(self.checkpoint)  # by CompleteCheckpoints, on the first device
         self.saved = module.elapsed
 
     def _forget_rows_after(self, stage: str, step: int) -> None:
@@ -215,10 +213,8 @@ class Journal(Callback):
             with self.metrics.open(newline="") as file:
                 whole = [row for row in csv.reader(file) if len(row) == len(COLUMNS)][1:]  # a killed run cuts its last
             kept += [row for row in whole if row[0] != stage or int(row[1]) <= step]
-        partial = self.metrics.with_suffix(".partial")
-        with partial.open("w", newline="") as file:
+        with complete_or_absent(self.metrics) as temporary, temporary.open("w", newline="") as file:
             csv.writer(file).writerows(kept)
-        os.replace(partial, self.metrics)
 
     def _write(self, module: StageModule, terms: dict[str, float]) -> None:
         with self.metrics.open("a", newline="") as file:
@@ -318,18 +314,35 @@ def chosen_precision(run: Path, asked: str | None, device: str, resume: bool, de
 def _remove(*paths: Path) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
+        if path.suffix == stage_checkpoint.SUFFIX:
+            stage_checkpoint.record_of(path).unlink(missing_ok=True)
 
 
 def _restore(module: StageModule, checkpoint: Path) -> bool:
-    """Take a stage's clock from its checkpoint, and its weights if it is finished; returns whether it is."""
+    """Take a stage's clock from its checkpoint, and its weights if it is finished; returns whether it is.
+
+    Raises InputError for a checkpoint that is damaged, or whose weights or optimisers are not this stage's.
+    """
     if not checkpoint.exists():
         return False
-    kept = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    module.on_load_checkpoint(kept)
-    finished = module.progress >= 1
-    if finished:
-        module.load_state_dict(kept["state_dict"])
+    kept = stage_checkpoint.read(checkpoint)
+    with stage_checkpoint.fitting(checkpoint):
+        module.on_load_checkpoint(kept)
+        finished = module.progress >= 1
+        if finished:
+            module.load_state_dict(kept["state_dict"])
+        else:
+            _refuse_others(module, kept)
     return finished
+
+
+def _refuse_others(module: StageModule, kept: dict[str, Any]) -> None:
+    """Raise ValueError or KeyError where Lightning could not take over the weights or the optimisers."""
+    shapes = {name: value.shape for name, value in module.state_dict().items()}
+    if shapes != {name: value.shape for name, value in kept["state_dict"].items()}:
+        raise ValueError("its weights are not those of this stage")
+    for optimizer, state in zip(module.configure_optimizers(), kept["optimizer_states"], strict=True):
+        optimizer.load_state_dict(state)
 
 
 def _train_stage(
@@ -355,7 +368,8 @@ def _train_stage(
         enable_model_summary=False,
         use_distributed_sampler=False,
         callbacks=[journal],
-        plugins=[LightningEnvironment()],  # else a cluster's job must ask for as many tasks as devices, and no more
+        # else a cluster's job must ask for as many tasks as devices, and no more; and Lightning would write as it does
+        plugins=[LightningEnvironment(), CompleteCheckpoints()],
     )
     module.method.to(trainer.strategy.root_device)  # where `prepare` makes its estimates
     if module.stage.prepare is not None:
