@@ -14,6 +14,23 @@ from pdsynth.networks.haar import haar, inverse_haar
 SMALLEST = 8  # voxels a side
 
 
+class Convolution(nn.Conv3d):
+    """A convolution with 3 x 3 x 3 weights that keeps the shape, (B, C, x, y, z).
+
+    On a CPU, edges below 3 voxels are left in float32: there torch 2.13 makes bf16 gradients of the weights from memory
+    that nobody wrote (seen with avx512_bf16), and they may be NaN.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.is_cuda or min(x.shape[2:]) >= 3:
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
+
+
 class ChannelNorm(nn.Module):
     """Scale each voxel's channels to unit mean square (Zhang & Sennrich 2019).
 
@@ -34,9 +51,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, width: int, condition: int) -> None:
         super().__init__()
         self.norm = ChannelNorm()
-        self.first = nn.Conv3d(width, width, 3, padding=1)
+        self.first = Convolution(width, width)
         self.film = nn.Linear(condition, 2 * width) if condition else None
-        self.second = nn.Conv3d(width, width, 3, padding=1)
+        self.second = Convolution(width, width)
         zero(self.second)
         if self.film is not None:
             zero(self.film)
@@ -82,7 +99,7 @@ class HaarUNet(nn.Module):
         self.grow = nn.ModuleList(nn.Conv3d(coarse, fine, 1) for fine, coarse in pairwise(widths))
         self.up = nn.ModuleList(ResidualBlock(w, hidden) for w in widths[:-1])
         self.norm = ChannelNorm()
-        self.leave = nn.Conv3d(width, 8 * out_channels, 3, padding=1)
+        self.leave = Convolution(width, 8 * out_channels)
         zero(self.leave)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
