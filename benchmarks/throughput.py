@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 
 from pdsynth import manifest
+from pdsynth.files import sha256, write_json
 from pdsynth.cohorts.bids import bids
 from pdsynth.data.pairs import Pairs
 from pdsynth.data.prepare import prepare
@@ -81,9 +82,9 @@ def open_seconds(prepared: Path, folder: Path) -> dict[str, float]:
     table.to_csv(out / "pairs.tsv", sep="\t", index=False)
     people = table["participant_id"].drop_duplicates()
     pd.DataFrame({"participant_id": people, "split": "train"}).to_csv(out / "splits.tsv", sep="\t", index=False)
-    outputs = {name: manifest.sha256(out / name) for name in ("pairs.tsv", "splits.tsv")}
+    outputs = {name: sha256(out / name) for name in ("pairs.tsv", "splits.tsv")}
     shards = dict.fromkeys(table["shard"], size)
-    manifest.write_json(out / manifest.NAME, pairs.manifest | {"shards": shards, "outputs": outputs})
+    write_json(out / manifest.NAME, pairs.manifest | {"shards": shards, "outputs": outputs})
     times = []
     for _ in range(5):
         start = time.perf_counter()

@@ -19,10 +19,10 @@ from pdsynth.data import sessions
 from pdsynth.data.pairs import Pairs
 from pdsynth.data.prepare import prepare
 from pdsynth.data.sessions import oracle_path
-from pdsynth.data.workers import Workers
 from pdsynth.imaging.intensity import brain_mask
 from pdsynth.imaging.nifti import Volume
 from pdsynth.types import Direction, InputError, Modality
+from pdsynth.workers import Workers
 
 BOLD, DWI = "sub-01/func/sub-01_task-rest_bold.nii.gz", "sub-01/dwi/sub-01_dwi.nii.gz"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pdsynth import api, manifest
+from pdsynth import api, folders, manifest
 from pdsynth.benchmark.joined import clear_joined, join_scores
 from pdsynth.benchmark.runs import Terms, begun_as, run_entry
 from pdsynth.benchmark.tables import ALL, FIGURES, tested_of, write_tables
@@ -21,6 +21,7 @@ from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation.archive import recipe_of, run_folder
 from pdsynth.evaluation.evaluate import ORACLE
 from pdsynth.evaluation.provenance import provenance
+from pdsynth.files import sha256
 from pdsynth.recipes import CONTROLS, RECIPES, settings_of
 from pdsynth.report.benchmark import write_page
 from pdsynth.types import InputError
@@ -69,31 +70,57 @@ def benchmark(
         raise InputError(prepared, "has no oracle, as only simulated cohorts have", "leave oracle out of --recipes")
     threads = max(1, torch.get_num_threads() // jobs)
     terms = Terms(budget, steps, seed, device, threads)
-    _refuse_other_terms(out, prepared, terms)
-    with manifest.recorded(out, "benchmark", inputs=[prepared], seed=seed, terms=asdict(terms), jobs=jobs) as kept:
+    failed: dict[str, str] = {}
+    with folders.making(
+        out,
+        update=True,
+        resume="give the same command again",
+        again=lambda before: _refuse_other_terms(out, before, prepared, terms),
+        inputs=[prepared],
+    ) as work:
+        page = _page(prepared, work.folder, entries, pairs, terms, jobs, cluster, progress, failed)
+    if failed:
+        listed = "; ".join(f"{entry}: {why}" for entry, why in failed.items())
+        problem = f"lacks {len(failed)} of {len(entries)} entries, which failed ({listed})"
+        raise InputError(out, problem, "mend what they name, and give the same command again")
+    return out / page.name
+
+
+def _page(
+    prepared: Path,
+    out: Path,
+    entries: Sequence[str],
+    pairs: Pairs,
+    terms: Terms,
+    jobs: int,
+    cluster: str | None,
+    progress: Told | None,
+    failed: dict[str, str],
+) -> Path:
+    """Run what is not finished and write what comes of all; entries that fail get into `failed` with the reason."""
+    with manifest.recorded(
+        out, "benchmark", inputs=[prepared], seed=terms.seed, terms=asdict(terms), jobs=jobs
+    ) as kept:
         kept["simulated"] = pairs.simulated
         kept["n_train"] = int(pairs.train.table["participant_id"].nunique())
         done = _finished(prepared, out, terms, entries)
         left = [entry for entry in entries if entry not in done]
         clear_joined(out)  # until all is done again, nothing is to stand under this manifest
-        kept["failed"] = _run_all(prepared, out, left, terms, jobs, cluster, progress)
+        failed |= _run_all(prepared, out, left, terms, jobs, cluster, progress)
         finished = _finished(prepared, out, terms, entries)
         changed = "the code or the pairs changed while it ran; run it again"
-        kept["failed"] |= {entry: changed for entry in left if entry not in {*finished, *kept["failed"]}}
-        kept |= {"entries": list(finished), "machine": ", ".join(sorted(set(finished.values())))}
+        failed |= {entry: changed for entry in left if entry not in {*finished, *failed}}
+        kept |= {"failed": failed, "entries": list(finished), "machine": ", ".join(sorted(set(finished.values())))}
         kept |= provenance(_models(out, finished), pairs)
         kept["notes"] = ["All were trained on the training split of this cohort, on an equal budget, or fitted to it."]
-    failed = "; ".join(f"{entry}: {why}" for entry, why in kept["failed"].items())
     if not finished:
-        raise RuntimeError(f"every entry failed ({failed})")
+        listed = "; ".join(f"{entry}: {why}" for entry, why in failed.items())
+        raise InputError(prepared, f"every entry failed ({listed})", "mend what they name")
     tested = tested_of(list(finished))
-    join_scores(out, sorted(finished, key=lambda entry: _rank(entry, tested)), seed)
-    titles = write_tables(out, list(finished), seed)
+    join_scores(out, sorted(finished, key=lambda entry: _rank(entry, tested)), terms.seed)
+    titles = write_tables(out, list(finished), terms.seed)
     figures = {number: (title, _entries(rows, finished)) for number, (title, rows) in FIGURES.items()}
-    page = write_page(out, titles, figures, tested)
-    if failed:
-        raise RuntimeError(f"{len(kept['failed'])} of {len(entries)} entries failed ({failed}); the tables lack them")
-    return page
+    return write_page(out, titles, figures, tested)
 
 
 def _checked(entries: Sequence[str]) -> list[str]:
@@ -216,17 +243,14 @@ def _submitter(out: Path, cluster: str, terms: Terms) -> Callable[..., Any]:
     return executor.submit
 
 
-def _refuse_other_terms(out: Path, prepared: Path, terms: Terms) -> None:
-    """Raise InputError unless `out` is free, or a benchmark of these pairs under these terms."""
-    if not out.exists() or not any(out.iterdir()):
-        return
-    before = manifest.read(out)
+def _refuse_other_terms(out: Path, before: dict[str, Any], prepared: Path, terms: Terms) -> None:
+    """Raise InputError unless the manifest `before` is that of a benchmark of these pairs under these terms."""
     begun = before.get("parameters", {}).get("terms")
     if before.get("command") != "benchmark" or begun is None:
         raise InputError(out, "exists and is no benchmark", "choose another folder")
     now = asdict(terms)
     differs = [f"{name} {value}, not {now[name]}" for name, value in begun.items() if value != now[name]]
-    if list(before["inputs"].values()) != [manifest.sha256(prepared)]:
+    if list(before["inputs"].values()) != [sha256(prepared)]:
         differs.append("other pairs")
     if differs:
         raise InputError(out, f"was begun with {'; '.join(differs)}", "give the same, or choose another folder")

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from pdsynth import manifest
 from pdsynth.evaluation import patterns
 from pdsynth.evaluation.archive import read_table, scores_folder, write_table
 from pdsynth.evaluation.evaluate import comparisons
+from pdsynth.files import linked, read_json, write_json
 from pdsynth.report.benchmark import PAGE as BENCHMARK
 from pdsynth.report.cards import CARDS, CHECKLISTS
 from pdsynth.report.page import PAGE as REPORT
@@ -31,17 +31,15 @@ def join_scores(out: Path, entries: Sequence[str], seed: int) -> None:
     """
     folders = [scores_folder(out, entry) for entry in entries]
     table = pd.concat([read_table(folder / TABLE, patterns.TEXT) for folder in folders], ignore_index=True)
-    metrics: dict[str, Any] = manifest.read_json(folders[0] / "metrics.json")
+    metrics: dict[str, Any] = read_json(folders[0] / "metrics.json")
     metrics["methods"] = {
-        name: scores
-        for folder in folders
-        for name, scores in manifest.read_json(folder / "metrics.json")["methods"].items()
+        name: scores for folder in folders for name, scores in read_json(folder / "metrics.json")["methods"].items()
     }
     metrics["comparisons"] = comparisons(table, list(entries), seed)
     patterns.save(_joined_patterns(folders), out)
     _link_images(folders, out / IMAGES)
     write_table(out / TABLE, table)
-    manifest.write_json(out / "metrics.json", metrics)
+    write_json(out / "metrics.json", metrics)
 
 
 def clear_joined(out: Path) -> None:
@@ -71,6 +69,6 @@ def _link_images(folders: Sequence[Path], images: Path) -> None:
     for folder in folders:
         for path in sorted((folder / IMAGES).iterdir()):
             if not (made / path.name).exists():
-                manifest.linked(path, made / path.name)
+                linked(path, made / path.name)
     shutil.rmtree(images, ignore_errors=True)
     made.rename(images)

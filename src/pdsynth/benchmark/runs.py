@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import platform
 import resource
+import shutil
 import statistics
 import time
 from collections.abc import Iterator
@@ -17,13 +17,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 import pdsynth
-from pdsynth import api, manifest
+from pdsynth import api, folders, manifest
 from pdsynth.benchmark.code import code_digest
 from pdsynth.data.pairs import Pairs, content
 from pdsynth.evaluation.archive import recipe_of, run_folder, scores_folder
 from pdsynth.evaluation.evaluate import ORACLE
+from pdsynth.files import PARTIAL, read_json, write_json
 from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.methods import REGISTRY
 from pdsynth.methods.base import Method, MethodConfig, create
@@ -90,7 +92,7 @@ def run_entry(prepared: Path, out: Path, entry: str, terms: Terms) -> str:
         before = manifest.read(folder)
         begun = before.get("parameters", {}).get("begun_as", {})
         if before and _of_training(begun) != _of_training(wanted):
-            manifest.clear(folder, overwrite=True)
+            shutil.rmtree(folder)
         elif before.get("finished") and begun == wanted:
             return entry
         with manifest.recorded(folder, "benchmark", inputs=[prepared], seed=terms.seed, begun_as=wanted) as kept:
@@ -100,9 +102,9 @@ def run_entry(prepared: Path, out: Path, entry: str, terms: Terms) -> str:
             else:
                 method, kept["cost"] = _trained(pairs, folder, name, size, terms)
             scores = scores_folder(out, entry)
-            with manifest.complete_folder(scores, overwrite=True) as made:
-                manifest.write_json(made / manifest.NAME, manifest.begin("evaluate", seed=terms.seed))
-                api.evaluate({entry: method}, pairs.test, made, seed=terms.seed, ceiling=False)
+            with folders.making(scores, overwrite=True) as made:
+                write_json(made.folder / manifest.NAME, manifest.begin("evaluate", seed=terms.seed))
+                api.evaluate({entry: method}, pairs.test, made.folder, seed=terms.seed, ceiling=False)
     return entry
 
 
@@ -116,11 +118,12 @@ def _of_training(key: dict[str, Any]) -> dict[str, Any]:
 def _locked(folder: Path) -> Iterator[None]:
     """Keep other processes from a run folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(folder, "is being worked on by another process", "wait for it, or stop it") from error
+    lock = FileLock(folder.with_name(f"{PARTIAL}{folder.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise InputError(folder, "is being worked on by another process", "wait for it, or stop it") from error
+    with lock:
         yield
 
 
@@ -129,7 +132,7 @@ def _trained(pairs: Pairs, folder: Path, name: str, size: str, terms: Terms) -> 
     if (folder / "model" / "config.json").exists() and (folder / FIT).exists():
         model = api.load(folder / "model", terms.device)
     else:
-        started, before = time.perf_counter(), manifest.read_json(folder / FIT)
+        started, before = time.perf_counter(), read_json(folder / FIT)
         stages = bool(RECIPES[name].steps)
         model = api.fit(
             name,
@@ -146,8 +149,8 @@ def _trained(pairs: Pairs, folder: Path, name: str, size: str, terms: Terms) -> 
             "fit_seconds": round(before.get("fit_seconds", 0) + time.perf_counter() - started, 1),
             "peak_memory_mb": max(before.get("peak_memory_mb", 0), _peak_memory_mb(terms.device)),
         }
-        manifest.write_json(folder / FIT, spent)
-    costs = manifest.read_json(folder / FIT) | {"stages": manifest.read_json(folder / COST)}
+        write_json(folder / FIT, spent)
+    costs = read_json(folder / FIT) | {"stages": read_json(folder / COST)}
     return model.method, costs | counts(model.method, pairs, terms.device)
 
 

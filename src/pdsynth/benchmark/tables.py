@@ -15,6 +15,7 @@ from pdsynth.evaluation.archive import read_by_site, recipe_of, run_folder, scor
 from pdsynth.evaluation.effects import EffectRecovery, effect_recovery
 from pdsynth.evaluation.evaluate import comparisons
 from pdsynth.evaluation.statistics import bca_interval
+from pdsynth.files import read_json
 from pdsynth.recipes import CONTROLS
 from pdsynth.types import Direction
 
@@ -148,7 +149,7 @@ def _compared(row: dict[str, Any] | None) -> dict[str, Any]:
 def _costs(out: Path, entry: str, direction: Direction) -> dict[str, Any]:
     run = manifest.read(run_folder(out, entry))
     cost, code = run.get("cost", {}), run["parameters"]["begun_as"]["code"]
-    scored = manifest.read_json(scores_folder(out, entry) / "metrics.json")["methods"][entry][direction.value]
+    scored = read_json(scores_folder(out, entry) / "metrics.json")["methods"][entry][direction.value]
     stages = cost.get("stages", {}).values()
     return {
         "identification_rate": scored["identification_rate"],

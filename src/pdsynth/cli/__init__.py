@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -13,7 +10,7 @@ import typer
 import pdsynth
 from pdsynth.cli import cohort, evidence, model, results
 from pdsynth.cli.console import error_line, hush_libraries
-from pdsynth.types import InputError
+from pdsynth.cli.ending import Stopped, explained, stop_in_order
 
 app = typer.Typer(
     name="pdsynth",
@@ -61,33 +58,36 @@ def _options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line: exit status 0 where done, 2 for bad input (one line), 1 for an error of pdsynth's own."""
+    """Run the command line.
+
+    Exit status 0 where done; 2 for bad input, a full disk and the like, in one line; 128 and the signal's number where
+    it was stopped; 1 for an error of pdsynth's own.
+    """
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words
     if not debug:
         hush_libraries()
     if arguments is None:  # the process is this command's own
-        _end_in_order_when_terminated()
+        stop_in_order()
     try:
-        app(args=[word for word in words if word != "--debug"], prog_name="pdsynth")
+        status = app(args=[word for word in words if word != "--debug"], prog_name="pdsynth", standalone_mode=False)
+    except Stopped as stop:
+        error_line(" ".join([f"by {stop.name}.", *_notes(stop)]), "Stopped")
+        raise
     except Exception as error:
+        if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # of typer, about the words
+            from typer.rich_utils import rich_format_error
+
+            rich_format_error(error)  # type: ignore[arg-type]
+            sys.exit(error.exit_code)
         if debug:
             raise
-        expected = isinstance(error, (InputError, ValueError, OSError))
-        error_line(str(error) if expected else f"{type(error).__name__}: {error}. Add --debug for the traceback.")
-        sys.exit(2 if expected else 1)
+        cause = error.__cause__ if type(error).__name__ == "Abort" and error.__cause__ else error
+        message, status = explained(cause)
+        error_line(" ".join([message, *_notes(cause)]))
+    sys.exit(status or 0)
 
 
-def _end_in_order_when_terminated() -> None:
-    """A scheduler's SIGTERM ends the command as Ctrl-C does: what is half made is removed, what can go on is kept."""
-    process = os.getpid()
-
-    def end(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != process:  # a child that inherited this
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        signal.signal(number, signal.SIG_IGN)  # sent to a group it may come twice, and must not cut the tidying
-        error_line("ended by SIGTERM", "Stopped")
-        sys.exit(128 + number)
-
-    signal.signal(signal.SIGTERM, end)
+def _notes(error: BaseException) -> list[str]:
+    """What was added to an error on its way: what is kept, and how to go on."""
+    return getattr(error, "__notes__", [])

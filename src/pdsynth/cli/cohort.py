@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pdsynth import manifest
+from pdsynth import folders, manifest
 from pdsynth.cli.console import done, error_line, progress, table
 from pdsynth.cli.options import JOBS, GridMm, Jobs, Layout, LayoutOption, Overwrite, Seed
 from pdsynth.types import Diagnosis, Modality
@@ -53,9 +53,9 @@ def simulate(
         quick=quick,
         randomise=randomise,
     )
-    with manifest.complete_folder(out, overwrite) as folder, progress("Simulating") as told:
+    with folders.making(out, overwrite=overwrite) as work, progress("Simulating") as told:
         simulate_cohort(
-            folder,
+            work.folder,
             subjects,
             seed,
             sites.split(","),
@@ -67,7 +67,7 @@ def simulate(
             jobs,
             progress=told,
         )
-        manifest.finish(folder, entries)
+        manifest.finish(work.folder, entries)
     done(f"{subjects} SIMULATED participants are in {out}", "prepare", out, "prepared")
 
 
@@ -130,17 +130,21 @@ def prepare(
     diagnosis_map: DiagnosisMap = None,
     denoise: Annotated[bool, typer.Option("--denoise", help="Denoise dMRI first (minutes a scan).")] = False,
     realign: Annotated[bool, typer.Option("--realign", help="Correct head motion first (minutes a scan).")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Drop prepared sessions whose scans cannot be read today.")
+    ] = False,
     dask: Annotated[str | None, typer.Option(help="Work on the cluster of this dask scheduler (tcp://...).")] = None,
     slurm: Annotated[bool, typer.Option("--slurm", help="Work in as many Slurm jobs as --jobs says.")] = False,
 ) -> None:
     """Turn a cohort into cached pairs on one grid, split by participant; what is prepared already is kept."""
     from pdsynth.data.means import Corrections
     from pdsynth.data.prepare import prepare as prepare_cohort
-    from pdsynth.data.workers import Workers
+    from pdsynth.report import write_quality
+    from pdsynth.workers import Workers
 
     fractions = _fractions(split)
     workers = Workers(jobs, dask, slurm)
-    manifest.refuse_occupied(out, True, [path])
+    folders.refuse_occupied(out, True, [path])
     path, out = path.absolute(), out.absolute()  # the workers of a cluster begin elsewhere
     cohort = _cohort(path, layout, diagnosis_column, diagnosis_map)
     with progress("Preparing") as told:
@@ -155,16 +159,21 @@ def prepare(
             progress=told,
             corrections=Corrections(denoise, realign),
             workers=workers,
+            prune=prune,
+            page=write_quality,
         )
-    from pdsynth.report import write_quality
-
-    page = write_quality(out)
     refused = max(len((out / "rejected.tsv").read_text().splitlines()) - 1, 0)
     sizes = {name: pairs.split(name).table["participant_id"].nunique() for name in ("train", "val", "test")}
     paired = int((pairs.whole_scans().table["available"] == "both").sum())
     listed = ", ".join(f"{size} {name}" for name, size in sizes.items())
     done(f"{paired} pairs are in {out} (participants: {listed}); {refused} files were refused (rejected.tsv)")
-    done(f"Open {page} to see how the scans lie")
+    if kept := pairs.manifest["kept"]:
+        error_line(
+            f"{len(kept)} sessions whose scans cannot be read today are kept as they were prepared before "
+            f"({', '.join(kept[:LISTED])}). --prune drops them.",
+            kind="Warning",
+        )
+    done(f"Open {out / 'quality.html'} to see how the scans lie")
     empty = [name for (name, size), wanted in zip(sizes.items(), fractions, strict=True) if wanted and not size]
     if empty:
         names = " and ".join(empty)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pdsynth import manifest
+from pdsynth import folders, manifest
 from pdsynth.cli.console import done, progress, table
 from pdsynth.cli.options import JOBS, Budget, Device, DeviceOption, Jobs, Out, Overwrite, PreparedFolder, Seed
-from pdsynth.cli.results import AtlasFile, Controls, Models, Samples, Split, Steps, print_scores, scored
+from pdsynth.cli.results import AtlasFile, Controls, Models, Samples, Split, Steps, print_scores, report, scored
 from pdsynth.resources import resolve_device, seconds
 from pdsynth.types import Diagnosis, InputError
 
@@ -64,11 +64,10 @@ def effects(
         if api.unchecked({str(model): loaded}, pairs):
             raise InputError(str(model), "does not name the scans that it was trained on", "leave out --model")
     inputs = [prepared, *([api.model_folder(model)] if model else []), *([atlas] if atlas else [])]
-    manifest.refuse_occupied(out, overwrite, inputs)
     how = {"model": model} if model else {"recipe": recipe, "folds": folds, "budget": budget}
     with (
-        manifest.complete_folder(out, overwrite) as folder,
-        manifest.recorded(folder, "effects", inputs=inputs, seed=seed, groups=groups, **how) as entries,
+        folders.making(out, overwrite=overwrite, inputs=inputs) as work,
+        manifest.recorded(work.folder, "effects", inputs=inputs, seed=seed, groups=groups, **how) as entries,
         progress("Trainings") as told,
     ):
         if loaded is not None:
@@ -76,7 +75,7 @@ def effects(
         else:
             made = cross_fitted(recipe, pairs, people, folds=folds, budget=limit, atlas=regions, seed=seed,
                                 device=chosen, progress=told)  # fmt: skip
-        found = write_group_effects(folder, people, made, contrast, regions)
+        found = write_group_effects(work.folder, people, made, contrast, regions)
         entries["simulated"] = pairs.simulated
     _print_effects(found, pairs, people, contrast)
     done(f"Effects by region and figures are in {out}")
@@ -127,8 +126,8 @@ def roi(results: ResultsFolder, seed: Seed = 0) -> None:
     """Region patterns, real against synthesised, and the groups' effects; writes tables and Figs. 5 and 6."""
     from pdsynth.evidence import write_roi
 
-    with manifest.added(results, "roi", seed=seed):
-        write_roi(results, seed)
+    with folders.adding(results) as folder, manifest.added(folder, "roi", seed=seed):
+        write_roi(folder, seed)
     done(f"Effects, agreement and Figs. 5 and 6 are in {results}", "report", results)
 
 
@@ -136,8 +135,8 @@ def diagnose(results: ResultsFolder, method: MethodNames = None, seed: Seed = 0)
     """Diagnosis with real and synthesised scans and with all controls; writes Tables V and IX and Fig. 7."""
     from pdsynth.evidence import write_diagnosis
 
-    with manifest.added(results, "diagnose", seed=seed, method=method):
-        write_diagnosis(results, method, seed)
+    with folders.adding(results) as folder, manifest.added(folder, "diagnose", seed=seed, method=method):
+        write_diagnosis(folder, method, seed)
     done(f"Tables V and IX and Fig. 7 are in {results}", "report", results)
 
 
@@ -163,7 +162,6 @@ def evidence(
     """Everything at once: evaluate, roi, diagnose, probes of the first model, checklists, cards and the report."""
     from pdsynth.data.pairs import Pairs
     from pdsynth.evidence import sites_to_leave_out, write_diagnosis, write_probes, write_roi, write_sites
-    from pdsynth.report import write_cards, write_report
 
     limit = seconds(budget) if budget else None
     if split == "train":
@@ -186,6 +184,5 @@ def evidence(
                 write()
             except ValueError as error:  # a class too small for the folds, say: the other parts stand
                 made.notes.append(f"{name}: not done. {error}")
-    write_cards(out)  # from a manifest that says it is finished
     print_scores(out)
-    done(f"Open {write_report(out)} in a browser; checklists and cards are beside it")
+    report(out)

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from math import isnan
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from pdsynth import manifest
+from pdsynth import folders, manifest
 from pdsynth.cli.console import done, progress, table
-from pdsynth.cli.options import Budget, Device, DeviceOption, Overwrite, Precision, PreparedFolder, Seed, Size
+from pdsynth.cli.options import (
+    JOBS,
+    Budget,
+    Device,
+    DeviceOption,
+    Jobs,
+    Overwrite,
+    Precision,
+    PreparedFolder,
+    Seed,
+    Size,
+)
 from pdsynth.resources import resolve_device, seconds
 from pdsynth.types import InputError, Modality
 
+NO_RUN = "holds no run of `pdsynth train` to go on with"
+TABLE = "synthesised.tsv"
 ModelFolder = Annotated[str, typer.Argument(help="A folder written by train, or `default`.", metavar="MODEL")]
 
 
@@ -55,31 +69,39 @@ def train(
     inputs = [prepared, *([api.model_folder(init)] if init else [])]
     digests = content(prepared)
     settings = dict(_setting(change) for change in changes or [])
-    # whatever is wrong with them is said before anything is removed
+    # whatever is wrong with them is said before anything is begun
     api.untrained(recipe, pairs.train, seed, init, size.value, settings)
-    if resume:
-        _refuse_other_run(run, recipe, seed, size.value, settings, digests)
-    else:
-        manifest.clear(run, overwrite, inputs)
-    with manifest.recorded(
-        run,
-        "train",
-        inputs=inputs,
-        seed=seed,
-        recipe=recipe,
-        prepared=digests,
-        budget=budget,
-        steps=steps,
-        resume=resume,
-        init=init,
-        size=size.value,
-        settings=settings,
+    if resume and not (folders.place(run).exists() or folders.stopped(run)):
+        raise InputError(run, NO_RUN, "leave out --resume to begin one")
+    with (
+        folders.making(
+            run,
+            overwrite=overwrite,
+            update=resume,
+            resume="give the same command with --resume",
+            go_on=resume,
+            again=lambda before: _refuse_other_run(run, before, recipe, seed, size.value, settings, digests),
+            inputs=inputs,
+        ) as work,
+        manifest.recorded(
+            work.folder,
+            "train",
+            inputs=inputs,
+            seed=seed,
+            recipe=recipe,
+            prepared=digests,
+            budget=budget,
+            steps=steps,
+            resume=resume,
+            size=size.value,
+            settings=settings,
+        ),
     ):
         fitted = api.fit(
             recipe,
             pairs.train,
             val=pairs.val,
-            run=run,
+            run=work.folder,
             budget=limit,
             steps=steps,
             seed=seed,
@@ -109,12 +131,17 @@ def _setting(change: str) -> tuple[str, str]:
 
 
 def _refuse_other_run(
-    run: Path, recipe: str, seed: int, size: str, settings: dict[str, str], prepared: dict[str, str]
+    run: Path,
+    begun: dict[str, Any],
+    recipe: str,
+    seed: int,
+    size: str,
+    settings: dict[str, str],
+    prepared: dict[str, str],
 ) -> None:
-    """Raise InputError unless `run` was begun by train, as this run would be: checkpoints don't say whom they saw."""
-    begun = manifest.read(run)
+    """Raise InputError unless a run was begun by train, as this one would be: checkpoints do not say whom they saw."""
     if begun.get("command") != "train":
-        raise InputError(run, "holds no run of `pdsynth train` to go on with", "leave out --resume to begin one")
+        raise InputError(run, NO_RUN, "leave out --resume to begin one")
     parameters = begun["parameters"]
     for what, before, now in (("recipe", parameters["recipe"], recipe), ("seed", begun["seed"], seed)):
         if before != now:
@@ -143,13 +170,12 @@ def calibrate(
 
     pairs = Pairs.open(prepared)
     inputs = [prepared, api.model_folder(model)]
-    manifest.refuse_occupied(out, overwrite, inputs)
     with (
-        manifest.complete_folder(out, overwrite) as folder,
-        manifest.recorded(folder, "calibrate", inputs=inputs, model=model),
+        folders.making(out, overwrite=overwrite, inputs=inputs) as work,
+        manifest.recorded(work.folder, "calibrate", inputs=inputs),
         progress("Calibrating") as told,
     ):
-        found = api.calibrate(model, pairs, folder, chosen, told)
+        found = api.calibrate(model, pairs, work.folder, chosen, told)
     rows = [
         (
             DIRECTIONS[direction],
@@ -168,7 +194,7 @@ def calibrate(
 def synthesize(
     model: ModelFolder,
     path: Annotated[Path, typer.Argument(help="A BIDS dataset, or one scan.", metavar="PATH")],
-    out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(help="Folder to write, or to add to.", metavar="OUT")],
     to: Annotated[Modality | None, typer.Option(help="Modality to make (default: what is missing).")] = None,
     samples: Annotated[
         int, typer.Option(min=0, help="Draws for the uncertainty map; 0: the SD that the model states.")
@@ -176,39 +202,43 @@ def synthesize(
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps of each draw.")] = 8,
     shell: Annotated[float, typer.Option(min=100, help="b-value, s/mm^2, that a synthesised dMRI shows.")] = 1000,
     seed: Seed = 0,
+    jobs: Jobs = JOBS,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit status 2 where a scan was refused.")] = False,
     device: DeviceOption = Device.auto,
     overwrite: Overwrite = False,
 ) -> None:
-    """Synthesise the missing scans of a dataset, or the other scan of one; every file is marked synthetic."""
-    manifest.refuse_occupied(out, overwrite, [path])
+    """Synthesise the missing scans of a dataset, or the other scan of one; every file is marked synthetic.
+
+    What is made already, by the same model with the same options, is kept.
+    """
+    folders.refuse_occupied(out, True, [path])
     chosen = resolve_device(device.value)
     from pdsynth import api
-    from pdsynth.synthesis import synthesise_path
+    from pdsynth.synthesis import Options, refuse_other_options, synthesise_path
 
-    inputs = [api.model_folder(model), path]
-    manifest.refuse_occupied(out, overwrite, inputs)
+    folder = api.model_folder(model)
+    options = Options(samples, steps, seed, shell)
+    made_as = options.entries(folder)
     with (
-        manifest.complete_folder(out, overwrite) as folder,  # what is there stays until the new volumes are made
-        manifest.recorded(
-            folder, "synthesize", inputs=inputs, seed=seed, to=to, samples=samples, steps=steps, shell=shell
-        ),
+        folders.making(
+            out,
+            overwrite=overwrite,
+            update=True,
+            resume="give the same command again",
+            again=lambda before: refuse_other_options(out, before, made_as),
+            inputs=[folder, path],
+        ) as work,
+        manifest.recorded(work.folder, "synthesize", inputs=[folder, path], seed=seed, to=to, made_as=made_as),
         progress("Synthesising") as told,
     ):
         written, refused = synthesise_path(
-            model,
-            path,
-            folder,
-            to=to,
-            samples=samples,
-            steps=steps,
-            seed=seed,
-            device=chosen,
-            shell=shell,
-            progress=told,
+            folder, path, work.folder, to=to, **asdict(options), device=chosen, jobs=jobs, progress=told
         )
     if refused:
         table("Refused", ("file", "reason", "remedy"), [(str(r.path), r.reason, r.remedy) for r in refused])
-    done(f"{len(written)} files, SYNTHETIC, research only, are in {out}")
+    done(f"{len(written)} files, SYNTHETIC, research only, are in {out}; {TABLE} says what became of each scan")
+    if strict and refused:
+        raise InputError(path, f"holds {len(refused)} scans that were refused", f"mend them; {out / TABLE} names each")
     done(
         "Score the model on real pairs before you use them",
         "evaluate",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pdsynth import manifest
+from pdsynth import folders, manifest
 from pdsynth.cli.console import done, error_line, progress, table
 from pdsynth.cli.options import JOBS, Budget, Device, DeviceOption, Jobs, Out, Overwrite, PreparedFolder, Seed
 from pdsynth.resources import resolve_device, seconds
@@ -31,7 +31,7 @@ def demo(
     overwrite: Overwrite = False,
 ) -> None:
     """Run the whole main job on a small SIMULATED cohort with missing scans; ends with a report."""
-    manifest.refuse_occupied(out, overwrite)
+    folders.refuse_occupied(out, overwrite)
     chosen = resolve_device(device.value)
     typer.echo("A SIMULATED cohort with missing scans: simulate, prepare, synthesise, evaluate, report.")
     from pdsynth import api
@@ -39,10 +39,10 @@ def demo(
 
     if not train:
         api.load("default", chosen)  # what is wrong with it is said before anything is removed
-    manifest.clear(out, overwrite)
-    report_path = run(out, train=train, seed=seed, jobs=jobs, device=chosen)
+    with folders.making(out, overwrite=overwrite) as work:
+        run(work.folder, train=train, seed=seed, jobs=jobs, device=chosen)
     print_scores(out)
-    done(f"Open {report_path} in a browser", "synthesize", "default", "your-bids-folder", "synthesised")
+    done(f"Open {out / 'report.html'} in a browser", "synthesize", "default", "your-bids-folder", "synthesised")
 
 
 Split = Annotated[str, typer.Option("--split", help="The split to score: train, val or test.")]
@@ -115,11 +115,11 @@ def scored(
     chosen = pairs.split(split)
     if len(chosen) == 0:
         raise InputError(prepared, f"has no pair in the split {split!r}", "choose another --split")
-    folders = [api.model_folder(name) for name in model]
-    if len({each.resolve() for each in folders}) < len(folders):
+    weights = [api.model_folder(name) for name in model]
+    if len({each.resolve() for each in weights}) < len(weights):
         raise InputError(", ".join(model), "names a model twice", "name each --model once")
-    inputs = [prepared, *folders, *([atlas] if atlas else [])]
-    manifest.refuse_occupied(out, overwrite, inputs)
+    inputs = [prepared, *weights, *([atlas] if atlas else [])]
+    folders.refuse_occupied(out, overwrite, inputs)
     models: dict[str, api.Model] = {}
     for name in model:
         loaded = api.load(name, device.value)
@@ -129,9 +129,9 @@ def scored(
     api.refuse_leak(models, chosen)
     regions = read_atlas(atlas, pairs.grid) if atlas else None
     with (
-        manifest.complete_folder(out, overwrite) as folder,  # what is there stays until the new results are made
+        folders.making(out, overwrite=overwrite, inputs=inputs) as work,
         manifest.recorded(
-            folder, command, inputs=inputs, seed=seed, split=split, samples=samples, atlas=atlas and str(atlas)
+            work.folder, command, inputs=inputs, seed=seed, split=split, samples=samples, atlas=atlas
         ) as entries,
     ):
         entries |= provenance(models, pairs)
@@ -142,8 +142,8 @@ def scored(
             entries["notes"].append("The fitted controls were trained on the training split of this cohort.")
             fitted = api.fit_controls(pairs.train, seed=seed)
             methods |= {name: method for name, method in fitted.items() if name not in methods}
-        api.evaluate(methods, chosen, folder, seed=seed, samples=samples, steps=steps, atlas=regions)
-        yield Scored(folder, models, pairs, entries["notes"])
+        api.evaluate(methods, chosen, work.folder, seed=seed, samples=samples, steps=steps, atlas=regions)
+        yield Scored(work.folder, models, pairs, entries["notes"])
 
 
 def benchmark(
@@ -190,15 +190,33 @@ def report(
         raise InputError(results, "holds no results (it has no metrics.json)", "run `pdsynth evaluate` first")
     from pdsynth.report import write_cards, write_quality, write_report
 
-    if prepared:
-        done(f"Open {write_quality(results)} in a browser")
-        return
-    write_cards(results)
-    done(f"Open {write_report(results)} in a browser; checklists and cards are beside it")
+    with folders.adding(results) as folder:
+        if prepared:
+            page = write_quality(folder)
+        else:
+            write_cards(folder)
+            page = write_report(folder)
+    beside = "" if prepared else "; checklists and cards are beside it"
+    done(f"Open {results / page.name} in a browser{beside}")
 
 
-def doctor(device: DeviceOption = Device.auto) -> None:
+def doctor(
+    device: DeviceOption = Device.auto,
+    privacy: Annotated[
+        Path | None,
+        typer.Option("--privacy", metavar="DIR", help="Look for identifiers and paths in a folder's files instead."),
+    ] = None,
+) -> None:
     """Check the installation: device, template, data range, schedule ends, one-batch overfit, shipped model."""
+    if privacy is not None:
+        from pdsynth.privacy import files, findings
+
+        if leaks := findings(privacy):
+            table("Identifiers and paths", ("file", "kind", "what"), [(f.file, f.kind, f.what) for f in leaks])
+            problem = f"holds {len(leaks)} finding{'s'[: len(leaks) > 1]} of identifiers or paths of a machine"
+            raise InputError(privacy, problem, "remove them from the files before you share the folder")
+        done(f"No identifier and no path of a machine was found in {len(files(privacy))} files of {privacy}")
+        return
     from pdsynth.cli.checks import run_checks
 
     found = list(run_checks(device.value))

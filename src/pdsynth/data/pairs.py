@@ -6,7 +6,7 @@ volumes (`fmri`, `dmri`: float16, (X, Y, Z), 0..1, zero away from the brain) and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ import torch
 
 from pdsynth.data.batch import CONTEXT_CHANNELS, PairBatch, Patch, WholeSource, crop, stack_sources
 from pdsynth.data.shards import AGAIN, FOLDER, Shards, check_sizes
+from pdsynth.files import read_json, sha256
 from pdsynth.imaging.spatial import Grid, Transform
+from pdsynth.manifest import FILES
 from pdsynth.manifest import read as read_manifest
-from pdsynth.manifest import read_json, sha256
 from pdsynth.types import Direction, InputError, Modality
 
 CACHED_BYTES = 4 << 30  # of source views, at most
@@ -36,8 +37,8 @@ def content(prepared: Path) -> dict[str, str]:
 class Volumes(Shards):
     """The volumes of a prepared folder, and the source views made of them so far."""
 
-    def __init__(self, root: Path, shape: tuple[int, int, int]) -> None:
-        super().__init__(root, shape)
+    def __init__(self, root: Path, shape: tuple[int, int, int], digests: Mapping[str, str] | None = None) -> None:
+        super().__init__(root, shape, digests)
         self.source = lru_cache(maxsize=max(16, CACHED_BYTES // (SOURCE_BYTES * int(np.prod(shape)))))(self._source)
 
     def _source(self, shard: str, row: int, modality: Modality) -> WholeSource:
@@ -81,7 +82,7 @@ class Pairs:
             if not (root / name).exists() or sha256(root / name) != digest:
                 raise InputError(root / name, "was changed or removed after the folder was prepared", AGAIN)
         check_sizes(root, entries["shards"])
-        return cls(root, table, entries, Volumes(root, entries["grid_shape"]))
+        return cls(root, table, entries, Volumes(root, entries["grid_shape"], entries.get(FILES)))
 
     @property
     def grid(self) -> Grid:
@@ -151,12 +152,27 @@ class Pairs:
         rows = self.table.drop_duplicates("shard")
         for shard, person, *paths in rows[["shard", "participant_id", "fmri_path", "dmri_path"]].to_numpy(str).tolist():
             inputs = self._record(shard).get("inputs", {})
-            found |= {inputs[path]["sha256"][:DIGEST]: person for path in paths if inputs.get(path)}
+            for path in filter(None, paths):
+                try:
+                    found[inputs[path]["sha256"][:DIGEST]] = person
+                except (KeyError, TypeError) as error:
+                    problem = f"does not say which file {path} was, so nobody can tell whether a model has seen it"
+                    raise InputError(self._record_path(shard), problem, AGAIN) from error
         return found
 
+    def _record_path(self, shard: str) -> Path:
+        return (self.root / FOLDER / shard).with_suffix(".json")
+
     def _record(self, shard: str) -> dict[str, Any]:
-        """What `prepare` noted of the session in a shard; empty where it noted nothing."""
-        return read_json((self.root / FOLDER / shard).with_suffix(".json"))
+        """What `prepare` noted of the session in a shard; InputError where it is missing, damaged or was changed."""
+        path = self._record_path(shard)
+        record = read_json(path)
+        if not record:
+            raise InputError(path, "is missing or damaged", AGAIN)
+        digest = self.manifest.get(FILES, {}).get(f"{FOLDER}/{path.name}")
+        if digest is not None and sha256(path) != digest:
+            raise InputError(path, "was changed after the folder was prepared", AGAIN)
+        return record
 
     def _place(self, row: int) -> tuple[str, int]:
         """The row's file, and its place there."""

@@ -1,27 +1,31 @@
 """A cohort becomes a folder of cached pairs: a shard and a record a session, tables and a manifest.
 
 The folder appears under its name only when it is complete. One bad scan becomes a row of rejected.tsv. What a run that
-was cut had finished, and what has not changed since the last run, is kept.
+was cut had finished, and what has not changed since the last run, is kept; so is a session whose scans cannot be read
+today, unless it is to be pruned.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pdsynth import manifest
-from pdsynth.cohorts.cohort import Cohort, Rejection
+from pdsynth import folders, manifest
+from pdsynth.cohorts.cohort import Cohort, Rejection, Scan, Session, Subject
 from pdsynth.data.means import SHELL, UNCORRECTED, Corrections
 from pdsynth.data.quality import quality_table
 from pdsynth.data.sessions import Settings, Task, make, relative
 from pdsynth.data.shards import FOLDER, Shards
 from pdsynth.data.splits import assign_splits, near_duplicates
-from pdsynth.data.workers import Workers
-from pdsynth.types import InputError, Modality
+from pdsynth.files import linked, read_json, sha256, write_table
+from pdsynth.types import Diagnosis, InputError, Modality
+from pdsynth.workers import Workers
 
 if TYPE_CHECKING:  # at run time only in the parent: a worker needs no torch
     from pdsynth.data.pairs import Pairs
@@ -43,16 +47,19 @@ def prepare(
     *,
     corrections: Corrections = UNCORRECTED,
     workers: Workers | None = None,
+    prune: bool = False,
+    page: Callable[[Path], object] | None = None,
 ) -> Pairs:
     """Standardise every session of a cohort and write the tables, shards and records of a prepared folder.
 
     segments > 1 adds a row for each segment to the row of the whole scan. jobs processes, or the workers of a cluster,
-    share the sessions; they do not change the result. progress(done, sessions) is called as sessions are finished.
+    share the sessions; they do not change the result. progress(done, sessions) is called as sessions are finished, and
+    page(folder), which may write a page about it, before the folder gets its name.
 
     Where `out` was prepared before in the same way, only sessions that are new or whose files changed are made, and
-    participants keep their split; a run that was cut left `out`.partial, from which the next goes on. overwrite makes
-    everything again. Raises InputError where `out` is another folder or no scan can be used; ValueError for a bad
-    argument.
+    participants keep their split; a run that was cut left `out`.partial, from which the next goes on. A session with a
+    scan that cannot be read today stays as it is; with prune it is dropped. overwrite makes everything again. Raises
+    InputError where `out` is another folder or no scan can be used; ValueError for a bad argument.
     """
     if segments < 1:
         raise ValueError(f"segments={segments} must be 1 or more.")
@@ -62,63 +69,147 @@ def prepare(
     out = Path(out)
     if (workers.dask or workers.slurm) and not (cohort.root.is_absolute() and out.is_absolute()):
         raise ValueError("a cluster's workers need absolute paths. Give the dataset and the folder to write so.")
-    manifest.put_back(out)
-    asked = {"root": str(cohort.root.resolve()), "split": list(split), **settings.entries()}
+    asked = {"root": _digest(cohort.root), "split": list(split), **settings.entries()}
     before = _splits_before(out, asked | {"seed": seed}, overwrite)
-    with (
-        manifest.resumed_folder(out, overwrite) as folder,
-        manifest.recorded(folder, "prepare", seed=seed, **asked) as entries,
-    ):
-        tasks = [Task(folder, cohort.root, *visit, settings, cohort.simulated) for visit in cohort]
-        _check_names(cohort.root, tasks)
-        _make_all(folder, tasks, workers, progress)
-        records = {task: manifest.read_json(task.record_path) for task in tasks}
-        rejected = [*cohort.rejected, *_refused(records)]
-        rejected += _refuse_duplicates(Shards(folder, grid.shape), records)
-        table = _pairs_table(records)
-        if table.empty:
-            first = f"; the first refusal: {rejected[0].path}: {rejected[0].reason}" if rejected else ""
-            remedy = rejected[0].remedy if rejected else "add fMRI or dMRI scans"
-            shutil.rmtree(folder)
-            raise InputError(cohort.root, f"holds no usable scan{first}", remedy)
-        refusals = [(relative(r.path, cohort.root), r.reason, r.remedy) for r in rejected]
-        tables = {
-            "pairs.tsv": table,
-            "splits.tsv": _splits(table, split, seed, before),
-            "rejected.tsv": pd.DataFrame(refusals, columns=["path", "reason", "remedy"]),
-            "quality.tsv": _quality(records),
-        }
-        for name, content in tables.items():
-            manifest.write_text(folder / name, content.to_csv(sep="\t", index=False))
-        entries.update(
-            simulated=cohort.simulated,
-            grid_shape=list(grid.shape),
-            grid_affine=grid.affine.tolist(),
-            volumes=sorted({name for record in records.values() for name in record["volumes"]}),
-            shards={task.shard.name: record["bytes"] for task, record in records.items() if record["rows"]},
-            outputs={name: manifest.sha256(folder / name) for name in TABLES},
-        )
+    old = {} if overwrite or prune or before is None else _sessions_before(out, cohort, settings)
+    with folders.making(
+        out, overwrite=overwrite, update=True, resume="give the same command again", inputs=[cohort.root]
+    ) as work:
+        folder = work.folder
+        with manifest.recorded(folder, "prepare", seed=seed, **asked) as entries:
+            tasks = [Task(folder, cohort.root, *visit, settings, cohort.simulated) for visit in cohort]
+            _check_names(cohort.root, tasks)
+            tasks, kept = _made(folder, tasks, old, workers, progress)
+            records = {task: read_json(task.record_path) for task in tasks}
+            rejected = [*cohort.rejected, *_refused(records)]
+            rejected += _refuse_duplicates(Shards(folder, grid.shape), records)
+            table = _pairs_table(records)
+            if table.empty:
+                first = f"; the first refusal: {rejected[0].path}: {rejected[0].reason}" if rejected else ""
+                remedy = rejected[0].remedy if rejected else "add fMRI or dMRI scans"
+                shutil.rmtree(folder)
+                raise InputError(cohort.root, f"holds no usable scan{first}", remedy)
+            refusals = [(relative(r.path, cohort.root), r.reason, r.remedy) for r in rejected]
+            tables = {
+                "pairs.tsv": table,
+                "splits.tsv": _splits(table, split, seed, before),
+                "rejected.tsv": pd.DataFrame(refusals, columns=["path", "reason", "remedy"]),
+                "quality.tsv": _quality(records),
+            }
+            for name, content in tables.items():
+                write_table(folder / name, content)
+            entries.update(
+                simulated=cohort.simulated,
+                grid_shape=list(grid.shape),
+                grid_affine=grid.affine.tolist(),
+                volumes=sorted({name for record in records.values() for name in record["volumes"]}),
+                shards={task.shard.name: record["bytes"] for task, record in records.items() if record["rows"]},
+                outputs={name: sha256(folder / name) for name in TABLES},
+                kept=kept,
+            )
+        if page is not None:
+            page(folder)
 
     from pdsynth.data.pairs import Pairs
 
     return Pairs.open(out)
 
 
+def _digest(root: Path) -> str:
+    """Of where a dataset lies: a rerun is to be of the same, and its path is nobody else's business."""
+    return hashlib.sha256(str(root.resolve()).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
 def _splits_before(out: Path, asked: dict[str, Any], overwrite: bool) -> pd.DataFrame | None:
     """splits.tsv of a folder that is to be brought up to date; InputError where it was prepared in another way."""
+    folders.refuse_occupied(out, replace=True)
     was = manifest.read(out)
     if overwrite or not was:
         return None
     if was.get("command") != "prepare":
         raise InputError(out, f"was written by pdsynth {was.get('command')}", "choose another folder")
     then = was["parameters"] | {"seed": was["seed"]}
-    differs = [f"{name} {then.get(name)}, not {now}" for name, now in asked.items() if then.get(name) != now]
+    differs = [
+        "from another dataset" if name == "root" else f"with {name} {then.get(name)}, not {now}"
+        for name, now in asked.items()
+        if then.get(name) != now
+    ]
     if differs:
-        problem = f"was prepared with {'; '.join(differs)}"
+        problem = f"was prepared {'; '.join(differs)}"
         raise InputError(out, problem, "choose another folder, or replace it with --overwrite")
     if not (out / "splits.tsv").exists():
         raise InputError(out, "has lost its splits.tsv", "choose another folder, or replace it with --overwrite")
     return pd.read_csv(out / "splits.tsv", sep="\t", dtype=str, keep_default_na=False)
+
+
+def _sessions_before(out: Path, cohort: Cohort, settings: Settings) -> dict[str, Task]:
+    """The sessions of a prepared folder by name, with the scans and all that its table says of them."""
+    table = pd.read_csv(out / "pairs.tsv", sep="\t", dtype=str, keep_default_na=False)
+    found = {}
+    for row in table.drop_duplicates("shard").to_dict("records"):
+        known = {column: value for column, value in row.items() if value != "n/a"}
+
+        def number(column: str, known: dict[Any, Any] = known) -> float | None:
+            return float(known[column]) if column in known else None
+
+        paths = read_json(out / FOLDER / Path(row["shard"]).with_suffix(".json"))["paths"]
+        scans = {Modality(m): Scan(Modality(m), cohort.root / path) for m, path in paths.items()}
+        gap = number("dx_gap_days")
+        session = Session(
+            row["session_id"],
+            scans,
+            Diagnosis(known["diagnosis"]) if "diagnosis" in known else None,
+            number("age"),
+            None if gap is None else int(gap),
+            int(row["scan_gap_days"]),
+            {score: value for score in ("mmse", "moca") if (value := number(score)) is not None},
+        )
+        subject = Subject(row["participant_id"], [], known.get("sex"), known.get("site"), number("education"))
+        task = Task(out, cohort.root, subject, session, settings, cohort.simulated)
+        found[task.name] = task
+    return found
+
+
+def _made(
+    folder: Path,
+    tasks: list[Task],
+    old: dict[str, Task],
+    workers: Workers,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[Task], list[str]]:
+    """Make the sessions; returns all, and the names of old ones that were kept as they were.
+
+    Kept is an old session with a scan that is not among today's, or that today's run could not read.
+    """
+    today = {task.name: task for task in tasks}
+    kept = {}
+    for name, was in old.items():
+        now = today.get(name)
+        if now is None or not was.session.scans.keys() <= now.session.scans.keys():
+            kept[name] = _as_it_was(folder, was, now)
+    _make_all(folder, [task for task in tasks if task.name not in kept], kept, workers, progress)
+    for name, was in old.items():
+        if name not in kept and not was.session.scans.keys() <= _modalities(today[name]):
+            kept[name] = _as_it_was(folder, was, today[name])
+    for name, task in kept.items():
+        for path, then in ((task.shard, old[name].shard), (task.record_path, old[name].record_path)):
+            path.unlink(missing_ok=True)
+            linked(then, path)
+    together = today | kept
+    return [together[name] for name in sorted(together)] if kept else tasks, sorted(kept)
+
+
+def _as_it_was(folder: Path, was: Task, now: Task | None) -> Task:
+    """A session with the scans that it was prepared from, and, where it is among today's, with today's entries."""
+    if now is None:
+        return replace(was, folder=folder)
+    return replace(was, folder=folder, subject=now.subject, session=replace(now.session, scans=was.session.scans))
+
+
+def _modalities(task: Task) -> set[Modality]:
+    """What a session that is made holds."""
+    record = read_json(task.record_path)
+    return {modality for modality in Modality if any(f"{modality}_scale" in row for row in record["rows"])}
 
 
 def _check_names(root: Path, tasks: list[Task]) -> None:
@@ -132,21 +223,28 @@ def _check_names(root: Path, tasks: list[Task]) -> None:
             raise InputError(root, problem, "rename the folder of one of them")
 
 
-def _make_all(folder: Path, tasks: list[Task], workers: Workers, progress: Callable[[int, int], None] | None) -> None:
+def _make_all(
+    folder: Path,
+    tasks: list[Task],
+    kept: dict[str, Task],
+    workers: Workers,
+    progress: Callable[[int, int], None] | None,
+) -> None:
     """Make the sessions that are not made yet, or no longer as they were, and remove what belongs to none."""
     for path in folder.iterdir():
         if path.name not in (FOLDER, manifest.NAME, *TABLES):
             path.unlink()
     (folder / FOLDER).mkdir(exist_ok=True)
-    kept = {path.name for task in tasks for path in (task.shard, task.record_path)}
+    ours = {path.name for task in (*tasks, *kept.values()) for path in (task.shard, task.record_path)}
     for path in (folder / FOLDER).iterdir():
-        if path.name not in kept:
+        if path.name not in ours:
             path.unlink()
     left = [task for task in tasks if not task.is_made()]
     done = len(tasks) - len(left)
     if progress is not None:
         progress(done, len(tasks))
-    for number, _ in enumerate(workers.run(make, left), start=done + 1):
+    made = workers.run(make, left, name=lambda task: next(iter(task.session.scans.values())).path)
+    for number, _ in enumerate(made, start=done + 1):
         if progress is not None:
             progress(number, len(tasks))
 

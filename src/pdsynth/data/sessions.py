@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 import pdsynth
-from pdsynth import manifest
 from pdsynth.cohorts.cohort import Scan, Session, Subject, session_name
 from pdsynth.data.means import UNCORRECTED, Corrections, ScanMeans, confounds, scan_means
 from pdsynth.data.shards import FOLDER, write_shard
@@ -26,8 +25,10 @@ from pdsynth.data.standardise import (
     standardise_all,
     to_partner,
 )
+from pdsynth.files import read_json, sha256, write_json
 from pdsynth.imaging.nifti import Volume, read_volume
 from pdsynth.imaging.spatial import Grid, Transform, mni_grid, resample
+from pdsynth.resources import stops_run
 from pdsynth.types import Modality
 
 TRUTH = Path("derivatives") / "truth"
@@ -96,10 +97,10 @@ class Task:
 
     def is_made(self) -> bool:
         """Whether the record that `make` wrote still holds: the same settings and files, and the shard whole."""
-        record = manifest.read_json(self.record_path)
+        record = read_json(self.record_path)
         if record.get("settings") != self.settings.entries() or not record["final"]:
             return False
-        if record["rows"] and not (self.shard.exists() and manifest.sha256(self.shard) == record["sha256"]):
+        if record["rows"] and not (self.shard.exists() and sha256(self.shard) == record["sha256"]):
             return False
         files, before = self.inputs(), record["inputs"]
         return files.keys() == before.keys() and all(_unchanged(path, before[name]) for name, path in files.items())
@@ -116,7 +117,7 @@ def make(task: Task) -> None:
     standard: dict[Modality, list[Standardised]] = {}
     read: dict[Modality, ScanMeans] = {}
     record: dict[str, Any] = {"settings": task.settings.entries(), "inputs": inputs, "final": True, "volumes": []}
-    record |= {"dmri_bval": None, "rows": [], "steps": {}, "quality": {}, "rejected": []}
+    record |= {"dmri_bval": None, "rows": [], "steps": {}, "paths": {}, "quality": {}, "rejected": []}
     for modality in (FIRST, FIRST.other):
         scan = task.session.scans.get(modality)
         if scan is None:
@@ -127,12 +128,15 @@ def make(task: Task) -> None:
             means, reference = read[modality].means, read[modality].reference
             standard[modality] = standardise_all(means, reference, task.settings.grid, transform)
         except Exception as error:  # whatever one scan does, the cohort goes on
+            if stops_run(error):  # unless no other would fare better
+                raise
             refusal = refused(scan, error)
             record["rejected"].append([relative(refusal.path, task.root), refusal.problem, refusal.remedy])
-            # with more memory, or a disk that answers, it may go well: the next run tries again
-            record["final"] &= not isinstance(error, MemoryError | OSError)
+            # with a file that can be opened it may go well: the next run tries again
+            record["final"] &= not isinstance(error, OSError)
             continue
         record["steps"][modality] = transform.entries()
+        record["paths"][modality] = relative(scan.path, task.root)
         record["quality"][modality] = asdict(standard[modality][0].placement) | {"motion_mm": read[modality].motion_mm}
     if standard:
         if len(standard) == 2:
@@ -144,8 +148,8 @@ def make(task: Task) -> None:
         oracle = _oracles(task, standard)
         volumes = [_arrays(each) | oracle for each in rows]
         size = write_shard(task.shard, volumes)
-        record |= {"volumes": list(volumes[0]), "bytes": size, "sha256": manifest.sha256(task.shard)}
-    manifest.write_json(task.record_path, record)
+        record |= {"volumes": list(volumes[0]), "bytes": size, "sha256": sha256(task.shard)}
+    write_json(task.record_path, record)
 
 
 def _transform(
@@ -202,15 +206,15 @@ def oracle_path(root: Path, name: str, modality: Modality) -> Path:
 
 
 def relative(path: Path, root: Path) -> str:
-    """The path below root, or as it is where it lies elsewhere."""
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    """The path below root; the name alone of a file that lies elsewhere."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 def _stamp(path: Path) -> dict[str, Any] | None:
     """Size, time and digest of a file; None where it cannot be read, as the scan's refusal will say."""
     try:
         about = path.stat()
-        return {"size": about.st_size, "mtime_ns": about.st_mtime_ns, "sha256": manifest.sha256(path)}
+        return {"size": about.st_size, "mtime_ns": about.st_mtime_ns, "sha256": sha256(path)}
     except (OSError, ValueError):
         return None
 
@@ -223,4 +227,4 @@ def _unchanged(path: Path, was: dict[str, Any] | None) -> bool:
         return was is None
     if was is None or about.st_size != was["size"]:
         return False
-    return about.st_mtime_ns == was["mtime_ns"] or manifest.sha256(path) == was["sha256"]
+    return about.st_mtime_ns == was["mtime_ns"] or sha256(path) == was["sha256"]

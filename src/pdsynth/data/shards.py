@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from pdsynth.imaging.nifti import complete_or_absent
+from pdsynth.files import complete_or_absent, sha256
+from pdsynth.resources import stops_run
 from pdsynth.types import InputError
 
 FOLDER = "sessions"
@@ -33,8 +34,9 @@ def write_shard(path: Path, rows: Sequence[dict[str, np.ndarray]]) -> int:
 class Shards:
     """Reads volumes of a prepared folder from disk as they are asked for."""
 
-    def __init__(self, root: Path, shape: tuple[int, int, int]) -> None:
-        self.root, self.shape = root, tuple(shape)
+    def __init__(self, root: Path, shape: tuple[int, int, int], digests: Mapping[str, str] | None = None) -> None:
+        """digests: sha256 of the files, by their path in the folder; those that are known are checked at first use."""
+        self.root, self.shape, self.digests = root, tuple(shape), dict(digests or {})
         self._open = lru_cache(maxsize=MAPPED)(self._mapped)
 
     def read(self, shard: str, row: int, name: str) -> np.ndarray:
@@ -50,9 +52,18 @@ class Shards:
     def _mapped(self, shard: str) -> np.ndarray:
         path = self.root / FOLDER / shard
         try:
+            digest = self.digests.pop(f"{FOLDER}/{shard}", None)  # once is enough, however often it is mapped
+            if digest is not None and sha256(path) != digest:
+                raise InputError(path, "was changed after the folder was prepared", AGAIN)
             rows = np.load(path, mmap_mode="r")
-        except (FileNotFoundError, ValueError, EOFError) as error:
-            raise InputError(path, f"is missing or damaged ({error})", AGAIN) from error
+            if not isinstance(rows, np.ndarray):
+                raise ValueError("it is no array")
+        except InputError:
+            raise
+        except Exception as error:  # numpy evaluates the header: a damaged one fails in many ways
+            if stops_run(error):
+                raise
+            raise InputError(path, f"is missing or damaged ({' '.join(str(error).split())})", AGAIN) from error
         shapes = {field[0].shape for field in (rows.dtype.fields or {}).values()}
         if shapes != {self.shape}:
             raise InputError(path, f"holds volumes of {shapes or rows.shape}, not of {self.shape}", AGAIN)

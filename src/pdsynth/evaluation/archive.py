@@ -18,8 +18,8 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from pdsynth import manifest
 from pdsynth.data.pairs import Pairs
+from pdsynth.files import write_text
 from pdsynth.types import Direction
 
 SHOWN_SCANS = 24  # scans whose images are kept for the report
@@ -67,7 +67,7 @@ def scores_folder(out: Path, entry: str) -> Path:
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table of results: tabs between the columns, six digits, n/a for what is not known."""
-    manifest.write_text(path, table.to_csv(sep="\t", index=False, float_format="%.6g", na_rep="n/a"))
+    write_text(path, table.to_csv(sep="\t", index=False, float_format="%.6g", na_rep="n/a"))
 
 
 def read_table(path: Path, text: Sequence[str] = ()) -> pd.DataFrame:
@@ -107,4 +107,4 @@ class Archive:
         os.replace(part, self.images / f"{name}.npy")
 
     def _text(self, name: str, text: str) -> None:
-        manifest.write_text(self.out / name, text)
+        write_text(self.out / name, text)

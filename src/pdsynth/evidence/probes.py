@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdsynth import manifest
 from pdsynth.api import Model
 from pdsynth.atlas import evidence_regions
 from pdsynth.cohorts.bids import bids
@@ -23,6 +22,7 @@ from pdsynth.evaluation.evaluate import predictions
 from pdsynth.evaluation.memorisation import membership_auc, nearest_neighbour_ratio
 from pdsynth.evaluation.metrics import dilate
 from pdsynth.evaluation.probes import LesionResponse, Predict, counterfactual_response, lesion_response
+from pdsynth.files import write_json
 from pdsynth.report import words
 from pdsynth.report.tables import PROBES
 from pdsynth.types import Direction
@@ -46,7 +46,7 @@ def write_probes(out: Path, model: Model, pairs: Pairs, split: str, seed: int, j
     found = {"memorisation": _memorisation(model, pairs, others, seed), "lesions": _lesions(model, others, seed)}
     if pairs.simulated:  # on others it would tell of the distance between simulated and real scans
         found["counterfactual"] = _counterfactual(model, pairs, seed, jobs)
-    manifest.write_json(out / PROBES, found)
+    write_json(out / PROBES, found)
     return out / PROBES
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from pdsynth import manifest
 from pdsynth.evaluation.completion import verdict
 from pdsynth.evaluation.effect_completion import RECTIFIED
 from pdsynth.evaluation.statistics import SIGNIFICANT
+from pdsynth.files import read_json
 from pdsynth.report import words
 from pdsynth.report.results import Results
 from pdsynth.report.tables import (
@@ -119,7 +119,7 @@ def _effects(results: Results) -> Section | None:
         "method that knew the disease, and nothing of the person, would have the slope named as reliability. "
         "Signs are compared in regions where the real g is above 0.3. Intervals: bootstrap over participants."
     )
-    probe = manifest.read_json(results.root / PROBES).get("counterfactual", {})
+    probe = read_json(results.root / PROBES).get("counterfactual", {})
     known_change = {row[0]: row[1] for row in probe.get("rows", [])}
     found = [_effect_sentence(row, known_change) for row in table if row["method"] == results.tested]
     files = [f"figure_effects_{d}.png" for d in Direction]
@@ -385,7 +385,7 @@ def _probes(results: Results) -> list[Section]:
             probe.get("found", []),
             [Table(probe["caption"], probe["head"], probe["rows"])] if probe.get("rows") else [],
         )
-        for key, probe in manifest.read_json(results.root / PROBES).items()
+        for key, probe in read_json(results.root / PROBES).items()
     ]
 
 

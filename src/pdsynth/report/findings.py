@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from pdsynth import manifest
 from pdsynth.evaluation.completion import verdict
 from pdsynth.evaluation.diagnosis import PERMUTED, SYNTHESISED
 from pdsynth.evaluation.effect_completion import RECTIFIED
+from pdsynth.files import read_json
 from pdsynth.report import tables
 from pdsynth.report.tables import Row, direction_of, number, rows_of, spread
 
@@ -88,7 +88,7 @@ def _sites(rows: list[Row], tested: str) -> dict[str, str]:
 
 def _probes(path: Path) -> dict[str, str]:
     """From rows that are in words already."""
-    rows = {key: probe.get("rows", []) for key, probe in manifest.read_json(path).items()}
+    rows = {key: probe.get("rows", []) for key, probe in read_json(path).items()}
     return {
         "membership": "; ".join(f"{row[0]} {row[-1]}" for row in rows.get("memorisation", [])),
         "lesions": "; ".join(f"{row[1]} {row[2]} in {row[0]}" for row in rows.get("lesions", [])),

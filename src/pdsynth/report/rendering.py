@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pdsynth import manifest
+from pdsynth.files import write_text
 
 
 def render(path: Path, template: str, escape: bool, context: dict[str, Any]) -> Path:
@@ -19,5 +19,5 @@ def render(path: Path, template: str, escape: bool, context: dict[str, Any]) -> 
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    manifest.write_text(path, environment.get_template(template).render(**context))
+    write_text(path, environment.get_template(template).render(**context))
     return path

@@ -1,0 +1,79 @@
+"""How a command ends: stopped in order by a signal, or with one line that says what was wrong and what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from types import FrameType
+
+from pdsynth.resources import stops_run
+from pdsynth.types import InputError
+
+BAD_INPUT, OWN_FAULT = 2, 1  # exit statuses
+LEAST = "see that it is there, and that you may read and write it"
+REMEDIES = {
+    errno.ENOSPC: "make room on the disk, and give the same command again",
+    errno.EDQUOT: "make room in your quota, and give the same command again",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f), and give the same command again",
+    errno.EROFS: "choose a folder that can be written",
+    errno.EACCES: "ask for permission, or choose another folder",
+    errno.EPERM: "ask for permission, or choose another folder",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), and give the same command again",
+    errno.EIO: "see that the disk is well, and give the same command again",
+    errno.ESTALE: "see that the network disk is mounted, and give the same command again",
+    errno.ENOTCONN: "see that the network disk is mounted, and give the same command again",
+    errno.ETIMEDOUT: "see that the network disk answers, and give the same command again",
+}
+
+
+class Stopped(SystemExit):
+    """A signal ended the command; the exit status is 128 and its number. No `except Exception` keeps it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number
+        self.name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+
+def stop_in_order() -> None:
+    """Have Ctrl-C, SIGTERM and SIGHUP end the command by `Stopped`, so that what can go on is kept, and said.
+
+    One that the shell ignores, as nohup does with SIGHUP, stays ignored.
+    """
+    process = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:  # a child that inherited this
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        for other in caught:  # sent to a group it may come twice, and must not cut the tidying
+            signal.signal(other, signal.SIG_IGN)
+        raise Stopped(number)
+
+    wanted = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+    caught = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in caught:
+        signal.signal(number, end)
+
+
+def explained(error: BaseException) -> tuple[str, int]:
+    """What a person reads of an error, and the exit status.
+
+    >>> explained(OSError(errno.ENOSPC, "No space left on device", "out/a.npy"))
+    ('out/a.npy: No space left on device. Remedy: make room on the disk, and give the same command again.', 2)
+    >>> explained(KeyError("shard"))
+    ("KeyError: 'shard'. Add --debug for the traceback.", 1)
+    """
+    if isinstance(error, InputError):
+        return str(error), BAD_INPUT
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        return f"{place}{error.strerror}. Remedy: {REMEDIES.get(error.errno or 0, LEAST)}.", BAD_INPUT
+    if isinstance(error, ValueError | OSError):
+        return str(error), BAD_INPUT
+    if stops_run(error):
+        said = " ".join(str(error).split()[:30])
+        remedy = "use fewer --jobs, a coarser --grid-mm, or a machine with more memory"
+        return f"There is not enough memory{f' ({said})' if said else ''}. Remedy: {remedy}.", BAD_INPUT
+    return f"{type(error).__name__}: {error}. Add --debug for the traceback.", OWN_FAULT

@@ -1,0 +1,363 @@
+"""One way to write a folder: whole or not there, replaced by its own list, and never anybody else's file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pdsynth import folders, manifest
+from pdsynth.types import InputError
+
+FILES = {"a.txt": "one", "deep/b.txt": "two", "deep/er/c.txt": "three"}
+
+
+def make(out: Path, files: dict[str, str] | None = None, command: str = "simulate", **how: object) -> None:
+    """Write a folder as a verb does."""
+    with folders.making(out, **how) as work, manifest.recorded(work.folder, command):  # type: ignore[arg-type]
+        for name, text in (FILES if files is None else files).items():
+            (work.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (work.folder / name).write_text(text)
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Every file and link by its path, but for the manifest."""
+    return {
+        p.relative_to(folder).as_posix(): f"-> {os.readlink(p)}" if p.is_symlink() else p.read_text()
+        for p in folder.rglob("*")
+        if (p.is_file() or p.is_symlink()) and p != folder / manifest.NAME
+    }
+
+
+def test_a_folder_is_there_whole_with_an_inventory_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    with pytest.raises(RuntimeError), folders.making(out) as work:
+        (work.folder / "half").write_text("")
+        assert not out.exists()
+        raise RuntimeError
+    assert list(out.parent.iterdir()) == []
+    make(out)
+    entries = manifest.read(out)
+    assert content(out) == FILES and set(entries["files"]) == set(FILES)
+    assert entries["made_by"] == "pdsynth" and entries["finished"] is not None
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_our_folder_is_replaced_on_request_only(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    make(out)
+    with pytest.raises(InputError, match=r"exists already.*--overwrite"):
+        make(out, {"new.txt": "4"})
+    assert content(out) == FILES
+    make(out, {"new.txt": "4"}, overwrite=True)
+    assert content(out) == {"new.txt": "4"}
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def put_file(out: Path) -> Path:
+    (out / "deep" / "thesis.docx").write_text("mine")
+    return out / "deep" / "thesis.docx"
+
+
+def put_empty_folder(out: Path) -> Path:
+    (out / "raw").mkdir()
+    return out / "raw"
+
+
+def put_link(out: Path) -> Path:
+    (out / "scratch").symlink_to(out.parent)
+    return out / "scratch"
+
+
+def put_link_for_a_file(out: Path) -> Path:
+    shutil.move(out / "a.txt", out.parent / "elsewhere.txt")
+    (out / "a.txt").symlink_to(out.parent / "elsewhere.txt")
+    return out / "a.txt"
+
+
+def edit(out: Path) -> Path:
+    about = (out / "deep" / "b.txt").stat()
+    (out / "deep" / "b.txt").write_text("tow")
+    os.utime(out / "deep" / "b.txt", ns=(about.st_atime_ns, about.st_mtime_ns))  # its size and time are as before
+    return out / "deep" / "b.txt"
+
+
+def edit_manifest(out: Path) -> Path:
+    entries = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps(entries | {"note": "mine"}))
+    return out / "manifest.json"
+
+
+def put_pipe(out: Path) -> Path:
+    (out / "a.txt").unlink()
+    os.mkfifo(out / "a.txt")
+    return out / "a.txt"
+
+
+PLACEMENTS = [put_file, put_empty_folder, put_link, put_link_for_a_file, edit, edit_manifest, put_pipe]
+
+
+@pytest.mark.parametrize("place", PLACEMENTS)
+def test_what_is_not_ours_or_was_edited_is_named_and_kept(place: Callable[[Path], Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    make(out)
+    foreign = place(out)
+    before = {p: p.lstat().st_mtime_ns for p in tmp_path.rglob("*")}
+    for how in ({}, {"overwrite": True}, {"update": True}):
+        with pytest.raises(InputError) as refusal:
+            make(out, {"new.txt": "4"}, **how)
+        assert refusal.value.path == foreign
+    with pytest.raises(InputError) as refusal, folders.adding(out):
+        pass
+    assert refusal.value.path == foreign
+    assert {p: p.lstat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "manifest.json"])
+def test_a_folder_of_somebody_is_never_replaced(name: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text('{"manifest_version": 3, "name": "an extension", "version": "1.0"}')
+    (tmp_path / "mine" / "code.js").write_text("let a")
+    for how in ({}, {"overwrite": True}, {"update": True}):
+        with pytest.raises(InputError, match="was not written by pdsynth"):
+            make(tmp_path / "mine", **how)
+    assert set(content(tmp_path / "mine")) == {"code.js", name} - {"manifest.json"}
+
+
+@pytest.mark.parametrize("name", ["out.old", "out.partial"])
+def test_a_folder_of_another_name_is_nobodys_but_its_owners(name: str, tmp_path: Path) -> None:
+    """A backup called OUT.old, or a folder that happens to be called OUT.partial."""
+    out, backup = tmp_path / "out", tmp_path / name
+    make(tmp_path / "first")
+    (tmp_path / "first").rename(backup)  # even one that pdsynth made
+    before = content(backup)
+    for how in ({}, {"overwrite": True}):
+        if name == "out.partial":
+            with pytest.raises(InputError, match=r"out\.partial: is no workspace of pdsynth: it holds"):
+                make(out, **how)
+        else:
+            make(out, **how)
+        assert content(backup) == before
+
+
+def test_what_a_desktop_leaves_is_no_obstacle_and_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    make(out)
+    left = {"deep/.DS_Store": "desktop", "Thumbs.db": "windows", "deep/er/.nfs000012": "nfs"}
+    for name, text in left.items():
+        (out / name).write_text(text)
+    make(out, {"new.txt": "4", "deep/b.txt": "5"}, overwrite=True)
+    assert content(out) == {"new.txt": "4", "deep/b.txt": "5"} | left
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_folder_with_nothing_but_desktop_files_is_free(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".DS_Store").write_text("desktop")
+    make(tmp_path / "out")
+    assert content(tmp_path / "out") == FILES | {".DS_Store": "desktop"}
+
+
+def test_an_older_folder_is_read_but_not_replaced(tmp_path: Path) -> None:
+    with tarfile.open(Path(__file__).parent / "formats" / "0.1.0.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    for name in ("prepared", "results", "run"):
+        before = {p: p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()}
+        for how in ({}, {"overwrite": True}, {"update": True}):
+            with pytest.raises(InputError, match=r"was written by pdsynth 0\.1\.0, which kept no list of its files"):
+                make(tmp_path / name, **how)
+        assert {p: p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()} == before
+
+
+def test_links_are_followed_to_where_the_folder_is_to_be(tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "home").mkdir()
+    for name, target in (("empty", "scratch/there"), ("dangling", "scratch/none")):
+        (tmp_path / "home" / name).symlink_to(tmp_path / target)
+    (tmp_path / "scratch" / "there").mkdir()
+    for name in ("empty", "dangling"):
+        make(tmp_path / "home" / name)
+        make(tmp_path / "home" / name, {"new.txt": "4"}, overwrite=True)
+        assert (tmp_path / "home" / name).is_symlink()
+        assert content((tmp_path / "home" / name).resolve()) == {"new.txt": "4"}
+    assert {p.name for p in (tmp_path / "scratch").iterdir()} == {"there", "none"}
+
+
+def test_places_where_no_folder_can_be_are_named_before_any_work(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    monkeypatch.chdir(tmp_path)
+    for out, problem in (
+        (Path("."), "is the folder in which you are"),
+        (Path("new/.."), "is the folder in which you are"),
+        (Path("/proc"), "is the top folder of a disk"),
+        (Path("file"), "is a file"),
+        (Path("x" * 250), "has too long a name"),
+        (Path("loop"), "can be no folder"),
+    ):
+        with pytest.raises(InputError, match=problem):
+            make(out)
+    assert {p.name for p in tmp_path.iterdir()} == {"file", "loop"}
+
+
+def test_what_the_run_reads_is_never_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    make(out, {"bids/a": ""})
+    with pytest.raises(InputError, match="holds what this run reads"):
+        make(out, overwrite=True, inputs=[out / "bids"])
+    assert (out / "bids" / "a").exists()
+
+
+def test_two_runs_into_one_folder_are_told_apart(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with folders.making(out) as work:
+        (work.folder / "a.txt").write_text("first")
+        with pytest.raises(InputError, match=rf"is being written by another run \(process {os.getpid()} on "):
+            make(out)
+    assert content(out) == {"a.txt": "first"}
+
+
+def test_a_stopped_run_goes_on_where_it_can_and_leaves_nothing_where_it_cannot(tmp_path: Path) -> None:
+    for resume, left in (("give it again", True), (None, False)):
+        out = tmp_path / f"{left}" / "out"
+        make(out)
+        with pytest.raises(KeyboardInterrupt) as stop, folders.making(out, update=True, resume=resume) as work:
+            assert content(work.folder) == FILES
+            (work.folder / "new.txt").write_text("4")
+            raise KeyboardInterrupt
+        assert content(out) == FILES
+        assert out.with_name("out.partial").exists() == left
+        said = " ".join(stop.value.__notes__)
+        assert ("is kept in" in said and "to go on, give it again" in said) if left else "is as it was before" in said
+        with folders.making(out, update=True, resume=resume) as work:
+            assert work.goes_on == left
+            assert content(work.folder) == FILES | ({"new.txt": "4"} if left else {})
+        assert list(out.parent.iterdir()) == [out]
+
+
+def test_an_update_does_not_touch_the_old_files(tmp_path: Path) -> None:
+    """Not even where a verb writes into a file in place, or where the file is large and linked."""
+    out = tmp_path / "out"
+    make(out)
+    (tmp_path / "big").write_text("x" * (folders.LINKED + 1))
+    shutil.rmtree(out)
+    make(out, {"a.txt": "one", "big": "x" * (folders.LINKED + 1)})
+    with pytest.raises(KeyboardInterrupt), folders.making(out, update=True, resume="again") as work:
+        assert (work.folder / "big").samefile(out / "big")
+        with (work.folder / "a.txt").open("a") as file:
+            file.write("more")
+        raise KeyboardInterrupt
+    assert (out / "a.txt").read_text() == "one"
+
+
+def test_adding_keeps_the_folder_in_its_place(tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "out"
+    make(out)
+    (out / ".DS_Store").write_text("desktop")
+    place = out.stat().st_ino
+    monkeypatch.chdir(out)
+    with folders.adding(Path(".")) as folder:
+        (folder / "report.html").write_text("page")
+        (folder / "a.txt").write_text("changed")
+        (folder / "deep" / "b.txt").unlink()
+    assert out.stat().st_ino == place
+    kept = {name: text for name, text in FILES.items() if name != "deep/b.txt"}
+    assert content(out) == kept | {"a.txt": "changed", "report.html": "page", ".DS_Store": "desktop"}
+    assert folders.refuse_foreign(out)
+    with pytest.raises(RuntimeError), folders.adding(out) as folder:
+        (folder / "report.html").write_text("half")
+        raise RuntimeError
+    assert (out / "report.html").read_text() == "page"
+    assert list(tmp_path.iterdir()) == [out]
+    with pytest.raises(InputError, match="holds nothing of pdsynth's"), folders.adding(tmp_path / "none"):
+        pass
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[4])
+from pathlib import Path
+from pdsynth import folders
+from test_folders import make
+number = 0
+def counted(real):
+    def call(*given, **named):
+        global number
+        number += 1
+        if number == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*given, **named)
+    return call
+if sys.argv[5] == "no-exchange":
+    folders.exchanged = lambda one, other: False
+for name in ("rename", "replace", "unlink", "rmdir", "fsync"):
+    setattr(os, name, counted(getattr(os, name)))
+if sys.argv[3] == "adding":
+    with folders.adding(Path(sys.argv[1])) as folder:
+        (folder / "new.txt").write_text("4")
+        (folder / "a.txt").write_text("changed")
+else:
+    make(Path(sys.argv[1]), {"new.txt": "4"}, overwrite=True)
+print(number)
+"""
+
+
+@pytest.mark.parametrize(("kind", "exchange"), [("making", "exchange"), ("making", "no-exchange"), ("adding", "")])
+def test_a_kill_at_any_step_leaves_the_old_folder_or_the_new_one(kind: str, exchange: str, tmp_path: Path) -> None:
+    """SIGKILL before each rename, removal and sync in turn; the next run ends it, and nothing is left beside."""
+    wanted = FILES | {"new.txt": "4", "a.txt": "changed"} if kind == "adding" else {"new.txt": "4"}
+    made = tmp_path / "made"
+    make(made)
+    number, killed = 1, 0
+    while True:
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        out = Path(shutil.copytree(made, folder / "out"))
+        words = [str(out), str(number), kind, str(Path(__file__).parent), exchange]
+        ended = subprocess.run([sys.executable, "-c", KILLED, *words], check=False, capture_output=True, text=True)
+        if ended.returncode == 0:
+            break
+        assert ended.returncode == -9, ended.stderr
+        killed += 1
+        if out.exists() and kind == "making":
+            assert content(out) in (FILES, wanted)
+            assert folders.refuse_foreign(out)
+        again = subprocess.run(
+            [sys.executable, "-c", KILLED, str(out), "0", *words[2:]], check=False, capture_output=True, text=True
+        )
+        assert again.returncode == 0, again.stderr
+        assert content(out) == wanted
+        assert folders.refuse_foreign(out)
+        assert list(folder.iterdir()) == [out]
+        number += 6 if number > 12 else 1  # each step near the beginning, then a part of them
+        if number > 80:
+            break
+    assert killed > 10
+
+
+def test_an_old_folder_that_changed_while_it_was_replaced_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    make(out)
+    with (
+        pytest.raises(InputError, match=r"thesis\.docx: came into .* while it was replaced, and is kept"),
+        folders.making(out, overwrite=True) as work,
+        manifest.recorded(work.folder, "simulate"),
+    ):
+        (work.folder / "new.txt").write_text("4")
+        (out / "deep" / "thesis.docx").write_text("mine")
+    assert content(out) == {"new.txt": "4"}
+    (found,) = (tmp_path / "out.partial").rglob("thesis.docx")
+    assert found.read_text() == "mine"
+    with pytest.raises(InputError, match="is kept"):  # as long as it lies there
+        make(out, overwrite=True)
+    found.rename(tmp_path / "thesis.docx")
+    make(out, {"newer.txt": "5"}, overwrite=True)
+    assert content(out) == {"newer.txt": "5"}
+    assert {p.name for p in tmp_path.iterdir()} == {"out", "thesis.docx"}
