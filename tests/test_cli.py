@@ -344,7 +344,7 @@ def test_a_killed_run_goes_on_with_the_same_recipe_seed_and_pairs_only(
         ([*words, "--recipe", "unet"], "was begun with recipe voxel-mlp, not unet"),
         ([*words, "--seed", "1"], "was begun with seed 0, not 1"),
         (["train", str(other), *words[2:]], "was begun on other pairs or splits"),
-        (["train", words[1], words[1], *words[3:]], "holds no run of `pdsynth train` to go on with"),
+        (["train", words[1], words[1], *words[3:]], "holds what this run reads"),
         (["train", words[1], str(tmp_path / "none"), *words[3:]], "holds no run of `pdsynth train` to go on with"),
     ):
         status, _, err = run(capsys, *asked, "--resume")
@@ -367,11 +367,11 @@ def test_a_terminated_command_leaves_nothing_half_made(tmp_path: Path) -> None:
     code = "import sys; from pdsynth.cli import main; main()"
     with subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True) as begun:
         until = time.monotonic() + 600
-        while not list(tmp_path.glob(".cohort.*/cohort/*")) and time.monotonic() < until:
+        while not list(tmp_path.glob("cohort.partial/cohort/*")) and time.monotonic() < until:
             time.sleep(0.1)
         assert list(tmp_path.iterdir())
         begun.terminate()
         err = begun.communicate(timeout=600)[1]
     assert begun.returncode == 128 + signal.SIGTERM
-    assert "Stopped: ended by SIGTERM" in err
+    assert "Stopped: by SIGTERM." in err and "cohort is as it was before" in err
     assert not list(tmp_path.iterdir())

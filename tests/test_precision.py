@@ -62,9 +62,9 @@ def test_the_model_names_its_precision_and_a_run_that_goes_on_keeps_it(prepared,
 def test_a_seed_gives_the_same_bytes_in_each_precision(prepared, tmp_path):
     pairs = prepared.split("train")
     for precision in ("32-true", "bf16-mixed"):
-        states = [
-            train(api.untrained("voxel-mlp", pairs, 0, settings={"width": "16"}), pairs, tmp_path / f"{precision}{turn}",
-                  seed=0, steps=3, device="cpu", precision=precision).state_dict()
-            for turn in range(2)
-        ]  # fmt: skip
+        states = []
+        for turn in range(2):
+            method = api.untrained("voxel-mlp", pairs, 0, settings={"width": "16"})
+            run = tmp_path / f"{precision}{turn}"
+            states.append(train(method, pairs, run, seed=0, steps=3, device="cpu", precision=precision).state_dict())
         assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())

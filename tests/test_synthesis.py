@@ -63,7 +63,7 @@ def test_dataset_is_completed_and_every_file_marked(model, dataset, tmp_path):
     written, refused = synthesise_path(model, dataset, tmp_path, device="cpu")
     assert refused == []
     (path,) = written
-    assert path == tmp_path / "sub-01" / "dwi" / "sub-01_task-rest_desc-synthetic_dwiref.nii.gz"
+    assert path == tmp_path / "sub-01" / "dwi" / "sub-01_desc-synthetic_dwiref.nii.gz"
     assert read_header(path).synthetic
     header = nib.load(path).header
     assert header["descrip"].item().decode().startswith("SYNTHETIC pdsynth v")
@@ -97,7 +97,7 @@ def test_three_dimensional_mean_needs_no_gradients(model, dataset, tmp_path):
     data = np.asarray(nib.load(scan_of(dataset)).dataobj).mean(-1)
     write_volume(Volume(data.astype(np.float32), NATIVE.affine), mean)
     written, _ = synthesise_path(model, mean, tmp_path / "out", to=Modality.FMRI, device="cpu")
-    assert written[0].name == "mean_desc-synthetic_boldref.nii.gz"
+    assert written[0].name == "sub-mean_task-rest_desc-synthetic_boldref.nii.gz"
     assert read_volume(written[0]).data.shape == NATIVE.shape
 
 
@@ -151,7 +151,7 @@ def test_one_odd_scan_does_not_stop_the_rest(model, two_scans, tmp_path, monkeyp
 
     monkeypatch.setattr(Model, "synthesize", odd)
     written, refused = synthesise_path(model, two_scans, tmp_path / "out", device="cpu")
-    assert [path.name for path in written] == ["sub-02_task-rest_desc-synthetic_dwiref.nii.gz"]
+    assert [path.name for path in written] == ["sub-02_desc-synthetic_dwiref.nii.gz"]
     assert [(r.path.name, r.reason) for r in refused] == [
         ("sub-01_task-rest_bold.nii.gz", "list index out of range (IndexError)")
     ]

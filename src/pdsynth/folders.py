@@ -285,7 +285,7 @@ def _locked(space: Path, out: Path) -> Iterator[None]:
             who = f" (process {run['pid']} on {run['host']}, since {run['started']})" if run else ""
             raise InputError(out, f"is being written by another run{who}", "wait for it, or stop it") from error
         try:
-            if read_json(space / MARK).get("token") == token:  # else this is the lock of a workspace that is gone
+            if str(read_json(space / MARK).get("token")) == token:  # else this is the lock of a workspace that is gone
                 yield
                 return
         finally:
@@ -414,7 +414,8 @@ def _remove_old(old: Path, out: Path) -> None:
     files = dict(entries.get(manifest.FILES, {}))
     if entries.get(manifest.SEAL) == manifest.seal_of(entries):
         files[manifest.NAME] = sha256(old / manifest.NAME)
-    for path in sorted(old.rglob("*"), key=_last_the_manifest, reverse=True):
+    deepest_first = sorted(old.rglob("*"), key=lambda path: len(path.parts), reverse=True)
+    for path in sorted(deepest_first, key=lambda path: path == old / manifest.NAME):  # it says what may be removed
         name = path.relative_to(old).as_posix()
         if any(fnmatchcase(path.name, pattern) for pattern in IGNORED):
             (out / name).parent.mkdir(parents=True, exist_ok=True)
@@ -430,7 +431,3 @@ def _remove_old(old: Path, out: Path) -> None:
         raise InputError(left[0], problem, f"move it elsewhere; the new {out.name} is complete")
     old.rmdir()
 
-
-def _last_the_manifest(path: Path) -> tuple[bool, int]:
-    """Deep ones first when reversed; the manifest, which says what may be removed, after all others."""
-    return path.name != manifest.NAME, len(path.parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from queue import Queue
 
 import numpy as np
@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pdsynth import api, manifest
+from pdsynth import api, folders, manifest
 from pdsynth.atlas import evidence_regions, region_means
 from pdsynth.benchmark import ALL, benchmark, jobs, runs
 from pdsynth.benchmark.runs import Terms
@@ -22,6 +22,7 @@ from pdsynth.evaluation import patterns
 from pdsynth.evaluation.archive import image_name, run_folder, scores_folder
 from pdsynth.evaluation.metrics import dilate, image_quality
 from pdsynth.evidence import write_roi
+from pdsynth.files import write_json
 from pdsynth.recipes import CONTROLS, RECIPES
 from pdsynth.report import write_cards, write_report
 from pdsynth.report.results import Results
@@ -118,6 +119,7 @@ def test_what_is_done_is_left_alone_and_what_was_cut_goes_on(made, prepared):
     kept = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(kept | {"finished": None}))  # as if killed while it scored
     shutil.rmtree(scores_folder(out, "unet"))
+    folders.seal(out)
     benchmark(prepared.root, out, ENTRIES, steps=2, jobs=2)
     for entry, time in models.items():
         assert (run_folder(out, entry) / "model" / "model.safetensors").stat().st_mtime_ns == time
@@ -142,12 +144,13 @@ def test_the_folder_is_a_results_folder_of_all_entries(made, prepared):
     mean = np.mean([prepared.train.volume(D.target, i) for i in range(len(prepared.train))], 0)
     regions = region_means(mean, evidence_regions(prepared.grid))
     np.testing.assert_allclose(found.values[D.target, "population-mean"][0], regions, atol=1e-3)
-    write_roi(out)
+    with folders.adding(out) as folder:
+        write_roi(folder)
+        assert "pds:small" in write_report(folder).read_text()
     effects = pd.read_csv(out / "effects.tsv", sep="\t")
     for method in ENTRIES:
         slopes = [row(content, method) for content in (effects, table(out, 2))]
         assert slopes[0]["slope"] == pytest.approx(slopes[1]["effect_slope"], nan_ok=True)
-    assert "pds:small" in write_report(out).read_text()
 
 
 def test_what_other_code_made_is_made_anew(prepared, tmp_path):
@@ -162,6 +165,7 @@ def test_what_other_code_made_is_made_anew(prepared, tmp_path):
     for part in ("training", "scoring"):
         kept["parameters"]["begun_as"]["code"] = code | {part: "0" * 64}
         (folder / "manifest.json").write_text(json.dumps(kept))
+        folders.seal(out)
         trained = (folder / "model" / "model.safetensors").stat().st_mtime_ns
         benchmark(prepared.root, out, ["copy-source"], steps=1)
         assert set(table(out, 2)["method"]) == {"copy-source"} and not (out / "effects.tsv").exists()
@@ -191,10 +195,9 @@ def test_of_two_sizes_the_one_that_is_asked_stands_in_the_tables(prepared, tmp_p
     assert len(table(out, 2)) == 2 * 2
 
 
-def test_a_benchmark_that_is_cut_shows_no_results_of_the_one_before(prepared, tmp_path, monkeypatch):
+def test_a_benchmark_that_is_cut_leaves_the_one_before_whole(prepared, tmp_path, monkeypatch):
     out = tmp_path / "out"
     benchmark(prepared.root, out, ["zeros"], steps=1)
-    write_report(out)
 
     def cut(*given):
         raise KeyboardInterrupt
@@ -203,16 +206,16 @@ def test_a_benchmark_that_is_cut_shows_no_results_of_the_one_before(prepared, tm
         patched.setattr(jobs, "_run_all", cut)
         with pytest.raises(KeyboardInterrupt):
             benchmark(prepared.root, out, ["zeros", "copy-source"], steps=1)
-    assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "runs"]
-    with pytest.raises(InputError, match="nothing to report"):
-        Results.read(out)
+    assert set(Results.read(out).methods) == {"zeros"} and folders.refuse_foreign(out)
+    with pytest.raises(InputError, match="nothing to report"):  # what is made shows no results under its manifest
+        Results.read(out.with_name("out.partial") / "out")
     benchmark(prepared.root, out, ["zeros", "copy-source"], steps=1)
     assert set(Results.read(out).methods) == {"zeros", "copy-source"}
 
 
 def test_an_entry_whose_code_changes_while_it_runs_is_named(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "_run_all", lambda *given: {})
-    with pytest.raises(RuntimeError, match=r"every entry failed \(zeros: the code or the pairs changed while it ran"):
+    with pytest.raises(InputError, match=r"every entry failed \(zeros: the code or the pairs changed while it ran"):
         benchmark(prepared.root, tmp_path / "out", ["zeros"], steps=1)
 
 
@@ -222,11 +225,11 @@ def test_other_terms_or_pairs_are_refused(made, prepared, tmp_path):
         benchmark(prepared.root, out, ENTRIES, steps=3, jobs=2)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
-    with pytest.raises(InputError, match="is no benchmark"):
+    with pytest.raises(InputError, match="was not written by pdsynth"):
         benchmark(prepared.root, tmp_path / "mine", ENTRIES, steps=2)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
     with pytest.raises(InputError, match="is no benchmark"):
-        benchmark(prepared.root, run_folder(out, "unet"), ENTRIES, steps=2)
+        benchmark(prepared.root, scores_folder(out, "unet"), ENTRIES, steps=2)
 
 
 def test_bad_requests_are_answered(prepared, tmp_path):
@@ -243,18 +246,9 @@ def test_bad_requests_are_answered(prepared, tmp_path):
 
 def test_an_entry_that_fails_does_not_take_the_others_with_it(prepared, tmp_path):
     out = tmp_path / "out"
-    with runs._locked(run_folder(out, "zeros")):  # as if another process were at it
-        shutil.rmtree(out / "runs" / "zeros", ignore_errors=True)
-        (out / "manifest.json").write_text(
-            json.dumps(
-                {
-                    "command": "benchmark",
-                    "inputs": {"": manifest.sha256(prepared.root)},
-                    "parameters": {"terms": asdict(replace(TERMS, steps=1))},
-                }
-            )
-        )
-        with pytest.raises(RuntimeError, match=r"1 of 2 entries failed \(zeros: InputError: .* by another process"):
+    with runs._locked(run_folder(out.with_name("out.partial") / "out", "zeros")):  # as if another process were at it
+        (out.with_name("out.partial") / folders.MARK).write_text('{"made_by": "pdsynth", "state": "making"}')
+        with pytest.raises(InputError, match=r"lacks 1 of 2 entries, which failed \(zeros: InputError: .* by another"):
             benchmark(prepared.root, out, ["zeros", "copy-source"], steps=1)
     assert set(table(out, 2)["method"]) == {"copy-source"}
     assert "because they failed: zeros" in (out / "benchmark.md").read_text()
@@ -267,7 +261,7 @@ def test_an_oracle_is_asked_of_simulated_pairs_only(prepared, tmp_path):
     shutil.copytree(prepared.root, root)
     entries = manifest.read(root)
     volumes = [name for name in entries["volumes"] if not name.startswith("oracle")]
-    manifest.write_json(root / manifest.NAME, entries | {"volumes": volumes})
+    write_json(root / manifest.NAME, entries | {"volumes": volumes})
     with pytest.raises(InputError, match="has no oracle"):
         benchmark(root, tmp_path / "out", ["oracle", "copy-source"], steps=1)
 

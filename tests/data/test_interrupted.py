@@ -20,7 +20,7 @@ from pdsynth.data import prepare as module
 from pdsynth.data import sessions
 from pdsynth.data.pairs import Pairs
 from pdsynth.data.prepare import prepare
-from pdsynth.types import InputError
+from pdsynth.types import InputError, Modality
 
 KILLED = """
 import os, signal, sys
@@ -47,7 +47,9 @@ def content(folder: Path) -> dict[str, bytes]:
     """Every file of a prepared folder by name, but for the times of the run."""
     files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     entries = json.loads(files.pop("manifest.json"))
-    return files | {"manifest": {k: v for k, v in entries.items() if k not in ("started", "finished", "seconds")}}
+    return files | {
+        "manifest": {k: v for k, v in entries.items() if k not in ("started", "finished", "seconds", "seal")}
+    }
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(pristine, tmp_path: Path, made) -> None:
@@ -55,10 +57,11 @@ def test_a_killed_run_goes_on_to_the_same_bytes(pristine, tmp_path: Path, made) 
     ended = subprocess.run([sys.executable, "-c", KILLED, str(pristine.root), str(out)], check=False)
     assert ended.returncode == -signal.SIGKILL
     assert [p.name for p in tmp_path.iterdir()] == ["prepared.partial"]
+    partial = tmp_path / "prepared.partial" / "prepared"
     with pytest.raises(InputError, match="no prepared folder"):
-        Pairs.open(tmp_path / "prepared.partial")
-    (tmp_path / "prepared.partial" / "sessions" / ".partial-of-a-file.npy").write_bytes(b"half")
-    (tmp_path / "prepared.partial" / ".pairs.tsv.17").write_bytes(b"half")
+        Pairs.open(partial)
+    (partial / "sessions" / ".partial-of-a-file.npy").write_bytes(b"half")
+    (partial / ".partial-17-pairs.tsv").write_bytes(b"half")
     prepare(bids(pristine.root), out, grid_mm=8, segments=2)
     assert made == ["sub-03", "sub-04"]
     prepare(bids(pristine.root), tmp_path / "whole", grid_mm=8, segments=2)
@@ -90,7 +93,7 @@ def test_a_second_run_makes_only_what_is_new_or_changed(study, tmp_path: Path, m
 
     gone = bids(study.root)
     gone.subjects = gone.subjects[1:]
-    prepare(gone, out, grid_mm=8, split=(0.4, 0.3, 0.3))
+    prepare(gone, out, grid_mm=8, split=(0.4, 0.3, 0.3), prune=True)
     assert len(made) == 5 and not list(out.rglob("sub-01*"))
 
 
@@ -100,11 +103,16 @@ def one(study, name: str = "sub-03"):
     return replace(cohort, subjects=[s for s in cohort.subjects if s.participant_id == name])
 
 
-def test_a_shard_that_was_damaged_at_equal_size_is_made_again(study, tmp_path: Path, made) -> None:
+def test_a_shard_that_was_damaged_at_equal_size_is_named_and_made_again_once_it_is_away(study, tmp_path, made) -> None:
     out = prepare(one(study), tmp_path / "prepared", grid_mm=8).root
     shard = out / "sessions" / "sub-03.npy"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-100] + b"\x01" * 100)
+    with pytest.raises(InputError, match=r"sub-03\.npy: was changed after the folder was prepared"):
+        Pairs.open(out).volume(Modality.FMRI, 0)  # only there: its size is right
+    with pytest.raises(InputError, match=r"sub-03\.npy: was edited since pdsynth wrote it"):
+        prepare(one(study), out, grid_mm=8)
+    shard.unlink()
     prepare(one(study), out, grid_mm=8)
     assert made == ["sub-03"] * 2 and shard.read_bytes() == whole
 
@@ -119,19 +127,22 @@ def test_what_failed_for_want_of_memory_is_tried_again(study, tmp_path: Path, ma
         return real(scan, *settings)
 
     monkeypatch.setattr(sessions, "scan_means", greedy)
-    assert len(prepare(two, tmp_path / "prepared", grid_mm=8)) == 1
+    with pytest.raises(MemoryError) as stop:
+        prepare(replace(two, subjects=two.subjects[::-1]), tmp_path / "prepared", grid_mm=8)
+    assert "to go on, give the same command again" in " ".join(stop.value.__notes__)
     monkeypatch.setattr(sessions, "scan_means", real)
     assert len(prepare(two, tmp_path / "prepared", grid_mm=8)) == 2
-    assert made == ["sub-03", "sub-04", "sub-03"]
+    assert made == ["sub-04", "sub-03", "sub-03"]
 
 
-def test_who_is_away_for_one_run_keeps_the_split(study, tmp_path: Path) -> None:
+def test_who_is_pruned_for_one_run_keeps_the_split(study, tmp_path: Path) -> None:
     out, split = tmp_path / "prepared", (0.4, 0.3, 0.3)
     first = prepare(bids(study.root), out, grid_mm=8, split=split).table.set_index("participant_id")["split"]
     path = study.root / "sub-03/func/sub-03_task-rest_bold.nii.gz"
     whole = path.read_bytes()
     path.write_bytes(whole[:5000])
-    assert "sub-03" not in prepare(bids(study.root), out, grid_mm=8, split=split).table["participant_id"].tolist()
+    pruned = prepare(bids(study.root), out, grid_mm=8, split=split, prune=True)
+    assert "sub-03" not in pruned.table["participant_id"].tolist()
     path.write_bytes(whole)
     again = prepare(bids(study.root), out, grid_mm=8, split=split).table.set_index("participant_id")["split"]
     assert again.to_dict() == first.to_dict()
@@ -140,15 +151,61 @@ def test_who_is_away_for_one_run_keeps_the_split(study, tmp_path: Path) -> None:
         prepare(bids(study.root), out, grid_mm=8, split=split)
 
 
-def test_a_kill_between_the_old_folder_and_the_new_loses_neither(study, tmp_path: Path, made) -> None:
-    out = prepare(one(study), tmp_path / "prepared", grid_mm=8).root
+def spoil_dangling(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("somewhere/that/is/not/mounted")
+
+
+def spoil_away(path: Path) -> None:
+    path.unlink()
+
+
+def spoil_cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def spoil_voxels(path: Path) -> None:
+    """Good to look at by its header; damaged where its voxels are read."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("spoil", [spoil_dangling, spoil_away, spoil_cut, spoil_voxels])
+@pytest.mark.parametrize("modalities", [("fmri",), ("fmri", "dmri")])
+def test_a_session_whose_scans_cannot_be_read_today_stays_unless_it_is_pruned(
+    spoil, modalities, study, tmp_path
+) -> None:
+    out, split = tmp_path / "prepared", (0.4, 0.3, 0.3)
+    cohort = bids(study.root)
+    prepare(replace(cohort, subjects=cohort.subjects[:2]), out, grid_mm=8, segments=2, split=split)
     before = content(out)
-    out.rename(tmp_path / "prepared.old")  # the old one is away, the new one has not its name yet
+    places = {"fmri": "func/sub-02_task-rest_bold.nii.gz", "dmri": "dwi/sub-02_dwi.nii.gz"}
+    for modality in modalities:
+        spoil(study.root / "sub-02" / places[modality])
+    cohort = bids(study.root)
+    cohort.subjects = [s for s in cohort.subjects if s.participant_id in ("sub-01", "sub-02")]
+    pairs = prepare(cohort, out, grid_mm=8, segments=2, split=split)
+    after = content(out)
+    assert pairs.manifest["kept"] == ["sub-02"]
+    same = ["pairs.tsv", "splits.tsv", "quality.tsv", "sessions/sub-02.npy", "sessions/sub-02.json"]
+    assert [after[name] for name in same] == [before[name] for name in same]
+    pruned = prepare(cohort, out, grid_mm=8, segments=2, split=split, prune=True)
+    left = pruned.whole_scans().table.set_index("participant_id")["available"].to_dict()
+    assert left == {"sub-01": "both"} | ({"sub-02": "dmri"} if modalities == ("fmri",) else {})
+
+
+def test_a_backup_beside_the_output_is_nobodys_but_its_owners(study, tmp_path: Path) -> None:
+    out = prepare(one(study), tmp_path / "prepared", grid_mm=8).root
+    out.rename(tmp_path / "prepared.old")  # the commonest way to keep one
+    (tmp_path / "prepared.old" / "notes.txt").write_text("mine")
+    before = {p: p.read_bytes() for p in (tmp_path / "prepared.old").rglob("*") if p.is_file()}
     prepare(one(study), tmp_path / "prepared", grid_mm=8)
-    assert content(out) == before and made == ["sub-03"]
-    shutil.copytree(out, tmp_path / "prepared.old")  # the new one has its name, the old one is not yet removed
-    prepare(one(study), tmp_path / "prepared", grid_mm=8)
-    assert [p.name for p in tmp_path.iterdir() if p.name != "study"] == ["prepared"]
+    assert {p: p.read_bytes() for p in (tmp_path / "prepared.old").rglob("*") if p.is_file()} == before
+    with pytest.raises(InputError, match="from another dataset"):  # one that is refused touches it no more
+        other = replace(one(study), root=tmp_path)
+        prepare(other, tmp_path / "prepared", grid_mm=8)
+    assert {p: p.read_bytes() for p in (tmp_path / "prepared.old").rglob("*") if p.is_file()} == before
 
 
 def lines(files: dict[str, bytes]) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pdsynth import folders, manifest
 from pdsynth.cohorts.bids import bids
 from pdsynth.cohorts.cohort import Cohort
 from pdsynth.data import sessions
@@ -186,7 +187,7 @@ def test_no_usable_scan_stops_with_the_first_refusal(study) -> None:
 
 def test_out_is_replaced_only_when_asked_and_only_if_it_is_ours(folder: Path, pristine, tmp_path: Path) -> None:
     cohort = some(bids(pristine.root), "sub-03")
-    with pytest.raises(InputError, match=r"was prepared with split .*; segments 2, not 1; seed 3, not 0"):
+    with pytest.raises(InputError, match=r"was prepared with split .*; with segments 2, not 1; with seed 3, not 0"):
         prepare(cohort, folder)
     foreign = tmp_path / "mine"
     foreign.mkdir()
@@ -195,13 +196,13 @@ def test_out_is_replaced_only_when_asked_and_only_if_it_is_ours(folder: Path, pr
         prepare(cohort, foreign, overwrite=True)
     (tmp_path / "x.partial").mkdir()
     (tmp_path / "x.partial" / "thesis.txt").write_text("x")
-    with pytest.raises(InputError, match=r"x\.partial: exists and was not written by pdsynth"):
+    with pytest.raises(InputError, match=r"x\.partial: is no workspace of pdsynth: it holds thesis\.txt"):
         prepare(cohort, tmp_path / "x")
     ours = Path(shutil.copytree(folder, tmp_path / "ours"))
     assert len(prepare(cohort, ours, overwrite=True)) == 1
     model = tmp_path / "model"
-    model.mkdir()
-    (model / "manifest.json").write_text(json.dumps({"version": "0.1.0", "command": "train"}))
+    with folders.making(model) as work, manifest.recorded(work.folder, "train"):
+        (work.folder / "metrics.csv").write_text("")
     with pytest.raises(InputError, match=r"model: was written by pdsynth train"):
         prepare(cohort, model)
     with pytest.raises(ValueError, match="segments=0"):

@@ -53,8 +53,8 @@ def benchmark(
     steps. `jobs` entries run at once, each in a process of its own with an equal part of the threads; with `cluster`,
     "slurm" or "local", submitit runs them instead. A run that `out` holds already is taken as it is, one that was cut
     goes on, and the tables show all that are finished. Raises ValueError for an unknown entry, or without a budget;
-    InputError where `out` was made under other terms, or the test split has fewer than two participants; RuntimeError,
-    after the others are done, where an entry failed.
+    InputError where `out` was made under other terms, the test split has fewer than two participants, or, after the
+    others are done, an entry failed.
     """
     prepared, out = Path(prepared), Path(out)
     if not (budget or steps):

@@ -1,0 +1,135 @@
+"""Attacks on every verb that writes: kills, full disks, dead workers, two runs at once, a user's files in the output.
+
+Usage: python benchmarks/safety.py WORK [--only kills,full,workers,double,placements] [--verbs a,b] [--count N]
+       [--out benchmarks/results/safety.json]
+WORK is an empty folder, or one of an earlier run, which goes on: what is measured is kept. A trial is a function of its
+scenario, verb and number alone. Each runs in a forked process, which has loaded the libraries: so it begins at once.
+The cohort is SIMULATED, of 8 participants, of whom two lack a scan, on a grid of 8 mm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from datetime import date
+from pathlib import Path
+
+from safety_trials import (
+    SCENARIOS,
+    Case,
+    cases,
+    prepare_inputs,
+    run_to_end,
+)
+
+COUNTS = {"kills": 50, "full": 20, "workers": 20, "double": 20, "placements": 50}
+
+
+def cpu() -> str:
+    """The processor by name."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def reference(case: Case, work: Path) -> tuple[dict[str, str], float]:
+    """What an undisturbed run makes, and its seconds: the median of three, as the first is slower."""
+    took = []
+    for _ in range(3):
+        folder = work / "reference"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        out = case.begin(folder)
+        started = time.monotonic()
+        ended = run_to_end(case, out)
+        took.append(time.monotonic() - started)
+        assert ended.status == 0, (case.verb, ended)
+    return case.content(out), sorted(took)[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--only", default=",".join(COUNTS))
+    parser.add_argument("--verbs")
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/safety.json"))
+    given = parser.parse_args()
+    work = given.work.absolute()
+    inputs = prepare_inputs(work / "inputs")
+    kept = work / "trials.jsonl"
+    done = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    known = {(t["scenario"], t["verb"], t["number"]) for t in done}
+    for case in cases(inputs):
+        if given.verbs and case.verb not in given.verbs.split(","):
+            continue
+        wanted, seconds = None, 0.0
+        for scenario in given.only.split(","):
+            attack = SCENARIOS[scenario]
+            if scenario == "workers" and not case.has_workers:
+                continue
+            for number in range(given.count or COUNTS[scenario]):
+                if (scenario, case.verb, number) in known:
+                    continue
+                if wanted is None:
+                    wanted, seconds = reference(case, work / case.verb)
+                folder = work / case.verb / f"{scenario}-{number}"
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir(parents=True)
+                drawn = random.Random(f"{scenario} {case.verb} {number}")
+                trial = attack(case, folder, wanted, seconds, drawn, number)
+                trial = {"scenario": scenario, "verb": case.verb, "number": number} | trial
+                done.append(trial)
+                with kept.open("a") as file:
+                    file.write(json.dumps(trial) + "\n")
+                if trial["bad"]:
+                    print(trial, flush=True)
+                else:
+                    shutil.rmtree(folder, ignore_errors=True)
+            print(case.verb, scenario, "done", round(seconds, 1), flush=True)
+    write_summary(done, given.out)
+
+
+def write_summary(trials: list[dict], out: Path) -> None:
+    """The figures of each scenario and verb: trials, those that landed in the run, and what must be nothing."""
+    rows: dict[str, dict[str, dict[str, object]]] = {}
+    for scenario in SCENARIOS:
+        for verb in sorted({t["verb"] for t in trials if t["scenario"] == scenario}):
+            of = [t for t in trials if t["scenario"] == scenario and t["verb"] == verb]
+            rows.setdefault(scenario, {})[verb] = {
+                "trials": len(of),
+                "landed": sum(t.get("landed", True) for t in of),
+                "bytes_of_a_user_lost": sum(t.get("lost", 0) for t in of),
+                "volumes_mixed": sum(t.get("mixed", 0) for t in of),
+                "half_written_outputs": sum(t.get("half", False) for t in of),
+                "restarts": sum("identical" in t for t in of),
+                "restarts_identical": sum(t.get("identical", False) for t in of),
+                "left_behind": sum(t.get("left", 0) for t in of),
+                "exit_statuses": dict(Counter(str(s) for t in of for s in t["statuses"])),
+                "bad": [t["number"] for t in of if t["bad"]],
+            }
+    from pdsynth.files import read_json, write_json
+
+    before = read_json(out)
+    about = {
+        "date": date.today().isoformat(),
+        "machine": f"{cpu()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "data": "SIMULATED, 8 participants, 8 mm",
+    }
+    write_json(out, before | about | {"scenarios": rows})
+    print("trials", len(trials), "bad", sum(bool(t["bad"]) for t in trials))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.exit(main())

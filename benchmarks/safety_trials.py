@@ -1,0 +1,425 @@
+"""The verbs under attack, and the attacks of `safety.py`: each is one trial on a fresh folder."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import random
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pdsynth import folders, manifest
+from pdsynth.files import sha256
+
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOPPED = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
+CLOCKS = {"started", "finished", "seconds", "seal", "fit_seconds", "loss_seconds", "peak_memory_mb", "resume"}
+BY_THE_CLOCK = ("metrics.csv", ".ckpt", ".ckpt.json", "cost.json", "fit.json")  # hold wall times
+PAGES = (".html", ".md", ".png")  # may hold a date or a time
+SECONDS = re.compile(r'"?(took|seconds)"?')
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended: exit status (negative: the signal) and what it wrote on stderr."""
+
+    status: int
+    said: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """A verb with its words, of which OUT stands for the output; base: a folder that it begins from, if any."""
+
+    verb: str
+    words: Sequence[str]
+    again: Sequence[str] = ()  # words that the next run needs
+    base: Path | None = None
+    has_workers: bool = False
+    inputs: dict[str, Path] = field(default_factory=dict)
+
+    def begin(self, folder: Path) -> Path:
+        """The output of a trial, with what the verb begins from."""
+        out = folder / "out"
+        if self.base is not None:
+            shutil.copytree(self.base, out)
+        return out
+
+    def arguments(self, out: Path, again: bool = False) -> list[str]:
+        """The words of the command line."""
+        words = [str(out) if word == "OUT" else word for word in self.words]
+        return [self.verb, *words, *(self.again if again else ())]
+
+    def content(self, out: Path) -> dict[str, str]:
+        """Digests of all files by path; of manifests without their times; of what holds a wall time its name alone."""
+        found = {}
+        for path in sorted(p for p in out.rglob("*") if p.is_file()):
+            name = path.relative_to(out).as_posix()
+            if name.endswith(BY_THE_CLOCK) or name.endswith(PAGES):
+                found[name] = ""
+            elif path.suffix == ".json" or path.name == manifest.NAME:
+                found[name] = _digest(_timeless(json.loads(path.read_text())))
+            else:
+                found[name] = sha256(path)
+        return found
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _timeless(content: Any) -> Any:
+    """JSON without times, and without the digests of files that hold them."""
+    if isinstance(content, dict):
+        return {
+            k: _timeless(v)
+            for k, v in content.items()
+            if k not in CLOCKS and not k.endswith((*PAGES, *BY_THE_CLOCK, ".json"))
+        }
+    return [_timeless(each) for each in content] if isinstance(content, list) else content
+
+
+def prepare_inputs(folder: Path) -> dict[str, Path]:
+    """A cohort, its prepared folder, a model and results: made once."""
+    names = ("bids", "prepared", "run", "results")
+    paths = {name: folder / name for name in names}
+    if not paths["results"].exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for words in (
+            ["simulate", paths["bids"], "--subjects", "12", "--quick", "--grid-mm", "8", "--missing-dmri", "0.17"],
+            ["prepare", paths["bids"], paths["prepared"], "--grid-mm", "8", "--split", "0.4,0,0.6"],
+            ["train", paths["prepared"], paths["run"], "--recipe", "local-ridge"],
+            [
+                "evaluate",
+                paths["prepared"],
+                "--model",
+                paths["run"] / "model",
+                "--no-controls",
+                "--out",
+                paths["results"],
+            ],
+        ):
+            subprocess.run([sys.executable, "-m", "pdsynth", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+    return paths
+
+
+def cases(inputs: dict[str, Path]) -> list[Case]:
+    """Every verb that writes, as small as it can be."""
+    bids, prepared, model = (str(inputs[name]) for name in ("bids", "prepared", "run"))
+    model = f"{model}/model"
+    results = inputs["results"]
+    quick = ["--model", model, "--no-controls", "--out", "OUT"]
+    common: dict[str, Any] = {"inputs": inputs}
+    train = [prepared, "OUT", "--recipe", "voxel-mlp", "--set", "width=16", "--steps", "40"]
+    return [
+        Case(
+            "simulate",
+            ["OUT", "--subjects", "4", "--quick", "--grid-mm", "8", "--jobs", "1"],
+            has_workers=True,
+            **common,
+        ),
+        Case("prepare", [bids, "OUT", "--grid-mm", "8", "--jobs", "1"], has_workers=True, **common),
+        Case("train", train, ["--resume"], **common),
+        Case("synthesize", [model, bids, "OUT", "--jobs", "1"], has_workers=True, **common),
+        Case("evaluate", [prepared, *quick], **common),
+        Case("evidence", [prepared, *quick], **common),
+        Case("effects", [prepared, "--out", "OUT", "--folds", "2", "--groups", "AD,NC"], **common),
+        Case(
+            "benchmark",
+            [prepared, "OUT", "--recipes", "zeros,population-mean", "--steps", "1", "--jobs", "1"],
+            **common,
+        ),
+        Case("roi", ["OUT"], base=results, **common),
+        Case("diagnose", ["OUT"], base=results, **common),
+        Case("report", ["OUT"], base=results, **common),
+    ]
+
+
+def start(arguments: Sequence[str], before: Callable[[], None] | None = None) -> tuple[int, int]:
+    """Fork a process that runs the command line as its own; returns its number and the end of its stderr."""
+    reader, writer = os.pipe()
+    number = os.fork()
+    if number:
+        os.close(writer)
+        return number, reader
+    try:
+        os.setsid()
+        os.dup2(writer, 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.stderr = os.fdopen(2, "w")
+        sys.argv = ["pdsynth", *arguments]
+        if before is not None:
+            before()
+        from pdsynth.cli import main
+
+        main()
+        os._exit(0)
+    except SystemExit as end:
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 1)
+    except BaseException as error:
+        sys.stderr.write(f"escaped: {error!r}\n")
+        sys.stderr.flush()
+        os._exit(99)
+
+
+def end(number: int, reader: int) -> Ended:
+    """Wait for a process."""
+    said = b""
+    while piece := os.read(reader, 65536):
+        said += piece
+    os.close(reader)
+    _, status = os.waitpid(number, 0)
+    return Ended(os.waitstatus_to_exitcode(status), said.decode(errors="replace"))
+
+
+def run_to_end(case: Case, out: Path, again: bool = False, before: Callable[[], None] | None = None) -> Ended:
+    """Run a verb without disturbance."""
+    return end(*start(case.arguments(out, again), before))
+
+
+def is_whole(case: Case, out: Path) -> bool:
+    """Whether the output is absent, what the verb began from, or complete."""
+    if not out.exists() or not any(out.iterdir()):
+        return True
+    try:
+        folders.refuse_foreign(out)
+    except ValueError:
+        return False
+    return manifest.read(out).get("finished") is not None
+
+
+def mixed(case: Case, out: Path) -> int:
+    """Synthesised volumes that do not stem from the scans of the participant whose name they bear."""
+    wrong = 0
+    for sidecar in out.glob("sub-*/**/*_desc-synthetic*.json"):
+        said = json.loads(sidecar.read_text())
+        person = sidecar.relative_to(out).parts[0]
+        own = {sha256(p) for p in (case.inputs["bids"] / person).rglob("*") if p.is_file()}
+        wrong += not set(said["SourceSHA256"]) <= own or not sidecar.name.startswith(f"{person}_")
+    return wrong
+
+
+def restarted(case: Case, out: Path, wanted: dict[str, str]) -> tuple[bool, int, list[int]]:
+    """Give the command again until it is done; whether the output equals the reference, what is left, and statuses."""
+    statuses = []
+    if not (out.exists() and case.base is None and is_whole(case, out) and any(out.iterdir())):
+        again = bool(case.again) and folders.stopped(out)
+        ended = run_to_end(case, out, again)
+        statuses.append(ended.status)
+        if ended.status:
+            sys.stderr.write(f"{case.verb} again: {ended}\n")
+    if (out.with_name("out.partial")).exists():  # the next run ends what a killed one has left
+        statuses.append(run_to_end(case, out, bool(case.again)).status)
+    found = case.content(out)
+    different = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+    if different:
+        sys.stderr.write(f"{case.verb} differs: {different[:5]}\n")
+    return not different, len([p for p in out.parent.iterdir() if p != out]), statuses
+
+
+def judged(case: Case, out: Path, wanted: dict[str, str], first: list[int], allowed: set[int]) -> dict[str, Any]:
+    """The figures of a trial whose first runs ended with the statuses `first`."""
+    half, crossed = not is_whole(case, out), mixed(case, out)
+    identical, left, statuses = restarted(case, out, wanted)
+    bad = half or crossed or not identical or left or any(s not in allowed for s in first)
+    bad = bool(bad or any(s not in (0, 2) for s in statuses) or mixed(case, out))
+    return {
+        "half": half, "mixed": crossed + mixed(case, out), "identical": identical, "left": left,
+        "statuses": first + statuses, "bad": bad,
+    }  # fmt: skip
+
+
+def killed(case: Case, folder: Path, wanted: dict[str, str], seconds: float, drawn: random.Random, number: int) -> dict:
+    """A signal at a random moment of the run."""
+    out, sent = case.begin(folder), SIGNALS[number % 4]
+    process, reader = start(case.arguments(out))
+    time.sleep(drawn.uniform(0, seconds))
+    os.kill(process, sent)
+    ended = end(process, reader)
+    said = "Stopped: by " in ended.said
+    landed = ended.status == STOPPED[sent]
+    trial = judged(case, out, wanted, [ended.status], {STOPPED[sent], 0, -sent})
+    silent = landed and sent != signal.SIGKILL and not said
+    return trial | {"landed": landed, "silent": silent, "bad": trial["bad"] or silent, "signal": sent.name}
+
+
+def full(case: Case, folder: Path, wanted: dict[str, str], seconds: float, drawn: random.Random, number: int) -> dict:
+    """No room at the n-th sync of a file; in every second trial, where it can be mounted, a disk that is too small."""
+    out = case.begin(folder)
+    if number % 2 and os.geteuid() == 0:
+        disk = folder / "disk"
+        disk.mkdir()
+        kilobytes = int(sum(p.stat().st_size for p in out.rglob("*") if p.is_file()) / 1024) + drawn.randint(40, 900)
+        if not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", disk], check=False
+        ).returncode:
+            try:
+                there = disk / "out"
+                if out.exists():
+                    shutil.copytree(out, there)
+                ended = run_to_end(case, there)
+                half = not is_whole(case, there)
+                subprocess.run(["mount", "-o", "remount,size=1g", disk], check=True)
+                trial = judged(case, there, wanted, [ended.status], {0, 2})
+                named = ended.status == 0 or "space" in ended.said
+                landed = ended.status != 0
+                return trial | {
+                    "half": half or trial["half"],
+                    "landed": landed,
+                    "bad": trial["bad"] or half or not named,
+                }
+            finally:
+                subprocess.run(["umount", disk], check=False)
+    at = drawn.randint(1, 40)
+
+    def no_room() -> None:
+        real, count = os.fsync, 0
+
+        def sync(handle: int) -> None:
+            nonlocal count
+            count += 1
+            if count >= at:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.readlink(f"/proc/self/fd/{handle}"))
+            real(handle)
+
+        os.fsync = sync
+
+    ended = run_to_end(case, out, before=no_room)
+    trial = judged(case, out, wanted, [ended.status], {0, 2})
+    named = ended.status == 0 or "No space left" in ended.said
+    return trial | {"landed": ended.status != 0, "bad": trial["bad"] or not named}
+
+
+def workers(
+    case: Case, folder: Path, wanted: dict[str, str], seconds: float, drawn: random.Random, number: int
+) -> dict:
+    """One of two worker processes is killed at a random moment."""
+    out = case.begin(folder)
+    words = [("2" if words == "1" and before == "--jobs" else words)
+             for before, words in zip(["", *case.arguments(out)], case.arguments(out), strict=False)]  # fmt: skip
+    process, reader = start(words)
+    until, landed = time.monotonic() + drawn.uniform(2, 2 + 2 * seconds), False
+    children: list[int] = []
+    while time.monotonic() < until or not children:
+        children = _workers_of(process)
+        if select.select([reader], [], [], 0.02)[0] and not os.path.exists(f"/proc/{process}/task"):
+            break
+        if _is_over(process):
+            break
+    for child in children[:1]:
+        try:
+            os.kill(child, signal.SIGKILL)
+            landed = True
+        except ProcessLookupError:
+            pass
+    ended = end(process, reader)
+    trial = judged(case, out, wanted, [ended.status], {0, 2})
+    named = ended.status != 2 or ("was killed" in ended.said and "Remedy" in ended.said)
+    return trial | {"landed": landed and ended.status == 2, "bad": trial["bad"] or not named}
+
+
+def _is_over(process: int) -> bool:
+    try:
+        return "State:\tZ" in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return True
+
+
+def _workers_of(process: int) -> list[int]:
+    """Its children that do tasks: not Python's tracker of resources."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == process and b"spawn_main" in (path / "cmdline").read_bytes():
+                found.append(int(path.name))
+        except (OSError, ValueError, IndexError):
+            continue
+    return sorted(found)
+
+
+def double(case: Case, folder: Path, wanted: dict[str, str], seconds: float, drawn: random.Random, number: int) -> dict:
+    """Two runs into one folder, the second at a random moment of the first."""
+    out = case.begin(folder)
+    first = start(case.arguments(out))
+    time.sleep(drawn.uniform(0, seconds))
+    second = start(case.arguments(out))
+    ended = [end(*first), end(*second)]
+    trial = judged(case, out, wanted, [each.status for each in ended], {0, 2})
+    nobody = all(each.status for each in ended)
+    return trial | {"bad": trial["bad"] or nobody}
+
+
+def placed(case: Case, folder: Path, wanted: dict[str, str], seconds: float, drawn: random.Random, number: int) -> dict:
+    """A user's file, folder or link in a finished output, or one of ours edited; then the verb, in both ways."""
+    out = case.begin(folder)
+    first = run_to_end(case, out)
+    inside = [p for p in out.rglob("*") if p.is_file()]
+    parents = [out, *(p for p in out.rglob("*") if p.is_dir())]
+    kind = ("file", "folder", "link", "edited", "linked", "old", "partial")[number % 7]
+    place = drawn.choice(parents) / drawn.choice(["notes.txt", "my masks.npy", ".hidden", "thesis.docx"])
+    if kind == "file":
+        place.write_bytes(drawn.randbytes(drawn.randint(0, 4000)))
+    elif kind == "folder":
+        place.mkdir()
+        if drawn.random() < 0.7:
+            (place / "raw.dat").write_bytes(drawn.randbytes(3000))
+    elif kind == "link":
+        place.symlink_to(drawn.choice([folder, folder / "nowhere"]))
+    elif kind == "edited":
+        place = drawn.choice(inside)
+        content = bytearray(place.read_bytes() or b"x")
+        content[drawn.randrange(len(content))] ^= 1 << drawn.randrange(8)
+        place.write_bytes(content)
+    elif kind == "linked":
+        place = drawn.choice(inside)
+        place.rename(folder / "moved")
+        place.symlink_to(folder / "moved")
+    else:
+        place = folder / f"out.{kind}"
+        shutil.copytree(out, place)
+    before = _user_bytes(folder)
+    statuses, named, tables = [first.status], True, []
+    for extra in ([], ["--overwrite"]) if case.base is None and case.verb != "benchmark" else ([],):
+        ended = end(*start([*case.arguments(out), *extra]))
+        statuses.append(ended.status)
+        tables.append(ended.said)
+        if kind not in ("old",):
+            named &= ended.status == 2 and (place.name in ended.said or place.parent.name in ended.said)
+    after = _user_bytes(folder)
+    if kind == "old":  # a backup is nobody's business; the run may do its work
+        lost = sum(len(v) for k, v in before.items() if k.startswith("out.old") and after.get(k) != v)
+    else:
+        lost = sum(len(v) or 1 for k, v in before.items() if after.get(k) != v)
+    bad = bool(lost) or not named or any(s not in (0, 2) for s in statuses)
+    return {"lost": lost, "kind": kind, "named": named, "statuses": statuses, "bad": bad}
+
+
+def _user_bytes(folder: Path) -> dict[str, bytes]:
+    """Every file and link in the folder by path, and empty folders too."""
+    found = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            found[name] = os.readlink(path).encode()
+        elif path.is_file():
+            found[name] = path.read_bytes()
+        elif not any(path.iterdir()):
+            found[name] = b""
+    return found
+
+
+SCENARIOS = {"kills": killed, "full": full, "workers": workers, "double": double, "placements": placed}
