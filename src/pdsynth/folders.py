@@ -78,10 +78,11 @@ def making(
         _settle(space, out)
         there = refuse_foreign(out)
         new = _new(space)
-        goes_on = new.exists() and resume is not None and not overwrite
+        begun = bool(manifest.read(new))  # else it was killed before anything was made
+        goes_on = begun and resume is not None and not overwrite
         if goes_on and not go_on:
             raise InputError(space, STOPPED, f"{resume}, or begin anew with --overwrite")
-        if new.exists():
+        if begun:
             log.warning("%s %s; %s.", space, STOPPED, "this run goes on with it" if goes_on else "it is removed")
         if new.exists() and not goes_on:
             shutil.rmtree(new)  # it has lain in a workspace of ours, and never was anybody's folder

@@ -246,8 +246,11 @@ def test_bad_requests_are_answered(prepared, tmp_path):
 
 def test_an_entry_that_fails_does_not_take_the_others_with_it(prepared, tmp_path):
     out = tmp_path / "out"
-    with runs._locked(run_folder(out.with_name("out.partial") / "out", "zeros")):  # as if another process were at it
-        (out.with_name("out.partial") / folders.MARK).write_text('{"made_by": "pdsynth", "state": "making"}')
+    begun = out.with_name("out.partial") / "out"
+    with runs._locked(run_folder(begun, "zeros")):  # as if another process were at it
+        (begun.parent / folders.MARK).write_text('{"made_by": "pdsynth", "state": "making"}')
+        entries = manifest.begin("benchmark", inputs=[prepared.root], terms=asdict(replace(TERMS, steps=1)))
+        write_json(begun / manifest.NAME, entries)
         with pytest.raises(InputError, match=r"lacks 1 of 2 entries, which failed \(zeros: InputError: .* by another"):
             benchmark(prepared.root, out, ["zeros", "copy-source"], steps=1)
     assert set(table(out, 2)["method"]) == {"copy-source"}
