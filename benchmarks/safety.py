@@ -4,7 +4,7 @@ Usage: python benchmarks/safety.py WORK [--only kills,full,workers,double,placem
        [--out benchmarks/results/safety.json]
 WORK is an empty folder, or one of an earlier run, which goes on: what is measured is kept. A trial is a function of its
 scenario, verb and number alone. Each runs in a forked process, which has loaded the libraries: so it begins at once.
-The cohort is SIMULATED, of 8 participants, of whom two lack a scan, on a grid of 8 mm.
+The cohorts are SIMULATED, of 2 to 12 participants, on a grid of 8 mm.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def write_summary(trials: list[dict], out: Path) -> None:
         "date": date.today().isoformat(),
         "machine": f"{cpu()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
-        "data": "SIMULATED, 8 participants, 8 mm",
+        "data": "SIMULATED, 2 to 12 participants, 8 mm",
     }
     write_json(out, before | about | {"scenarios": rows})
     print("trials", len(trials), "bad", sum(bool(t["bad"]) for t in trials))

@@ -7,8 +7,6 @@ import hashlib
 import json
 import os
 import random
-import re
-import select
 import shutil
 import signal
 import subprocess
@@ -19,15 +17,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pdsynth.benchmark
+import pdsynth.cohorts.simulated.cohort
+import pdsynth.demo
+import pdsynth.evidence
+import pdsynth.missing
+import pdsynth.report
+import pdsynth.synthesis  # noqa: F401  (all that a verb imports: a forked run begins at once)
 from pdsynth import folders, manifest
 from pdsynth.files import sha256
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 STOPPED = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
-CLOCKS = {"started", "finished", "seconds", "seal", "fit_seconds", "loss_seconds", "peak_memory_mb", "resume"}
+CLOCKS = {"started", "finished", "seal", "peak_memory_mb", "resume"}
 BY_THE_CLOCK = ("metrics.csv", ".ckpt", ".ckpt.json", "cost.json", "fit.json")  # hold wall times
-PAGES = (".html", ".md", ".png")  # may hold a date or a time
-SECONDS = re.compile(r'"?(took|seconds)"?')
+PAGES = (".html", ".md")  # may hold a date
 
 
 @dataclass(frozen=True)
@@ -85,21 +89,25 @@ def _timeless(content: Any) -> Any:
         return {
             k: _timeless(v)
             for k, v in content.items()
-            if k not in CLOCKS and not k.endswith((*PAGES, *BY_THE_CLOCK, ".json"))
+            if k not in CLOCKS and "seconds" not in k and not k.endswith((*PAGES, *BY_THE_CLOCK, ".json"))
         }
     return [_timeless(each) for each in content] if isinstance(content, list) else content
 
 
 def prepare_inputs(folder: Path) -> dict[str, Path]:
     """A cohort, its prepared folder, a model and results: made once."""
-    names = ("bids", "prepared", "run", "results")
+    names = ("bids", "prepared", "run", "results", "others-bids", "small-bids", "pds", "others")
     paths = {name: folder / name for name in names}
-    if not paths["results"].exists():
+    if not paths["others"].exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for words in (
             ["simulate", paths["bids"], "--subjects", "12", "--quick", "--grid-mm", "8", "--missing-dmri", "0.17"],
             ["prepare", paths["bids"], paths["prepared"], "--grid-mm", "8", "--split", "0.4,0,0.6"],
+            ["simulate", paths["small-bids"], "--subjects", "3", "--quick", "--grid-mm", "8", "--missing-dmri", "0.34"],
+            ["train", paths["prepared"], paths["pds"], "--recipe", "pds", "--steps", "2"],
+            ["simulate", paths["others-bids"], "--subjects", "10", "--quick", "--grid-mm", "8", "--seed", "7"],
+            ["prepare", paths["others-bids"], paths["others"], "--grid-mm", "8", "--split", "0,1,0"],
             ["train", paths["prepared"], paths["run"], "--recipe", "local-ridge"],
             [
                 "evaluate",
@@ -117,7 +125,7 @@ def prepare_inputs(folder: Path) -> dict[str, Path]:
 
 def cases(inputs: dict[str, Path]) -> list[Case]:
     """Every verb that writes, as small as it can be."""
-    bids, prepared, model = (str(inputs[name]) for name in ("bids", "prepared", "run"))
+    bids, small, prepared, model = (str(inputs[name]) for name in ("bids", "small-bids", "prepared", "run"))
     model = f"{model}/model"
     results = inputs["results"]
     quick = ["--model", model, "--no-controls", "--out", "OUT"]
@@ -126,15 +134,16 @@ def cases(inputs: dict[str, Path]) -> list[Case]:
     return [
         Case(
             "simulate",
-            ["OUT", "--subjects", "4", "--quick", "--grid-mm", "8", "--jobs", "1"],
+            ["OUT", "--subjects", "2", "--quick", "--grid-mm", "8", "--jobs", "1"],
             has_workers=True,
             **common,
         ),
-        Case("prepare", [bids, "OUT", "--grid-mm", "8", "--jobs", "1"], has_workers=True, **common),
+        Case("prepare", [small, "OUT", "--grid-mm", "8", "--jobs", "1"], has_workers=True, **common),
         Case("train", train, ["--resume"], **common),
+        Case("calibrate", [str(inputs["pds"] / "model"), str(inputs["others"]), "OUT"], **common),
         Case("synthesize", [model, bids, "OUT", "--jobs", "1"], has_workers=True, **common),
         Case("evaluate", [prepared, *quick], **common),
-        Case("evidence", [prepared, *quick], **common),
+        Case("evidence", [prepared, *quick, "--jobs", "1"], **common),
         Case("effects", [prepared, "--out", "OUT", "--folds", "2", "--groups", "AD,NC"], **common),
         Case(
             "benchmark",
@@ -144,17 +153,25 @@ def cases(inputs: dict[str, Path]) -> list[Case]:
         Case("roi", ["OUT"], base=results, **common),
         Case("diagnose", ["OUT"], base=results, **common),
         Case("report", ["OUT"], base=results, **common),
+        Case("demo", ["--out", "OUT", "--jobs", "1"], **common),
     ]
 
 
 def start(arguments: Sequence[str], before: Callable[[], None] | None = None) -> tuple[int, int]:
     """Fork a process that runs the command line as its own; returns its number and the end of its stderr."""
     reader, writer = os.pipe()
+    if arguments[0] == "benchmark":  # it begins processes of its own from threads, which a forked one cannot
+        words = [sys.executable, "-m", "pdsynth", *arguments]
+        begun = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=writer, start_new_session=True)
+        os.close(writer)
+        begun.returncode = 0  # it is waited for by its number
+        return begun.pid, reader
     number = os.fork()
     if number:
         os.close(writer)
         return number, reader
     try:
+        _hasten()
         os.setsid()
         os.dup2(writer, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -173,6 +190,15 @@ def start(arguments: Sequence[str], before: Callable[[], None] | None = None) ->
         sys.stderr.write(f"escaped: {error!r}\n")
         sys.stderr.flush()
         os._exit(99)
+
+
+def _hasten() -> None:
+    """Fewer simulated people in the demonstration and in the probes: what is measured here is how runs end."""
+    from pdsynth import demo
+    from pdsynth.evidence import probes
+
+    probes.TWICE = 3
+    demo.SUBJECTS, demo.CONTROL_BUDGET, demo.SITES = 9, 0.1, ("oasis",)
 
 
 def end(number: int, reader: int) -> Ended:
@@ -311,14 +337,12 @@ def workers(
     words = [("2" if words == "1" and before == "--jobs" else words)
              for before, words in zip(["", *case.arguments(out)], case.arguments(out), strict=False)]  # fmt: skip
     process, reader = start(words)
-    until, landed = time.monotonic() + drawn.uniform(2, 2 + 2 * seconds), False
     children: list[int] = []
-    while time.monotonic() < until or not children:
+    while not children and not _is_over(process):
+        time.sleep(0.02)
         children = _workers_of(process)
-        if select.select([reader], [], [], 0.02)[0] and not os.path.exists(f"/proc/{process}/task"):
-            break
-        if _is_over(process):
-            break
+    time.sleep(drawn.uniform(0, 4 + seconds / 2))  # a worker takes seconds to begin
+    children, landed = _workers_of(process), False
     for child in children[:1]:
         try:
             os.kill(child, signal.SIGKILL)
@@ -339,15 +363,17 @@ def _is_over(process: int) -> bool:
 
 
 def _workers_of(process: int) -> list[int]:
-    """Its children that do tasks: not Python's tracker of resources."""
-    found = []
+    """The processes that do its tasks: its own children, or those of its server; not Python's tracker of resources."""
+    parents, commands = {}, {}
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            if parent == process and b"spawn_main" in (path / "cmdline").read_bytes():
-                found.append(int(path.name))
+            parents[int(path.name)] = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            commands[int(path.name)] = (path / "cmdline").read_bytes()
         except (OSError, ValueError, IndexError):
             continue
+    servers = {n for n, parent in parents.items() if parent == process and b"forkserver" in commands.get(n, b"")}
+    found = [n for n, parent in parents.items() if parent in servers]
+    found += [n for n, parent in parents.items() if parent == process and b"spawn_main" in commands.get(n, b"")]
     return sorted(found)
 
 

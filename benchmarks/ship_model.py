@@ -13,6 +13,7 @@ from datetime import date
 from pathlib import Path
 
 from pdsynth.methods import checkpoint
+from pdsynth.weights import DEFAULT, weights_sha256
 
 LIMIT_MB = 15
 COMMANDS = [line.strip() for line in (__doc__ or "").splitlines() if line.strip().startswith(("pdsynth ", "python "))]
@@ -28,11 +29,11 @@ def main() -> None:
         "made_on": f"{date.today().isoformat()}, one CPU thread (x86-64 with AVX512-BF16)",
         "training_data": "SIMULATED participants only: 60 % with drawn acquisitions, 40 % at three sites",
     }
-    folder = checkpoint.save(method, checkpoint.DEFAULT, card, half=True)
+    folder = checkpoint.save(method, DEFAULT, card, half=True)
     size = (folder / "model.safetensors").stat().st_size / 1e6
     if size > LIMIT_MB:
         raise SystemExit(f"{size:.1f} MB are too many to ship; the limit is {LIMIT_MB} MB")
-    print(f"{folder}: {size:.1f} MB, sha256 {checkpoint.sha256(folder)}")
+    print(f"{folder}: {size:.1f} MB, sha256 {weights_sha256(folder)}")
 
 
 if __name__ == "__main__":

@@ -27,11 +27,11 @@ import numpy as np
 import pandas as pd
 
 from pdsynth import manifest
-from pdsynth.files import sha256, write_json
 from pdsynth.cohorts.bids import bids
 from pdsynth.data.pairs import Pairs
 from pdsynth.data.prepare import prepare
 from pdsynth.data.shards import FOLDER
+from pdsynth.files import sha256, write_json
 from pdsynth.types import Modality
 
 SUBJECTS, ROWS, SEGMENTS, READS = 5000, 56_000, 4, 15

@@ -14,8 +14,10 @@ from pdsynth.imaging.nifti import Volume, read_header, read_volume, write_volume
 from pdsynth.imaging.spatial import Grid, mni_grid, resample
 from pdsynth.imaging.template import epi_template
 from pdsynth.methods import checkpoint, create
-from pdsynth.synthesis import Model, synthesise_path
+from pdsynth.missing import synthesise_path
+from pdsynth.synthesis import Model
 from pdsynth.types import InputError, Modality
+from pdsynth.weights import weights_sha256
 
 GRID = mni_grid(8)
 NATIVE = Grid((30, 34, 28), np.array([[-6, 0, 0, 88], [0, 6, 0, -118], [0, 0, 6, -70], [0, 0, 0, 1]], float))
@@ -72,7 +74,7 @@ def test_dataset_is_completed_and_every_file_marked(model, dataset, tmp_path):
     sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
     assert sidecar["Synthetic"] is True
     assert sidecar["Sources"] == ["sub-01_task-rest_bold.nii.gz"]
-    assert sidecar["ModelSHA256"] == checkpoint.sha256(model)
+    assert sidecar["ModelSHA256"] == weights_sha256(model)
     assert json.loads((tmp_path / "dataset_description.json").read_text())["Synthetic"] is True
 
 

@@ -20,7 +20,7 @@ _PUBLIC = {
     "load": "pdsynth.api:load",
     "calibrate": "pdsynth.api:calibrate",
     "evaluate": "pdsynth.api:evaluate",
-    "synthesise": "pdsynth.synthesis:synthesise_path",
+    "synthesise": "pdsynth.missing:synthesise_path",
 }
 __all__ = ["__version__", *_PUBLIC]
 

@@ -22,6 +22,7 @@ from pdsynth.recipes import CONTROLS, RECIPES, build
 from pdsynth.resources import resolve_device, seconds
 from pdsynth.synthesis import Model
 from pdsynth.types import Direction, InputError
+from pdsynth.weights import model_folder as model_folder
 
 CLOSED_FORM = tuple(name for name in CONTROLS if name != scoring.ORACLE and RECIPES[name].steps == 0)
 
@@ -206,14 +207,6 @@ def fit_controls(
             name: training.train(build(name, train), train, Path(run) / name, seed=seed, budget=budget, device="cpu")
             for name in names
         }
-
-
-def model_folder(model: str | Path) -> Path:
-    """The folder of a model, or of the shipped one under the word "default"; InputError where it is none."""
-    folder = checkpoint.located(model)
-    if not (folder / "model.safetensors").is_file():
-        raise InputError(folder, "is no model (no model.safetensors)", "name a folder written by `pdsynth train`")
-    return folder
 
 
 def refuse_other_grid(models: Mapping[str, Model | Method], pairs: Pairs) -> None:

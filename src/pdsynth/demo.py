@@ -15,9 +15,9 @@ from pdsynth.cohorts.simulated.cohort import simulate
 from pdsynth.data.pairs import Pairs
 from pdsynth.data.prepare import prepare
 from pdsynth.evaluation.provenance import provenance
+from pdsynth.missing import synthesise_path
 from pdsynth.report import write_report
 from pdsynth.resources import resolve_device
-from pdsynth.synthesis import synthesise_path
 
 SUBJECTS = 28
 SITES = ("oasis", "adni", "hospital")

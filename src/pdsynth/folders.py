@@ -431,4 +431,3 @@ def _remove_old(old: Path, out: Path) -> None:
         problem = f"came into {out} while it was replaced, and is kept"
         raise InputError(left[0], problem, f"move it elsewhere; the new {out.name} is complete")
     old.rmdir()
-

@@ -108,6 +108,17 @@ def stops_run(error: BaseException) -> bool:
     )
 
 
+def refuse_lost(root: Path) -> None:
+    """Raise OSError where a dataset's folder is gone or empty: its disk is no longer mounted, and no scan is at fault.
+
+    >>> refuse_lost(Path("no/such/folder"))
+    Traceback (most recent call last):
+    OSError: [Errno 107] the dataset is no longer there: 'no/such/folder'
+    """
+    if not root.is_dir() or not any(root.iterdir()):
+        raise OSError(errno.ENOTCONN, "the dataset is no longer there", str(root))
+
+
 def default_jobs() -> int:
     """Processes to use where nobody says: as many as there are usable cores, of which each has memory; at least 1.
 

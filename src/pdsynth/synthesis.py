@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from pdsynth import __version__
-from pdsynth.cohorts.cohort import Cohort, Rejection, Scan
-from pdsynth.cohorts.detect import read
-from pdsynth.cohorts.names import lone_participant, synthetic_name, synthetic_stem
-from pdsynth.cohorts.scans import single_scan
+from pdsynth.cohorts.cohort import Scan
+from pdsynth.cohorts.names import lone_participant, synthetic_paths
+from pdsynth.cohorts.scans import digests, single_scan
 from pdsynth.data.batch import source_batch
 from pdsynth.data.means import SHELL
-from pdsynth.data.sessions import relative
-from pdsynth.data.standardise import refused, standardise_scan
-from pdsynth.files import read_json, sha256, write_json, write_table
-from pdsynth.imaging.nifti import SyntheticMark, Volume, sidecar_path, write_synthetic
+from pdsynth.data.standardise import standardise_scan
+from pdsynth.imaging.nifti import SyntheticMark, Volume, write_synthetic
 from pdsynth.imaging.spatial import Grid, resample
 from pdsynth.methods import checkpoint
 from pdsynth.methods.base import Method
-from pdsynth.resources import resolve_device, stops_run
-from pdsynth.types import Direction, InputError, Modality
-from pdsynth.workers import Workers
-
-FOLDER = {Modality.FMRI: "func", Modality.DMRI: "dwi"}
-TABLE = "synthesised.tsv"  # a row for each scan that was found: made, skipped or refused, and why
-COLUMNS = ("participant_id", "session_id", "source", "target", "status", "file", "reason", "remedy")
-DESCRIPTION = {
-    "Name": "SYNTHETIC volumes, not acquired; research only",
-    "BIDSVersion": "1.9.0",
-    "DatasetType": "derivative",
-    "GeneratedBy": [{"Name": "pdsynth", "Version": __version__}],
-    "Synthetic": True,
-}
+from pdsynth.resources import resolve_device
+from pdsynth.types import Direction, Modality
+from pdsynth.weights import weights_sha256
 
 
 @dataclass(frozen=True)
@@ -75,47 +58,6 @@ class Synthesis:
         return written
 
 
-def synthetic_paths(
-    out: Path, participant_id: str, session_id: str, source: Path, direction: Direction
-) -> tuple[Path, Path]:
-    """Where a synthesised volume and its uncertainty lie in a folder."""
-    stem = synthetic_stem(participant_id, session_id, direction.target, source)
-    folder = out / participant_id / session_id / FOLDER[direction.target]
-    return (
-        folder / synthetic_name(stem, "synthetic", direction.target),
-        folder / synthetic_name(stem, "syntheticstd", direction.target),
-    )
-
-
-@dataclass(frozen=True)
-class Options:
-    """How volumes are made: draws of the uncertainty, sampling steps of each, seed, b-value of a synthesised dMRI."""
-
-    samples: int = 0
-    steps: int = 8
-    seed: int = 0
-    shell: float = SHELL
-
-    def entries(self, model: str | Path) -> dict[str, Any]:
-        """What decides the bytes of a volume besides its source, as manifest and sidecars name it."""
-        return {"version": __version__, "model_sha256": checkpoint.sha256(model), **asdict(self)}
-
-
-def refuse_other_options(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise InputError unless a manifest is that of volumes that were made in the same way."""
-    if before.get("command") != "synthesize":
-        raise InputError(out, f"was written by pdsynth {before.get('command')}", "choose another folder")
-    then = before.get("parameters", {}).get("made_as", {})
-    differs = [
-        "another model" if name == "model_sha256" else f"{name} {then.get(name)}, not {value}"
-        for name, value in now.items()
-        if then.get(name) != value
-    ]
-    if differs:
-        problem = f"holds volumes that were made with {'; '.join(differs)}"
-        raise InputError(out, problem, "give the same, choose another folder, or replace it with --overwrite")
-
-
 class Model:
     """A trained method with its card and hash, ready to synthesise.
 
@@ -131,7 +73,7 @@ class Model:
     def load(cls, model: str | Path, device: str = "auto") -> Model:
         """A folder written by `pdsynth train`, or "default" for the shipped model."""
         method, card = checkpoint.load(model)
-        return cls(method, card, checkpoint.sha256(model), device)
+        return cls(method, card, weights_sha256(model), device)
 
     @property
     def grid(self) -> Grid:
@@ -193,188 +135,3 @@ class Model:
         people = f"{told['n_participants']} {'SIMULATED ' if told['simulated'] else ''}participants of {told['cohort']}"
         held = told["coverage_90"][direction]
         return f"on {people}" + (f": 90 % intervals held {100 * held:.1f} % of voxels of others" if held else "")
-
-
-def digests(scan: Scan) -> list[str]:
-    """Of the files that a volume is made from: the image and, for dMRI, its gradient tables."""
-    return [sha256(path) for path in (scan.path, scan.bval, scan.bvec) if path is not None]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A scan whose counterpart is to be made, and the participant and session under which the cohort found it."""
-
-    scan: Scan
-    participant_id: str
-    session_id: str
-
-    @property
-    def direction(self) -> Direction:
-        return Direction.to(self.scan.modality.other)
-
-    def paths(self, out: Path) -> tuple[Path, Path]:
-        """Where its volume and uncertainty lie in a folder."""
-        return synthetic_paths(out, self.participant_id, self.session_id, self.scan.path, self.direction)
-
-    def row(self, root: Path, status: str, file: str = "", reason: str = "", remedy: str = "") -> dict[str, str]:
-        """Its row of the table."""
-        source, target = relative(self.scan.path, root), str(self.direction.target)
-        values = (self.participant_id, self.session_id, source, target, status, file, reason, remedy)
-        return dict(zip(COLUMNS, values, strict=True))
-
-
-def sources(cohort: Cohort) -> Iterator[tuple[Source, bool]]:
-    """Every scan of a cohort, and whether its session lacks the other one."""
-    for subject, session in cohort:
-        for modality, scan in session.scans.items():
-            yield Source(scan, subject.participant_id, session.session_id), modality.other in session.missing
-
-
-@dataclass
-class _Run:
-    """What a run makes, and what is known of each scan."""
-
-    root: Path
-    out: Path
-    wanted: list[Source]
-    rows: list[dict[str, str]] = field(default_factory=list)
-    rejected: list[Rejection] = field(default_factory=list)
-    simulated: bool = False
-
-
-def synthesise_path(
-    model: str | Path,
-    path: Path,
-    out: Path,
-    *,
-    to: Modality | None = None,
-    samples: int = 0,
-    steps: int = 8,
-    seed: int = 0,
-    shell: float = SHELL,
-    device: str = "auto",
-    jobs: int = 1,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[Path], list[Rejection]]:
-    """Fill in what a BIDS folder lacks, or synthesise from one scan; returns the files and the scans refused.
-
-    jobs processes share the scans, with one thread each, and do not change the bytes. A volume that `out` holds
-    already, of the same source, model and options, is kept: so a run that was cut goes on. In a folder one bad scan
-    does not stop the rest; a full disk or lack of memory does. A single bad scan raises InputError, and so does a
-    folder where nothing is missing, where every scan is refused, or where two scans would be one file.
-    """
-    options = Options(samples, steps, seed, shell)
-    run = _of_folder(path, out, to) if path.is_dir() else _of_scan(path, out, to)
-    _refuse_twins(run)
-    made_as = options.entries(model)
-    left = [source for source in run.wanted if not _is_made(source, out, made_as)]
-    done = len(run.wanted) - len(left)
-    if progress:
-        progress(done, len(run.wanted))
-    work = partial(_synthesise, str(model), device, options, out, path.is_dir())
-    refusals: dict[Path, Rejection] = {}
-    made = Workers(min(jobs, max(1, len(left)))).run(work, left, name=lambda source: source.scan.path)
-    for number, (source, refusal) in enumerate(made, start=done + 1):
-        if refusal is not None:
-            refusals[source.scan.path] = refusal
-        if progress:
-            progress(number, len(run.wanted))
-    written = []
-    for source in run.wanted:
-        refusal = refusals.get(source.scan.path)
-        if refusal is not None:
-            run.rejected.append(refusal)
-            run.rows.append(source.row(run.root, "refused", "", refusal.reason, refusal.remedy))
-            continue
-        files = [file for file in source.paths(out) if file.exists()]
-        written += files
-        run.rows.append(source.row(run.root, "made", relative(files[0], out)))
-    if not written:
-        first = run.rejected[0]
-        problem = f"holds no scan that can be used; the first refusal: {first.path}: {first.reason}"
-        raise InputError(path, problem, first.remedy)
-    _write_table(run)
-    name = {"Name": f"From SIMULATED scans: {DESCRIPTION['Name']}", "Simulated": True} if run.simulated else {}
-    write_json(out / "dataset_description.json", DESCRIPTION | name)
-    return written, run.rejected
-
-
-def _of_folder(path: Path, out: Path, to: Modality | None) -> _Run:
-    cohort = read(path)
-    run = _Run(path, out, [], rejected=list(cohort.rejected), simulated=cohort.simulated)
-    for source, lacks in sources(cohort):
-        target = source.direction.target
-        if not lacks:
-            run.rows.append(source.row(path, "skipped", reason=f"the session has its {target}"))
-        elif to not in (None, target):
-            run.rows.append(source.row(path, "skipped", reason=f"only {to} was asked for"))
-        else:
-            run.wanted.append(source)
-    for refusal in cohort.rejected:
-        row = dict.fromkeys(COLUMNS, "") | {"source": relative(refusal.path, path), "status": "refused"}
-        run.rows.append(row | {"reason": refusal.reason, "remedy": refusal.remedy})
-    if not run.wanted:
-        raise InputError(path, "holds no session that lacks one scan and has the other", "name a scan, or --to")
-    return run
-
-
-def _of_scan(path: Path, out: Path, to: Modality | None) -> _Run:
-    scan = single_scan(path, to.other if to else None)
-    return _Run(path.parent, out, [Source(scan, *lone_participant(path))])
-
-
-def _refuse_twins(run: _Run) -> None:
-    """Raise InputError, before anything is made, where two scans would be one file, on whatever disk."""
-    seen: dict[str, Source] = {}
-    for source in run.wanted:
-        other = seen.setdefault(str(source.paths(run.out)[0]).casefold(), source)
-        if other is not source:
-            paths = [relative(each.scan.path, run.root) for each in (other, source)]
-            problem = f"holds two scans that would be one file: {paths[0]} and {paths[1]}"
-            raise InputError(run.root, problem, "rename one")
-
-
-def _is_made(source: Source, out: Path, made_as: dict[str, Any]) -> bool:
-    """Whether a folder holds the volume of a scan, as it would be made now."""
-    volume, _ = source.paths(out)
-    if not volume.exists():
-        return False
-    said = read_json(sidecar_path(volume))
-    marks = ("PdsynthVersion", "ModelSHA256", "Samples", "SamplingSteps", "Seed", "Shell")
-    return [said.get(mark) for mark in marks] == list(made_as.values()) and (
-        said.get("SourceSHA256") == digests(source.scan)
-    )
-
-
-def _synthesise(
-    model: str, device: str, options: Options, out: Path, one_of_many: bool, source: Source
-) -> Rejection | None:
-    """Make one volume; returns why it was refused, where others are to be made still."""
-    try:
-        synthesis = _loaded(model, device).synthesize(source.scan, **asdict(options))
-    except Exception as error:  # whatever one scan does, the others are synthesised, unless none would fare better
-        if not one_of_many or stops_run(error):
-            raise
-        refusal = refused(source.scan, error)
-        return Rejection(refusal.path, refusal.problem, refusal.remedy)
-    synthesis.save(out, source.participant_id, source.session_id)
-    return None
-
-
-@lru_cache(maxsize=1)
-def _loaded(model: str, device: str) -> Model:
-    """The model, loaded once per process."""
-    return Model.load(model, device)
-
-
-def _write_table(run: _Run) -> None:
-    """The table of this run; rows of other scans, from runs before, stay."""
-    table = pd.DataFrame(run.rows, columns=list(COLUMNS))
-    path = run.out / TABLE
-    if path.exists():
-        before = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-        key = list(COLUMNS[:4])
-        known = set(map(tuple, table[key].to_numpy().tolist()))
-        stays = [tuple(row) not in known for row in before[key].to_numpy().tolist()]
-        table = pd.concat([before[stays], table])
-    write_table(path, table.sort_values(list(COLUMNS[:4]), ignore_index=True))

@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import forkserver, get_all_start_methods, get_context, parent_process
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -30,6 +30,21 @@ Start = Callable[[], None]
 Ended = SimpleQueue[tuple[Task, Future[Result]]]
 SECONDS = 20  # to wait for a scheduler
 SLURM_MEMORY, SLURM_HOURS = "4GB", 12
+
+
+_LOADING: list[str] = []  # modules that the processes have when they begin
+
+
+def load_ahead(module: str) -> None:
+    """Begin to load a module for the processes to come, in one of its own, while this one does something else.
+
+    Every worker is then a copy of that process, which has begun nothing but imports. Where the system has no such
+    servers, the workers load it themselves.
+    """
+    if "forkserver" in get_all_start_methods() and not _LOADING:
+        _LOADING.append(module)
+        forkserver.set_forkserver_preload([*_LOADING])
+        forkserver.ensure_running()
 
 
 @dataclass(frozen=True)
@@ -128,7 +143,8 @@ def _in_processes(
     """Each process has a pool of its own, fed by a thread: so it is known which task a process had when it died."""
     waiting, gate, left = deque(tasks), threading.Lock(), len(tasks)
     ended: Ended[Task, Result] = SimpleQueue()
-    pools = [ProcessPoolExecutor(1, get_context("spawn"), initializer=_start_worker) for _ in range(count)]
+    context = get_context("forkserver" if _LOADING else "spawn")
+    pools = [ProcessPoolExecutor(1, context, initializer=_start_worker) for _ in range(count)]
     feeders = [threading.Thread(target=_feed, args=(pool, do, waiting, gate, ended), daemon=True) for pool in pools]
     lost: list[Task] = []
     _begin_tracker()

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from pdsynth.methods import checkpoint, create
 from pdsynth.types import InputError
+from pdsynth.weights import weights_sha256
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_a_full_disk_is_said_with_the_file_and_leaves_the_old_model(saved, name)
 def test_the_weights_are_known_by_their_digest(saved):
     written = json.loads((saved / "config.json").read_text())
     assert written["weights_sha256"] == sha256((saved / "model.safetensors").read_bytes()).hexdigest()
-    assert written["weights_sha256"] == checkpoint.sha256(saved)
+    assert written["weights_sha256"] == weights_sha256(saved)
 
 
 def test_weights_of_another_run_are_refused(saved, tmp_path):

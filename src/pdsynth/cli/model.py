@@ -25,6 +25,7 @@ from pdsynth.cli.options import (
 )
 from pdsynth.resources import resolve_device, seconds
 from pdsynth.types import InputError, Modality
+from pdsynth.workers import load_ahead
 
 NO_RUN = "holds no run of `pdsynth train` to go on with"
 TABLE = "synthesised.tsv"
@@ -212,11 +213,14 @@ def synthesize(
     What is made already, by the same model with the same options, is kept.
     """
     folders.refuse_occupied(out, True, [path])
-    chosen = resolve_device(device.value)
-    from pdsynth import api
-    from pdsynth.synthesis import Options, refuse_other_options, synthesise_path
+    if device is Device.cuda:
+        resolve_device(device.value)  # that there is none is said at once; auto is left to whoever loads torch
+    if jobs > 1:
+        load_ahead("pdsynth.synthesis")
+    from pdsynth.missing import Options, refuse_other_options, synthesise_path
+    from pdsynth.weights import model_folder
 
-    folder = api.model_folder(model)
+    folder = model_folder(model)
     options = Options(samples, steps, seed, shell)
     made_as = options.entries(folder)
     with (
@@ -232,7 +236,7 @@ def synthesize(
         progress("Synthesising") as told,
     ):
         written, refused = synthesise_path(
-            folder, path, work.folder, to=to, **asdict(options), device=chosen, jobs=jobs, progress=told
+            folder, path, work.folder, to=to, **asdict(options), device=device.value, jobs=jobs, progress=told
         )
     if refused:
         table("Refused", ("file", "reason", "remedy"), [(str(r.path), r.reason, r.remedy) for r in refused])

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pdsynth.cohorts.cohort import Rejection
-from pdsynth.types import InputError, Modality
+from pdsynth.types import Direction, InputError, Modality
 
 EXTENSION = re.compile(r"\.(nii(\.gz)?|json|bval|bvec|tsv)$")
 SUFFIX = re.compile(r"_(bold|dwi|boldref|dwiref)$")
 SYNTHESISED = {Modality.FMRI: "boldref", Modality.DMRI: "dwiref"}
+FOLDER = {Modality.FMRI: "func", Modality.DMRI: "dwi"}
 KEPT = ("space", "res")  # of the source: they describe its grid, on which the synthesised volume lies
 VALUE = re.compile(r"[A-Za-z0-9+]+")  # of a BIDS entity
 LEVELS = 3  # sub-1/ses-2/func above a file
@@ -155,3 +156,15 @@ def lone_participant(path: Path) -> tuple[str, str]:
     if problem := contradiction(path, participant_id, session_id):
         raise InputError(path, problem, REMEDY)
     return participant_id, session_id
+
+
+def synthetic_paths(
+    out: Path, participant_id: str, session_id: str, source: Path, direction: Direction
+) -> tuple[Path, Path]:
+    """Where a synthesised volume and its uncertainty lie in a folder."""
+    stem = synthetic_stem(participant_id, session_id, direction.target, source)
+    folder = out / participant_id / session_id / FOLDER[direction.target]
+    return (
+        folder / synthetic_name(stem, "synthetic", direction.target),
+        folder / synthetic_name(stem, "syntheticstd", direction.target),
+    )

@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from pdsynth.cohorts.cohort import Rejection, Scan
+from pdsynth.files import sha256
 from pdsynth.imaging.nifti import ScanHeader, read_header
 from pdsynth.imaging.segments import B0_LIMIT, read_gradients
 from pdsynth.resources import stops_run
@@ -174,3 +175,8 @@ def _files(folder: Path, changed: int) -> list[str]:
 
 def _stem(path: Path) -> str:
     return re.sub(r"(\.nii(\.gz)?|\.bval|\.bvec|\.json)$", "", path.name)
+
+
+def digests(scan: Scan) -> list[str]:
+    """Of the files that a volume is made from: the image and, for dMRI, its gradient tables."""
+    return [sha256(path) for path in (scan.path, scan.bval, scan.bvec) if path is not None]

@@ -28,7 +28,7 @@ from pdsynth.data.standardise import (
 from pdsynth.files import read_json, sha256, write_json
 from pdsynth.imaging.nifti import Volume, read_volume
 from pdsynth.imaging.spatial import Grid, Transform, mni_grid, resample
-from pdsynth.resources import stops_run
+from pdsynth.resources import refuse_lost, stops_run
 from pdsynth.types import Modality
 
 TRUTH = Path("derivatives") / "truth"
@@ -130,6 +130,7 @@ def make(task: Task) -> None:
         except Exception as error:  # whatever one scan does, the cohort goes on
             if stops_run(error):  # unless no other would fare better
                 raise
+            refuse_lost(task.root)
             refusal = refused(scan, error)
             record["rejected"].append([relative(refusal.path, task.root), refusal.problem, refusal.remedy])
             # with a file that can be opened it may go well: the next run tries again

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from monai.losses import PatchAdversarialLoss
-from monai.networks.nets import PatchDiscriminator
 from torch import Tensor, nn
 
 from pdsynth.types import Direction
@@ -13,6 +11,9 @@ class Discriminators(nn.Module):
     """One a direction; each sees about 16 voxels a side and maps (B, channels, X, Y, Z) to scores, 1 for real."""
 
     def __init__(self, channels: int, width: int) -> None:
+        from monai.losses import PatchAdversarialLoss  # MONAI takes a second to import: only who uses it waits
+        from monai.networks.nets import PatchDiscriminator
+
         super().__init__()
         self.networks = nn.ModuleDict(
             {d: PatchDiscriminator(3, width, in_channels=channels, num_layers_d=1, norm="INSTANCE") for d in Direction}

@@ -6,7 +6,6 @@ import hashlib
 from pathlib import Path
 
 import torch
-from monai.networks.nets import resnet10
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -126,6 +125,8 @@ class ResNetFeatures(FrozenFeatures):
     """
 
     def __init__(self, seed: int = 0) -> None:
+        from monai.networks.nets import resnet10  # slow to import
+
         super().__init__()
         with torch.random.fork_rng(devices=[]):  # MONAI draws weights that are replaced at once
             net = resnet10(spatial_dims=3, n_input_channels=1, feed_forward=False, conv1_t_stride=2)

@@ -25,9 +25,9 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from pdsynth import files
 from pdsynth.methods.base import REGISTRY, Method, create
 from pdsynth.types import InputError
+from pdsynth.weights import located
 
 FORMAT = 3
-DEFAULT = Path(__file__).parent.parent / "models" / "default"
 SIDES = (8, 512)  # voxels of a grid's axis: 16 mm and more to less than .5 mm
 MOST = 1_000_000  # of any whole number among the settings
 MOST_MM = 1e6  # of any entry of an affine
@@ -104,11 +104,6 @@ class Card(dict[str, Any]):
         raise InputError(self.config, f"has a card without {entry}", "train the model again")
 
 
-def located(model: str | Path) -> Path:
-    """The folder of a model; the word "default" stands for the one shipped with the package."""
-    return DEFAULT if str(model) == "default" else Path(model)
-
-
 def save(method: Method, folder: str | Path, card: dict[str, Any], half: bool = False) -> Path:
     """Write a method and its card (training cohort, seed, scores ...); `half` stores weights in fp16.
 
@@ -171,11 +166,6 @@ def load(folder: str | Path) -> tuple[Method, Card]:
     except Exception as error:  # types of number that torch lacks, values that do not convert
         raise InputError(weights, "does not fit its config.json", "keep the two files of one run together") from error
     return method.eval(), Card(written["card"], config)
-
-
-def sha256(folder: str | Path) -> str:
-    """Hash of the weights: the model's identity in every sidecar."""
-    return files.sha256(located(folder) / "model.safetensors")
 
 
 @contextmanager

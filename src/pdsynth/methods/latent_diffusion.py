@@ -12,7 +12,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -59,6 +58,8 @@ class LatentDiffusion(Method):
     latent_sd: Tensor  # (2, channels, 1, 1, 1)
 
     def __init__(self, config: LatentDiffusionConfig) -> None:
+        from monai.networks.nets import AutoencoderKL, DiffusionModelUNet  # slow to import
+
         super().__init__(config)
         wide, channels = config.autoencoder_width, config.latent_channels
         self.autoencoder = AutoencoderKL(

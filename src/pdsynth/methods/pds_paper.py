@@ -12,7 +12,6 @@ from functools import partial
 from typing import ClassVar
 
 import torch
-from monai.networks.nets import DiffusionModelUNet, UNet
 from torch import Tensor, nn
 
 from pdsynth.atlas import network_spheres
@@ -70,6 +69,8 @@ class Refiner(nn.Module):
     """y = B(draft) + U(source) (Eqs. 12-13): B two 3x3x3 convolutions, U a residual 3D U-Net."""
 
     def __init__(self, channels: tuple[int, ...]) -> None:
+        from monai.networks.nets import UNet  # slow to import
+
         super().__init__()
         self.b = nn.Sequential(nn.Conv3d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv3d(8, 1, 3, padding=1))
         self.u = UNet(3, 1, 1, channels, [2] * (len(channels) - 1), num_res_units=2)
@@ -101,6 +102,8 @@ class PDSPaper(Method):
         self.cache = Cached()
 
     def _estimator(self) -> nn.Module:
+        from monai.networks.nets import DiffusionModelUNet  # slow to import
+
         c = self.config
         levels = len(c.channels)
         return DiffusionModelUNet(
