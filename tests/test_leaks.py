@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 import pdsynth
-from pdsynth import api, manifest
+from pdsynth import api, folders, manifest
 from pdsynth.cli import main
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation import patterns
+from pdsynth.files import read_json, write_json
 from pdsynth.types import InputError
 
 
@@ -39,6 +40,42 @@ def test_a_model_is_not_scored_on_whom_it_was_trained(folder, tmp_path):
         pdsynth.evaluate(model, other.test, ceiling=False)
 
 
+@pytest.mark.parametrize("damage", ["cut", "missing", "empty", "other digests", "no digests"])
+def test_a_record_that_does_not_say_whose_scans_these_are_makes_the_check_refuse(folder, tmp_path, damage):
+    """It is never off: one damaged record of many is named, whether or not its scan was trained on."""
+    pairs = Pairs.open(folder)
+    model = pdsynth.fit("population-mean", pairs.train, run=tmp_path / "run", device="cpu")
+    record = folder / "sessions" / "sub-08.json"  # of the test split
+    if damage == "missing":
+        record.unlink()
+    else:
+        whole = record.read_text()
+        spoilt = {
+            "cut": whole[: len(whole) // 2],
+            "empty": "",
+            "other digests": whole.replace('"sha256": "', '"sha257": "'),
+            "no digests": '{"inputs": {"sub-08/fmri": null}}',
+        }
+        record.write_text(spoilt[damage])
+    for asked in (
+        lambda: pdsynth.evaluate(model, Pairs.open(folder).test, ceiling=False),
+        lambda: api.unchecked({"population-mean": model}, Pairs.open(folder)),
+    ):
+        with pytest.raises(InputError, match=r"sub-08\.json: .*Remedy: run `pdsynth prepare` again"):
+            asked()
+
+
+def test_a_record_that_was_edited_is_refused_where_the_folder_has_an_inventory(folder, tmp_path):
+    write_json(folder / "manifest.json", manifest.begin("prepare") | manifest.read(folder))
+    folders.seal(folder)
+    pairs = Pairs.open(folder)
+    model = pdsynth.fit("population-mean", pairs.train, run=tmp_path / "run", device="cpu")
+    record = folder / "sessions" / "sub-08.json"
+    record.write_text(record.read_text().replace('"sha256": "', '"sha256": "0'))  # a digest that nothing has
+    with pytest.raises(InputError, match=r"sub-08\.json: was changed after the folder was prepared"):
+        pdsynth.evaluate(model, Pairs.open(folder).test, ceiling=False)
+
+
 def test_a_model_begun_with_another_names_whom_both_were_trained_on(prepared, tmp_path):
     pairs = Pairs.open(prepared.root)
     first, second = (pairs.train.where(pairs.train.table.index % 2 == part) for part in (0, 1))
@@ -49,9 +86,9 @@ def test_a_model_begun_with_another_names_whom_both_were_trained_on(prepared, tm
     assert own and set(after.card["scans_sha256"]) == own | set(before.card["scans_sha256"])
     # one that names nobody leaves it unknown, which is said where the model is scored
     path = tmp_path / "a" / "model" / "config.json"
-    written = manifest.read_json(path)
+    written = read_json(path)
     del written["card"]["scans_sha256"]
-    manifest.write_json(path, written)
+    write_json(path, written)
     unknown = pdsynth.fit("unet", second, run=tmp_path / "c", steps=1, device="cpu", init=tmp_path / "a" / "model")
     assert api.unchecked({"unet": unknown}, pairs) == ["unet"] and api.unchecked({"unet": after}, pairs) == []
 
