@@ -65,12 +65,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/safety.json"))
     given = parser.parse_args()
     work = given.work.absolute()
-    inputs = prepare_inputs(work / "inputs")
+    verbs = set(given.verbs.split(",")) if given.verbs else set()
+    work.mkdir(parents=True, exist_ok=True)
+    inputs = prepare_inputs(work / "inputs", verbs or {"all"})
     kept = work / "trials.jsonl"
     done = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     known = {(t["scenario"], t["verb"], t["number"]) for t in done}
     for case in cases(inputs):
-        if given.verbs and case.verb not in given.verbs.split(","):
+        if verbs and case.verb not in verbs:
             continue
         wanted, seconds = None, 0.0
         for scenario in given.only.split(","):
@@ -97,6 +99,7 @@ def main() -> None:
                     shutil.rmtree(folder, ignore_errors=True)
             print(case.verb, scenario, "done", round(seconds, 1), flush=True)
     write_summary(done, given.out)
+    sys.exit(1 if any(trial["bad"] for trial in done) else 0)
 
 
 def write_summary(trials: list[dict], out: Path) -> None:

@@ -94,11 +94,11 @@ def _timeless(content: Any) -> Any:
     return [_timeless(each) for each in content] if isinstance(content, list) else content
 
 
-def prepare_inputs(folder: Path) -> dict[str, Path]:
-    """A cohort, its prepared folder, a model and results: made once."""
+def prepare_inputs(folder: Path, verbs: set[str]) -> dict[str, Path]:
+    """Cohorts, prepared folders, models and results, for the verbs that need them: made once."""
     names = ("bids", "prepared", "run", "results", "others-bids", "small-bids", "pds", "others")
     paths = {name: folder / name for name in names}
-    if not paths["others"].exists():
+    if not verbs <= {"simulate"} and not paths["others"].exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for words in (

@@ -41,3 +41,12 @@ def test_links_lead_to_files(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     missing = [link for link in links if not (page.parent / link).exists()]
     assert missing == []
+
+
+def test_each_promise_names_tests_that_are_there() -> None:
+    page = (ROOT / "docs" / "reference" / "promises.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "promise | kept by" not in line]
+    named = [re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row) for row in rows]
+    assert len(rows) > 25 and all(named)
+    for path, test in (each for row in named for each in row):
+        assert f"def {test}(" in (ROOT / path).read_text(), f"{path} has no {test}"

@@ -96,9 +96,7 @@ def test_a_copy_in_the_folder_of_another_is_refused_by_name_and_mixed_with_nobod
     assert said["SourceSHA256"] == [sha256(bids / "sub-a/func/sub-a_task-rest_bold.nii.gz")]
 
 
-def test_two_scans_that_would_be_one_file_are_an_error_before_anything_is_made(
-    model, bold, tmp_path, monkeypatch
-) -> None:
+def test_two_scans_that_would_be_one_file_are_an_error(model, bold, tmp_path, monkeypatch) -> None:
     bids, out = tmp_path / "bids", tmp_path / "out"
     for name in ("a", "b"):
         put(bids, f"sub-{name}/func/sub-{name}_task-rest_bold.nii.gz", bold)

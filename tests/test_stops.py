@@ -83,9 +83,7 @@ def test_a_shell_that_hangs_up_does_not_stop_what_nohup_began(prepared: Pairs, t
 
 
 @pytest.mark.parametrize("sent", STATUS)
-def test_what_cannot_go_on_says_that_the_old_results_are_as_they_were(
-    sent: int, prepared: Pairs, tmp_path: Path
-) -> None:
+def test_what_cannot_go_on_says_that_nothing_has_changed(sent: int, prepared: Pairs, tmp_path: Path) -> None:
     out = tmp_path / "results"
     words = ["evaluate", prepared.root, "--model", tmp_path / "run" / "model", "--no-controls", "--out", out]
     for first in (["train", prepared.root, tmp_path / "run", "--recipe", "population-mean"], words):

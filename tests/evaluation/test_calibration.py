@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special
 
-from pdsynth import api, manifest
+from pdsynth import api
 from pdsynth.cli import main
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation.calibration import calibrate, conformal_scale, fewest, held_of_others, interval_ratios
 from pdsynth.evaluation.evaluate import estimates
+from pdsynth.files import read_json, write_json
 from pdsynth.methods import checkpoint
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.synthesis import Model
@@ -188,7 +189,7 @@ def test_a_method_without_uncertainty_and_one_that_names_nobody_are_refused(mode
     copy = shutil.copytree(model, tmp_path / "old")
     written = json.loads((copy / "config.json").read_text())
     del written["card"]["scans_sha256"]
-    manifest.write_json(copy / "config.json", written)
+    write_json(copy / "config.json", written)
     with pytest.raises(InputError, match="can't be told whom it has not seen"):
         api.calibrate(copy, unseen, tmp_path / "out", "cpu")
     api.fit("voxelwise-ridge", unseen.test, run=tmp_path / "run", device="cpu")
@@ -214,7 +215,7 @@ def test_the_command_audits_what_is_calibrated(model, calibrated, unseen, tmp_pa
         with pytest.raises(SystemExit) as stop:
             main([*words, "--device", "cpu"])
         assert not stop.value.code
-        scores = manifest.read_json(out / "metrics.json")["methods"]["pds"]
+        scores = read_json(out / "metrics.json")["methods"]["pds"]
         held.append(np.mean([scores[d.value]["coverage_90"]["mean"] for d in Direction]))
     assert abs(held[1] - 0.9) < abs(held[0] - 0.9)
 

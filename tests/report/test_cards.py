@@ -12,6 +12,7 @@ from pdsynth import api, manifest
 from pdsynth.cli import main
 from pdsynth.evaluation.archive import write_table
 from pdsynth.evaluation.provenance import provenance
+from pdsynth.files import sha256, write_json
 from pdsynth.report import words
 from pdsynth.report.cards import NOT_ADDRESSED, Checklist, answer, plain, write_cards
 from pdsynth.report.facts import Run, facts
@@ -56,7 +57,7 @@ def results(make_prepared, tmp_path_factory):
     refused = {"path": ["x", "y", "z"], "reason": REASONS, "remedy": "none"}
     pd.DataFrame(refused).to_csv(root / "rejected.tsv", sep="\t", index=False)
     pd.DataFrame({"path": ["x", "y"], "flag": ["", "motion"]}).to_csv(root / "quality.tsv", sep="\t", index=False)
-    manifest.write_json(root / "manifest.json", manifest.read(root) | {"parameters": PARAMETERS, "seed": 5})
+    write_json(root / "manifest.json", manifest.read(root) | {"parameters": PARAMETERS, "seed": 5})
     out = tmp_path_factory.mktemp("run")
     pairs = api.Pairs.open(root)
     api.fit(RECIPE, pairs.train, run=out, device="cpu", seed=3)
@@ -127,7 +128,7 @@ def evidence(results, tmp_path):
     shutil.copytree(results, root)
     for name, rows in EVIDENCE.items():
         write_table(root / name, pd.DataFrame(rows))
-    manifest.write_json(root / "probes.json", PROBES)
+    write_json(root / "probes.json", PROBES)
     return root
 
 
@@ -196,7 +197,7 @@ def test_the_model_card_names_the_training(pages, results):
     config = json.loads((results.parent / "model" / "config.json").read_text())["card"]
     rows = said(pages["model_card.md"])
     assert rows["participants' ids, sha256"] == config["participants_sha256"]
-    assert rows["weights, sha256"] == manifest.sha256(results.parent / "model" / "model.safetensors")
+    assert rows["weights, sha256"] == sha256(results.parent / "model" / "model.safetensors")
     assert f"{config['n_participants']} SIMULATED participants (cohort {config['cohort']})" in rows["trained on"]
     assert rows["training"] == "Seed 3."
     assert "scans_sha256" not in json.dumps(manifest.read(results)["models"])
@@ -231,7 +232,7 @@ def test_what_a_prepared_folder_lost_is_unknown_and_not_zero(prepared, bare):
     assert data["rejected"] is data["flagged"] is data["prepared"]["parameters"] is None
     assert data["ages"]["train"] == {"known": 6, "mean": 70.0, "sd": 0.0, "min": 70.0, "max": 70.0}
     assert sum(group["participants"] for group in data["groups"]) == data["n_sessions"] == 10
-    manifest.write_json(bare / "manifest.json", {"data": data})
+    write_json(bare / "manifest.json", {"data": data})
     write_cards(bare)
     rows = said((bare / "data_card.md").read_text())
     assert (rows["participants"], rows["by sex"]) == ("10", "F: 10")
