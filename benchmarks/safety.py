@@ -22,13 +22,8 @@ from collections import Counter
 from datetime import date
 from pathlib import Path
 
-from safety_trials import (
-    SCENARIOS,
-    Case,
-    cases,
-    prepare_inputs,
-    run_to_end,
-)
+from safety_cases import Case, cases, prepare_inputs
+from safety_trials import SCENARIOS, run_to_end
 
 COUNTS = {"kills": 50, "full": 20, "workers": 20, "double": 20, "placements": 50}
 

@@ -284,7 +284,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[4])
 from pathlib import Path
-from pdsynth import folders
+from pdsynth import folders, workspace
 from test_folders import make
 number = 0
 def counted(real):
@@ -296,7 +296,7 @@ def counted(real):
         return real(*given, **named)
     return call
 if sys.argv[5] == "no-exchange":
-    folders.exchanged = lambda one, other: False
+    workspace.exchanged = lambda one, other: False
 for name in ("rename", "replace", "unlink", "rmdir", "fsync"):
     setattr(os, name, counted(getattr(os, name)))
 if sys.argv[3] == "adding":

@@ -8,34 +8,23 @@ removed: a folder that holds such a file, or one of ours that was edited, is ref
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import logging
 import os
-import platform
-import secrets
 import shutil
-import socket
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from pdsynth import manifest
 from pdsynth.files import PARTIAL, read_json, sha256, sync, write_json
 from pdsynth.types import InputError
+from pdsynth.workspace import IGNORED, MARK, PARTIAL_FOLDER, exchange, mark, new_of, settle, workspace
 
-IGNORED = (".DS_Store", "Thumbs.db", ".nfs*")  # a desktop's or a file system's: kept where they are
-MARK, LOCK, RUN = "pdsynth-workspace.json", "pdsynth.lock", "pdsynth-run.json"
-PARTIAL_FOLDER = ".partial"  # ends the name of a workspace
 LINKED = 16 << 20  # bytes; larger files are linked into a new folder, as nothing writes them in place
-AT_FDCWD, RENAME_EXCHANGE = -100, 2
 LONGEST = 240  # bytes of a name, so that the workspace's can be longer
 STOPPED = "holds what a run that was stopped has made"
 log = logging.getLogger(__name__)
@@ -74,10 +63,10 @@ def making(
     """
     refuse_occupied(out, overwrite or update, inputs)
     out = place(out)
-    with _workspace(out) as space:
-        _settle(space, out)
+    with workspace(out) as space:
+        settle(space, out)
         there = refuse_foreign(out)
-        new = _new(space)
+        new = new_of(space)
         begun = bool(manifest.read(new))  # else it was killed before anything was made
         goes_on = begun and resume is not None and not overwrite
         if goes_on and not go_on:
@@ -104,8 +93,8 @@ def making(
                 error.add_note(kept)
             raise
         seal(new)
-        _exchange(space, out)
-        _settle(space, out)
+        exchange(space, out)
+        settle(space, out)
 
 
 def refuse_occupied(out: Path, replace: bool, inputs: Sequence[Path] = ()) -> None:
@@ -128,12 +117,12 @@ def adding(out: Path) -> Iterator[Path]:
     where there is no such folder.
     """
     out = place(out, here=True)
-    with _workspace(out) as space:
-        _settle(space, out)
+    with workspace(out) as space:
+        settle(space, out)
         there = refuse_foreign(out)
         if not there:
             raise InputError(out, "holds nothing of pdsynth's", "name a folder that pdsynth has written")
-        new = _new(space)
+        new = new_of(space)
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
         _take_over(out, new, there)
@@ -143,15 +132,15 @@ def adding(out: Path) -> Iterator[Path]:
             shutil.rmtree(new, ignore_errors=True)
             raise
         seal(new)
-        _mark(space, "adding")
-        _settle(space, out)
+        mark(space, "adding")
+        settle(space, out)
 
 
 def stopped(out: Path) -> bool:
     """Whether a run on `out` was stopped, or is on: whether it has a workspace with something in it."""
     out = place(out)
     space = out.with_name(f"{out.name}{PARTIAL_FOLDER}")
-    return _new(space).exists() and read_json(space / MARK).get("made_by") == manifest.MADE_BY
+    return new_of(space).exists() and read_json(space / MARK).get("made_by") == manifest.MADE_BY
 
 
 def place(out: Path, here: bool = False) -> Path:
@@ -249,185 +238,3 @@ def _take_over(out: Path, new: Path, there: dict[str, os.stat_result]) -> None:
                 linked = True
         if not linked:
             shutil.copy2(out / name, target)
-
-
-@contextmanager
-def _workspace(out: Path) -> Iterator[Path]:
-    """The workspace of `out`, marked and locked; removed at the end where nothing is left in it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    space = out.with_name(f"{out.name}{PARTIAL_FOLDER}")
-    with _locked(space, out):
-        host, now = socket.gethostname(), datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(space / RUN, {"pid": os.getpid(), "host": host, "started": now})
-        try:
-            yield space
-        finally:
-            if not (_new(space)).exists() and not (_old(space)).exists():
-                for path in space.glob(f"{PARTIAL}*"):  # of a run that was killed while it wrote the mark
-                    path.unlink(missing_ok=True)
-                for name in (RUN, MARK, LOCK):  # the lock last: with it gone, another run makes a workspace of its own
-                    (space / name).unlink(missing_ok=True)
-                with suppress(OSError):
-                    space.rmdir()
-
-
-@contextmanager
-def _locked(space: Path, out: Path) -> Iterator[None]:
-    """Hold the lock of a workspace, which is made where it is not there. InputError where another run holds it."""
-    for _ in range(100):
-        lock = FileLock(space / LOCK)
-        try:
-            token = _mark_ours(space)
-            lock.acquire(blocking=False)
-        except FileNotFoundError:
-            continue  # the run that held it has just ended, and removed its workspace
-        except Timeout as error:
-            run = read_json(space / RUN)
-            who = f" (process {run['pid']} on {run['host']}, since {run['started']})" if run else ""
-            raise InputError(out, f"is being written by another run{who}", "wait for it, or stop it") from error
-        try:
-            if str(read_json(space / MARK).get("token")) == token:  # else this is the lock of a workspace that is gone
-                yield
-                return
-        finally:
-            lock.release()
-    raise InputError(out, "is being written by other runs", "wait for them, or stop them")
-
-
-def _mark_ours(space: Path) -> str:
-    """Make a workspace, or see that it is one; returns its token. InputError where a folder so named is not ours."""
-    with suppress(FileExistsError):
-        space.mkdir()
-    if space.is_symlink() or not space.is_dir():
-        raise InputError(space, "is in the way: it is no workspace of pdsynth", "rename it, or choose another folder")
-    mark = read_json(space / MARK)
-    if mark.get("made_by") == manifest.MADE_BY:
-        return str(mark.get("token"))
-    for path in space.iterdir():
-        if path.name not in (LOCK, MARK) and not path.name.startswith(PARTIAL):
-            raise InputError(
-                space, f"is no workspace of pdsynth: it holds {path.name}", "rename it, or choose another folder"
-            )
-    return _mark(space, "making")
-
-
-def _new(space: Path) -> Path:
-    """The folder in the making, which has its name already."""
-    return space / space.name.removesuffix(PARTIAL_FOLDER)
-
-
-def _old(space: Path) -> Path:
-    """The folder that was replaced, where the file system cannot exchange two."""
-    return space / f"{_new(space).name}.old"
-
-
-def _mark(space: Path, state: str) -> str:
-    """Say that a workspace is ours, and what is being done: making, exchanging or adding; returns its token."""
-    token = str(read_json(space / MARK).get("token", secrets.token_hex(8)))
-    digest = sha256(_new(space) / manifest.NAME) if state != "making" else None
-    about = "A workspace of pdsynth. The next run of the same command goes on with it, or removes it."
-    mark = {"made_by": manifest.MADE_BY, "about": about, "token": token, "state": state, "new": digest}
-    write_json(space / MARK, mark)
-    return token
-
-
-def _exchange(space: Path, out: Path) -> None:
-    """Give the new folder the name of the old one, which is then in the workspace."""
-    if out.exists():
-        shutil.copymode(out, _new(space))  # a group's folder stays one
-    _mark(space, "exchanging")
-    sync(space)
-    _swap(space, out)
-
-
-def _swap(space: Path, out: Path) -> None:
-    new, old = _new(space), _old(space)
-    if not out.exists():
-        os.rename(new, out)
-    elif not exchanged(new, out):
-        if old.exists():
-            raise InputError(old, "is in the way", "look what it holds, and remove it")
-        os.rename(out, old)
-        os.rename(new, out)
-    sync(out.parent)
-
-
-def exchanged(one: Path, other: Path) -> bool:
-    """Exchange the names of two folders in one step; False where the system or the file system cannot."""
-    if platform.system() == "Windows":
-        return False
-    library = ctypes.CDLL(None, use_errno=True)
-    names = os.fsencode(one), os.fsencode(other)
-    if platform.system() == "Darwin":
-        failed = library.renamex_np(*names, RENAME_EXCHANGE)
-    elif hasattr(library, "renameat2"):
-        failed = library.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE)
-    else:
-        return False
-    if not failed:
-        return True
-    number = ctypes.get_errno()
-    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
-        return False
-    raise OSError(number, os.strerror(number), str(other))
-
-
-def _settle(space: Path, out: Path) -> None:
-    """Bring to its end what a workspace says is being done, by this run or by one that was killed."""
-    mark = read_json(space / MARK)
-    new, old = _new(space), _old(space)
-    complete = (new / manifest.NAME).exists() and sha256(new / manifest.NAME) == mark.get("new")
-    if mark.get("state") == "exchanging":
-        if complete:
-            _swap(space, out)
-        for folder in (new, old):
-            _remove_old(folder, out)
-    elif mark.get("state") == "adding" and complete:
-        _move_added(new, out)
-        shutil.rmtree(new)
-    elif mark.get("state") == "adding":
-        shutil.rmtree(new, ignore_errors=True)
-    if mark.get("state") != "making":
-        _mark(space, "making")
-
-
-def _move_added(new: Path, out: Path) -> None:
-    """Move what differs from `out` into it, remove what is no longer there, and name it all in the manifest last."""
-    files = manifest.read(new)[manifest.FILES]
-    before = manifest.read(out).get(manifest.FILES, {})
-    for name, digest in files.items():
-        if digest != before.get(name) and (new / name).exists():
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(new / name, out / name)
-    for name in before.keys() - files.keys():
-        (out / name).unlink(missing_ok=True)
-        with suppress(OSError):
-            (out / name).parent.rmdir()
-    os.replace(new / manifest.NAME, out / manifest.NAME)
-    sync(out)
-
-
-def _remove_old(old: Path, out: Path) -> None:
-    """Remove a folder that was replaced, by its inventory; what came into it meanwhile stays, and is named."""
-    if not old.exists():
-        return
-    entries = manifest.read(old)
-    files = dict(entries.get(manifest.FILES, {}))
-    if entries.get(manifest.SEAL) == manifest.seal_of(entries):
-        files[manifest.NAME] = sha256(old / manifest.NAME)
-    deepest_first = sorted(old.rglob("*"), key=lambda path: len(path.parts), reverse=True)
-    for path in sorted(deepest_first, key=lambda path: path == old / manifest.NAME):  # it says what may be removed
-        name = path.relative_to(old).as_posix()
-        if any(fnmatchcase(path.name, pattern) for pattern in IGNORED):
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, out / name)
-        elif path.is_dir() and not path.is_symlink():
-            with suppress(OSError):
-                path.rmdir()
-        elif name in files and not path.is_symlink() and sha256(path) == files[name]:
-            path.unlink()
-    left = sorted(old.rglob("*"), key=lambda path: path.is_dir())
-    if left:
-        problem = f"came into {out} while it was replaced, and is kept"
-        raise InputError(left[0], problem, f"move it elsewhere; the new {out.name} is complete")
-    old.rmdir()

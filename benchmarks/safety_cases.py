@@ -1,0 +1,135 @@
+"""The verbs that `safety.py` attacks, as small as they can be, and what their outputs hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pdsynth import manifest
+from pdsynth.files import sha256
+
+CLOCKS = {"started", "finished", "seal", "peak_memory_mb", "resume"}
+BY_THE_CLOCK = ("metrics.csv", ".ckpt", ".ckpt.json", "cost.json", "fit.json")  # hold wall times
+PAGES = (".html", ".md")  # may hold a date
+
+
+@dataclass(frozen=True)
+class Case:
+    """A verb with its words, of which OUT stands for the output; base: a folder that it begins from, if any."""
+
+    verb: str
+    words: Sequence[str]
+    again: Sequence[str] = ()  # words that the next run needs
+    base: Path | None = None
+    has_workers: bool = False
+    inputs: dict[str, Path] = field(default_factory=dict)
+
+    def begin(self, folder: Path) -> Path:
+        """The output of a trial, with what the verb begins from."""
+        out = folder / "out"
+        if self.base is not None:
+            shutil.copytree(self.base, out)
+        return out
+
+    def arguments(self, out: Path, again: bool = False) -> list[str]:
+        """The words of the command line."""
+        words = [str(out) if word == "OUT" else word for word in self.words]
+        return [self.verb, *words, *(self.again if again else ())]
+
+    def content(self, out: Path) -> dict[str, str]:
+        """Digests of all files by path; of manifests without their times; of what holds a wall time its name alone."""
+        found = {}
+        for path in sorted(p for p in out.rglob("*") if p.is_file()):
+            name = path.relative_to(out).as_posix()
+            if name.endswith(BY_THE_CLOCK) or name.endswith(PAGES):
+                found[name] = ""
+            elif path.suffix == ".json" or path.name == manifest.NAME:
+                found[name] = _digest(_timeless(json.loads(path.read_text())))
+            else:
+                found[name] = sha256(path)
+        return found
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _timeless(content: Any) -> Any:
+    """JSON without times, and without the digests of files that hold them."""
+    if isinstance(content, dict):
+        return {
+            k: _timeless(v)
+            for k, v in content.items()
+            if k not in CLOCKS and "seconds" not in k and not k.endswith((*PAGES, *BY_THE_CLOCK, ".json"))
+        }
+    return [_timeless(each) for each in content] if isinstance(content, list) else content
+
+
+def prepare_inputs(folder: Path, verbs: set[str]) -> dict[str, Path]:
+    """Cohorts, prepared folders, models and results, for the verbs that need them: made once."""
+    names = ("bids", "prepared", "run", "results", "others-bids", "small-bids", "pds", "others")
+    paths = {name: folder / name for name in names}
+    if not verbs <= {"simulate"} and not paths["others"].exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for words in (
+            ["simulate", paths["bids"], "--subjects", "12", "--quick", "--grid-mm", "8", "--missing-dmri", "0.17"],
+            ["prepare", paths["bids"], paths["prepared"], "--grid-mm", "8", "--split", "0.4,0,0.6"],
+            ["simulate", paths["small-bids"], "--subjects", "3", "--quick", "--grid-mm", "8", "--missing-dmri", "0.34"],
+            ["train", paths["prepared"], paths["pds"], "--recipe", "pds", "--steps", "2"],
+            ["simulate", paths["others-bids"], "--subjects", "10", "--quick", "--grid-mm", "8", "--seed", "7"],
+            ["prepare", paths["others-bids"], paths["others"], "--grid-mm", "8", "--split", "0,1,0"],
+            ["train", paths["prepared"], paths["run"], "--recipe", "local-ridge"],
+            [
+                "evaluate",
+                paths["prepared"],
+                "--model",
+                paths["run"] / "model",
+                "--no-controls",
+                "--out",
+                paths["results"],
+            ],
+        ):
+            subprocess.run([sys.executable, "-m", "pdsynth", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+    return paths
+
+
+def cases(inputs: dict[str, Path]) -> list[Case]:
+    """Every verb that writes, as small as it can be."""
+    bids, small, prepared, model = (str(inputs[name]) for name in ("bids", "small-bids", "prepared", "run"))
+    model = f"{model}/model"
+    results = inputs["results"]
+    quick = ["--model", model, "--no-controls", "--out", "OUT"]
+    common: dict[str, Any] = {"inputs": inputs}
+    train = [prepared, "OUT", "--recipe", "voxel-mlp", "--set", "width=16", "--steps", "40"]
+    return [
+        Case(
+            "simulate",
+            ["OUT", "--subjects", "2", "--quick", "--grid-mm", "8", "--jobs", "1"],
+            has_workers=True,
+            **common,
+        ),
+        Case("prepare", [small, "OUT", "--grid-mm", "8", "--jobs", "1"], has_workers=True, **common),
+        Case("train", train, ["--resume"], **common),
+        Case("calibrate", [str(inputs["pds"] / "model"), str(inputs["others"]), "OUT"], **common),
+        Case("synthesize", [model, bids, "OUT", "--jobs", "1"], has_workers=True, **common),
+        Case("evaluate", [prepared, *quick], **common),
+        Case("evidence", [prepared, *quick, "--jobs", "1"], **common),
+        Case("effects", [prepared, "--out", "OUT", "--folds", "2", "--groups", "AD,NC"], **common),
+        Case(
+            "benchmark",
+            [prepared, "OUT", "--recipes", "zeros,population-mean", "--steps", "1", "--jobs", "1"],
+            **common,
+        ),
+        Case("roi", ["OUT"], base=results, **common),
+        Case("diagnose", ["OUT"], base=results, **common),
+        Case("report", ["OUT"], base=results, **common),
+        Case("demo", ["--out", "OUT", "--jobs", "1"], **common),
+    ]
