@@ -62,8 +62,10 @@ def _digest(content: Any) -> str:
 
 
 def _timeless(content: Any) -> Any:
-    """JSON without times, and without the digests of files that hold them."""
+    """JSON without times, and without the digests of files that hold them; what was added twice counts once."""
     if isinstance(content, dict):
+        if isinstance(content.get("added"), list):
+            content = content | {"added": sorted({json.dumps(_timeless(each)) for each in content["added"]})}
         return {
             k: _timeless(v)
             for k, v in content.items()

@@ -55,6 +55,7 @@ def start(arguments: Sequence[str], before: Callable[[], None] | None = None) ->
         return number, reader
     try:
         _hasten()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command has its own
         os.setsid()
         os.dup2(writer, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

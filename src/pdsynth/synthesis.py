@@ -129,9 +129,10 @@ class Model:
 
     def _calibrated(self, direction: Direction) -> str:
         """On whom the SD was calibrated, in words."""
-        told = self.card.get("calibration")
-        if not told:
+        entry = self.card.get("calibration")
+        if not entry:
             return "none"
-        people = f"{told['n_participants']} {'SIMULATED ' if told['simulated'] else ''}participants of {told['cohort']}"
-        held = told["coverage_90"][direction]
+        simulated = "SIMULATED " if entry["simulated"] else ""
+        people = f"{entry['n_participants']} {simulated}participants of {entry['cohort']}"
+        held = entry["coverage_90"][direction]
         return f"on {people}" + (f": 90 % intervals held {100 * held:.1f} % of voxels of others" if held else "")

@@ -25,3 +25,13 @@ def test_rings_stand_around_the_regions_that_are_told(tmp_path):
     assert drawn["none"] == black(plain)
     one, every = (drawn[name] - drawn["none"] for name in ("one", "all"))
     assert one > 20 and every > 2 * one
+
+
+def test_regions_of_which_nothing_is_known_are_no_obstacle(tmp_path):
+    """Too few participants: no value, or one over a standard deviation of zero."""
+    spoilt = {name: np.full(len(value), np.nan) for name, value in VALUES.items()}
+    first, *_ = spoilt
+    for value in (np.nan, np.inf):
+        spoilt[first][0] = value
+        image = imread(brain_figure(REGIONS, spoilt, "title", "unit", tmp_path / "few.png"))
+        assert image[..., :3].std() > 0.01

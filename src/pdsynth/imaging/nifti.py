@@ -78,7 +78,7 @@ class ScanHeader:
 
 
 def stored_voxels(path: Path, header: ScanHeader, block: int = BLOCK) -> Iterator[bytes]:
-    """The bytes of all voxels in file order, in pieces of at most `block`, and none of what lies around them.
+    """The bytes of all voxels in file order, in pieces of at most `block`, and no other byte.
 
     The rest of the file is read to its end, so that the checksum of gzip is verified. Raises InputError where the file
     is damaged, holds fewer bytes than its header promises, or more than PADDING bytes after them.

@@ -11,6 +11,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from pdsynth.evaluation.archive import image_name, scores_folder
+from pdsynth.files import complete_or_absent
 from pdsynth.report import words
 from pdsynth.report.pictures import PLANES, View, colours
 from pdsynth.report.results import Results
@@ -89,6 +90,5 @@ def _draw(path: Path, columns: Columns, view: View, title: str) -> None:
             one.set(xticks=[], yticks=[], facecolor="black")
             for spine in one.spines.values():
                 spine.set_visible(False)
-        partial = path.with_suffix(".partial")
-        figure.savefig(partial, format="png", dpi=DPI, facecolor="black")
-    partial.replace(path)
+        with complete_or_absent(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=DPI, facecolor="black")

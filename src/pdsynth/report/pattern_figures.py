@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pdsynth.evaluation.patterns import Patterns
+from pdsynth.files import complete_or_absent
 from pdsynth.report import words
 from pdsynth.types import Diagnosis, Direction
 
@@ -92,7 +93,8 @@ def brain_figure(
     """
     from nilearn import plotting
 
-    top = limit or max((float(np.nanmax(np.abs(v))) for v in values.values() if np.isfinite(v).any()), default=1.0) or 1
+    finite = np.concatenate([value[np.isfinite(value)] for value in values.values()])
+    top = limit or float(np.abs(finite).max(initial=0.0)) or 1.0
     places = regions[["x", "y", "z"]].to_numpy(float)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 0.5 + 2.5 * len(values)), layout="constrained")
@@ -101,6 +103,10 @@ def brain_figure(
         for axis, (name, value) in zip(axes, values.items(), strict=True):
             axis.set_title(name, fontsize=8, loc="left")
             known = np.isfinite(value)
+            if not known.any():
+                axis.text(0.5, 0.5, "too few participants to tell", ha="center", va="center")
+                axis.set_axis_off()
+                continue
             display = plotting.plot_markers(
                 value[known], places[known], node_size=8 + 60 * np.abs(value[known]) / top, node_cmap="RdBu_r",
                 node_vmin=-top, node_vmax=top, alpha=1.0, display_mode="lyrz", axes=axis, annotate=True,
@@ -141,7 +147,6 @@ def _title(what: str, method: str, direction: Direction, simulated: bool) -> str
 
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG, whole or not at all, with nothing in it that changes from run to run."""
-    partial = path.with_suffix(".partial")
-    figure.savefig(partial, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
-    partial.replace(path)
+    with complete_or_absent(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     return path
