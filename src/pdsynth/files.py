@@ -68,8 +68,8 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_table(path: Path, table: pd.DataFrame, **how: Any) -> None:
     """Write a table as tab-separated text in which no cell is a formula; `how` goes to pandas."""
-    safe = table.map(defused) if len(table.columns) else table
-    write_text(path, safe.to_csv(sep="\t", index=False, **how))
+    texts = {name: table[name].map(defused) for name in table.columns if table[name].dtype.kind not in "iufb"}
+    write_text(path, table.assign(**texts).to_csv(sep="\t", index=False, **how))
 
 
 def defused(cell: Any) -> Any:

@@ -208,6 +208,13 @@ def test_a_backup_beside_the_output_is_nobodys_but_its_owners(study, tmp_path: P
     assert {p: p.read_bytes() for p in (tmp_path / "prepared.old").rglob("*") if p.is_file()} == before
 
 
+def test_the_page_is_in_the_folder_before_it_has_its_name(study, tmp_path: Path) -> None:
+    out = tmp_path / "prepared"
+    prepare(one(study), out, grid_mm=8, page=lambda folder: (folder / "quality.html").write_text(f"{out.exists()}"))
+    assert (out / "quality.html").read_text() == "False"
+    assert "quality.html" in json.loads((out / "manifest.json").read_text())["files"]
+
+
 def lines(files: dict[str, bytes]) -> list[str]:
     return files["splits.tsv"].decode().splitlines()[1:]
 

@@ -9,7 +9,6 @@ states an uncertainty or gives samples, `<method>_<direction>_std.npy`: float16 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
+from pdsynth import files
 from pdsynth.data.pairs import Pairs
-from pdsynth.files import write_text
 from pdsynth.types import Direction
 
 SHOWN_SCANS = 24  # scans whose images are kept for the report
@@ -67,7 +66,7 @@ def scores_folder(out: Path, entry: str) -> Path:
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table of results: tabs between the columns, six digits, n/a for what is not known."""
-    write_text(path, table.to_csv(sep="\t", index=False, float_format="%.6g", na_rep="n/a"))
+    files.write_table(path, table, float_format="%.6g", na_rep="n/a")
 
 
 def read_table(path: Path, text: Sequence[str] = ()) -> pd.DataFrame:
@@ -89,7 +88,7 @@ class Archive:
             self.keep(target.value, np.stack([scans.volume(target, row) for row in kept]))
             self._array(f"{target.value}_brain", np.stack([scans.brain(target, row) for row in kept]))
         self._text("predictions/grid.json", json.dumps({"affine": np.asarray(scans.grid.affine).tolist()}))
-        self._text("predictions/participants.tsv", scans.table[KEYS].head(SHOWN_SCANS).to_csv(sep="\t", index=False))
+        write_table(self.images / "participants.tsv", scans.table[KEYS].head(SHOWN_SCANS))
 
     def keep(self, name: str, volumes: np.ndarray) -> None:
         """volumes (scans, X, Y, Z), of which the first are kept as float16."""
@@ -101,10 +100,8 @@ class Archive:
         self._text("metrics.json", json.dumps(result, indent=2, allow_nan=False))
 
     def _array(self, name: str, array: np.ndarray) -> None:
-        part = self.images / f".{name}.part"
-        with part.open("wb") as file:
-            np.save(file, array)
-        os.replace(part, self.images / f"{name}.npy")
+        with files.complete_or_absent(self.images / f"{name}.npy") as temporary:
+            np.save(temporary, array)
 
     def _text(self, name: str, text: str) -> None:
-        write_text(self.out / name, text)
+        files.write_text(self.out / name, text)
