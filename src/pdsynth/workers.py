@@ -144,7 +144,7 @@ def _in_processes(
     waiting, gate, left = deque(tasks), threading.Lock(), len(tasks)
     ended: Ended[Task, Result] = SimpleQueue()
     context = get_context("forkserver" if _LOADING else "spawn")
-    pools = [ProcessPoolExecutor(1, context, initializer=_start_worker) for _ in range(count)]
+    pools = [ProcessPoolExecutor(1, context, initializer=start_worker) for _ in range(count)]
     feeders = [threading.Thread(target=_feed, args=(pool, do, waiting, gate, ended), daemon=True) for pool in pools]
     lost: list[Task] = []
     _begin_tracker()
@@ -161,7 +161,7 @@ def _in_processes(
     except BaseException:  # of a task, or an interruption: what is at hand may take minutes, and nobody waits for it
         with gate:  # from here on no process is started
             waiting.clear()
-        _terminate(pools)
+        terminate(pools)
         raise
     finally:
         for pool in pools:
@@ -225,7 +225,7 @@ def _called(task: Any) -> str | Path:
     return task if isinstance(task, Path) else str(getattr(task, "name", task))
 
 
-def _terminate(pools: Sequence[ProcessPoolExecutor]) -> None:
+def terminate(pools: Sequence[ProcessPoolExecutor]) -> None:
     """End the processes of the pools now; there is no public way to it before Python 3.14."""
     for pool in pools:
         for process in list(pool._processes.values()):
@@ -278,7 +278,7 @@ def _hold_interrupts() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
     """A worker leaves Ctrl-C to its parent, which stops it, and ends when the parent does, even if that was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

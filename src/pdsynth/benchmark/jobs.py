@@ -25,6 +25,7 @@ from pdsynth.files import sha256
 from pdsynth.recipes import CONTROLS, RECIPES, settings_of
 from pdsynth.report.benchmark import write_page
 from pdsynth.types import InputError
+from pdsynth.workers import start_worker, terminate
 
 Told = Callable[[int, int], None]
 SLURM_SLACK = 3.0  # times the budget, for fits, caches and scores
@@ -182,6 +183,7 @@ def _run_all(
     if told is not None:
         told(0, len(entries))
     pool = ThreadPoolExecutor(jobs)
+    processes: list[ProcessPoolExecutor] = []
     begun: dict[Any, str]
     try:
         if cluster is not None:
@@ -189,7 +191,8 @@ def _run_all(
             begun = {submit(run_entry, prepared, out, entry, terms): entry for entry in entries}
         else:
             free = _free_gpus(jobs) if terms.device == "cuda" else None
-            begun = {pool.submit(_in_a_process, free, prepared, out, entry, terms): entry for entry in entries}
+            given = (processes, free, prepared, out)
+            begun = {pool.submit(_in_a_process, *given, entry, terms): entry for entry in entries}
         for number, job in enumerate(begun if cluster is not None else as_completed(begun), 1):
             try:
                 job.result()
@@ -197,14 +200,19 @@ def _run_all(
                 failed[begun[job]] = f"{type(error).__name__}: {error}"
             if told is not None:
                 told(number, len(entries))
+    except BaseException:  # an interruption: what waits is not begun, and what is on goes on with the next run
+        pool.shutdown(wait=False, cancel_futures=True)
+        terminate(processes)
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)  # where the caller is interrupted, what waits is not begun
+        pool.shutdown(cancel_futures=True)
     return failed
 
 
-def _in_a_process(free: Queue[str] | None, *given: Any) -> str:
+def _in_a_process(processes: list[ProcessPoolExecutor], free: Queue[str] | None, *given: Any) -> str:
     """Run an entry in a fresh process, so that its peak of memory is its own, and its death harms no other."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=start_worker) as process:
+        processes.append(process)
         return process.submit(_here, free, *given).result()
 
 
