@@ -276,6 +276,11 @@ def test_adding_keeps_the_folder_in_its_place(tmp_path: Path, monkeypatch) -> No
         raise RuntimeError
     assert (out / "report.html").read_text() == "page"
     assert list(tmp_path.iterdir()) == [out]
+    (out / "a.txt").unlink()  # what its owner took away and a verb makes again, with the same bytes
+    with folders.adding(out) as folder:
+        assert not (folder / "a.txt").exists()
+        (folder / "a.txt").write_text("changed")
+    assert (out / "a.txt").read_text() == "changed"
     with pytest.raises(InputError, match="holds nothing of pdsynth's"), folders.adding(tmp_path / "none"):
         pass
 

@@ -176,7 +176,8 @@ def _move_added(new: Path, out: Path) -> None:
     files = manifest.read(new)[manifest.FILES]
     before = manifest.read(out).get(manifest.FILES, {})
     for name, digest in files.items():
-        if digest != before.get(name) and (new / name).exists():
+        changed = digest != before.get(name) or not (out / name).exists()
+        if changed and (new / name).exists():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(new / name, out / name)
     for name in before.keys() - files.keys():

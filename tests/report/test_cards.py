@@ -204,7 +204,7 @@ def test_the_model_card_names_the_training(pages, results):
 
 
 def test_the_data_card_counts_the_folder(pages, results):
-    root = next(path for path in manifest.read(results)["inputs"] if "prepared" in path)
+    root = results.parents[1] / next(name for name in manifest.read(results)["inputs"] if "prepared" in name)
     people = pd.read_csv(f"{root}/pairs.tsv", sep="\t", keep_default_na=False).merge(
         pd.read_csv(f"{root}/splits.tsv", sep="\t", keep_default_na=False)[["participant_id", "split"]]
     )
