@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -283,86 +281,3 @@ def test_adding_keeps_the_folder_in_its_place(tmp_path: Path, monkeypatch) -> No
     assert (out / "a.txt").read_text() == "changed"
     with pytest.raises(InputError, match="holds nothing of pdsynth's"), folders.adding(tmp_path / "none"):
         pass
-
-
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, sys.argv[4])
-from pathlib import Path
-from pdsynth import folders, workspace
-from test_folders import make
-number = 0
-def counted(real):
-    def call(*given, **named):
-        global number
-        number += 1
-        if number == int(sys.argv[2]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*given, **named)
-    return call
-if sys.argv[5] == "no-exchange":
-    workspace.exchanged = lambda one, other: False
-for name in ("rename", "replace", "unlink", "rmdir", "fsync"):
-    setattr(os, name, counted(getattr(os, name)))
-if sys.argv[3] == "adding":
-    with folders.adding(Path(sys.argv[1])) as folder:
-        (folder / "new.txt").write_text("4")
-        (folder / "a.txt").write_text("changed")
-else:
-    make(Path(sys.argv[1]), {"new.txt": "4"}, overwrite=True)
-print(number)
-"""
-
-
-@pytest.mark.parametrize(("kind", "exchange"), [("making", "exchange"), ("making", "no-exchange"), ("adding", "")])
-def test_a_kill_at_any_step_leaves_the_old_folder_or_the_new_one(kind: str, exchange: str, tmp_path: Path) -> None:
-    """SIGKILL before each rename, removal and sync in turn; the next run ends it, and nothing is left beside."""
-    wanted = FILES | {"new.txt": "4", "a.txt": "changed"} if kind == "adding" else {"new.txt": "4"}
-    made = tmp_path / "made"
-    make(made)
-    number, killed = 1, 0
-    while True:
-        folder = tmp_path / f"{number}"
-        folder.mkdir()
-        out = Path(shutil.copytree(made, folder / "out"))
-        words = [str(out), str(number), kind, str(Path(__file__).parent), exchange]
-        ended = subprocess.run([sys.executable, "-c", KILLED, *words], check=False, capture_output=True, text=True)
-        if ended.returncode == 0:
-            break
-        assert ended.returncode == -9, ended.stderr
-        killed += 1
-        if out.exists() and kind == "making":
-            assert content(out) in (FILES, wanted)
-            assert folders.refuse_foreign(out)
-        again = subprocess.run(
-            [sys.executable, "-c", KILLED, str(out), "0", *words[2:]], check=False, capture_output=True, text=True
-        )
-        assert again.returncode == 0, again.stderr
-        assert content(out) == wanted
-        assert folders.refuse_foreign(out)
-        assert list(folder.iterdir()) == [out]
-        number += 6 if number > 12 else 1  # each step near the beginning, then a part of them
-        if number > 80:
-            break
-    assert killed > 10
-
-
-def test_an_old_folder_that_changed_while_it_was_replaced_is_kept(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    make(out)
-    with (
-        pytest.raises(InputError, match=r"thesis\.docx: came into .* while it was replaced, and is kept"),
-        folders.making(out, overwrite=True) as work,
-        manifest.recorded(work.folder, "simulate"),
-    ):
-        (work.folder / "new.txt").write_text("4")
-        (out / "deep" / "thesis.docx").write_text("mine")
-    assert content(out) == {"new.txt": "4"}
-    (found,) = (tmp_path / "out.partial").rglob("thesis.docx")
-    assert found.read_text() == "mine"
-    with pytest.raises(InputError, match="is kept"):  # as long as it lies there
-        make(out, overwrite=True)
-    found.rename(tmp_path / "thesis.docx")
-    make(out, {"newer.txt": "5"}, overwrite=True)
-    assert content(out) == {"newer.txt": "5"}
-    assert {p.name for p in tmp_path.iterdir()} == {"out", "thesis.docx"}

@@ -269,3 +269,37 @@ def test_a_second_run_adds_who_is_new_and_keeps_the_others(model, bold, tmp_path
     shutil.rmtree(bids / "sub-a")  # a source that is away today drops nothing
     assert run(*words) == 0
     assert read_header(volume).synthetic and ("sub-a", "", "dmri", "made") in table(out)
+
+
+def test_two_datasets_with_participants_of_one_name_are_not_mixed(model, bold, tmp_path, capsys) -> None:
+    for name in ("A", "B"):
+        put(tmp_path / name, "sub-1/func/sub-1_task-rest_bold.nii.gz", bold + b"\0" * len(name + "B" * (name == "B")))
+    out = tmp_path / "out"
+    assert run("synthesize", model, tmp_path / "A", out, "--device", "cpu", "--jobs", 1) == 0
+    volume = out / "sub-1" / "dwi" / "sub-1_desc-synthetic_dwiref.nii.gz"
+    before = volume.read_bytes()
+    assert run("synthesize", model, tmp_path / "B", out, "--device", "cpu", "--jobs", 1) == 2
+    assert "was made from a scan in another place" in capsys.readouterr().err
+    assert volume.read_bytes() == before
+
+
+def test_an_old_volume_never_stands_beside_the_sidecar_of_a_new_scan(model, bold, tmp_path, monkeypatch) -> None:
+    bids, out = tmp_path / "bids", tmp_path / "out"
+    scan = put(bids, "sub-1/func/sub-1_task-rest_bold.nii.gz", bold)
+    words = ("synthesize", model, bids, out, "--device", "cpu", "--jobs", 1)
+    assert run(*words) == 0
+    old = (out / "sub-1" / "dwi" / "sub-1_desc-synthetic_dwiref.nii.gz").read_bytes()
+    scan.write_bytes(bold[:-8] + bold[-8:] + b"\0")
+
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(nib, "save", no_room)
+        assert run(*words) == 2
+    (partial,) = (tmp_path / "out.partial").glob("out/sub-1/dwi")
+    assert not list(partial.glob("*.nii.gz"))
+    assert (out / "sub-1" / "dwi" / "sub-1_desc-synthetic_dwiref.nii.gz").read_bytes() == old
+    assert run(*words) == 0
+    said = json.loads((out / "sub-1" / "dwi" / "sub-1_desc-synthetic_dwiref.json").read_text())
+    assert said["SourceSHA256"] == [sha256(scan)]

@@ -22,10 +22,22 @@ from typing import Any
 from pdsynth import manifest
 from pdsynth.files import PARTIAL, read_json, sha256, sync, write_json
 from pdsynth.types import InputError
-from pdsynth.workspace import IGNORED, MARK, PARTIAL_FOLDER, exchange, mark, new_of, settle, workspace
+from pdsynth.workspace import (
+    IGNORED,
+    MARK,
+    PARTIAL_FOLDER,
+    being_added,
+    discard,
+    exchange,
+    mark,
+    new_of,
+    settle,
+    workspace,
+)
 
 LINKED = 16 << 20  # bytes; larger files are linked into a new folder, as nothing writes them in place
 LONGEST = 240  # bytes of a name, so that the workspace's can be longer
+EXISTS, REPLACE = "exists already", "choose another folder, or replace it with --overwrite"
 STOPPED = "holds what a run that was stopped has made"
 log = logging.getLogger(__name__)
 
@@ -66,6 +78,8 @@ def making(
     with workspace(out) as space:
         settle(space, out)
         there = refuse_foreign(out)
+        if there and not (overwrite or update):  # since the check before, or by what a killed run had to end
+            raise InputError(out, EXISTS, REPLACE)
         new = new_of(space)
         begun = bool(manifest.read(new))  # else it was killed before anything was made
         goes_on = begun and resume is not None and not overwrite
@@ -74,7 +88,7 @@ def making(
         if begun:
             log.warning("%s %s; %s.", space, STOPPED, "this run goes on with it" if goes_on else "it is removed")
         if new.exists() and not goes_on:
-            shutil.rmtree(new)  # it has lain in a workspace of ours, and never was anybody's folder
+            discard(new)  # it has lain in a workspace of ours, and never was anybody's folder
         if again is not None and (goes_on or (there and update and not overwrite)):
             again(manifest.read(new if goes_on else out))
         if not new.exists():
@@ -85,10 +99,11 @@ def making(
             yield Work(new, goes_on)
         except BaseException as error:
             if resume is None or not new.exists() or not any(new.iterdir()):
-                shutil.rmtree(new, ignore_errors=True)
+                discard(new)
                 kept = f"{out} is as it was before."
             else:
-                kept = f"What is made is kept in {space}; to go on, {resume}."
+                how = f"{resume}, without --overwrite" if overwrite else resume
+                kept = f"What is made is kept in {space}; to go on, {how}."
             if resume is not None or not isinstance(error, ValueError):  # bad input says itself what to do
                 error.add_note(kept)
             raise
@@ -103,10 +118,10 @@ def refuse_occupied(out: Path, replace: bool, inputs: Sequence[Path] = ()) -> No
     for path in inputs:
         if path.resolve().is_relative_to(there):
             raise InputError(out, "holds what this run reads", "choose another folder to write")
-    if not there.parent.exists():
+    if not there.parent.exists() or being_added(there):  # which the run will bring to its end first
         return
     if refuse_foreign(there) and not replace:
-        raise InputError(out, "exists already", "choose another folder, or replace it with --overwrite")
+        raise InputError(out, EXISTS, REPLACE)
 
 
 @contextmanager
@@ -123,13 +138,13 @@ def adding(out: Path) -> Iterator[Path]:
         if not there:
             raise InputError(out, "holds nothing of pdsynth's", "name a folder that pdsynth has written")
         new = new_of(space)
-        shutil.rmtree(new, ignore_errors=True)
+        discard(new)
         new.mkdir()
         _take_over(out, new, there)
         try:
             yield new
         except BaseException:
-            shutil.rmtree(new, ignore_errors=True)
+            discard(new)
             raise
         seal(new)
         mark(space, "adding")
@@ -181,11 +196,13 @@ def refuse_foreign(out: Path) -> dict[str, os.stat_result]:
         raise InputError(out, problem, "choose another folder, or remove this one yourself")
     if entries.get(manifest.SEAL) != manifest.seal_of(entries):
         raise InputError(out / manifest.NAME, "was edited", "restore it, or choose another folder")
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise InputError(out, "cannot be written", "ask for permission, or choose another folder")
     files = entries[manifest.FILES]
     folders = {parent.as_posix() for name in files for parent in Path(name).parents}
     for name, about in found.items():
         if stat.S_ISDIR(about.st_mode):
-            if name not in folders:
+            if name not in folders and not _holds_ignored_alone(out / name):
                 raise InputError(out / name, "is not pdsynth's", "move it out of the folder, or choose another one")
         elif name != manifest.NAME and name not in files:
             raise InputError(out / name, "is not pdsynth's", "move it out of the folder, or choose another one")
@@ -226,10 +243,17 @@ def _walk(folder: Path, below: str = "") -> Iterator[tuple[str, os.stat_result]]
             yield from _walk(Path(entry.path), f"{below}{entry.name}/")
 
 
+def _holds_ignored_alone(folder: Path) -> bool:
+    """Whether a folder is there for what a desktop left in it, and nothing else."""
+    folders_only = all(stat.S_ISDIR(about.st_mode) for _, about in _walk(folder))
+    return folders_only and any(path.is_file() for path in folder.rglob("*"))
+
+
 def _take_over(out: Path, new: Path, there: dict[str, os.stat_result]) -> None:
     """Have the files of `out` in `new` too: small ones copied, as they may be written in place, large ones linked."""
-    for name, about in there.items():
-        target = new / name
+    manifest_last = sorted(there, key=lambda name: name == manifest.NAME)  # with it, the copy counts as whole
+    for name in manifest_last:
+        about, target = there[name], new / name
         target.parent.mkdir(parents=True, exist_ok=True)
         linked = False
         if about.st_size > LINKED:

@@ -17,7 +17,7 @@ from pdsynth import __version__
 from pdsynth.cohorts.cohort import Cohort, Rejection, Scan
 from pdsynth.cohorts.detect import read
 from pdsynth.cohorts.names import lone_participant, synthetic_paths
-from pdsynth.cohorts.scans import digests, single_scan
+from pdsynth.cohorts.scans import digests, place_digest, single_scan
 from pdsynth.data.means import SHELL
 from pdsynth.data.sessions import relative
 from pdsynth.data.standardise import refused
@@ -139,6 +139,7 @@ def synthesise_path(
     _refuse_twins(run)
     made_as = options.entries(model)
     left = [source for source in run.wanted if not _is_made(source, out, made_as)]
+    _refuse_of_others(left, out)
     done = len(run.wanted) - len(left)
     if progress:
         progress(done, len(run.wanted))
@@ -207,6 +208,19 @@ def _refuse_twins(run: _Run) -> None:
             raise InputError(run.root, problem, "rename one")
 
 
+def _refuse_of_others(sources: list[Source], out: Path) -> None:
+    """Raise InputError where a volume that would be replaced was made from a scan that lies elsewhere.
+
+    Two datasets may have participants of one name, who are two people.
+    """
+    for source in sources:
+        volume, _ = source.paths(out)
+        said = read_json(sidecar_path(volume)) if volume.exists() else {}
+        if said and said.get("SourcePlace") != place_digest(source.scan):
+            problem = f"would replace {volume.name}, which was made from a scan in another place"
+            raise InputError(source.scan.path, problem, "choose another folder, or replace it with --overwrite")
+
+
 def _is_made(source: Source, out: Path, made_as: dict[str, Any]) -> bool:
     """Whether a folder holds the volume of a scan, as it would be made now."""
     volume, _ = source.paths(out)
@@ -256,6 +270,8 @@ def _write_table(run: _Run) -> None:
         before = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
         key = list(COLUMNS[:4])
         known = set(map(tuple, table[key].to_numpy().tolist()))
-        stays = [tuple(row) not in known for row in before[key].to_numpy().tolist()]
+        files = set(filter(None, table["file"]))
+        rows = before[[*key, "file"]].to_numpy().tolist()
+        stays = [tuple(row[:-1]) not in known and row[-1] not in files for row in rows]
         table = pd.concat([before[stays], table])
     write_table(path, table.sort_values(list(COLUMNS[:4]), ignore_index=True))

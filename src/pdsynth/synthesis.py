@@ -12,7 +12,7 @@ import torch
 from pdsynth import __version__
 from pdsynth.cohorts.cohort import Scan
 from pdsynth.cohorts.names import lone_participant, synthetic_paths
-from pdsynth.cohorts.scans import digests, single_scan
+from pdsynth.cohorts.scans import digests, place_digest, single_scan
 from pdsynth.data.batch import source_batch
 from pdsynth.data.means import SHELL
 from pdsynth.data.standardise import standardise_scan
@@ -50,6 +50,7 @@ class Synthesis:
             participant_id, session_id = lone_participant(self.source)
         volume, uncertainty = synthetic_paths(Path(out), participant_id, session_id, self.source, self.mark.direction)
         volume.parent.mkdir(parents=True, exist_ok=True)
+        volume.unlink(missing_ok=True)  # an old one is not to stand beside the new sidecar, whatever happens
         written = [volume]
         if self.uncertainty is not None:
             write_synthetic(self.uncertainty, uncertainty, self.uncertainty_mark)
@@ -116,7 +117,7 @@ class Model:
             seed=seed,
             version=__version__,
             source_sha256=digests(scan),
-            options={"Samples": samples, "SamplingSteps": steps, "Shell": shell},
+            options={"Samples": samples, "SamplingSteps": steps, "Shell": shell, "SourcePlace": place_digest(scan)},
         )
         to_native = source.transform.inverse().matrix
 

@@ -104,11 +104,30 @@ def old_of(space: Path) -> Path:
 def mark(space: Path, state: str) -> str:
     """Say that a workspace is ours, and what is being done: making, exchanging or adding; returns its token."""
     token = str(read_json(space / MARK).get("token", secrets.token_hex(8)))
-    digest = sha256(new_of(space) / manifest.NAME) if state != "making" else None
     about = "A workspace of pdsynth. The next run of the same command goes on with it, or removes it."
-    content = {"made_by": manifest.MADE_BY, "about": about, "token": token, "state": state, "new": digest}
+    content: dict[str, str | None] = {"made_by": manifest.MADE_BY, "about": about, "token": token, "state": state}
+    if state != "making":  # so that it is known again what is new, and for which folder it was meant
+        out = space.with_name(new_of(space).name)
+        content |= {"new": _manifest_digest(new_of(space)), "out": _manifest_digest(out)}
     write_json(space / MARK, content)
     return token
+
+
+def _manifest_digest(folder: Path) -> str | None:
+    path = folder / manifest.NAME
+    return sha256(path) if path.exists() else None
+
+
+def discard(new: Path) -> None:
+    """Remove a folder in the making; its manifest first, so that a half-removed one is nothing to go on with."""
+    (new / manifest.NAME).unlink(missing_ok=True)
+    shutil.rmtree(new, ignore_errors=True)
+
+
+def being_added(out: Path) -> bool:
+    """Whether a run that was killed was moving files into a folder, which the next brings to its end."""
+    space = out.with_name(f"{out.name}{PARTIAL_FOLDER}")
+    return read_json(space / MARK).get("state") == "adding"
 
 
 def exchange(space: Path, out: Path) -> None:
@@ -157,6 +176,9 @@ def settle(space: Path, out: Path) -> None:
     marked = read_json(space / MARK)
     new, old = new_of(space), old_of(space)
     complete = (new / manifest.NAME).exists() and sha256(new / manifest.NAME) == marked.get("new")
+    if complete and out.exists() and _manifest_digest(out) != marked.get("out"):
+        problem = f"was made for another folder than that which is called {out.name} now"
+        raise InputError(new, problem, "move it elsewhere, or give that folder its name again")
     if marked.get("state") == "exchanging":
         if complete:
             _swap(space, out)
@@ -164,9 +186,9 @@ def settle(space: Path, out: Path) -> None:
             _remove_old(folder, out)
     elif marked.get("state") == "adding" and complete:
         _move_added(new, out)
-        shutil.rmtree(new)
+        discard(new)
     elif marked.get("state") == "adding":
-        shutil.rmtree(new, ignore_errors=True)
+        discard(new)
     if marked.get("state") != "making":
         mark(space, "making")
 
@@ -175,12 +197,17 @@ def _move_added(new: Path, out: Path) -> None:
     """Move what differs from `out` into it, remove what is no longer there, and name it all in the manifest last."""
     files = manifest.read(new)[manifest.FILES]
     before = manifest.read(out).get(manifest.FILES, {})
-    for name, digest in files.items():
-        changed = digest != before.get(name) or not (out / name).exists()
-        if changed and (new / name).exists():
+    gone = before.keys() - files.keys()
+    moved = [n for n, digest in files.items() if digest != before.get(n) or not (out / n).exists()]
+    for name in (*moved, *gone):
+        ours = {before.get(name), files.get(name)}
+        if (out / name).is_symlink() or ((out / name).exists() and sha256(out / name) not in ours):
+            raise InputError(out / name, "came or was edited while pdsynth added to the folder", "move it elsewhere")
+    for name in moved:
+        if (new / name).exists():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(new / name, out / name)
-    for name in before.keys() - files.keys():
+    for name in gone:
         (out / name).unlink(missing_ok=True)
         with suppress(OSError):
             (out / name).parent.rmdir()

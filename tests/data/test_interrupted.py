@@ -15,11 +15,13 @@ import nibabel as nib
 import pandas as pd
 import pytest
 
+from pdsynth import folders, manifest
 from pdsynth.cohorts.bids import bids
 from pdsynth.data import prepare as module
 from pdsynth.data import sessions
 from pdsynth.data.pairs import Pairs
 from pdsynth.data.prepare import prepare
+from pdsynth.files import write_json
 from pdsynth.types import InputError, Modality
 
 KILLED = """
@@ -213,6 +215,32 @@ def test_the_page_is_in_the_folder_before_it_has_its_name(study, tmp_path: Path)
     prepare(one(study), out, grid_mm=8, page=lambda folder: (folder / "quality.html").write_text(f"{out.exists()}"))
     assert (out / "quality.html").read_text() == "False"
     assert "quality.html" in json.loads((out / "manifest.json").read_text())["files"]
+
+
+def test_a_workspace_of_another_dataset_or_verb_is_not_gone_on_with(study, tmp_path: Path) -> None:
+    out = tmp_path / "prepared"
+
+    def stop(done: int, sessions: int) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(bids(study.root), out, grid_mm=8, progress=stop)
+    other = Path(shutil.copytree(study.root, tmp_path / "other"))
+    with pytest.raises(InputError, match="was prepared from another dataset"):
+        prepare(bids(other), out, grid_mm=8)
+    with pytest.raises(InputError, match="with grid_mm 8, not 4"):
+        prepare(bids(study.root), out)
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt), folders.making(run, resume="with --resume") as work:
+        write_json(work.folder / "manifest.json", manifest.begin("train"))
+        (work.folder / "checkpoints").mkdir()
+        (work.folder / "checkpoints" / "0.ckpt").write_text("hours")
+        raise KeyboardInterrupt
+    with pytest.raises(InputError, match="was written by pdsynth train"):
+        prepare(bids(study.root), run, grid_mm=8)
+    assert (tmp_path / "run.partial" / "run" / "checkpoints" / "0.ckpt").read_text() == "hours"
+    assert len(prepare(bids(study.root), out, grid_mm=8)) == 4
 
 
 def lines(files: dict[str, bytes]) -> list[str]:

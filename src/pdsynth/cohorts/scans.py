@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -180,3 +181,8 @@ def _stem(path: Path) -> str:
 def digests(scan: Scan) -> list[str]:
     """Of the files that a volume is made from: the image and, for dMRI, its gradient tables."""
     return [sha256(path) for path in (scan.path, scan.bval, scan.bvec) if path is not None]
+
+
+def place_digest(scan: Scan) -> str:
+    """Digest of where a scan lies, which tells it from one of another dataset and names no folder."""
+    return hashlib.sha256(os.fsencode(scan.path.resolve())).hexdigest()[:16]

@@ -70,12 +70,17 @@ def prepare(
     if (workers.dask or workers.slurm) and not (cohort.root.is_absolute() and out.is_absolute()):
         raise ValueError("a cluster's workers need absolute paths. Give the dataset and the folder to write so.")
     asked = {"root": _digest(cohort.root), "split": list(split), **settings.entries()}
-    before = _splits_before(out, asked | {"seed": seed}, overwrite)
-    old = {} if overwrite or prune or before is None else _sessions_before(out, cohort, settings)
     with folders.making(
-        out, overwrite=overwrite, update=True, resume="give the same command again", inputs=[cohort.root]
+        out,
+        overwrite=overwrite,
+        update=True,
+        resume="give the same command again",
+        again=lambda was: _refuse_other(out, was, asked | {"seed": seed}),
+        inputs=[cohort.root],
     ) as work:
         folder = work.folder
+        before = None if overwrite else _splits_before(out, asked | {"seed": seed})
+        old = {} if overwrite or prune or before is None else _sessions_before(out, cohort, settings)
         with manifest.recorded(folder, "prepare", seed=seed, **asked) as entries:
             tasks = [Task(folder, cohort.root, *visit, settings, cohort.simulated) for visit in cohort]
             _check_names(cohort.root, tasks)
@@ -120,25 +125,33 @@ def _digest(root: Path) -> str:
     return hashlib.sha256(str(root.resolve()).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
-def _splits_before(out: Path, asked: dict[str, Any], overwrite: bool) -> pd.DataFrame | None:
-    """splits.tsv of a folder that is to be brought up to date; InputError where it was prepared in another way."""
-    folders.refuse_occupied(out, replace=True)
-    was = manifest.read(out)
-    if overwrite or not was:
-        return None
-    if was.get("command") != "prepare":
-        raise InputError(out, f"was written by pdsynth {was.get('command')}", "choose another folder")
+def _differs(was: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """In what a folder that `prepare` wrote was prepared in another way."""
     then = was["parameters"] | {"seed": was["seed"]}
-    differs = [
+    return [
         "from another dataset" if name == "root" else f"with {name} {then.get(name)}, not {now}"
         for name, now in asked.items()
         if then.get(name) != now
     ]
-    if differs:
+
+
+def _refuse_other(out: Path, was: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raise InputError where what is to be brought up to date, or gone on with, was made in another way."""
+    if was.get("command") != "prepare":
+        raise InputError(out, f"was written by pdsynth {was.get('command')}", "choose another folder")
+    if differs := _differs(was, asked):
         problem = f"was prepared {'; '.join(differs)}"
         raise InputError(out, problem, "choose another folder, or replace it with --overwrite")
-    if not (out / "splits.tsv").exists():
-        raise InputError(out, "has lost its splits.tsv", "choose another folder, or replace it with --overwrite")
+    for name in ("splits.tsv", "pairs.tsv"):
+        if manifest.read(out) and not (out / name).exists():
+            raise InputError(out, f"has lost its {name}", "choose another folder, or replace it with --overwrite")
+
+
+def _splits_before(out: Path, asked: dict[str, Any]) -> pd.DataFrame | None:
+    """splits.tsv of the folder that is brought up to date; None where there is none, or one of another kind."""
+    was = manifest.read(out)
+    if was.get("command") != "prepare" or _differs(was, asked):  # the run that was begun with --overwrite goes on
+        return None
     return pd.read_csv(out / "splits.tsv", sep="\t", dtype=str, keep_default_na=False)
 
 
@@ -152,7 +165,10 @@ def _sessions_before(out: Path, cohort: Cohort, settings: Settings) -> dict[str,
         def number(column: str, known: dict[Any, Any] = known) -> float | None:
             return float(known[column]) if column in known else None
 
-        paths = read_json(out / FOLDER / Path(row["shard"]).with_suffix(".json"))["paths"]
+        record = out / FOLDER / Path(row["shard"]).with_suffix(".json")
+        paths = read_json(record).get("paths")
+        if paths is None:
+            raise InputError(record, "is missing", "prepare again with --overwrite, or with --prune")
         scans = {Modality(m): Scan(Modality(m), cohort.root / path) for m, path in paths.items()}
         gap = number("dx_gap_days")
         session = Session(
@@ -193,6 +209,9 @@ def _made(
             kept[name] = _as_it_was(folder, was, today[name])
     for name, task in kept.items():
         for path, then in ((task.shard, old[name].shard), (task.record_path, old[name].record_path)):
+            if not then.exists():
+                problem = "is missing, and the session's scans cannot be read today"
+                raise InputError(then, problem, "bring the scans back, or prepare with --prune")
             path.unlink(missing_ok=True)
             linked(then, path)
     together = today | kept
