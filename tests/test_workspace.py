@@ -188,3 +188,15 @@ def test_what_goes_on_after_overwrite_is_said(tmp_path: Path) -> None:
         (work.folder / "new.txt").write_text("4")
         raise KeyboardInterrupt
     assert "to go on, again, without --overwrite." in stop.value.__notes__[0]
+
+
+def test_a_run_with_the_manifest_of_the_one_before_is_exchanged_once(tmp_path: Path, monkeypatch) -> None:
+    """Two runs of one second write equal manifests; a file that its owner took away is there again."""
+    out = tmp_path / "out"
+    monkeypatch.setattr(manifest, "_finished", lambda entries: entries | {"started": "then", "finished": "then"})
+    make(out)
+    first = (out / "manifest.json").read_bytes()
+    (out / "a.txt").unlink()
+    make(out, update=True)
+    assert (out / "manifest.json").read_bytes() == first
+    assert content(out) == FILES

@@ -105,10 +105,11 @@ def mark(space: Path, state: str) -> str:
     """Say that a workspace is ours, and what is being done: making, exchanging or adding; returns its token."""
     token = str(read_json(space / MARK).get("token", secrets.token_hex(8)))
     about = "A workspace of pdsynth. The next run of the same command goes on with it, or removes it."
-    content: dict[str, str | None] = {"made_by": manifest.MADE_BY, "about": about, "token": token, "state": state}
+    content: dict[str, str | int | None] = {"made_by": manifest.MADE_BY, "about": about, "token": token, "state": state}
     if state != "making":  # so that it is known again what is new, and for which folder it was meant
         out = space.with_name(new_of(space).name)
         content |= {"new": _manifest_digest(new_of(space)), "out": _manifest_digest(out)}
+        content |= {"inode": new_of(space).stat().st_ino}  # two runs of one second may write equal manifests
     write_json(space / MARK, content)
     return token
 
@@ -175,7 +176,7 @@ def settle(space: Path, out: Path) -> None:
     """Bring to its end what a workspace says is being done, by this run or by one that was killed."""
     marked = read_json(space / MARK)
     new, old = new_of(space), old_of(space)
-    complete = (new / manifest.NAME).exists() and sha256(new / manifest.NAME) == marked.get("new")
+    complete = _manifest_digest(new) == marked.get("new") is not None and new.stat().st_ino == marked.get("inode")
     if complete and out.exists() and _manifest_digest(out) != marked.get("out"):
         problem = f"was made for another folder than that which is called {out.name} now"
         raise InputError(new, problem, "move it elsewhere, or give that folder its name again")
