@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import pickle
+import secrets
 import signal
 import sys
 import threading
@@ -13,7 +13,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from multiprocessing import forkserver, get_all_start_methods, get_context, parent_process
 from pathlib import Path
 from queue import SimpleQueue
@@ -32,6 +32,7 @@ SECONDS = 20  # to wait for a scheduler
 SLURM_MEMORY, SLURM_HOURS = "4GB", 12
 
 
+_STARTED: set[str] = set()  # runs whose start this process has done
 _LOADING: list[str] = []  # modules that the processes have when they begin
 
 
@@ -94,7 +95,7 @@ class Workers:
                 with _one_thread():
                     start()
             for task in tasks:
-                yield task, _do(None, work, task)
+                yield task, _do("", None, work, task)
         else:
             count = min(self.jobs, len(tasks))
             yield from _in_processes(count, _packed(work, start), tasks, name or _called)
@@ -233,20 +234,16 @@ def terminate(pools: Sequence[ProcessPoolExecutor]) -> None:
 
 
 def _packed(work: Callable[[Task], Result], start: Start | None) -> Callable[[Task], Result]:
-    return partial(_do, None if start is None else pickle.dumps(start), work)
+    return partial(_do, secrets.token_hex(8), start, work)
 
 
-def _do(start: bytes | None, work: Callable[[Task], Result], task: Task) -> Result:
+def _do(run: str, start: Start | None, work: Callable[[Task], Result], task: Task) -> Result:
     with _one_thread():
-        if start is not None:
-            _started(start)
+        if start is not None and run not in _STARTED:  # once per process and run
+            start()
+            _STARTED.add(run)
     with _one_thread():  # anew, as what was started may have loaded libraries with threads
         return work(task)
-
-
-@lru_cache(maxsize=1)  # once per process; a cluster's process that is given something else starts with that
-def _started(start: bytes) -> None:
-    pickle.loads(start)()
 
 
 @contextmanager
