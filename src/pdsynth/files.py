@@ -37,7 +37,7 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
         sync(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None:  # numpy's short write, say, which has no number either
+        if error.filename in (None, str(temporary)):  # None in numpy's short write, say, which has no number either
             number = error.errno or errno.ENOSPC
             raise OSError(number, os.strerror(number), str(path)) from error
         raise
@@ -55,10 +55,15 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write a file so that a reader sees the old one or the whole new one."""
+    with complete_or_absent(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text so that a reader sees the old file or the whole new one."""
-    with complete_or_absent(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content: Any) -> None:

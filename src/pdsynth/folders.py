@@ -15,23 +15,22 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from pdsynth import manifest
-from pdsynth.files import PARTIAL, read_json, sha256, sync, write_json
+from pdsynth.files import PARTIAL, linked, read_json, sha256, sync, write_json
 from pdsynth.types import InputError
 from pdsynth.workspace import (
-    IGNORED,
     MARK,
-    PARTIAL_FOLDER,
     being_added,
     discard,
     exchange,
+    ignored,
     mark,
     new_of,
     settle,
+    space_of,
     workspace,
 )
 
@@ -73,12 +72,13 @@ def making(
     since, where it is of an older version without an inventory, where it is ours and neither overwrite nor update is
     given, and where another run is at it.
     """
-    refuse_occupied(out, overwrite or update, inputs)
-    out = place(out)
+    out = _apart(out, inputs)
     with workspace(out) as space:
         settle(space, out)
-        there = refuse_foreign(out)
-        if there and not (overwrite or update):  # since the check before, or by what a killed run had to end
+        there = refuse_foreign(
+            out
+        )  # as it is now: before the lock, or what a killed run had to end, it may have differed
+        if there and not (overwrite or update):
             raise InputError(out, EXISTS, REPLACE)
         new = new_of(space)
         begun = bool(manifest.read(new))  # else it was killed before anything was made
@@ -114,14 +114,19 @@ def making(
 
 def refuse_occupied(out: Path, replace: bool, inputs: Sequence[Path] = ()) -> None:
     """Raise the InputError that `making` would raise, before hours of work, and change nothing."""
-    there = place(out)
-    for path in inputs:
-        if path.resolve().is_relative_to(there):
-            raise InputError(out, "holds what this run reads", "choose another folder to write")
+    there = _apart(out, inputs)
     if not there.parent.exists() or being_added(there):  # which the run will bring to its end first
         return
     if refuse_foreign(there) and not replace:
         raise InputError(out, EXISTS, REPLACE)
+
+
+def _apart(out: Path, inputs: Sequence[Path]) -> Path:
+    """The place of a folder; InputError where it holds what the run reads."""
+    there = place(out)
+    if any(path.resolve().is_relative_to(there) for path in inputs):
+        raise InputError(out, "holds what this run reads", "choose another folder to write")
+    return there
 
 
 @contextmanager
@@ -153,8 +158,7 @@ def adding(out: Path) -> Iterator[Path]:
 
 def stopped(out: Path) -> bool:
     """Whether a run on `out` was stopped, or is on: whether it has a workspace with something in it."""
-    out = place(out)
-    space = out.with_name(f"{out.name}{PARTIAL_FOLDER}")
+    space = space_of(place(out))
     return new_of(space).exists() and read_json(space / MARK).get("made_by") == manifest.MADE_BY
 
 
@@ -202,11 +206,14 @@ def refuse_foreign(out: Path) -> dict[str, os.stat_result]:
     folders = {parent.as_posix() for name in files for parent in Path(name).parents}
     for name, about in found.items():
         if stat.S_ISDIR(about.st_mode):
-            if name not in folders and not _holds_ignored_alone(out / name):
-                raise InputError(out / name, "is not pdsynth's", "move it out of the folder, or choose another one")
-        elif name != manifest.NAME and name not in files:
+            ours = name in folders or _holds_ignored_alone(out / name)
+        else:
+            ours = name == manifest.NAME or name in files
+        if not ours:
             raise InputError(out / name, "is not pdsynth's", "move it out of the folder, or choose another one")
-        elif not stat.S_ISREG(about.st_mode) or (name != manifest.NAME and sha256(out / name) != files[name]):
+        if stat.S_ISDIR(about.st_mode):
+            continue
+        if not stat.S_ISREG(about.st_mode) or (name != manifest.NAME and sha256(out / name) != files[name]):
             raise InputError(out / name, "was edited since pdsynth wrote it", "move it away, or choose another folder")
     return {name: about for name, about in found.items() if stat.S_ISREG(about.st_mode)}
 
@@ -235,7 +242,7 @@ def seal(folder: Path) -> None:
 def _walk(folder: Path, below: str = "") -> Iterator[tuple[str, os.stat_result]]:
     """Everything in a folder by its path there, links not followed; what a desktop leaves everywhere is passed over."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if any(fnmatchcase(entry.name, pattern) for pattern in IGNORED):
+        if ignored(entry.name):
             continue
         about = entry.stat(follow_symlinks=False)
         yield f"{below}{entry.name}", about
@@ -255,10 +262,4 @@ def _take_over(out: Path, new: Path, there: dict[str, os.stat_result]) -> None:
     for name in manifest_last:
         about, target = there[name], new / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        linked = False
-        if about.st_size > LINKED:
-            with suppress(OSError):  # a file system without hard links
-                os.link(out / name, target)
-                linked = True
-        if not linked:
-            shutil.copy2(out / name, target)
+        (linked if about.st_size > LINKED else shutil.copy2)(out / name, target)

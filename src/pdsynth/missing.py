@@ -33,6 +33,14 @@ if TYPE_CHECKING:
 
 TABLE = "synthesised.tsv"  # a row for each scan that was found: made, skipped or refused, and why
 COLUMNS = ("participant_id", "session_id", "source", "target", "status", "file", "reason", "remedy")
+SAID = {  # in the sidecar of a volume, by the names of `Options.entries`
+    "version": "PdsynthVersion",
+    "model_sha256": "ModelSHA256",
+    "samples": "Samples",
+    "steps": "SamplingSteps",
+    "seed": "Seed",
+    "shell": "Shell",
+}
 DESCRIPTION = {
     "Name": "SYNTHETIC volumes, not acquired; research only",
     "BIDSVersion": "1.9.0",
@@ -146,7 +154,7 @@ def synthesise_path(
     work = partial(_synthesise, str(model), device, options, out, path if path.is_dir() else None)
     refusals: dict[Path, Rejection] = {}
     made = Workers(min(jobs, max(1, len(left)))).run(
-        work, left, name=lambda source: source.scan.path, start=partial(_begin, str(model), device)
+        work, left, name=lambda source: source.scan.path, start=partial(_loaded, str(model), device)
     )
     for number, (source, refusal) in enumerate(made, start=done + 1):
         if refusal is not None:
@@ -227,10 +235,8 @@ def _is_made(source: Source, out: Path, made_as: dict[str, Any]) -> bool:
     if not volume.exists():
         return False
     said = read_json(sidecar_path(volume))
-    marks = ("PdsynthVersion", "ModelSHA256", "Samples", "SamplingSteps", "Seed", "Shell")
-    return [said.get(mark) for mark in marks] == list(made_as.values()) and (
-        said.get("SourceSHA256") == digests(source.scan)
-    )
+    alike = all(said.get(SAID[name]) == value for name, value in made_as.items())
+    return alike and said.get("SourceSHA256") == digests(source.scan)
 
 
 def _synthesise(
@@ -249,14 +255,9 @@ def _synthesise(
     return None
 
 
-def _begin(model: str, device: str) -> None:
-    """Load the model before the first scan, so that torch is there, and has one thread, for this one too."""
-    _loaded(model, device)
-
-
 @lru_cache(maxsize=1)
 def _loaded(model: str, device: str) -> Model:
-    """The model, loaded once per process."""
+    """The model, loaded once per process: before the first scan, so that torch has one thread for this one too."""
     from pdsynth.synthesis import Model
 
     return Model.load(model, device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from pdsynth import files
-from pdsynth.methods.checkpoint import write_whole
 from pdsynth.types import InputError
 
 SUFFIX = ".ckpt"
@@ -45,8 +43,8 @@ class CompleteCheckpoints(TorchCheckpointIO):
         content = buffer.getbuffer()
         before = [files.sha256(path)] if path.exists() else []
         digests = {DIGESTS: [*before, hashlib.sha256(content).hexdigest()]}
-        write_whole(record_of(path), (json.dumps(digests, indent=2) + "\n").encode())
-        write_whole(path, content)
+        files.write_json(record_of(path), digests)
+        files.write_bytes(path, content)
 
 
 def read(checkpoint: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from pdsynth.types import InputError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Name = Callable[[Task], str | Path]
-Start = Callable[[], None]
+Start = Callable[[], object]
 Ended = SimpleQueue[tuple[Task, Future[Result]]]
 SECONDS = 20  # to wait for a scheduler
 SLURM_MEMORY, SLURM_HOURS = "4GB", 12

@@ -31,18 +31,28 @@ PARTIAL_FOLDER = ".partial"  # ends the name of a workspace
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
+def ignored(name: str) -> bool:
+    """Whether a file of this name is a desktop's or a file system's, and nobody's concern."""
+    return any(fnmatchcase(name, pattern) for pattern in IGNORED)
+
+
+def space_of(out: Path) -> Path:
+    """Where the workspace of a folder is, or would be."""
+    return out.with_name(f"{out.name}{PARTIAL_FOLDER}")
+
+
 @contextmanager
 def workspace(out: Path) -> Iterator[Path]:
     """The workspace of `out`, marked and locked; removed at the end where nothing is left in it."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    space = out.with_name(f"{out.name}{PARTIAL_FOLDER}")
+    space = space_of(out)
     with _locked(space, out):
         host, now = socket.gethostname(), datetime.now(UTC).isoformat(timespec="seconds")
         write_json(space / RUN, {"pid": os.getpid(), "host": host, "started": now})
         try:
             yield space
         finally:
-            if not (new_of(space)).exists() and not (old_of(space)).exists():
+            if not new_of(space).exists() and not old_of(space).exists():
                 for path in space.glob(f"{PARTIAL}*"):  # of a run that was killed while it wrote the mark
                     path.unlink(missing_ok=True)
                 for name in (RUN, MARK, LOCK):  # the lock last: with it gone, another run makes a workspace of its own
@@ -127,8 +137,7 @@ def discard(new: Path) -> None:
 
 def being_added(out: Path) -> bool:
     """Whether a run that was killed was moving files into a folder, which the next brings to its end."""
-    space = out.with_name(f"{out.name}{PARTIAL_FOLDER}")
-    return read_json(space / MARK).get("state") == "adding"
+    return read_json(space_of(out) / MARK).get("state") == "adding"
 
 
 def exchange(space: Path, out: Path) -> None:
@@ -227,7 +236,7 @@ def _remove_old(old: Path, out: Path) -> None:
     deepest_first = sorted(old.rglob("*"), key=lambda path: len(path.parts), reverse=True)
     for path in sorted(deepest_first, key=lambda path: path == old / manifest.NAME):  # it says what may be removed
         name = path.relative_to(old).as_posix()
-        if any(fnmatchcase(path.name, pattern) for pattern in IGNORED):
+        if ignored(path.name):
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, out / name)
         elif path.is_dir() and not path.is_symlink():

@@ -212,7 +212,6 @@ def synthesize(
 
     What is made already, by the same model with the same options, is kept.
     """
-    folders.refuse_occupied(out, True, [path])
     if device is Device.cuda:
         resolve_device(device.value)  # that there is none is said at once; auto is left to whoever loads torch
     if jobs > 1:

@@ -14,12 +14,11 @@ from pathlib import Path
 import pandas as pd
 
 from pdsynth.cohorts.cohort import Cohort, Rejection, Session, Subject, session_name
-from pdsynth.cohorts.names import agreeing, refuse_twins
+from pdsynth.cohorts.names import FOLDER, agreeing, refuse_twins
 from pdsynth.cohorts.scans import best_run
 from pdsynth.types import Diagnosis, InputError, Modality
 
 SUFFIX = {Modality.FMRI: "bold", Modality.DMRI: "dwi"}
-FOLDER = {Modality.FMRI: "func", Modality.DMRI: "dwi"}
 OASIS3 = re.compile(r"sub-OAS(IS)?3\d{4}")
 SCORES = ("mmse", "moca", "weight")
 NUMBERS = ("age", "education", *SCORES)

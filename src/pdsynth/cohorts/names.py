@@ -11,7 +11,7 @@ from pdsynth.types import Direction, InputError, Modality
 
 EXTENSION = re.compile(r"\.(nii(\.gz)?|json|bval|bvec|tsv)$")
 SUFFIX = re.compile(r"_(bold|dwi|boldref|dwiref)$")
-SYNTHESISED = {Modality.FMRI: "boldref", Modality.DMRI: "dwiref"}
+REFERENCE = {Modality.FMRI: "boldref", Modality.DMRI: "dwiref"}
 FOLDER = {Modality.FMRI: "func", Modality.DMRI: "dwi"}
 KEPT = ("space", "res")  # of the source: they describe its grid, on which the synthesised volume lies
 VALUE = re.compile(r"[A-Za-z0-9+]+")  # of a BIDS entity
@@ -129,7 +129,7 @@ def synthetic_name(stem: str, description: str, target: Modality) -> str:
     >>> synthetic_name("sub-1_task-rest", "synthetic", Modality.FMRI)
     'sub-1_task-rest_desc-synthetic_boldref.nii.gz'
     """
-    return f"{stem}_desc-{description}_{SYNTHESISED[target]}.nii.gz"
+    return f"{stem}_desc-{description}_{REFERENCE[target]}.nii.gz"
 
 
 def lone_participant(path: Path) -> tuple[str, str]:

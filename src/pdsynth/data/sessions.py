@@ -14,6 +14,7 @@ import numpy as np
 
 import pdsynth
 from pdsynth.cohorts.cohort import Scan, Session, Subject, session_name
+from pdsynth.cohorts.names import REFERENCE
 from pdsynth.data.means import UNCORRECTED, Corrections, ScanMeans, confounds, scan_means
 from pdsynth.data.shards import FOLDER, write_shard
 from pdsynth.data.standardise import (
@@ -32,7 +33,6 @@ from pdsynth.resources import refuse_lost, stops_run
 from pdsynth.types import Modality
 
 TRUTH = Path("derivatives") / "truth"
-ORACLE = {Modality.FMRI: "boldref", Modality.DMRI: "dwiref"}
 FIRST = Modality.FMRI  # a pair goes to MNI by its fMRI; the dMRI follows through it
 
 
@@ -203,7 +203,7 @@ def _oracle(native: Volume, there: Standardised, grid: Grid) -> np.ndarray:
 
 def oracle_path(root: Path, name: str, modality: Modality) -> Path:
     """Where a simulated cohort keeps a session's oracle volume."""
-    return root / TRUTH / name.split("_")[0] / f"{name}_desc-oracle_{ORACLE[modality]}.nii.gz"
+    return root / TRUTH / name.split("_")[0] / f"{name}_desc-oracle_{REFERENCE[modality]}.nii.gz"
 
 
 def relative(path: Path, root: Path) -> str:

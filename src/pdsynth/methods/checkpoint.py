@@ -123,18 +123,9 @@ def save(method: Method, folder: str | Path, card: dict[str, Any], half: bool = 
         "card": method.notes() | card,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
-    write_whole(folder / "model.safetensors", weights)
-    write_whole(folder / "config.json", (json.dumps(written, indent=2) + "\n").encode())
+    files.write_bytes(folder / "model.safetensors", weights)
+    files.write_json(folder / "config.json", written)
     return folder
-
-
-def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file that is whole or absent. Raises OSError with the file's name, which a full disk alone leaves out."""
-    try:
-        with files.complete_or_absent(path) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def load(folder: str | Path) -> tuple[Method, Card]:
