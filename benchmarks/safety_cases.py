@@ -76,28 +76,26 @@ def _timeless(content: Any) -> Any:
 
 def prepare_inputs(folder: Path, verbs: set[str]) -> dict[str, Path]:
     """Cohorts, prepared folders, models and results, for the verbs that need them: made once."""
-    names = ("bids", "prepared", "run", "results", "others-bids", "small-bids", "pds", "others")
+    names = ("bids", "prepared", "run", "results", "others-bids", "small-bids", "pds")
+    names += ("many-bids", "many", "many-results", "others")
     paths = {name: folder / name for name in names}
     if not verbs <= {"simulate"} and not paths["others"].exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        quick, ridge = ["--quick", "--grid-mm", "8"], paths["run"] / "model"
         for words in (
-            ["simulate", paths["bids"], "--subjects", "12", "--quick", "--grid-mm", "8", "--missing-dmri", "0.17"],
+            ["simulate", paths["bids"], "--subjects", "12", *quick, "--missing-dmri", "0.17"],
             ["prepare", paths["bids"], paths["prepared"], "--grid-mm", "8", "--split", "0.4,0,0.6"],
-            ["simulate", paths["small-bids"], "--subjects", "3", "--quick", "--grid-mm", "8", "--missing-dmri", "0.34"],
+            ["simulate", paths["small-bids"], "--subjects", "3", *quick, "--missing-dmri", "0.34"],
             ["train", paths["prepared"], paths["pds"], "--recipe", "pds", "--steps", "2"],
-            ["simulate", paths["others-bids"], "--subjects", "10", "--quick", "--grid-mm", "8", "--seed", "7"],
-            ["prepare", paths["others-bids"], paths["others"], "--grid-mm", "8", "--split", "0,1,0"],
             ["train", paths["prepared"], paths["run"], "--recipe", "local-ridge"],
-            [
-                "evaluate",
-                paths["prepared"],
-                "--model",
-                paths["run"] / "model",
-                "--no-controls",
-                "--out",
-                paths["results"],
-            ],
+            ["evaluate", paths["prepared"], "--model", ridge, "--no-controls", "--out", paths["results"]],
+            # `diagnose` scores at least five people a class
+            ["simulate", paths["many-bids"], "--subjects", "24", *quick, "--seed", "11"],
+            ["prepare", paths["many-bids"], paths["many"], "--grid-mm", "8", "--split", "0.1,0,0.9"],
+            ["evaluate", paths["many"], "--model", ridge, "--no-controls", "--out", paths["many-results"]],
+            ["simulate", paths["others-bids"], "--subjects", "10", *quick, "--seed", "7"],
+            ["prepare", paths["others-bids"], paths["others"], "--grid-mm", "8", "--split", "0,1,0"],
         ):
             subprocess.run([sys.executable, "-m", "pdsynth", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
     return paths
@@ -131,7 +129,7 @@ def cases(inputs: dict[str, Path]) -> list[Case]:
             **common,
         ),
         Case("roi", ["OUT"], base=results, **common),
-        Case("diagnose", ["OUT"], base=results, **common),
+        Case("diagnose", ["OUT"], base=inputs["many-results"], **common),
         Case("report", ["OUT"], base=results, **common),
         Case("demo", ["--out", "OUT", "--jobs", "1"], **common),
     ]
