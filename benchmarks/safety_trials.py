@@ -77,9 +77,12 @@ def start(arguments: Sequence[str], before: Callable[[], None] | None = None) ->
 
 
 def _hasten() -> None:
-    """Fewer simulated people in the demonstration and in the probes: what is measured here is how runs end."""
+    """Fewer simulated people and fewer fits of classifiers: what is measured here is how runs end."""
     from pdsynth import demo
+    from pdsynth.evaluation import classification
     from pdsynth.evidence import probes
+
+    classification.INNER_FOLDS, classification.ELASTIC_NET_C, classification.LINEAR_SVM_C = 2, (0.2, 1.0), (0.01, 0.1)
 
     probes.TWICE = 3
     demo.SUBJECTS, demo.CONTROL_BUDGET, demo.SITES = 9, 0.1, ("oasis",)
