@@ -2,12 +2,14 @@
 
 Usage: python benchmarks/precision.py PREPARED [--recipes pds,unet] [--out benchmarks/results/precision.json]
 The precisions take turns in one process, a step each, on the same batches; a figure is the median of the ratios of
-neighbouring steps. The result of each kind of CPU is kept under its name.
+neighbouring steps. The result of each kind of CPU is kept under its name. With ONEDNN_MAX_CPU_ISA=AVX2 and
+ATEN_CPU_CAPABILITY=avx2 in the environment a newer CPU stands in for one of AVX2 alone, and its name says so.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from datetime import date
 from pathlib import Path
@@ -15,6 +17,7 @@ from statistics import median
 
 import torch
 
+from pdsynth import resources
 from pdsynth.data.pairs import Pairs
 from pdsynth.files import read_json, write_json
 from pdsynth.methods.base import Method, Stage
@@ -71,6 +74,10 @@ def main() -> None:
     cpu = torch.cpu.get_capabilities()
     flags = [name for name in ("amx_bf16", "avx512_bf16", "avx512_f", "avx2") if cpu.get(name)]
     kind = f"{cpu['cpu_name']} ({', '.join(flags)})"
+    if isa := os.environ.get("ONEDNN_MAX_CPU_ISA"):
+        kind += f", held to {isa}"
+        if "BF16" not in isa:
+            resources.native_bf16 = lambda: False  # what a CPU of this kind reports
     found = {}
     for name in names:
         found[name] = ratios(name, pairs)
