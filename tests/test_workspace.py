@@ -200,3 +200,19 @@ def test_a_run_with_the_manifest_of_the_one_before_is_exchanged_once(tmp_path: P
     make(out, update=True)
     assert (out / "manifest.json").read_bytes() == first
     assert content(out) == FILES
+
+
+def test_a_workspace_left_beside_a_complete_folder_goes_with_the_next_run(tmp_path: Path, monkeypatch) -> None:
+    """A kill between the exchange and the removal of the workspace; the next run refuses, and clears it away."""
+    out = tmp_path / "out"
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "rmdir", lambda path: None)
+        killed.setattr(Path, "unlink", lambda path, missing_ok=False: None)
+        make(out)
+    assert workspace.space_of(out).exists()
+    folders.refuse_occupied(out, replace=False)  # leaves the refusal to the run, which ends the workspace first
+    with pytest.raises(InputError, match="exists already"):
+        make(out)
+    assert content(out) == FILES and list(tmp_path.iterdir()) == [out]
+    with pytest.raises(InputError, match="exists already"):
+        folders.refuse_occupied(out, replace=False)

@@ -23,7 +23,6 @@ from pdsynth.files import PARTIAL, linked, read_json, sha256, sync, write_json
 from pdsynth.types import InputError
 from pdsynth.workspace import (
     MARK,
-    being_added,
     discard,
     exchange,
     ignored,
@@ -115,7 +114,7 @@ def making(
 def refuse_occupied(out: Path, replace: bool, inputs: Sequence[Path] = ()) -> None:
     """Raise the InputError that `making` would raise, before hours of work, and change nothing."""
     there = _apart(out, inputs)
-    if not there.parent.exists() or being_added(there):  # which the run will bring to its end first
+    if not there.parent.exists() or space_of(there).exists():  # what was left there, the run ends or removes first
         return
     if refuse_foreign(there) and not replace:
         raise InputError(out, EXISTS, REPLACE)

@@ -135,11 +135,6 @@ def discard(new: Path) -> None:
     shutil.rmtree(new, ignore_errors=True)
 
 
-def being_added(out: Path) -> bool:
-    """Whether a run that was killed was moving files into a folder, which the next brings to its end."""
-    return read_json(space_of(out) / MARK).get("state") == "adding"
-
-
 def exchange(space: Path, out: Path) -> None:
     """Give the new folder the name of the old one, which is then in the workspace."""
     if out.exists():
