@@ -6,11 +6,22 @@ from enum import StrEnum
 from pathlib import Path
 
 
-class Modality(StrEnum):
+class _Axis(StrEnum):
+    """Words in a fixed order, which is that of the entries of a buffer."""
+
+    @property
+    def index(self) -> int:  # type: ignore[override]  # nobody searches for text in these words
+        """Place in the order."""
+        return list(type(self)).index(self)
+
+
+class Modality(_Axis):
     """One of the two scans.
 
     >>> Modality.FMRI.other
     <Modality.DMRI: 'dmri'>
+    >>> Modality.FMRI.index, Modality.DMRI.index
+    (0, 1)
     """
 
     FMRI = "fmri"
@@ -21,11 +32,13 @@ class Modality(StrEnum):
         return Modality.DMRI if self is Modality.FMRI else Modality.FMRI
 
 
-class Direction(StrEnum):
+class Direction(_Axis):
     """Which modality is synthesised from which.
 
     >>> Direction.FMRI_TO_DMRI.source, Direction.FMRI_TO_DMRI.target
     (<Modality.FMRI: 'fmri'>, <Modality.DMRI: 'dmri'>)
+    >>> Direction.DMRI_TO_FMRI.index
+    1
     """
 
     FMRI_TO_DMRI = "fmri_to_dmri"

@@ -91,7 +91,7 @@ class Method(nn.Module, ABC):
     def estimate(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
         """The prediction, and the SD of the target around it, (B, 1, X, Y, Z), where the method states one."""
         mean, sd = self.stated(batch, direction)
-        return mean, None if sd is None else sd * self.sd_scale[list(Direction).index(direction)]
+        return mean, None if sd is None else sd * self.sd_scale[direction.index]
 
     def stated(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
         """The same before any calibration."""

@@ -59,7 +59,7 @@ class CoarseRidge(nn.Module):
         if len(whole) < 3:  # the mean is all that one or two participants tell
             return
         for d, direction in enumerate(Direction):
-            s, t = self._order(direction)
+            s, t = direction.source.index, direction.target.index
             regressors = self._regressors(coarse_rows(whole, direction.source), shells, s)
             change = coarse_rows(whole, direction.target) - self.coarse_mean[t]
             # the intercept is about 0, but without one leave-one-out would know of centred rows what the others sum to
@@ -90,10 +90,10 @@ class CoarseRidge(nn.Module):
 
     def forward(self, batch: PairBatch, direction: Direction) -> Tensor:
         """(B, 1, x, y, z), not clipped."""
-        s, t = self._order(direction)
+        s, t = direction.source.index, direction.target.index
         source = batch.sources[direction]
         regressors = self._regressors(source.coarse.flatten(1), batch.bval, s)
-        change = (regressors @ self.weights[list(Direction).index(direction)]).view(len(batch), 1, *self.coarse_shape)
+        change = (regressors @ self.weights[direction.index]).view(len(batch), 1, *self.coarse_shape)
         mean = self.means[t]
         whole = mean + F.interpolate(change, tuple(mean.shape), mode="trilinear") * (mean > 0)
         shape = source.volume.shape[2:]
@@ -101,17 +101,12 @@ class CoarseRidge(nn.Module):
 
     def inside(self, batch: PairBatch, direction: Direction) -> Tensor:
         """Voxels where any training participant has a target, (B, 1, x, y, z) bool: elsewhere there is none."""
-        t = self._order(direction)[1]
+        t = direction.target.index
         return patches_of(self.means[t : t + 1] > 0, batch.corner, batch.sources[direction].volume.shape[2:])
 
     def _regressors(self, coarse: Tensor, shells: Tensor, s: int) -> Tensor:
         """(B, cells) and (B, 1) -> (B, COMPONENTS + 1)"""
         return torch.cat([(coarse - self.coarse_mean[s]) @ self.basis[s], shells - self.shell_mean], 1)
-
-    @staticmethod
-    def _order(direction: Direction) -> tuple[int, int]:
-        order = list(Modality)
-        return order.index(direction.source), order.index(direction.target)
 
 
 @register

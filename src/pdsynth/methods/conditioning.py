@@ -67,8 +67,7 @@ class VoxelFeatures(nn.Module):
     def features(self, batch: PairBatch, direction: Direction) -> Tensor:
         source = batch.sources[direction]
         shape = source.volume.shape[2:]
-        order = list(Modality)
-        s, t = order.index(direction.source), order.index(direction.target)
+        s, t = direction.source.index, direction.target.index
         usual = patches_of(self.means[s], batch.corner, shape)
         unusual = ((source.context - usual) / self.sd[s, :, None, None, None]).clamp(-LIMIT, LIMIT)
         means = patches_of(self.means[[s, t], 0], batch.corner, shape)
@@ -84,7 +83,7 @@ class VoxelFeatures(nn.Module):
 
     def acquisition(self, batch: PairBatch, direction: Direction) -> Tensor:
         """(B, ACQUISITION): the dMRI shell in ms/um^2 around 1, and the direction."""
-        which = F.one_hot(torch.full((len(batch),), list(Direction).index(direction), device=batch.bval.device), 2)
+        which = F.one_hot(torch.full((len(batch),), direction.index, device=batch.bval.device), 2)
         return torch.cat([batch.bval - 1, which.to(batch.bval.dtype)], 1)
 
     def steering(self, batch: PairBatch, direction: Direction, t: Tensor) -> Tensor:
@@ -93,7 +92,7 @@ class VoxelFeatures(nn.Module):
 
     def target_mean(self, batch: PairBatch, direction: Direction) -> Tensor:
         """The training mean of the target at the batch's patches, (B, 1, x, y, z)."""
-        m = list(Modality).index(direction.target)
+        m = direction.target.index
         return patches_of(self.means[m, :1], batch.corner, batch.sources[direction].volume.shape[2:])
 
 
@@ -130,7 +129,7 @@ class Conditioning(VoxelFeatures):
 
     def condition(self, batch: PairBatch, direction: Direction) -> Tensor:
         source = batch.sources[direction]
-        m = list(Modality).index(direction.source)
+        m = direction.source.index
         summary = (source.summary - self.summary_mean[m]) / self.summary_sd[m]
         components = (source.coarse.flatten(1) - self.coarse_mean[m]) @ self.basis[m]
         described = torch.cat([summary, components], 1).clamp(-LIMIT, LIMIT)

@@ -51,7 +51,7 @@ class PopulationMean(Method):
             self.means[m] = population_mean(train.whole_scans(), modality)
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
-        mean = self.means[list(Modality).index(direction.target)]
+        mean = self.means[direction.target.index]
         return mean.expand(len(batch), 1, *mean.shape)
 
 
@@ -82,7 +82,7 @@ class SiteMean(Method):
         self.means = torch.stack([torch.stack([population_mean(p, m) for m in Modality]) for p in at])
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
-        target = self.means[:, list(Modality).index(direction.target)]
+        target = self.means[:, direction.target.index]
         known = {site: target[i] for i, site in enumerate(self.config.sites)}
         return torch.stack([known.get(site, target.mean(0)) for site in batch.site])[:, None]
 

@@ -113,7 +113,7 @@ class LatentDiffusion(Method):
         """L1 of the decoded sample, and the divergence of the code from a standard normal."""
         terms: dict[str, Tensor] = {}
         for direction, volume in batch.targets.items():
-            usual = patches_of(self.means[[list(Modality).index(direction.target)]], batch.corner, volume.shape[2:])
+            usual = patches_of(self.means[[direction.target.index]], batch.corner, volume.shape[2:])
             unusual = (volume - usual) / self.config.sd
             mean, sd = self.autoencoder.encode(unusual)
             code = mean + sd * torch.randn(mean.shape, generator=generator, device=mean.device)
@@ -139,19 +139,19 @@ class LatentDiffusion(Method):
 
     def encoded(self, volume: Tensor, modality: Modality) -> Tensor:
         """(B, 1, X, Y, Z) -> normalised latents (B, channels, X/4, Y/4, Z/4)."""
-        m = list(Modality).index(modality)
+        m = modality.index
         return (self.code(volume, m) - self.latent_mean[m]) / self.latent_sd[m]
 
     def decoded(self, latent: Tensor, modality: Modality) -> Tensor:
         """The way back."""
-        m = list(Modality).index(modality)
+        m = modality.index
         unusual = self.autoencoder.decode(latent * self.latent_sd[m] + self.latent_mean[m])
         return self.means[m] + self.config.sd * unusual
 
     def denoise(self, z_t: Tensor, t: Tensor, source: Tensor, direction: Direction) -> Tensor:
         """z_0-hat of latents z_t at steps t (B,), given the source's latents (beside z_t, and cells of 2 as tokens)."""
         x, y, z = z_t.shape[2:]
-        which = torch.full((len(z_t),), list(Direction).index(direction), device=z_t.device)
+        which = torch.full((len(z_t),), direction.index, device=z_t.device)
         axes = (torch.linspace(-1, 1, n, device=z_t.device) for n in (x, y, z))
         place = torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(z_t), 3, x, y, z)
         tokens = F.avg_pool3d(torch.cat([source, place], 1), 2, ceil_mode=True).flatten(2).transpose(1, 2)

@@ -61,7 +61,7 @@ class TissueRefiner(nn.Module):
 
         A network that drafted them was trained on them all the same.
         """
-        return self.ridge.remaining[list(Direction).index(direction)]
+        return self.ridge.remaining[direction.index]
 
     @staticmethod
     def _columns(draft: Tensor, batch: PairBatch, direction: Direction) -> Tensor:

@@ -42,7 +42,7 @@ class VoxelwiseRidge(Method):
         return (self._mean(direction) + self.ridge(batch.sources[direction].context, direction)).clamp(0, 1)
 
     def _mean(self, direction: Direction) -> Tensor:
-        return self.means[list(Modality).index(direction.target)]
+        return self.means[direction.target.index]
 
 
 @dataclass
@@ -117,7 +117,7 @@ class GradientBoosting(Method):
         return torch.cat([features, condition.expand(len(voxels), -1)], 1)
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
-        d = list(Direction).index(direction)
+        d = direction.index
         out = torch.zeros_like(batch.sources[direction].volume)
         for i in range(len(batch)):
             one = batch.only(i)

@@ -95,7 +95,7 @@ class VoxelRidge(nn.Module):
 
     def forward(self, columns: Tensor, direction: Direction) -> Tensor:
         """The response (B, 1, X, Y, Z) to columns (B, columns, X, Y, Z); zero away from all brains of training."""
-        d = list(Direction).index(direction)
+        d = direction.index
         mean, usual, limit = self.constants[d]
         inside = self.inside.long()
         change = (columns.flatten(2)[:, :, inside].float() * self.weights[d].float()).sum(1) - usual
