@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -79,6 +80,43 @@ def test_output_ignores_the_target(trained, batch, direction):
     blank = replace(batch, targets={d: torch.rand_like(t) for d, t in batch.targets.items()}, masks={})
     with torch.inference_mode():
         assert torch.equal(method.predict(batch, direction), method.predict(blank, direction))
+
+
+@pytest.fixture(scope="module")
+def larger(make_prepared):
+    """The pairs of 16 people, none of whom is in `prepared`."""
+    return make_prepared(20, seed=3).train
+
+
+def fitted(method: Method, pairs: Pairs) -> Method:
+    """All closed forms of a method, which needs no training for them."""
+    method.fit(pairs, torch.Generator().manual_seed(0))
+    method.eval().complete(pairs)
+    return method
+
+
+@pytest.mark.parametrize("people", [1, 2, 6, 16])
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_fitting_twice_equals_fitting_once(name, people, prepared, larger):
+    """On more people than before, on fewer, and on too few for a regression."""
+    before, after = (larger, prepared.train) if people < 16 else (prepared.train, larger)
+    few = after.where(np.arange(len(after)) < people)
+    once = fitted(small(name, few), few).state_dict()
+    twice = fitted(fitted(small(name, few), before), few).state_dict()
+    assert once.keys() == twice.keys()
+    for entry, tensor in once.items():
+        assert torch.equal(tensor, twice[entry]), entry
+
+
+def test_a_fit_forgets_what_training_left_in_a_buffer(trained, prepared):
+    """`train --init` begins with a trained method: its networks are kept, and nothing else."""
+    few = prepared.train.where(np.arange(len(prepared.train)) < 2)
+    fresh, again = small(trained[0].name, few), copy.deepcopy(trained[0])
+    for method in (fresh, again):
+        method.fit(few, torch.Generator().manual_seed(0))
+    expected = dict(fresh.named_buffers())
+    for entry, tensor in again.named_buffers():
+        assert torch.equal(tensor, expected[entry]), entry
 
 
 def test_training_is_reproducible_and_ignores_diagnosis(trained, prepared, tmp_path):

@@ -75,7 +75,10 @@ class Method(nn.Module, ABC):
         self.register_buffer("sd_scale", torch.ones(len(Direction)))  # in the order of Direction; set by `calibrate`
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
-        """Closed-form state (means, templates, regressions) from the training participants."""
+        """Closed-form state (means, templates, regressions) from the training participants.
+
+        It is a function of these participants and the generator alone: nothing of an earlier fit is left.
+        """
 
     def stages(self) -> list[Stage]:
         """Gradient training, in order. Empty for a method of closed forms alone."""

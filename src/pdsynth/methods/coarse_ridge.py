@@ -52,11 +52,13 @@ class CoarseRidge(nn.Module):
         whole = train.whole_scans()
         shells = torch.from_numpy(whole.table["dmri_bval"].to_numpy(np.float32) / 1000)[:, None]
         self.shell_mean.copy_(shells.mean(0))
+        # of an earlier fit nothing may be left: fewer people fill fewer columns, and one or two fill no weights
+        self.basis, self.weights = torch.zeros_like(self.basis), torch.zeros_like(self.weights)
         for m, modality in enumerate(Modality):
             self.means[m] = population_mean(whole, modality)
             self.coarse_mean[m], axes, scale = principal_components(whole, modality, COMPONENTS)
             self.basis[m, :, : len(scale)] = axes / scale[:1]
-        if len(whole) < 3:  # the mean is all that one or two participants tell
+        if len(whole) < 3:  # one or two participants give a mean and no regression
             return
         for d, direction in enumerate(Direction):
             s, t = direction.source.index, direction.target.index

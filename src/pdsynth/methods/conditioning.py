@@ -119,6 +119,7 @@ class Conditioning(VoxelFeatures):
         """Means, normalisers and principal components from the training participants' whole scans."""
         super().fit(train)
         whole = train.whole_scans()
+        self.basis = torch.zeros_like(self.basis)  # fewer people than before fill fewer columns
         for m, modality in enumerate(Modality):
             views = [whole.source(modality, row) for row in range(len(whole))]
             summary = torch.from_numpy(np.stack([view.summary for view in views]))

@@ -93,6 +93,9 @@ class LatentDiffusion(Method):
         self.latents: dict[Modality, Tensor] = {}
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
+        # another autoencoder's latents say nothing of those that this one will have
+        self.latent_mean, self.latent_sd = torch.zeros_like(self.latent_mean), torch.ones_like(self.latent_sd)
+        self.latents = {}
         for m, modality in enumerate(Modality):
             self.means[m] = population_mean(train.whole_scans(), modality)
 

@@ -49,20 +49,21 @@ class VoxelRidge(nn.Module):
     def fit(self, train: Pairs, columns: Volumes, response: Volumes) -> None:
         """Regress the response (B, 1, X, Y, Z) on columns (B, columns, X, Y, Z) over all rows, inside the brain.
 
-        With fewer than FOLDS participants nothing is fitted. Where held-out ones are hardly the better for a
-        regression, its response is zero.
+        With fewer than FOLDS participants the response is zero everywhere, and so it is where the regression hardly
+        reduces the error in held-out participants.
         """
         fold = np.unique(train.table["participant_id"].to_numpy(str), return_inverse=True)[1] % FOLDS
-        if fold.max() + 1 < FOLDS:
-            return
+        enough = fold.max() + 1 == FOLDS
         brain = np.zeros(train.grid.shape, bool)
-        for row, modality in product(range(len(train)), Modality):
+        for row, modality in product(range(len(train)) if enough else (), Modality):
             brain |= train.volume(modality, row) > 0
         inside = torch.from_numpy(np.flatnonzero(brain).astype(np.int32)).to(self.weights.device)
         self.inside = inside
         self.weights = self.weights.new_zeros(*self.weights.shape[:2], len(inside))
         self.constants = self.constants.new_zeros(2, 3, len(inside))
-        self.remaining.fill_(1)
+        self.remaining = torch.ones_like(self.remaining)
+        if not enough:
+            return
         for d, direction in enumerate(Direction):
             # columns are counted from one person's: what is equal in everyone is 0, and fp32 does for the products
             origin = self._inside(columns, train, np.array([0]), direction, inside)
