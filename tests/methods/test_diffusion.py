@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,10 +27,21 @@ def patches(prepared):
 @pytest.mark.parametrize("direction", Direction)
 def test_a_denoiser_that_knows_the_target_gives_it_back(method, patches, direction, eta):
     method.config.eta = eta
-    mean = method.voxels.target_mean(patches, direction)
-    method.denoise = lambda x_t, t, batch, d: (batch.targets[d] - mean) / method.config.sd
+    method.denoise = lambda x_t, t, batch, d: method.x_0(batch, d)
     drawn = method.sample(patches, direction, torch.Generator().manual_seed(0), 5)
     torch.testing.assert_close(drawn, patches.targets[direction], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_two_people_have_independent_noise(method, prepared, direction):
+    """A denoiser that returns x_t shows the noise of its one step, which was one and the same for everyone."""
+    batch = prepared.test.batch(np.arange(2))
+    method.denoise, method.config.steps, method.config.sd = lambda x_t, t, one, d: x_t, 1, 1e-3  # nothing is clipped
+    drawn = method.predict(batch, direction) - method.voxels.target_mean(batch, direction)
+    inside = (batch.masks[direction] > 0).all(0)[0]
+    first, second = (drawn[:, 0, inside] / 1e-3).numpy()
+    np.testing.assert_allclose([first.std(), second.std()], 1, atol=0.05)
+    assert abs(np.corrcoef(first, second)[0, 1]) < 5 / len(first) ** 0.5
 
 
 @pytest.mark.parametrize("direction", Direction)

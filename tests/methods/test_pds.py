@@ -63,7 +63,7 @@ def test_draws_stand_around_the_refined_mean_as_they_did_around_the_draft(traine
         remaining, inside = trained.refiner.remaining(direction), trained.drafter.stem.inside(batch, direction)
         refined, refined_sd = trained.estimate(batch, direction)
         expected = trained.refiner(mean, batch, direction) + remaining * (draw - mean)
-        found = trained.sample(batch, direction, torch.Generator().manual_seed(3), 2)
+        found = trained.draw(batch, direction, torch.Generator().manual_seed(3), 2)
     torch.testing.assert_close(refined, (trained.refiner(mean, batch, direction) * inside).clamp(0, 1))
     torch.testing.assert_close(refined_sd, sd * remaining * inside)
     torch.testing.assert_close(found, (expected * inside).clamp(0, 1))

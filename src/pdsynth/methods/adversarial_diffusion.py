@@ -96,7 +96,7 @@ class AdversarialDiffusion(ConditionalDiffusion):
             terms[f"adversarial_{direction}"] = self.config.adversarial_weight * fooled
         return terms
 
-    def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
+    def draw(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
         """One draw over all T steps: the generator knows no others, so `steps` is not used."""
         mean = self.voxels.target_mean(batch, direction)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, ClassVar
 
 import torch
@@ -101,7 +102,21 @@ class Method(nn.Module, ABC):
         return self.predict(batch, direction), None
 
     def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
-        """One draw from the method's distribution of targets, (B, 1, X, Y, Z); only where `generative`."""
+        """One draw from the method's distribution of targets per session, (B, 1, X, Y, Z) in [0, 1].
+
+        The generator gives one seed per call. From it and the content of each session's source volume, `own_generator`
+        makes the generator of that session's noise. So two people have different noise, and a session has the same
+        draw, to the byte, alone and in any batch. A method implements `draw`; it does not override `sample`. steps:
+        network evaluations per draw. Raises TypeError where the method is not `generative`.
+        """
+        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        each = [batch.only(i) for i in range(len(batch))]
+        return torch.cat(
+            [self.draw(one, direction, own_generator(one.sources[direction].volume, seed), steps) for one in each]
+        )
+
+    def draw(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
+        """One draw for the one session of the batch, (1, 1, X, Y, Z) in [0, 1]; all its noise is the generator's."""
         raise TypeError(f"{self.name} gives no samples: its prediction is a single estimate.")
 
     def feature_loss(self) -> FeatureLoss | None:
@@ -121,6 +136,19 @@ class Method(nn.Module, ABC):
                 owner, _, leaf = name.rpartition(".")
                 setattr(self.get_submodule(owner), leaf, state[name].to(buffer.dtype, copy=True))
         self.load_state_dict(state)
+
+
+def own_generator(volume: Tensor, seed: int) -> torch.Generator:
+    """The generator of one scan's noise, on the volume's device, seeded by the volume's content and a seed below 2^63.
+
+    >>> scan, other = torch.zeros(1, 1, 2, 2, 2), torch.ones(1, 1, 2, 2, 2)
+    >>> first, again = (own_generator(scan, 0).initial_seed() for _ in range(2))
+    >>> first == again, first == own_generator(other, 0).initial_seed(), first == own_generator(scan, 1).initial_seed()
+    (True, False, False)
+    """
+    content = volume.detach().float().cpu().contiguous().numpy().tobytes()
+    digest = sha256(seed.to_bytes(8, "little") + content).digest()
+    return torch.Generator(volume.device).manual_seed(int.from_bytes(digest[:8], "little"))
 
 
 REGISTRY: dict[str, type[Method]] = {}

@@ -36,7 +36,7 @@ class DiffusionConfig(UNetConfig):
 
 @register
 class ConditionalDiffusion(Method):
-    """A U-Net denoises. `predict` is one draw, from noise of a fixed seed: a diffusion model has no other estimate."""
+    """A U-Net denoises. `predict` is the draw of seed 0: a diffusion model has no other estimate."""
 
     name = "conditional-diffusion"
     config_type: ClassVar[type[MethodConfig]] = DiffusionConfig
@@ -82,7 +82,7 @@ class ConditionalDiffusion(Method):
             terms[f"denoise_{direction}"] = (self.denoise(x_t, t, batch, direction) - x_0).square().mean()
         return terms
 
-    def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
+    def draw(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
         mean = self.voxels.target_mean(batch, direction)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         x_0 = ddim(

@@ -47,7 +47,7 @@ class LatentDiffusionConfig(MethodConfig):
 
 @register
 class LatentDiffusion(Method):
-    """`predict` is the decoded draw from noise of a fixed seed."""
+    """`predict` is the decoded draw of seed 0."""
 
     name = "ldm"
     config_type: ClassVar[type[MethodConfig]] = LatentDiffusionConfig
@@ -171,7 +171,7 @@ class LatentDiffusion(Method):
             terms[f"denoise_{direction}"] = F.mse_loss(z_0_hat, z_0)
         return terms
 
-    def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
+    def draw(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
         source = self.encoded(batch.sources[direction].volume, direction.source)
         noise = torch.randn(source.shape, generator=generator, device=source.device)
         z_0 = ddim(lambda z_t, t: self.denoise(z_t, t, source, direction), noise, self.schedule, steps)

@@ -246,7 +246,7 @@ class PDS(Method):
         mean, sd = self.refine(*self.drafter.posterior(batch, direction), batch, direction)
         return mean.clamp(0, 1), sd
 
-    def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
+    def draw(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
         """One draw: what is drawn around the drafts' mean stands around the refined mean."""
         draw = self.drafter.sample(batch, direction, generator, steps)
         mean = draw if self.refiner is None else self.drafter.posterior(batch, direction)[0]
