@@ -11,7 +11,7 @@ import torch
 
 from pdsynth.methods import checkpoint, create
 from pdsynth.methods.base import Method
-from pdsynth.methods.pds import MICROSTRUCTURE_EVERY
+from pdsynth.methods.pds import MICROSTRUCTURE_EVERY, PDSConfig
 from pdsynth.recipes import RECIPES
 from pdsynth.training import train
 from pdsynth.types import Direction
@@ -107,18 +107,22 @@ def test_another_networks_refinement_is_forgotten(trained, prepared):
     assert not method.refiner.ridge.weights.numel() and method.refiner.remaining(Direction.FMRI_TO_DMRI) == 1
 
 
-def test_the_microstructure_loss_takes_its_turn_and_keeps_its_weight_on_average(prepared):
+def test_the_microstructure_loss_visits_all_patches_and_keeps_its_weight_on_average(prepared):
     train_pairs = prepared.split("train")
     method = create("pds", SMALL | {"grid_shape": list(train_pairs.grid.shape)})
     structure, direction = method.drafter.structure, Direction.FMRI_TO_DMRI
     structure.fit(train_pairs)
     generator = torch.Generator().manual_seed(0)
-    turns = [structure.turn(generator) for _ in range(4000)]
-    assert np.mean(turns) == pytest.approx(1 / MICROSTRUCTURE_EVERY, abs=0.02)
+    patches, steps = PDSConfig().batch_size, 24_000
+    chosen = [structure.chosen(generator, patches) for _ in range(steps)]
+    visits = np.bincount([patch for patch in chosen if patch is not None], minlength=patches)
+    expected = steps / MICROSTRUCTURE_EVERY / patches  # so that it sees noised z_t as often as the batch holds them
+    assert len(visits) == patches and np.abs(visits - expected).max() < 5 * expected**0.5
     batch = train_pairs.patches((8, 8, 8), 2, (0,), 0)
     estimate = batch.targets[direction].flip(-1)
     name = f"microstructure_{direction}"
-    at, skipped = (structure(estimate, batch, direction, turn)[name].item() for turn in (True, False))
-    first = structure.microstructure(estimate[:1], batch.targets[direction][:1]).item()
-    assert skipped == 0 and first > 0
-    assert at / MICROSTRUCTURE_EVERY == pytest.approx(method.config.microstructure_weight * first)
+    first, second, skipped = (structure(estimate, batch, direction, chosen)[name].item() for chosen in (0, 1, None))
+    whole = structure.microstructure(estimate, batch.targets[direction]).item()
+    assert skipped == 0 and first != second
+    expected = method.config.microstructure_weight * whole  # of all patches at every step
+    assert (first + second) / 2 / MICROSTRUCTURE_EVERY == pytest.approx(expected)

@@ -92,15 +92,19 @@ class StructureLosses(nn.Module):
             spread = torch.from_numpy(np.std(means, axis=0)).float()
             self.patterns[modality].spread.copy_(spread.clamp_min(1e-2))  # type: ignore[operator]
 
-    def turn(self, generator: torch.Generator) -> bool:
-        """Whether L_mic is evaluated at this step: at one in MICROSTRUCTURE_EVERY, with that much more weight.
+    def chosen(self, generator: torch.Generator, patches: int) -> int | None:
+        """The patch on which L_mic is evaluated at this step, or None: one step in MICROSTRUCTURE_EVERY evaluates it.
 
-        As lazy regularisation (Karras et al. 2020): the same gradient on average for a fraction of the time.
+        A random patch of a random step, with that much more weight, has the gradient of all patches on average for a
+        fraction of the time, as in lazy regularisation (Karras et al. 2020).
         """
-        return bool(torch.rand((), generator=generator, device=generator.device) * MICROSTRUCTURE_EVERY < 1)
+        drawn = int(torch.randint(MICROSTRUCTURE_EVERY * patches, (), generator=generator, device=generator.device))
+        return drawn if drawn < patches else None
 
-    def forward(self, estimate: Tensor, batch: PairBatch, direction: Direction, turn: bool) -> dict[str, Tensor]:
-        """L_mic (of the first patch, at its turn, else 0) and L_PA of an estimate (B, 1, x, y, z) of the target."""
+    def forward(
+        self, estimate: Tensor, batch: PairBatch, direction: Direction, chosen: int | None
+    ) -> dict[str, Tensor]:
+        """L_mic of the chosen patch (0 without one) and L_PA of an estimate (B, 1, x, y, z) of the target."""
         target = batch.targets[direction]
         labels = patches_of(self.labels, batch.corner, target.shape[2:])
         terms: dict[str, Tensor] = {}
@@ -109,9 +113,11 @@ class StructureLosses(nn.Module):
             terms[f"pattern_{direction}"] = self.config.pattern_weight * pattern
         if self.microstructure is not None:
             # VGG16 on all patches would cost as much as the U-Net
-            microstructure = self.microstructure(estimate[:1], target[:1]) if turn else estimate.new_zeros(())
             weight = MICROSTRUCTURE_EVERY * self.config.microstructure_weight
-            terms[f"microstructure_{direction}"] = weight * microstructure
+            microstructure = estimate.new_zeros(())
+            if chosen is not None:
+                microstructure = weight * self.microstructure(estimate[chosen, None], target[chosen, None])
+            terms[f"microstructure_{direction}"] = microstructure
         return terms
 
 
@@ -172,7 +178,7 @@ class Drafter(nn.Module):
     def loss(self, batch: PairBatch, stems: dict[Direction, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """Squared error of z_0-hat, likelihood of its SD, and L_mic and L_PA on x_0-hat (Eq. 17)."""
         terms: dict[str, Tensor] = {}
-        turn = self.structure.turn(generator)
+        chosen = self.structure.chosen(generator, len(batch))
         for direction in Direction:
             x_0, stem = batch.targets[direction], stems[direction]
             z_0 = (x_0 - stem) / self.sd
@@ -186,7 +192,7 @@ class Drafter(nn.Module):
             terms[f"denoise_{direction}"] = error.mean()
             likelihood = 0.5 * error.detach() * (-2 * log_sd).exp() + log_sd
             terms[f"uncertainty_{direction}"] = self.uncertainty_weight * likelihood.mean()
-            terms |= self.structure(stem + self.sd * z_0_hat, batch, direction, turn)
+            terms |= self.structure(stem + self.sd * z_0_hat, batch, direction, chosen)
         return terms
 
 
@@ -299,12 +305,12 @@ class RefinerOnly(Method):
 
     def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
-        turn = self.structure.turn(generator)
+        chosen = self.structure.chosen(generator, len(batch))
         for direction in Direction:
             x_0 = batch.targets[direction]
             estimate = self.draft(batch, direction, self.cache.at(batch, direction))
             terms[f"denoise_{direction}"] = (estimate - x_0).square().mean() / self.config.residual_sd**2
-            terms |= self.structure(estimate, batch, direction, turn)
+            terms |= self.structure(estimate, batch, direction, chosen)
         return terms
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
