@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from pdsynth.imaging.nifti import Volume
-from pdsynth.imaging.registration import register
+from pdsynth.imaging.registration import KNOTS, _hats, _Pair, register
 from pdsynth.imaging.segments import segment_means
 from pdsynth.imaging.spatial import Grid, mni_grid, resample
 from pdsynth.imaging.template import epi_template, tissue_template
@@ -57,6 +57,29 @@ def test_known_transforms_are_found_within_half_a_voxel(contrast, kind, scale, s
     assert errors.max() < 2.5
     if kind == "rigid":
         np.testing.assert_allclose(found[:3, :3] @ found[:3, :3].T, np.eye(3), atol=1e-9)
+
+
+@pytest.mark.parametrize("value", [-3.0, -0.1, 0.02, 0.5, 0.97, 1.2, 9.0])
+def test_the_curves_slope_is_its_derivative_where_it_bends_and_where_it_is_flat(value):
+    knots, curve, step = np.linspace(0, 1, KNOTS), np.arange(KNOTS) ** 1.5, 1e-6
+    slope = (_hats(np.array([value]), knots)[1] @ curve)[0]
+    low, high = (_hats(np.array([v]), knots)[0] @ curve for v in (value - step, value + step))
+    assert slope == pytest.approx((high - low)[0] / (2 * step), abs=1e-4)
+    assert (slope == 0) == (not 0 <= value <= 1)
+
+
+def test_the_gradient_is_the_costs_where_intensities_pass_the_last_knot():
+    """On a ramp, whose samples and slopes are exact, a third of it brighter than the last knot."""
+    generator = np.random.default_rng(0)
+    ramp = np.broadcast_to(np.arange(30.0)[:, None, None], (30, 30, 30))
+    points = np.column_stack([generator.uniform(5, 25, (500, 3)), np.ones(500)])
+    values = np.sin(points[:, 0] / 3) + points[:, 0] / 10
+    gradient = list(np.gradient(ramp))
+    pair = _Pair(points, values, ramp, gradient, np.eye(4), np.zeros(3), np.eye(4), np.linspace(0, 18, KNOTS))
+    start, step = np.array([0.37, *[0.0] * 11]), np.array([1e-5, *[0.0] * 11])
+    low, high = (pair._linearise(start + sign * step, 6)[0] for sign in (-1, 1))
+    found = 2 * pair._linearise(start, 6)[1][0]  # the steps minimise half of the squared error
+    assert found == pytest.approx((high - low) / 2e-5, rel=0.01)
 
 
 def test_start_is_used():

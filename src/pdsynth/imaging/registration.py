@@ -199,14 +199,18 @@ def _matrix(parameters: np.ndarray, centre: np.ndarray) -> np.ndarray:
 
 
 def _hats(values: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Piecewise linear basis at the values, (n, KNOTS), and its derivative."""
+    """Piecewise linear basis at the values, (n, KNOTS), and its derivative.
+
+    Values beyond the first or last knot have the basis of that knot, so their derivative is zero.
+    """
     width = knots[1] - knots[0]
-    position = np.clip((values - knots[0]) / width, 0, KNOTS - 1 - 1e-9)
+    exact = (values - knots[0]) / width
+    position = np.clip(exact, 0, KNOTS - 1 - 1e-9)
     left, rows = position.astype(int), np.arange(len(values))
-    part = position - left
+    part, slope = position - left, ((exact >= 0) & (exact < KNOTS - 1)) / width
     basis, rise = np.zeros((len(values), KNOTS)), np.zeros((len(values), KNOTS))
     basis[rows, left], basis[rows, left + 1] = 1 - part, part
-    rise[rows, left], rise[rows, left + 1] = -1 / width, 1 / width
+    rise[rows, left], rise[rows, left + 1] = -slope, slope
     return basis, rise
 
 
