@@ -48,6 +48,13 @@ def test_patches_are_cut_from_the_whole_and_repeat(prepared: Pairs) -> None:
     assert not torch.equal(batch.corner, prepared.patches(patch, 13, (5,), 3).corner)
 
 
+@pytest.mark.parametrize("patch", [(32, 16, 16), (16, 30, 16), (16, 16, 26)])
+def test_a_patch_larger_than_the_grid_is_refused(prepared: Pairs, patch: tuple[int, int, int]) -> None:
+    sizes = "24 x 28 x 24 voxels, smaller than the patch of " + " x ".join(map(str, patch))
+    with pytest.raises(InputError, match=f"{sizes}.*Remedy: prepare with a smaller --grid-mm"):
+        prepared.patches(patch, 4, (0,), 0)
+
+
 def test_only_and_to_keep_everything(prepared: Pairs) -> None:
     batch = prepared.batch(np.array([0, 4, 8]))
     one, alone = batch.to("cpu").only(1), prepared.batch(np.array([4]))

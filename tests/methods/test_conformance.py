@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from pdsynth.data.pairs import Pairs
+from pdsynth.imaging.spatial import COARSEST_MM, mni_grid
 from pdsynth.methods import REGISTRY, checkpoint, create
 from pdsynth.methods.base import Method
+from pdsynth.recipes import RECIPES
 from pdsynth.training import Journal, train
 from pdsynth.types import Direction
 from tiny import SHORT_PAPER
@@ -182,6 +184,16 @@ def test_another_seed_trains_another_network(trained, prepared, tmp_path):
     pairs = prepared.split("train")
     other = train(small(method.name, pairs), pairs, tmp_path, seed=2, steps=STEPS, device="cpu")
     assert any(not torch.equal(a, b) for a, b in zip(method.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_patches_fit_into_the_coarsest_grid(name):
+    recipe, grid = RECIPES[name], mni_grid(COARSEST_MM).shape
+    for size in ({}, recipe.small or {}):
+        with torch.device("meta"):
+            method = create(recipe.method, recipe.settings | size | {"grid_shape": grid})
+        for stage in method.stages():
+            assert (np.asarray(stage.patch) <= grid).all()
 
 
 def test_losses_are_finite_and_change_the_weights(trained, prepared):

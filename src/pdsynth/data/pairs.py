@@ -179,9 +179,18 @@ class Pairs:
         return self.table["shard"].iloc[row], int(self.table["index"].iloc[row])
 
     def batch(self, rows: np.ndarray, corners: np.ndarray | None = None, patch: Patch | None = None) -> PairBatch:
-        """Both directions of some paired rows, whole or cut to a patch at each row's corner."""
+        """Both directions of some paired rows, whole or cut to a patch at each row's corner.
+
+        Raises InputError for a patch that is larger than the grid.
+        """
         rows = np.asarray(rows)
         patch = self.grid.shape if patch is None else patch
+        if (np.asarray(patch) > self.grid.shape).any():
+            sizes = (" x ".join(map(str, shape)) for shape in (self.grid.shape, patch))
+            problem = "has a grid of {} voxels, smaller than the patch of {} that training takes".format(*sizes)
+            raise InputError(
+                self.root, problem, "prepare with a smaller --grid-mm, or train on smaller patches (--set patch=N)"
+            )
         corners = np.zeros((len(rows), 3), np.int64) if corners is None else corners
         cut = {}
         for name in self.manifest["volumes"]:

@@ -15,6 +15,7 @@ __all__ = ["Grid", "Transform", "from_flirt", "mni_grid", "register", "resample"
 
 FWHM = 2 * np.sqrt(2 * np.log(2))  # of a Gaussian, in standard deviations
 FIELD_OF_VIEW_MM = np.array([192.0, 224.0, 192.0])  # of the default grid: 48 x 56 x 48 voxels of 4 mm
+FINEST_MM, COARSEST_MM = 0.5, 8.0  # 8 mm leave 24 voxels on 192 mm, which is the edge of the largest training patch
 CENTRE_MM = np.array([0.0, -22.0, 16.0])  # MNI
 
 
@@ -55,11 +56,16 @@ class Grid:
 def mni_grid(spacing_mm: float = 4.0) -> Grid:
     """The RAS grid over the head in MNI space; every axis is a multiple of 4 voxels and covers 192 x 224 x 192 mm.
 
+    Raises ValueError for a spacing outside 0.5 to 8 mm.
+
     >>> mni_grid(4).shape, mni_grid(4).affine[:3, 3].tolist(), mni_grid(2).shape
     ((48, 56, 48), [-94.0, -132.0, -78.0], (96, 112, 96))
     """
-    if not 0.5 <= spacing_mm <= 16:
-        raise ValueError(f"a grid of {spacing_mm} mm is not supported; choose 0.5 to 16 mm.")
+    if not FINEST_MM <= spacing_mm <= COARSEST_MM:
+        raise ValueError(
+            f"a grid of {spacing_mm} mm is not supported: methods train on patches of up to 24 voxels, which have to "
+            f"fit into it. Choose {FINEST_MM:g} to {COARSEST_MM:g} mm."
+        )
     shape = 4 * np.ceil(FIELD_OF_VIEW_MM / spacing_mm / 4 - 1e-6).astype(int)
     affine = np.diag([spacing_mm] * 3 + [1.0])
     affine[:3, 3] = CENTRE_MM - spacing_mm * (shape - 1) / 2
