@@ -93,7 +93,9 @@ def test_mask_does_not_depend_on_gain_or_axis_order():
 
 def test_mask_is_remembered_and_protected():
     volume = epi_template(mni_grid(4))
-    assert brain_mask(volume) is brain_mask(volume)
+    mask = brain_mask(volume)
+    assert brain_mask(volume) is mask
+    assert brain_mask(Volume(volume.data, volume.affine)) is not mask
     with pytest.raises(ValueError, match="read-only"):
         brain_mask(volume)[0] = True
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy import ndimage
@@ -69,17 +69,26 @@ def flatten(volume: Volume, mask: np.ndarray) -> Volume:
     return Volume(np.minimum(flat, BRIGHTEST).astype(np.float32), volume.affine)
 
 
-@lru_cache(maxsize=2)
 def brain_mask(volume: Volume) -> np.ndarray:
     """Brain of a mean BOLD, b0 or mean b>0 volume, with or without skull: (X, Y, Z) bool, read-only, one piece.
 
     Voxels brighter than 0.6 of their surroundings are opened, so that scalp and eyes come off, and the largest piece is
     registered to the template. The registered template then says where the brain has to be (its inside, whatever the
     intensity: CSF is black at b>0, and susceptibility empties regions) and where it cannot be. Without a whole head (a
-    thin slab, a header that lost the voxel size) the first step stands alone. Remembered for the last two volumes.
+    thin slab, a header that lost the voxel size) the first step stands alone. A volume's mask is kept as long as the
+    volume is.
 
     Raises ValueError where there is no such piece, or the mask holds less than 2 % or more than 95 % of the voxels.
     """
+    if volume not in _MASKS:
+        _MASKS[volume] = _brain_mask(volume)
+    return _MASKS[volume]
+
+
+_MASKS: WeakKeyDictionary[Volume, np.ndarray] = WeakKeyDictionary()
+
+
+def _brain_mask(volume: Volume) -> np.ndarray:
     extent = np.array(volume.data.shape) * volume.spacing_mm
     lost = extent.max() < LEAST_HEAD_MM  # no head is so small: the voxel size is wrong, so a usual head is assumed
     spacing_mm = volume.spacing_mm * (USUAL_VIEW_MM / extent.max() if lost else 1)
