@@ -288,7 +288,7 @@ def test_padding_is_read_and_more_data_refused(tmp_path, name):
     np.testing.assert_array_equal(first_volume(path)[0], expected)
     path.write_bytes(pack(raw + b"\7" * (PADDING + 1)))
     for read in READERS:
-        with pytest.raises(InputError, match=rf"{name}: holds more data than its header describes\. Remedy"):
+        with pytest.raises(InputError, match=rf"{name}: contains more data than its header describes\. Remedy"):
             read(path)
 
 
@@ -297,7 +297,7 @@ def test_a_bomb_behind_the_voxels_costs_no_more_than_the_header_asks_for(tmp_pat
     raw, path = image_bytes(), tmp_path / "a.nii.gz"
     path.write_bytes(gzip_bytes(raw, 10_000))  # 10 GB
     assert path.stat().st_size < 11 * MB
-    assert peak_memory(read, path, "holds more data than its header describes") < 4 * MB
+    assert peak_memory(read, path, "contains more data than its header describes") < 4 * MB
     assert sum(inflated) <= len(raw) + PADDING + 2 * BLOCK
 
 
@@ -305,7 +305,7 @@ def test_a_bomb_behind_the_voxels_costs_no_more_than_the_header_asks_for(tmp_pat
 def test_a_bomb_whose_size_is_forged_is_refused_too(tmp_path, inflated, read):
     raw, path = image_bytes(), tmp_path / "a.nii.gz"
     path.write_bytes(gzip_bytes(raw, 10_000, size=len(raw)))
-    assert peak_memory(read, path, "holds more data than its header describes") < 4 * MB
+    assert peak_memory(read, path, "contains more data than its header describes") < 4 * MB
     assert sum(inflated) <= len(raw) + PADDING + 2 * BLOCK
 
 
@@ -316,7 +316,7 @@ def test_a_forged_size_that_is_likely_is_found_out_with_the_voxels(tmp_path, rea
     noise = np.random.default_rng(0).bytes(MB // 4)
     path.write_bytes(gzip_bytes(raw + noise, zeros_mb, size=len(raw) + promised_mb * MB))
     assert read_header(path).shape == (promised_mb * MB, 1, 1)
-    with pytest.raises(InputError, match="holds more data" if zeros_mb > promised_mb else "is damaged|is truncated"):
+    with pytest.raises(InputError, match="contains more data" if zeros_mb > promised_mb else "is damaged|is truncated"):
         read(path)
 
 
