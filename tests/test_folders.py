@@ -138,7 +138,7 @@ def test_a_folder_of_another_name_is_nobodys_but_its_owners(name: str, tmp_path:
     before = content(backup)
     for how in ({}, {"overwrite": True}):
         if name == "out.partial":
-            with pytest.raises(InputError, match=r"out\.partial: is no workspace of pdsynth: it holds"):
+            with pytest.raises(InputError, match=r"out\.partial: is not a workspace of pdsynth: it contains"):
                 make(out, **how)
         else:
             make(out, **how)
@@ -169,7 +169,7 @@ def test_an_older_folder_is_read_but_not_replaced(tmp_path: Path) -> None:
     for name in ("prepared", "results", "run"):
         before = {p: p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()}
         for how in ({}, {"overwrite": True}, {"update": True}):
-            with pytest.raises(InputError, match=r"was written by pdsynth 0\.1\.0, which kept no list of its files"):
+            with pytest.raises(InputError, match=r"was written by pdsynth 0\.1\.0 without a list of its files"):
                 make(tmp_path / name, **how)
         assert {p: p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()} == before
 
@@ -193,12 +193,12 @@ def test_places_where_no_folder_can_be_are_named_before_any_work(tmp_path: Path,
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     monkeypatch.chdir(tmp_path)
     for out, problem in (
-        (Path("."), "is the folder in which you are"),
-        (Path("new/.."), "is the folder in which you are"),
+        (Path("."), "is the working directory"),
+        (Path("new/.."), "is the working directory"),
         (Path("/proc"), "is the top folder of a disk"),
         (Path("file"), "is a file"),
-        (Path("x" * 250), "has too long a name"),
-        (Path("loop"), "can be no folder"),
+        (Path("x" * 250), "has a name that is too long"),
+        (Path("loop"), "cannot be a folder"),
     ):
         with pytest.raises(InputError, match=problem):
             make(out)
@@ -208,7 +208,7 @@ def test_places_where_no_folder_can_be_are_named_before_any_work(tmp_path: Path,
 def test_what_the_run_reads_is_never_replaced(tmp_path: Path) -> None:
     out = tmp_path / "out"
     make(out, {"bids/a": ""})
-    with pytest.raises(InputError, match="holds what this run reads"):
+    with pytest.raises(InputError, match="contains an input of this run"):
         make(out, overwrite=True, inputs=[out / "bids"])
     assert (out / "bids" / "a").exists()
 
@@ -233,9 +233,9 @@ def test_a_stopped_run_goes_on_where_it_can_and_leaves_nothing_where_it_cannot(t
         assert content(out) == FILES
         assert out.with_name("out.partial").exists() == left
         said = " ".join(stop.value.__notes__)
-        assert ("is kept in" in said and "to go on, give it again" in said) if left else "is as it was before" in said
+        assert ("is kept in" in said and "to resume it, give it again" in said) if left else "is unchanged" in said
         with folders.making(out, update=True, resume=resume) as work:
-            assert work.goes_on == left
+            assert work.resumed == left
             assert content(work.folder) == FILES | ({"new.txt": "4"} if left else {})
         assert list(out.parent.iterdir()) == [out]
 
@@ -279,5 +279,5 @@ def test_adding_keeps_the_folder_in_its_place(tmp_path: Path, monkeypatch) -> No
         assert not (folder / "a.txt").exists()
         (folder / "a.txt").write_text("changed")
     assert (out / "a.txt").read_text() == "changed"
-    with pytest.raises(InputError, match="holds nothing of pdsynth's"), folders.adding(tmp_path / "none"):
+    with pytest.raises(InputError, match="contains nothing that pdsynth wrote"), folders.adding(tmp_path / "none"):
         pass

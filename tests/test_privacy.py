@@ -165,7 +165,7 @@ def test_a_database_name_and_a_dicom_extension(tmp_path):
     content = (tmp_path / "a.nii").read_bytes()
     (tmp_path / "a.nii").write_bytes(content[:352] + struct.pack("<ii", 16, 2) + raw[:8] + content[368:])
     assert found(tmp_path) == [
-        ("a.nii", "DICOM identifier", "a DICOM header as extension of the NIfTI header"),
+        ("a.nii", "DICOM identifier", "a DICOM header as an extension of the NIfTI header"),
         ("a.nii", "absolute path", "/data/db"),
     ]
 
@@ -220,8 +220,8 @@ def test_what_cannot_be_read_is_a_finding(tmp_path):
     seen = findings(tmp_path)
     assert {each.kind for each in seen} == {Kind.UNREADABLE}
     assert [each.file for each in seen] == ["a.nii", "b.nii.gz", "c.safetensors", "d.png", "e", "f.safetensors"]
-    assert seen[0] == Finding("a.nii", Kind.UNREADABLE, "is no NIfTI image")
-    with pytest.raises(InputError, match="is no folder"):
+    assert seen[0] == Finding("a.nii", Kind.UNREADABLE, "is not a NIfTI image")
+    with pytest.raises(InputError, match="is not a folder"):
         findings(tmp_path / "a.nii")
 
 

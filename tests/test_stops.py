@@ -62,8 +62,8 @@ def test_training_that_is_stopped_says_how_to_go_on_and_does(
     assert ended.returncode == STATUS[sent], ended.stderr
     (line,) = (line for line in ended.stderr.splitlines() if line.startswith("Stopped"))
     assert line == (
-        f"Stopped: by {NAMES[sent]}. What is made is kept in {run}.partial; "
-        "to go on, give the same command with --resume."
+        f"Stopped: by {NAMES[sent]}. The work of this run is kept in {run}.partial; "
+        "to resume it, give the same command with --resume."
     )
     assert "Traceback" not in ended.stderr and not run.exists()
     again = started("from pdsynth.cli import main; main()", 0, *words)  # without --resume it is not thrown away
@@ -91,7 +91,7 @@ def test_what_cannot_go_on_says_that_nothing_has_changed(sent: int, prepared: Pa
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     ended = started(EVALUATE, sent, *words, "--overwrite")
     assert ended.returncode == STATUS[sent]
-    assert f"Stopped: by {NAMES[sent]}. {out} is as it was before." in ended.stderr
+    assert f"Stopped: by {NAMES[sent]}. {out} is unchanged." in ended.stderr
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
     assert {p.name for p in tmp_path.iterdir()} == {"run", "results"}
 
@@ -135,7 +135,7 @@ with folders.making(Path(sys.argv[1])) as work:
             2,
         ),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "out/a"), "make room in your quota", 2),
-        (OSError(errno.ESTALE, "Stale file handle", "a"), "see that the network disk is mounted", 2),
+        (OSError(errno.ESTALE, "Stale file handle", "a"), "check that the network disk is mounted", 2),
         (
             PermissionError(errno.EACCES, "Permission denied", "a"),
             "a: Permission denied. Remedy: ask for permission",

@@ -121,13 +121,13 @@ def test_an_ordered_list_of_results(jobs):
 
 def test_a_killed_process_is_named_by_its_task_and_the_others_are_finished(tmp_path):
     tasks = [tmp_path / str(number) for number in range(6)]
-    problem = r"2: was being read when its process was killed, as a machine does that runs out of memory\. "
+    problem = r"2: was being processed when its process was killed, possibly for lack of memory\. "
     with pytest.raises(InputError, match=problem + "Remedy: use fewer --jobs, or leave this scan out") as caught:
         list(Workers(2).run(killed_at_2, tasks))
     assert caught.value.path == tmp_path / "2"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0.done", "1.done", "3.done", "4.done", "5.done"]
     made = []
-    with pytest.raises(InputError, match=r"^sub-2\.nii\.gz: was being read"):
+    with pytest.raises(InputError, match=r"^sub-2\.nii\.gz: was being processed"):
         for pair in Workers(2).run(killed_at_2, tasks, name=lambda task: f"sub-{task.name}.nii.gz"):
             made.append(pair)
     assert sorted(made) == [(tmp_path / str(n), n * n) for n in (0, 1, 3, 4, 5)]
@@ -135,7 +135,7 @@ def test_a_killed_process_is_named_by_its_task_and_the_others_are_finished(tmp_p
 
 def test_where_every_process_is_killed_the_rest_is_not_begun(tmp_path):
     tasks = [tmp_path / str(number) for number in range(5)]
-    with pytest.raises(InputError, match=r"was being read .* \(so were .*\)"):
+    with pytest.raises(InputError, match=r"was being processed .* \(so were .*\)"):
         list(Workers(2).run(always_killed, tasks))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0", "1"]
 
@@ -258,4 +258,4 @@ def test_memory_where_the_system_says_little(machine, monkeypatch):
     monkeypatch.setattr(os, "sysconf", pages.__getitem__)
     assert resources.memory_bytes() == 12 << 30
     monkeypatch.delattr(os, "sysconf")
-    assert resources.memory_bytes() == resources.MEMORY_UNKNOWN
+    assert resources.memory_bytes() == resources.DEFAULT_MEMORY

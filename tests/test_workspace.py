@@ -29,7 +29,7 @@ def counted(real):
         return real(*given, **named)
     return call
 if sys.argv[5] == "no-exchange":
-    workspace.exchanged = lambda one, other: False
+    workspace.exchange_names = lambda one, other: False
 for name in ("rename", "replace", "unlink", "rmdir", "fsync"):
     setattr(os, name, counted(getattr(os, name)))
 if sys.argv[3] == "adding":
@@ -79,7 +79,7 @@ def test_an_old_folder_that_changed_while_it_was_replaced_is_kept(tmp_path: Path
     out = tmp_path / "out"
     make(out)
     with (
-        pytest.raises(InputError, match=r"thesis\.docx: came into .* while it was replaced, and is kept"),
+        pytest.raises(InputError, match=r"thesis\.docx: was put into .* while pdsynth replaced it, and is not removed"),
         folders.making(out, overwrite=True) as work,
         manifest.recorded(work.folder, "simulate"),
     ):
@@ -88,7 +88,7 @@ def test_an_old_folder_that_changed_while_it_was_replaced_is_kept(tmp_path: Path
     assert content(out) == {"new.txt": "4"}
     (found,) = (tmp_path / "out.partial").rglob("thesis.docx")
     assert found.read_text() == "mine"
-    with pytest.raises(InputError, match="is kept"):  # as long as it lies there
+    with pytest.raises(InputError, match="is not removed"):  # as long as it lies there
         make(out, overwrite=True)
     found.rename(tmp_path / "thesis.docx")
     make(out, {"newer.txt": "5"}, overwrite=True)
@@ -127,7 +127,7 @@ def test_what_is_edited_while_a_verb_adds_is_kept_and_named(tmp_path: Path) -> N
         out = tmp_path / name.replace("/", "-") / "out"
         make(out)
         with (
-            pytest.raises(InputError, match="came or was edited while pdsynth added") as refusal,
+            pytest.raises(InputError, match="was created or edited while pdsynth added") as refusal,
             folders.adding(out) as folder,
         ):
             (folder / "report.html").write_text("page")
@@ -146,27 +146,27 @@ def test_a_finished_exchange_is_not_applied_to_another_folder_of_that_name(tmp_p
         raise SystemExit(9)
 
     with monkeypatch.context() as patched:
-        patched.setattr(workspace, "exchanged", killed)
+        patched.setattr(workspace, "exchange_names", killed)
         with pytest.raises(SystemExit):
             make(out, {"new.txt": "4"}, overwrite=True)
     out.rename(tmp_path / "backup")
     (tmp_path / "other").rename(out)
     for how in ({"overwrite": True}, {"update": True}):
-        with pytest.raises(InputError, match="was made for another folder than that which is called out now"):
+        with pytest.raises(InputError, match="was written to replace a folder other than the present out"):
             make(out, {"newer.txt": "6"}, **how)
         assert content(out) == {"theirs.txt": "5"} and content(tmp_path / "backup") == FILES
 
 
 def test_a_folder_that_is_finished_meanwhile_is_not_replaced_without_being_asked(tmp_path: Path, monkeypatch) -> None:
     out = tmp_path / "out"
-    real = folders.settle
+    real = folders.complete_pending
 
     def finished(space: Path, there: Path) -> None:
         shutil.copytree(tmp_path / "made", there)
-        monkeypatch.setattr(folders, "settle", real)
+        monkeypatch.setattr(folders, "complete_pending", real)
 
     make(tmp_path / "made")
-    monkeypatch.setattr(folders, "settle", finished)
+    monkeypatch.setattr(folders, "complete_pending", finished)
     with pytest.raises(InputError, match="exists already"):
         make(out, {"new.txt": "4"})
     assert content(out) == FILES
@@ -187,7 +187,7 @@ def test_what_goes_on_after_overwrite_is_said(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt) as stop, folders.making(out, overwrite=True, resume="again") as work:
         (work.folder / "new.txt").write_text("4")
         raise KeyboardInterrupt
-    assert "to go on, again, without --overwrite." in stop.value.__notes__[0]
+    assert "to resume it, again, without --overwrite." in stop.value.__notes__[0]
 
 
 def test_a_run_with_the_manifest_of_the_one_before_is_exchanged_once(tmp_path: Path, monkeypatch) -> None:
