@@ -1,4 +1,4 @@
-"""The same work here, in processes and on a dask cluster; who dies is named, and nobody outlives the parent."""
+"""The same work in this process, in several, and on a dask cluster; killed processes are named, none is left over."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_killed_process_is_named_by_its_task_and_the_others_are_finished(tmp_p
     assert sorted(made) == [(tmp_path / str(n), n * n) for n in (0, 1, 3, 4, 5)]
 
 
-def test_where_every_process_is_killed_the_rest_is_not_begun(tmp_path):
+def test_if_every_process_is_killed_the_other_tasks_are_not_started(tmp_path):
     tasks = [tmp_path / str(number) for number in range(5)]
     with pytest.raises(InputError, match=r"was being processed .* \(so were .*\)"):
         list(Workers(2).run(always_killed, tasks))
@@ -196,7 +196,7 @@ def test_tasks_have_one_thread_and_the_caller_keeps_its_own():
         torch.set_num_threads(before)
 
 
-def test_bad_requests_are_named(monkeypatch):
+def test_bad_arguments_are_named(monkeypatch):
     monkeypatch.setattr("pdsynth.workers.SECONDS", 1)
     with pytest.raises(ValueError, match="jobs=0"):
         Workers(0)
@@ -252,7 +252,7 @@ def test_a_container_sees_its_own_group_as_the_root(machine):
     assert resources.default_jobs() == 2
 
 
-def test_memory_where_the_system_says_little(machine, monkeypatch):
+def test_memory_if_the_system_reports_little(machine, monkeypatch):
     (machine / "meminfo").unlink()
     pages = {"SC_PHYS_PAGES": 3 << 20, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr(os, "sysconf", pages.__getitem__)

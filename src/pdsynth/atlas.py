@@ -55,8 +55,8 @@ def network_spheres(grid: Grid, networks: Sequence[str] = NETWORKS, radius_mm: f
     """Spheres around the Dosenbach-160 regions (Dosenbach et al. 2010) of some networks.
 
     nilearn ships the coordinates, in MNI mm. A voxel in two spheres belongs to the nearer centre. A sphere that
-    contains no voxel of a coarse grid gets a voxel near its centre which is free or is not the only voxel of its
-    region. Raises ValueError for an unknown network, and for a grid that is too coarse.
+    contains no voxel of a coarse grid gets the nearest voxel that is free or that is not the only voxel of its region.
+    Raises ValueError for an unknown network, and for a grid that is too coarse.
     """
     spheres = _dosenbach()
     known = sorted({sphere.network for sphere in spheres})

@@ -62,11 +62,12 @@ def making(
 ) -> Iterator[Work]:
     """Yield a staging folder that becomes `out`, with an inventory in its manifest, if the block ends without an error.
 
-    overwrite permits the replacement of a folder that pdsynth wrote. update starts from the files of `out`, if it
-    exists. resume is the instruction, in words, by which a user resumes a stopped run. If it is given, the files of a
-    run that fails are kept, and the next run resumes from them if go_on is true; otherwise they are removed.
-    again(manifest) is called before an update or a resumed run, and raises an error if the earlier settings differ.
-    inputs are the paths that the run reads; they must not be inside `out`.
+    - overwrite permits the replacement of a folder that pdsynth wrote. update starts from the files of `out`.
+    - resume is the instruction, in words, by which a user resumes a stopped run. If it is given, the files of a run
+      that fails are kept, and the next run resumes from them, or raises InputError if go_on is false. Without it, they
+      are removed.
+    - again(manifest) is called before an update or a resumed run, and raises an error if the earlier settings differ.
+    - inputs are the paths that the run reads; they must not be inside `out`.
 
     Raises InputError, before anything is changed, if `out` contains a file that pdsynth did not write or that was
     edited, if an older version wrote it without an inventory, if it exists and neither overwrite nor update is given,
@@ -260,7 +261,7 @@ def _has_ignored_files_only(folder: Path) -> bool:
 
 
 def _copy_files(out: Path, new: Path, existing: dict[str, os.stat_result]) -> None:
-    """Copy the existing files of `out` to `new`. Large files become hard links, because no command edits them."""
+    """Copy small files of `out` to `new`, because commands may edit them in place; large files become hard links."""
     manifest_last = sorted(existing, key=lambda name: name == manifest.NAME)  # it marks the copy as complete
     for name in manifest_last:
         status, target = existing[name], new / name

@@ -99,7 +99,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def made_by_pdsynth(entries: dict[str, Any]) -> bool:
-    """Whether pdsynth wrote a manifest. Version 0.1.0 wrote no `made_by`, but always the same entries."""
+    """Whether pdsynth wrote a manifest. That of version 0.1.0 has other entries and no `made_by`."""
     older = {"version", "command", "parameters", "seed", "inputs", "python", "started"} <= entries.keys()
     return entries.get("made_by") == MADE_BY or (older and "made_by" not in entries)
 

@@ -289,7 +289,7 @@ def _png_texts(content: bytes) -> Iterable[str]:
 
 
 def _inflated(rest: bytes, kind: bytes) -> bytes:
-    """The inflated text after the keyword of a zTXt or iTXt chunk, without an iTXt chunk's language fields."""
+    """The text after the keyword of a zTXt or iTXt chunk, inflated if it is compressed, without language fields."""
     if kind == b"iTXt":
         compressed, rest = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]
         if not compressed:

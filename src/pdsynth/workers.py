@@ -149,7 +149,7 @@ def _in_processes(
     """Do the tasks in `count` processes. Each has a pool and a feeding thread of its own, which identifies the task of
     a process that dies.
     """
-    waiting, gate, remaining = deque(tasks), threading.Lock(), len(tasks)
+    waiting, gate, pending = deque(tasks), threading.Lock(), len(tasks)
     finished: Finished[Task, Result] = SimpleQueue()
     context = get_context("forkserver" if _PRELOADED else "spawn")
     pools = [ProcessPoolExecutor(1, context, initializer=start_worker) for _ in range(count)]
@@ -159,9 +159,9 @@ def _in_processes(
     try:
         for feeder in feeders:
             feeder.start()
-        while remaining and len(lost) < count:
+        while pending and len(lost) < count:
             task, future = finished.get()
-            remaining -= 1
+            pending -= 1
             if _was_killed(future.exception()):
                 lost.append(task)
             else:

@@ -119,14 +119,12 @@ def mark(space: Path, state: str) -> str:
     state is the operation in progress: "making", "exchanging" or "adding".
     """
     token = str(read_json(space / MARK).get("token", secrets.token_hex(8)))
-    about = "A workspace of pdsynth. The next run of the same command goes on with it, or removes it."
+    about = "A workspace of pdsynth. The next run of the same command resumes its work, or removes it."
     content: dict[str, str | int | None] = {"made_by": manifest.MADE_BY, "about": about, "token": token, "state": state}
     if state != "making":  # identifies the staging folder and the output folder to a later run
-        out = space.with_name(staging_folder(space).name)
-        content |= {"new": _manifest_digest(staging_folder(space)), "out": _manifest_digest(out)}
-        content |= {
-            "inode": staging_folder(space).stat().st_ino
-        }  # two runs within one second may write equal manifests
+        new = staging_folder(space)
+        content |= {"new": _manifest_digest(new), "out": _manifest_digest(space.with_name(new.name))}
+        content |= {"inode": new.stat().st_ino}  # two runs within one second may write equal manifests
     write_json(space / MARK, content)
     return token
 
@@ -162,7 +160,7 @@ def _swap(space: Path, out: Path) -> None:
         os.rename(new, out)
     elif not exchange_names(new, out):
         if old.exists():
-            raise InputError(old, "exists, so that nothing can be moved there", "check what it contains, and remove it")
+            raise InputError(old, "exists, so that nothing can be moved there", "check its content, and remove it")
         os.rename(out, old)
         os.rename(new, out)
     sync(out.parent)

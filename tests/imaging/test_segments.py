@@ -142,14 +142,14 @@ def tables(folder, bvals, bvecs):
 
 @pytest.mark.parametrize("n", [1, 2, 4, 12])
 @pytest.mark.parametrize("transposed", [False, True])
-def test_gradients_are_read_either_way_round(tmp_path, n, transposed):
+def test_gradients_are_read_from_rows_or_columns(tmp_path, n, transposed):
     vectors = sphere(n)
     files = tables(tmp_path, np.full(n, 1000.0), vectors if transposed else vectors.T)
     np.testing.assert_allclose(read_gradients(*files, n, "scan.nii.gz").bvecs, vectors, atol=1e-6)
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-def test_three_gradients_are_told_from_their_transpose_by_unit_length(tmp_path, transposed):
+def test_three_gradients_are_distinguished_from_their_transpose_by_unit_length(tmp_path, transposed):
     vectors = sphere(3)
     files = tables(tmp_path, np.full(3, 1000.0), vectors if transposed else vectors.T)
     np.testing.assert_allclose(read_gradients(*files, 3, "scan.nii.gz").bvecs, vectors, atol=1e-6)

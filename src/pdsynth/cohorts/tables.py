@@ -87,7 +87,7 @@ class Table:
 
 
 def find_table(folder: Path, name: str, needed: tuple[str, ...] = ()) -> Table | None:
-    """The table NAME.csv or NAME_<download date>.csv in a folder or its subfolders; None if there is no such file.
+    """The table NAME.csv or NAME_<download date>.csv in a folder or its direct subfolders; None without such a file.
 
     Raises InputError if there is more than one, because it is unknown which is valid.
     """

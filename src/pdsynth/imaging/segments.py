@@ -85,7 +85,7 @@ def time_blocks(n_volumes: int, n_segments: int, skip: int = 0) -> list[np.ndarr
 
 
 def steady_start(t_r: float | None, n_volumes: int) -> int:
-    """Number of first volumes to drop until the magnetisation is steady: those of 8 s, but at most a tenth of the scan.
+    """Number of volumes to drop until the magnetisation is steady: the first 8 s, but at most a tenth of the volumes.
 
     t_r is in seconds; None or 0 means that it is unknown, and 2 s are assumed. Raises ValueError for a negative t_r.
 
@@ -141,8 +141,8 @@ def read_gradients(bval: str | Path | None, bvec: str | Path | None, n_volumes: 
     return Gradients(bvals, units)
 
 
-def nearest_shell(bvals: np.ndarray, wanted: float = 1000.0) -> tuple[np.ndarray, float]:
-    """Indices of the volumes of the shell nearest to the b-value `wanted`, and the median b-value of that shell.
+def nearest_shell(bvals: np.ndarray, target: float = 1000.0) -> tuple[np.ndarray, float]:
+    """Indices of the volumes of the shell nearest to the b-value `target`, and the median b-value of that shell.
 
     b0 volumes belong to no shell. A shell holds b-values up to 100 s/mm^2 or 10 % above its lowest one, whichever is
     more. Raises ValueError if no volume is diffusion-weighted.
@@ -162,7 +162,7 @@ def nearest_shell(bvals: np.ndarray, wanted: float = 1000.0) -> tuple[np.ndarray
         else:
             shells.append([int(index)])
     medians = [float(np.median(bvals[shell])) for shell in shells]
-    best = int(np.argmin(np.abs(np.array(medians) - wanted)))
+    best = int(np.argmin(np.abs(np.array(medians) - target)))
     return np.sort(np.array(shells[best])), medians[best]
 
 

@@ -115,7 +115,7 @@ def randomised(generator: np.random.Generator, quick: bool) -> Acquisition:
 
 
 def _voxel(g: np.random.Generator, quick: bool) -> tuple[float, float, float]:
-    """Draw voxel edges in mm: square in plane, with slices of at least that thickness.
+    """Draw voxel edges in mm: square in plane, with slices of 2.5 to 5 mm that are at least as thick as the edge.
 
     Quick scans have at least 2.5 mm in plane, because small voxels cost time.
     """

@@ -248,7 +248,10 @@ def _head(generator: np.random.Generator, grid: Grid, outside: np.ndarray) -> di
 def _directions(
     p: Priors, grid: Grid, displacement: np.ndarray, nearest: tuple[np.ndarray, ...], inside: np.ndarray
 ) -> np.ndarray:
-    """Template fibre directions, rotated by the inverse of the deformation's Jacobian: (2, 3, X, Y, Z), unit length."""
+    """Template fibre directions in the participant's space: (2, 3, X, Y, Z), unit length.
+
+    They are multiplied by the inverse of the deformation's Jacobian matrix, to first order.
+    """
     nodes = coarse_nodes(grid, NODES_MM)
     jacobian = np.stack([np.stack(np.gradient(d, *nodes.spacing_mm)) for d in displacement])
     jacobian = upsample(jacobian.astype(np.float32), grid)[:, :, inside]

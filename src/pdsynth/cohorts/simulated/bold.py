@@ -86,11 +86,11 @@ def scan(
     for k in range(n):
         volume = still.copy()
         volume.ravel()[brain] *= 1 + relative_change[:, k]
-        out[..., k] = rician(noise, moved(volume, motion[k], view.native.spacing_mm), sigma)
+        out[..., k] = rician(noise, apply_motion(volume, motion[k], view.native.spacing_mm), sigma)
     return out
 
 
-def moved(volume: np.ndarray, motion: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+def apply_motion(volume: np.ndarray, motion: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     """The volume (x, y, z) after a rigid motion (degrees x, y, z; mm x, y, z) about the centre of its grid."""
     rotation = Rotation.from_euler("xyz", motion[:3], degrees=True).as_matrix()
     matrix = rotation * spacing_mm / spacing_mm[:, None]

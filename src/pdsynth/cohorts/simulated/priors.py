@@ -93,7 +93,7 @@ def _signed_distance(mask: np.ndarray) -> np.ndarray:
 
 
 def _outward(grid: Grid, distance: np.ndarray, reach_mm: float) -> np.ndarray:
-    """Vectors that point away from a surface, of length near 1 on it and less with distance: (3, X, Y, Z).
+    """Vectors that point away from a surface; their length is largest on it, at most 1, and falls off: (3, X, Y, Z).
 
     distance is the signed distance to the surface in mm; reach_mm is the SD of the Gaussian decay.
     """

@@ -1,6 +1,7 @@
-"""Oracles of a simulated pair: the expected mean volume given the anatomy that both scans share and the protocol.
+"""Oracles of a simulated pair: the expected mean volume of one scan given the anatomy and protocols of the session.
 
-An estimator that knows nothing else can't have a smaller expected squared error.
+The other scan contains no further information about it, so that no estimator from the other scan can have a smaller
+expected squared error.
 """
 
 from __future__ import annotations
