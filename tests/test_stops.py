@@ -68,7 +68,7 @@ def test_stopped_training_prints_how_to_resume_and_can_be_resumed(
     assert "Traceback" not in ended.stderr and not run.exists()
     again = started("from pdsynth.cli import main; main()", 0, *words)  # without --resume it is not thrown away
     assert again.returncode == 2
-    assert "holds what a run that was stopped has made. Remedy: give the same command with --resume" in again.stderr
+    assert "contains the work of a stopped run. Remedy: give the same command with --resume" in again.stderr
     resumed = started("from pdsynth.cli import main; main()", 0, *words, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads((run / "manifest.json").read_text())["finished"] and list(tmp_path.iterdir()) == [run]

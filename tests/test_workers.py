@@ -206,7 +206,7 @@ def test_bad_arguments_are_named(monkeypatch):
     with pytest.raises(ValueError, match=r"no dask scheduler answers at tcp://127\.0\.0\.1:9"):
         list(Workers(dask="tcp://127.0.0.1:9").run(square, [Path("1")]))
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
-    with pytest.raises(ValueError, match=r"dask-jobqueue is not installed\. pip install 'pdsynth\[scale\]'"):
+    with pytest.raises(ValueError, match=r"dask-jobqueue is not installed\. Use pip install 'pdsynth\[scale\]'"):
         list(Workers(slurm=True).run(square, [Path("1")]))
 
 

@@ -116,7 +116,7 @@ def test_a_dataset_with_two_sessions_per_person_is_marked_simulated(tmp_path: Pa
 
 
 def test_bad_arguments_name_the_value_and_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"severity is 1\.2; give one from 0"):
+    with pytest.raises(ValueError, match=r"severity is 1\.2; give a value from 0"):
         counterfactual_session(0, 0, "oasis", 1.2)
     with pytest.raises(ValueError, match="severity is -1"):
         write_counterfactuals(tmp_path / "a", 1, severities=(-1, 0.5))

@@ -91,5 +91,5 @@ def test_step_numbers():
         assert len(set(numbers)) == steps and numbers[0] == 999 and numbers == sorted(numbers, reverse=True)
         assert numbers[-1] >= 0
     for steps in (0, 1001):
-        with pytest.raises(ValueError, match="Ask for 1 to 1000"):
+        with pytest.raises(ValueError, match="Choose 1 to 1000"):
             step_numbers(1000, steps)

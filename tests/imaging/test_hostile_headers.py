@@ -255,7 +255,7 @@ def test_an_extension_that_claims_more_than_precedes_the_voxels_is_refused_unrea
     raw = with_field(image_bytes(), "vox_offset", 352 + 32)[:348]
     path = tmp_path / "a.nii.gz"
     path.write_bytes(gzip_bytes(raw + b"\1\0\0\0" + struct.pack("<ii", claimed, 6), 256))
-    assert peak_memory(read_header, path, f"a header extension of {claimed} bytes where 32 precede the voxels") < MB
+    assert peak_memory(read_header, path, f"extension claims {claimed} bytes, but 32 precede the voxels") < MB
     assert 0 < sum(inflated) <= 4096
 
 
@@ -361,7 +361,7 @@ def test_memory_follows_the_content_of_a_file_and_not_its_header(tmp_path, read,
 def test_a_scan_with_an_unusual_compression_ratio_is_read(tmp_path):
     path = tmp_path / "a.nii.gz"
     nib.save(nib.Nifti1Image(np.zeros((128, 128, 64), np.float32), AFFINE), path)
-    assert path.stat().st_size * stream.USUAL_RATIO < 4 * MB
+    assert path.stat().st_size * stream.PLAUSIBLE_RATIO < 4 * MB
     np.testing.assert_array_equal(read_volume(path).data, 0)
 
 

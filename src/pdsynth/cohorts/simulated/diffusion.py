@@ -109,7 +109,7 @@ def weighted_images(
 
 
 def isotropic(micro: Microstructure, parts: dict[str, np.ndarray], bval: float, tissues: Tissues) -> np.ndarray:
-    """Signal of all tissues except white matter at one b-value (s/mm^2), (X, Y, Z)."""
+    """Signal of all tissues except white matter at one b-value (s/mm^2), times the coil sensitivity: (X, Y, Z)."""
     signal = parts["gm"] * grey_matter_decay(bval, micro.diffusivity)
     for name in ("csf", "scalp", "fat", "eye"):
         if name in parts:
