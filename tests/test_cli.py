@@ -108,7 +108,7 @@ def test_public_names_are_imported_when_they_are_used() -> None:
         (("prepare", "{tmp}/nowhere", "{tmp}/out"), "nowhere"),
         (("prepare", "{tmp}", "{tmp}/out", "--split", "0.5,0.1"), "is no split. Write three fractions"),
         (("prepare", "{tmp}", "{tmp}/out", "--split", "0.5,0.1,0.1"), "does not sum to 1"),
-        (("train", "{tmp}", "{tmp}/run", "--budget", "soon"), "'soon' is no budget"),
+        (("train", "{tmp}", "{tmp}/run", "--budget", "soon"), "'soon' is not a wall time"),
         (("train", "{tmp}", "{tmp}/run"), "pdsynth prepare"),
         (("benchmark", "{tmp}", "{tmp}/out", "--budget", "1m"), "pdsynth prepare"),
         (("benchmark", "{tmp}", "{tmp}/out", "--recipes", "pds"), "neither a budget nor steps"),
@@ -226,7 +226,7 @@ def test_a_device_that_is_not_here_is_one_line_and_status_2(
     names = {"tmp": tmp_path, "prepared": prepared.root, "model": run_folder / "model"}
     status, _, err = run(capsys, *(word.format(**names) for word in words), "--device", "cuda")
     assert status == 2
-    assert err == "Error: torch sees no CUDA device here. Use --device cpu, or install a CUDA build of torch.\n"
+    assert err == "Error: torch finds no CUDA device. Use --device cpu, or install a CUDA build of torch.\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -344,7 +344,7 @@ def test_a_killed_run_goes_on_with_the_same_recipe_seed_and_pairs_only(
         ([*words, "--recipe", "unet"], "was begun with recipe voxel-mlp, not unet"),
         ([*words, "--seed", "1"], "was begun with seed 0, not 1"),
         (["train", str(other), *words[2:]], "was begun on other pairs or splits"),
-        (["train", words[1], words[1], *words[3:]], "holds what this run reads"),
+        (["train", words[1], words[1], *words[3:]], "contains an input of this run"),
         (["train", words[1], str(tmp_path / "none"), *words[3:]], "holds no run of `pdsynth train` to go on with"),
     ):
         status, _, err = run(capsys, *asked, "--resume")
@@ -373,5 +373,5 @@ def test_a_terminated_command_leaves_nothing_half_made(tmp_path: Path) -> None:
         begun.terminate()
         err = begun.communicate(timeout=600)[1]
     assert begun.returncode == 128 + signal.SIGTERM
-    assert "Stopped: by SIGTERM." in err and "cohort is as it was before" in err
+    assert "Stopped: by SIGTERM." in err and "cohort is unchanged" in err
     assert not list(tmp_path.iterdir())

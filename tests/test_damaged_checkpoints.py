@@ -1,4 +1,4 @@
-"""A stage's checkpoint is whole or absent; one that is damaged is bad input, with its name and never with its code."""
+"""A checkpoint is complete or absent. A damaged one is refused by name, and its code is never executed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pairs(prepared):
 
 @pytest.fixture(scope="module")
 def trained(pairs, tmp_path_factory):
-    """A run of 8 steps: finished if 8 are asked for, and in its middle if 16 are."""
+    """A run after 8 steps, which is the end if 8 steps are set and the middle if 16 are."""
     run = tmp_path_factory.mktemp("run")
     train(mlp(pairs), pairs, run, steps=8)
     return run
@@ -44,13 +44,13 @@ def trained(pairs, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(pairs, tmp_path_factory):
-    """The weights of 16 steps at a stretch."""
+    """The weights after 16 steps without a stop."""
     return train(mlp(pairs), pairs, tmp_path_factory.mktemp("whole"), steps=16).state_dict()
 
 
 @pytest.fixture(scope="module")
 def further(pairs, trained, tmp_path_factory):
-    """The weights of that run, brought on to 16 steps."""
+    """The weights of that run after it is resumed up to 16 steps."""
     run = shutil.copytree(trained, tmp_path_factory.mktemp("further") / "run")
     return train(mlp(pairs), pairs, run, steps=16, resume=True).state_dict()
 
@@ -107,7 +107,7 @@ def damages(content, canary):
 @pytest.mark.parametrize("steps", [8, 16])
 @pytest.mark.parametrize("recorded", [True, False])
 @pytest.mark.parametrize("damage", damages(b"", ""))
-def test_a_checkpoint_that_is_none(pairs, run, tmp_path, damage, recorded, steps):
+def test_a_file_that_is_not_a_checkpoint(pairs, run, tmp_path, damage, recorded, steps):
     checkpoint = run / "checkpoints" / STAGE
     checkpoint.write_bytes(damages(checkpoint.read_bytes(), tmp_path / "canary")[damage])
     if not recorded:
@@ -118,7 +118,7 @@ def test_a_checkpoint_that_is_none(pairs, run, tmp_path, damage, recorded, steps
 
 @pytest.mark.parametrize("part", [0.1, 0.3, 0.5, 0.7, 0.9])
 def test_one_flipped_bit_is_noticed(pairs, run, part):
-    """torch compares no checksum, and went on with other weights."""
+    """torch verifies no checksum, so that it would continue with other weights."""
     checkpoint = run / "checkpoints" / STAGE
     content = bytearray(checkpoint.read_bytes())
     content[int(part * len(content))] ^= 16
@@ -126,14 +126,14 @@ def test_one_flipped_bit_is_noticed(pairs, run, part):
     assert refused(pairs, run, 16) == "is damaged"
 
 
-def test_a_lack_of_memory_is_no_damage(pairs, run, monkeypatch):
+def test_a_lack_of_memory_is_not_reported_as_damage(pairs, run, monkeypatch):
     monkeypatch.setattr(torch, "load", lambda *_, **__: bytearray(1 << 62))
     with pytest.raises(MemoryError):
         train(mlp(pairs), pairs, run, steps=16, resume=True)
 
 
 def change(run, alter):
-    """What a checkpoint of before the records holds, altered."""
+    """Alter the content of a checkpoint without a record."""
     checkpoint = run / "checkpoints" / STAGE
     kept = torch.load(checkpoint, weights_only=True)
     alter(kept)
@@ -164,7 +164,7 @@ def test_a_lost_entry(pairs, run, entry):
         ("ema", {"updates": -1, "averages": {}}),
     ],
 )
-def test_a_clock_that_cannot_be(pairs, run, entry, value, steps):
+def test_an_impossible_clock(pairs, run, entry, value, steps):
     change(run, lambda kept: kept["pdsynth"].update({entry: value}))
     assert refused(pairs, run, steps) == "is damaged"
 
@@ -197,7 +197,7 @@ def test_a_run_of_another_size(pairs, run):
     assert refused(pairs, run, 16, width=16) == "is damaged, or of another method"
 
 
-def test_a_refused_checkpoint_is_left_as_it_is_and_removed_trains_anew(pairs, run, whole):
+def test_a_refused_checkpoint_is_unchanged_and_without_it_training_starts_again(pairs, run, whole):
     checkpoint = run / "checkpoints" / STAGE
     content = checkpoint.read_bytes()[:-1]
     checkpoint.write_bytes(content)
@@ -207,7 +207,7 @@ def test_a_refused_checkpoint_is_left_as_it_is_and_removed_trains_anew(pairs, ru
     assert equal(train(mlp(pairs), pairs, run, steps=16, resume=True).state_dict(), whole)
 
 
-def test_the_record_holds_what_is_and_what_was(pairs, run):
+def test_the_record_has_the_present_and_the_previous_digest(pairs, run):
     checkpoint = run / "checkpoints" / STAGE
     first = digest(checkpoint)
     assert read_json(record_of(checkpoint)) == {"sha256": [first]}
@@ -224,8 +224,8 @@ def test_a_record_that_names_another_checkpoint_or_none(pairs, run, record):
 
 
 @pytest.mark.parametrize("cut", range(1, 7))
-def test_a_power_cut_at_any_name_goes_on_as_if_there_was_none(pairs, tmp_path, whole, monkeypatch, cut):
-    """Of the record and of the checkpoint itself, in turn, at each of the first saves."""
+def test_a_power_cut_at_any_rename_does_not_change_the_result(pairs, tmp_path, whole, monkeypatch, cut):
+    """The cut comes at the rename of the record and of the checkpoint, at each of the first saves in turn."""
     monkeypatch.setattr(Journal.__init__, "__defaults__", (0.0,))
     replace, named = os.replace, []
 
@@ -245,14 +245,14 @@ def test_a_power_cut_at_any_name_goes_on_as_if_there_was_none(pairs, tmp_path, w
 
 
 @pytest.mark.parametrize("steps", [8, 16])
-def test_a_checkpoint_of_before_the_records_goes_on(pairs, run, further, steps):
+def test_a_checkpoint_without_a_record_is_resumed(pairs, run, further, steps):
     record_of(run / "checkpoints" / STAGE).unlink()
     found = train(mlp(pairs), pairs, run, steps=steps, resume=True).state_dict()
     assert equal(found, further) == (steps == 16)
     assert record_of(run / "checkpoints" / STAGE).exists() == (steps == 16)
 
 
-def test_what_is_begun_anew_has_no_old_record(pairs, run, monkeypatch):
+def test_training_that_starts_again_has_no_old_record(pairs, run, monkeypatch):
     method = mlp(pairs)
     monkeypatch.setattr(method, "stages", lambda: (_ for _ in ()).throw(SystemError("never begun")))
     checkpoint = run / "checkpoints" / STAGE
@@ -268,7 +268,7 @@ def test_what_is_begun_anew_has_no_old_record(pairs, run, monkeypatch):
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
-def test_who_may_read_a_checkpoint_is_for_the_umask_to_say(pairs, tmp_path, umask, mode):
+def test_the_mode_of_a_checkpoint_follows_the_umask(pairs, tmp_path, umask, mode):
     before = os.umask(umask)
     try:
         train(mlp(pairs), pairs, tmp_path, steps=1)
@@ -278,7 +278,7 @@ def test_who_may_read_a_checkpoint_is_for_the_umask_to_say(pairs, tmp_path, umas
     assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [mode] * 3
 
 
-def test_a_full_disk_is_said_with_the_file_and_leaves_the_old_checkpoint(pairs, run, further):
+def test_a_full_disk_is_reported_with_the_file_and_leaves_the_old_checkpoint(pairs, run, further):
     checkpoint = run / "checkpoints" / STAGE
     before = checkpoint.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

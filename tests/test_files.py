@@ -1,4 +1,4 @@
-"""Files that are whole or absent, their digests, and tables that a spreadsheet does not run."""
+"""Atomic writes of files, their digests, and tables without spreadsheet formulas."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_digest_of_a_folder_sees_names_sizes_and_small_contents(tmp_path: Path) 
     assert len({first, changed, grown, files.sha256(tmp_path)}) == 4
 
 
-def test_digest_of_nothing_names_the_path(tmp_path: Path) -> None:
+def test_digest_of_a_missing_path_names_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere: does not exist\. Remedy:"):
         files.sha256(tmp_path / "nowhere")
 
@@ -49,7 +49,7 @@ def test_write_json_leaves_no_temporary_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
-def test_who_may_read_a_file_is_for_the_umask_to_say(umask: int, mode: int, tmp_path: Path) -> None:
+def test_the_mode_of_a_file_follows_the_umask(umask: int, mode: int, tmp_path: Path) -> None:
     before = os.umask(umask)
     try:
         files.write_text(tmp_path / "a.txt", "x")
@@ -58,7 +58,7 @@ def test_who_may_read_a_file_is_for_the_umask_to_say(umask: int, mode: int, tmp_
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == mode
 
 
-def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("old")
     with pytest.raises(RuntimeError), files.complete_or_absent(tmp_path / "a.txt") as temporary:
         temporary.write_text("half")

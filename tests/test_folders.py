@@ -1,4 +1,4 @@
-"""One way to write a folder: whole or not there, replaced by its own list, and never anybody else's file."""
+"""Output folders are complete or absent, are replaced by their own inventory, and foreign files are never removed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILES = {"a.txt": "one", "deep/b.txt": "two", "deep/er/c.txt": "three"}
 
 
 def make(out: Path, files: dict[str, str] | None = None, command: str = "simulate", **how: object) -> None:
-    """Write a folder as a verb does."""
+    """Write a folder as a command does."""
     with folders.making(out, **how) as work, manifest.recorded(work.folder, command):  # type: ignore[arg-type]
         for name, text in (FILES if files is None else files).items():
             (work.folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -26,7 +26,7 @@ def make(out: Path, files: dict[str, str] | None = None, command: str = "simulat
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Every file and link by its path, but for the manifest."""
+    """Path -> text of every file and link, without the manifest."""
     return {
         p.relative_to(folder).as_posix(): f"-> {os.readlink(p)}" if p.is_symlink() else p.read_text()
         for p in folder.rglob("*")
@@ -34,7 +34,7 @@ def content(folder: Path) -> dict[str, str]:
     }
 
 
-def test_a_folder_is_there_whole_with_an_inventory_or_not_at_all(tmp_path: Path) -> None:
+def test_a_folder_is_complete_with_an_inventory_or_absent(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
     with pytest.raises(RuntimeError), folders.making(out) as work:
         (work.folder / "half").write_text("")
@@ -48,7 +48,7 @@ def test_a_folder_is_there_whole_with_an_inventory_or_not_at_all(tmp_path: Path)
     assert list(out.parent.iterdir()) == [out]
 
 
-def test_our_folder_is_replaced_on_request_only(tmp_path: Path) -> None:
+def test_a_folder_of_pdsynth_is_replaced_on_request_only(tmp_path: Path) -> None:
     out = tmp_path / "out"
     make(out)
     with pytest.raises(InputError, match=r"exists already.*--overwrite"):
@@ -103,7 +103,7 @@ PLACEMENTS = [put_file, put_empty_folder, put_link, put_link_for_a_file, edit, e
 
 
 @pytest.mark.parametrize("place", PLACEMENTS)
-def test_what_is_not_ours_or_was_edited_is_named_and_kept(place: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_foreign_and_edited_files_are_named_and_kept(place: Callable[[Path], Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     make(out)
     foreign = place(out)
@@ -119,7 +119,7 @@ def test_what_is_not_ours_or_was_edited_is_named_and_kept(place: Callable[[Path]
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", "manifest.json"])
-def test_a_folder_of_somebody_is_never_replaced(name: str, tmp_path: Path) -> None:
+def test_a_folder_of_a_user_is_never_replaced(name: str, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / name).write_text('{"manifest_version": 3, "name": "an extension", "version": "1.0"}')
     (tmp_path / "mine" / "code.js").write_text("let a")
@@ -130,22 +130,22 @@ def test_a_folder_of_somebody_is_never_replaced(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["out.old", "out.partial"])
-def test_a_folder_of_another_name_is_nobodys_but_its_owners(name: str, tmp_path: Path) -> None:
-    """A backup called OUT.old, or a folder that happens to be called OUT.partial."""
+def test_folders_with_similar_names_are_not_touched(name: str, tmp_path: Path) -> None:
+    """The names are OUT.old, of a backup, and OUT.partial, of a folder that is not a workspace."""
     out, backup = tmp_path / "out", tmp_path / name
     make(tmp_path / "first")
     (tmp_path / "first").rename(backup)  # even one that pdsynth made
     before = content(backup)
     for how in ({}, {"overwrite": True}):
         if name == "out.partial":
-            with pytest.raises(InputError, match=r"out\.partial: is no workspace of pdsynth: it holds"):
+            with pytest.raises(InputError, match=r"out\.partial: is not a workspace of pdsynth: it contains"):
                 make(out, **how)
         else:
             make(out, **how)
         assert content(backup) == before
 
 
-def test_what_a_desktop_leaves_is_no_obstacle_and_is_kept(tmp_path: Path) -> None:
+def test_desktop_files_are_ignored_and_kept(tmp_path: Path) -> None:
     out = tmp_path / "out"
     make(out)
     left = {"deep/.DS_Store": "desktop", "Thumbs.db": "windows", "deep/er/.nfs000012": "nfs"}
@@ -156,7 +156,7 @@ def test_what_a_desktop_leaves_is_no_obstacle_and_is_kept(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_folder_with_nothing_but_desktop_files_is_free(tmp_path: Path) -> None:
+def test_a_folder_with_desktop_files_only_counts_as_empty(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".DS_Store").write_text("desktop")
     make(tmp_path / "out")
@@ -169,12 +169,12 @@ def test_an_older_folder_is_read_but_not_replaced(tmp_path: Path) -> None:
     for name in ("prepared", "results", "run"):
         before = {p: p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()}
         for how in ({}, {"overwrite": True}, {"update": True}):
-            with pytest.raises(InputError, match=r"was written by pdsynth 0\.1\.0, which kept no list of its files"):
+            with pytest.raises(InputError, match=r"was written by pdsynth 0\.1\.0 without a list of its files"):
                 make(tmp_path / name, **how)
         assert {p: p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()} == before
 
 
-def test_links_are_followed_to_where_the_folder_is_to_be(tmp_path: Path) -> None:
+def test_links_to_the_output_folder_are_followed(tmp_path: Path) -> None:
     (tmp_path / "scratch").mkdir()
     (tmp_path / "home").mkdir()
     for name, target in (("empty", "scratch/there"), ("dangling", "scratch/none")):
@@ -188,32 +188,32 @@ def test_links_are_followed_to_where_the_folder_is_to_be(tmp_path: Path) -> None
     assert {p.name for p in (tmp_path / "scratch").iterdir()} == {"there", "none"}
 
 
-def test_places_where_no_folder_can_be_are_named_before_any_work(tmp_path: Path, monkeypatch) -> None:
+def test_impossible_output_paths_are_named_before_any_work(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     monkeypatch.chdir(tmp_path)
     for out, problem in (
-        (Path("."), "is the folder in which you are"),
-        (Path("new/.."), "is the folder in which you are"),
+        (Path("."), "is the working directory"),
+        (Path("new/.."), "is the working directory"),
         (Path("/proc"), "is the top folder of a disk"),
         (Path("file"), "is a file"),
-        (Path("x" * 250), "has too long a name"),
-        (Path("loop"), "can be no folder"),
+        (Path("x" * 250), "has a name that is too long"),
+        (Path("loop"), "cannot be a folder"),
     ):
         with pytest.raises(InputError, match=problem):
             make(out)
     assert {p.name for p in tmp_path.iterdir()} == {"file", "loop"}
 
 
-def test_what_the_run_reads_is_never_replaced(tmp_path: Path) -> None:
+def test_an_input_of_the_run_is_never_replaced(tmp_path: Path) -> None:
     out = tmp_path / "out"
     make(out, {"bids/a": ""})
-    with pytest.raises(InputError, match="holds what this run reads"):
+    with pytest.raises(InputError, match="contains an input of this run"):
         make(out, overwrite=True, inputs=[out / "bids"])
     assert (out / "bids" / "a").exists()
 
 
-def test_two_runs_into_one_folder_are_told_apart(tmp_path: Path) -> None:
+def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with folders.making(out) as work:
         (work.folder / "a.txt").write_text("first")
@@ -222,7 +222,7 @@ def test_two_runs_into_one_folder_are_told_apart(tmp_path: Path) -> None:
     assert content(out) == {"a.txt": "first"}
 
 
-def test_a_stopped_run_goes_on_where_it_can_and_leaves_nothing_where_it_cannot(tmp_path: Path) -> None:
+def test_a_stopped_run_is_resumed_if_possible_and_otherwise_removed(tmp_path: Path) -> None:
     for resume, left in (("give it again", True), (None, False)):
         out = tmp_path / f"{left}" / "out"
         make(out)
@@ -233,15 +233,15 @@ def test_a_stopped_run_goes_on_where_it_can_and_leaves_nothing_where_it_cannot(t
         assert content(out) == FILES
         assert out.with_name("out.partial").exists() == left
         said = " ".join(stop.value.__notes__)
-        assert ("is kept in" in said and "to go on, give it again" in said) if left else "is as it was before" in said
+        assert ("is kept in" in said and "to resume it, give it again" in said) if left else "is unchanged" in said
         with folders.making(out, update=True, resume=resume) as work:
-            assert work.goes_on == left
+            assert work.resumed == left
             assert content(work.folder) == FILES | ({"new.txt": "4"} if left else {})
         assert list(out.parent.iterdir()) == [out]
 
 
 def test_an_update_does_not_touch_the_old_files(tmp_path: Path) -> None:
-    """Not even where a verb writes into a file in place, or where the file is large and linked."""
+    """This holds if a command writes into a file in place, and if the file is large and linked."""
     out = tmp_path / "out"
     make(out)
     (tmp_path / "big").write_text("x" * (folders.LINKED + 1))
@@ -255,7 +255,7 @@ def test_an_update_does_not_touch_the_old_files(tmp_path: Path) -> None:
     assert (out / "a.txt").read_text() == "one"
 
 
-def test_adding_keeps_the_folder_in_its_place(tmp_path: Path, monkeypatch) -> None:
+def test_adding_does_not_replace_the_folder_itself(tmp_path: Path, monkeypatch) -> None:
     out = tmp_path / "out"
     make(out)
     (out / ".DS_Store").write_text("desktop")
@@ -279,5 +279,5 @@ def test_adding_keeps_the_folder_in_its_place(tmp_path: Path, monkeypatch) -> No
         assert not (folder / "a.txt").exists()
         (folder / "a.txt").write_text("changed")
     assert (out / "a.txt").read_text() == "changed"
-    with pytest.raises(InputError, match="holds nothing of pdsynth's"), folders.adding(tmp_path / "none"):
+    with pytest.raises(InputError, match="contains nothing that pdsynth wrote"), folders.adding(tmp_path / "none"):
         pass

@@ -1,4 +1,4 @@
-"""manifest.json: what made a folder, from what, when."""
+"""manifest.json: command, inputs and times of a folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_recorded_keeps_command_seed_inputs_and_time(tmp_path: Path) -> None:
     assert 0 <= kept["seconds"] < 60
 
 
-def test_recorded_leaves_no_trace_of_work_that_made_nothing(tmp_path: Path) -> None:
+def test_recorded_removes_the_folder_of_failed_work_without_output(tmp_path: Path) -> None:
     with pytest.raises(InputError), manifest.recorded(tmp_path / "out", "train"):
         raise InputError("a", "is bad", "mend it")
     assert list(tmp_path.iterdir()) == []
@@ -46,7 +46,7 @@ def test_recorded_marks_broken_work_as_unfinished(tmp_path: Path) -> None:
     assert manifest.read(out)["finished"] is None
 
 
-def test_inputs_of_one_name_are_numbered(tmp_path: Path) -> None:
+def test_inputs_with_the_same_name_are_numbered(tmp_path: Path) -> None:
     for person in ("a", "b"):
         (tmp_path / person).mkdir()
         (tmp_path / person / "model").write_text(person)
@@ -57,7 +57,7 @@ def test_inputs_of_one_name_are_numbered(tmp_path: Path) -> None:
     }
 
 
-def test_a_manifest_of_ours_is_known_by_more_than_a_version(tmp_path: Path) -> None:
+def test_a_manifest_of_pdsynth_is_recognised_by_more_than_its_version(tmp_path: Path) -> None:
     assert manifest.made_by_pdsynth(manifest.begin("train"))
     older = {k: v for k, v in manifest.begin("train").items() if k != "made_by"}
     assert manifest.made_by_pdsynth(older)
@@ -65,7 +65,7 @@ def test_a_manifest_of_ours_is_known_by_more_than_a_version(tmp_path: Path) -> N
     assert not manifest.made_by_pdsynth({})
 
 
-def test_a_seal_tells_an_edited_manifest(tmp_path: Path) -> None:
+def test_the_seal_reveals_an_edited_manifest(tmp_path: Path) -> None:
     entries = manifest.begin("train", seed=3)
     sealed = entries | {"seal": manifest.seal_of(entries)}
     assert manifest.seal_of(sealed) == sealed["seal"]

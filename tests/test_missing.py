@@ -189,7 +189,7 @@ def test_a_disk_that_takes_no_more_stops_the_run_and_the_same_command_goes_on(
         assert run("synthesize", model, bids, out, "--device", "cpu", "--jobs", 1) == 2
     said = capsys.readouterr().err
     assert cause in said and "sub-b.nii.gz" in said and "Remedy" in said
-    assert f"What is made is kept in {out}.partial; to go on, give the same command again." in said
+    assert f"The work of this run is kept in {out}.partial; to resume it, give the same command again." in said
     assert not out.exists()
     made = list((tmp_path / "out.partial").rglob("*_dwiref.nii.gz"))
     assert [path.name for path in made] == ["sub-a_desc-synthetic_dwiref.nii.gz"]

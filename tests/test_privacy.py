@@ -1,4 +1,4 @@
-"""Every kind of finding is found where it hides, and what pdsynth itself writes holds none."""
+"""Every kind of finding is found in every kind of file, and the output of pdsynth has none."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pdsynth.types import Direction, InputError
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
-    """A host and a user whose names no other text holds."""
+    """A host and a user with names that no other text contains."""
     monkeypatch.setattr(socket, "gethostname", lambda: "neuro-pc7.uni.example")
     monkeypatch.setattr(privacy, "getpass", SimpleNamespace(getuser=lambda: "jdoe42"))  # pytest's own asks the module
     monkeypatch.setenv("HOME", "/home/jdoe42")
@@ -81,7 +81,7 @@ def test_absolute_paths(name, text, what, tmp_path):
         "mail me at home, name@host",
     ],
 )
-def test_what_is_no_path_and_no_address(text, tmp_path):
+def test_texts_that_are_neither_path_nor_address(text, tmp_path):
     (tmp_path / "a.html").write_text(text)
     (tmp_path / "a.md").write_text(text)
     assert found(tmp_path) == []
@@ -165,7 +165,7 @@ def test_a_database_name_and_a_dicom_extension(tmp_path):
     content = (tmp_path / "a.nii").read_bytes()
     (tmp_path / "a.nii").write_bytes(content[:352] + struct.pack("<ii", 16, 2) + raw[:8] + content[368:])
     assert found(tmp_path) == [
-        ("a.nii", "DICOM identifier", "a DICOM header as extension of the NIfTI header"),
+        ("a.nii", "DICOM identifier", "a DICOM header as an extension of the NIfTI header"),
         ("a.nii", "absolute path", "/data/db"),
     ]
 
@@ -210,7 +210,7 @@ def test_links_are_not_followed(tmp_path):
     assert found(tmp_path / "out") == [("far.txt", "absolute path", "/data/far/a.txt")]
 
 
-def test_what_cannot_be_read_is_a_finding(tmp_path):
+def test_an_unreadable_file_is_a_finding(tmp_path):
     (tmp_path / "a.nii").write_bytes(b"short")
     (tmp_path / "b.nii.gz").write_bytes(gzip.compress(os.urandom(4000))[:300])
     (tmp_path / "c.safetensors").write_bytes(struct.pack("<Q", 1 << 40) + b"{}")
@@ -220,12 +220,12 @@ def test_what_cannot_be_read_is_a_finding(tmp_path):
     seen = findings(tmp_path)
     assert {each.kind for each in seen} == {Kind.UNREADABLE}
     assert [each.file for each in seen] == ["a.nii", "b.nii.gz", "c.safetensors", "d.png", "e", "f.safetensors"]
-    assert seen[0] == Finding("a.nii", Kind.UNREADABLE, "is no NIfTI image")
-    with pytest.raises(InputError, match="is no folder"):
+    assert seen[0] == Finding("a.nii", Kind.UNREADABLE, "is not a NIfTI image")
+    with pytest.raises(InputError, match="is not a folder"):
         findings(tmp_path / "a.nii")
 
 
-def test_text_in_other_encodings_and_files_that_hold_none(tmp_path):
+def test_text_in_other_encodings_and_files_without_text(tmp_path):
     (tmp_path / "a.tsv").write_text("path\n/home/someone/x\n", encoding="utf-16")
     (tmp_path / "b.txt").write_bytes(b"\xff\xe9 /home/someone/y")
     np.save(tmp_path / "c.npy", np.zeros(4))
@@ -238,7 +238,7 @@ def test_text_in_other_encodings_and_files_that_hold_none(tmp_path):
 
 @pytest.fixture(scope="module")
 def results(prepared, tmp_path_factory):
-    """What `evaluate` and `report` write, with a synthesised scan beside it."""
+    """The output of `evaluate` and `report`, with a synthesised scan in the same folder."""
     out = tmp_path_factory.mktemp("results")
     average = PopulationMean(MethodConfig(prepared.grid.shape))
     average.fit(prepared.split("train"), torch.Generator())
@@ -254,13 +254,13 @@ def results(prepared, tmp_path_factory):
     return out
 
 
-def test_what_pdsynth_writes_holds_none(results):
+def test_output_of_pdsynth_has_no_findings(results):
     names = {path.name for path in files(results)}
     assert names >= {"report.html", "metrics.json", "metrics.tsv", "model_card.md"}
     assert found(results) == []
 
 
-def test_the_verb_counts_what_it_finds(results, tmp_path, capsys):
+def test_the_command_counts_its_findings(results, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["doctor", "--privacy", str(results)])
     assert ended.value.code == 0

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP of a verb: exit status, what is kept, which command goes on; and what an error says."""
+"""Ctrl-C, SIGTERM and SIGHUP of a command: exit status, kept files and the command to resume; messages of errors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def started(code: str, sent: int, *words: object) -> subprocess.CompletedProcess
 
 
 @pytest.mark.parametrize("sent", STATUS)
-def test_training_that_is_stopped_says_how_to_go_on_and_does(
+def test_stopped_training_prints_how_to_resume_and_can_be_resumed(
     sent: int, prepared: Pairs, tmp_path: Path, capsys
 ) -> None:
     run = tmp_path / "run"
@@ -62,19 +62,19 @@ def test_training_that_is_stopped_says_how_to_go_on_and_does(
     assert ended.returncode == STATUS[sent], ended.stderr
     (line,) = (line for line in ended.stderr.splitlines() if line.startswith("Stopped"))
     assert line == (
-        f"Stopped: by {NAMES[sent]}. What is made is kept in {run}.partial; "
-        "to go on, give the same command with --resume."
+        f"Stopped: by {NAMES[sent]}. The work of this run is kept in {run}.partial; "
+        "to resume it, give the same command with --resume."
     )
     assert "Traceback" not in ended.stderr and not run.exists()
     again = started("from pdsynth.cli import main; main()", 0, *words)  # without --resume it is not thrown away
     assert again.returncode == 2
-    assert "holds what a run that was stopped has made. Remedy: give the same command with --resume" in again.stderr
+    assert "contains the work of a stopped run. Remedy: give the same command with --resume" in again.stderr
     resumed = started("from pdsynth.cli import main; main()", 0, *words, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads((run / "manifest.json").read_text())["finished"] and list(tmp_path.iterdir()) == [run]
 
 
-def test_a_shell_that_hangs_up_does_not_stop_what_nohup_began(prepared: Pairs, tmp_path: Path) -> None:
+def test_a_hangup_does_not_stop_a_command_under_nohup(prepared: Pairs, tmp_path: Path) -> None:
     code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + TRAIN
     words = ["train", prepared.root, tmp_path / "run", "--recipe", "voxel-mlp", "--set", "width=16", "--steps", "5"]
     ended = started(code, signal.SIGHUP, *words)
@@ -83,7 +83,9 @@ def test_a_shell_that_hangs_up_does_not_stop_what_nohup_began(prepared: Pairs, t
 
 
 @pytest.mark.parametrize("sent", STATUS)
-def test_what_cannot_go_on_says_that_nothing_has_changed(sent: int, prepared: Pairs, tmp_path: Path) -> None:
+def test_a_command_that_cannot_be_resumed_says_that_nothing_has_changed(
+    sent: int, prepared: Pairs, tmp_path: Path
+) -> None:
     out = tmp_path / "results"
     words = ["evaluate", prepared.root, "--model", tmp_path / "run" / "model", "--no-controls", "--out", out]
     for first in (["train", prepared.root, tmp_path / "run", "--recipe", "population-mean"], words):
@@ -91,7 +93,7 @@ def test_what_cannot_go_on_says_that_nothing_has_changed(sent: int, prepared: Pa
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     ended = started(EVALUATE, sent, *words, "--overwrite")
     assert ended.returncode == STATUS[sent]
-    assert f"Stopped: by {NAMES[sent]}. {out} is as it was before." in ended.stderr
+    assert f"Stopped: by {NAMES[sent]}. {out} is unchanged." in ended.stderr
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
     assert {p.name for p in tmp_path.iterdir()} == {"run", "results"}
 
@@ -105,7 +107,7 @@ def test_an_old_model_stays_until_the_new_one_is_trained(prepared: Pairs, tmp_pa
     assert (run / "model" / "model.safetensors").read_bytes() == before
 
 
-def test_a_second_signal_does_not_cut_the_tidying(tmp_path: Path) -> None:
+def test_a_second_signal_does_not_interrupt_the_cleanup(tmp_path: Path) -> None:
     code = """
 import os, signal, sys, time
 from pathlib import Path
@@ -135,7 +137,7 @@ with folders.making(Path(sys.argv[1])) as work:
             2,
         ),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "out/a"), "make room in your quota", 2),
-        (OSError(errno.ESTALE, "Stale file handle", "a"), "see that the network disk is mounted", 2),
+        (OSError(errno.ESTALE, "Stale file handle", "a"), "check that the network disk is mounted", 2),
         (
             PermissionError(errno.EACCES, "Permission denied", "a"),
             "a: Permission denied. Remedy: ask for permission",

@@ -86,7 +86,7 @@ def test_nothing_to_limit_a_run_is_an_error(prepared, tmp_path):
 
 def test_unknown_precision_is_an_error(prepared, tmp_path):
     pairs = prepared.split("train")
-    with pytest.raises(ValueError, match="no precision '16-true' here"):
+    with pytest.raises(ValueError, match="no precision '16-true'"):
         train(mlp(pairs), pairs, tmp_path, seed=0, steps=1, device="cpu", precision="16-true")
 
 

@@ -1,4 +1,4 @@
-"""The same work here, in processes and on a dask cluster; who dies is named, and nobody outlives the parent."""
+"""The same work in this process, in several, and on a dask cluster; killed processes are named, none is left over."""
 
 from __future__ import annotations
 
@@ -121,21 +121,21 @@ def test_an_ordered_list_of_results(jobs):
 
 def test_a_killed_process_is_named_by_its_task_and_the_others_are_finished(tmp_path):
     tasks = [tmp_path / str(number) for number in range(6)]
-    problem = r"2: was being read when its process was killed, as a machine does that runs out of memory\. "
+    problem = r"2: was being processed when its process was killed, possibly for lack of memory\. "
     with pytest.raises(InputError, match=problem + "Remedy: use fewer --jobs, or leave this scan out") as caught:
         list(Workers(2).run(killed_at_2, tasks))
     assert caught.value.path == tmp_path / "2"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0.done", "1.done", "3.done", "4.done", "5.done"]
     made = []
-    with pytest.raises(InputError, match=r"^sub-2\.nii\.gz: was being read"):
+    with pytest.raises(InputError, match=r"^sub-2\.nii\.gz: was being processed"):
         for pair in Workers(2).run(killed_at_2, tasks, name=lambda task: f"sub-{task.name}.nii.gz"):
             made.append(pair)
     assert sorted(made) == [(tmp_path / str(n), n * n) for n in (0, 1, 3, 4, 5)]
 
 
-def test_where_every_process_is_killed_the_rest_is_not_begun(tmp_path):
+def test_if_every_process_is_killed_the_other_tasks_are_not_started(tmp_path):
     tasks = [tmp_path / str(number) for number in range(5)]
-    with pytest.raises(InputError, match=r"was being read .* \(so were .*\)"):
+    with pytest.raises(InputError, match=r"was being processed .* \(so were .*\)"):
         list(Workers(2).run(always_killed, tasks))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0", "1"]
 
@@ -196,7 +196,7 @@ def test_tasks_have_one_thread_and_the_caller_keeps_its_own():
         torch.set_num_threads(before)
 
 
-def test_bad_requests_are_named(monkeypatch):
+def test_bad_arguments_are_named(monkeypatch):
     monkeypatch.setattr("pdsynth.workers.SECONDS", 1)
     with pytest.raises(ValueError, match="jobs=0"):
         Workers(0)
@@ -206,7 +206,7 @@ def test_bad_requests_are_named(monkeypatch):
     with pytest.raises(ValueError, match=r"no dask scheduler answers at tcp://127\.0\.0\.1:9"):
         list(Workers(dask="tcp://127.0.0.1:9").run(square, [Path("1")]))
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
-    with pytest.raises(ValueError, match=r"dask-jobqueue is not installed\. pip install 'pdsynth\[scale\]'"):
+    with pytest.raises(ValueError, match=r"dask-jobqueue is not installed\. Use pip install 'pdsynth\[scale\]'"):
         list(Workers(slurm=True).run(square, [Path("1")]))
 
 
@@ -252,10 +252,10 @@ def test_a_container_sees_its_own_group_as_the_root(machine):
     assert resources.default_jobs() == 2
 
 
-def test_memory_where_the_system_says_little(machine, monkeypatch):
+def test_memory_if_the_system_reports_little(machine, monkeypatch):
     (machine / "meminfo").unlink()
     pages = {"SC_PHYS_PAGES": 3 << 20, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr(os, "sysconf", pages.__getitem__)
     assert resources.memory_bytes() == 12 << 30
     monkeypatch.delattr(os, "sysconf")
-    assert resources.memory_bytes() == resources.MEMORY_UNKNOWN
+    assert resources.memory_bytes() == resources.DEFAULT_MEMORY

@@ -1,4 +1,4 @@
-"""The workspace of a folder in the making: killed at any step, edited meanwhile, gone on with by the next run."""
+"""The workspace of an output folder: a kill at any step, edits at the same time, and the next run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def counted(real):
         return real(*given, **named)
     return call
 if sys.argv[5] == "no-exchange":
-    workspace.exchanged = lambda one, other: False
+    workspace.exchange_names = lambda one, other: False
 for name in ("rename", "replace", "unlink", "rmdir", "fsync"):
     setattr(os, name, counted(getattr(os, name)))
 if sys.argv[3] == "adding":
@@ -44,7 +44,7 @@ print(number)
 
 @pytest.mark.parametrize(("kind", "exchange"), [("making", "exchange"), ("making", "no-exchange"), ("adding", "")])
 def test_a_kill_at_any_step_leaves_the_old_folder_or_the_new_one(kind: str, exchange: str, tmp_path: Path) -> None:
-    """SIGKILL before each rename, removal and sync in turn; the next run ends it, and nothing is left beside."""
+    """SIGKILL comes before each rename, removal and sync in turn. The next run completes the work."""
     wanted = FILES | {"new.txt": "4", "a.txt": "changed"} if kind == "adding" else {"new.txt": "4"}
     made = tmp_path / "made"
     make(made)
@@ -75,11 +75,11 @@ def test_a_kill_at_any_step_leaves_the_old_folder_or_the_new_one(kind: str, exch
     assert killed > 10
 
 
-def test_an_old_folder_that_changed_while_it_was_replaced_is_kept(tmp_path: Path) -> None:
+def test_files_put_into_a_folder_during_its_replacement_are_kept(tmp_path: Path) -> None:
     out = tmp_path / "out"
     make(out)
     with (
-        pytest.raises(InputError, match=r"thesis\.docx: came into .* while it was replaced, and is kept"),
+        pytest.raises(InputError, match=r"thesis\.docx: was put into .* while pdsynth replaced it, and is not removed"),
         folders.making(out, overwrite=True) as work,
         manifest.recorded(work.folder, "simulate"),
     ):
@@ -88,7 +88,7 @@ def test_an_old_folder_that_changed_while_it_was_replaced_is_kept(tmp_path: Path
     assert content(out) == {"new.txt": "4"}
     (found,) = (tmp_path / "out.partial").rglob("thesis.docx")
     assert found.read_text() == "mine"
-    with pytest.raises(InputError, match="is kept"):  # as long as it lies there
+    with pytest.raises(InputError, match="is not removed"):  # as long as it lies there
         make(out, overwrite=True)
     found.rename(tmp_path / "thesis.docx")
     make(out, {"newer.txt": "5"}, overwrite=True)
@@ -96,8 +96,8 @@ def test_an_old_folder_that_changed_while_it_was_replaced_is_kept(tmp_path: Path
     assert {p.name for p in tmp_path.iterdir()} == {"out", "thesis.docx"}
 
 
-def test_a_kill_while_an_update_copies_the_folder_begins_anew(tmp_path: Path, monkeypatch) -> None:
-    """A copy that was cut is nothing to go on with: its manifest is copied last."""
+def test_after_a_kill_during_the_copy_an_update_starts_again(tmp_path: Path, monkeypatch) -> None:
+    """An incomplete copy is not resumed, because it has no manifest: that is copied last."""
     out = tmp_path / "out"
     make(out)
     real, count = shutil.copy2, 0
@@ -120,14 +120,14 @@ def test_a_kill_while_an_update_copies_the_folder_begins_anew(tmp_path: Path, mo
     assert content(out) == FILES | {"new.txt": "4"}
 
 
-def test_what_is_edited_while_a_verb_adds_is_kept_and_named(tmp_path: Path) -> None:
+def test_a_file_edited_while_a_command_adds_is_kept_and_named(tmp_path: Path) -> None:
     for change, name in ((lambda out: (out / "a.txt").write_text("mine"), "a.txt"),
                          (lambda out: (out / "report.html").write_text("mine"), "report.html"),
                          (lambda out: (out / "deep" / "b.txt").write_text("mine"), "deep/b.txt")):  # fmt: skip
         out = tmp_path / name.replace("/", "-") / "out"
         make(out)
         with (
-            pytest.raises(InputError, match="came or was edited while pdsynth added") as refusal,
+            pytest.raises(InputError, match="was created or edited while pdsynth added") as refusal,
             folders.adding(out) as folder,
         ):
             (folder / "report.html").write_text("page")
@@ -146,33 +146,33 @@ def test_a_finished_exchange_is_not_applied_to_another_folder_of_that_name(tmp_p
         raise SystemExit(9)
 
     with monkeypatch.context() as patched:
-        patched.setattr(workspace, "exchanged", killed)
+        patched.setattr(workspace, "exchange_names", killed)
         with pytest.raises(SystemExit):
             make(out, {"new.txt": "4"}, overwrite=True)
     out.rename(tmp_path / "backup")
     (tmp_path / "other").rename(out)
     for how in ({"overwrite": True}, {"update": True}):
-        with pytest.raises(InputError, match="was made for another folder than that which is called out now"):
+        with pytest.raises(InputError, match="was written to replace a folder other than the present out"):
             make(out, {"newer.txt": "6"}, **how)
         assert content(out) == {"theirs.txt": "5"} and content(tmp_path / "backup") == FILES
 
 
-def test_a_folder_that_is_finished_meanwhile_is_not_replaced_without_being_asked(tmp_path: Path, monkeypatch) -> None:
+def test_a_folder_finished_by_another_run_is_not_replaced_without_overwrite(tmp_path: Path, monkeypatch) -> None:
     out = tmp_path / "out"
-    real = folders.settle
+    real = folders.complete_pending
 
     def finished(space: Path, there: Path) -> None:
         shutil.copytree(tmp_path / "made", there)
-        monkeypatch.setattr(folders, "settle", real)
+        monkeypatch.setattr(folders, "complete_pending", real)
 
     make(tmp_path / "made")
-    monkeypatch.setattr(folders, "settle", finished)
+    monkeypatch.setattr(folders, "complete_pending", finished)
     with pytest.raises(InputError, match="exists already"):
         make(out, {"new.txt": "4"})
     assert content(out) == FILES
 
 
-def test_a_desktops_file_in_a_folder_that_is_gone_is_no_obstacle(tmp_path: Path) -> None:
+def test_a_desktop_file_in_a_removed_folder_is_ignored(tmp_path: Path) -> None:
     out = tmp_path / "out"
     make(out)
     (out / "deep" / "er" / ".DS_Store").write_text("desktop")
@@ -181,17 +181,17 @@ def test_a_desktops_file_in_a_folder_that_is_gone_is_no_obstacle(tmp_path: Path)
     assert content(out) == {"new.txt": "1", "deep/er/.DS_Store": "desktop"}
 
 
-def test_what_goes_on_after_overwrite_is_said(tmp_path: Path) -> None:
+def test_the_message_says_how_to_resume_after_overwrite(tmp_path: Path) -> None:
     out = tmp_path / "out"
     make(out)
     with pytest.raises(KeyboardInterrupt) as stop, folders.making(out, overwrite=True, resume="again") as work:
         (work.folder / "new.txt").write_text("4")
         raise KeyboardInterrupt
-    assert "to go on, again, without --overwrite." in stop.value.__notes__[0]
+    assert "to resume it, again, without --overwrite." in stop.value.__notes__[0]
 
 
-def test_a_run_with_the_manifest_of_the_one_before_is_exchanged_once(tmp_path: Path, monkeypatch) -> None:
-    """Two runs of one second write equal manifests; a file that its owner took away is there again."""
+def test_two_runs_with_equal_manifests_are_each_exchanged_once(tmp_path: Path, monkeypatch) -> None:
+    """Two runs within one second write equal manifests. A file that a user removed is present again."""
     out = tmp_path / "out"
     monkeypatch.setattr(manifest, "_finished", lambda entries: entries | {"started": "then", "finished": "then"})
     make(out)
@@ -209,7 +209,7 @@ def test_a_workspace_left_beside_a_complete_folder_goes_with_the_next_run(tmp_pa
         killed.setattr(Path, "rmdir", lambda path: None)
         killed.setattr(Path, "unlink", lambda path, missing_ok=False: None)
         make(out)
-    assert workspace.space_of(out).exists()
+    assert workspace.workspace_path(out).exists()
     folders.refuse_occupied(out, replace=False)  # leaves the refusal to the run, which ends the workspace first
     with pytest.raises(InputError, match="exists already"):
         make(out)

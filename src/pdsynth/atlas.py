@@ -1,4 +1,4 @@
-"""Label images with names and networks, and the region means of volumes."""
+"""Atlases: label images with region names and networks, and the region means of volumes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ SPLITS_HIPPOCAMPUS_Y = -25.0  # mm
 
 @dataclass(frozen=True, eq=False)
 class Atlas:
-    """Regions of a grid: labels (X, Y, Z) int16, 0 outside, r + 1 in region r; a name and a network a region."""
+    """R regions on a grid, each with a name and a network.
+
+    labels (X, Y, Z) int16 is r + 1 in region r, and 0 outside all regions.
+    """
 
     labels: np.ndarray
     names: list[str]
@@ -36,7 +39,7 @@ class Atlas:
         return len(self.names)
 
     def centres(self, affine: np.ndarray) -> np.ndarray:
-        """Centre of mass of each region in mm, (R, 3); affine is the grid's."""
+        """Centre of mass of each region in mm, (R, 3); affine is that of the grid."""
         voxels = ndimage.center_of_mass(self.labels > 0, self.labels, np.arange(1, len(self) + 1))
         return np.asarray(voxels) @ affine[:3, :3].T + affine[:3, 3]
 
@@ -49,70 +52,72 @@ class _Sphere:
 
 
 def network_spheres(grid: Grid, networks: Sequence[str] = NETWORKS, radius_mm: float = RADIUS_MM) -> Atlas:
-    """Spheres about the Dosenbach-160 regions (Dosenbach et al. 2010) of the named networks.
+    """Spheres around the Dosenbach-160 regions (Dosenbach et al. 2010) of some networks.
 
-    Coordinates are in MNI mm and come with nilearn. A voxel in two spheres goes to the nearer centre; a sphere between
-    the voxels of a coarse grid takes the nearest voxel to spare. Raises ValueError for an unknown network.
+    nilearn ships the coordinates, in MNI mm. A voxel in two spheres belongs to the nearer centre. A sphere that
+    contains no voxel of a coarse grid gets the nearest voxel that is free or that is not the only voxel of its region.
+    Raises ValueError for an unknown network, and for a grid that is too coarse.
     """
-    every = _dosenbach()
-    known = sorted({sphere.network for sphere in every})
+    spheres = _dosenbach()
+    known = sorted({sphere.network for sphere in spheres})
     unknown = sorted(set(networks) - set(known))
     if unknown:
-        raise ValueError(f"no network {unknown[0]!r} in Dosenbach-160; choose among {', '.join(known)}.")
-    return _spheres(grid, [sphere for sphere in every if sphere.network in networks], radius_mm)
+        raise ValueError(f"there is no network {unknown[0]!r} in Dosenbach-160; choose among {', '.join(known)}.")
+    return _spheres(grid, [sphere for sphere in spheres if sphere.network in networks], radius_mm)
 
 
 def evidence_regions(grid: Grid) -> Atlas:
-    """The paper's regions, with the hippocampi and amygdalae, which Dosenbach-160 lacks and the disease strikes first.
+    """The paper's regions (`network_spheres`), with hippocampi and amygdalae.
 
-    The latter are Seitzman's (2020), network "medial-temporal"; see `network_spheres` for the rest.
+    Dosenbach-160 lacks these two structures, in which the disease begins. Their coordinates are those of Seitzman et
+    al. (2020), and their network is "medial-temporal".
     """
     return _spheres(grid, [*(s for s in _dosenbach() if s.network in NETWORKS), *_medial_temporal()], RADIUS_MM)
 
 
-def _spheres(grid: Grid, chosen: Sequence[_Sphere], radius_mm: float) -> Atlas:
-    centres = np.array([sphere.centre for sphere in chosen])
+def _spheres(grid: Grid, spheres: Sequence[_Sphere], radius_mm: float) -> Atlas:
+    centres = np.array([sphere.centre for sphere in spheres])
     voxels = np.indices(grid.shape).reshape(3, -1).T
     world = voxels @ grid.affine[:3, :3].T + grid.affine[:3, 3]
     distance, nearest = cKDTree(centres).query(world, distance_upper_bound=radius_mm)
     labels = np.where(np.isfinite(distance), nearest + 1, 0).astype(np.int16)
     tree = cKDTree(world)
-    for region in np.setdiff1d(np.arange(len(chosen)), labels[labels > 0] - 1):
+    for region in np.setdiff1d(np.arange(len(spheres)), labels[labels > 0] - 1):
         near = tree.query(centres[region], k=27)[1]
-        sizes = np.bincount(labels, minlength=len(chosen) + 1)
-        spare = near[(labels[near] == 0) | (sizes[labels[near]] > 1)]  # never the last voxel of another region
+        sizes = np.bincount(labels, minlength=len(spheres) + 1)
+        spare = near[(labels[near] == 0) | (sizes[labels[near]] > 1)]  # excludes the only voxel of a region
         if len(spare) == 0:
-            raise ValueError(f"the grid is too coarse to hold {len(chosen)} regions apart; choose a finer one.")
+            raise ValueError(f"the grid is too coarse to separate {len(spheres)} regions; choose a finer one.")
         labels[spare[0]] = region + 1
-    names, networks = [sphere.name for sphere in chosen], [sphere.network for sphere in chosen]
+    names, networks = [sphere.name for sphere in spheres], [sphere.network for sphere in spheres]
     return Atlas(labels.reshape(grid.shape), names, networks)
 
 
 def read_atlas(path: str | Path, grid: Grid) -> Atlas:
-    """A 3D label image on the grid by nearest neighbour; its world has to be the grid's (MNI).
+    """Read a 3D label image and resample it to the grid by nearest neighbour. It must be in the grid's space (MNI).
 
-    Names are read from a CSV file beside it if there is one: `<image>.csv`, or the part of the name before the first
-    underscore, as in `AAL_space-MNI.nii.gz` and `AAL.csv`; its first column is the label, its second the name, a third
-    the network. Labels are renumbered 1..R in rising order; those that no voxel of the grid takes are left out. Raises
-    InputError where the image holds no labels on the grid.
+    Region names come from a CSV file in the same folder, if there is one: `<image>.csv`, or the part of the name before
+    the first underscore, such as `AAL.csv` for `AAL_space-MNI.nii.gz`. Its columns are label, name and, optionally,
+    network. Labels are renumbered 1..R in ascending order; labels without a voxel on the grid are left out. Raises
+    InputError if the image contains fractions, or no label on the grid.
     """
     path = Path(path)
     volume = read_volume(path)
     if not np.array_equal(volume.data, np.round(volume.data)):
-        raise InputError(path, "holds fractions, so it is no label image", "give an image of whole numbers")
-    found = resample(volume, grid, order=0)
-    values = np.unique(found[found > 0]).astype(int)
+        raise InputError(path, "contains fractions, so that it is not a label image", "give an image of whole numbers")
+    resampled = resample(volume, grid, order=0)
+    values = np.unique(resampled[resampled > 0]).astype(int)
     if len(values) == 0:
         raise InputError(path, "has no region on the grid", "give a label image in MNI space")
     table = _names_beside(path)
-    labels = np.searchsorted(values, found).astype(np.int16) + np.int16(1)
-    labels[found <= 0] = 0
+    labels = np.searchsorted(values, resampled).astype(np.int16) + np.int16(1)
+    labels[resampled <= 0] = 0
     entries = [table.get(int(v), (f"region {v}", "")) for v in values]
     return Atlas(labels, [name for name, _ in entries], [network for _, network in entries])
 
 
 def region_means(volumes: np.ndarray, atlas: Atlas) -> np.ndarray:
-    """Mean of each region: volumes (..., X, Y, Z) -> (..., R) float64.
+    """Mean of volumes (..., X, Y, Z) in each region, (..., R) float64. Raises ValueError for another grid.
 
     >>> atlas = Atlas(np.array([[[0, 1, 1, 2]]], np.int16), ["a", "b"], ["", ""])
     >>> region_means(np.array([[[9.0, 1.0, 3.0, 5.0]]]), atlas).tolist()
@@ -140,22 +145,22 @@ def _dosenbach() -> list[_Sphere]:
 
 
 def _medial_temporal() -> list[_Sphere]:
-    places = np.loadtxt(bundled_file(SEITZMAN), skiprows=1, usecols=(0, 1, 2))
+    coordinates = np.loadtxt(bundled_file(SEITZMAN), skiprows=1, usecols=(0, 1, 2))
     anatomy = np.loadtxt(bundled_file(SEITZMAN_ANATOMY), skiprows=1, dtype=int, usecols=0)
-    found = []
+    spheres = []
     for kind, name in MEDIAL_TEMPORAL.items():
-        for x, y, z in places[anatomy == kind].tolist():
+        for x, y, z in coordinates[anatomy == kind].tolist():
             end = "anterior" if y > SPLITS_HIPPOCAMPUS_Y else "posterior"
             part = f"{end} {name}" if name == "hippocampus" else name
-            found.append(_Sphere((x, y, z), f"{part} {'right' if x > 0 else 'left'}", "medial-temporal"))
-    return found
+            spheres.append(_Sphere((x, y, z), f"{part} {'right' if x > 0 else 'left'}", "medial-temporal"))
+    return spheres
 
 
 def _names_beside(path: Path) -> dict[int, tuple[str, str]]:
-    """Name and network of each label, from the CSV file beside an atlas; empty where there is none."""
+    """Name and network of each label, from the CSV file in the folder of an atlas; empty if there is no such file."""
     stem = path.name.removesuffix(".gz").removesuffix(".nii")
-    beside = [path.with_name(name + ".csv") for name in (stem, stem.split("_")[0])]
-    table = next((file for file in beside if file.is_file()), None)
+    candidates = [path.with_name(name + ".csv") for name in (stem, stem.split("_")[0])]
+    table = next((file for file in candidates if file.is_file()), None)
     if table is None:
         return {}
     names = {}

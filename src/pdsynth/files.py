@@ -1,4 +1,4 @@
-"""Single files that are whole or absent: written beside their place, synced to the disk, then named."""
+"""Atomic writes of single files: a file is written under a temporary name, synced to the disk, then renamed."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from pdsynth.types import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-SMALL = 1 << 20  # bytes; of larger files in a folder, only name and size enter its digest
-PARTIAL = ".partial-"  # begins the name of a file that is being written
-FORMULA = re.compile(r"^[\s']*[=+@-]|^[\t\r]")  # what a spreadsheet would run
+SMALL = 1 << 20  # bytes; a larger file contributes only its name and size to the digest of a folder
+PARTIAL = ".partial-"  # prefix of the name of a file that is being written
+FORMULA = re.compile(r"^[\s']*[=+@-]|^[\t\r]")  # cells that a spreadsheet would evaluate
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|nan)", re.IGNORECASE)
 
 
 @contextmanager
 def complete_or_absent(path: Path) -> Iterator[Path]:
-    """A temporary path in the folder of `path`; it takes that name when the block ends well, and else vanishes.
+    """Yield a temporary path in the folder of `path`; it is renamed to `path` if the block ends without an error.
 
-    The bytes are on the disk before they have the name. The file has the mode that the umask gives.
+    After an error it is removed. The bytes are synced to the disk before the rename. The file mode follows the umask.
+    Raises OSError with the name `path`.
     """
     temporary = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name[-200:]}")
     try:
@@ -37,7 +38,7 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
         sync(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename in (None, str(temporary)):  # None in numpy's short write, say, which has no number either
+        if error.filename in (None, str(temporary)):  # a short write of numpy has neither name nor number
             number = error.errno or errno.ENOSPC
             raise OSError(number, os.strerror(number), str(path)) from error
         raise
@@ -47,7 +48,7 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Have the disk hold what was written to a file, or which names a folder holds."""
+    """Write the content of a file, or the entries of a folder, from the system's cache to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -56,31 +57,31 @@ def sync(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that a reader sees the old one or the whole new one."""
+    """Write a file. A reader sees the old content or the complete new content."""
     with complete_or_absent(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text so that a reader sees the old file or the whole new one."""
+    """Write a text file in UTF-8. A reader sees the old content or the complete new content."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a reader sees the old file or the whole new one."""
+    """Write a JSON file. A reader sees the old content or the complete new content."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def write_table(path: Path, table: pd.DataFrame, **how: Any) -> None:
-    """Write a table as tab-separated text in which no cell is a formula; `how` goes to pandas."""
-    texts = {name: table[name].map(defused) for name in table.columns if table[name].dtype.kind not in "iufb"}
-    write_text(path, table.assign(**texts).to_csv(sep="\t", index=False, **how))
+def write_table(path: Path, table: pd.DataFrame, **options: Any) -> None:
+    """Write a table as tab-separated text without spreadsheet formulas; options are those of pandas' to_csv."""
+    texts = {name: table[name].map(without_formula) for name in table.columns if table[name].dtype.kind not in "iufb"}
+    write_text(path, table.assign(**texts).to_csv(sep="\t", index=False, **options))
 
 
-def defused(cell: Any) -> Any:
-    """A cell that a spreadsheet shows as text: what it would run as a formula begins with an apostrophe.
+def without_formula(cell: Any) -> Any:
+    """The cell, with an apostrophe in front if a spreadsheet would evaluate it as a formula; a number is unchanged.
 
-    >>> defused('=HYPERLINK("http://a")'), defused("-1.5"), defused("adni")
+    >>> without_formula('=HYPERLINK("http://a")'), without_formula("-1.5"), without_formula("adni")
     ('\\'=HYPERLINK("http://a")', '-1.5', 'adni')
     """
     if isinstance(cell, str) and FORMULA.match(cell) and not cell.startswith("'") and not NUMBER.fullmatch(cell):
@@ -89,7 +90,7 @@ def defused(cell: Any) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; empty where it cannot be read or holds no object."""
+    """The object in a JSON file; empty if the file cannot be read or contains no object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -98,10 +99,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes, or of a folder; InputError where there is neither.
+    """Hexadecimal SHA-256 digest of a file, or of a folder. Raises InputError if the path is neither.
 
-    A folder's digest covers the names and sizes of all its files and the bytes of those up to 1 MiB (tables, sidecars,
-    gradient tables), so that a cohort of many gigabytes is known from another in a moment.
+    The digest of a folder covers the names and sizes of all its files, and the bytes of files up to 1 MiB (tables,
+    sidecars, gradient tables). A cohort of many gigabytes is therefore identified in a moment.
     """
     if path.is_file():
         with path.open("rb") as file:
@@ -118,7 +119,7 @@ def sha256(path: Path) -> str:
 
 
 def linked(path: Path, link: Path) -> None:
-    """Have the file at `path` at `link` too, as a hard link where the file system has them, else as a copy."""
+    """Create a hard link to `path` at `link`, or a copy on a file system without hard links."""
     try:
         os.link(path, link)
     except OSError:  # a file system without hard links

@@ -1,6 +1,6 @@
-"""manifest.json: who made a folder, from what, when, and, once it is complete, which files with which digests.
+"""manifest.json, the record of an output folder: command, version, inputs, times, and the digests of all files.
 
-No entry holds a path of the machine: an input is named by its own name and its digest.
+No entry contains a path of the machine: an input has its file name and its digest only.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pdsynth.files import read_json, sha256, write_json
 
 NAME = "manifest.json"
 MADE_BY = "pdsynth"
-FILES = "files"  # the inventory: digests of all files, by their path in the folder
-SEAL = "seal"  # digest of the manifest itself, but for this entry
+FILES = "files"  # the inventory: relative path -> digest of every file
+SEAL = "seal"  # digest of all other entries of the manifest
 
 
 def begin(command: str, *, inputs: Sequence[Path] = (), seed: int | None = None, **parameters: Any) -> dict[str, Any]:
-    """The entries of a manifest at the start of some work; `finished` is null until it ends."""
+    """The entries of a manifest at the start of a command; `finished` is null until the end."""
     return {
         "made_by": MADE_BY,
         "version": pdsynth.__version__,
@@ -41,36 +41,36 @@ def begin(command: str, *, inputs: Sequence[Path] = (), seed: int | None = None,
 
 
 def _digests(inputs: Sequence[Path]) -> dict[str, str]:
-    """By the name of each input; a name that comes again has a number."""
-    found: dict[str, str] = {}
+    """Name -> digest of each input; a repeated name gets a number."""
+    digests: dict[str, str] = {}
     for path in inputs:
         name, number = path.resolve().name, 2
-        while name in found:
+        while name in digests:
             name, number = f"{path.resolve().name} ({number})", number + 1
-        found[name] = sha256(path)
-    return found
+        digests[name] = sha256(path)
+    return digests
 
 
 def finish(folder: Path, entries: dict[str, Any]) -> None:
-    """Write the manifest of work that is done; entries that the work itself wrote there are kept."""
+    """Write the manifest of a finished command. Entries of the present manifest that `entries` lacks are kept."""
     entries |= _finished(entries)
     write_json(folder / NAME, read(folder) | entries)
 
 
 def _finished(entries: dict[str, Any]) -> dict[str, Any]:
     now = datetime.now(UTC)
-    took = (now - datetime.fromisoformat(entries["started"])).total_seconds()
-    return entries | {"finished": now.isoformat(timespec="seconds"), "seconds": round(took)}
+    duration = (now - datetime.fromisoformat(entries["started"])).total_seconds()
+    return entries | {"finished": now.isoformat(timespec="seconds"), "seconds": round(duration)}
 
 
 @contextmanager
 def recorded(
     folder: Path, command: str, *, inputs: Sequence[Path] = (), seed: int | None = None, **parameters: Any
 ) -> Iterator[dict[str, Any]]:
-    """Keep folder/manifest.json about the work in the block, written at its start and completed at its end.
+    """Write folder/manifest.json at the start of the block, and complete it at the end.
 
-    Yields its entries, to which the block may add. Where the work breaks off, `finished` stays null, or, if nothing was
-    made, the folder is removed.
+    Yields its entries, to which the block may add. After an error `finished` stays null; the folder is removed if it
+    contains nothing but the manifest.
     """
     entries = begin(command, inputs=inputs, seed=seed, **parameters)
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def recorded(
 
 @contextmanager
 def added(folder: Path, command: str, *, seed: int | None = None, **parameters: Any) -> Iterator[None]:
-    """Note in the manifest of a folder, under `added`, work that has added to it, when the block ends well."""
+    """Append a command to the entry `added` in the manifest of a folder, if the block ends without an error."""
     entries = begin(command, seed=seed, **parameters)
     yield
     before = read(folder)
@@ -94,17 +94,17 @@ def added(folder: Path, command: str, *, seed: int | None = None, **parameters: 
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder; empty where there is none that can be read."""
+    """The entries of a folder's manifest; empty if it is missing or cannot be read."""
     return read_json(folder / NAME)
 
 
 def made_by_pdsynth(entries: dict[str, Any]) -> bool:
-    """Whether a manifest is pdsynth's; version 0.1.0 wrote no mark, but always the same entries."""
+    """Whether pdsynth wrote a manifest. That of version 0.1.0 has other entries and no `made_by`."""
     older = {"version", "command", "parameters", "seed", "inputs", "python", "started"} <= entries.keys()
     return entries.get("made_by") == MADE_BY or (older and "made_by" not in entries)
 
 
 def seal_of(entries: dict[str, Any]) -> str:
-    """Digest of a manifest's entries, but for the seal itself: it tells an edited manifest from ours."""
+    """Digest of all entries except the seal itself. It reveals an edited manifest."""
     content = json.dumps({k: v for k, v in entries.items() if k != SEAL}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

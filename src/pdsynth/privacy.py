@@ -1,4 +1,4 @@
-"""Looks for what names a person, a machine or its folders in files that are to be shared."""
+"""Searches files that are to be shared for names of persons, of the machine and of its folders."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from nibabel.openers import ImageOpener
 from pdsynth.types import InputError
 
 QUOTE = 80  # letters
-SNIFFED = 8192  # bytes in which a file that is no text holds a zero
-MOST_EXTENSION = 1 << 20  # bytes of a NIfTI header's extensions that are looked at
-MOST_METADATA = 100 << 20  # of a safetensors header, as the format allows
+SNIFFED = 8192  # bytes at the start of a file; a zero among them means that the file is not text
+MOST_EXTENSION = 1 << 20  # bytes of NIfTI header extensions that are searched
+MOST_METADATA = 100 << 20  # bytes of a safetensors header that the format allows
 DICOM_EXTENSION = 2  # NIfTI code
-# Accounts and hosts that name nobody.
+# Accounts and hosts that identify nobody.
 GENERIC = {"root", "/root", "localhost", "user", "admin", "data", "test"}
 
 
 class Kind(StrEnum):
-    """What a finding is."""
+    """Kind of a finding."""
 
     PATH = "absolute path"
     MACHINE = "name of this machine or user"
@@ -44,7 +44,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """A file below the folder that was searched, and a quote of what was found in it."""
+    """A quote from a file; `file` is the path relative to the searched folder, `what` the quote."""
 
     file: str
     kind: Kind
@@ -58,7 +58,7 @@ ROOTS = (
     "home|[Uu]sers|mnt|media|data|scratch|root|tmp|var|opt|srv|usr|etc|work|workspace|Volumes|private|projects?|storage"
     "|nfs|gpfs|lustre"
 )
-BEFORE = r"""(?:(?<=file://)|(?<![^\s"'`=(:,;>\[{|])(?<!bids::))"""  # no URL, MIME type, closing tag or BIDS URI
+BEFORE = r"""(?:(?<=file://)|(?<![^\s"'`=(:,;>\[{|])(?<!bids::))"""  # excludes URL, MIME type, closing tag, BIDS URI
 POSIX = rf"/(?:(?:{ROOTS})(?![\w.-])|(?=[\w.~-]*[^\W\d_])[\w.~+-]+/[\w.~+-])[^\s\"'`<>(),;|\]}}]*"
 WINDOWS = r"(?<!\w)[A-Za-z]:\\{1,2}[\w.$][^\s\"'<>|]*|(?<!\w)[A-Z]:/\w[^\s\"'<>|]*"
 UNC = r"(?<![\\\w])\\{2,4}[A-Za-z0-9][\w.-]+\\{1,2}[\w$.-][^\s\"'<>|]*"
@@ -82,11 +82,11 @@ NUMBERS = re.compile(r"[-+\d.,eE%\[\]()/:; ]*|[-+](?:inf|nan)")
 
 
 def findings(folder: str | Path) -> list[Finding]:
-    """What names a person, this machine or its folders in the files of a folder, in the order of their names.
+    """Search the files of a folder for names of persons, of this machine and of its folders; sorted by file name.
 
-    It reads text of any kind, headers of NIfTI images and their extensions, metadata of safetensors, text in PNG
-    images, and the names of files and folders. Links are not followed, but what they point to is looked at as text. A
-    file that cannot be read is a finding. Raises InputError where there is no such folder.
+    The search covers all text files, headers and extensions of NIfTI images, metadata of safetensors, texts in PNG
+    images, and the names of files and folders. Links are not followed; their target path is searched as text. A file
+    that cannot be read is a finding. Raises InputError if the folder does not exist.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -96,7 +96,7 @@ def findings(folder: str | Path) -> list[Finding]:
     """
     folder = Path(folder)
     named = {Kind.MACHINE: _machine(), Kind.EMAIL: EMAILS}
-    found: dict[Finding, None] = {}  # an ordered set: what a file repeats is said once
+    found: dict[Finding, None] = {}  # an ordered set, so that repetitions within a file count once
     for path in files(folder):
         name = path.relative_to(folder).as_posix()
         for kind, what in [*_quotes(name, named), *_read(path, named | {Kind.PATH: PATHS})]:
@@ -105,43 +105,46 @@ def findings(folder: str | Path) -> list[Finding]:
 
 
 def files(folder: str | Path) -> list[Path]:
-    """Every file and link below a folder by name, and the folders that cannot be listed.
+    """All files and links below a folder, sorted by name, and the folders that cannot be listed.
 
-    Raises InputError where there is no such folder.
+    Raises InputError if the folder does not exist.
 
     >>> files(Path("no such folder"))
     Traceback (most recent call last):
-    pdsynth.types.InputError: no such folder: is no folder. Remedy: name a folder that is there.
+    pdsynth.types.InputError: no such folder: is not a folder. Remedy: name an existing folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(folder, "is no folder", "name a folder that is there")
-    closed: list[OSError] = []
-    found: list[Path] = []
-    for parent, folders, names in os.walk(folder, onerror=closed.append):
-        found += [Path(parent) / name for name in names]
-        found += [Path(parent) / name for name in folders if (Path(parent) / name).is_symlink()]
-    return sorted(found + [Path(error.filename) for error in closed])
+        raise InputError(folder, "is not a folder", "name an existing folder")
+    errors: list[OSError] = []
+    paths: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=errors.append):
+        paths += [Path(parent) / name for name in names]
+        paths += [Path(parent) / name for name in folders if (Path(parent) / name).is_symlink()]
+    return sorted(paths + [Path(error.filename) for error in errors])
 
 
 def _machine() -> re.Pattern[str]:
-    """This machine's name, and its user's name and home, as whole words; a short word would be found everywhere."""
+    """Pattern of this machine's name, its user's name and home, as whole words of at least 4 letters.
+
+    Shorter names would match almost everywhere.
+    """
     host = socket.gethostname()
     names = {host, host.partition(".")[0], str(Path.home())}
-    with suppress(KeyError, OSError):  # a user without a name, as in a container
+    with suppress(KeyError, OSError):  # the user has no name, for example in a container
         names.add(getpass.getuser())
     known = sorted((name for name in names if len(name) > 3 and name.lower() not in GENERIC), key=len, reverse=True)
-    words = "|".join(map(re.escape, known)) or "(?!)"  # which matches nothing
+    words = "|".join(map(re.escape, known)) or "(?!)"  # "(?!)" matches nothing
     return re.compile(rf"(?<![^\W_])(?:{words})(?![^\W_])", re.IGNORECASE)
 
 
 def _read(path: Path, patterns: Patterns) -> Quoted:
-    """What a file holds, by what it is; one that cannot be read is a finding."""
+    """Search one file, by the reader of its type. A file that cannot be read is a finding."""
     try:
         if path.is_symlink():
             yield from _quotes(os.readlink(path), patterns)
-        elif not path.is_file():  # to open a pipe would wait for ever
-            yield Kind.UNREADABLE, "is no file, or a folder that cannot be listed"
+        elif not path.is_file():  # opening a pipe would block for ever
+            yield Kind.UNREADABLE, "is not a file, or is a folder that cannot be listed"
         elif path.name.lower().endswith((".nii", ".nii.gz")):
             yield from _nifti(path, patterns)
         elif path.suffix.lower() == ".safetensors":
@@ -161,7 +164,7 @@ def _is_text(path: Path) -> bool:
 
 
 def _document(path: Path, patterns: Patterns) -> Quoted:
-    """A text, as those who open it see it: a page's entities and the escapes of JSON stand for their letters."""
+    """Search a text file after decoding: HTML entities and JSON escapes are replaced by their letters."""
     raw = path.read_bytes()
     encoding = "utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     text = DATA_URI.sub(" ", raw.decode(encoding, errors="replace"))
@@ -176,7 +179,7 @@ def _document(path: Path, patterns: Patterns) -> Quoted:
 
 
 def _unescaped(text: str) -> str:
-    r"""The text of a JSON file without the escapes that hide a path; a quote within a text stays escaped.
+    r"""The text of a JSON file without escapes, which could hide a path; a quote within a string stays escaped.
 
     >>> print(_unescaped(r'"C:\\study\n\/home"'))
     "C:\study /home"
@@ -200,7 +203,7 @@ def _quotes(text: str, patterns: Patterns) -> Quoted:
 
 
 def _table(rows: list[list[str]]) -> Quoted:
-    """Cells that a spreadsheet would run, and columns of identifiers."""
+    """Search a table for cells that a spreadsheet would evaluate, and for columns of identifiers."""
     for row in rows:
         for cell in row:
             if cell[:1] in ("=", "+", "-", "@") and re.search(r"\w", cell) and not NUMBERS.fullmatch(cell):
@@ -213,12 +216,12 @@ def _table(rows: list[list[str]]) -> Quoted:
 
 
 def _nifti(path: Path, patterns: Patterns) -> Quoted:
-    """The texts of a NIfTI header and its extensions; the voxels are not read."""
+    """Search the texts of a NIfTI header and its extensions; the voxels are not read."""
     with ImageOpener(str(path)) as file:
         start = file.read(4)
         kind = {348: nib.Nifti1Header, 540: nib.Nifti2Header}.get(_size(start))
         if kind is None:
-            raise ValueError("is no NIfTI image")
+            raise ValueError("is not a NIfTI image")
         header = kind(start + file.read(kind.template_dtype.itemsize - 4), check=False)
         more = file.read(4)
         room = min(max(header.get_data_offset() - header.sizeof_hdr - 4, 0), MOST_EXTENSION)
@@ -227,19 +230,19 @@ def _nifti(path: Path, patterns: Patterns) -> Quoted:
     texts = [bytes(header[name]).decode("latin-1").strip("\0 ") for name in names]
     texts += [_printable(content) for _, content in extensions]
     if any(code == DICOM_EXTENSION for code, _ in extensions):
-        yield Kind.DICOM, "a DICOM header as extension of the NIfTI header"
+        yield Kind.DICOM, "a DICOM header as an extension of the NIfTI header"
     for text in texts:
         yield from _text(text, {**patterns, Kind.DICOM: PERSON})
 
 
 def _size(start: bytes) -> int:
-    """What the first field of a header says of its size, in either order of bytes; 0 for neither."""
+    """The header size in the first field of a NIfTI header, in either byte order; 0 if it is not 348 or 540."""
     sizes = {int.from_bytes(start, order) for order in ("little", "big")}
     return next(iter(sizes & {348, 540}), 0)
 
 
 def _extensions(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:
-    """Code and content of each extension of a NIfTI header; what does not add up comes as one."""
+    """Yield code and content of each extension of a NIfTI header; one with an invalid size takes all the rest."""
     while len(content) >= 8:
         size, code = struct.unpack(f"{order}ii", content[:8])
         size = size if 8 < size <= len(content) else len(content)
@@ -248,7 +251,7 @@ def _extensions(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _printable(content: bytes) -> str:
-    """The letters of a content that may hold anything, a line for each run.
+    """The printable characters of arbitrary bytes, one line per run of them.
 
     >>> _printable(b"DOE^JOHN\\x00\\x01/home")
     'DOE^JOHN\\n/home'
@@ -257,7 +260,7 @@ def _printable(content: bytes) -> str:
 
 
 def _metadata(path: Path) -> str:
-    """The metadata in the header of a safetensors file. Raises ValueError where there is no such header."""
+    """The metadata in the header of a safetensors file. Raises ValueError if the header is invalid."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         if size > min(MOST_METADATA, path.stat().st_size):
@@ -265,28 +268,28 @@ def _metadata(path: Path) -> str:
         header = json.loads(file.read(size))
     metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
     if not isinstance(metadata, dict):
-        raise ValueError("its header is no safetensors header")
+        raise ValueError("its header is not a safetensors header")
     return "\n".join(f'"{key}": "{value}"' for key, value in metadata.items())
 
 
 def _png_texts(content: bytes) -> Iterable[str]:
-    """The texts of a PNG image: plain, compressed and international ones."""
+    """The texts of a PNG image, in chunks of the types tEXt, zTXt and iTXt."""
     if not content.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise ValueError("is no PNG image")
-    place = 8
-    while place + 8 <= len(content):
-        size, kind = struct.unpack(">I4s", content[place : place + 8])
-        chunk = content[place + 8 : place + 8 + size]
+        raise ValueError("is not a PNG image")
+    offset = 8
+    while offset + 8 <= len(content):
+        size, kind = struct.unpack(">I4s", content[offset : offset + 8])
+        chunk = content[offset + 8 : offset + 8 + size]
         if kind == b"tEXt":
             yield _printable(chunk)
         elif kind in (b"zTXt", b"iTXt"):
             keyword, _, rest = chunk.partition(b"\0")
             yield _printable(keyword + b"\n" + _inflated(rest, kind))
-        place += size + 12
+        offset += size + 12
 
 
 def _inflated(rest: bytes, kind: bytes) -> bytes:
-    """What follows a keyword; of an international text the language and the translated keyword are passed over."""
+    """The text after the keyword of a zTXt or iTXt chunk, inflated if it is compressed, without language fields."""
     if kind == b"iTXt":
         compressed, rest = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]
         if not compressed:
@@ -297,7 +300,7 @@ def _inflated(rest: bytes, kind: bytes) -> bytes:
 
 
 def _short(text: str) -> str:
-    """At most QUOTE letters of a text on one line.
+    """A text on one line, cut to at most QUOTE characters.
 
     >>> len(_short("a" * 100)), _short("two\\n lines")
     (80, 'two lines')

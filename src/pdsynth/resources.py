@@ -1,4 +1,4 @@
-"""What a run may use: device, precision, processes, memory, wall time; and the errors that say what it lacks."""
+"""Resources of a run: device, precision, processes, memory and wall time, and errors about missing resources."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import re
 from pathlib import Path
 
 GIB = 1 << 30
-JOB_BYTES = 2 * GIB  # for one process: `prepare` peaks near 0.4 GB; long runs, corrections and networks take more
-MEMORY_UNKNOWN = 8 * GIB  # where a system reports none: a small workstation's
+JOB_BYTES = 2 * GIB  # per process: `prepare` peaks near 0.4 GB; long runs, corrections and networks need more
+DEFAULT_MEMORY = 8 * GIB  # assumed if the system reports none; that of a small workstation
 MEMINFO, OWN_CGROUP, CGROUPS = Path("/proc/meminfo"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-# Of the system's errors those that the next file would meet too.
+# System errors that would also occur for the next file.
 STOPS_RUN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}  # of the disk
 STOPS_RUN |= {errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT}  # of the mount
 STOPS_RUN |= {errno.ENOMEM, errno.EMFILE, errno.ENFILE}  # of memory and file handles
 
 
 def seconds(budget: str) -> float:
-    """Seconds of a wall-time budget such as 90s, 10m, 1.5h or a plain number of seconds.
+    """Seconds of a wall-time budget such as 90s, 10m or 1.5h, or a number of seconds.
 
-    Raises ValueError where the text is none, or is not above zero.
+    Raises ValueError if the text is not a time, or not above zero.
 
     >>> seconds("10m"), seconds("90s"), seconds("45")
     (600.0, 90.0, 45.0)
@@ -29,14 +29,14 @@ def seconds(budget: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", budget.strip())
     value = float(match[1]) * SECONDS[match[2]] if match else 0.0
     if value <= 0:
-        raise ValueError(f"{budget!r} is no budget. Write wall time such as 90s, 10m or 2h.")
+        raise ValueError(f"{budget!r} is not a wall time. Write a time such as 90s, 10m or 2h.")
     return value
 
 
 def resolve_device(device: str) -> str:
-    """The torch device that `auto`, `cpu` or `cuda` stands for here.
+    """The torch device for `auto`, `cpu` or `cuda` on this machine; `auto` prefers CUDA.
 
-    Raises ValueError for another word, and for `cuda` where torch sees none.
+    Raises ValueError for another word, and for `cuda` if torch finds no CUDA device.
 
     >>> resolve_device("cpu")
     'cpu'
@@ -50,7 +50,7 @@ def resolve_device(device: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     if device == "cuda":
-        raise ValueError("torch sees no CUDA device here. Use --device cpu, or install a CUDA build of torch.")
+        raise ValueError("torch finds no CUDA device. Use --device cpu, or install a CUDA build of torch.")
     return "cpu"
 
 
@@ -58,18 +58,18 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """The precision that a training runs in, of the one asked for, on a device: never the slower one.
+    """The precision of training on a device: the given one, or a faster one if the device does not support it well.
 
-    precision is Lightning's word: "32-true", "bf16-mixed" or "16-mixed" (with a loss scale). A CPU without native bf16
-    takes ten times as long in bf16, and every CPU in fp16: there fp32 stands in, and where bf16 is native it stands in
-    for fp16. It is chosen by what the device reports, not by a measurement, so that a seed keeps its bytes on a
-    machine. Raises ValueError for another word.
+    precision is Lightning's name: "32-true", "bf16-mixed" or "16-mixed" (with a loss scale). On a CPU, both mixed
+    precisions become bf16 if bf16 is native, and fp32 if not: a CPU is about ten times slower in a precision that is
+    not native. On a GPU without bf16, bf16 becomes fp16. The choice follows the reported capabilities and not a
+    measurement, so that a seed gives the same bytes in every run on a machine. Raises ValueError for another name.
 
     >>> resolve_precision("32-true", "cpu")
     '32-true'
     """
     if precision not in PRECISIONS:
-        raise ValueError(f"there is no precision {precision!r} here. Choose {', '.join(PRECISIONS)}.")
+        raise ValueError(f"there is no precision {precision!r}. Choose {', '.join(PRECISIONS)}.")
     if precision == "32-true":
         return precision
     if device == "cpu":
@@ -82,17 +82,17 @@ def resolve_precision(precision: str, device: str) -> str:
 
 
 def native_bf16() -> bool:
-    """Whether this CPU reports instructions for bf16 (avx512_bf16, amx_bf16, or Arm's)."""
+    """Whether this CPU reports instructions for bf16 (avx512_bf16, amx_bf16, or those of Arm)."""
     import torch
 
-    report: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(there for name, there in report.items() if name.endswith("bf16") and there is True)
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(value is True for name, value in capabilities.items() if name.endswith("bf16"))
 
 
 def stops_run(error: BaseException) -> bool:
-    """Whether an error ends the whole run, because the next file would meet it too; else it concerns one file.
+    """Whether an error must end the whole run, because it would also occur for the next file.
 
-    Lack of memory, torch's too, and the system's errors in STOPS_RUN do, also as the cause of another error.
+    This holds for a lack of memory, also in torch, for the system errors in STOPS_RUN, and for errors caused by those.
 
     >>> stops_run(MemoryError()), stops_run(OSError(errno.ENOSPC, "disk full")), stops_run(PermissionError(13, "no"))
     (True, True, False)
@@ -103,13 +103,13 @@ def stops_run(error: BaseException) -> bool:
     return any(
         isinstance(e, MemoryError)
         or (isinstance(e, OSError) and e.errno in STOPS_RUN)
-        or any(kind.__name__ == "OutOfMemoryError" for kind in type(e).__mro__)  # torch is slow to import
+        or any(kind.__name__ == "OutOfMemoryError" for kind in type(e).__mro__)  # by name: torch is slow to import
         for e in chain
     )
 
 
 def refuse_lost(root: Path) -> None:
-    """Raise OSError where a dataset's folder is gone or empty: its disk is no longer mounted, and no scan is at fault.
+    """Raise OSError if the folder of a dataset is missing or empty: its disk is no longer mounted.
 
     >>> refuse_lost(Path("no/such/folder"))
     Traceback (most recent call last):
@@ -120,7 +120,7 @@ def refuse_lost(root: Path) -> None:
 
 
 def default_jobs() -> int:
-    """Processes to use where nobody says: as many as there are usable cores, of which each has memory; at least 1.
+    """Default number of processes: one per usable core, as far as the memory allows JOB_BYTES each; at least 1.
 
     >>> default_jobs() >= 1
     True
@@ -130,9 +130,9 @@ def default_jobs() -> int:
 
 
 def memory_bytes() -> int:
-    """Bytes of memory that this process may use: what is available, or less where its control group has a limit.
+    """Bytes of memory that this process may use: the available memory, or the limit of its control group if less.
 
-    Linux says what is available, other systems what there is in all; where nothing is said, 8 GiB are assumed.
+    Linux reports the available memory, other systems the total. If the system reports nothing, 8 GiB are assumed.
 
     >>> memory_bytes() > 0
     True
@@ -141,21 +141,21 @@ def memory_bytes() -> int:
 
 
 def _available_bytes() -> int:
-    found = re.search(r"^MemAvailable:\s*(\d+) kB", _text(MEMINFO), re.MULTILINE)
-    if found:
-        return int(found[1]) * 1024
+    match = re.search(r"^MemAvailable:\s*(\d+) kB", _text(MEMINFO), re.MULTILINE)
+    if match:
+        return int(match[1]) * 1024
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # Windows has no sysconf, and a system may not know the word
-        return MEMORY_UNKNOWN
-    return total if total > 0 else MEMORY_UNKNOWN
+    except (AttributeError, OSError, ValueError):  # Windows has no sysconf, and some systems do not know these names
+        return DEFAULT_MEMORY
+    return total if total > 0 else DEFAULT_MEMORY
 
 
 def _cgroup_limits() -> list[int]:
-    """Limits of the group of this process and of those above it: the least of them holds.
+    """Memory limits, in bytes, of the control group of this process and of its parent groups. The smallest one applies.
 
-    A line of OWN_CGROUP is "number:controllers:/path"; version 2 has no controllers. A container may see its group as
-    the root, so the root is always looked at.
+    A line of OWN_CGROUP is "number:controllers:/path"; in version 2 controllers is empty. In a container the own group
+    may appear as the root, so that the root is always read.
     """
     limits = []
     for line in _text(OWN_CGROUP).splitlines() or ["0::/", "1:memory:/"]:
@@ -167,12 +167,12 @@ def _cgroup_limits() -> list[int]:
         for folder in (group, *group.parents):
             if folder.is_relative_to(root):
                 text = _text(folder / name).strip()
-                limits += [int(text)] if text.isdecimal() else []  # version 2 says "max" for none
+                limits += [int(text)] if text.isdecimal() else []  # "max" in version 2: no limit
     return limits
 
 
 def _text(path: Path) -> str:
-    """The text of a system's file; empty where there is none to read."""
+    """The text of a file of the system; empty if it cannot be read."""
     try:
         return path.read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""A training stage on disk: its checkpoint, whole or absent, and beside it the digest of what was written."""
+"""The checkpoint of a training stage: its atomic write, a record of its digest, and its checked read."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from pdsynth import files
 from pdsynth.types import InputError
 
 SUFFIX = ".ckpt"
-DIGESTS = "sha256"  # of a record
+DIGESTS = "sha256"  # entry of a record
 NEEDED = {"epoch", "global_step", "pytorch-lightning_version", "state_dict", "loops", "optimizer_states", "pdsynth"}
 REMEDY = "restore it from a backup, or remove it to train this stage anew"
 
 
 def record_of(checkpoint: Path) -> Path:
-    """The file that holds the digests of what a checkpoint is and was before."""
+    """Path of the record of a checkpoint: the digests of its present and its previous content."""
     return checkpoint.with_name(f"{checkpoint.name}.json")
 
 
 class CompleteCheckpoints(TorchCheckpointIO):
-    """How Lightning is to write a checkpoint: of devices that train together it asks the first one alone.
+    """Lightning's plugin for writing checkpoints. Lightning calls it on the first of several devices only.
 
-    Its own way writes beside the system's temporary files and says nothing where it may not write.
+    Lightning's default plugin writes first to the system's temporary folder, and reports no error if it may not write.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint that is whole or absent, its record first, so that a kill between the two leaves a pair.
+        """Write a checkpoint atomically. Its record is written first and also lists the previous digest, so that a
+        checkpoint matches its record after a kill between the two writes.
 
-        Raises OSError with the file's name where it can't be written.
+        Raises OSError with the file's name if it can't be written.
         """
         path, buffer = Path(path), io.BytesIO()
         torch.save(checkpoint, buffer)
@@ -48,28 +49,28 @@ class CompleteCheckpoints(TorchCheckpointIO):
 
 
 def read(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint holds, on the CPU. No code in it is run.
+    """Load a checkpoint to the CPU. No code in the file is executed.
 
-    Raises InputError where its bytes are not those that were written, or no checkpoint of pdsynth. One without a record
-    is of an older version, and is only looked through.
+    Raises InputError if the bytes differ from the record, or if the content is not a checkpoint of pdsynth. A
+    checkpoint of an older version has no record; only its content is checked.
     """
     content = checkpoint.read_bytes()
     record = record_of(checkpoint)
     if record.exists() and hashlib.sha256(content).hexdigest() not in _digests(record):
         raise InputError(checkpoint, "is damaged", REMEDY)
     try:
-        kept = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        _check(kept)
+        entries = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        _check(entries)
     except MemoryError:
         raise
-    except Exception:  # the reader fails in many ways, and one advises to run the code in the file: none is shown
+    except Exception:  # torch's errors are many, and one advises to execute the code in the file: they are hidden
         raise InputError(checkpoint, "is damaged", REMEDY) from None
-    return kept
+    return entries
 
 
 @contextmanager
 def fitting(checkpoint: Path) -> Iterator[None]:
-    """InputError, with the checkpoint's name, where what it holds can't be taken over in the block."""
+    """Convert errors of the block, which restores the state of a checkpoint, into InputError with its name."""
     try:
         yield
     except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
@@ -81,13 +82,13 @@ def _digests(record: Path) -> list[Any]:
     return digests if isinstance(digests, list) else []
 
 
-def _check(kept: Any) -> None:
-    """Raise ValueError or KeyError unless these are the entries of a checkpoint, and its clock can be."""
-    if missing := NEEDED - set(kept):
+def _check(entries: Any) -> None:
+    """Raise KeyError if an entry of a checkpoint is missing, and ValueError if a count or the time is invalid."""
+    if missing := NEEDED - set(entries):
         raise KeyError(min(missing))
-    own = kept["pdsynth"]
+    own = entries["pdsynth"]
     counts = own["step"], own.get("flops", 0), own["ema"]["updates"]
     if not all(type(n) is int and n >= 0 for n in counts):
-        raise ValueError("its counts are no counts")
+        raise ValueError("a count is not a natural number")
     if not (math.isfinite(own["elapsed"]) and own["elapsed"] >= 0):
-        raise ValueError("its time is no time")
+        raise ValueError("the elapsed time is negative or not finite")

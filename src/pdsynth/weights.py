@@ -1,4 +1,4 @@
-"""Where a model lies and which it is, known without torch."""
+"""Location and digest of a model's weights, without torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DEFAULT = Path(__file__).parent / "models" / "default"
 
 
 def located(model: str | Path) -> Path:
-    """The folder of a model; the word "default" stands for the one shipped with the package.
+    """The folder of a model; "default" stands for the model that the package ships.
 
     >>> located("runs/model").as_posix(), located("default").name
     ('runs/model', 'default')
@@ -21,13 +21,13 @@ def located(model: str | Path) -> Path:
 
 
 def model_folder(model: str | Path) -> Path:
-    """The folder of a model, or of the shipped one under the word "default"; InputError where it is none."""
+    """The folder of a model, as in `located`. Raises InputError if it contains no weights."""
     folder = located(model)
     if not (folder / WEIGHTS).is_file():
-        raise InputError(folder, f"is no model (no {WEIGHTS})", "name a folder written by `pdsynth train`")
+        raise InputError(folder, f"is not a model (no {WEIGHTS})", "name a folder written by `pdsynth train`")
     return folder
 
 
 def weights_sha256(model: str | Path) -> str:
-    """Hash of the weights: the model's identity in every sidecar."""
+    """Digest of the weights, which identifies the model in every sidecar."""
     return sha256(located(model) / WEIGHTS)

@@ -1,4 +1,4 @@
-"""Where the tasks of a run are done: in this process, in others of this machine, or on a cluster."""
+"""Runs the tasks of a command in this process, in several processes, or on a cluster."""
 
 from __future__ import annotations
 
@@ -27,31 +27,32 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 Name = Callable[[Task], str | Path]
 Start = Callable[[], object]
-Ended = SimpleQueue[tuple[Task, Future[Result]]]
-SECONDS = 20  # to wait for a scheduler
+Finished = SimpleQueue[tuple[Task, Future[Result]]]
+SECONDS = 20  # timeout for a scheduler
 SLURM_MEMORY, SLURM_HOURS = "4GB", 12
 
 
-_STARTED: set[str] = set()  # runs whose start this process has done
-_LOADING: list[str] = []  # modules that the processes have when they begin
+_STARTED: set[str] = set()  # runs whose start function this process has called
+_PRELOADED: list[str] = []  # modules that worker processes have when they begin
 
 
 def load_ahead(module: str) -> None:
-    """Begin to load a module for the processes to come, in one of its own, while this one does something else.
+    """Start to import a module in a server process, while this process continues.
 
-    Every worker is then a copy of that process, which has begun nothing but imports. Where the system has no such
-    servers, the workers load it themselves.
+    Every worker is then a copy of the server, which has done nothing but imports. On systems without a fork server the
+    workers import the module themselves.
     """
-    if "forkserver" in get_all_start_methods() and not _LOADING:
-        _LOADING.append(module)
-        forkserver.set_forkserver_preload([*_LOADING])
+    if "forkserver" in get_all_start_methods() and not _PRELOADED:
+        _PRELOADED.append(module)
+        forkserver.set_forkserver_preload([*_PRELOADED])
         forkserver.ensure_running()
 
 
 @dataclass(frozen=True)
 class Workers:
-    """jobs processes of one thread each: here; or, of a dask cluster, those of a scheduler that runs (its address), or
-    as many Slurm jobs as `jobs` says. Raises ValueError for both.
+    """Worker processes of one thread each: `jobs` local ones, those of a dask scheduler, or `jobs` Slurm jobs.
+
+    dask is the address of a running scheduler. Raises ValueError for jobs below 1, and for dask and slurm together.
 
     >>> sorted(Workers().run(abs, [-2, 1]))
     [(-2, 2), (1, 1)]
@@ -75,13 +76,14 @@ class Workers:
         name: Name[Task] | None = None,
         start: Start | None = None,
     ) -> Iterator[tuple[Task, Result]]:
-        """Do the work on every task; yields each task and its result as it is finished, in no order.
+        """Apply work to every task; yields each task with its result when it is finished, in any order.
 
-        start is called in every process before its first task, to load what all tasks share. work, start and the tasks
-        go to other processes by pickle. What a task raises is raised at once; the others are then stopped.
+        start is called in every process before its first task, to load data that all tasks share. work, start and the
+        tasks are pickled for other processes. An error of a task is raised at once, and the other tasks are stopped.
 
-        A process that is killed is not replaced: the others go on with what is left. Then InputError is raised for the
-        task that it had, called as `name` says: else by the task's `name`, or the task itself where it is a path.
+        A killed process is not replaced; the others do the remaining tasks. Afterwards InputError is raised for the
+        task of the killed process. It is named by name(task), or by the task's attribute `name`, or by the task if it
+        is a path.
 
         >>> list(Workers().run(len, ["abc"]))
         [('abc', 3)]
@@ -98,20 +100,23 @@ class Workers:
                 yield task, _do("", None, work, task)
         else:
             count = min(self.jobs, len(tasks))
-            yield from _in_processes(count, _packed(work, start), tasks, name or _called)
+            yield from _in_processes(count, _packed(work, start), tasks, name or _task_name)
 
     def _on_cluster(self, do: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
         with _client(self) as client:
-            from dask.distributed import as_completed as as_made
+            from dask.distributed import as_completed
 
-            made = dict(zip(client.map(do, tasks, pure=False), tasks, strict=True))
-            for future in as_made(list(made)):
-                yield made[future], future.result()
+            futures = dict(zip(client.map(do, tasks, pure=False), tasks, strict=True))
+            for future in as_completed(list(futures)):
+                yield futures[future], future.result()
 
 
 @contextmanager
 def _client(workers: Workers) -> Iterator[Any]:
-    """A client of the cluster, which is left as it was found. Raises ValueError where it cannot be had."""
+    """A client of the cluster. A running scheduler is not stopped; Slurm jobs end with the block.
+
+    Raises ValueError if a package is missing or if no scheduler answers.
+    """
     try:
         from dask.distributed import Client
 
@@ -120,7 +125,7 @@ def _client(workers: Workers) -> Iterator[Any]:
     except ImportError as error:
         missing = "dask-jobqueue" if error.name == "dask_jobqueue" else "dask"
         raise ValueError(
-            f"{missing} is not installed. pip install 'pdsynth[scale]', or leave the cluster out."
+            f"{missing} is not installed. Use pip install 'pdsynth[scale]', or run without a cluster."
         ) from error
     if workers.dask is not None:
         try:
@@ -141,26 +146,28 @@ def _client(workers: Workers) -> Iterator[Any]:
 def _in_processes(
     count: int, do: Callable[[Task], Result], tasks: Sequence[Task], name: Name[Task]
 ) -> Iterator[tuple[Task, Result]]:
-    """Each process has a pool of its own, fed by a thread: so it is known which task a process had when it died."""
-    waiting, gate, left = deque(tasks), threading.Lock(), len(tasks)
-    ended: Ended[Task, Result] = SimpleQueue()
-    context = get_context("forkserver" if _LOADING else "spawn")
+    """Do the tasks in `count` processes. Each has a pool and a feeding thread of its own, which identifies the task of
+    a process that dies.
+    """
+    waiting, gate, pending = deque(tasks), threading.Lock(), len(tasks)
+    finished: Finished[Task, Result] = SimpleQueue()
+    context = get_context("forkserver" if _PRELOADED else "spawn")
     pools = [ProcessPoolExecutor(1, context, initializer=start_worker) for _ in range(count)]
-    feeders = [threading.Thread(target=_feed, args=(pool, do, waiting, gate, ended), daemon=True) for pool in pools]
+    feeders = [threading.Thread(target=_feed, args=(pool, do, waiting, gate, finished), daemon=True) for pool in pools]
     lost: list[Task] = []
-    _begin_tracker()
+    _start_resource_tracker()
     try:
         for feeder in feeders:
             feeder.start()
-        while left and len(lost) < count:
-            task, future = ended.get()
-            left -= 1
+        while pending and len(lost) < count:
+            task, future = finished.get()
+            pending -= 1
             if _was_killed(future.exception()):
                 lost.append(task)
             else:
                 yield task, future.result()
-    except BaseException:  # of a task, or an interruption: what is at hand may take minutes, and nobody waits for it
-        with gate:  # from here on no process is started
+    except BaseException:  # an error of a task, or an interruption: running tasks may take minutes and are of no use
+        with gate:  # after this no process is started
             waiting.clear()
         terminate(pools)
         raise
@@ -179,10 +186,10 @@ def _feed(
     do: Callable[[Task], Result],
     waiting: deque[Task],
     gate: threading.Lock,
-    ended: Ended[Task, Result],
+    finished: Finished[Task, Result],
 ) -> None:
-    """Give the process of a pool one task after another, until it dies or none waits."""
-    _hold_interrupts()
+    """Give the process of a pool one task after another, until the process dies or no task is left."""
+    _block_interrupts()
     killed = False
     while not killed:
         with gate:
@@ -191,7 +198,7 @@ def _feed(
             task = waiting.popleft()
             future = _submitted(pool, do, task)
         killed = isinstance(future.exception(), BrokenProcessPool)
-        ended.put((task, future))
+        finished.put((task, future))
 
 
 def _submitted(pool: ProcessPoolExecutor, do: Callable[[Task], Result], task: Task) -> Future[Result]:
@@ -204,7 +211,7 @@ def _submitted(pool: ProcessPoolExecutor, do: Callable[[Task], Result], task: Ta
 
 
 def _was_killed(error: BaseException | None) -> bool:
-    """Whether a process died. A pool breaks too on a result that cannot be unpickled, and then shows where."""
+    """Whether a process died. A result that cannot be unpickled breaks a pool too, but with a traceback as cause."""
     return isinstance(error, BrokenProcessPool) and "Traceback" not in str(error.__cause__)
 
 
@@ -212,22 +219,22 @@ def _raise_lost(lost: Sequence[Task], name: Name[Task]) -> None:
     others = "" if len(lost) == 1 else f" (so were {', '.join(str(name(task)) for task in lost[1:])})"
     raise InputError(
         name(lost[0]),
-        f"was being read when its process was killed, as a machine does that runs out of memory{others}",
+        f"was being processed when its process was killed, possibly for lack of memory{others}",
         "use fewer --jobs, or leave this scan out",
     )
 
 
-def _called(task: Any) -> str | Path:
-    """The name of a task that has one; a path is its own.
+def _task_name(task: Any) -> str | Path:
+    """The task itself if it is a path, else its attribute `name`, else its text.
 
-    >>> _called("sub-01.nii.gz")
+    >>> _task_name("sub-01.nii.gz")
     'sub-01.nii.gz'
     """
     return task if isinstance(task, Path) else str(getattr(task, "name", task))
 
 
 def terminate(pools: Sequence[ProcessPoolExecutor]) -> None:
-    """End the processes of the pools now; there is no public way to it before Python 3.14."""
+    """Terminate the processes of the pools. Before Python 3.14 there is no public function for it."""
     for pool in pools:
         for process in list(pool._processes.values()):
             process.terminate()
@@ -242,14 +249,14 @@ def _do(run: str, start: Start | None, work: Callable[[Task], Result], task: Tas
         if start is not None and run not in _STARTED:  # once per process and run
             start()
             _STARTED.add(run)
-    with _one_thread():  # anew, as what was started may have loaded libraries with threads
+    with _one_thread():  # again, because start may have loaded libraries that use threads
         return work(task)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread for the libraries that are loaded, so that results do not depend on how many processes there are."""
-    torch = sys.modules.get("torch")  # to import it would take seconds that most tasks need not
+    """Limit the loaded libraries to one thread, so that results do not depend on the number of processes."""
+    torch = sys.modules.get("torch")  # not imported here, because that takes seconds and most tasks need no torch
     before = torch.get_num_threads() if torch is not None else 1
     with threadpool_limits(1):
         if before != 1 and torch is not None:
@@ -261,26 +268,29 @@ def _one_thread() -> Iterator[None]:
                 torch.set_num_threads(before)
 
 
-def _begin_tracker() -> None:
-    """Python starts its tracker of shared resources with the first process, and would let interrupts through then."""
+def _start_resource_tracker() -> None:
+    """Start Python's resource tracker now. Otherwise Python starts it with a process, and then unblocks interrupts."""
     if hasattr(signal, "pthread_sigmask"):
         from multiprocessing.resource_tracker import ensure_running
 
         ensure_running()
 
 
-def _hold_interrupts() -> None:
-    """Ctrl-C goes to all processes. One that is at its start would print a traceback, if its thread let it through."""
+def _block_interrupts() -> None:
+    """Block Ctrl-C in this thread and in the processes that it starts.
+
+    Ctrl-C goes to all processes, and a process that is still starting would print a traceback.
+    """
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def start_worker() -> None:
-    """A worker leaves Ctrl-C to its parent, which stops it, and ends when the parent does, even if that was killed."""
+    """Set up a worker: it ignores Ctrl-C, which its parent handles, and it ends when its parent ends or is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # for what the worker may start itself
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # for processes that the worker starts itself
     parent = parent_process()
     assert parent is not None
 

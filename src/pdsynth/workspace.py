@@ -1,7 +1,7 @@
-"""The workspace of a folder in the making: its mark and lock, and the exchange with the folder that is replaced.
+"""The workspace of an output folder: staging folder, mark and lock, and the exchange with the folder that is replaced.
 
-`OUT.partial` holds the folder in the making under its name. The mark says what is being done, so that the next run can
-bring to its end what a killed one has begun.
+The workspace of the folder OUT is `OUT.partial`. The new content is written into the staging folder `OUT.partial/OUT`.
+The mark records the operation in progress, so that the next run can complete an operation that a kill interrupted.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ from pdsynth import manifest
 from pdsynth.files import PARTIAL, read_json, sha256, sync, write_json
 from pdsynth.types import InputError
 
-IGNORED = (".DS_Store", "Thumbs.db", ".nfs*")  # a desktop's or a file system's: kept where they are
+IGNORED = (".DS_Store", "Thumbs.db", ".nfs*")  # files of a desktop or a file system, which are not touched
 MARK, LOCK, RUN = "pdsynth-workspace.json", "pdsynth.lock", "pdsynth-run.json"
-PARTIAL_FOLDER = ".partial"  # ends the name of a workspace
+PARTIAL_FOLDER = ".partial"  # suffix of the name of a workspace
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
 def ignored(name: str) -> bool:
-    """Whether a file of this name is a desktop's or a file system's, and nobody's concern."""
+    """Whether a file with this name belongs to a desktop or a file system, and is ignored."""
     return any(fnmatchcase(name, pattern) for pattern in IGNORED)
 
 
-def space_of(out: Path) -> Path:
-    """Where the workspace of a folder is, or would be."""
+def workspace_path(out: Path) -> Path:
+    """Path of the workspace of a folder, which need not exist."""
     return out.with_name(f"{out.name}{PARTIAL_FOLDER}")
 
 
 @contextmanager
 def workspace(out: Path) -> Iterator[Path]:
-    """The workspace of `out`, marked and locked; removed at the end where nothing is left in it."""
+    """Create and lock the workspace of `out`; at the end it is removed, unless it contains unfinished work."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    space = space_of(out)
+    space = workspace_path(out)
     with _locked(space, out):
         host, now = socket.gethostname(), datetime.now(UTC).isoformat(timespec="seconds")
         write_json(space / RUN, {"pid": os.getpid(), "host": host, "started": now})
         try:
             yield space
         finally:
-            if not new_of(space).exists() and not old_of(space).exists():
-                for path in space.glob(f"{PARTIAL}*"):  # of a run that was killed while it wrote the mark
+            if not staging_folder(space).exists() and not replaced_folder(space).exists():
+                for path in space.glob(f"{PARTIAL}*"):  # left by a run that was killed while it wrote the mark
                     path.unlink(missing_ok=True)
-                for name in (RUN, MARK, LOCK):  # the lock last: with it gone, another run makes a workspace of its own
+                for name in (RUN, MARK, LOCK):  # the lock last: without it, another run may create a new workspace
                     (space / name).unlink(missing_ok=True)
                 with suppress(OSError):
                     space.rmdir()
@@ -63,20 +63,20 @@ def workspace(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _locked(space: Path, out: Path) -> Iterator[None]:
-    """Hold the lock of a workspace, which is made where it is not there. InputError where another run holds it."""
+    """Hold the lock of a workspace, which is created if needed. Raises InputError if another run holds the lock."""
     for _ in range(100):
         lock = FileLock(space / LOCK)
         try:
-            token = _mark_ours(space)
+            token = _claim(space)
             lock.acquire(blocking=False)
         except FileNotFoundError:
-            continue  # the run that held it has just ended, and removed its workspace
+            continue  # the run with the lock has just ended and has removed its workspace
         except Timeout as error:
             run = read_json(space / RUN)
-            who = f" (process {run['pid']} on {run['host']}, since {run['started']})" if run else ""
-            raise InputError(out, f"is being written by another run{who}", "wait for it, or stop it") from error
+            process = f" (process {run['pid']} on {run['host']}, since {run['started']})" if run else ""
+            raise InputError(out, f"is being written by another run{process}", "wait for it, or stop it") from error
         try:
-            if str(read_json(space / MARK).get("token")) == token:  # else this is the lock of a workspace that is gone
+            if str(read_json(space / MARK).get("token")) == token:  # else the lock is that of a removed workspace
                 yield
                 return
         finally:
@@ -84,42 +84,47 @@ def _locked(space: Path, out: Path) -> Iterator[None]:
     raise InputError(out, "is being written by other runs", "wait for them, or stop them")
 
 
-def _mark_ours(space: Path) -> str:
-    """Make a workspace, or see that it is one; returns its token. InputError where a folder so named is not ours."""
+def _claim(space: Path) -> str:
+    """Create a workspace, or check that an existing folder is one; returns its token.
+
+    Raises InputError if a file or folder with this name is not a workspace of pdsynth.
+    """
     with suppress(FileExistsError):
         space.mkdir()
     if space.is_symlink() or not space.is_dir():
-        raise InputError(space, "is in the way: it is no workspace of pdsynth", "rename it, or choose another folder")
-    marked = read_json(space / MARK)
-    if marked.get("made_by") == manifest.MADE_BY:
-        return str(marked.get("token"))
+        raise InputError(space, "exists and is not a workspace of pdsynth", "rename it, or choose another folder")
+    content = read_json(space / MARK)
+    if content.get("made_by") == manifest.MADE_BY:
+        return str(content.get("token"))
     for path in space.iterdir():
         if path.name not in (LOCK, MARK) and not path.name.startswith(PARTIAL):
-            raise InputError(
-                space, f"is no workspace of pdsynth: it holds {path.name}", "rename it, or choose another folder"
-            )
+            problem = f"is not a workspace of pdsynth: it contains {path.name}"
+            raise InputError(space, problem, "rename it, or choose another folder")
     return mark(space, "making")
 
 
-def new_of(space: Path) -> Path:
-    """The folder in the making, which has its name already."""
+def staging_folder(space: Path) -> Path:
+    """The staging folder of a workspace; it has the name of the output folder already."""
     return space / space.name.removesuffix(PARTIAL_FOLDER)
 
 
-def old_of(space: Path) -> Path:
-    """The folder that was replaced, where the file system cannot exchange two."""
-    return space / f"{new_of(space).name}.old"
+def replaced_folder(space: Path) -> Path:
+    """The replaced folder inside a workspace, for file systems that cannot exchange two names."""
+    return space / f"{staging_folder(space).name}.old"
 
 
 def mark(space: Path, state: str) -> str:
-    """Say that a workspace is ours, and what is being done: making, exchanging or adding; returns its token."""
+    """Write the mark of a workspace; returns its token.
+
+    state is the operation in progress: "making", "exchanging" or "adding".
+    """
     token = str(read_json(space / MARK).get("token", secrets.token_hex(8)))
-    about = "A workspace of pdsynth. The next run of the same command goes on with it, or removes it."
+    about = "A workspace of pdsynth. The next run of the same command resumes its work, or removes it."
     content: dict[str, str | int | None] = {"made_by": manifest.MADE_BY, "about": about, "token": token, "state": state}
-    if state != "making":  # so that it is known again what is new, and for which folder it was meant
-        out = space.with_name(new_of(space).name)
-        content |= {"new": _manifest_digest(new_of(space)), "out": _manifest_digest(out)}
-        content |= {"inode": new_of(space).stat().st_ino}  # two runs of one second may write equal manifests
+    if state != "making":  # identifies the staging folder and the output folder to a later run
+        new = staging_folder(space)
+        content |= {"new": _manifest_digest(new), "out": _manifest_digest(space.with_name(new.name))}
+        content |= {"inode": new.stat().st_ino}  # two runs within one second may write equal manifests
     write_json(space / MARK, content)
     return token
 
@@ -130,34 +135,34 @@ def _manifest_digest(folder: Path) -> str | None:
 
 
 def discard(new: Path) -> None:
-    """Remove a folder in the making; its manifest first, so that a half-removed one is nothing to go on with."""
+    """Remove a staging folder. Its manifest goes first, so that no run resumes from a half-removed folder."""
     (new / manifest.NAME).unlink(missing_ok=True)
     shutil.rmtree(new, ignore_errors=True)
 
 
 def exchange(space: Path, out: Path) -> None:
-    """Give the new folder the name of the old one, which is then in the workspace."""
+    """Give the staging folder the name of the output folder, and move a replaced folder into the workspace."""
     if out.exists():
-        shutil.copymode(out, new_of(space))  # a group's folder stays one
+        shutil.copymode(out, staging_folder(space))  # keeps the permissions of a group
     mark(space, "exchanging")
     sync(space)
     _swap(space, out)
 
 
 def _swap(space: Path, out: Path) -> None:
-    new, old = new_of(space), old_of(space)
+    new, old = staging_folder(space), replaced_folder(space)
     if not out.exists():
         os.rename(new, out)
-    elif not exchanged(new, out):
+    elif not exchange_names(new, out):
         if old.exists():
-            raise InputError(old, "is in the way", "look what it holds, and remove it")
+            raise InputError(old, "exists, so that nothing can be moved there", "check its content, and remove it")
         os.rename(out, old)
         os.rename(new, out)
     sync(out.parent)
 
 
-def exchanged(one: Path, other: Path) -> bool:
-    """Exchange the names of two folders in one step; False where the system or the file system cannot."""
+def exchange_names(one: Path, other: Path) -> bool:
+    """Exchange the names of two folders in one atomic step; returns False if the system does not support it."""
     if platform.system() == "Windows":
         return False
     library = ctypes.CDLL(None, use_errno=True)
@@ -176,43 +181,50 @@ def exchanged(one: Path, other: Path) -> bool:
     raise OSError(number, os.strerror(number), str(other))
 
 
-def settle(space: Path, out: Path) -> None:
-    """Bring to its end what a workspace says is being done, by this run or by one that was killed."""
-    marked = read_json(space / MARK)
-    new, old = new_of(space), old_of(space)
-    complete = _manifest_digest(new) == marked.get("new") is not None and new.stat().st_ino == marked.get("inode")
-    if complete and out.exists() and _manifest_digest(out) != marked.get("out"):
-        problem = f"was made for another folder than that which is called {out.name} now"
-        raise InputError(new, problem, "move it elsewhere, or give that folder its name again")
-    if marked.get("state") == "exchanging":
+def complete_pending(space: Path, out: Path) -> None:
+    """Complete the operation that the mark records, whether this run or a killed run began it.
+
+    Raises InputError if another folder has taken the name of `out` since then.
+    """
+    pending = read_json(space / MARK)
+    new, old = staging_folder(space), replaced_folder(space)
+    complete = _manifest_digest(new) == pending.get("new") is not None and new.stat().st_ino == pending.get("inode")
+    if complete and out.exists() and _manifest_digest(out) != pending.get("out"):
+        problem = f"was written to replace a folder other than the present {out.name}"
+        raise InputError(new, problem, f"move it elsewhere, or give the earlier folder the name {out.name} again")
+    if pending.get("state") == "exchanging":
         if complete:
             _swap(space, out)
         for folder in (new, old):
             _remove_old(folder, out)
-    elif marked.get("state") == "adding" and complete:
+    elif pending.get("state") == "adding" and complete:
         _move_added(new, out)
         discard(new)
-    elif marked.get("state") == "adding":
+    elif pending.get("state") == "adding":
         discard(new)
-    if marked.get("state") != "making":
+    if pending.get("state") != "making":
         mark(space, "making")
 
 
 def _move_added(new: Path, out: Path) -> None:
-    """Move what differs from `out` into it, remove what is no longer there, and name it all in the manifest last."""
+    """Move new and changed files into `out`, remove files that the new folder lacks, and replace the manifest last.
+
+    Raises InputError for a file in `out` that neither the old nor the new inventory describes.
+    """
     files = manifest.read(new)[manifest.FILES]
     before = manifest.read(out).get(manifest.FILES, {})
-    gone = before.keys() - files.keys()
-    moved = [n for n, digest in files.items() if digest != before.get(n) or not (out / n).exists()]
-    for name in (*moved, *gone):
-        ours = {before.get(name), files.get(name)}
-        if (out / name).is_symlink() or ((out / name).exists() and sha256(out / name) not in ours):
-            raise InputError(out / name, "came or was edited while pdsynth added to the folder", "move it elsewhere")
-    for name in moved:
+    obsolete = before.keys() - files.keys()
+    changed = [n for n, digest in files.items() if digest != before.get(n) or not (out / n).exists()]
+    for name in (*changed, *obsolete):
+        digests = {before.get(name), files.get(name)}
+        if (out / name).is_symlink() or ((out / name).exists() and sha256(out / name) not in digests):
+            problem = "was created or edited while pdsynth added to the folder"
+            raise InputError(out / name, problem, "move it elsewhere")
+    for name in changed:
         if (new / name).exists():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(new / name, out / name)
-    for name in gone:
+    for name in obsolete:
         (out / name).unlink(missing_ok=True)
         with suppress(OSError):
             (out / name).parent.rmdir()
@@ -221,7 +233,10 @@ def _move_added(new: Path, out: Path) -> None:
 
 
 def _remove_old(old: Path, out: Path) -> None:
-    """Remove a folder that was replaced, by its inventory; what came into it meanwhile stays, and is named."""
+    """Remove the files of a replaced folder that its inventory lists unchanged, and the folder if it is then empty.
+
+    Ignored files move to `out`. Raises InputError, with the file's name, if another file is left.
+    """
     if not old.exists():
         return
     entries = manifest.read(old)
@@ -229,7 +244,7 @@ def _remove_old(old: Path, out: Path) -> None:
     if entries.get(manifest.SEAL) == manifest.seal_of(entries):
         files[manifest.NAME] = sha256(old / manifest.NAME)
     deepest_first = sorted(old.rglob("*"), key=lambda path: len(path.parts), reverse=True)
-    for path in sorted(deepest_first, key=lambda path: path == old / manifest.NAME):  # it says what may be removed
+    for path in sorted(deepest_first, key=lambda path: path == old / manifest.NAME):  # the inventory last
         name = path.relative_to(old).as_posix()
         if ignored(path.name):
             (out / name).parent.mkdir(parents=True, exist_ok=True)
@@ -239,8 +254,8 @@ def _remove_old(old: Path, out: Path) -> None:
                 path.rmdir()
         elif name in files and not path.is_symlink() and sha256(path) == files[name]:
             path.unlink()
-    left = sorted(old.rglob("*"), key=lambda path: path.is_dir())
-    if left:
-        problem = f"came into {out} while it was replaced, and is kept"
-        raise InputError(left[0], problem, f"move it elsewhere; the new {out.name} is complete")
+    remainder = sorted(old.rglob("*"), key=lambda path: path.is_dir())
+    if remainder:
+        problem = f"was put into {out} while pdsynth replaced it, and is not removed"
+        raise InputError(remainder[0], problem, f"move it elsewhere; the new {out.name} is complete")
     old.rmdir()

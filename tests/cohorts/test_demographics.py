@@ -14,7 +14,7 @@ from pdsynth.cohorts.demographics import acquisition, table1
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    """Two controls, one patient with two sessions, and one of whom nothing is known."""
+    """Two controls, one patient with two sessions, and one participant without any data."""
     for name in ("sub-1", "sub-2", "sub-4"):
         write_scan(tmp_path / f"{name}/func/{name}_task-rest_bold.nii.gz", spacing=8.0)
     for visit in ("a", "b"):
@@ -55,7 +55,7 @@ def test_acquisition_by_group(study):
     assert found.loc["dmri TE, ms", "AD"] == "n/a"  # what is no number is not measured
 
 
-def test_without_a_sidecar_the_header_tells_what_it_can(tmp_path):
+def test_without_a_sidecar_the_parameters_come_from_the_header(tmp_path):
     write_scan(tmp_path / "sub-1/func/sub-1_bold.nii.gz", spacing=8.0)
     (subject,) = bids(tmp_path).subjects
     found = acquisition(subject.sessions[0].scans["fmri"])

@@ -156,7 +156,7 @@ def test_tables_twice_or_absent_are_errors(tmp_path):
         oasis3(tmp_path)
     tables(tmp_path)
     tables(tmp_path / "older")
-    with pytest.raises(InputError, match="keep the newest"):
+    with pytest.raises(InputError, match="keep only the newest"):
         oasis3(tmp_path)
     with pytest.raises(InputError, match=r"holds no sub-OAS3"):
         oasis3(tmp_path / "older")

@@ -30,7 +30,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return simulate(out, 6, seed=1, missing_fmri=0.34, missing_dmri=0.17, quick=True)
 
 
-def test_layout_is_bids_and_says_simulated_everywhere(cohort: Path) -> None:
+def test_layout_is_bids_and_marked_simulated_everywhere(cohort: Path) -> None:
     for description in cohort.rglob("dataset_description.json"):
         content = json.loads(description.read_text())
         assert content["Simulated"] is True
@@ -45,7 +45,7 @@ def test_layout_is_bids_and_says_simulated_everywhere(cohort: Path) -> None:
     assert not list(cohort.rglob("*.part"))
 
 
-def test_missing_scans_are_at_the_given_fractions_and_kept_in_truth(cohort: Path) -> None:
+def test_missing_scans_have_the_given_fractions_and_their_means_are_in_the_truth(cohort: Path) -> None:
     truth = pd.read_csv(cohort / "derivatives/truth/truth.tsv", sep="\t", keep_default_na=False).set_index(
         "participant_id"
     )
@@ -97,7 +97,7 @@ def test_oracle_and_transform_lie_in_the_scans_own_geometry(cohort: Path) -> Non
             assert np.corrcoef(mean[inside], best[inside])[0, 1] > 0.7
 
 
-def test_same_seed_same_bytes_whatever_the_jobs(cohort: Path, tmp_path: Path) -> None:
+def test_same_seed_same_bytes_for_any_number_of_jobs(cohort: Path, tmp_path: Path) -> None:
     again = simulate(tmp_path / "sim", 6, seed=1, missing_fmri=0.34, missing_dmri=0.17, quick=True, jobs=2)
     assert digests(again) == digests(cohort)
 
@@ -128,7 +128,7 @@ def test_private_redraws_change_only_their_own_modality(monkeypatch: pytest.Monk
     assert np.array_equal(first.dwi, second.dwi) is private
 
 
-def test_group_effects_are_put_in_with_the_right_sign_and_size(cohort: Path) -> None:
+def test_group_effects_have_the_right_sign_and_size(cohort: Path) -> None:
     generator = np.random.default_rng(7)
     rows = []
     for i in range(18):

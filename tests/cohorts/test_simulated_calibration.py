@@ -85,7 +85,7 @@ def test_tissue_contrast_is_that_of_real_scans(pairs: list[Session]) -> None:
         assert median[name] == pytest.approx(REAL[name], abs=tolerance), (name, median)
 
 
-def test_copying_the_source_is_as_wrong_as_on_real_scans(pairs: list[Session]) -> None:
+def test_copying_the_source_has_the_error_of_real_scans(pairs: list[Session]) -> None:
     copies = []
     for session in pairs:
         bold, dwi = means(session)

@@ -51,7 +51,7 @@ def test_person_keeps_their_own_draws_and_follows_severity(pair: tuple[Session, 
     assert (same.age, same.sex, same.ventricle_mm) == (drawn.age, drawn.sex, drawn.ventricle_mm)
 
 
-def test_a_severity_that_is_the_drawn_one_changes_nothing() -> None:
+def test_the_random_severity_given_explicitly_changes_nothing() -> None:
     kwargs = {"grid_mm": 6.0, "quick": True, "randomise": False, "oracle_draws": 0}
     drawn = simulate_session(2, 1, Diagnosis.MCI, "adni", **kwargs)
     given = counterfactual_session(2, 1, "adni", drawn.person.severity, grid_mm=6.0)
@@ -96,7 +96,7 @@ def test_equal_severities_write_equal_bytes_and_others_do_not(tmp_path: Path) ->
     assert {name.split("_")[-1] for name in changed} == {"bold.nii.gz", "dwi.nii.gz"}
 
 
-def test_a_dataset_of_two_sessions_a_person_that_says_simulated(tmp_path: Path) -> None:
+def test_a_dataset_with_two_sessions_per_person_is_marked_simulated(tmp_path: Path) -> None:
     root = write_counterfactuals(tmp_path, 3, seed=1, sites=["oasis", "adni"], grid_mm=8.0)
     cohort = bids(root)
     assert cohort.simulated and not cohort.rejected
@@ -116,7 +116,7 @@ def test_a_dataset_of_two_sessions_a_person_that_says_simulated(tmp_path: Path) 
 
 
 def test_bad_arguments_name_the_value_and_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"severity is 1\.2; give one from 0"):
+    with pytest.raises(ValueError, match=r"severity is 1\.2; give a value from 0"):
         counterfactual_session(0, 0, "oasis", 1.2)
     with pytest.raises(ValueError, match="severity is -1"):
         write_counterfactuals(tmp_path / "a", 1, severities=(-1, 0.5))
@@ -149,8 +149,8 @@ def test_effects_are_those_of_the_persons_two_scans(effects: TrueEffects) -> Non
 
 
 @pytest.mark.slow
-def test_scans_of_different_people_hold_the_effect_that_was_put_in(effects: TrueEffects) -> None:
-    """NC and AD by the ordinary route: how much of the true pattern of changes lies between the groups?"""
+def test_scans_of_different_people_show_the_simulated_effect(effects: TrueEffects) -> None:
+    """Slope of the difference between NC and AD scans on the true pattern of changes."""
     people, patterns = [], []
     for i in range(18):
         group = (Diagnosis.NC, Diagnosis.AD)[i % 2]
@@ -166,7 +166,7 @@ def test_scans_of_different_people_hold_the_effect_that_was_put_in(effects: True
 
 
 def _slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """The first coefficient of least squares with its 95 % t interval."""
+    """First coefficient of a least-squares fit with its 95 % t interval."""
     coefficients, squares, rank, _ = np.linalg.lstsq(x, y, rcond=None)
     freedom = len(x) - rank
     half = stats.t.ppf(0.975, freedom) * np.sqrt(squares[0] / freedom * np.linalg.inv(x.T @ x)[0, 0])

@@ -30,7 +30,7 @@ def angles(vector: np.ndarray) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(("bval", "f", "share"), [(1000.0, 0.62, 0.67), (2500.0, 0.35, 0.5), (700.0, 0.9, 1.0)])
-def test_crossing_white_matter_is_dipys_multi_tensor(bval: float, f: float, share: float) -> None:
+def test_crossing_white_matter_equals_dipys_multi_tensor(bval: float, f: float, share: float) -> None:
     bvals, bvecs, table = shell(24, bval)
     fibres = np.array([[0.6, 0.0, 0.8], [0.0, 1.0, 0.0]])
     across = tissue.PARALLEL * (1 - f)
@@ -46,7 +46,7 @@ def test_crossing_white_matter_is_dipys_multi_tensor(bval: float, f: float, shar
     np.testing.assert_allclose(ours, wanted, atol=1e-6)
 
 
-def test_grey_matter_is_two_isotropic_tensors_with_the_stated_mean() -> None:
+def test_grey_matter_is_two_isotropic_tensors_with_the_given_mean() -> None:
     slow, fast = tissue.slow_and_fast(0.8e-3)
     assert tissue.STATIC_FRACTION * slow + (1 - tissue.STATIC_FRACTION) * fast == pytest.approx(0.8e-3)
     _, _, table = shell(6, B)
@@ -72,7 +72,7 @@ def test_six_directions_are_isotropic_to_fourth_order() -> None:
     np.testing.assert_allclose(((probe @ directions.T) ** 4).mean(1), 1 / 5, atol=1e-12)
 
 
-def test_tensor_fit_at_low_b_returns_the_diffusivities_put_in() -> None:
+def test_tensor_fit_at_low_b_returns_the_simulated_diffusivities() -> None:
     bvals, bvecs, table = shell(30, 20.0)
     f = 0.62
     signal = tissue.white_matter_decay(bvals, f, np.square(bvecs[:, 0]))
@@ -114,7 +114,7 @@ def test_gradient_echo_peaks_at_the_ernst_angle() -> None:
     assert tissue.spin_echo(gm, 1e9, 85) == pytest.approx(gm.density * np.exp(-1))
 
 
-def test_random_fields_have_unit_variance_and_the_asked_smoothness() -> None:
+def test_random_fields_have_unit_variance_and_the_given_smoothness() -> None:
     grid = mni_grid(4)
     sample = fields.random_field(np.random.default_rng(0), grid, 16.0, 200)
     assert sample.std() == pytest.approx(1, abs=0.03)
@@ -124,7 +124,7 @@ def test_random_fields_have_unit_variance_and_the_asked_smoothness() -> None:
     assert neighbour == pytest.approx(np.exp(-(4.0**2) / (4 * sigma**2)), abs=0.02)
 
 
-def test_smoothing_is_scipys_inside() -> None:
+def test_smoothing_equals_scipys_in_the_interior() -> None:
     grid = mni_grid(4)
     data = np.random.default_rng(1).random(grid.shape, np.float32)
     ours = fields.smooth(data, grid, (8.0, 6.0, 10.0))
@@ -156,12 +156,12 @@ def test_noise_is_rician() -> None:
     assert scanner.rician_mean(np.float32(20), 2.0) == pytest.approx(stats.rice(10, scale=2).mean(), rel=1e-3)
 
 
-def test_motion_moves_by_what_is_asked() -> None:
+def test_motion_moves_the_volume_by_the_given_distance() -> None:
     volume = ndimage.gaussian_filter(np.eye(1, 41**3, 41**3 // 2).reshape(41, 41, 41).astype(np.float32), 3)
-    shifted = bold.moved(volume, np.array([0, 0, 0, 3.0, 0, -6.0]), np.array([3.0, 3.0, 3.0]))
+    shifted = bold.apply_motion(volume, np.array([0, 0, 0, 3.0, 0, -6.0]), np.array([3.0, 3.0, 3.0]))
     centre = np.array(ndimage.center_of_mass(shifted)) - np.array(ndimage.center_of_mass(volume))
     np.testing.assert_allclose(centre, [-1, 0, 2], atol=1e-3)
-    np.testing.assert_allclose(bold.moved(volume, np.zeros(6), np.ones(3)), volume, atol=1e-7)
+    np.testing.assert_allclose(bold.apply_motion(volume, np.zeros(6), np.ones(3)), volume, atol=1e-7)
 
 
 def test_slow_noise_has_unit_variance_and_the_lorentzian_spectrum() -> None:

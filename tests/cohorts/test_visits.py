@@ -1,4 +1,4 @@
-"""The nearest visit, and which days make a pair."""
+"""The nearest visit, and the pairs of days."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DAYS = st.integers(-500, 3000)
 
 
 @given(st.lists(DAYS, unique=True), DAYS)
-def test_the_nearest_visit_is_within_a_year_and_of_two_as_near_the_earlier(days, scan):
+def test_the_nearest_visit_is_within_a_year_and_the_earlier_of_two_at_equal_distance(days, scan):
     found = nearest([Visit(day) for day in days], scan)
     near = sorted((abs(day - scan), day) for day in days if abs(day - scan) <= WITHIN_DAYS)
     assert (found and found.day) == (near[0][1] if near else None)

@@ -131,7 +131,7 @@ def test_what_failed_for_want_of_memory_is_tried_again(study, tmp_path: Path, ma
     monkeypatch.setattr(sessions, "scan_means", greedy)
     with pytest.raises(MemoryError) as stop:
         prepare(replace(two, subjects=two.subjects[::-1]), tmp_path / "prepared", grid_mm=8)
-    assert "to go on, give the same command again" in " ".join(stop.value.__notes__)
+    assert "to resume it, give the same command again" in " ".join(stop.value.__notes__)
     monkeypatch.setattr(sessions, "scan_means", real)
     assert len(prepare(two, tmp_path / "prepared", grid_mm=8)) == 2
     assert made == ["sub-04", "sub-03", "sub-03"]

@@ -196,7 +196,7 @@ def test_out_is_replaced_only_when_asked_and_only_if_it_is_ours(folder: Path, pr
         prepare(cohort, foreign, overwrite=True)
     (tmp_path / "x.partial").mkdir()
     (tmp_path / "x.partial" / "thesis.txt").write_text("x")
-    with pytest.raises(InputError, match=r"x\.partial: is no workspace of pdsynth: it holds thesis\.txt"):
+    with pytest.raises(InputError, match=r"x\.partial: is not a workspace of pdsynth: it contains thesis\.txt"):
         prepare(cohort, tmp_path / "x")
     ours = Path(shutil.copytree(folder, tmp_path / "ours"))
     assert len(prepare(cohort, ours, overwrite=True)) == 1

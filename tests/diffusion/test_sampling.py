@@ -9,7 +9,7 @@ SHAPE = (2, 1, 4, 4, 4)
 
 
 def denoise(x_t, t):
-    """Any smooth function of x_t and t serves to compare two loops."""
+    """A smooth function of x_t and t, with which two loops are compared."""
     return torch.tanh(x_t * 0.5 + t.view(-1, 1, 1, 1, 1) / 2000)
 
 
@@ -24,7 +24,7 @@ def monai_loop(scheduler, x_T, seed, **step):
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("steps", [5, 50, 1000])
-def test_ddim_is_monais(eta, steps):
+def test_ddim_equals_monai(eta, steps):
     theirs = DDIMScheduler(1000, "scaled_linear_beta", clip_sample=False, prediction_type="sample")
     theirs.set_timesteps(steps)
     # MONAI's step goes down by T / steps, but its own list is spaced (T - 1) / (steps - 1): give it ours
@@ -34,7 +34,7 @@ def test_ddim_is_monais(eta, steps):
     torch.testing.assert_close(ours, monai_loop(theirs, x_T, 2, eta=eta), rtol=0, atol=1e-5)
 
 
-def test_ddpm_is_monais():
+def test_ddpm_equals_monai():
     theirs = DDPMScheduler(1000, "linear_beta", clip_sample=False, prediction_type="sample")
     x_T = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
     ours = ddpm(denoise, x_T, Schedule(theirs.betas), torch.Generator().manual_seed(2))
@@ -91,5 +91,5 @@ def test_step_numbers():
         assert len(set(numbers)) == steps and numbers[0] == 999 and numbers == sorted(numbers, reverse=True)
         assert numbers[-1] >= 0
     for steps in (0, 1001):
-        with pytest.raises(ValueError, match="Ask for 1 to 1000"):
+        with pytest.raises(ValueError, match="Choose 1 to 1000"):
             step_numbers(1000, steps)

@@ -7,7 +7,7 @@ from monai.networks.schedulers import DDPMScheduler
 from pdsynth.diffusion.schedule import Schedule, cosine_schedule
 
 
-def test_cosine_is_monais_where_it_is_not_clipped():
+def test_cosine_equals_monai_where_it_is_not_clipped():
     ours, theirs = cosine_schedule(1000, 1e-9, 0.999), DDPMScheduler(1000, schedule="cosine")
     torch.testing.assert_close(ours.alpha_bar, theirs.alphas_cumprod, rtol=0, atol=1e-5)
     # MONAI divides in single precision, which the last betas feel
@@ -26,7 +26,7 @@ def test_cosine_closed_form_and_clip():
     assert schedule.alpha_bar[-1].item() == pytest.approx(product, rel=1e-5)
 
 
-def test_noising_and_velocity_are_monais():
+def test_noising_and_velocity_equal_monai():
     theirs = DDPMScheduler(1000, schedule="linear_beta")
     ours = Schedule(theirs.betas)
     x_0, eps, t = torch.rand(4, 1, 3, 3, 3), torch.randn(4, 1, 3, 3, 3), torch.tensor([0, 10, 500, 999])

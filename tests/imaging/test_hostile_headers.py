@@ -1,4 +1,4 @@
-"""Damaged and hostile files: each is refused by name, and costs no more than it can justify."""
+"""Damaged and hostile files: each is refused by name, and costs little memory."""
 
 import errno
 import gzip
@@ -107,7 +107,7 @@ def test_singular_and_sheared_affines_are_refused(tmp_path, affine):
 
 
 @pytest.mark.parametrize("edge", [1e-9, 1e17])
-def test_voxels_of_no_scans_size_are_refused(tmp_path, edge):
+def test_voxels_of_implausible_size_are_refused(tmp_path, edge):
     """Resampling would pad an image to whole blocks of so many voxels."""
     path = tmp_path / "a.nii"
     path.write_bytes(image_bytes(affine=np.diag([edge, 3e3 if edge < 1 else 8, 8, 1])))
@@ -169,7 +169,7 @@ def errors():
 
 
 @pytest.mark.parametrize(("error", "reason"), errors(), ids=lambda e: type(e).__name__)
-def test_whatever_is_wrong_with_a_scan_becomes_its_rejection(tmp_path, monkeypatch, error, reason):
+def test_any_error_of_a_scan_becomes_its_rejection(tmp_path, monkeypatch, error, reason):
     bad, good = bold(tmp_path / "sub-1_run-1_bold.nii.gz"), bold(tmp_path / "sub-1_run-2_bold.nii.gz")
     fails_on(bad, error, monkeypatch)
     rejected = []
@@ -192,7 +192,7 @@ def fails_on(bad, error, monkeypatch):
 
 
 class OutOfMemoryError(RuntimeError):
-    """Named like torch's."""
+    """An error with the name of torch's."""
 
 
 def caused_by(cause):
@@ -206,7 +206,7 @@ STOPPING = [MemoryError(), OutOfMemoryError(), *(OSError(getattr(errno, name), n
 
 
 @pytest.mark.parametrize("error", [*STOPPING, *map(caused_by, STOPPING)], ids=repr)
-def test_what_every_scan_would_meet_ends_the_cohort(tmp_path, monkeypatch, error):
+def test_an_error_that_concerns_every_scan_ends_the_cohort(tmp_path, monkeypatch, error):
     path = bold(tmp_path / "sub-1_bold.nii.gz")
     fails_on(path, error, monkeypatch)
     rejected = []
@@ -216,7 +216,7 @@ def test_what_every_scan_would_meet_ends_the_cohort(tmp_path, monkeypatch, error
     assert stops_run(error)
 
 
-def test_what_concerns_one_file_does_not_stop_a_run():
+def test_an_error_that_concerns_one_file_does_not_stop_a_run():
     alone = [PermissionError(errno.EACCES, "no"), FileNotFoundError(errno.ENOENT, "no"), ValueError(), OSError("?")]
     assert not any(map(stops_run, [*alone, *map(caused_by, alone), InputError("a", "b", "c")]))
     circle = ValueError()
@@ -224,7 +224,7 @@ def test_what_concerns_one_file_does_not_stop_a_run():
     assert not stops_run(circle)
 
 
-def test_the_systems_word_on_a_file_is_kept_as_the_cause(tmp_path, monkeypatch):
+def test_the_system_error_of_a_file_is_kept_as_the_cause(tmp_path, monkeypatch):
     path = bold(tmp_path / "a_bold.nii.gz")
 
     def broken(*arguments):
@@ -255,7 +255,7 @@ def test_an_extension_that_claims_more_than_precedes_the_voxels_is_refused_unrea
     raw = with_field(image_bytes(), "vox_offset", 352 + 32)[:348]
     path = tmp_path / "a.nii.gz"
     path.write_bytes(gzip_bytes(raw + b"\1\0\0\0" + struct.pack("<ii", claimed, 6), 256))
-    assert peak_memory(read_header, path, f"a header extension of {claimed} bytes where 32 precede the voxels") < MB
+    assert peak_memory(read_header, path, f"extension claims {claimed} bytes, but 32 precede the voxels") < MB
     assert 0 < sum(inflated) <= 4096
 
 
@@ -288,35 +288,35 @@ def test_padding_is_read_and_more_data_refused(tmp_path, name):
     np.testing.assert_array_equal(first_volume(path)[0], expected)
     path.write_bytes(pack(raw + b"\7" * (PADDING + 1)))
     for read in READERS:
-        with pytest.raises(InputError, match=rf"{name}: holds more data than its header describes\. Remedy"):
+        with pytest.raises(InputError, match=rf"{name}: contains more data than its header describes\. Remedy"):
             read(path)
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_a_bomb_behind_the_voxels_costs_no_more_than_the_header_asks_for(tmp_path, inflated, read):
+def test_a_gzip_bomb_behind_the_voxels_costs_no_more_memory_than_the_header_describes(tmp_path, inflated, read):
     raw, path = image_bytes(), tmp_path / "a.nii.gz"
     path.write_bytes(gzip_bytes(raw, 10_000))  # 10 GB
     assert path.stat().st_size < 11 * MB
-    assert peak_memory(read, path, "holds more data than its header describes") < 4 * MB
+    assert peak_memory(read, path, "contains more data than its header describes") < 4 * MB
     assert sum(inflated) <= len(raw) + PADDING + 2 * BLOCK
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_a_bomb_whose_size_is_forged_is_refused_too(tmp_path, inflated, read):
+def test_a_gzip_bomb_with_a_forged_size_is_refused(tmp_path, inflated, read):
     raw, path = image_bytes(), tmp_path / "a.nii.gz"
     path.write_bytes(gzip_bytes(raw, 10_000, size=len(raw)))
-    assert peak_memory(read, path, "holds more data than its header describes") < 4 * MB
+    assert peak_memory(read, path, "contains more data than its header describes") < 4 * MB
     assert sum(inflated) <= len(raw) + PADDING + 2 * BLOCK
 
 
 @pytest.mark.parametrize("read", VOXEL_READERS)
 @pytest.mark.parametrize(("zeros_mb", "promised_mb"), [(5, 1), (1, 5)])
-def test_a_forged_size_that_is_likely_is_found_out_with_the_voxels(tmp_path, read, zeros_mb, promised_mb):
+def test_a_plausible_forged_size_is_detected_when_the_voxels_are_read(tmp_path, read, zeros_mb, promised_mb):
     path, raw = tmp_path / "a.nii.gz", large((promised_mb * MB, 1, 1))[:544]
     noise = np.random.default_rng(0).bytes(MB // 4)
     path.write_bytes(gzip_bytes(raw + noise, zeros_mb, size=len(raw) + promised_mb * MB))
     assert read_header(path).shape == (promised_mb * MB, 1, 1)
-    with pytest.raises(InputError, match="holds more data" if zeros_mb > promised_mb else "is damaged|is truncated"):
+    with pytest.raises(InputError, match="contains more data" if zeros_mb > promised_mb else "is damaged|is truncated"):
         read(path)
 
 
@@ -351,17 +351,17 @@ def test_more_voxels_than_the_file_can_hold_are_refused_unallocated(tmp_path, re
 
 
 @pytest.mark.parametrize(("read", "ratio"), [(read_volume, 50), *((read, 900) for read in READERS)])
-def test_memory_follows_what_a_file_holds_not_what_its_header_promises(tmp_path, read, ratio):
+def test_memory_follows_the_content_of_a_file_and_not_its_header(tmp_path, read, ratio):
     path, promised = tmp_path / "a.nii.gz", ratio * MB  # possible, but forged
     raw = large((promised, 1, 1))[:544]
     path.write_bytes(gzip_bytes(raw + np.random.default_rng(0).bytes(MB), 1, size=len(raw) + promised))
     assert peak_memory(read, path, "is damaged|is truncated") < 8 * MB
 
 
-def test_a_scan_that_is_packed_unusually_well_is_read(tmp_path):
+def test_a_scan_with_an_unusual_compression_ratio_is_read(tmp_path):
     path = tmp_path / "a.nii.gz"
     nib.save(nib.Nifti1Image(np.zeros((128, 128, 64), np.float32), AFFINE), path)
-    assert path.stat().st_size * stream.USUAL_RATIO < 4 * MB
+    assert path.stat().st_size * stream.PLAUSIBLE_RATIO < 4 * MB
     np.testing.assert_array_equal(read_volume(path).data, 0)
 
 

@@ -1,4 +1,4 @@
-"""Motion that was put into a series is found and undone."""
+"""Simulated motion of a series is estimated and corrected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def rigid(degrees: float, shift: tuple[float, float, float], centre: np.ndarray)
     return matrix
 
 
-def test_a_moved_series_is_brought_back():
+def test_a_series_with_motion_is_realigned():
     still = Volume(epi_template(GRID).data * 500, GRID.affine)
     centre = np.array([0.0, -20.0, 10.0])
     true = [rigid(0, (0, 0, 0), centre), rigid(2, (1, 0, -2), centre), rigid(-1.5, (0, 2, 1), centre)]

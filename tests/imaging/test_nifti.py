@@ -61,7 +61,7 @@ def test_single_volume_in_four_dimensions_and_scale_factors_are_read(tmp_path):
     np.testing.assert_allclose(read_volume(tmp_path / "a.nii.gz").data, stored[..., 0] * 0.5 + 10)
 
 
-def test_header_says_shape_affine_and_suspicious_zooms(tmp_path):
+def test_header_has_shape_affine_and_suspicious_zooms(tmp_path):
     for size, suspicious in ((8, True), (120, False)):
         nib.save(nib.Nifti1Image(np.zeros((size, size, 4, 3), np.int16), np.eye(4)), tmp_path / "a.nii.gz")
         header = read_header(tmp_path / "a.nii.gz")
@@ -112,7 +112,7 @@ def test_reading_a_volume_verifies_the_checksum(tmp_path):
 
 
 @given(payload=st.binary(max_size=5000), cut=st.integers(1, 200), block=st.integers(1, 300))
-def test_inflate_returns_all_bytes_or_says_truncated(tmp_path_factory, payload, cut, block):
+def test_inflate_returns_all_bytes_or_reports_truncation(tmp_path_factory, payload, cut, block):
     path = tmp_path_factory.mktemp("gz") / "a.gz"
     whole = gzip.compress(payload)
     path.write_bytes(whole)
@@ -140,7 +140,7 @@ def test_bad_images_are_refused(tmp_path, volume):
         read_header(tmp_path / "s.nii")
     with pytest.raises(InputError, match="does not exist"):
         read_header(tmp_path / "none.nii.gz")
-    for name, words in (("text.nii", "no readable NIfTI"), ("text.nii.gz", "damaged gzip data")):
+    for name, words in (("text.nii", "not a readable NIfTI"), ("text.nii.gz", "damaged gzip data")):
         (tmp_path / name).write_text("no image")
         with pytest.raises(InputError, match=words):
             read_header(tmp_path / name)

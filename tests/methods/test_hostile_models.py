@@ -91,7 +91,7 @@ def test_every_method_of_its_usual_size_is_read(name, tmp_path):
         ("width", None, "width: Input should be a valid integer"),
         ("blocks", 1_000_000, "its network has more weights than model.safetensors"),
         ("levels", 1_000_000, "its network has more weights than model.safetensors"),
-        ("levels", 0, "0 levels of 2 blocks make no network"),
+        ("levels", 0, "needs levels and blocks; got 0 and 2"),
         ("grid_shape", [100_000] * 3, "grid_shape has a side that is not within 8 and 512 voxels"),
         ("grid_shape", [-8, 16, 8], "grid_shape is not within 0 and 1000000"),
         ("grid_shape", [4, 16, 8], "grid_shape has a side that is not within 8 and 512 voxels"),

@@ -48,7 +48,7 @@ def test_odd_side_is_refused():
         haar(torch.zeros(1, 1, 4, 5, 4))
 
 
-def test_what_alternates_within_a_cell_is_removed_and_a_slope_is_kept():
+def test_a_checkerboard_is_removed_and_a_slope_is_kept():
     x, y, z = torch.meshgrid(*[torch.arange(8.0)] * 3, indexing="ij")
     slope = (1 + x + 2 * y - z)[None, None]
     core = (..., *[slice(1, -1)] * 3)
@@ -58,7 +58,7 @@ def test_what_alternates_within_a_cell_is_removed_and_a_slope_is_kept():
         torch.testing.assert_close(without_cells(checked, everywhere)[core], slope[core], rtol=0, atol=1e-4)
 
 
-def test_what_is_outside_has_no_weight():
+def test_voxels_outside_have_no_weight():
     inside = torch.zeros(1, 1, 6, 6, 6)
     inside[..., 2:, :, :] = 1
     volume = torch.where(inside > 0, 3.0, 100.0)

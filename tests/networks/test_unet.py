@@ -5,7 +5,7 @@ from pdsynth.networks.unet import ChannelNorm, Convolution, HaarUNet, enlarge, p
 
 
 def trained(*args, **kwargs) -> HaarUNet:
-    """A network whose zero layers have moved, as training would have done."""
+    """A network whose zero layers have random weights, as after training."""
     torch.manual_seed(0)
     net = HaarUNet(*args, **kwargs)
     for p in net.parameters():
@@ -45,7 +45,7 @@ def test_condition_steers_each_participant_alone():
 
 
 def test_patch_and_whole_volume_agree_away_from_the_patch_edge():
-    """No statistics over space: what a patch teaches is what the whole volume gets."""
+    """The network uses no statistics over space."""
     net = trained(1, 1, 8, 2, 1, condition=3)
     whole, condition = torch.randn(1, 1, 48, 48, 48), torch.randn(1, 3)
     # cut at a multiple of 4 voxels, the grid of the second level, so that both are sampled alike
@@ -86,7 +86,7 @@ def test_bad_sizes_are_refused():
 
 
 def test_gradients_in_bf16_are_those_of_fp32_where_an_edge_has_two_voxels():
-    """With memory that holds NaN, as it may: what reads beyond its own is seen."""
+    """Free memory is filled with NaN, so that a read of uninitialised memory is detected."""
     convolution = Convolution(16, 16)
     x, wanted = torch.randn(4, 16, 2, 2, 2), torch.randn(4, 16, 2, 2, 2)
     found = []

@@ -1,4 +1,4 @@
-"""What `pdsynth doctor` checks. Each check is a function that returns what it found, or raises."""
+"""The checks of `pdsynth doctor`. Each check is a function that returns its finding, or raises if it fails."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OVERFIT_EDGE = 16  # voxels
 
 @dataclass(frozen=True)
 class Check:
-    """A check's name, whether it held, and what it found."""
+    """Result of a check: its name, whether it passed, and its finding."""
 
     name: str
     ok: bool
@@ -34,11 +34,11 @@ class Check:
 
 
 class FailedCheckError(Exception):
-    """A check did not hold; the message says what was found."""
+    """A check failed; the message is its finding."""
 
 
 def run_checks(device: str) -> Iterator[Check]:
-    """Run every check; one that fails does not stop the rest."""
+    """Run all checks and yield their results. A check that fails does not stop the others."""
     checks: dict[str, Callable[[], str]] = {
         "device": lambda: f"{resolve_device(device)}; torch {torch.__version__}, Python {platform.python_version()}",
         "torchvision absent": _torchvision,
@@ -51,11 +51,11 @@ def run_checks(device: str) -> Iterator[Check]:
     for name, check in checks.items():
         try:
             yield Check(name, True, check())
-        except Exception as error:  # whatever breaks is a finding
+        except Exception as error:  # any error is a finding
             yield Check(name, False, str(error) or type(error).__name__)
 
 
-def _held(condition: bool, finding: str) -> str:
+def _require(condition: bool, finding: str) -> str:
     if not condition:
         raise FailedCheckError(finding)
     return finding
@@ -63,26 +63,28 @@ def _held(condition: bool, finding: str) -> str:
 
 def _torchvision() -> str:
     found = find_spec("torchvision") is not None
-    return "torchvision is here; it must match torch's own build" if found else "absent"
+    return "torchvision is installed; it must match the build of torch" if found else "absent"
 
 
 def _template() -> str:
     brain = tissue_template(mni_grid(4.0))["brain"]
     litres = float((brain > 0.5).sum()) * 4**3 / 1e6
-    return _held(1.2 < litres < 2.4, f"the MNI152 brain holds {litres:.2f} l")
+    return _require(1.2 < litres < 2.4, f"the MNI152 brain holds {litres:.2f} l")
 
 
 def _data_range() -> str:
     brain = tissue_template(mni_grid(4.0))["brain"]
     volume = 750 * brain
     scaled = RobustScale.fit(volume, brain > 0.5).apply(volume)
-    return _held(scaled.min() >= 0 and scaled.max() <= 1, f"a scan is scaled to {scaled.min():.2f}..{scaled.max():.2f}")
+    return _require(
+        scaled.min() >= 0 and scaled.max() <= 1, f"a scan is scaled to {scaled.min():.2f}..{scaled.max():.2f}"
+    )
 
 
 def _schedule() -> str:
     alpha_bar = cosine_schedule().alpha_bar
     first, last = float(alpha_bar[0]), float(alpha_bar[-1])
-    return _held(first > 0.999 and last < 1e-2, f"alpha_bar runs from {first:.5f} to {last:.1e}")
+    return _require(first > 0.999 and last < 1e-2, f"alpha_bar runs from {first:.5f} to {last:.1e}")
 
 
 def _overfit(device: str) -> str:
@@ -99,11 +101,11 @@ def _overfit(device: str) -> str:
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    return _held(losses[-1] < 0.2 * losses[0], f"the loss fell from {losses[0]:.4f} to {losses[-1]:.4f}")
+    return _require(losses[-1] < 0.2 * losses[0], f"the loss fell from {losses[0]:.4f} to {losses[-1]:.4f}")
 
 
 def _toy_batch() -> PairBatch:
-    """One pair of smooth random blobs, each the other's mirror image in intensity."""
+    """One pair of smooth volumes in both directions; dMRI is 1 - fMRI."""
     axis = np.linspace(-1, 1, OVERFIT_EDGE, dtype=np.float32)
     x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
     fmri = np.exp(-2 * (x**2 + y**2 + z**2)) * (0.7 + 0.3 * np.sin(4 * x))

@@ -1,4 +1,4 @@
-"""What a person sees: the error line, progress, tables, and what to run next."""
+"""Terminal output: error lines, progress bars, tables, and the next command to run."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pathlib import Path
 
 
 def hush_libraries() -> None:
-    """Keep other libraries' advice and warnings from a person who can do nothing about them."""
+    """Hide warnings and log messages of other libraries, which the user cannot act on."""
     warnings.simplefilter("ignore")
     logging.disable(logging.INFO)
 
 
 def error_line(message: str, kind: str = "Error") -> None:
-    """One red line on stderr; kind is its first word."""
+    """Print one red line on stderr; kind is its first word."""
     from rich.console import Console
 
     one_line = " ".join(message.split())
     Console(stderr=True).print(f"{kind}: {one_line}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
-def done(what: str, *following: str | Path) -> None:
-    """Say what was written and, where words follow, the command to run next."""
+def done(message: str, *following: str | Path) -> None:
+    """Print a message about finished work, and the next command to run if its arguments `following` are given."""
     from rich.console import Console
 
     console = Console()
-    console.print(what, markup=False, highlight=False, soft_wrap=True)
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
     if following:
         command = shlex.join(["pdsynth", *map(str, following)])
         console.print(f"Next: {command}", style="green", markup=False, highlight=False, soft_wrap=True)
@@ -37,7 +37,10 @@ def done(what: str, *following: str | Path) -> None:
 
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr with the time left; yields the function that is told (done, total), which shows it first."""
+    """A progress bar on stderr with the remaining time.
+
+    Yields a function update(completed, total). The bar appears at its first call.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -45,14 +48,14 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
     bar = Progress(*columns, console=Console(stderr=True))
     task = bar.add_task(description, total=None)
 
-    def told(completed: int, total: int) -> None:
+    def update(completed: int, total: int) -> None:
         bar.start()
         bar.update(task, completed=completed, total=total)
 
     try:
-        yield told
+        yield update
     finally:
-        if bar.live.is_started:  # else it would print an empty line before an error
+        if bar.live.is_started:  # a bar that has not started would print an empty line
             bar.stop()
 
 
@@ -62,7 +65,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(*columns, title=title, title_justify="left")
+    table = Table(*columns, title=title, title_justify="left")
     for row in rows:
-        shown.add_row(*map(Text, row))
-    Console().print(shown)
+        table.add_row(*map(Text, row))
+    Console().print(table)

@@ -1,4 +1,4 @@
-"""How a command ends: stopped in order by a signal, or with one line that says what was wrong and what to do."""
+"""The end of a command: an orderly stop by a signal, or one line with the error and its remedy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pdsynth.resources import stops_run
 from pdsynth.types import InputError
 
 BAD_INPUT, OWN_FAULT = 2, 1  # exit statuses
-LEAST = "see that it is there, and that you may read and write it"
+DEFAULT_REMEDY = "check that it exists, and that you may read and write it"
 REMEDIES = {
     errno.ENOSPC: "make room on the disk, and give the same command again",
     errno.EDQUOT: "make room in your quota, and give the same command again",
@@ -20,15 +20,15 @@ REMEDIES = {
     errno.EACCES: "ask for permission, or choose another folder",
     errno.EPERM: "ask for permission, or choose another folder",
     errno.EMFILE: "raise the limit of open files (ulimit -n), and give the same command again",
-    errno.EIO: "see that the disk is well, and give the same command again",
-    errno.ESTALE: "see that the network disk is mounted, and give the same command again",
-    errno.ENOTCONN: "see that the network disk is mounted, and give the same command again",
-    errno.ETIMEDOUT: "see that the network disk answers, and give the same command again",
+    errno.EIO: "check the disk, and give the same command again",
+    errno.ESTALE: "check that the network disk is mounted, and give the same command again",
+    errno.ENOTCONN: "check that the network disk is mounted, and give the same command again",
+    errno.ETIMEDOUT: "check that the network disk answers, and give the same command again",
 }
 
 
 class Stopped(SystemExit):
-    """A signal ended the command; the exit status is 128 and its number. No `except Exception` keeps it."""
+    """A signal ended the command. The exit status is 128 plus its number. `except Exception` does not catch it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -37,9 +37,10 @@ class Stopped(SystemExit):
 
 
 def stop_in_order() -> None:
-    """Have Ctrl-C, SIGTERM and SIGHUP end the command by `Stopped`, so that what can go on is kept, and said.
+    """Let Ctrl-C, SIGTERM and SIGHUP raise `Stopped`, so that work that can be resumed is kept and the user is
+    informed.
 
-    One that the shell ignores, as nohup does with SIGHUP, stays ignored.
+    A signal that the shell ignores, such as SIGHUP under nohup, stays ignored.
     """
     process = os.getpid()
 
@@ -47,18 +48,18 @@ def stop_in_order() -> None:
         if os.getpid() != process:  # a child that inherited this
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        for other in caught:  # sent to a group it may come twice, and must not cut the tidying
+        for other in caught:  # a signal to a process group may come twice, and must not interrupt the cleanup
             signal.signal(other, signal.SIG_IGN)
         raise Stopped(number)
 
-    wanted = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
-    caught = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
+    signals = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+    caught = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
     for number in caught:
         signal.signal(number, end)
 
 
 def explained(error: BaseException) -> tuple[str, int]:
-    """What a person reads of an error, and the exit status.
+    """The message of an error for the user, and the exit status.
 
     >>> explained(OSError(errno.ENOSPC, "No space left on device", "out/a.npy"))
     ('out/a.npy: No space left on device. Remedy: make room on the disk, and give the same command again.', 2)
@@ -68,12 +69,12 @@ def explained(error: BaseException) -> tuple[str, int]:
     if isinstance(error, InputError):
         return str(error), BAD_INPUT
     if isinstance(error, OSError) and error.strerror:
-        place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        return f"{place}{error.strerror}. Remedy: {REMEDIES.get(error.errno or 0, LEAST)}.", BAD_INPUT
+        file = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        return f"{file}{error.strerror}. Remedy: {REMEDIES.get(error.errno or 0, DEFAULT_REMEDY)}.", BAD_INPUT
     if isinstance(error, ValueError | OSError):
         return str(error), BAD_INPUT
     if stops_run(error):
-        said = " ".join(str(error).split()[:30])
+        detail = " ".join(str(error).split()[:30])
         remedy = "use fewer --jobs, a coarser --grid-mm, or a machine with more memory"
-        return f"There is not enough memory{f' ({said})' if said else ''}. Remedy: {remedy}.", BAD_INPUT
+        return f"There is not enough memory{f' ({detail})' if detail else ''}. Remedy: {remedy}.", BAD_INPUT
     return f"{type(error).__name__}: {error}. Add --debug for the traceback.", OWN_FAULT

@@ -1,4 +1,4 @@
-"""A cohort as it lies on disk: names and tables only, no voxel is read."""
+"""A cohort on disk: participants, sessions, scans and tables, without voxel data."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pdsynth.types import Diagnosis, Modality
 
 @dataclass(frozen=True)
 class Scan:
-    """One acquisition: a 4D NIfTI file (or a 3D mean) with, for dMRI, its gradient tables.
+    """One acquisition: a 4D NIfTI file or a 3D mean, and for dMRI its gradient tables.
 
-    space is the template that a preprocessing tool has brought it to, as BIDS writes it; None for a raw scan. flirt is
-    the matrix that FSL's FEAT found from a scan in its own space to MNI152, with the template image beside it.
+    space is the BIDS name of the template space to which a preprocessing tool has registered the scan; None for a raw
+    scan. flirt is the file of FSL FEAT's matrix from the scan to MNI152; the template image is in the same folder.
     """
 
     modality: Modality
@@ -28,13 +28,13 @@ class Scan:
 
     @property
     def in_mni(self) -> bool:
-        """Whether it lies in MNI152 space, of whichever version: at our resolution they are one."""
+        """Whether the scan is in MNI152 space. The versions of this template do not differ at our resolution."""
         return self.space is not None and self.space.startswith("MNI152")
 
 
 @dataclass(frozen=True)
 class Session:
-    """One visit. `scans` holds at most one scan a modality; a missing modality is what synthesis fills in."""
+    """One visit, with at most one scan per modality. Synthesis can supply a missing modality."""
 
     session_id: str  # "" where the dataset has no session level
     scans: dict[Modality, Scan]
@@ -51,7 +51,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Subject:
-    """One participant with all visits."""
+    """One participant with all sessions."""
 
     participant_id: str  # with the "sub-" prefix
     sessions: list[Session]
@@ -61,7 +61,7 @@ class Subject:
 
 
 def session_name(subject: Subject, session: Session) -> str:
-    """Participant and session as BIDS entities: unique in a cohort.
+    """Participant and session as BIDS entities, a name that is unique in a cohort.
 
     >>> session_name(Subject("sub-1", []), Session("ses-a", {}))
     'sub-1_ses-a'
@@ -71,7 +71,7 @@ def session_name(subject: Subject, session: Session) -> str:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A file that was refused, why, and what would mend it: a row of rejected.tsv."""
+    """A rejected file with reason and remedy, one row of rejected.tsv."""
 
     path: Path
     reason: str
@@ -79,7 +79,7 @@ class Rejection:
 
 
 def by_reason(reasons: Iterable[str]) -> dict[str, int]:
-    """How many files were refused for each reason, whatever numbers and file names it holds; the most frequent first.
+    """Number of rejected files per reason, the most frequent first. Numbers and file names in a reason are ignored.
 
     >>> by_reason(["is a slab of 30 mm", "is damaged", "is a slab of 42 mm"])
     {'is a slab of # mm': 2, 'is damaged': 1}
@@ -90,7 +90,7 @@ def by_reason(reasons: Iterable[str]) -> dict[str, int]:
 
 @dataclass
 class Cohort:
-    """Participants of one dataset, and the files that were refused while it was read."""
+    """Participants of one dataset, and the files that were rejected while it was read."""
 
     root: Path
     subjects: list[Subject]

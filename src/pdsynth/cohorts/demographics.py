@@ -1,4 +1,4 @@
-"""The paper's Table I for a cohort: who its participants are and how they were scanned, by group."""
+"""The paper's Table I for a cohort: demographics and acquisition parameters by group."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ ACQUISITION = ("TR, s", "TE, ms", "field of view, mm", "slices", "flip angle, de
 
 
 def table1(cohort: Cohort) -> pd.DataFrame:
-    """Rows by measure, columns by group (NC, MCI, AD, no diagnosis, those there are): mean ± SD, and how many lack it.
+    """Mean ± SD and number of missing values, one row per measure and one column per group.
 
-    A participant counts once, in the group of the first session, with the first value that is known there or later; a
-    scan counts in the group of its session. Acquisition is read from headers and JSON sidecars.
+    The columns are NC, MCI, AD and "no diagnosis", without empty groups. A participant counts once, in the group of the
+    first session, with the first known value; age is that of the first session. A scan counts in the group of its
+    session. Acquisition parameters are read from headers and JSON sidecars.
     """
     people: dict[str, list[Subject]] = {}
     scans: dict[str, dict[Modality, list[Scan]]] = {}
@@ -40,38 +41,41 @@ def _column(people: Sequence[Subject], scans: dict[Modality, list[Scan]]) -> dic
     sexes = [subject.sex for subject in people]
     column = {
         "participants": str(len(people)),
-        "F / M": f"{sexes.count('F')} / {sexes.count('M')}{_lacking(sexes.count(None))}",
+        "F / M": f"{sexes.count('F')} / {sexes.count('M')}{_missing(sexes.count(None))}",
     }
     for key, label in PEOPLE.items():
-        column[label] = _described([_of(subject, key) for subject in people])
+        column[label] = _mean_and_sd([_value(subject, key) for subject in people])
     for modality in Modality:
-        here = scans.get(modality, [])
-        column[f"{modality} scans"] = str(len(here))
-        measured = [acquisition(scan) for scan in here]
+        group_scans = scans.get(modality, [])
+        column[f"{modality} scans"] = str(len(group_scans))
+        parameters = [acquisition(scan) for scan in group_scans]
         for name in ACQUISITION:
-            column[f"{modality} {name}"] = _described([each.get(name) for each in measured])
+            column[f"{modality} {name}"] = _mean_and_sd([each.get(name) for each in parameters])
     return column
 
 
 def acquisition(scan: Scan) -> dict[str, float]:
-    """What header and sidecar say of one scan, by the names in ACQUISITION; what neither says is absent."""
-    header, said = read_header(scan.path), sidecar(scan)
-    found: dict[str, float] = {"field of view, mm": max(extent_mm(header)[:2])}
+    """Acquisition parameters of one scan from header and sidecar, by the names in ACQUISITION; unknown ones are absent.
+
+    The repetition time of the sidecar takes precedence over that of the header.
+    """
+    header, entries = read_header(scan.path), sidecar(scan)
+    parameters: dict[str, float] = {"field of view, mm": max(extent_mm(header)[:2])}
     if scan.modality is Modality.FMRI and len(header.zooms) > 3 and header.zooms[3] > 0:
-        found["TR, s"] = header.zooms[3]
-    found["slices"] = float(header.shape[2])
+        parameters["TR, s"] = header.zooms[3]
+    parameters["slices"] = float(header.shape[2])
     for name, key, unit in (
         ("TR, s", "RepetitionTime", 1),
         ("TE, ms", "EchoTime", MILLI),
         ("flip angle, degrees", "FlipAngle", 1),
         ("slice thickness, mm", "SliceThickness", 1),
     ):
-        if isinstance(said.get(key), int | float):
-            found[name] = float(said[key]) * unit
-    return found
+        if isinstance(entries.get(key), int | float):
+            parameters[name] = float(entries[key]) * unit
+    return parameters
 
 
-def _of(subject: Subject, key: str) -> float | None:
+def _value(subject: Subject, key: str) -> float | None:
     if key == "education":
         return subject.education
     if key == "age":
@@ -83,18 +87,18 @@ def _group(session: Session) -> str:
     return UNKNOWN if session.diagnosis is None else session.diagnosis
 
 
-def _described(values: Sequence[float | None]) -> str:
-    """Mean and SD (of the sample) of the values that are there.
+def _mean_and_sd(values: Sequence[float | None]) -> str:
+    """Mean and sample SD of the known values, and the number of missing ones.
 
-    >>> _described([60.0, 70.0, None])
+    >>> _mean_and_sd([60.0, 70.0, None])
     '65.0 ± 7.1 (1 missing)'
     """
     known = [value for value in values if value is not None]
     if not known:
         return "n/a"
-    spread = np.std(known, ddof=1) if len(known) > 1 else 0.0
-    return f"{np.mean(known):.1f} ± {spread:.1f}{_lacking(len(values) - len(known))}"
+    sd = np.std(known, ddof=1) if len(known) > 1 else 0.0
+    return f"{np.mean(known):.1f} ± {sd:.1f}{_missing(len(values) - len(known))}"
 
 
-def _lacking(number: int) -> str:
+def _missing(number: int) -> str:
     return f" ({number} missing)" if number else ""

@@ -1,4 +1,4 @@
-"""Tables of an archive: found by name with or without a download date, headers in any case, codes column by column."""
+"""Tables of a data archive: their file names may end in a download date, and column names may have any case."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ EMPTY = {"", "n/a", "na", "nan", "none", "null"}
 
 
 class Row:
-    """One row of a table; a cell is asked for by its column in any case."""
+    """One row of a table. Column names are matched without regard to case."""
 
     def __init__(self, path: Path, cells: dict[str, str]) -> None:
         self.path, self.cells = path, cells
 
     def text(self, *columns: str) -> str | None:
-        """The first of the columns that the table has; None where it is empty or the table has none of them."""
+        """The cell of the first of the columns that the table has; None if it is empty or no column exists."""
         value = next((self.cells[c.lower()].strip() for c in columns if c.lower() in self.cells), "")
         return None if value.lower() in EMPTY else value
 
     def number(self, column: str, low: float, high: float, missing: frozenset[float] = frozenset()) -> float | None:
-        """A number from low to high; None where it is empty or one of the column's codes for a missing value.
+        """A number from low to high; None if the cell is empty or one of the column's codes for a missing value.
 
-        Raises InputError for anything else: a code that is not known is no measurement.
+        Raises InputError for any other cell, because an unknown code is not a measurement.
         """
         text = self.text(column)
         if text is None:
@@ -41,28 +41,32 @@ class Row:
             return None
         if not low <= value <= high:
             problem = (
-                f"has {text!r} in the column {column}, which is neither {low:g} to {high:g} nor a code for missing"
+                f"has {text!r} in the column {column}, which is neither {low:g} to {high:g} nor a missing-value code"
             )
             raise InputError(self.path, problem, "correct the cell, or leave it empty")
         return value
 
     def code(self, column: str, known: frozenset[str], missing: frozenset[str]) -> str | None:
-        """A code that the column's form knows, written as a whole number; None where it is empty or means missing.
+        """A code of the column, written as a whole number; None if the cell is empty or a code for a missing value.
 
-        Raises InputError for any other.
+        Raises InputError for an unknown code.
         """
         text = self.text(column)
         code = None if text is None else text.removesuffix(".0")
         if code is None or code in missing:
             return None
         if code not in known:
-            problem = f"has {text!r} in the column {column}, where the form knows {', '.join(sorted(known | missing))}"
+            codes = ", ".join(sorted(known | missing))
+            problem = f"has {text!r} in the column {column}, whose codes are {codes}"
             raise InputError(self.path, problem, "correct the cell, or leave it empty")
         return code
 
 
 class Table:
-    """A CSV file, or a TSV file by its name, by row."""
+    """The rows of a CSV file, or of a TSV file if its name ends in .tsv.
+
+    Raises InputError if it is not a table, or if a column of `needed` is missing.
+    """
 
     def __init__(self, path: Path, needed: tuple[str, ...] = ()) -> None:
         self.path = path
@@ -70,11 +74,11 @@ class Table:
             separator = "\t" if path.suffix == ".tsv" else ","
             content = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
         except (ValueError, OSError) as error:
-            raise InputError(path, f"is no table ({error})", "save it as CSV in UTF-8") from None
+            raise InputError(path, f"is not a table ({error})", "save it as CSV in UTF-8") from None
         self.columns = [str(column).strip().lower() for column in content.columns]
-        lacking = [column for column in needed if column.lower() not in self.columns]
-        if lacking:
-            raise InputError(path, f"has no column {lacking[0]}", "add the column, or download the table again")
+        missing = [column for column in needed if column.lower() not in self.columns]
+        if missing:
+            raise InputError(path, f"has no column {missing[0]}", "add the column, or download the table again")
         self.content = content.to_numpy().tolist()
 
     def __iter__(self) -> Iterator[Row]:
@@ -83,14 +87,14 @@ class Table:
 
 
 def find_table(folder: Path, name: str, needed: tuple[str, ...] = ()) -> Table | None:
-    """The table NAME.csv or NAME_<download date>.csv, in the folder or one of the folders in it; None without one.
+    """The table NAME.csv or NAME_<download date>.csv in a folder or its direct subfolders; None without such a file.
 
-    Raises InputError where there is more than one: which of them is true can't be known.
+    Raises InputError if there is more than one, because it is unknown which is valid.
     """
     pattern = re.compile(f"{re.escape(name)}{DATED}\\.csv", re.IGNORECASE)
-    places = [*folder.glob("*.csv"), *folder.glob("*/*.csv"), *folder.glob("*.CSV"), *folder.glob("*/*.CSV")]
-    found = sorted({path for path in places if pattern.fullmatch(path.name)})
-    if len(found) > 1:
-        names = " and ".join(path.name for path in found)
-        raise InputError(folder, f"holds {names}", "keep the newest of them alone")
-    return Table(found[0], needed) if found else None
+    candidates = [*folder.glob("*.csv"), *folder.glob("*/*.csv"), *folder.glob("*.CSV"), *folder.glob("*/*.CSV")]
+    matches = sorted({path for path in candidates if pattern.fullmatch(path.name)})
+    if len(matches) > 1:
+        names = " and ".join(path.name for path in matches)
+        raise InputError(folder, f"contains {names}", "keep only the newest of them")
+    return Table(matches[0], needed) if matches else None

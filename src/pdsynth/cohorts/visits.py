@@ -1,4 +1,4 @@
-"""Which clinical visit belongs to a scan, and which scans of two days make a pair."""
+"""Matches clinical visits to scans, and fMRI to dMRI of another day, by their distance in days."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from pdsynth.cohorts.scans import best_run
 from pdsynth.types import Diagnosis, Modality
 
 DAYS_A_YEAR = 365.25
-WITHIN_DAYS = 365  # of a visit from the scan whose diagnosis it gives
-PAIR_WITHIN_DAYS = 90  # of an fMRI from the dMRI that it is paired with
+WITHIN_DAYS = 365  # from a scan to the visit that provides its diagnosis, at most
+PAIR_WITHIN_DAYS = 90  # between the fMRI and the dMRI of a pair, at most
 
 
 @dataclass(frozen=True)
 class Visit:
-    """A clinical visit. excluded says why its participant belongs to no group (dementia of another cause, say)."""
+    """A clinical visit.
 
-    day: int  # in the cohort's own count
+    day counts from the cohort's own origin. excluded is the reason why the participant belongs to no group, such as
+    dementia of another cause.
+    """
+
+    day: int
     diagnosis: Diagnosis | None = None
     excluded: str | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
 
 
 def nearest(visits: Iterable[Visit], day: int, within: int = WITHIN_DAYS) -> Visit | None:
-    """The visit nearest to a day, of two as near the earlier; None where none is within that many days.
+    """The visit nearest to a day, and the earlier of two at the same distance; None if none is `within` days.
 
     >>> nearest([Visit(10), Visit(30)], 20).day
     10
@@ -39,9 +43,10 @@ def nearest(visits: Iterable[Visit], day: int, within: int = WITHIN_DAYS) -> Vis
 def pair_days(
     fmri: Iterable[int], dmri: Iterable[int], within: int = PAIR_WITHIN_DAYS
 ) -> list[tuple[int | None, int | None]]:
-    """Days of fMRI with days of dMRI, the nearest first, of equals the earlier; a day is in one pair at most.
+    """Pair days of fMRI with days of dMRI; each day is in one pair at most.
 
-    What has no partner within that many days stands alone. In the order of time.
+    The nearest days are paired first, and the earlier ones if the distance is equal. A day without a partner `within`
+    days stands alone. The pairs are in chronological order.
 
     >>> pair_days([0, 400], [30, 410, 900])
     [(0, 30), (400, 410), (None, 900)]
@@ -65,43 +70,44 @@ def sessions(
     age: Callable[[int], float | None],
     rejected: list[Rejection],
 ) -> list[Session]:
-    """The sessions of one participant, from files by modality and day; the first day of a pair names its session.
+    """The sessions of one participant. files are the paths by modality and day.
 
-    A session whose nearest visit with a decision excludes the participant is refused, scan by scan.
+    session_id and age are called with the first day of a pair. The diagnosis is that of the nearest visit that has a
+    diagnosis or an exclusion. If that visit excludes the participant, the session's scans are appended to `rejected`.
     """
     scans = {
         m: {day: scan for day, paths in files.get(m, {}).items() if (scan := best_run(paths, m, rejected)) is not None}
         for m in Modality
     }
     decided = [visit for visit in visits if visit.diagnosis is not None or visit.excluded is not None]
-    made = []
-    for days in pair_days(scans[Modality.FMRI], scans[Modality.DMRI]):
-        there = {m: day for m, day in zip((Modality.FMRI, Modality.DMRI), days, strict=True) if day is not None}
-        found = {m: scans[m][day] for m, day in there.items()}
-        day = min(there.values())
+    result = []
+    for pair in pair_days(scans[Modality.FMRI], scans[Modality.DMRI]):
+        days = {m: day for m, day in zip((Modality.FMRI, Modality.DMRI), pair, strict=True) if day is not None}
+        session_scans = {m: scans[m][day] for m, day in days.items()}
+        day = min(days.values())
         visit = nearest(decided, day)
         if visit is not None and visit.excluded is not None:
-            remedy = "nothing is wrong with the scan: its participant is in none of the groups NC, MCI and AD"
-            rejected += [Rejection(scan.path, visit.excluded, remedy) for scan in found.values()]
+            remedy = "none is needed: the scan is valid, but its participant is in none of the groups NC, MCI and AD"
+            rejected += [Rejection(scan.path, visit.excluded, remedy) for scan in session_scans.values()]
             continue
         clinical: dict[str, Any] = {}
         if visit is not None:
             clinical = {"diagnosis": visit.diagnosis, "dx_gap_days": visit.day - day}
-        made.append(
+        result.append(
             Session(
                 session_id(day),
-                found,
+                session_scans,
                 age=age(day),
-                scan_gap_days=max(there.values()) - day,
+                scan_gap_days=max(days.values()) - day,
                 scores=nearest_scores(visits, day),
                 **clinical,
             )
         )
-    return made
+    return result
 
 
 def nearest_scores(visits: Iterable[Visit], day: int, within: int = WITHIN_DAYS) -> dict[str, float]:
-    """Each score from the nearest visit that has it.
+    """Each clinical score from the nearest visit that has it, `within` days.
 
     >>> nearest_scores([Visit(0, scores={"mmse": 29}), Visit(5, scores={"mmse": 27, "moca": 25})], 1)
     {'mmse': 29, 'moca': 25}

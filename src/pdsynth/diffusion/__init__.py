@@ -1,1 +1,1 @@
-"""Diffusion: the coefficients (`schedule`) and the loops (`sampling`); the network is the caller's."""
+"""Diffusion: coefficients (`schedule`) and sampling loops (`sampling`). The caller provides the network."""

@@ -1,4 +1,4 @@
-"""The reverse process as pure loops (Eqs. 7-8): DDIM in few steps, and DDPM in all of them."""
+"""The reverse process (Eqs. 7-8) as functions without state: DDIM with few steps, DDPM with all steps."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 from pdsynth.diffusion.schedule import Schedule
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
-"""x_0-hat (B, ...) from x_t (B, ...) and t (B,); the source is the caller's, in a closure."""
+"""Estimates x_0 (B, ...) from x_t (B, ...) and t (B,). The caller passes the source volume by a closure."""
 
 
 def step_numbers(total: int, steps: int) -> list[int]:
-    """The t of each sampling step, evenly spaced from the last one down ("trailing", Lin et al. 2024).
+    """The t of each sampling step, evenly spaced downwards from total - 1 ("trailing", Lin et al. 2024).
 
-    Raises ValueError where steps is not within 1 and total.
+    Raises ValueError if steps is not in 1..total.
 
     >>> step_numbers(1000, 4)
     [999, 749, 499, 249]
     """
     if not 1 <= steps <= total:
-        raise ValueError(f"{steps} sampling steps of a process of {total}. Ask for 1 to {total}.")
+        raise ValueError(f"cannot take {steps} sampling steps of a process of {total}. Choose 1 to {total}.")
     return [round(total - i * total / steps) - 1 for i in range(steps)]
 
 
@@ -36,7 +36,8 @@ def ddim(
 ) -> Tensor:
     """x_0 from noise x_T (B, ...) in `steps` evaluations (Song et al. 2021, Eqs. 12 and 16).
 
-    eta = 0 is deterministic; eta = 1 adds as much noise as DDPM does, drawn from `generator`.
+    With eta = 0 the result is a deterministic function of x_T. With eta = 1 every step adds as much noise as in DDPM,
+    drawn from `generator`.
     """
     x_t = x_T
     numbers = step_numbers(schedule.steps, steps)
@@ -65,17 +66,20 @@ def ddpm(denoise: Denoise, x_T: Tensor, schedule: Schedule, generator: torch.Gen
 
 
 def step_back(x_t: Tensor, t: Tensor, x_0: Tensor, schedule: Schedule, z: Tensor) -> Tensor:
-    """x_{t-1} drawn from q(x_{t-1} | x_t, x_0) by standard normal z (Ho et al. 2020, Eqs. 6-7); x_0 where t = 0."""
+    """A sample of q(x_{t-1} | x_t, x_0), made from standard normal z (Ho et al. 2020, Eqs. 6-7).
+
+    x_t, x_0 and z are (B, ...), t is (B,). Where t = 0 the result is x_0.
+    """
     shape = (-1, *[1] * (x_t.ndim - 1))
     beta = schedule.beta[t].to(x_t.dtype).view(shape)
     _, noise = schedule.levels(t, x_t)
     signal_before, noise_before = schedule.levels((t - 1).clamp_min(0), x_t)
-    drawn = (
+    sample = (
         signal_before * beta / noise**2 * x_0
         + (1 - beta).sqrt() * (noise_before / noise) ** 2 * x_t
         + beta.sqrt() * noise_before / noise * z
     )
-    return torch.where((t == 0).view(shape), x_0, drawn)
+    return torch.where((t == 0).view(shape), x_0, sample)
 
 
 def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:

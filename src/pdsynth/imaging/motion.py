@@ -1,4 +1,4 @@
-"""Head motion between the volumes of a series: how much there was, and its correction by rigid registration."""
+"""Head motion between the volumes of a series: its correction by rigid registration, and its size."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from pdsynth.imaging.nifti import Volume
 from pdsynth.imaging.registration import register
 from pdsynth.imaging.spatial import Grid, resample
 
-HEAD_MM = 50.0  # radius at which a rotation becomes a displacement
+HEAD_MM = 50.0  # radius of a sphere on which a rotation is measured as a displacement
 
 
 def realign(series: np.ndarray, reference: Volume) -> tuple[np.ndarray, np.ndarray]:
-    """Bring every volume rigidly to the reference; returns the series and the (T, 4, 4) maps, mm to the reference's mm.
+    """Register every volume rigidly to the reference; returns the aligned series and the maps.
 
-    series: (T, X, Y, Z) float32 on the grid of the reference, which is a mean of volumes of it. Raises ValueError where
-    a volume cannot be registered.
+    series is (T, X, Y, Z) float32 on the grid of the reference, a mean of some of its volumes. maps is (T, 4, 4), from
+    mm of the volume to mm of the reference. Raises ValueError if a volume cannot be registered.
     """
     grid = Grid.of(reference)
     maps = np.empty((len(series), 4, 4))
-    moved = np.empty_like(series)
+    aligned = np.empty_like(series)
     for t, data in enumerate(series):
         volume = Volume(data, reference.affine)
         start = maps[t - 1] if t else np.eye(4)
-        maps[t] = register(volume, reference, "rigid", start)  # without masks: the whole head moves as one
-        moved[t] = resample(volume, grid, maps[t], order=3)
-    return moved, maps
+        maps[t] = register(volume, reference, "rigid", start)  # no masks, because the whole head moves as one body
+        aligned[t] = resample(volume, grid, maps[t], order=3)
+    return aligned, maps
 
 
 def framewise_displacement(maps: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Displacement from each volume to the next, (T - 1,) mm: shifts and rotations in sum (Power et al. 2012).
+    """Displacement from each volume to the next, (T - 1,) mm (Power et al. 2012).
 
-    maps: (T, 4, 4) rigid, mm to mm; centre: (3,) mm, which the rotations are about.
+    It is the sum of the absolute changes of the three shifts and of the three rotations, as arcs at the radius HEAD_MM.
+    maps is (T, 4, 4), rigid, mm to mm. centre (3,) mm is the centre of the rotations.
 
     >>> maps = np.stack([np.eye(4), np.eye(4)])
     >>> maps[1, :3, 3] = 0.1, -0.2, 0.3

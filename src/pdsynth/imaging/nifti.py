@@ -1,4 +1,4 @@
-"""NIfTI in and out: the affine travels with the data, and a synthesised image is always marked as one."""
+"""Reads and writes NIfTI: a volume always has its affine, and a synthesised image is always marked as synthetic."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ from pdsynth.imaging.stream import BLOCK, COPY_AGAIN, check_size, content, first
 from pdsynth.types import Direction, InputError, Modality
 
 SUFFIXES = (".nii", ".nii.gz")
-MOST_EXTENSION = 1 << 20  # bytes between the header and the voxels; a protocol or a history takes some kB
-# Of the axes' directions: 1 at right angles, 1.7 for a gantry tilted by 30 degrees, 115 for two axes 1 degree apart.
+MOST_EXTENSION = 1 << 20  # bytes between the header and the voxels; a protocol or a history needs some kB
+# Condition number of the unit axes: 1 at right angles, 1.7 with a gantry tilt of 30 degrees, 115 for axes 1 degree off.
 WORST_CONDITION = 100.0
-EDGES_MM = (0.01, 1000.0)  # of a voxel; resampling pads to whole blocks, which tiny voxels would make huge
+EDGES_MM = (0.01, 1000.0)  # voxel edges; resampling pads to whole blocks, which are huge for tiny voxels
 COMMENT = 6  # NIfTI-1 header extension code for text
 NAMES = {Modality.FMRI: "fMRI", Modality.DMRI: "dMRI"}
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A 3D image in the world: data (X, Y, Z) float32 and affine (4, 4) float64, voxel index -> mm (RAS)."""
+    """A 3D image: data (X, Y, Z) float32, and affine (4, 4) float64 from voxel index to world mm (RAS).
+
+    Raises ValueError if data does not have 3 axes.
+    """
 
     data: np.ndarray
     affine: np.ndarray
@@ -50,11 +53,11 @@ class Volume:
 
 @dataclass(frozen=True, eq=False)
 class ScanHeader:
-    """What a header says of a scan, read without its voxels.
+    """Header of a scan, read without its voxels.
 
-    shape has 3 or 4 axes; zooms are mm, then seconds where there is a fourth. suspicious_zooms is true where the voxel
-    size reads 1, 1, 1 mm on an image too small to hold a head at that size: a converter lost the true one. synthetic is
-    true where the header or the sidecar says that the image was synthesised; one mark is enough.
+    shape has 3 or 4 axes. zooms are in mm; a fourth one is in seconds. suspicious_zooms is true if the voxel size is 1,
+    1, 1 mm and the image is too small for a head at that size: a converter has lost the true voxel size. synthetic is
+    true if the header or the sidecar marks the image as synthesised; one of the two marks is enough.
     """
 
     shape: tuple[int, ...]
@@ -73,21 +76,21 @@ class ScanHeader:
 
     @property
     def end(self) -> int:
-        """Bytes of the file, inflated, up to the end of the last voxel."""
+        """Number of inflated bytes up to the end of the last voxel."""
         return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
 
 def stored_voxels(path: Path, header: ScanHeader, block: int = BLOCK) -> Iterator[bytes]:
-    """The bytes of all voxels in file order, in pieces of at most `block`, and no other byte.
+    """Yield the bytes of all voxels in file order, in pieces of at most `block` bytes, and no other bytes.
 
-    The rest of the file is read to its end, so that the checksum of gzip is verified. Raises InputError where the file
-    is damaged, holds fewer bytes than its header promises, or more than PADDING bytes after them.
+    The file is read to its end, so that the gzip checksum is verified. Raises InputError if the file is damaged, has
+    fewer bytes than its header describes, or more than PADDING bytes beyond them.
     """
-    at = 0
-    with _damage_named(path):
+    position = 0
+    with _read_errors_as_input_errors(path):
         for piece in content(path, header.end, block):
-            voxels = piece[max(0, header.offset - at) : max(0, header.end - at)]
-            at += len(piece)
+            voxels = piece[max(0, header.offset - position) : max(0, header.end - position)]
+            position += len(piece)
             if voxels:
                 yield voxels
 
@@ -95,12 +98,12 @@ def stored_voxels(path: Path, header: ScanHeader, block: int = BLOCK) -> Iterato
 def read_header(path: str | Path) -> ScanHeader:
     """Header of a 3D or 4D .nii or .nii.gz.
 
-    Raises InputError where the file is missing, is no NIfTI image of real numbers, has another number of axes, a
-    singular affine, or holds fewer bytes than its header promises, or more than PADDING beyond them. A gzip file is
-    inflated further than its header only if its last four bytes, the size, disagree with it or are not likely.
+    Raises InputError if the file is missing, is not a NIfTI image of real numbers, has another number of axes or a
+    singular affine, or if it has fewer bytes than its header describes or more than PADDING bytes beyond them. The
+    voxels of a gzip file are inflated only if its size is doubtful (`check_size`).
     """
     path = Path(path)
-    with _damage_named(path):
+    with _read_errors_as_input_errors(path):
         header, extensions = _nifti_header(path)
         shape, dtype = tuple(int(n) for n in header.get_data_shape()), header.get_data_dtype()
         if len(shape) not in (3, 4) or min(shape) < 1:
@@ -127,19 +130,19 @@ def read_header(path: str | Path) -> ScanHeader:
 
 
 def read_volume(path: str | Path) -> Volume:
-    """A 3D image, or a 4D one of a single volume, its intensities scaled as the header says.
+    """Read a 3D image, or a 4D image with a single volume; the header's scale factors are applied.
 
-    Raises InputError as `read_header` does, and for more volumes than one or non-finite voxels.
+    Raises InputError in the cases of `read_header`, for more than one volume and for non-finite voxels.
     """
     path = Path(path)
     header = read_header(path)
     if header.n_volumes != 1:
-        raise InputError(path, f"has {header.n_volumes} volumes where one is wanted", "give a 3D mean")
-    held = bytearray()  # grows with what the file holds, whatever its header promises
-    for piece in stored_voxels(path, header):  # unlike nibabel's reader, it checks the CRC
-        held += piece
-    stored = np.frombuffer(held, header.dtype).reshape(header.shape[:3], order="F")
-    with np.errstate(over="ignore"):  # what leaves the range of float32 becomes infinite
+        raise InputError(path, f"has {header.n_volumes} volumes, but one is needed", "give a 3D mean")
+    voxels = bytearray()  # grows with the content of the file, not with the shape that its header claims
+    for piece in stored_voxels(path, header):  # unlike nibabel's reader, it verifies the checksum
+        voxels += piece
+    stored = np.frombuffer(voxels, header.dtype).reshape(header.shape[:3], order="F")
+    with np.errstate(over="ignore"):  # values beyond the range of float32 become infinite
         data = (stored * header.slope + header.inter).astype(np.float32)
     bad = data.size - int(np.isfinite(data).sum())
     if bad:
@@ -148,16 +151,16 @@ def read_volume(path: str | Path) -> Volume:
 
 
 def write_volume(volume: Volume, path: str | Path, descrip: str = "") -> None:
-    """Write float32 NIfTI-1 (.nii or .nii.gz); appears under its name only when complete. For real data and maps."""
+    """Write real data or a map as float32 NIfTI-1 (.nii or .nii.gz). The file has its name only when it is complete."""
     _write(volume, Path(path), lambda header: header.__setitem__("descrip", descrip.encode()[:79]))
 
 
 @dataclass(frozen=True)
 class SyntheticMark:
-    """Where a synthesised image comes from: direction, source files, hash of the model, seed, pdsynth's version.
+    """Provenance of a synthesised image: direction, source files, hash of the model, seed and version of pdsynth.
 
-    source_sha256 are digests of the files that were read, options what else decides the bytes; statistic is what the
-    image shows, and what is known of it. The last two are entries of the sidecar.
+    source_sha256 holds digests of the source files. options holds all other settings that determine the bytes.
+    statistic describes the values, for example the best estimate or an SD. Both are written into the sidecar.
     """
 
     direction: Direction
@@ -171,13 +174,13 @@ class SyntheticMark:
 
     @property
     def descrip(self) -> str:
-        """The header's 79-byte description."""
+        """The description in the NIfTI header, at most 79 bytes."""
         source, target = NAMES[self.direction.source], NAMES[self.direction.target]
         ending = f" {source}->{target} NOT ACQUIRED"
         return f"SYNTHETIC pdsynth v{self.version}"[: 79 - len(ending)] + ending
 
     def sidecar(self) -> dict[str, Any]:
-        """The BIDS sidecar's entries."""
+        """The entries of the BIDS sidecar."""
         return {
             "Synthetic": True,
             "Description": self.descrip,
@@ -195,9 +198,9 @@ class SyntheticMark:
 
 
 def write_synthetic(volume: Volume, path: str | Path, mark: SyntheticMark) -> Path:
-    """Write a synthesised volume with all its marks and the JSON sidecar beside it; returns the sidecar's path.
+    """Write a synthesised volume with its marks in the header and in a JSON sidecar; returns the path of the sidecar.
 
-    The only function that writes a synthesised image. The sidecar is written first, so that no image stands without it.
+    No other function writes a synthesised image. The sidecar is written first, so that no image exists without it.
     """
     path = Path(path)
     text = json.dumps(mark.sidecar(), indent=2)
@@ -216,7 +219,7 @@ def write_synthetic(volume: Volume, path: str | Path, mark: SyntheticMark) -> Pa
 
 
 def sidecar_path(path: Path) -> Path:
-    """The JSON beside an image.
+    """Path of the JSON sidecar of an image.
 
     >>> sidecar_path(Path("sub-1_bold.nii.gz")).name
     'sub-1_bold.json'
@@ -236,8 +239,8 @@ def _write(volume: Volume, path: Path, stamp: Callable[[Any], None]) -> None:
 
 
 @contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    """What nibabel or the system raises on a bad file becomes an InputError that names the file."""
+def _read_errors_as_input_errors(path: Path) -> Iterator[None]:
+    """Convert errors of nibabel and of the system on a bad file into an InputError with the file's name."""
     try:
         yield
     except InputError:
@@ -247,11 +250,14 @@ def _damage_named(path: Path) -> Iterator[None]:
             path, f"cannot be read ({error.strerror or error})", "check its disk and permissions"
         ) from error
     except (ImageFileError, HeaderDataError, WrapStructError, ArithmeticError, LookupError, ValueError) as error:
-        raise InputError(path, f"is no readable NIfTI image ({error})".replace("\n", " "), COPY_AGAIN) from error
+        raise InputError(path, f"is not a readable NIfTI image ({error})".replace("\n", " "), COPY_AGAIN) from error
 
 
 def _nifti_header(path: Path) -> tuple[Any, bytes]:
-    """The header, and the bytes up to the voxels; nibabel takes four times as long and reads extensions of any size."""
+    """The header, and the bytes between header and voxels.
+
+    nibabel's own reader takes four times as long and reads extensions of any size.
+    """
     if not path.is_file():
         problem = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise InputError(path, problem, "check the path")
@@ -260,7 +266,7 @@ def _nifti_header(path: Path) -> tuple[Any, bytes]:
     start = first_bytes(path, nib.Nifti2Header.sizeof_hdr)
     kind = next((k for k in (nib.Nifti1Header, nib.Nifti2Header) if k.may_contain_header(start)), None)
     if kind is None:
-        raise ImageFileError("its first bytes are no NIfTI header")
+        raise ImageFileError("its first bytes are not a NIfTI header")
     header = kind(start[: kind.sizeof_hdr])
     offset = header.get_data_offset()
     between = offset - kind.sizeof_hdr
@@ -277,21 +283,22 @@ def _nifti_header(path: Path) -> tuple[Any, bytes]:
 
 
 def _check_extensions(block: bytes, order: Literal["little", "big"]) -> None:
-    """ImageFileError where an extension says that it ends behind the first voxel."""
-    at = 4  # the first of four bytes says whether there are extensions
-    while block[:1] > b"\0" and len(block) - at >= 16:
-        size = int.from_bytes(block[at : at + 4], order, signed=True)
-        if not 8 <= size <= len(block) - at:
-            raise ImageFileError(f"a header extension of {size} bytes where {len(block) - at} precede the voxels")
-        at += size
+    """Raise ImageFileError if an extension has a size that reaches into the voxels."""
+    position = 4  # the first of four bytes is a flag for extensions
+    while block[:1] > b"\0" and len(block) - position >= 16:
+        size = int.from_bytes(block[position : position + 4], order, signed=True)
+        room = len(block) - position
+        if not 8 <= size <= room:
+            raise ImageFileError(f"a header extension claims {size} bytes, but {room} precede the voxels")
+        position += size
 
 
 def _check_affine(path: Path, affine: np.ndarray) -> None:
-    """InputError for axes that are not finite, not independent, or of no scan's voxel size."""
+    """Raise InputError if the axes are not finite or not independent, or if a voxel edge is outside EDGES_MM."""
     largest = np.abs(affine[:3, :3]).max(0)
     singular = not np.isfinite(affine).all() or not largest.all()
     if not singular:
-        axes = affine[:3, :3] / largest  # first, as the squares of large numbers overflow
+        axes = affine[:3, :3] / largest  # before the norm, because the squares of large numbers overflow
         singular = not np.linalg.cond(axes / np.linalg.norm(axes, axis=0)) <= WORST_CONDITION
     if singular:
         raise InputError(path, "has a singular affine", "repair its sform or qform")

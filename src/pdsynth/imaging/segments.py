@@ -1,7 +1,7 @@
-"""From a 4D scan to N mean volumes in one pass: which volumes form a segment, and their streamed means.
+"""Segments of a 4D scan, and their mean volumes, which are computed in one pass over the file.
 
-fMRI segments are contiguous blocks of time after the signal is steady. dMRI segments are subsets of one shell whose
-directions are spread evenly over the sphere: blocks along the gradient axis would differ by their directions.
+fMRI segments are contiguous blocks of time in the steady state. dMRI segments are subsets of one shell whose directions
+are spread evenly over the sphere, because contiguous blocks of a gradient table would differ in their directions.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import numpy as np
 from pdsynth.imaging.nifti import ScanHeader, read_header, stored_voxels
 from pdsynth.types import InputError
 
-PIECE = 1 << 20  # bytes held at a time
+PIECE = 1 << 20  # bytes in memory at a time
 B0_LIMIT = 50.0  # s/mm^2; scanners write a b0 as 0, 1.25 or 5
 UNSTEADY_SECONDS = 8.0  # about five T1 of grey matter
-UNSTEADY_SHARE = 0.1
+UNSTEADY_SHARE = 0.1  # of the volumes, at most
 
 
 def segment_means(path: str | Path, segments: Sequence[np.ndarray]) -> np.ndarray:
     """Mean volume of each segment of a 3D or 4D scan: (N, X, Y, Z) float32.
 
-    segments hold indices of the fourth axis and may overlap. The file is read once, in pieces, so the memory needed
-    beyond the result is a few MB whatever the scan's length. The header's scale factors are applied.
+    Each segment holds indices of the fourth axis; segments may overlap. The file is read once, in pieces, so that a few
+    MB of memory besides the result are enough for a scan of any length. The header's scale factors are applied.
 
-    Raises ValueError for an empty segment or an index that is out of range; InputError for a truncated or damaged file,
-    for non-finite voxels in a volume that is used and for means beyond the range of float32.
+    Raises ValueError for an empty segment or an index out of range. Raises InputError for a truncated or damaged file,
+    for non-finite voxels in a volume of a segment, and for means beyond the range of float32.
     """
     path = Path(path)
     header = read_header(path)
@@ -37,28 +37,28 @@ def segment_means(path: str | Path, segments: Sequence[np.ndarray]) -> np.ndarra
     voxels = x * y * z
     sums = np.zeros((len(segments), voxels), np.float32)
     bad: dict[int, int] = {}  # non-finite voxels of each volume that has some
-    done = 0
+    position = 0
     for values in _values(path, header):
         start = 0
         while start < len(values):
-            volume, voxel = divmod(done, voxels)
+            volume, voxel = divmod(position, voxels)
             stop = min(len(values), start + voxels - voxel)
             if volume in members:
                 part = values[start:stop]
-                lost = len(part) - np.count_nonzero(np.isfinite(part)) if part.dtype.kind == "f" else 0
-                if lost:
-                    bad[volume] = bad.get(volume, 0) + int(lost)
+                non_finite = len(part) - np.count_nonzero(np.isfinite(part)) if part.dtype.kind == "f" else 0
+                if non_finite:
+                    bad[volume] = bad.get(volume, 0) + int(non_finite)
                 for segment in members[volume]:
                     target = sums[segment, voxel : voxel + len(part)]
                     np.add(target, part, out=target, casting="same_kind")
-            done, start = done + stop - start, stop
+            position, start = position + stop - start, stop
     if bad:
         worst = min(bad)
         raise InputError(
             path, f"has {bad[worst]} non-finite voxels in volume {worst}", "leave the scan out or repair it"
         )
     sums /= np.array([len(s) for s in segments], np.float32)[:, None]
-    with np.errstate(over="ignore", invalid="ignore"):  # what leaves the range of float32 is refused below
+    with np.errstate(over="ignore", invalid="ignore"):  # values beyond the range of float32 are refused below
         if header.slope != 1:
             sums *= np.float32(header.slope)
         if header.inter != 0:
@@ -69,7 +69,9 @@ def segment_means(path: str | Path, segments: Sequence[np.ndarray]) -> np.ndarra
 
 
 def time_blocks(n_volumes: int, n_segments: int, skip: int = 0) -> list[np.ndarray]:
-    """Contiguous blocks of time, after `skip` volumes, whose lengths differ by at most one.
+    """Contiguous blocks of time after the first `skip` volumes; their lengths differ by at most one.
+
+    Raises ValueError if there are fewer volumes than segments.
 
     >>> [b.tolist() for b in time_blocks(8, 3, skip=1)]
     [[1, 2, 3], [4, 5], [6, 7]]
@@ -83,9 +85,9 @@ def time_blocks(n_volumes: int, n_segments: int, skip: int = 0) -> list[np.ndarr
 
 
 def steady_start(t_r: float | None, n_volumes: int) -> int:
-    """How many first volumes to drop until the magnetisation is steady: 8 s worth, at most a tenth of the scan.
+    """Number of volumes to drop until the magnetisation is steady: the first 8 s, but at most a tenth of the volumes.
 
-    t_r in seconds; None or 0 where it is not known (2 s is taken).
+    t_r is in seconds; None or 0 means that it is unknown, and 2 s are assumed. Raises ValueError for a negative t_r.
 
     >>> steady_start(2.0, 150), steady_start(1.0, 20), steady_start(None, 1)
     (4, 2, 0)
@@ -97,22 +99,22 @@ def steady_start(t_r: float | None, n_volumes: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """bvals (n,) in s/mm^2 and bvecs (n, 3), unit vectors, or zero for a b0."""
+    """Gradient table: bvals (n,) in s/mm^2, and bvecs (n, 3), which are unit vectors, or zero for a b0 volume."""
 
     bvals: np.ndarray
     bvecs: np.ndarray
 
     @property
     def is_b0(self) -> np.ndarray:
-        """(n,) bool."""
+        """Whether each volume is a b0, (n,) bool."""
         return self.bvals <= B0_LIMIT
 
 
 def read_gradients(bval: str | Path | None, bvec: str | Path | None, n_volumes: int, path: str | Path) -> Gradients:
-    """Gradient tables of the scan at `path`, whichever way round they lie.
+    """Gradient table of the scan at `path`; directions may be the rows or the columns of the .bvec file.
 
-    Directions are scaled to unit length. Raises InputError for a missing or unreadable table, another count than
-    n_volumes, or a weighted volume without a direction.
+    Directions are scaled to unit length. Raises InputError for a missing or unreadable file, for a number of entries
+    other than n_volumes, and for a diffusion-weighted volume without a direction.
     """
     bvals = _table(bval, "b-values (.bval)", path).ravel()
     bvecs = _table(bvec, "gradient directions (.bvec)", path)
@@ -124,24 +126,26 @@ def read_gradients(bval: str | Path | None, bvec: str | Path | None, n_volumes: 
         if count != n_volumes:
             raise InputError(Path(str(source)), f"holds {count} {name} for {n_volumes} volumes", "give the scan's own")
     if bvecs.ndim != 2 or bvecs.shape[1] != 3:
-        raise InputError(Path(str(bvec)), f"has {bvecs.shape[1]} numbers a direction", "write three, x y z")
+        raise InputError(Path(str(bvec)), f"has {bvecs.shape[1]} numbers per direction", "write three: x, y and z")
     if (bvals < 0).any():
         raise InputError(Path(str(bval)), f"holds a negative b-value, {bvals.min():g}", "repair it")
     length = np.linalg.norm(bvecs, axis=1)
-    lost = np.flatnonzero((bvals > B0_LIMIT) & ~(length > 0.1))
-    if len(lost):
+    undirected = np.flatnonzero((bvals > B0_LIMIT) & ~(length > 0.1))
+    if len(undirected):
         raise InputError(
-            Path(str(bvec)), f"has no direction for volume {lost[0]} (b={bvals[lost[0]]:g})", "give the scan's own"
+            Path(str(bvec)),
+            f"has no direction for volume {undirected[0]} (b={bvals[undirected[0]]:g})",
+            "give the scan's own",
         )
     units = np.divide(bvecs, length[:, None], out=np.zeros_like(bvecs), where=length[:, None] > 0.1)
     return Gradients(bvals, units)
 
 
-def nearest_shell(bvals: np.ndarray, wanted: float = 1000.0) -> tuple[np.ndarray, float]:
-    """Indices of the shell nearest the wanted b-value, and its median b; b0 volumes do not count.
+def nearest_shell(bvals: np.ndarray, target: float = 1000.0) -> tuple[np.ndarray, float]:
+    """Indices of the volumes of the shell nearest to the b-value `target`, and the median b-value of that shell.
 
-    Neighbouring b-values belong to one shell while they differ by less than 100 s/mm^2 or 10 % of the shell's first.
-    Raises ValueError where no volume is diffusion-weighted.
+    b0 volumes belong to no shell. A shell holds b-values up to 100 s/mm^2 or 10 % above its lowest one, whichever is
+    more. Raises ValueError if no volume is diffusion-weighted.
 
     >>> nearest_shell(np.array([0, 995, 1005, 5, 2000]))
     (array([1, 2]), 1000.0)
@@ -158,15 +162,16 @@ def nearest_shell(bvals: np.ndarray, wanted: float = 1000.0) -> tuple[np.ndarray
         else:
             shells.append([int(index)])
     medians = [float(np.median(bvals[shell])) for shell in shells]
-    best = int(np.argmin(np.abs(np.array(medians) - wanted)))
+    best = int(np.argmin(np.abs(np.array(medians) - target)))
     return np.sort(np.array(shells[best])), medians[best]
 
 
 def direction_subsets(bvecs: np.ndarray, indices: np.ndarray, n_segments: int) -> list[np.ndarray]:
-    """Split a shell's volumes into subsets, each spread evenly over the sphere; v and -v are the same direction.
+    """Split the volumes of a shell into subsets whose directions are spread evenly over the sphere.
 
-    Directions are handed out one at a time: the subset whose turn it is takes the free direction with the least
-    electrostatic energy (Jones et al. 1999) to those it has. Sizes differ by at most one; indices are sorted.
+    v and -v count as the same direction. The subsets choose in turn: each takes the free direction with the smallest
+    electrostatic energy (Jones et al. 1999) relative to its own. Their sizes differ by at most one, and each is sorted.
+    Raises ValueError if there are fewer directions than segments.
     """
     indices = np.asarray(indices)
     if n_segments < 1 or len(indices) < n_segments:
@@ -175,22 +180,22 @@ def direction_subsets(bvecs: np.ndarray, indices: np.ndarray, n_segments: int) -
         )
     energy = _repulsion(np.asarray(bvecs)[indices])
     free = np.ones(len(indices), bool)
-    felt = np.zeros((n_segments, len(indices)))  # energy of each direction to each subset
+    subset_energy = np.zeros((n_segments, len(indices)))  # energy of each direction relative to each subset
     subsets: list[list[int]] = [[] for _ in range(n_segments)]
     seeds = energy.sum(1)
     for turn in range(len(indices)):
         subset = turn % n_segments
-        # Before a subset has members, all are alike to it: it takes the one furthest from what the others leave.
-        score = felt[subset] if subsets[subset] else -felt.sum(0) - 1e-3 * seeds
-        pick = int(np.argmin(np.where(free, score, np.inf)))
-        free[pick] = False
-        subsets[subset].append(pick)
-        felt[subset] += energy[pick]
+        # An empty subset takes the direction with the largest energy relative to the others: they would take it last.
+        score = subset_energy[subset] if subsets[subset] else -subset_energy.sum(0) - 1e-3 * seeds
+        choice = int(np.argmin(np.where(free, score, np.inf)))
+        free[choice] = False
+        subsets[subset].append(choice)
+        subset_energy[subset] += energy[choice]
     return [np.sort(indices[subset]) for subset in subsets]
 
 
 def _repulsion(directions: np.ndarray) -> np.ndarray:
-    """Energy of each pair of directions taken as antipodal charges, (n, n), zero on the diagonal."""
+    """Electrostatic energy of each pair of directions, each a pair of charges at v and -v: (n, n), diagonal zero."""
     cosine = np.clip(directions @ directions.T, -1, 1)
     energy = 1 / np.sqrt(np.maximum(2 - 2 * cosine, 1e-6)) + 1 / np.sqrt(np.maximum(2 + 2 * cosine, 1e-6))
     np.fill_diagonal(energy, 0)
@@ -198,20 +203,20 @@ def _repulsion(directions: np.ndarray) -> np.ndarray:
 
 
 def _members(segments: Sequence[np.ndarray], n_volumes: int) -> dict[int, list[int]]:
-    """For each volume that is used, the segments that hold it."""
+    """The numbers of the segments that contain each volume: volume -> segments."""
     members: dict[int, list[int]] = {}
     for number, segment in enumerate(segments):
         if len(segment) == 0:
             raise ValueError(f"segment {number} is empty; lower --segments.")
         for volume in np.asarray(segment).tolist():
             if not 0 <= volume < n_volumes:
-                raise ValueError(f"segment {number} wants volume {volume} of a scan with {n_volumes}.")
+                raise ValueError(f"segment {number} contains volume {volume}, but the scan has {n_volumes} volumes.")
             members.setdefault(volume, []).append(number)
     return members
 
 
 def _values(path: Path, header: ScanHeader) -> Iterator[np.ndarray]:
-    """The stored voxels in file order, in pieces of about PIECE bytes."""
+    """The stored voxel values in file order, in pieces of about PIECE bytes."""
     rest = b""
     for piece in stored_voxels(path, header, PIECE):
         data = rest + piece if rest else piece
@@ -223,19 +228,22 @@ def _values(path: Path, header: ScanHeader) -> Iterator[np.ndarray]:
 def _table(source: str | Path | None, name: str, path: str | Path) -> np.ndarray:
     """Numbers of a text table, (rows, columns)."""
     if source is None or not Path(source).is_file():
-        raise InputError(path, f"has no {name} beside it", "put the table next to the scan")
+        raise InputError(path, f"has no {name} in its folder", "put the table next to the scan")
     try:
         rows = [line for line in Path(source).read_text().splitlines() if line.strip()]
         table = np.loadtxt(rows, ndmin=2, dtype=np.float64) if rows else np.empty((0, 0))
     except ValueError as error:
-        raise InputError(source, f"is no table of numbers ({error})", "give numbers only") from error
+        raise InputError(source, f"is not a table of numbers ({error})", "give numbers only") from error
     if table.size == 0 or not np.isfinite(table).all():
-        raise InputError(source, "is empty or holds non-finite numbers", "repair it")
+        raise InputError(source, "is empty or contains non-finite numbers", "repair it")
     return table
 
 
 def _square_bvecs(bvecs: np.ndarray, bvals: np.ndarray) -> np.ndarray:
-    """Of a 3 x 3 table, the orientation whose rows are unit vectors where b > 0; FSL's columns where both are."""
+    """Orient a 3 x 3 table so that its rows are directions: those must be unit vectors where b > 0.
+
+    If both orientations fit, the columns are taken as directions, as FSL writes them.
+    """
 
     def misfit(rows: np.ndarray) -> float:
         length = np.linalg.norm(rows, axis=1)

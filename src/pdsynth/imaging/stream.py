@@ -1,4 +1,4 @@
-"""The bytes of a .nii or .nii.gz, inflated no further than asked, so that no file costs more than it can justify."""
+"""Reads the bytes of a .nii or .nii.gz file in pieces, so that a damaged or hostile file costs little memory."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from pathlib import Path
 from pdsynth.types import InputError
 
 COMPRESSED_BLOCK = 1 << 18  # bytes
-BLOCK = 1 << 20  # bytes held at a time
+BLOCK = 1 << 20  # bytes in memory at a time
 PADDING = 1 << 16  # bytes that may follow the voxels: some writers fill their last block
-DEFLATE_RATIO = 1032  # deflate stores at best 258 bytes in 2 bits, so a gzip file expands by no more
-USUAL_RATIO = 100  # scans are packed 2 to 20 times, masked ones more
+DEFLATE_RATIO = 1032  # deflate stores at best 258 bytes in 2 bits, so that a gzip file expands by no more
+PLAUSIBLE_RATIO = 100  # scans are compressed 2 to 20 times, masked scans more
 COPY_AGAIN = "copy or download the file again"
-EXCESS = "holds more data than its header describes", "convert it again from DICOM, or " + COPY_AGAIN
+EXCESS = "contains more data than its header describes", "convert it again from DICOM, or " + COPY_AGAIN
 
 
 def is_gzip(path: Path) -> bool:
-    """Whether the name says gzip."""
+    """Whether the file name ends in .gz."""
     return path.name.endswith(".gz")
 
 
 def inflate(path: Path, block: int = BLOCK) -> Iterator[bytes]:
-    """The bytes of a gzip file in pieces of at most `block`; InputError where it is cut short or damaged.
+    """Yield the inflated bytes of a gzip file in pieces of at most `block` bytes.
 
-    Concatenated members are read through, and each one's checksum is verified by zlib.
+    All concatenated members are read, and zlib verifies the checksum of each. Raises InputError if the file is
+    truncated or damaged.
     """
     with open(path, "rb") as file:
         stream, pending, finished = zlib.decompressobj(wbits=31), b"", True
@@ -54,7 +55,7 @@ def inflate(path: Path, block: int = BLOCK) -> Iterator[bytes]:
 
 
 def pieces(path: Path, block: int) -> Iterator[bytes]:
-    """The bytes of a .nii or .nii.gz, inflated, in pieces of at most `block`."""
+    """Yield the bytes of a .nii or .nii.gz file, inflated, in pieces of at most `block` bytes."""
     if is_gzip(path):
         yield from inflate(path, block)
         return
@@ -64,41 +65,48 @@ def pieces(path: Path, block: int) -> Iterator[bytes]:
 
 
 def first_bytes(path: Path, count: int) -> bytes:
-    """The first `count` bytes, inflated, or as many as there are; no more is inflated."""
-    held = bytearray()
+    """The first `count` inflated bytes, or all bytes of a shorter file; the rest is not inflated."""
+    data = bytearray()
     for piece in pieces(path, count):
-        held += piece
-        if len(held) >= count:
+        data += piece
+        if len(data) >= count:
             break
-    return bytes(held[:count])
+    return bytes(data[:count])
 
 
-def content(path: Path, promised: int, block: int = BLOCK) -> Iterator[bytes]:
-    """All bytes in pieces; InputError where there are fewer than promised, or as soon as there are too many."""
-    held = 0
+def content(path: Path, expected: int, block: int = BLOCK) -> Iterator[bytes]:
+    """Yield all inflated bytes in pieces; `expected` is the number of bytes that the header describes.
+
+    Raises InputError at the end if there are fewer, and as soon as there are more than PADDING bytes beyond them.
+    """
+    count = 0
     for piece in pieces(path, block):
-        held += len(piece)
-        if held > promised + PADDING:
+        count += len(piece)
+        if count > expected + PADDING:
             raise InputError(path, *EXCESS)
         yield piece
-    if held < promised:
-        raise InputError(path, f"is truncated: {held} bytes of {promised}", COPY_AGAIN)
+    if count < expected:
+        raise InputError(path, f"is truncated: {count} bytes of {expected}", COPY_AGAIN)
 
 
-def check_size(path: Path, promised: int) -> None:
-    """InputError where the file can't hold what its header promises, or holds more than PADDING bytes beyond it."""
+def check_size(path: Path, expected: int) -> None:
+    """Raise InputError if the file has fewer than `expected` inflated bytes, or more than PADDING bytes beyond them.
+
+    A gzip file is inflated only if its recorded size does not fit or its compression ratio is implausible.
+    """
     size = path.stat().st_size
-    if size * (DEFLATE_RATIO if is_gzip(path) else 1) < promised:
-        raise InputError(path, f"is truncated: its {size} bytes cannot hold {promised}", COPY_AGAIN)
+    if size * (DEFLATE_RATIO if is_gzip(path) else 1) < expected:
+        raise InputError(path, f"is truncated: its {size} bytes cannot hold {expected}", COPY_AGAIN)
     if not is_gzip(path):
-        if size > promised + PADDING:
+        if size > expected + PADDING:
             raise InputError(path, *EXCESS)
         return
     with open(path, "rb") as file:
         file.seek(-4, os.SEEK_END)
-        ending = int.from_bytes(file.read(4), "little")
-    # Modulo 2^32 and of the last member only, so a disagreement is settled by inflating the file. One that is forged to
-    # agree is believed where it is likely, as this is called often; `content` finds it out.
-    likely = promised / USUAL_RATIO <= size <= 1.01 * promised + PADDING  # what can't be packed grows a little
-    if not likely or (ending - promised) % 2**32 > PADDING:
-        deque(content(path, promised), maxlen=0)
+        recorded = int.from_bytes(file.read(4), "little")
+    # The recorded size is that of the last member, modulo 2^32. If it differs from `expected`, the file is inflated to
+    # decide. A forged size that agrees passes if the ratio is plausible, because this function is called often;
+    # `content` detects it later.
+    plausible = expected / PLAUSIBLE_RATIO <= size <= 1.01 * expected + PADDING  # incompressible data grow a little
+    if not plausible or (recorded - expected) % 2**32 > PADDING:
+        deque(content(path, expected), maxlen=0)

@@ -1,7 +1,7 @@
-"""Tissue maps of the MNI152 brain on any grid, and an EPI-like template made from them.
+"""Tissue maps of the MNI152 brain on any grid, and an EPI-like template computed from them.
 
-The maps are the ICBM 2009a symmetric templates that nilearn ships. They are read from nilearn's folder without
-importing nilearn, which alone would take longer than reading them.
+The maps are the ICBM 2009a symmetric templates that nilearn ships. They are read from nilearn's folder without an
+import of nilearn, which would take longer than the reading.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ EPI_CONTRAST = {"gm": 1.0, "wm": 0.8, "csf": 1.3}  # of T2*- and T2-weighted EPI
 
 @lru_cache(maxsize=4)
 def tissue_template(grid: Grid) -> dict[str, np.ndarray]:
-    """Probabilities of gm, wm, csf and brain on the grid: (X, Y, Z) float32 in 0..1, read-only, cached.
+    """Probabilities of gm, wm, csf and brain on the grid, (X, Y, Z) float32 in 0..1.
 
-    csf is what of the brain is neither grey nor white. The result is shared: copy an array before changing it.
+    csf is brain - gm - wm. The result is cached, and its arrays are read-only: copy an array before you change it.
     """
     brain = resample(_bundled("t1", binary=True), grid)
     gm = np.minimum(resample(_bundled("gm"), grid), brain)
@@ -38,7 +38,7 @@ def tissue_template(grid: Grid) -> dict[str, np.ndarray]:
 
 @lru_cache(maxsize=4)
 def epi_template(grid: Grid) -> Volume:
-    """A T2*-weighted EPI look of the template brain, without skull: what BOLD and b0 scans are registered to."""
+    """The template brain with the contrast of T2*-weighted EPI, without skull: the target of registration."""
     tissues = tissue_template(grid)
     data = np.zeros(grid.shape, np.float32)
     for name, contrast in EPI_CONTRAST.items():
@@ -55,7 +55,7 @@ def bundled_file(name: str) -> Path:
 
 
 def _bundled(name: str, binary: bool = False) -> Volume:
-    """One of nilearn's templates, scaled to 0..1, or where it is above zero."""
+    """One of nilearn's templates, scaled to a maximum of 1; binary gives 1 where it is above zero."""
     image: Any = nib.load(bundled_file(FILES[name]))
     raw = np.asanyarray(image.dataobj)
     data = (raw > 0).astype(np.float32) if binary else raw.astype(np.float32) / np.float32(raw.max())

@@ -1,1 +1,1 @@
-"""Networks: torch only, and no knowledge of files."""
+"""Networks. These modules use torch alone and read no files."""

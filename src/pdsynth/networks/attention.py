@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 
 class SelfAttention(nn.Module):
-    """x + attention(norm(x)) among all voxels, by torch's multi-head attention; the identity before training.
+    """x + attention(norm(x)), multi-head attention among all voxels. Before training it is the identity.
 
-    Memory grows with the square of the number of voxels: meant for the coarsest level of a U-Net.
+    Memory grows with the square of the number of voxels, so that it suits the coarsest level of a U-Net only.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -18,7 +18,7 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.attention.out_proj.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, width, X, Y, Z), same shape."""
+        """x (B, width, X, Y, Z); returns the same shape."""
         tokens = self.norm(x.flatten(2).transpose(1, 2))
         mixed, _ = self.attention(tokens, tokens, tokens, need_weights=False)
         return x + mixed.transpose(1, 2).unflatten(2, x.shape[2:])

@@ -7,19 +7,19 @@ import math
 import torch
 from torch import Tensor
 
-LONGEST = 10_000.0  # period of the slowest wave over 2 pi, in steps
+LONGEST = 10_000.0  # period of the slowest wave divided by 2 pi, in steps
 
 
 def time_embedding(t: Tensor, dim: int) -> Tensor:
-    """cos and sin of t at dim/2 frequencies from 1 down to 1/10000, (B,) to (B, dim) in [-1, 1].
+    """Cosine and sine of t (B,) at dim/2 frequencies from 1 down to about 1/10000 per step: (B, dim) in [-1, 1].
 
-    As in Vaswani et al. 2017, section 3.5, and Ho et al. 2020. Raises ValueError for an odd dim.
+    Sources: Vaswani et al. 2017, section 3.5; Ho et al. 2020. Raises ValueError for an odd dim or one below 2.
 
     >>> time_embedding(torch.tensor([0]), 4)
     tensor([[1., 1., 0., 0.]])
     """
     if dim < 2 or dim % 2:
-        raise ValueError(f"embedding of {dim} dimensions cannot hold pairs of sine and cosine. Use an even number.")
+        raise ValueError(f"an embedding of {dim} dimensions cannot hold pairs of sine and cosine. Use an even number.")
     half = dim // 2
     frequency = torch.exp(-math.log(LONGEST) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
     angle = t.float()[:, None] * frequency

@@ -1,4 +1,4 @@
-"""Counting the operations of whatever runs inside a block."""
+"""Counts the floating-point operations of torch code that runs inside a `with` block."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *rest: 
     return sdpa_backward_flop_count(gradient, query, key, value)
 
 
-ATTENTION_ON_CPU: dict[Any, Any] = {  # torch 2.13 counts attention on GPUs only; its functions are given shapes
+ATTENTION_ON_CPU: dict[Any, Any] = {  # torch 2.13 counts attention on GPUs only; these functions get shapes
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
@@ -26,7 +26,9 @@ ATTENTION_ON_CPU: dict[Any, Any] = {  # torch 2.13 counts attention on GPUs only
 
 @contextmanager
 def counted_flops() -> Iterator[FlopCounterMode]:
-    """Counts the block's multiplications and additions, each as one; ask `get_total_flops` afterwards.
+    """Count multiplications and additions in the block, each as one operation.
+
+    Call `get_total_flops` on the yielded counter afterwards.
 
     >>> with counted_flops() as counter:
     ...     _ = torch.ones(2, 3) @ torch.ones(3, 4)
@@ -34,7 +36,7 @@ def counted_flops() -> Iterator[FlopCounterMode]:
     48
     """
     fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # one kernel for all of nn.MultiheadAttention, which is not counted
+    torch.backends.mha.set_fastpath_enabled(False)  # its single kernel for all of nn.MultiheadAttention is not counted
     try:
         with FlopCounterMode(display=False, custom_mapping=ATTENTION_ON_CPU) as counter:
             yield counter

@@ -12,9 +12,9 @@ from pdsynth.networks.unet import zero
 
 
 class AdaptiveBlock(nn.Module):
-    """Self-attention, then a perceptron; each is scaled, shifted and gated by the condition ("adaLN-Zero").
+    """Self-attention, then a perceptron; the condition scales, shifts and gates each of them ("adaLN-Zero").
 
-    The identity before training.
+    Before training the block is the identity.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -28,7 +28,7 @@ class AdaptiveBlock(nn.Module):
         zero(self.modulation)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """x (B, tokens, width), condition (B, width)."""
+        """x (B, tokens, width), condition (B, width); returns the shape of x."""
         scale_a, shift_a, gate_a, scale_p, shift_p, gate_p = self.modulation(F.silu(condition))[:, None].chunk(6, 2)
         tokens = self.norms[0](x) * (1 + scale_a) + shift_a
         x = x + gate_a * self.attention(tokens, tokens, tokens, need_weights=False)[0]
@@ -36,9 +36,10 @@ class AdaptiveBlock(nn.Module):
 
 
 class PatchTransformer(nn.Module):
-    """Whole volumes of one shape, cut to cubes of `patch` voxels, each a token with a learned position.
+    """Transformer on whole volumes of one shape.
 
-    Sides that are no multiple of the patch are padded with zeros. The output is zero before training.
+    A volume is cut into cubes of `patch` voxels per side. Each cube is one token, with a learned position embedding.
+    Sides that are not a multiple of `patch` are padded with zeros. Before training the output is zero.
     """
 
     def __init__(
@@ -64,10 +65,10 @@ class PatchTransformer(nn.Module):
         zero(self.leave)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """x (B, in_channels, X, Y, Z) of the shape given at the start, condition (B, condition)."""
+        """x (B, in_channels, *shape), condition (B, condition); returns (B, out_channels, *shape)."""
         size = x.shape[2:]
-        missing = [cells * self.patch - n for cells, n in zip(self.cells, size, strict=True)]
-        x = F.pad(x, (0, missing[2], 0, missing[1], 0, missing[0]))
+        padding = [cells * self.patch - n for cells, n in zip(self.cells, size, strict=True)]
+        x = F.pad(x, (0, padding[2], 0, padding[1], 0, padding[0]))
         tokens = self.enter(x).flatten(2).transpose(1, 2) + self.position
         steer = self.embed(condition)
         for block in self.blocks:
@@ -75,7 +76,7 @@ class PatchTransformer(nn.Module):
         return self.assemble(self.leave(self.norm(tokens)))[:, :, : size[0], : size[1], : size[2]]
 
     def assemble(self, cubes: Tensor) -> Tensor:
-        """(B, cells, out_channels * patch^3) -> (B, out_channels, X, Y, Z), each cube where its token came from."""
+        """Put each cube back to its position: (B, cells, out_channels * patch^3) -> (B, out_channels, X, Y, Z)."""
         p = self.patch
         cubes = cubes.unflatten(1, self.cells).unflatten(4, (self.out_channels, p, p, p))
         cubes = cubes.permute(0, 4, 1, 5, 2, 6, 3, 7)  # B, C, X/p, p, Y/p, p, Z/p, p

@@ -1,4 +1,4 @@
-"""A lean 3D U-Net that works in the Haar-wavelet domain."""
+"""A small 3D U-Net that works on Haar wavelet coefficients."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch.nn import functional as F
 from pdsynth.networks.attention import SelfAttention
 from pdsynth.networks.haar import haar, inverse_haar
 
-SMALLEST = 8  # voxels a side
+SMALLEST = 8  # voxels per side
 
 
 class Convolution(nn.Conv3d):
-    """A convolution with 3 x 3 x 3 weights that keeps the shape, (B, C, x, y, z).
+    """A 3 x 3 x 3 convolution that preserves the spatial shape, (B, C, x, y, z).
 
-    On a CPU, edges below 3 voxels are left in float32: there torch 2.13 makes bf16 gradients of the weights from memory
-    that nobody wrote (seen with avx512_bf16), and they may be NaN.
+    On a CPU, volumes with a side below 3 voxels are computed in float32. With bf16, torch 2.13 computes the gradients
+    of the weights from uninitialised memory there (observed with avx512_bf16), and they may be NaN.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -34,18 +34,20 @@ class Convolution(nn.Conv3d):
 class ChannelNorm(nn.Module):
     """Scale each voxel's channels to unit mean square (Zhang & Sennrich 2019).
 
-    Unlike GroupNorm it keeps no statistics over space, so that a patch and the whole volume are treated alike.
+    Unlike GroupNorm it uses no statistics over space, so that a voxel gets the same scale in a patch and in the whole
+    volume.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, X, Y, Z), same shape."""
+        """x (B, C, X, Y, Z); returns the same shape."""
         return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-6)
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(silu(film(conv(silu(norm(x)))))), with the second convolution zero before training.
+    """x + conv(silu(film(conv(silu(norm(x)))))). Before training it is the identity.
 
-    The condition scales and shifts the hidden channels (FiLM, Perez et al. 2018), by nothing before training.
+    film scales and shifts the hidden channels by functions of the condition (FiLM, Perez et al. 2018); before training
+    it changes nothing.
     """
 
     def __init__(self, width: int, condition: int) -> None:
@@ -59,7 +61,7 @@ class ResidualBlock(nn.Module):
             zero(self.film)
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        """x (B, width, X, Y, Z), condition (B, condition)."""
+        """x (B, width, X, Y, Z), condition (B, condition); returns the shape of x."""
         hidden = self.first(F.silu(self.norm(x)))
         if self.film is not None:
             scale, shift = self.film(condition)[:, :, None, None, None].chunk(2, dim=1)
@@ -68,12 +70,13 @@ class ResidualBlock(nn.Module):
 
 
 class HaarUNet(nn.Module):
-    """Haar transform, residual U-Net at half resolution and below, inverse transform.
+    """Haar transform, residual U-Net at half resolution and below, inverse Haar transform.
 
-    `levels` resolutions, the first of `width` channels and the others of twice that; `blocks` residual blocks a level
-    on the way down and one on the way up; skips are added; channels are reduced by 1x1x1 before each upsampling, where
-    they cost an eighth. `condition` is the size of the vector that steers every block (0: none); `heads` of
-    self-attention act at the coarsest level (0: none). The output is zero before training.
+    The U-Net has `levels` resolutions; the first has `width` channels, all others twice as many. Each level has
+    `blocks` residual blocks on the way down and one on the way up. Skip connections are added. A 1x1x1 convolution
+    reduces the channels before each upsampling, where it costs an eighth. `condition` is the size of the vector that
+    steers every block (0: no such vector). `heads` is the number of self-attention heads at the coarsest level (0: no
+    attention). Before training the output is zero. Raises ValueError for levels or blocks below 1.
     """
 
     def __init__(
@@ -88,7 +91,7 @@ class HaarUNet(nn.Module):
     ) -> None:
         super().__init__()
         if levels < 1 or blocks < 1:
-            raise ValueError(f"{levels} levels of {blocks} blocks make no network. Give at least 1 of each.")
+            raise ValueError(f"a network needs levels and blocks; got {levels} and {blocks}. Give at least 1 of each.")
         widths = [width] + [2 * width] * (levels - 1)
         hidden = 2 * width if condition else 0
         self.embed = nn.Sequential(nn.Linear(condition, hidden), nn.SiLU()) if condition else None
@@ -103,12 +106,13 @@ class HaarUNet(nn.Module):
         zero(self.leave)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """x (B, in_channels, X, Y, Z) with even sides of at least 8, condition (B, condition); any finite range.
+        """x (B, in_channels, X, Y, Z) with even sides of at least 8 and any finite values, condition (B, condition).
 
         Returns (B, out_channels, X, Y, Z). Raises ValueError for other sides.
         """
         if min(x.shape[2:]) < SMALLEST:
-            raise ValueError(f"volume of {tuple(x.shape[2:])} is too small. Give at least {SMALLEST} voxels a side.")
+            shape = tuple(x.shape[2:])
+            raise ValueError(f"a volume of {shape} is too small. Give at least {SMALLEST} voxels per side.")
         steer = self.embed(condition) if self.embed is not None else None
         x = self.enter(haar(x))
         skips: list[Tensor] = []
@@ -128,18 +132,18 @@ class HaarUNet(nn.Module):
 
 
 def zero(layer: nn.Conv3d | nn.Linear) -> None:
-    """Start a layer from zero, so that what it belongs to starts as the identity."""
+    """Set weight and bias of a layer to zero, so that its residual block is the identity before training."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 
 
 def pad_to_multiple(x: Tensor, factor: int = 2) -> Tensor:
-    """Repeat the last plane of each side until its size is a multiple of the factor."""
-    lacking = [-size % factor for size in x.shape[2:]]
-    return F.pad(x, (0, lacking[2], 0, lacking[1], 0, lacking[0]), mode="replicate") if any(lacking) else x
+    """Pad x (B, C, X, Y, Z) at the end of each axis, by copies of the last plane, to a multiple of the factor."""
+    padding = [-size % factor for size in x.shape[2:]]
+    return F.pad(x, (0, padding[2], 0, padding[1], 0, padding[0]), mode="replicate") if any(padding) else x
 
 
 def enlarge(x: Tensor, shape: torch.Size) -> Tensor:
-    """Nearest-neighbour upsampling by two, cropped to the spatial size of `shape`."""
+    """Upsample x by two (nearest neighbour) and crop it to the spatial size of `shape`."""
     return F.interpolate(x, scale_factor=2, mode="nearest")[:, :, : shape[2], : shape[3], : shape[4]]

@@ -1,4 +1,4 @@
-"""A perceptron that maps each voxel's features to its output, with a vector that describes the whole scan."""
+"""A perceptron on single voxels: it maps the features of a voxel, and a vector for the whole scan, to its output."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from torch import Tensor, nn
 
 
 class VoxelMLP(nn.Module):
-    """`depth` hidden layers of `width` units (SiLU) on each voxel; the condition vector joins the first layer.
+    """A perceptron with `depth` hidden layers of `width` SiLU units, applied to each voxel.
 
-    Output (B, out_channels, X, Y, Z), zero before training.
+    The condition vector is added at the first layer after a linear map. Before training the output is zero. Raises
+    ValueError for a depth below 1.
     """
 
     def __init__(
@@ -26,7 +27,7 @@ class VoxelMLP(nn.Module):
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """x (B, in_channels, X, Y, Z) and condition (B, condition)."""
+        """x (B, in_channels, X, Y, Z), condition (B, condition); returns (B, out_channels, X, Y, Z)."""
         first = self.first(x)
         if self.condition is not None:
             first = first + self.condition(condition)[:, :, None, None, None]

@@ -1,4 +1,4 @@
-"""A cohort with known truth, made from templates: see `simulate`."""
+"""Cohorts simulated from templates, with a known ground truth: see `simulate`."""
 
 from pdsynth.cohorts.simulated.cohort import simulate
 

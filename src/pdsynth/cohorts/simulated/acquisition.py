@@ -1,4 +1,4 @@
-"""How one person is scanned: at a site, or with everything drawn afresh (domain randomisation)."""
+"""The acquisition of one session: by the protocols of a site, or fully randomised (domain randomisation)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RELAXATION_SPREAD = 0.15
 
 @dataclass(frozen=True)
 class Exposure:
-    """One scan's geometry and imperfections. to_template maps its world to the template's mm, (4, 4)."""
+    """Geometry and imperfections of one scan. to_template (4, 4) maps its world coordinates to template mm."""
 
     native: Grid
     to_template: np.ndarray
@@ -40,7 +40,11 @@ class Acquisition:
 
 
 def at_site(generator: np.random.Generator, site: Site) -> Acquisition:
-    """The site's protocols with the person's own pose; the coil is shared, phase blips are opposite."""
+    """Draw the acquisition of one session with the site's protocols.
+
+    Each person has a pose of their own, and moves a little between the two scans. Both scans share the coil. Their
+    phase-encoding blips are opposite, so that they are distorted in opposite directions.
+    """
     head = pose(generator, POSE_DEG, POSE_MM, SCALE_SD)
     optics = Optics(
         coil_strength=site.coil_strength,
@@ -54,13 +58,16 @@ def at_site(generator: np.random.Generator, site: Site) -> Acquisition:
     for voxel, sign, te_scale in ((site.fmri.voxel_mm, 1.0, 1.0), (site.dmri.voxel_mm, -1.0, 0.8)):
         to_template = np.linalg.inv(pose(generator, BETWEEN_DEG, BETWEEN_MM) @ head)
         native = native_grid(voxel, FIELD_OF_VIEW_MM, SLAB_MM, SLAB_CENTRE_MM, flip_x=True)
-        optics_here = replace(optics, shift_mm=sign * te_scale * optics.shift_mm)
-        exposures.append(Exposure(native, to_template, optics_here, TISSUES, site.scale))
+        scan_optics = replace(optics, shift_mm=sign * te_scale * optics.shift_mm)
+        exposures.append(Exposure(native, to_template, scan_optics, TISSUES, site.scale))
     return Acquisition(site.fmri, site.dmri, *exposures)
 
 
 def randomised(generator: np.random.Generator, quick: bool) -> Acquisition:
-    """Protocol, contrast, geometry and artefacts drawn anew for each scan (Billot et al. 2023, SynthSeg, in spirit)."""
+    """Draw protocol, contrast, geometry and artefacts of each scan from wide ranges.
+
+    This is the idea of SynthSeg (Billot et al. 2023) with the signal equations of MRI.
+    """
     g = generator
     head = pose(g, 5.0, 6.0, 0.06)
     fmri_protocol = FmriProtocol(
@@ -91,7 +98,7 @@ def randomised(generator: np.random.Generator, quick: bool) -> Acquisition:
     optics = Optics(strength, float(g.uniform(15, 70)), centre, (0, 0, 0), 0.0, scalp=scalp, tilt=tilt, tilt_seed=seed)
     exposures = []
     for protocol in (fmri_protocol, dmri_protocol):
-        own = replace(
+        scan_optics = replace(
             optics,
             coil_strength=optics.coil_strength * float(g.uniform(0.7, 1.3)),
             psf_mm=tuple(g.uniform(0.5, 4.5) * g.uniform(0.8, 1.25, 3)),
@@ -101,21 +108,24 @@ def randomised(generator: np.random.Generator, quick: bool) -> Acquisition:
         )
         to_template = np.linalg.inv(pose(g, 1.5, 2.0) @ head)
         exposures.append(
-            Exposure(_geometry(g, protocol.voxel_mm, head), to_template, own, varied(g, RELAXATION_SPREAD),
+            Exposure(_geometry(g, protocol.voxel_mm, head), to_template, scan_optics, varied(g, RELAXATION_SPREAD),
                      float(np.exp(g.uniform(np.log(150), np.log(1500)))))
         )  # fmt: skip
     return Acquisition(fmri_protocol, dmri_protocol, *exposures)
 
 
 def _voxel(g: np.random.Generator, quick: bool) -> tuple[float, float, float]:
-    """Square in plane, slices as thick or thicker; 2 mm only where time allows."""
+    """Draw voxel edges in mm: square in plane, with slices of 2.5 to 5 mm that are at least as thick as the edge.
+
+    Quick scans have at least 2.5 mm in plane, because small voxels cost time.
+    """
     in_plane = float(np.round(g.uniform(2.5 if quick else 2.0, 4.2), 2))
     thick = float(np.round(np.clip(in_plane * (1 if g.random() < 0.4 else g.uniform(0.9, 1.7)), 2.5, 5.0), 2))
     return in_plane, in_plane, thick
 
 
 def _geometry(g: np.random.Generator, voxel: tuple[float, float, float], head: np.ndarray) -> Grid:
-    """Field of view and slab around the head; one slab in seven cuts the brain above or below."""
+    """Draw field of view and slab around the head; about one slab in seven cuts the brain at its top or bottom."""
     centre = (head @ np.append(HEAD_CENTRE_MM, 1))[:3] + g.normal(0, 3, 3)
     slab = float(g.uniform(140, 170))
     if g.random() < 0.15:

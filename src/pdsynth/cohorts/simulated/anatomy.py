@@ -1,4 +1,7 @@
-"""One participant's anatomy: the template, folded, deformed, aged and diseased. Both scans are made from it."""
+"""Anatomy of one participant: the template with individual folding, shape, age and disease.
+
+Both scans of the participant are simulated from it.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,21 @@ from pdsynth.imaging.spatial import Grid, mni_grid
 from pdsynth.types import Diagnosis
 
 VELOCITY_FWHM_MM, VELOCITY_RMS_MM = 36.0, 2.5
-LOCAL_FWHM_MM, LOCAL_RMS_MM = 14.0, 0.8  # gyri move on their own, too
+LOCAL_FWHM_MM, LOCAL_RMS_MM = 14.0, 0.8  # individual gyri are displaced as well
 STEPS = 5  # squarings of the velocity field
 NODES_MM = 6.0  # lattice of the deformation
-DISPERSION = 0.35  # no voxel holds one straight bundle: what is left of the first direction's lead over the second
-SHARPEN = 1.8  # an individual brain is crisper than the average of 152
+DISPERSION = 0.35  # factor on share - 0.5 of the first fibre direction: no voxel holds one straight bundle alone
+SHARPEN = 1.8  # an individual brain has sharper borders than the average of 152
 SULCUS_FWHM_MM = 13.0
 SUBARACHNOID = 0.5
 
 
 @dataclass(frozen=True)
 class Person:
-    """Who is scanned. severity in 0..1; ventricle and hippocampus in mm of growth and shrinkage."""
+    """A simulated participant.
+
+    severity is 0..1. ventricle_mm is the growth of the ventricles, hippocampus_mm the shrinkage of the hippocampi.
+    """
 
     diagnosis: Diagnosis
     age: float
@@ -36,17 +42,19 @@ class Person:
 
     @property
     def decades(self) -> float:
-        """Age in decades from the cohort's mean."""
+        """Age relative to the cohort's mean, in decades."""
         return (self.age - AGE_YEARS[0]) / 10
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Maps on the working grid, all (X, Y, Z) float32 unless said otherwise.
+    """Maps on the working grid, all (X, Y, Z) float32 unless another type or shape is given.
 
     gm, wm, csf, scalp, fat and eye are volume fractions; brain is the sum of the first three. vulnerable, hippocampus,
-    default_mode, iron and lesion (white-matter hyperintensity) are 0..1. regions is int16. directions (2, 3, X, Y, Z)
-    are unit fibre directions, share the first one's weight. field is the off-resonance, unitless.
+    iron and lesion (white-matter hyperintensity) are 0..1. regions is int16: 0, or 1 + the index of a functional
+    region, whose network is region_network[index]. directions (2, 3, X, Y, Z) are unit fibre directions; share is the
+    weight of the first. field is the off-resonance, without unit. outside is the distance to the brain's hull in mm,
+    negative inside.
     """
 
     grid: Grid
@@ -73,12 +81,12 @@ class Anatomy:
 
 
 def draw_person(generator: np.random.Generator, diagnosis: Diagnosis, severity: float | None = None) -> Person:
-    """Age, sex, severity and their effect on ventricles and hippocampi.
+    """Draw age, sex and severity of a participant, and their effect on ventricles and hippocampi.
 
-    A severity that is given takes the place of the drawn one; all else is drawn as without it.
+    If severity is given, it replaces the random one; all other random draws are unchanged.
     """
-    drawn = generator.normal(*SEVERITY[diagnosis])
-    severity = float(np.clip(drawn if severity is None else severity, 0, 1))
+    random_severity = generator.normal(*SEVERITY[diagnosis])
+    severity = float(np.clip(random_severity if severity is None else severity, 0, 1))
     age = float(np.clip(generator.normal(*AGE_YEARS), 55, 95))
     decades = (age - AGE_YEARS[0]) / 10
     return Person(
@@ -94,7 +102,8 @@ def draw_person(generator: np.random.Generator, diagnosis: Diagnosis, severity: 
 def deformation(generator: np.random.Generator, person: Person, grid: Grid) -> np.ndarray:
     """Displacement in mm from the participant's space to the template's: (3, x, y, z) on nodes of the grid.
 
-    A stationary velocity field is integrated by scaling and squaring (Arsigny et al. 2006), so it folds nowhere.
+    A stationary velocity field is integrated by scaling and squaring (Arsigny et al. 2006). The map is therefore
+    invertible.
     """
     nodes = coarse_nodes(grid, NODES_MM)
     p = priors()
@@ -112,7 +121,7 @@ def deformation(generator: np.random.Generator, person: Person, grid: Grid) -> n
 
 
 def draw_anatomy(generator: np.random.Generator, person: Person, grid_mm: float) -> Anatomy:
-    """The maps of one person on a working grid a quarter finer than grid_mm."""
+    """Draw the maps of one person on a working grid with voxels of 0.75 * grid_mm."""
     p = priors()
     grid = mni_grid(0.75 * grid_mm)
     displacement = deformation(generator, person, grid)
@@ -144,14 +153,14 @@ def draw_anatomy(generator: np.random.Generator, person: Person, grid_mm: float)
 
 
 def _index(grid: Grid, points: np.ndarray) -> np.ndarray:
-    """mm -> voxel index of an axis-aligned grid; points (3, ...)."""
+    """Voxel indices of points (3, ...) in mm, on an axis-aligned grid."""
     shape = (3,) + (1,) * (points.ndim - 1)
     origin, step = grid.affine[:3, 3].astype(np.float32), np.diag(grid.affine)[:3].astype(np.float32)
     return np.asarray((points - origin.reshape(shape)) / step.reshape(shape))
 
 
 def _sample(maps: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Linear interpolation of (n, X, Y, Z) at voxel indices (3, ...) -> (n, ...), edges held."""
+    """Linear interpolation of maps (n, X, Y, Z) at voxel indices (3, ...): (n, ...). The edge value continues."""
     return np.stack([ndimage.map_coordinates(m, index, order=1, mode="nearest", output=np.float32) for m in maps])
 
 
@@ -163,10 +172,10 @@ def _fold(
     inside: np.ndarray,
     maps: dict[str, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tissue fractions of an individual: the deformed template with its own sulci.
+    """Tissue fractions of an individual: the deformed template with sulci of its own.
 
-    Sulci are the sheets where a random field crosses zero; fluid lies on them, grey matter beside them, and white
-    matter between them, each as far as the template's probabilities allow.
+    The sulci are the surfaces on which a random field is zero. Near them the probability of fluid is raised and that of
+    white matter lowered; far from them that of white matter is raised. The template's probabilities are the prior.
     """
     prior = _sample(p.tissues, _index(p.fine, at[:, inside]))
     noise = random_field(generator, grid, SULCUS_FWHM_MM)[0]
@@ -189,22 +198,28 @@ def _fold(
 
 
 def _atrophy(person: Person, gm: np.ndarray, csf: np.ndarray, maps: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
-    """Grey matter lost to fluid: everywhere with age and severity, in the hippocampus and default mode more."""
+    """Replace grey matter by fluid; returns gm and csf.
+
+    The loss grows with age and severity everywhere, and with severity more in the hippocampus and the default mode.
+    """
     thinning = 0.04 * person.severity + 0.02 * person.decades
-    lost = thinning + 0.35 * person.severity * maps["hippocampus"] + 0.15 * person.severity * maps["default_mode"]
-    lost = gm * np.clip(lost, 0, 0.9)
-    return gm - lost, csf + lost
+    loss = thinning + 0.35 * person.severity * maps["hippocampus"] + 0.15 * person.severity * maps["default_mode"]
+    loss = gm * np.clip(loss, 0, 0.9)
+    return gm - loss, csf + loss
 
 
 def _lesions(generator: np.random.Generator, person: Person, grid: Grid, near_ventricle: np.ndarray) -> np.ndarray:
-    """White-matter hyperintensities, 0..1: a thresholded random field, likelier near the ventricles and with age."""
+    """White-matter hyperintensities, 0..1: a thresholded random field.
+
+    They are more likely near the ventricles, in older people and at a higher severity.
+    """
     load = 0.35 * person.severity + 0.5 * person.decades + generator.normal(0, 0.5)
     score = random_field(generator, grid, 9.0)[0] + 1.8 * near_ventricle + 0.5 * load - 2.7
     return np.asarray(np.clip(score * 2, 0, 1), np.float32)
 
 
 def _head(generator: np.random.Generator, grid: Grid, outside: np.ndarray) -> dict[str, np.ndarray]:
-    """Scalp, fat and eyes beyond a skull that gives no signal."""
+    """Fractions of scalp, fat and eyes outside a skull without signal, (X, Y, Z) each."""
     thickness = random_field(generator, grid, 40.0, 2)
     skull = 7.0 + generator.normal(0, 0.8) + 0.9 * thickness[0]
     scalp_mm = 5.5 + generator.normal(0, 0.8) + 1.2 * thickness[1]
@@ -233,7 +248,10 @@ def _head(generator: np.random.Generator, grid: Grid, outside: np.ndarray) -> di
 def _directions(
     p: Priors, grid: Grid, displacement: np.ndarray, nearest: tuple[np.ndarray, ...], inside: np.ndarray
 ) -> np.ndarray:
-    """Template directions carried back through the deformation's Jacobian: (2, 3, X, Y, Z), unit length."""
+    """Template fibre directions in the participant's space: (2, 3, X, Y, Z), unit length.
+
+    They are multiplied by the inverse of the deformation's Jacobian matrix, to first order.
+    """
     nodes = coarse_nodes(grid, NODES_MM)
     jacobian = np.stack([np.stack(np.gradient(d, *nodes.spacing_mm)) for d in displacement])
     jacobian = upsample(jacobian.astype(np.float32), grid)[:, :, inside]

@@ -1,4 +1,4 @@
-"""BOLD: the gradient-echo image, what it draws for itself, and its fluctuations over time."""
+"""BOLD scans: the gradient-echo image, the fields that are private to it, and its fluctuations over time."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ VEIN_FWHM_MM, VEIN_DEPTH = 7.0, 0.35
 IRON_T2_STAR = 0.45  # share by which iron-rich nuclei shorten T2*
 FLUCTUATION = 0.008  # BOLD amplitude relative to the mean
 BETWEEN, OPPOSED = 0.12, -0.25  # correlation between networks; default mode against dorsal attention
-WITHIN = 0.55  # share of a region's signal that is its network's
+WITHIN = 0.55  # share of a region's variance that comes from its network
 WITHIN_BY_SEVERITY = {"paper": 0.25, "literature": -0.25}
 CORNER_HZ, HIGH_PASS_HZ = 0.06, 0.008
 CARDIAC_HZ, RESPIRATION_HZ = 1.1, 0.28
-MOTION_MM, MOTION_DEG = 0.03, 0.03  # step of the random walk of the head, a volume
+MOTION_MM, MOTION_DEG = 0.03, 0.03  # SD of the random walk of the head, per volume
 
 
 def mean_signal(
@@ -35,8 +35,8 @@ def mean_signal(
 ) -> np.ndarray:
     """Noise-free signal on the working grid, (X, Y, Z).
 
-    private draws what only this scan knows: the iron field, the veins and the head's place in the coil. steady is the
-    dropout, which both draws share.
+    private draws the fields that the dMRI of the session does not share: iron, veins and the position of the head in
+    the coil. steady (X, Y, Z) is the dropout factor. It does not depend on private, so that it is computed once.
     """  # fmt: skip
     iron = IRON_SD * random_field(private, anatomy.grid, IRON_FWHM_MM)[0]
     veins = np.clip(random_field(private, anatomy.grid, VEIN_FWHM_MM)[0] - 1.2, 0, 1) * VEIN_DEPTH
@@ -64,33 +64,34 @@ def scan(
     fc_effect: str,
     sigma: float,
 ) -> np.ndarray:
-    """The run: (x, y, z, volumes) float32, from the still image (x, y, z).
+    """The 4D run (x, y, z, volumes) float32, from the image without motion or noise, still (x, y, z).
 
-    state draws networks, physiology, drift and motion; noise only the receiver's.
+    state draws networks, physiology, drift and motion; noise draws the receiver noise of SD sigma. fc_effect is the
+    effect of severity on the networks, as in `region_courses`.
     """  # fmt: skip
     t_r, n = protocol.t_r / 1000, protocol.volumes
     gm, csf = view.fractions(np.stack([anatomy.gm, anatomy.csf]))
     brain = np.flatnonzero((gm + csf).ravel() > 0.05)
     labels = _native_labels(anatomy, view).ravel()[brain]
     courses = region_courses(state, anatomy.region_network, n, t_r, severity, fc_effect)
-    change = FLUCTUATION * gm.ravel()[brain, None] * courses[labels]
+    relative_change = FLUCTUATION * gm.ravel()[brain, None] * courses[labels]
     time = np.arange(n) * t_r
     cardiac = np.sin(2 * np.pi * CARDIAC_HZ * time + state.uniform(0, 6.3)).astype(np.float32)
     breath = np.sin(2 * np.pi * RESPIRATION_HZ * time + state.uniform(0, 6.3)).astype(np.float32)
-    change += 0.01 * csf.ravel()[brain, None] * cardiac + 0.003 * breath
+    relative_change += 0.01 * csf.ravel()[brain, None] * cardiac + 0.003 * breath
     ramp = np.linspace(-1, 1, n, dtype=np.float32)
-    change += 0.004 * state.normal() * ramp + 0.003 * state.normal() * (ramp**2 - 1 / 3)
+    relative_change += 0.004 * state.normal() * ramp + 0.003 * state.normal() * (ramp**2 - 1 / 3)
     motion = np.cumsum(state.normal(0, 1, (n, 6)), axis=0) * ([MOTION_DEG] * 3 + [MOTION_MM] * 3)
     out = np.empty((*still.shape, n), np.float32)
     for k in range(n):
         volume = still.copy()
-        volume.ravel()[brain] *= 1 + change[:, k]
-        out[..., k] = rician(noise, moved(volume, motion[k], view.native.spacing_mm), sigma)
+        volume.ravel()[brain] *= 1 + relative_change[:, k]
+        out[..., k] = rician(noise, apply_motion(volume, motion[k], view.native.spacing_mm), sigma)
     return out
 
 
-def moved(volume: np.ndarray, motion: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """Resample after a rigid motion (degrees x, y, z; mm x, y, z) about the grid's centre."""
+def apply_motion(volume: np.ndarray, motion: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """The volume (x, y, z) after a rigid motion (degrees x, y, z; mm x, y, z) about the centre of its grid."""
     rotation = Rotation.from_euler("xyz", motion[:3], degrees=True).as_matrix()
     matrix = rotation * spacing_mm / spacing_mm[:, None]
     centre = (np.asarray(volume.shape) - 1) / 2
@@ -101,10 +102,11 @@ def moved(volume: np.ndarray, motion: np.ndarray, spacing_mm: np.ndarray) -> np.
 def region_courses(
     generator: np.random.Generator, network: np.ndarray, n: int, t_r: float, severity: float, fc_effect: str
 ) -> np.ndarray:
-    """Unit-variance time courses of regions: (1 + regions, n) float32; row 0 (no region) is zero.
+    """Time courses of unit variance, (1 + regions, n) float32; row 0 stands for voxels without a region and is zero.
 
-    A region is its network's course and one of its own. Under "paper" the network's share grows with severity in all
-    networks; under "literature" it falls in the default mode.
+    The course of a region is a weighted sum of its network's course and an independent one. With fc_effect "paper" the
+    weight of the network grows with severity in all networks; with "literature" it falls in the default mode. Raises
+    ValueError for another fc_effect.
     """
     if fc_effect not in WITHIN_BY_SEVERITY:
         raise ValueError(f"fc_effect is {fc_effect!r}; choose one of {', '.join(WITHIN_BY_SEVERITY)}.")
@@ -116,13 +118,13 @@ def region_courses(
     share = np.full(len(network), WITHIN)
     affected = slice(None) if fc_effect == "paper" else network == default
     share[affected] = np.clip(WITHIN + WITHIN_BY_SEVERITY[fc_effect] * severity, 0, 1)
-    own = slow_noise(generator, len(network), n, t_r)
-    courses = np.sqrt(share)[:, None] * networks[network] + np.sqrt(1 - share)[:, None] * own
+    independent = slow_noise(generator, len(network), n, t_r)
+    courses = np.sqrt(share)[:, None] * networks[network] + np.sqrt(1 - share)[:, None] * independent
     return np.concatenate([np.zeros((1, n)), courses]).astype(np.float32)
 
 
 def slow_noise(generator: np.random.Generator, rows: int, n: int, t_r: float) -> np.ndarray:
-    """Gaussian noise with a Lorentzian spectrum (corner 0.06 Hz) above 0.008 Hz, variance about one: (rows, n)."""
+    """Gaussian noise (rows, n) with a Lorentzian spectrum (corner 0.06 Hz) above 0.008 Hz and variance near one."""
     frequency = np.fft.rfftfreq(n, t_r)
     power = 1 / (1 + np.square(frequency / CORNER_HZ))
     power[frequency < HIGH_PASS_HZ] = 0
@@ -135,7 +137,7 @@ def slow_noise(generator: np.random.Generator, rows: int, n: int, t_r: float) ->
 
 
 def _native_labels(anatomy: Anatomy, view: View) -> np.ndarray:
-    """Region labels on the scan's voxels, taken from the heaviest interpolation corner."""
+    """Region labels on the scan's voxels: the label of the working voxel with the largest interpolation weight."""
     heaviest = view.matrix.data.reshape(-1, 8).argmax(1)
     column = view.matrix.indices.reshape(-1, 8)[np.arange(len(heaviest)), heaviest]
     labels = np.zeros(int(np.prod(view.native.shape)), np.int16)
@@ -144,6 +146,6 @@ def _native_labels(anatomy: Anatomy, view: View) -> np.ndarray:
 
 
 def thermal_sigma(still: np.ndarray, view: View, anatomy: Anatomy, tsnr: float) -> float:
-    """Noise SD that gives grey matter its temporal SNR."""
+    """SD of the receiver noise with which grey matter has the temporal SNR tsnr."""
     gm = view.fractions(anatomy.gm[None])[0]
     return float(np.median(still[gm > 0.6])) / tsnr if (gm > 0.6).any() else float(still.max()) / tsnr / 2

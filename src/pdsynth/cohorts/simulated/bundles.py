@@ -11,10 +11,10 @@ from scipy.spatial import cKDTree
 from pdsynth.cohorts.simulated.fields import world
 from pdsynth.imaging.spatial import Grid
 
-WIDTH_MM = 5.0  # of a bundle's Gaussian profile
-ISOTROPIC = 0.03  # weight of the radial direction, which takes over where no bundle runs
+WIDTH_MM = 5.0  # SD of the Gaussian profile of a bundle
+ISOTROPIC = 0.03  # weight of the radial direction, which dominates where there is no bundle
 
-# Waypoints in MNI mm. Midline bundles are written whole; the others on the right, and mirrored.
+# Waypoints in MNI mm. CROSSING holds bundles across the midline; PAIRED holds right bundles, which are mirrored.
 CROSSING = {
     "genu": [(-30, 52, 4), (-14, 38, 8), (0, 27, 8), (14, 38, 8), (30, 52, 4)],
     "splenium": [(-26, -84, 8), (-22, -56, 16), (0, -38, 14), (22, -56, 16), (26, -84, 8)],
@@ -41,32 +41,32 @@ PAIRED = {
     "frontal_aslant": [(10, 10, 56), (24, 12, 40), (40, 14, 20)],
     "vertical_occipital": [(28, -76, 34), (32, -76, 10), (32, -72, -12)],
 }
-VULNERABLE = ("cingulum", "fornix", "uncinate", "splenium")  # lose axons with severity
+VULNERABLE = ("cingulum", "fornix", "uncinate", "splenium")  # bundles that lose axons with severity
 
 
 def curves() -> dict[str, list[np.ndarray]]:
-    """Every bundle as curves of points about 1 mm apart: name -> [(n, 3)], both sides."""
-    found = {name: [_spline(points)] for name, points in CROSSING.items()}
+    """Curves of every bundle, on both sides, as points about 1 mm apart: name -> [(n, 3)]."""
+    bundles = {name: [_spline(points)] for name, points in CROSSING.items()}
     for name, points in PAIRED.items():
         right = _spline(points)
-        found[name] = [right, right * np.array([-1, 1, 1])]
-    return found
+        bundles[name] = [right, right * np.array([-1, 1, 1])]
+    return bundles
 
 
 def _spline(points: list[tuple[int, int, int]]) -> np.ndarray:
-    """Cubic spline through the points, about 1 mm a step: (n, 3)."""
-    way = np.asarray(points, float)
-    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(way, axis=0), axis=1))])
-    return np.asarray(CubicSpline(length, way)(np.arange(0, length[-1], 1.0)))
+    """Cubic spline through the points, sampled in steps of about 1 mm: (n, 3)."""
+    waypoints = np.asarray(points, float)
+    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(waypoints, axis=0), axis=1))])
+    return np.asarray(CubicSpline(length, waypoints)(np.arange(0, length[-1], 1.0)))
 
 
 @lru_cache(maxsize=2)
 def fibres(grid: Grid) -> dict[str, np.ndarray]:
     """Fibre populations on a template grid.
 
-    first and second (3, X, Y, Z) are unit directions, share (X, Y, Z) is the first one's weight in 0.5..1, vulnerable
-    (X, Y, Z) in 0..1 marks the bundles that degenerate. The directions are the two leading eigenvectors of the dyadic
-    sum over bundles with weights exp(-d^2 / (2 WIDTH^2)).
+    first and second (3, X, Y, Z) are unit directions. share (X, Y, Z) is the weight of the first, in 0.5..1. vulnerable
+    (X, Y, Z), in 0..1, marks the bundles that degenerate. The directions are the two leading eigenvectors of the sum
+    over bundles of w t t', with the tangent t and the weight w = exp(-d^2 / (2 WIDTH_MM^2)) at the distance d.
     """
     points = world(grid).reshape(3, -1).T
     radial = points - np.array([0, -20, 8], np.float32)

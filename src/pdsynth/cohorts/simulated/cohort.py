@@ -1,4 +1,4 @@
-"""The simulated cohort on disk: plain BIDS, labelled SIMULATED everywhere, with the truth in derivatives."""
+"""Writes a simulated cohort as a BIDS dataset that is marked SIMULATED, with its ground truth in derivatives."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def simulate(
 ) -> Path:
     """Write a simulated cohort of NC, MCI and AD participants as BIDS with 4D scans, and return its root.
 
-    missing_fmri and missing_dmri are fractions of subjects who lack that scan (nobody lacks both); what they would have
-    had is kept as a mean in derivatives/truth. quick writes few volumes and directions. randomise is the fraction of
-    subjects whose acquisition is drawn afresh instead of taken from their site. truth adds the oracle volumes. The
-    bytes do not depend on jobs. Raises InputError
-    where out holds something already and ValueError for arguments out of range.
+    missing_fmri and missing_dmri are the fractions of subjects without that scan; nobody lacks both. The mean of a
+    missing scan is written to derivatives/truth. quick writes few volumes and directions. randomise is the fraction of
+    subjects whose acquisition is random instead of their site's. truth adds the oracle volumes. fc_effect is the
+    effect of severity on functional networks: "paper" or "literature". The bytes do not depend on jobs. Raises
+    InputError if out is not empty, and ValueError for arguments out of range.
     """
     out = Path(out)
     if min(missing_fmri, missing_dmri) < 0 or missing_fmri + missing_dmri > 1:
@@ -56,9 +56,9 @@ def simulate(
         out, "SIMULATED cohort (pdsynth)", "pdsynth simulate", f"seed {seed}, quick {quick}, randomise {randomise}"
     )
     plan = _plan(subjects, seed, sites, missing_fmri, missing_dmri)
-    drawn = np.diff(np.floor(np.arange(subjects + 1) * randomise)) > 0  # spread evenly over the plan
+    random_acquisition = np.diff(np.floor(np.arange(subjects + 1) * randomise)) > 0  # spread evenly over the plan
     tasks = [
-        Task(out, seed, i, group, site, grid_mm, quick, hidden, bool(drawn[i]), truth, fc_effect)
+        Task(out, seed, i, group, site, grid_mm, quick, hidden, bool(random_acquisition[i]), truth, fc_effect)
         for i, (group, site, hidden) in enumerate(plan)
     ]
     table = pd.DataFrame(each(write_session, tasks, jobs, progress))
@@ -70,7 +70,7 @@ def simulate(
 def begin(out: Path, subjects: int, sites: Sequence[str]) -> None:
     """Make the empty folder of a dataset.
 
-    Raises ValueError for an unknown site or no subject, and InputError where out holds something already.
+    Raises ValueError for an unknown site or no subject, and InputError if out is not empty.
     """
     unknown = [s for s in sites if s not in SITES] or ([] if sites else ["(none)"])
     if unknown:
@@ -85,17 +85,17 @@ def begin(out: Path, subjects: int, sites: Sequence[str]) -> None:
 def each(
     work: Callable[[Item], Result], items: Sequence[Item], jobs: int, progress: Callable[[int, int], None] | None = None
 ) -> list[Result]:
-    """work on every item, by as many processes as jobs; the results are in the order of the items.
+    """Apply work to every item in `jobs` processes; returns the results in the order of the items.
 
-    progress(done, items) is called as items are finished. Raises InputError where a process is killed.
+    progress(finished, total) is called after every item. Raises InputError if a process is killed.
     """
     numbered = list(enumerate(items))
     results: dict[int, Result] = {}
-    made = Workers(max(jobs, 1)).run(partial(_of_numbered, work), numbered, name=_name)
-    for done, ((number, _), result) in enumerate(made, start=1):
+    finished = Workers(max(jobs, 1)).run(partial(_of_numbered, work), numbered, name=_name)
+    for count, ((number, _), result) in enumerate(finished, start=1):
         results[number] = result
         if progress:
-            progress(done, len(items))
+            progress(count, len(items))
     return [results[number] for number, _ in numbered]
 
 
@@ -111,7 +111,7 @@ def _name(numbered: tuple[int, object]) -> str | Path:
 def _plan(
     subjects: int, seed: int, sites: Sequence[str], missing_fmri: float, missing_dmri: float
 ) -> list[tuple[Diagnosis, str, Modality | None]]:
-    """Who belongs to which group and site and lacks what: balanced, and drawn once for the cohort."""
+    """Group, site and missing modality of each subject. Groups and sites are balanced; the order is random."""
     generator = Streams(seed, COHORT).generator(0)
     groups = list(Diagnosis)
     cells = [(groups[i % 3], sites[i // 3 % len(sites)]) for i in range(subjects)]
@@ -124,4 +124,4 @@ def _plan(
         hidden[i] = Modality.FMRI
     for i in order[n_fmri : n_fmri + n_dmri]:
         hidden[i] = Modality.DMRI
-    return [(group, site, lacks) for (group, site), lacks in zip(cells, hidden, strict=True)]
+    return [(group, site, modality) for (group, site), modality in zip(cells, hidden, strict=True)]

@@ -1,7 +1,8 @@
-"""The same person at two severities: what the disease alone does to both scans, which no real cohort can show.
+"""Counterfactual sessions: the same person at two severities, which isolates the effect of the disease on both scans.
 
-Everything else (age, sex, folding, pose, coil, private fields, noise) comes from the same random draws. What follows
-from severity changes with it: ventricles, hippocampi, grey matter, lesions, diffusion and network coupling.
+Age, sex, folding, pose, coil, private fields and noise come from the same random draws. The maps that depend on
+severity change with it: ventricles, hippocampi, grey matter, lesions, diffusion and network coupling. No real cohort
+offers this.
 """
 
 from __future__ import annotations
@@ -24,15 +25,16 @@ from pdsynth.imaging.nifti import Volume
 from pdsynth.imaging.spatial import Grid, mni_grid, resample
 from pdsynth.types import Diagnosis, Modality
 
-SEVERITIES = (SEVERITY[Diagnosis.NC][0], SEVERITY[Diagnosis.AD][0])  # the groups' means
+SEVERITIES = (SEVERITY[Diagnosis.NC][0], SEVERITY[Diagnosis.AD][0])  # group means
 SESSIONS = ("ses-low", "ses-high")
 
 
 @dataclass(frozen=True, eq=False)
 class TrueEffects:
-    """What the change from one severity to another does to the region means of single people.
+    """Change of each person's region means from the first severity to the second.
 
-    changes: (N people, R regions) by modality, in units of the prepared volumes (1 is the brain's 99.5th percentile).
+    changes holds (N people, R regions) for each modality, in units of the prepared volumes, where 1 is the 99.5th
+    percentile of the brain.
     """
 
     severities: tuple[float, float]
@@ -40,11 +42,11 @@ class TrueEffects:
     changes: Mapping[Modality, np.ndarray]
 
     def mean(self, modality: Modality) -> np.ndarray:
-        """Over people, (R,)."""
+        """Mean change over people, (R,)."""
         return np.asarray(self.changes[modality].mean(0))
 
     def standard_error(self, modality: Modality) -> np.ndarray:
-        """Of the mean, (R,)."""
+        """Standard error of `mean`, (R,)."""
         changes = self.changes[modality]
         return np.asarray(changes.std(0, ddof=1) / np.sqrt(len(changes)))
 
@@ -52,9 +54,9 @@ class TrueEffects:
 def counterfactual_session(
     seed: int, subject: int, site: str, severity: float, grid_mm: float = 4.0, quick: bool = True
 ) -> Session:
-    """The session of one subject at a severity (0..1); of the same arguments, only what follows from severity differs.
+    """Simulate the session of one subject at a severity (0..1).
 
-    Raises ValueError for a severity out of range.
+    Two calls that differ in severity alone use the same random draws. Raises ValueError for a severity out of range.
     """
     return simulate_session(
         seed,
@@ -70,28 +72,29 @@ def counterfactual_session(
 
 
 def stage(severity: float) -> Diagnosis:
-    """The group whose mean severity is nearest; raises ValueError for a severity out of range.
+    """The group whose mean severity is nearest. Raises ValueError for a severity out of range.
 
     >>> stage(0.1), stage(0.5), stage(0.85)
     (<Diagnosis.NC: 'NC'>, <Diagnosis.MCI: 'MCI'>, <Diagnosis.AD: 'AD'>)
     """
     if not 0 <= severity <= 1:
-        raise ValueError(f"severity is {severity}; give one from 0 (healthy) to 1.")
+        raise ValueError(f"severity is {severity}; give a value from 0 (healthy) to 1.")
     return min(SEVERITY, key=lambda diagnosis: abs(SEVERITY[diagnosis][0] - severity))
 
 
 def standard_means(session: Session, grid: Grid) -> dict[Modality, np.ndarray]:
-    """Both means on a grid in MNI space, (X, Y, Z) float32 in 0..1: as `prepare` makes them, but by the true transform.
+    """Mean volumes of both scans on a grid in MNI space, (X, Y, Z) float32 in 0..1.
 
-    The scale is that of the true brain; what lies outside the brain is kept.
+    They correspond to the volumes of `prepare`, with the true transform in place of registration. The intensity scale
+    comes from the true brain mask. Voxels outside the brain are not set to zero.
     """
     anatomy, acquisition = session.anatomy, session.acquisition
     brain = resample(Volume(anatomy.brain, anatomy.grid.affine), grid) > 0.5
-    found = {}
+    volumes = {}
     for modality, mean, scan in zip(Modality, means(session), (acquisition.fmri, acquisition.dmri), strict=True):
         data = resample(Volume(mean, scan.native.affine), grid, scan.to_template)
-        found[modality] = RobustScale.fit(data, brain).apply(data)
-    return found
+        volumes[modality] = RobustScale.fit(data, brain).apply(data)
+    return volumes
 
 
 def true_effects(
@@ -102,10 +105,11 @@ def true_effects(
     grid_mm: float = 4.0,
     jobs: int = 1,
 ) -> TrueEffects:
-    """The change of every person's region means (`evidence_regions`) from the first severity to the second.
+    """Change of each person's region means (`evidence_regions`) from the first severity to the second.
 
-    People take the sites in turn; scans are quick ones. No registration and no fresh noise comes in between, so a dozen
-    people tell what a cohort of hundreds can only estimate. Raises ValueError for fewer than two subjects.
+    Person i is scanned at site i modulo the number of sites, by quick scans. The two severities share noise and need no
+    registration, so that a dozen people give a smaller error than a cohort of hundreds. Raises ValueError for fewer
+    than two subjects.
     """
     if subjects < 2:
         raise ValueError(f"{subjects} subject(s) give no standard error; ask for at least 2.")
@@ -137,14 +141,15 @@ def write_counterfactuals(
 ) -> Path:
     """Write people with a session at each severity, ses-low and ses-high, as BIDS with 4D scans; returns the root.
 
-    People take the sites in turn. participants.tsv names no diagnosis, since it is not the same in both sessions;
-    derivatives/truth/truth.tsv has a row a session with its severity. The bytes do not depend on jobs. Raises
-    InputError where out holds something already and ValueError for an unknown site or a severity out of range.
+    Person i is scanned at site i modulo the number of sites. participants.tsv has no diagnosis, because the two
+    sessions differ in it; derivatives/truth/truth.tsv has one row per session with its severity. The bytes do not
+    depend on jobs. Raises InputError if out is not empty, and ValueError for an unknown site or a severity out of
+    range.
     """
     out, groups = Path(out), [stage(severity) for severity in severities]
     begin(out, subjects, sites)
-    made = f"seed {seed}, quick {quick}, severities {severities[0]} and {severities[1]}"
-    describe(out, "SIMULATED people at two severities (pdsynth)", "pdsynth write_counterfactuals", made)
+    settings = f"seed {seed}, quick {quick}, severities {severities[0]} and {severities[1]}"
+    describe(out, "SIMULATED people at two severities (pdsynth)", "pdsynth write_counterfactuals", settings)
     visits = list(zip(SESSIONS, severities, groups, strict=True))
     tasks = [
         Task(out, seed, i, group, sites[i % len(sites)], grid_mm, quick, session_id=name, severity=severity)

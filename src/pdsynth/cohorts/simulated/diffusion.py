@@ -1,4 +1,4 @@
-"""Diffusion-weighted images: two-compartment white matter along the bundles, grey matter, fluid, and the scalp."""
+"""Diffusion-weighted images: two-compartment white matter along the bundles, grey matter, fluid and scalp."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from pdsynth.cohorts.simulated.tissue import (
     white_matter_powder,
 )
 
-FRACTION = 0.62  # of white-matter signal that is intra-axonal
+FRACTION = 0.62  # intra-axonal fraction of the white-matter signal
 FRACTION_SD, FRACTION_FWHM_MM = 0.06, 16.0
 GREY_SD, GREY_FWHM_MM = 0.06, 16.0
 IRON_T2 = 0.35  # share by which iron-rich nuclei shorten T2
-LESION_T2 = 0.35  # log-increase of the b0 signal in a white-matter hyperintensity
+LESION_T2 = 0.35  # increase of the logarithm of the b0 signal in a white-matter hyperintensity
 
 
 @dataclass(frozen=True)
 class Microstructure:
-    """What one dMRI scan knows: coil (X, Y, Z), intra-axonal fraction and grey-matter diffusivity (mm^2/s)."""
+    """Maps (X, Y, Z) of one dMRI scan: coil sensitivity, intra-axonal fraction and grey-matter diffusivity (mm^2/s)."""
 
     coil: np.ndarray
     fraction: np.ndarray
@@ -36,7 +36,7 @@ class Microstructure:
 
 
 def microstructure(anatomy: Anatomy, person: Person, private: np.random.Generator, optics: Optics) -> Microstructure:
-    """Draw the private fields around what anatomy and severity dictate."""
+    """Draw the maps of a dMRI scan: the values expected from anatomy and severity, with private random fields."""
     spread = random_field(private, anatomy.grid, FRACTION_FWHM_MM)[0]
     grey = random_field(private, anatomy.grid, GREY_FWHM_MM)[0]
     return Microstructure(
@@ -48,8 +48,8 @@ def microstructure(anatomy: Anatomy, person: Person, private: np.random.Generato
 
 def expected_fraction(anatomy: Anatomy, person: Person) -> np.ndarray:
     """Intra-axonal fraction before the private field, (X, Y, Z)."""
-    lost = 0.22 * person.severity * anatomy.vulnerable + 0.25 * anatomy.lesion
-    return np.asarray(FRACTION - 0.02 * person.decades - lost, np.float32)
+    loss = 0.22 * person.severity * anatomy.vulnerable + 0.25 * anatomy.lesion
+    return np.asarray(FRACTION - 0.02 * person.decades - loss, np.float32)
 
 
 def expected_diffusivity(person: Person) -> float:
@@ -58,7 +58,10 @@ def expected_diffusivity(person: Person) -> float:
 
 
 def b0_parts(anatomy: Anatomy, protocol: DmriProtocol, tissues: Tissues, scalp: float) -> dict[str, np.ndarray]:
-    """Signal of every tissue without diffusion weighting and coil: name -> (X, Y, Z)."""
+    """Signal of every tissue without diffusion weighting and coil sensitivity: name -> (X, Y, Z).
+
+    scalp scales the signal outside the skull; with 0 those tissues are left out.
+    """
     level = {name: spin_echo(t, protocol.t_r, protocol.t_e) for name, t in tissues.items()}
     iron = np.exp(-protocol.t_e / tissues["gm"].t2 * IRON_T2 / (1 - IRON_T2) * anatomy.iron)
     parts = {
@@ -80,30 +83,33 @@ def weighted_images(
     to_scan: np.ndarray,
     tissues: Tissues,
 ) -> np.ndarray:
-    """Noise-free images on the working grid, (n, X, Y, Z).
+    """Noise-free images of n gradients on the working grid, (n, X, Y, Z).
 
-    bvecs (n, 3) are in the scan's world; to_scan (3, 3) rotates the template's axes into it.
+    bvals (n,) are in s/mm^2. bvecs (n, 3) are unit vectors in the scan's world, or zero; to_scan (3, 3) rotates the
+    template's axes into that world.
     """  # fmt: skip
-    where = np.flatnonzero(parts["wm"].ravel() > 1e-4 * max(parts["wm"].max(), 1e-9))
-    fraction = micro.fraction.ravel()[where]
-    wm = parts["wm"].ravel()[where] * micro.coil.ravel()[where]
-    share = anatomy.share.ravel()[where]
-    along = np.einsum("ij,pjn->pin", to_scan.astype(np.float32), anatomy.directions.reshape(2, 3, -1)[:, :, where])
+    white_matter = np.flatnonzero(parts["wm"].ravel() > 1e-4 * max(parts["wm"].max(), 1e-9))
+    fraction = micro.fraction.ravel()[white_matter]
+    wm = parts["wm"].ravel()[white_matter] * micro.coil.ravel()[white_matter]
+    share = anatomy.share.ravel()[white_matter]
+    fibres = np.einsum(
+        "ij,pjn->pin", to_scan.astype(np.float32), anatomy.directions.reshape(2, 3, -1)[:, :, white_matter]
+    )
     out = np.empty((len(bvals), *anatomy.grid.shape), np.float32)
-    still: dict[float, np.ndarray] = {}
+    isotropic_part: dict[float, np.ndarray] = {}
     for k, (bval, bvec) in enumerate(zip(bvals, bvecs, strict=True)):
-        if bval not in still:
-            still[bval] = isotropic(micro, parts, float(bval), tissues)
-        out[k] = still[bval]
-        cosines = np.square(np.tensordot(bvec.astype(np.float32), along, axes=(0, 1)))
+        if bval not in isotropic_part:
+            isotropic_part[bval] = isotropic(micro, parts, float(bval), tissues)
+        out[k] = isotropic_part[bval]
+        cosines = np.square(np.tensordot(bvec.astype(np.float32), fibres, axes=(0, 1)))
         decay = share * white_matter_decay(bval, fraction, cosines[0])
         decay += (1 - share) * white_matter_decay(bval, fraction, cosines[1])
-        out[k].ravel()[where] += wm * decay
+        out[k].ravel()[white_matter] += wm * decay
     return out
 
 
 def isotropic(micro: Microstructure, parts: dict[str, np.ndarray], bval: float, tissues: Tissues) -> np.ndarray:
-    """Everything but white matter at one b, (X, Y, Z)."""
+    """Signal of all tissues except white matter at one b-value (s/mm^2), times the coil sensitivity: (X, Y, Z)."""
     signal = parts["gm"] * grey_matter_decay(bval, micro.diffusivity)
     for name in ("csf", "scalp", "fat", "eye"):
         if name in parts:
@@ -112,22 +118,22 @@ def isotropic(micro: Microstructure, parts: dict[str, np.ndarray], bval: float, 
 
 
 def powder_image(micro: Microstructure, parts: dict[str, np.ndarray], bval: float, tissues: Tissues) -> np.ndarray:
-    """The mean over all directions at one b, (X, Y, Z): cheap, since no direction enters."""
-    where = np.flatnonzero(parts["wm"].ravel() > 1e-4 * max(parts["wm"].max(), 1e-9))
+    """Mean signal over all gradient directions at one b-value (s/mm^2), (X, Y, Z), in closed form."""
+    white_matter = np.flatnonzero(parts["wm"].ravel() > 1e-4 * max(parts["wm"].max(), 1e-9))
     out = isotropic(micro, parts, bval, tissues)
-    wm = parts["wm"].ravel()[where] * micro.coil.ravel()[where]
-    out.ravel()[where] += wm * white_matter_powder(bval, micro.fraction.ravel()[where])
+    wm = parts["wm"].ravel()[white_matter] * micro.coil.ravel()[white_matter]
+    out.ravel()[white_matter] += wm * white_matter_powder(bval, micro.fraction.ravel()[white_matter])
     return out
 
 
 def directions(n: int) -> np.ndarray:
-    """n unit vectors spread over the half sphere, (n, 3): six are the icosahedron's, others a Fibonacci spiral."""
+    """n unit vectors spread over a half sphere, (n, 3): for n = 6 an icosahedron's, otherwise a Fibonacci spiral."""
     if n == 6:
         golden = (1 + np.sqrt(5)) / 2
         three = np.array([(0, 1, golden), (1, golden, 0), (golden, 0, 1)])
         six = np.concatenate([three, three * [(1, -1, 1), (-1, 1, 1), (1, 1, -1)]])
         return np.asarray(six / np.linalg.norm(six, axis=1, keepdims=True))
     z = 1 - (np.arange(n) + 0.5) / n
-    around = np.pi * (3 - np.sqrt(5)) * np.arange(n)
+    longitude = np.pi * (3 - np.sqrt(5)) * np.arange(n)
     ring = np.sqrt(1 - z**2)
-    return np.stack([ring * np.cos(around), ring * np.sin(around), z], axis=1)
+    return np.stack([ring * np.cos(longitude), ring * np.sin(longitude), z], axis=1)

@@ -1,7 +1,7 @@
-"""Random fields and separable interpolation on a grid: everything smooth in the simulation is made here.
+"""Random fields, smoothing and interpolation on a grid, as one matrix product per axis.
 
-A Gaussian random field is white noise on a coarse lattice times one Gaussian basis matrix an axis. Three small matrix
-products replace a Fourier transform, and the variance is one everywhere, up to the edges.
+A Gaussian random field is white noise on a coarse lattice, multiplied by one Gaussian basis matrix per axis. Three
+small matrix products replace a Fourier transform. The variance is one everywhere, also at the edges.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pdsynth.imaging.spatial import FWHM, Grid
 
 
 def separable(data: np.ndarray, matrices: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
-    """Apply one matrix an axis: (..., a, b, c) with (A, a), (B, b), (C, c) -> (..., A, B, C)."""
+    """Apply one matrix per axis: (..., a, b, c) with (A, a), (B, b), (C, c) -> (..., A, B, C)."""
     x, y, z = matrices
     data = data @ z.T
     data = y @ data
@@ -24,18 +24,18 @@ def separable(data: np.ndarray, matrices: tuple[np.ndarray, np.ndarray, np.ndarr
 
 @lru_cache(maxsize=64)
 def _basis(length: int, spacing_mm: float, fwhm_mm: float) -> np.ndarray:
-    """Gaussian bumps one SD apart, seen from the voxels; rows have unit norm. (length, n) float32."""
+    """Values at the voxels of n Gaussians with centres one SD apart, (length, n) float32; rows have unit norm."""
     sigma = fwhm_mm / FWHM
     voxels = np.arange(length) * spacing_mm
     centres = np.arange(-3 * sigma, voxels[-1] + 3.5 * sigma, sigma)
-    bumps = np.exp(-0.5 * np.square((voxels[:, None] - centres) / sigma))
-    return (bumps / np.linalg.norm(bumps, axis=1, keepdims=True)).astype(np.float32)
+    values = np.exp(-0.5 * np.square((voxels[:, None] - centres) / sigma))
+    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
 
 
 def random_field(generator: np.random.Generator, grid: Grid, fwhm_mm: float, n: int = 1) -> np.ndarray:
     """n stationary Gaussian fields of mean 0 and SD 1: (n, X, Y, Z) float32.
 
-    fwhm_mm is that of the kernel that would smooth white noise into the same field.
+    fwhm_mm is the FWHM of the Gaussian kernel that would turn white noise into such a field.
     """
     x, y, z = (_basis(s, float(d), float(fwhm_mm)) for s, d in zip(grid.shape, grid.spacing_mm, strict=True))
     noise = generator.standard_normal((n, x.shape[1], y.shape[1], z.shape[1]), np.float32)
@@ -44,7 +44,7 @@ def random_field(generator: np.random.Generator, grid: Grid, fwhm_mm: float, n: 
 
 @lru_cache(maxsize=128)
 def _smoother(length: int, sigma: float) -> np.ndarray:
-    """Gaussian smoothing of one axis as a matrix, (length, length); sigma in voxels."""
+    """Matrix (length, length) that smooths one axis by a Gaussian of SD sigma, in voxels."""
     if sigma < 0.05:
         return np.eye(length, dtype=np.float32)
     distance = np.arange(length)[:, None] - np.arange(length)
@@ -53,7 +53,7 @@ def _smoother(length: int, sigma: float) -> np.ndarray:
 
 
 def smooth(data: np.ndarray, grid: Grid, fwhm_mm: float | np.ndarray) -> np.ndarray:
-    """Gaussian smoothing of (..., X, Y, Z), one FWHM or one an axis; zero outside."""
+    """Gaussian smoothing of (..., X, Y, Z) by one FWHM, or one FWHM per axis, in mm; values outside count as zero."""
     fwhm = np.broadcast_to(np.asarray(fwhm_mm, float), 3)
     sigmas = fwhm / FWHM / grid.spacing_mm
     x, y, z = (_smoother(n, round(float(s), 3)) for n, s in zip(grid.shape, sigmas, strict=True))
@@ -62,13 +62,13 @@ def smooth(data: np.ndarray, grid: Grid, fwhm_mm: float | np.ndarray) -> np.ndar
 
 @lru_cache(maxsize=32)
 def _stretch(length: int, coarse: int) -> np.ndarray:
-    """Linear interpolation from `coarse` nodes that span the axis to its voxels: (length, coarse)."""
+    """Matrix (length, coarse) that interpolates linearly from `coarse` nodes that span an axis to its voxels."""
     position = np.linspace(0, coarse - 1, length)
     return np.clip(1 - np.abs(position[:, None] - np.arange(coarse)), 0, None).astype(np.float32)
 
 
 def coarse_nodes(grid: Grid, spacing_mm: float) -> Grid:
-    """A lattice of about that spacing whose outermost nodes are the grid's outermost voxels."""
+    """A lattice of about that spacing whose outermost nodes coincide with the outermost voxels of the grid."""
     edges = (np.asarray(grid.shape) - 1) * grid.spacing_mm
     x, y, z = (int(n) for n in np.maximum(np.round(edges / spacing_mm).astype(int) + 1, 2))
     affine = grid.affine.copy()
@@ -77,7 +77,7 @@ def coarse_nodes(grid: Grid, spacing_mm: float) -> Grid:
 
 
 def upsample(nodes: np.ndarray, grid: Grid) -> np.ndarray:
-    """Linear interpolation of (..., x, y, z) on `coarse_nodes` to the grid: (..., X, Y, Z)."""
+    """Linear interpolation from values (..., x, y, z) on `coarse_nodes` to the grid, (..., X, Y, Z)."""
     x, y, z = (_stretch(n, c) for n, c in zip(grid.shape, nodes.shape[-3:], strict=True))
     return separable(nodes.astype(np.float32, copy=False), (x, y, z))
 

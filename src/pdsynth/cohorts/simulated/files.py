@@ -1,4 +1,4 @@
-"""The files of one simulated session in a BIDS dataset, labelled SIMULATED, with its truth in derivatives."""
+"""Writes the files of one simulated session into a BIDS dataset, marked SIMULATED, with its truth in derivatives."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ NOTE = "SIMULATED by pdsynth: no person was scanned"
 
 @dataclass(frozen=True)
 class Task:
-    """One session to simulate and write below root; small enough to send to a process.
+    """The arguments of `write_session`: one session to simulate and to write below root.
 
-    hidden is the scan that is kept as a mean in the truth alone. severity (0..1) replaces the one that the diagnosis
-    draws, and session_id (ses-...) names one of several sessions of the person.
+    hidden is the modality that the participant lacks; its mean is written to the truth alone. severity (0..1) replaces
+    the random severity of the diagnosis. session_id (ses-...) is the session's name, or empty where a person has one
+    session.
     """
 
     root: Path
@@ -48,7 +49,7 @@ class Task:
 
 
 def write_session(task: Task) -> dict[str, object]:
-    """Simulate one session, write every file of it, and return its row of truth.tsv."""
+    """Simulate one session, write all its files, and return its row of truth.tsv."""
     draws = (ORACLE_DRAWS_QUICK if task.quick else ORACLE_DRAWS) if task.truth else 0
     session = simulate_session(
         task.seed,
@@ -87,9 +88,9 @@ def write_session(task: Task) -> dict[str, object]:
     return _row(task, session)
 
 
-def describe(root: Path, title: str, made_by: str, description: str) -> None:
-    """dataset_description.json of the dataset and of its truth."""
-    generated = [{"Name": made_by, "Description": description}]
+def describe(root: Path, title: str, generator: str, description: str) -> None:
+    """Write dataset_description.json of the dataset and of its truth; generator is the command that made them."""
+    generated = [{"Name": generator, "Description": description}]
     base = {"BIDSVersion": "1.9.0", "Simulated": True, "GeneratedBy": generated, "PaperSlips": PAPER_SLIPS}
     truth = root / "derivatives" / "truth"
     truth.mkdir(parents=True, exist_ok=True)
@@ -98,9 +99,9 @@ def describe(root: Path, title: str, made_by: str, description: str) -> None:
 
 
 def _row(task: Task, session: Session) -> dict[str, object]:
-    """Demographics first, then what only a simulation knows."""
+    """Columns of truth.tsv: demographics, then quantities that only a simulation can know."""
     person, anatomy = session.person, session.anatomy
-    litre = float(np.prod(anatomy.grid.spacing_mm)) / 1000
+    voxel_ml = float(np.prod(anatomy.grid.spacing_mm)) / 1000
     hippocampus = anatomy.hippocampus > 0.5
     deep = (anatomy.outside < -20) & (anatomy.csf > 0.5)
     return {
@@ -112,29 +113,29 @@ def _row(task: Task, session: Session) -> dict[str, object]:
         "severity": round(person.severity, 4),
         "ventricle_growth_mm": round(person.ventricle_mm, 3),
         "hippocampus_shrinkage_mm": round(person.hippocampus_mm, 3),
-        "ventricle_ml": round(float(deep.sum()) * litre, 2),
-        "hippocampus_grey_ml": round(float(anatomy.gm[hippocampus].sum()) * litre, 3),
+        "ventricle_ml": round(float(deep.sum()) * voxel_ml, 2),
+        "hippocampus_grey_ml": round(float(anatomy.gm[hippocampus].sum()) * voxel_ml, 3),
         "hippocampus_csf_fraction": round(float(anatomy.csf[hippocampus].mean()), 4),
-        "lesion_ml": round(float(anatomy.lesion.sum()) * litre, 3),
+        "lesion_ml": round(float(anatomy.lesion.sum()) * voxel_ml, 3),
         "hidden": str(task.hidden) if task.hidden else "n/a",
         "dmri_bval": session.acquisition.dmri_protocol.bval,
     }
 
 
 def _write_run(
-    data: np.ndarray, affine: np.ndarray, protocol: FmriProtocol | DmriProtocol, stem: Path, about: dict[str, object]
+    data: np.ndarray, affine: np.ndarray, protocol: FmriProtocol | DmriProtocol, stem: Path, fields: dict[str, object]
 ) -> None:
-    """A 4D scan and its sidecar; `about` is what the sidecar says of this kind of scan alone."""
+    """Write a 4D scan and its sidecar; `fields` are the sidecar's entries that belong to this modality alone."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     _write_image(data, affine, stem.with_name(stem.name + ".nii.gz"), protocol.t_r)
     times = {"RepetitionTime": protocol.t_r / 1000, "EchoTime": protocol.t_e / 1000}
-    _write_json(times | about | {"Simulated": True, "Note": NOTE}, stem.with_name(stem.name + ".json"))
+    _write_json(times | fields | {"Simulated": True, "Note": NOTE}, stem.with_name(stem.name + ".json"))
 
 
 def _write_bold(session: Session, stem: Path) -> None:
     protocol = session.acquisition.fmri_protocol
-    about = {"FlipAngle": protocol.flip_deg, "TaskName": "rest"}
-    _write_run(session.bold, session.acquisition.fmri.native.affine, protocol, stem, about)
+    fields = {"FlipAngle": protocol.flip_deg, "TaskName": "rest"}
+    _write_run(session.bold, session.acquisition.fmri.native.affine, protocol, stem, fields)
 
 
 def _write_dwi(session: Session, stem: Path) -> None:
@@ -147,7 +148,7 @@ def _write_dwi(session: Session, stem: Path) -> None:
 
 
 def _write_image(data: np.ndarray, affine: np.ndarray, path: Path, t_r: float = 0.0, slope: float = 1.0) -> None:
-    """NIfTI of 16-bit integers times slope, gzipped fast and without a time stamp; t_r in ms."""
+    """Write a NIfTI image as 16-bit integers times slope, gzipped without a time stamp; t_r is in ms."""
     stored = data if data.dtype == np.int16 else np.clip(np.rint(data / slope), 0, 32767).astype(np.int16)
     image = nib.Nifti1Image(stored, affine)
     image.header.set_slope_inter(slope, 0)

@@ -1,4 +1,4 @@
-"""What the template knows before anybody is drawn: tissue, distances, head, deep nuclei, regions and fibres."""
+"""Template maps that all simulated people share: tissue, distances, deep nuclei, functional regions and fibres."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from pdsynth.cohorts.simulated.fields import smooth, world
 from pdsynth.imaging.spatial import Grid, mni_grid
 from pdsynth.imaging.template import tissue_template
 
-FINE_MM = 2.0  # tissue maps
-COARSE_MM = 4.0  # everything smooth
+FINE_MM = 2.0  # voxels of the tissue maps
+COARSE_MM = 4.0  # voxels of all other maps, which are smooth
 REGIONS_FILE = "seitzman_2018_ROIs_300inVol_MNI_allInfo.txt"  # Seitzman et al. 2020
 NETWORKS = ("DefaultMode", "DorsalAttention", "FrontoParietal", "CinguloOpercular", "SomatomotorDorsal", "Visual")
-DIPOLES = (((0, 36, -44), 15.0), ((56, -20, -44), 13.0), ((-56, -20, -44), 13.0))  # air: centre, radius (mm)
+DIPOLES = (((0, 36, -44), 15.0), ((56, -20, -44), 13.0), ((-56, -20, -44), 13.0))  # air spheres: centre, radius (mm)
 
 
 @dataclass(frozen=True)
 class Priors:
-    """Template maps. fine: FINE_MM grid, tissues (3, X, Y, Z) gm wm csf. The others lie on the COARSE_MM grid.
+    """Template maps. tissues (3, X, Y, Z) holds gm, wm and csf on the fine grid; all others are on the coarse grid.
 
-    outside: mm beyond the brain's hull (negative inside); ventricle_push and hippocampus_pull (3, X, Y, Z) are unit
-    displacement fields that grow the ventricles and shrink the hippocampi by 1 mm; iron marks pallidum, nigra and red
-    nucleus; folded is where cortex has gyri; regions holds 0 or 1 + the index of a functional region.
+    outside is the distance to the brain's hull in mm, negative inside. ventricle_push and hippocampus_pull
+    (3, X, Y, Z) are displacement fields that grow the ventricles and shrink the hippocampi by about 1 mm. iron marks
+    the nuclei of `_iron`. folded is 1 where the cortex has gyri and 0 in deep nuclei and brainstem. regions holds 0,
+    or 1 + the index of a functional region, whose network is region_network[index].
     """
 
     fine: Grid
@@ -51,7 +52,7 @@ class Priors:
 
 @lru_cache(maxsize=1)
 def priors() -> Priors:
-    """Build the maps, once a process (about a second)."""
+    """The template maps, built once per process in about a second."""
     fine, coarse = mni_grid(FINE_MM), mni_grid(COARSE_MM)
     maps = tissue_template(fine)
     tissues = np.stack([maps[k] for k in ("gm", "wm", "csf")])
@@ -85,14 +86,17 @@ def priors() -> Priors:
 
 
 def _signed_distance(mask: np.ndarray) -> np.ndarray:
-    """mm to the mask's surface, negative inside."""
+    """Distance to the mask's surface in mm, negative inside."""
     outer = ndimage.distance_transform_edt(~mask, sampling=COARSE_MM)
     inner = ndimage.distance_transform_edt(mask, sampling=COARSE_MM)
     return np.asarray(outer - inner, np.float32)
 
 
 def _outward(grid: Grid, distance: np.ndarray, reach_mm: float) -> np.ndarray:
-    """Unit vectors away from a surface, fading with distance on both sides: (3, X, Y, Z)."""
+    """Vectors that point away from a surface; their length is largest on it, at most 1, and falls off: (3, X, Y, Z).
+
+    distance is the signed distance to the surface in mm; reach_mm is the SD of the Gaussian decay.
+    """
     softened = smooth(distance, grid, 8.0)
     gradient = np.stack(np.gradient(softened, COARSE_MM))
     gradient /= np.linalg.norm(gradient, axis=0) + 0.2
@@ -100,21 +104,23 @@ def _outward(grid: Grid, distance: np.ndarray, reach_mm: float) -> np.ndarray:
 
 
 def _blob(xyz: np.ndarray, centre: tuple[float, ...], radii: tuple[float, ...]) -> np.ndarray:
-    """A soft ellipsoid: one inside, falling to zero over a fifth of the radius."""
+    """An ellipsoid with a soft border: near 1 inside and 0 outside, 0.5 at the radii (mm)."""
     scaled = np.sqrt(sum(np.square((xyz[i] - centre[i]) / radii[i]) for i in range(3)))
     return np.asarray(special.expit((1 - scaled) * 10), np.float32)
 
 
 def _hippocampi(xyz: np.ndarray) -> np.ndarray:
-    """Both hippocampi as a row of blobs from head to tail, 0..1."""
+    """Both hippocampi, 0..1, each as a chain of soft spheres from head to tail."""
     centres = [(24, -10, -20), (27, -17, -18), (29, -24, -14), (28, -31, -8), (24, -37, -2)]
-    along = zip(centres, (7.5, 7, 6.5, 6, 5.5), strict=True)
-    parts = [_blob(xyz, (side * x, y, z), (radius, radius, radius)) for (x, y, z), radius in along for side in (-1, 1)]
+    spheres = zip(centres, (7.5, 7, 6.5, 6, 5.5), strict=True)
+    parts = [
+        _blob(xyz, (side * x, y, z), (radius, radius, radius)) for (x, y, z), radius in spheres for side in (-1, 1)
+    ]
     return np.asarray(np.max(parts, axis=0), np.float32)
 
 
 def _iron(xyz: np.ndarray) -> np.ndarray:
-    """Iron-rich nuclei, 0..1: pallidum, putamen (half), substantia nigra, red nucleus, dentate."""
+    """Iron-rich nuclei, 0..1: pallidum, putamen (at half weight), substantia nigra, red nucleus and dentate nucleus."""
     nuclei = [((19, -4, -1), (6, 9, 6), 1.0), ((26, 3, 1), (6, 14, 9), 0.5), ((9, -18, -11), (4, 6, 4), 1.0),
               ((5, -21, -8), (3.5, 3.5, 3.5), 0.8), ((14, -56, -36), (7, 6, 4), 0.7)]  # fmt: skip
     parts = [amount * _blob(xyz, (side * c[0], c[1], c[2]), r) for c, r, amount in nuclei for side in (-1, 1)]
@@ -122,7 +128,11 @@ def _iron(xyz: np.ndarray) -> np.ndarray:
 
 
 def _regions(grid: Grid, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Nearest functional region of grey matter within 16 mm, each region's network, and the soft default mode."""
+    """Functional regions of grey matter by the nearest centre within 16 mm.
+
+    Returns the region labels (X, Y, Z), the network of each region (R,) and a smooth map of the default mode (X, Y, Z)
+    in 0..1.
+    """
     spec = find_spec("nilearn")
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError("nilearn, which ships region coordinates, is not installed; install pdsynth again.")
@@ -142,7 +152,7 @@ def _regions(grid: Grid, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def _dipole(xyz: np.ndarray, centre: tuple[int, int, int], radius: float) -> np.ndarray:
-    """Field of an air sphere in B0 along z, (R / r)^3 (3 cos^2 - 1), held constant inside the sphere."""
+    """Field of an air sphere in B0 along z: (R / r)^3 (3 cos^2 - 1), with r at least R, without unit."""
     offset = xyz - np.asarray(centre, np.float32)[:, None, None, None]
     r = np.sqrt(np.square(offset).sum(0)) + 1e-6
     cosine = offset[2] / r

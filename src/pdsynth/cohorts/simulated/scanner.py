@@ -1,4 +1,4 @@
-"""The scanner: pose, receive coil, distortion, dropout, point spread and sampling onto the scan's own voxels."""
+"""The scanner: pose, receive coil, distortion, dropout, point spread and sampling onto the voxels of the scan."""
 
 from __future__ import annotations
 
@@ -21,27 +21,30 @@ FIELD_PER_MM = 3.5  # dropout: exp(-(TE / 30 ms) (3.5 |grad field|)^2), field gr
 
 @dataclass(frozen=True)
 class Optics:
-    """What one acquisition does to an image, apart from its contrast.
+    """Effects of one acquisition on an image, apart from its contrast.
 
-    coil_strength: exponent on the array's sensitivity (0: perfectly normalised). shift_mm: distortion along the phase
-    axis for one unit of field, its sign the blip direction. dropout scales the field gradient. ghost: share of signal
-    half a field of view away.
+    coil_strength is the exponent of the coil array's sensitivity; 0 means a perfectly normalised image. shift_mm is the
+    distortion along the phase axis for one unit of field; its sign is that of the phase blips. dropout scales the field
+    gradient. ghost is the fraction of signal that appears half a field of view away.
     """
 
     coil_strength: float
-    coil_reach_mm: float  # depth at which an element's near field ends
+    coil_reach_mm: float  # depth to which an element's near field reaches
     coil_centre_mm: tuple[float, float, float]
     psf_mm: tuple[float, float, float]
     shift_mm: float
     dropout: float = 1.0
     ghost: float = 0.0
-    scalp: float = 1.0  # 0 where the scan comes without skull
-    tilt: float = 0.12  # log-SD of the smooth sensitivity that the coil model misses
-    tilt_seed: int = 0  # both scans of a session share that sensitivity
+    scalp: float = 1.0  # scale of the signal outside the skull; 0 for a skull-stripped scan
+    tilt: float = 0.12  # SD of the log of a smooth sensitivity that the coil model leaves out
+    tilt_seed: int = 0  # seed of that sensitivity, which both scans of a session share
 
 
 def pose(generator: np.random.Generator, degrees: float, mm: float, scale_sd: float = 0.0) -> np.ndarray:
-    """A random rigid (and scaling) map of world mm about the head's centre, (4, 4)."""
+    """A random rigid map of world mm about the head's centre, with isotropic scaling, (4, 4).
+
+    degrees, mm and scale_sd are the SDs of the three rotations, the three shifts and the scale.
+    """
     matrix = np.eye(4)
     rotation = Rotation.from_euler("xyz", generator.normal(0, degrees, 3), degrees=True).as_matrix()
     matrix[:3, :3] = rotation * (1 + generator.normal(0, scale_sd))
@@ -52,7 +55,10 @@ def pose(generator: np.random.Generator, degrees: float, mm: float, scale_sd: fl
 def native_grid(
     voxel_mm: tuple[float, float, float], field_of_view_mm: float, slab_mm: float, centre_mm: np.ndarray, flip_x: bool
 ) -> Grid:
-    """A scan's own grid: a square matrix in plane (even), slices along z; stored left to right or right to left."""
+    """The grid of a scan: an even number of voxels in plane, slices along z, at least 8 of them.
+
+    flip_x stores the x axis from right to left.
+    """
     in_plane = [int(2 * np.round(field_of_view_mm / v / 2)) for v in voxel_mm[:2]]
     shape = (in_plane[0], in_plane[1], max(int(np.round(slab_mm / voxel_mm[2])), 8))
     affine = np.diag([*voxel_mm, 1.0])
@@ -63,17 +69,17 @@ def native_grid(
 
 
 def coil_field(generator: np.random.Generator, grid: Grid, optics: Optics, jitter: float) -> np.ndarray:
-    """Receive sensitivity, (X, Y, Z), mean about one in the head: root sum of squares of elements around it.
+    """Receive sensitivity (X, Y, Z) with mean near one in the head: root sum of squares of elements around the head.
 
-    jitter (mm) moves the head in the coil; it is what each scan draws for itself.
+    jitter is the SD in mm of the position of the head in the coil, which `generator` draws for each scan.
     """
     nodes = coarse_nodes(grid, COIL_NODES_MM)
     points = world(nodes)
     golden = np.pi * (3 - np.sqrt(5))
     height = np.linspace(-0.5, 0.95, COIL_ELEMENTS)
-    around = golden * np.arange(COIL_ELEMENTS)
+    longitude = golden * np.arange(COIL_ELEMENTS)
     ring = np.sqrt(1 - height**2)
-    elements = np.stack([ring * np.cos(around) * 105, ring * np.sin(around) * 125, height * 115])
+    elements = np.stack([ring * np.cos(longitude) * 105, ring * np.sin(longitude) * 125, height * 115])
     centre = HEAD_CENTRE_MM + np.asarray(optics.coil_centre_mm) + generator.normal(0, jitter, 3)
     total = np.zeros(nodes.shape, np.float32)
     for element in (elements.T + centre).astype(np.float32):
@@ -88,51 +94,52 @@ def coil_field(generator: np.random.Generator, grid: Grid, optics: Optics, jitte
 
 
 def dropout(anatomy: Anatomy, t_e: float, strength: float) -> np.ndarray:
-    """Signal left after dephasing by the field's gradient, (X, Y, Z) in 0..1. t_e in ms."""
+    """Fraction of the signal that remains after dephasing by the field's gradient, (X, Y, Z) in 0..1; t_e is in ms."""
     gradient = np.gradient(anatomy.field, *anatomy.grid.spacing_mm)
     squared = sum(np.square(g) for g in gradient)
     return np.asarray(np.exp(-(t_e / 30) * np.square(FIELD_PER_MM * strength) * squared), np.float32)
 
 
 class View:
-    """How one acquisition sees the working grid: a sparse matrix from working voxels to the scan's own.
+    """Maps images from the working grid to the voxels of one scan, by a sparse matrix.
 
-    Linear interpolation after the point spread, at the places that distortion moved, times its Jacobian.
+    An image is smoothed by the point spread, interpolated linearly at the distorted voxel positions, and multiplied by
+    the Jacobian of the distortion.
     """
 
     def __init__(self, anatomy: Anatomy, native: Grid, to_template: np.ndarray, optics: Optics) -> None:
         self.native, self.optics, self.grid = native, optics, anatomy.grid
         to_index = np.linalg.inv(anatomy.grid.affine) @ to_template @ native.affine
         index = np.indices(native.shape, dtype=np.float32).reshape(3, -1)
-        place = to_index[:3, :3].astype(np.float32) @ index + to_index[:3, 3:].astype(np.float32)
+        position = to_index[:3, :3].astype(np.float32) @ index + to_index[:3, 3:].astype(np.float32)
         limit = np.asarray(anatomy.grid.shape, np.float32)[:, None] - 1.001
-        self.rows = np.flatnonzero(((place >= 0) & (place <= limit)).all(0))
-        place = place[:, self.rows]
-        phase = to_index[:3, 1] / native.spacing_mm[1]  # one mm along the scan's y axis, in working voxels
+        self.rows = np.flatnonzero(((position >= 0) & (position <= limit)).all(0))
+        position = position[:, self.rows]
+        phase_axis = to_index[:3, 1] / native.spacing_mm[1]  # 1 mm along the scan's y axis, in working voxels
         shift = np.float32(optics.shift_mm) * smooth(anatomy.field, anatomy.grid, 4.0)
-        slope = np.tensordot(phase, np.gradient(shift), 1).astype(np.float32)
-        here = _gather(shift, place)
-        self.jacobian = np.clip(1 - _gather(slope, place), 0.25, 4.0)
-        place = np.clip(place - phase.astype(np.float32)[:, None] * here, 0, limit)
-        self.matrix = _interpolation(place, anatomy.grid.shape, self.jacobian)
+        slope = np.tensordot(phase_axis, np.gradient(shift), 1).astype(np.float32)
+        displacement = _gather(shift, position)
+        self.jacobian = np.clip(1 - _gather(slope, position), 0.25, 4.0)
+        position = np.clip(position - phase_axis.astype(np.float32)[:, None] * displacement, 0, limit)
+        self.matrix = _interpolation(position, anatomy.grid.shape, self.jacobian)
         voxel = native.spacing_mm @ np.abs(np.linalg.inv(to_template[:3, :3])).round(1)
-        # A voxel blurs like a Gaussian of .77 its edge; the working grid has blurred by its own part already.
+        # A voxel blurs like a Gaussian whose FWHM is .77 of its edge; the working grid has its own part of that blur.
         squared = 0.6 * np.square(voxel) + np.square(optics.psf_mm) - 0.5 * np.square(anatomy.grid.spacing_mm)
         self.psf_mm = np.round(np.sqrt(np.maximum(squared, 0)), 2)
 
     def image(self, maps: np.ndarray) -> np.ndarray:
-        """(n, X, Y, Z) on the working grid -> (n, x, y, z) on the scan's, float32."""
+        """Images (n, x, y, z) float32 on the scan's voxels, from maps (n, X, Y, Z) on the working grid."""
         n = len(maps)
         blurred = smooth(maps, self.grid, self.psf_mm).reshape(n, -1)
         out = np.zeros((n, int(np.prod(self.native.shape))), np.float32)
         out[:, self.rows] = (self.matrix @ blurred.T).T
-        seen = out.reshape(n, *self.native.shape)
+        images = out.reshape(n, *self.native.shape)
         if self.optics.ghost:
-            seen = seen + np.float32(self.optics.ghost) * np.roll(seen, self.native.shape[1] // 2, axis=2)
-        return np.asarray(seen)
+            images = images + np.float32(self.optics.ghost) * np.roll(images, self.native.shape[1] // 2, axis=2)
+        return np.asarray(images)
 
     def fractions(self, maps: np.ndarray) -> np.ndarray:
-        """Like `image` for volume fractions: without the Jacobian and the ghost."""
+        """Volume fractions (n, x, y, z) on the scan's voxels: `image` without point spread, Jacobian and ghost."""
         out = np.zeros((len(maps), int(np.prod(self.native.shape))), np.float32)
         out[:, self.rows] = (self.matrix @ maps.reshape(len(maps), -1).T).T / self.jacobian
         return out.reshape(len(maps), *self.native.shape)
@@ -142,26 +149,26 @@ def _gather(data: np.ndarray, index: np.ndarray) -> np.ndarray:
     return np.asarray(ndimage.map_coordinates(data, index, order=1, mode="nearest", output=np.float32))
 
 
-def _interpolation(place: np.ndarray, shape: tuple[int, int, int], scale: np.ndarray) -> sparse.csr_matrix:
-    """Trilinear weights at voxel indices (3, N) times a scale (N,), as (N, X*Y*Z)."""
-    low = place.astype(np.int32)
-    part = place - low
+def _interpolation(index: np.ndarray, shape: tuple[int, int, int], scale: np.ndarray) -> sparse.csr_matrix:
+    """Sparse matrix (N, X*Y*Z) of trilinear weights at voxel indices (3, N); row k is multiplied by scale[k]."""
+    lower = index.astype(np.int32)
+    fraction = index - lower
     steps = (shape[1] * shape[2], shape[2], 1)
-    base = low[0] * steps[0] + low[1] * steps[1] + low[2]
-    columns = np.empty((place.shape[1], 8), np.int32)
-    weights = np.empty((place.shape[1], 8), np.float32)
+    base = lower[0] * steps[0] + lower[1] * steps[1] + lower[2]
+    columns = np.empty((index.shape[1], 8), np.int32)
+    weights = np.empty((index.shape[1], 8), np.float32)
     for corner in range(8):
         up = [(corner >> axis) & 1 for axis in range(3)]
         columns[:, corner] = base + sum(u * s for u, s in zip(up, steps, strict=True))
         weights[:, corner] = scale
         for axis in range(3):
-            weights[:, corner] *= part[axis] if up[axis] else 1 - part[axis]
-    pointers = np.arange(0, 8 * place.shape[1] + 1, 8, dtype=np.int32)
-    return sparse.csr_matrix((weights.ravel(), columns.ravel(), pointers), shape=(place.shape[1], int(np.prod(shape))))
+            weights[:, corner] *= fraction[axis] if up[axis] else 1 - fraction[axis]
+    pointers = np.arange(0, 8 * index.shape[1] + 1, 8, dtype=np.int32)
+    return sparse.csr_matrix((weights.ravel(), columns.ravel(), pointers), shape=(index.shape[1], int(np.prod(shape))))
 
 
 def rician(generator: np.random.Generator, signal: np.ndarray, sigma: float) -> np.ndarray:
-    """Magnitude of the signal plus complex Gaussian noise of SD sigma a channel."""
+    """Magnitude of the signal plus complex Gaussian noise, with SD sigma in the real and the imaginary part each."""
     real = generator.standard_normal(signal.shape, np.float32)
     real *= np.float32(sigma)
     real += signal

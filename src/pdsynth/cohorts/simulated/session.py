@@ -1,4 +1,4 @@
-"""One simulated session in memory: a person, both 4D scans, and the truth about them."""
+"""One simulated session in memory: the person, both 4D scans and their ground truth."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ from pdsynth.cohorts.simulated.streams import (
 )
 from pdsynth.types import Diagnosis
 
-SPIN_ECHO_DROPOUT = 0.35  # of the gradient-echo dropout that is left in a spin echo
+SPIN_ECHO_DROPOUT = 0.35  # dropout strength of a spin echo relative to a gradient echo
 
 
 @dataclass(frozen=True)
 class Session:
-    """bold (x, y, z, t) and dwi (x, y, z, n) int16 on their own grids; bvals (n,), bvecs (n, 3) in FSL's convention.
+    """A simulated session.
 
-    The oracles (x, y, z) are None unless asked for.
+    bold (x, y, z, t) and dwi (x, y, z, n) are int16, each on its own grid. bvals (n,) are in s/mm^2 and bvecs (n, 3)
+    in FSL's convention. The oracles (x, y, z) are None if oracle_draws was 0.
     """
 
     person: Person
@@ -59,18 +60,19 @@ def simulate_session(
     fc_effect: str = "paper",
     severity: float | None = None,
 ) -> Session:
-    """Everything about one subject, a function of the arguments alone.
+    """Simulate one session; the result depends on the arguments alone.
 
-    severity (0..1) takes the place of the one drawn for the diagnosis; every other random draw stays as it is.
-    """  # fmt: skip
+    grid_mm sets the working grid (`draw_anatomy`). quick shortens the site's protocols; randomise replaces them by
+    random ones. The oracles are means over oracle_draws redraws. fc_effect is as in `bold.region_courses`. severity
+    (0..1) replaces the random severity of the diagnosis; all other random draws are unchanged. """  # fmt: skip
     streams = Streams(seed, subject)
     person = draw_person(streams.generator(PERSON), diagnosis, severity)
     anatomy = draw_anatomy(streams.generator(ANATOMY), person, grid_mm)
-    here = streams.generator(ACQUISITION)
+    generator = streams.generator(ACQUISITION)
     if randomise:
-        acquisition = acquisitions.randomised(here, quick)
+        acquisition = acquisitions.randomised(generator, quick)
     else:
-        acquisition = acquisitions.at_site(here, quick_site(SITES[site]) if quick else SITES[site])
+        acquisition = acquisitions.at_site(generator, quick_site(SITES[site]) if quick else SITES[site])
     run, fmri_oracle = _fmri(streams, person, anatomy, acquisition, oracle_draws, fc_effect)
     dwi, bvals, bvecs, dmri_oracle = _dmri(streams, person, anatomy, acquisition, oracle_draws)
     return Session(person, anatomy, acquisition, run, dwi, bvals, bvecs, fmri_oracle, dmri_oracle)
@@ -108,25 +110,28 @@ def _dmri(
     to_scan = np.linalg.inv(exposure.to_template[:3, :3])
     to_scan /= np.cbrt(np.linalg.det(to_scan))
     images = diffusion.weighted_images(anatomy, micro, parts, bvals, bvecs, to_scan, exposure.tissues)
-    seen = view.image(images)
+    noise_free = view.image(images)
     wm = view.fractions(anatomy.wm[None])[0]
-    level = float(np.median(seen[0][wm > 0.7])) if (wm > 0.7).any() else float(seen[0].max()) / 2
+    level = float(np.median(noise_free[0][wm > 0.7])) if (wm > 0.7).any() else float(noise_free[0].max()) / 2
     sigma = level / protocol.snr
-    noisy = rician(streams.generator(DMRI_NOISE), seen, sigma)
+    noisy = rician(streams.generator(DMRI_NOISE), noise_free, sigma)
     oracle = None
     if draws:
         own_mean = images[bvals > 0].mean(0)
         oracle = truth.dmri_oracle(streams, anatomy, person, acquisition, view, parts, micro, own_mean, sigma, draws)
-    return _stored(np.moveaxis(noisy, 0, -1), seen[0], exposure), bvals, bvecs * [-1, 1, 1], oracle
+    return _stored(np.moveaxis(noisy, 0, -1), noise_free[0], exposure), bvals, bvecs * [-1, 1, 1], oracle
 
 
 def _stored(signal: np.ndarray, reference: np.ndarray, exposure: Exposure) -> np.ndarray:
-    """Scaled so that the reference's bright voxels stand at twice the site's level, as int16."""
+    """The signal as int16, scaled so that the 98th percentile of the reference becomes twice the site's scale.
+
+    The scale is reduced where values would exceed the range of int16.
+    """
     factor = 2 * exposure.scale / max(float(np.percentile(reference, 98)), 1e-9)
-    factor = min(factor, 32000 / max(float(signal.max()), 1e-9))  # nothing saturates
+    factor = min(factor, 32000 / max(float(signal.max()), 1e-9))  # below saturation
     return np.rint(signal * np.float32(factor)).astype(np.int16)
 
 
 def means(session: Session) -> tuple[np.ndarray, np.ndarray]:
-    """The two volumes that a pair is made of: mean BOLD and mean of b > 0, (x, y, z) float32 each."""
+    """The two volumes of a pair, (x, y, z) float32 each: mean BOLD, and the mean of the volumes with b > 0."""
     return session.bold.mean(-1, dtype=np.float32), session.dwi[..., session.bvals > 0].mean(-1, dtype=np.float32)

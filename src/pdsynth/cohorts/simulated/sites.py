@@ -1,4 +1,4 @@
-"""The three scanner sites of the cohort: protocols of the paper's Table I, what is used, and the groups of people."""
+"""The three scanner sites with the protocols of the paper's Table I, and the severity and age of the groups."""
 
 from __future__ import annotations
 
@@ -34,15 +34,18 @@ class DmriProtocol:
 
 @dataclass(frozen=True)
 class Site:
-    """A scanner with its two protocols. Coil strength 0 is a fully normalised image, 1 the raw array."""
+    """A scanner with its two protocols. coil_strength is 0 for a fully normalised image, and 1 for the raw coil array.
+
+    scale is the approximate grey-matter signal in stored units.
+    """
 
     name: str
     fmri: FmriProtocol
     dmri: DmriProtocol
     coil_strength: float
-    psf_mm: float  # FWHM of the point spread on top of the voxel
+    psf_mm: float  # FWHM of the point spread in addition to the voxel's
     shift_mm: float  # distortion for a field of one unit
-    scale: float  # signal of grey matter in stored units
+    scale: float
 
 
 SITES = {
@@ -66,7 +69,7 @@ SITES = {
     ),
 }  # fmt: skip
 
-# Entries of Table I that cannot be what was scanned, beside what is simulated instead.
+# Entries of Table I that are impossible as scan parameters, each with the value that the simulation uses.
 PAPER_SLIPS = [
     {"site": "adni", "field": "dMRI echo time (ms)", "paper_value": 3, "used_value": 68},
     {"site": "oasis", "field": "phase field of view", "paper_value": "per cent, in mm", "used_value": "240 mm"},
@@ -77,7 +80,7 @@ AGE_YEARS = (74.0, 6.0)  # mean, SD
 
 
 def quick(site: Site, volumes: int = 12, directions: int = 12) -> Site:
-    """The same site with few volumes and directions: same means, a tenth of the work."""
+    """The same site with few volumes and directions: about a tenth of the work for similar mean volumes."""
     return replace(
         site,
         fmri=replace(site.fmri, volumes=min(volumes, site.fmri.volumes)),

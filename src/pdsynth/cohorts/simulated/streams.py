@@ -1,4 +1,4 @@
-"""Independent random streams of one subject, so that a part can be redrawn and nothing else changes."""
+"""Independent random streams of one subject, so that one part can be redrawn while all others stay the same."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 
 PERSON, ANATOMY, ACQUISITION, FMRI_PRIVATE, DMRI_PRIVATE, FMRI_STATE, FMRI_NOISE, DMRI_NOISE = range(8)
-COHORT = 1_000_000_007  # in place of a subject: draws about the cohort as a whole
+COHORT = 1_000_000_007  # stands for the subject in draws that concern the whole cohort
 
 
 @dataclass(frozen=True)
 class Streams:
-    """Generators of one subject of a seeded cohort."""
+    """Random generators of one subject in a cohort with a seed."""
 
     seed: int
     subject: int
 
     def generator(self, stream: int, draw: int = 0) -> np.random.Generator:
-        """The stream's generator; draw 0 makes the scan, others are redraws.
+        """The generator of a stream. Draw 0 is used for the scan, other draws for the oracles.
 
         >>> a, b = Streams(1, 2).generator(PERSON), Streams(1, 2).generator(PERSON)
         >>> bool(a.random() == b.random())

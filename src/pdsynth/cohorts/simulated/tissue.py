@@ -1,4 +1,4 @@
-"""Relaxation and diffusion constants of the tissues at 3T, and the two signal equations."""
+"""Relaxation and diffusion constants of the tissues at 3 T, and the signal equations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy import special
 
 @dataclass(frozen=True)
 class Tissue:
-    """T1, T2, T2* in ms; proton density relative to water; isotropic diffusivity in mm^2/s."""
+    """MR constants of a tissue: T1, T2, T2* in ms, proton density relative to water, diffusivity in mm^2/s."""
 
     t1: float
     t2: float
@@ -19,9 +19,9 @@ class Tissue:
     diffusivity: float = 0.0
 
 
-# 3T values as specified, except that white matter's density (specified .71), T2 (70 ms) and T2* (46 ms) were fitted by
-# hand to one real BOLD and DWI pair, where white matter is darker than they give. One possible cause, not tested, is
-# magnetisation transfer, which is not simulated. Fat is suppressed (its density here is what is left of it).
+# Values at 3 T from the literature, except for white matter. Its density (literature: .71), T2 (70 ms) and T2* (46 ms)
+# were fitted by hand to one real BOLD and DWI pair, where white matter is darker than those values give. A possible
+# cause, which was not tested, is magnetisation transfer, which is not simulated. Fat is suppressed: its density is low.
 Tissues = dict[str, Tissue]
 TISSUES: Tissues = {
     "gm": Tissue(1400, 85, 50, 0.84, 0.8e-3),
@@ -32,13 +32,13 @@ TISSUES: Tissues = {
     "eye": Tissue(4000, 1000, 45, 1.0, 2.8e-3),
 }
 
-PARALLEL = 1.85e-3  # diffusivity along fibres, mm^2/s; set so that a tensor fit at b 1000 finds an MD of .71e-3
-STATIC_FRACTION = 0.35  # of grey matter whose diffusion is slow: real b2500 grey matter is brighter than exp(-b D)
-STATIC_RATIO = 0.4  # its diffusivity relative to the tissue's mean
+PARALLEL = 1.85e-3  # diffusivity along fibres, mm^2/s; a tensor fit at b 1000 then gives an MD of .71e-3
+STATIC_FRACTION = 0.35  # fraction of grey matter with slow diffusion: at b 2500 it is brighter than exp(-b D)
+STATIC_RATIO = 0.4  # diffusivity of the slow pool relative to the tissue's mean
 
 
 def varied(generator: np.random.Generator, spread: float) -> Tissues:
-    """The tissues with every constant scaled by 1 +- spread, uniformly and independently."""
+    """The tissues with T1, T2, T2* and density each multiplied by an independent uniform factor of 1 +- spread."""
 
     def draw(value: float) -> float:
         return float(value * generator.uniform(1 - spread, 1 + spread))
@@ -50,7 +50,9 @@ def varied(generator: np.random.Generator, spread: float) -> Tissues:
 
 
 def gradient_echo(tissue: Tissue, t_r: float, t_e: float, flip_deg: float) -> float:
-    """Spoiled steady state (Ernst): PD sin(a) (1 - E1) / (1 - cos(a) E1) exp(-TE / T2*). Times in ms.
+    """Signal of a spoiled gradient echo in the steady state (Ernst); times are in ms.
+
+    PD sin(a) (1 - E1) / (1 - cos(a) E1) exp(-TE / T2*), with E1 = exp(-TR / T1).
 
     >>> round(gradient_echo(Tissue(1000, 80, 50, 1.0), 1e9, 0, 90), 6)
     1.0
@@ -62,12 +64,12 @@ def gradient_echo(tissue: Tissue, t_r: float, t_e: float, flip_deg: float) -> fl
 
 
 def spin_echo(tissue: Tissue, t_r: float, t_e: float) -> float:
-    """Spin echo without diffusion weighting: PD (1 - exp(-TR / T1)) exp(-TE / T2). Times in ms."""
+    """Spin-echo signal without diffusion weighting, PD (1 - exp(-TR / T1)) exp(-TE / T2); times are in ms."""
     return float(tissue.density * (1 - np.exp(-t_r / tissue.t1)) * np.exp(-t_e / tissue.t2))
 
 
 def slow_and_fast(diffusivity: np.ndarray | float) -> tuple[np.ndarray | float, np.ndarray | float]:
-    """Diffusivities of grey matter's two isotropic pools, whose weighted mean is `diffusivity`."""
+    """Diffusivities of the slow and the fast isotropic pool of grey matter, whose weighted mean is `diffusivity`."""
     slow = STATIC_RATIO * diffusivity
     return slow, (diffusivity - STATIC_FRACTION * slow) / (1 - STATIC_FRACTION)
 
@@ -79,10 +81,10 @@ def grey_matter_decay(bval: float, diffusivity: np.ndarray | float) -> np.ndarra
 
 
 def white_matter_decay(bval: float, fraction: np.ndarray, cosine_squared: np.ndarray) -> np.ndarray:
-    """Signal of one fibre relative to b = 0: a stick and a tensor (SIMULATED_COHORT, "DWI").
+    """Signal of one fibre relative to b = 0: a stick and an axially symmetric tensor.
 
-    fraction f and cosine_squared c broadcast: f exp(-b dpar c) + (1 - f) exp(-b (dperp + (dpar - dperp) c)) with
-    dperp = dpar (1 - f).
+    With fraction f and squared cosine c, which broadcast, it is
+    f exp(-b dpar c) + (1 - f) exp(-b (dperp + (dpar - dperp) c)), where dpar = PARALLEL and dperp = dpar (1 - f).
     """
     along = bval * PARALLEL * cosine_squared
     across = bval * PARALLEL * (1 - fraction)
@@ -90,7 +92,10 @@ def white_matter_decay(bval: float, fraction: np.ndarray, cosine_squared: np.nda
 
 
 def white_matter_powder(bval: float, fraction: np.ndarray) -> np.ndarray:
-    """`white_matter_decay` averaged over all directions: sqrt(pi) / 2 erf(sqrt(k)) / sqrt(k) an axial compartment."""
+    """Mean of `white_matter_decay` over all directions.
+
+    A compartment with the axial exponent k contributes sqrt(pi) / 2 erf(sqrt(k)) / sqrt(k).
+    """
 
     def axial(k: np.ndarray | np.floating) -> np.ndarray:
         root = np.sqrt(np.maximum(k, 1e-9))

@@ -1,4 +1,8 @@
-"""What is known of a simulated pair and of no real one: the best answer that the shared anatomy allows."""
+"""Oracles of a simulated pair: the expected mean volume of one scan given the anatomy and protocols of the session.
+
+The other scan contains no further information about it, so that no estimator from the other scan can have a smaller
+expected squared error.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,10 @@ def fmri_oracle(
     sigma: float,
     draws: int,
 ) -> np.ndarray:
-    """E[mean BOLD | shared anatomy] over redraws of what is private to fMRI: (x, y, z); p99.5 in the brain is 1."""
+    """E[mean BOLD | shared anatomy], (x, y, z): a mean over redraws of the fields that are private to fMRI.
+
+    Each redraw is scaled so that the 99.5th percentile of the brain is 1.
+    """
     protocol, exposure = acquisition.fmri_protocol, acquisition.fmri
     generators = [streams.generator(FMRI_PRIVATE, k) for k in range(1, draws + 1)]
     images = [bold.mean_signal(anatomy, g, protocol, exposure.tissues, exposure.optics, steady) for g in generators]
@@ -39,10 +46,11 @@ def dmri_oracle(
     sigma: float,
     draws: int,
 ) -> np.ndarray:
-    """E[mean b > 0 | shared anatomy]: (x, y, z), brain p99.5 is 1.
+    """E[mean of b > 0 | shared anatomy], (x, y, z), scaled as in `fmri_oracle`.
 
-    Redraws use the closed-form mean over all directions, corrected by the ratio of the scan's own directions (own_mean)
-    to that mean for the scan's own draw: the directions are shared, and few directions are not isotropic.
+    Redraws use the closed-form mean over all directions. The mean over the few directions of the scan differs from it.
+    The redraws are therefore multiplied by the ratio of own_mean, the mean over the scan's directions, to the
+    closed-form mean, both for the scan's own maps.
     """  # fmt: skip
     exposure, bval = acquisition.dmri, acquisition.dmri_protocol.bval
     powder = diffusion.powder_image(own, parts, bval, exposure.tissues)
@@ -55,8 +63,8 @@ def dmri_oracle(
 
 
 def _mean_of_scaled(view: View, images: np.ndarray, anatomy: Anatomy, sigma: float) -> np.ndarray:
-    """Each redraw through the scanner, scaled by its 99.5th percentile in the brain, then averaged."""
-    seen = rician_mean(view.image(images), sigma)
+    """Mean of the redraws after the scanner; each is scaled by its 99.5th percentile in the brain."""
+    magnitudes = rician_mean(view.image(images), sigma)
     brain = view.fractions(anatomy.brain[None])[0] > 0.5
-    scales = np.percentile(seen[:, brain], 99.5, axis=1) if brain.any() else seen.max((1, 2, 3))
-    return np.asarray((seen / scales[:, None, None, None]).mean(0), np.float32)
+    scales = np.percentile(magnitudes[:, brain], 99.5, axis=1) if brain.any() else magnitudes.max((1, 2, 3))
+    return np.asarray((magnitudes / scales[:, None, None, None]).mean(0), np.float32)
