@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pdsynth.data.pairs import Pairs
 from pdsynth.losses.features import CONVOLUTIONS
-from pdsynth.methods import REGISTRY, Method, create
+from pdsynth.methods import Method, create, registry
 
 CONTROLS = (
     "zeros",
@@ -219,7 +219,7 @@ def settings_of(recipe: Recipe, size: str = "full", changes: Mapping[str, Any] |
         has = "full and small" if recipe.small else "full only"
         raise ValueError(f"the recipe {recipe.name} has no size {size!r}; it has {has}.")
     settings = {**recipe.settings, **(recipe.small if size == "small" else {})}
-    types = get_type_hints(REGISTRY[recipe.method].config_type)
+    types = get_type_hints(registry()[recipe.method].config_type)
     for name, value in (changes or {}).items():
         if name not in types or name == "grid_shape":
             known = ", ".join(sorted(set(types) - {"grid_shape"})) or "none"

@@ -27,8 +27,7 @@ from pdsynth.evaluation.archive import recipe_of, run_folder, scores_folder
 from pdsynth.evaluation.evaluate import ORACLE
 from pdsynth.files import PARTIAL, read_json, write_json
 from pdsynth.losses.microstructure import FeatureLoss
-from pdsynth.methods import REGISTRY
-from pdsynth.methods.base import Method, MethodConfig, create
+from pdsynth.methods.base import Method, MethodConfig, create, registry
 from pdsynth.networks.flops import counted_flops
 from pdsynth.recipes import RECIPES, settings_of
 from pdsynth.resources import resolve_precision
@@ -59,7 +58,7 @@ def begun_as(prepared: Path, entry: str, terms: Terms) -> dict[str, Any]:
     """
     name, size = recipe_of(entry)
     recipe = RECIPES[name]
-    method = REGISTRY[recipe.method]
+    method = registry()[recipe.method]
     config = method.config_type(**settings_of(recipe, size))
     described = {
         "entry": entry,

@@ -16,7 +16,7 @@ from pdsynth.data.batch import PairBatch
 from pdsynth.diffusion.sampling import ddpm, step_back
 from pdsynth.diffusion.schedule import cosine_schedule
 from pdsynth.losses.adversarial import Discriminators
-from pdsynth.methods.base import MethodConfig, Objective, Stage, register
+from pdsynth.methods.base import MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.diffusion import ConditionalDiffusion, DiffusionConfig
 from pdsynth.types import Direction
 
@@ -36,6 +36,7 @@ class AdversarialDiffusion(ConditionalDiffusion):
 
     name = "adm"
     config_type: ClassVar[type[MethodConfig]] = AdversarialDiffusionConfig
+    tiny: ClassVar[Settings] = {"width": 8, "discriminator_width": 4, "patch": 8, "batch_size": 4}
     config: AdversarialDiffusionConfig
 
     def __init__(self, config: AdversarialDiffusionConfig) -> None:

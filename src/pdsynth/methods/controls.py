@@ -20,6 +20,7 @@ class Zeros(Method):
     """An empty image."""
 
     name = "zeros"
+    blind: ClassVar[bool] = True
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
         return torch.zeros_like(batch.sources[direction].volume)
@@ -40,6 +41,7 @@ class PopulationMean(Method):
     """The training participants' mean target: the same image for everyone."""
 
     name = "population-mean"
+    blind: ClassVar[bool] = True
     means: Tensor  # (2, X, Y, Z), in the order of Modality
 
     def __init__(self, config: MethodConfig) -> None:
@@ -68,6 +70,7 @@ class SiteMean(Method):
 
     name = "site-mean"
     config_type: ClassVar[type[MethodConfig]] = SiteMeanConfig
+    blind: ClassVar[bool] = True
     config: SiteMeanConfig
     means: Tensor  # (sites, 2, X, Y, Z)
 
@@ -92,6 +95,7 @@ class Oracle(Method):
     """E[target | what both scans share], known where the cohort is simulated: the ceiling in mean squared error."""
 
     name = "oracle"
+    blind: ClassVar[bool] = True
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
         if direction not in batch.oracle:

@@ -17,7 +17,7 @@ from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
 from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
-from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
+from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.conditioning import FEATURES, STEERING, VoxelFeatures
 from pdsynth.methods.unet import UNetConfig
 from pdsynth.networks.transformer import PatchTransformer
@@ -40,6 +40,7 @@ class ConditionalDiffusion(Method):
 
     name = "conditional-diffusion"
     config_type: ClassVar[type[MethodConfig]] = DiffusionConfig
+    tiny: ClassVar[Settings] = {"width": 8, "heads": 2, "eta": 1.0, "steps": 2, "patch": 8, "batch_size": 4}
     generative: ClassVar[bool] = True
     config: DiffusionConfig
 
@@ -117,6 +118,7 @@ class DiT(ConditionalDiffusion):
 
     name = "dit"
     config_type: ClassVar[type[MethodConfig]] = DiTConfig
+    tiny: ClassVar[Settings] = {"width": 8, "heads": 2, "depth": 1, "steps": 2, "patch": 8, "batch_size": 2}
     config: DiTConfig
 
     def network(self) -> nn.Module:

@@ -17,7 +17,7 @@ from pdsynth.data.pairs import Pairs
 from pdsynth.losses.adversarial import Discriminators
 from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.losses.perceptual import feature_loss
-from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
+from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.unet import SourceUNet, UNetConfig
 from pdsynth.types import Direction
 
@@ -37,6 +37,14 @@ class GAN(Method):
 
     name = "gan"
     config_type: ClassVar[type[MethodConfig]] = GANConfig
+    tiny: ClassVar[Settings] = {
+        "width": 8,
+        "heads": 2,
+        "perceptual_weight": 0.1,
+        "discriminator_width": 4,
+        "patch": 8,
+        "batch_size": 4,
+    }
     config: GANConfig
 
     def __init__(self, config: GANConfig) -> None:

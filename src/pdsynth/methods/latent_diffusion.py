@@ -19,7 +19,7 @@ from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
 from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
-from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
+from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.conditioning import patches_of, population_mean
 from pdsynth.networks.unet import SMALLEST, pad_to_multiple
 from pdsynth.types import Direction, Modality
@@ -51,6 +51,7 @@ class LatentDiffusion(Method):
 
     name = "ldm"
     config_type: ClassVar[type[MethodConfig]] = LatentDiffusionConfig
+    tiny: ClassVar[Settings] = {"autoencoder_width": 8, "width": 16, "batch_size": 2, "steps": 2}
     generative: ClassVar[bool] = True
     config: LatentDiffusionConfig
     means: Tensor  # (2, X, Y, Z), in the order of Modality

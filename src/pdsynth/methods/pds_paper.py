@@ -21,7 +21,7 @@ from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
 from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.losses.perceptual import feature_loss
-from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
+from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.cached import Cached, spread_rows
 from pdsynth.methods.conditioning import patches_of
 from pdsynth.networks.unet import pad_to_multiple
@@ -88,6 +88,19 @@ class PDSPaper(Method):
 
     name = "pds-paper"
     config_type: ClassVar[type[MethodConfig]] = PDSPaperConfig
+    tiny: ClassVar[Settings] = {
+        "channels": (4, 8),
+        "refiner_channels": (4, 8),
+        "heads": 2,
+        "attention_levels": 1,
+        "blocks": 1,
+        "feature_layer": "conv1_1",
+        "patch": (8, 8, 8),
+        "steps": 2,
+        "drafts": 3,
+        "draft_steps": 2,
+        "learning_rate": 1e-3,
+    }
     generative: ClassVar[bool] = True
     config: PDSPaperConfig
     atlas: Tensor  # (1, X, Y, Z), 1 in the regions of A_f and A_d, which are the same spheres

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pdsynth.data.batch import CONTEXT_CHANNELS, PairBatch
 from pdsynth.data.pairs import Pairs
-from pdsynth.methods.base import Method, MethodConfig, register
+from pdsynth.methods.base import Method, MethodConfig, Settings, register
 from pdsynth.methods.conditioning import CONDITION, FEATURES, Conditioning, population_mean
 from pdsynth.methods.voxel_ridge import VoxelRidge
 from pdsynth.types import Direction, Modality
@@ -63,6 +63,7 @@ class GradientBoosting(Method):
 
     name = "gradient-boosting"
     config_type: ClassVar[type[MethodConfig]] = BoostingConfig
+    tiny: ClassVar[Settings] = {"voxels": 200, "trees": 5, "depth": 3}
     config: BoostingConfig
     feature: Tensor  # (2, trees, nodes): the column that a node splits
     threshold: Tensor  # (2, trees, nodes): values up to it go to the first child

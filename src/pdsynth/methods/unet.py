@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
-from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
+from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.conditioning import ACQUISITION, FEATURES, VoxelFeatures
 from pdsynth.networks.unet import HaarUNet
 from pdsynth.types import Direction
@@ -49,6 +49,7 @@ class UNet(Method):
 
     name = "unet"
     config_type: ClassVar[type[MethodConfig]] = UNetConfig
+    tiny: ClassVar[Settings] = {"width": 8, "patch": 8, "batch_size": 4}
     config: UNetConfig
 
     def __init__(self, config: UNetConfig) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
-from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
+from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.conditioning import CONDITION, FEATURES, Conditioning
 from pdsynth.networks.voxel import VoxelMLP
 from pdsynth.types import Direction
@@ -33,6 +33,7 @@ class VoxelPerceptron(Method):
 
     name = "voxel-mlp"
     config_type: ClassVar[type[MethodConfig]] = VoxelMLPConfig
+    tiny: ClassVar[Settings] = {"width": 8}
     config: VoxelMLPConfig
 
     def __init__(self, config: VoxelMLPConfig) -> None:
