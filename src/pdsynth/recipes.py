@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, get_origin, get_type_hints
 
 import torch
@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pdsynth.data.pairs import Pairs
 from pdsynth.losses.features import CONVOLUTIONS
 from pdsynth.methods import Method, create, registry
+from pdsynth.methods.recipe import Recipe
 
 CONTROLS = (
     "zeros",
@@ -26,23 +27,6 @@ CONTROLS = (
     "pds-refiner-only",
     "oracle",
 )
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A run that can be named on the command line. steps: 0 for a method that is fitted in closed form.
-
-    small: what changes for a CPU's budget (`--size small`), the wiring being the same; empty where nothing does.
-    precision is Lightning's word for a device that is fast at it; `resolve_precision` says what else stands in.
-    """
-
-    name: str
-    summary: str
-    method: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    steps: int = 0
-    small: dict[str, Any] = field(default_factory=dict)
-    precision: str = "bf16-mixed"
 
 
 def control(name: str, summary: str) -> Recipe:
