@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pdsynth.data.pairs import Pairs
 from pdsynth.losses.features import CONVOLUTIONS
 from pdsynth.methods import Method, create, registry
+from pdsynth.methods.pds_paper import pds_paper
 from pdsynth.methods.recipe import Recipe
 
 CONTROLS = (
@@ -116,23 +117,6 @@ def pds_slices() -> Recipe:
 
 def pds_resnet3d() -> Recipe:
     return pds_variant("pds-resnet3d", "pds with a loss on features of a 3D ResNet", microstructure_views="volume")
-
-
-def pds_paper() -> Recipe:
-    small = {
-        "channels": (8, 16, 32, 64),
-        "refiner_channels": (8, 16, 32, 64),
-        "patch": (24, 24, 24),
-        "batch_size": 4,
-        "learning_rate": 2e-3,
-        "microstructure_weight": 0.1,
-        "feature_layer": "conv2_2",
-        "steps": 4,
-        "drafts": 15,
-        "draft_steps": 4,
-    }
-    summary = "the paper's text: noise estimators, the re-noised source, refinement"
-    return Recipe("pds-paper", summary, "pds-paper", steps=100_000, small=small, precision="16-mixed")
 
 
 def pds_unconditioned() -> Recipe:

@@ -24,6 +24,7 @@ from pdsynth.losses.perceptual import feature_loss
 from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.cached import Cached, spread_rows
 from pdsynth.methods.conditioning import patches_of
+from pdsynth.methods.recipe import Recipe
 from pdsynth.networks.unet import pad_to_multiple
 from pdsynth.types import Direction
 
@@ -236,3 +237,20 @@ class PDSPaper(Method):
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
         generator = torch.Generator(batch.corner.device).manual_seed(0)
         return self.sample(batch, direction, generator, self.config.steps)
+
+
+def pds_paper() -> Recipe:
+    small = {
+        "channels": (8, 16, 32, 64),
+        "refiner_channels": (8, 16, 32, 64),
+        "patch": (24, 24, 24),
+        "batch_size": 4,
+        "learning_rate": 2e-3,
+        "microstructure_weight": 0.1,
+        "feature_layer": "conv2_2",
+        "steps": 4,
+        "drafts": 15,
+        "draft_steps": 4,
+    }
+    summary = "the paper's text: noise estimators, the re-noised source, refinement"
+    return Recipe("pds-paper", summary, "pds-paper", steps=100_000, small=small, precision="16-mixed")
