@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
 from pdsynth.methods.base import Method, MethodConfig, register
 from pdsynth.methods.conditioning import population_mean
+from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.types import Direction, Modality
 
 
@@ -101,3 +103,12 @@ class Oracle(Method):
         if direction not in batch.oracle:
             raise ValueError(f"oracle: the prepared pairs hold no oracle for {direction}; only simulated cohorts do.")
         return batch.oracle[direction]
+
+
+def recipes() -> Iterator[Recipe]:
+    yield Recipe("zeros", "an empty image", "zeros", Role.CONTROL)
+    yield Recipe("population-mean", "the training participants' mean target", "population-mean", Role.CONTROL)
+    yield Recipe("site-mean", "the mean target of the participant's site", "site-mean", Role.CONTROL)
+    yield Recipe("copy-source", "the source, taken for the target", "copy-source", Role.CONTROL)
+    ceiling = "E[target | shared anatomy]: the ceiling, on simulated cohorts only"
+    yield Recipe("oracle", ceiling, "oracle", Role.CEILING)

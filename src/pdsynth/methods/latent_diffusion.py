@@ -7,6 +7,7 @@ samples), less the training mean, in SD.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
 from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.conditioning import patches_of, population_mean
+from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.networks.unet import SMALLEST, pad_to_multiple
 from pdsynth.types import Direction, Modality
 
@@ -178,3 +180,9 @@ class LatentDiffusion(Method):
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
         generator = torch.Generator(batch.corner.device).manual_seed(0)
         return self.sample(batch, direction, generator, self.config.steps)
+
+
+def recipes() -> Iterator[Recipe]:
+    summary = "an autoencoder, then diffusion of latents"
+    paper = {Modality.FMRI: (9.06, 3.65), Modality.DMRI: (7.98, 1.42)}
+    yield Recipe("ldm", summary, "ldm", Role.BASELINE, (2, 3, 7), paper, steps=4000)

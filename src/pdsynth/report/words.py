@@ -7,6 +7,10 @@ from typing import Any
 
 from pdsynth.evaluation.archive import recipe_of
 from pdsynth.evaluation.statistics import SIGNIFICANT
+from pdsynth.methods.controls import Oracle, PopulationMean
+from pdsynth.methods.recipe import Role
+from pdsynth.recipes import CONTROLS as CONTROL_NAMES
+from pdsynth.recipes import RECIPES
 from pdsynth.types import Direction, Modality
 
 MODALITIES = {Modality.FMRI: "fMRI", Modality.DMRI: "dMRI"}
@@ -17,21 +21,10 @@ GROUPS = {
     "control": "Controls",
     "ceiling": "Ceiling",
 }
-CEILING = "oracle"
-AVERAGE = "population-mean"
-CONTROLS = {
-    "zeros": "an empty image",
-    "population-mean": "the training participants' average",
-    "site-mean": "the average of the same site",
-    "copy-source": "the source itself",
-    "voxelwise-ridge": "linear regression in each voxel",
-    "coarse-ridge": "a linear regression between whole coarse volumes",
-    "local-ridge": "linear regressions alone: coarse-ridge, then one at each voxel",
-    "gradient-boosting": "boosted trees on multi-scale features",
-    "voxel-mlp": "a small perceptron on multi-scale features",
-    "pds-refiner-only": "no diffusion",
-    "pds-unconditioned": "source used by the refiner only",
-}
+GROUP_OF = {Role.CONTROL: "control", Role.CEILING: "ceiling"}  # the other roles are "Other models"
+CEILING = Oracle.name
+AVERAGE = PopulationMean.name
+CONTROLS = {name: RECIPES[name].summary for name in CONTROL_NAMES}
 
 
 @dataclass(frozen=True)
@@ -82,9 +75,8 @@ def group_of(name: str, tested: str) -> str:
     """The group of GROUPS that a method belongs to."""
     if name == tested:
         return "tested"
-    if name == CEILING:
-        return "ceiling"
-    return "control" if recipe_of(name)[0] in CONTROLS else "baseline"
+    recipe = RECIPES.get(recipe_of(name)[0])
+    return "baseline" if recipe is None else GROUP_OF.get(recipe.role, "baseline")
 
 
 def value_of(scores: dict[str, Any], key: str) -> tuple[float | None, float | None, float | None]:
