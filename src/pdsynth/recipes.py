@@ -18,7 +18,7 @@ from pdsynth.methods.recipe import Recipe, Role
 def _discovered() -> dict[str, Recipe]:
     """The recipes that the modules of `pdsynth.methods` give, by role, then as their files have them."""
     found: dict[str, Recipe] = {}
-    given = (getattr(module, "recipes", tuple)() for module in modules_of("pdsynth.methods"))
+    given = (module.recipes() for module in modules_of("pdsynth.methods") if hasattr(module, "recipes"))
     for recipe in chain.from_iterable(given):
         if recipe.name in found:
             raise ValueError(f"two recipes are named {recipe.name!r}")
