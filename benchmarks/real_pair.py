@@ -20,7 +20,9 @@ import torch
 
 from pdsynth.cohorts.bids import bids
 from pdsynth.data.prepare import prepare
-from pdsynth.evaluation.metrics import dilate, psnr, ssim, voxel_r
+from pdsynth.evaluation.metrics import dilate, psnr
+from pdsynth.evaluation.metrics.intensity import voxel_r
+from pdsynth.evaluation.metrics.structure import ssim
 from pdsynth.imaging.nifti import read_header, read_volume
 from pdsynth.imaging.spatial import resample
 from pdsynth.methods.conditioning import VoxelFeatures

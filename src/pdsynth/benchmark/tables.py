@@ -14,13 +14,14 @@ from pdsynth.evaluation import patterns
 from pdsynth.evaluation.archive import read_by_site, recipe_of, run_folder, scores_folder, write_table
 from pdsynth.evaluation.effects import EffectRecovery, effect_recovery
 from pdsynth.evaluation.evaluate import comparisons
+from pdsynth.evaluation.metrics import METRICS
 from pdsynth.evaluation.statistics import bca_interval
 from pdsynth.files import read_json
 from pdsynth.recipes import CONTROLS, RECIPES
 from pdsynth.types import Direction
 
 TESTED = "pds"
-METRICS = ("psnr_brain", "ssim_brain", "psnr_brain_affine", "psnr_full", "ssim_full", "shuffled_source_psnr_brain")
+SCORES = (*(metric.name for metric in METRICS if metric.label), "shuffled_source_psnr_brain")
 COSTS = (
     "parameters",
     "gflop_per_volume",
@@ -127,9 +128,9 @@ def _rows(out: Path, entries: list[str], people: pd.DataFrame, seed: int, effect
     for direction in Direction:
         for entry in entries:
             chosen = people[(people["method"] == entry) & (people["direction"] == direction.value)]
-            each = chosen.groupby("participant_id")[list(METRICS)].mean()
+            each = chosen.groupby("participant_id")[list(SCORES)].mean()
             row: dict[str, Any] = {"direction": direction.value, "method": entry, "n_participants": len(each)}
-            for metric in METRICS:
+            for metric in SCORES:
                 row[metric] = each[metric].mean()
                 row[f"{metric}_low"], row[f"{metric}_high"] = bca_interval(each[metric].to_numpy(), seed=seed)
             row |= _compared(against.get((direction.value, entry)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pdsynth.evaluation.archive import recipe_of
+from pdsynth.evaluation.metrics import METRICS
 from pdsynth.evaluation.statistics import SIGNIFICANT
 from pdsynth.methods.controls import Oracle, PopulationMean
 from pdsynth.methods.recipe import Role
@@ -38,19 +39,7 @@ class Column:
     meaning: str
 
 
-QUALITY = [
-    Column("psnr_brain", "PSNR, dB", 1, "high", "Peak signal-to-noise ratio inside the brain. The primary endpoint."),
-    Column("psnr_brain_affine", "after scale", 1, "high", "The same after the best global scale and offset."),
-    Column("ssim_brain", "SSIM", 3, "high", "Structural similarity, its map averaged inside the brain."),
-    Column("ms_ssim", "MS-SSIM", 3, "high", "Structural similarity over three scales inside the brain."),
-    Column("mae", "MAE", 3, "low", "Mean absolute error; 1 is the 99.5th percentile of the real scan."),
-    Column("hfen", "HFEN", 2, "low", "Error of edges over the real scan's edges; an empty image has 1."),
-    Column("sharpness", "sharpness", 2, "one", "Mean gradient over the real scan's; below 1 is blur."),
-    Column("spectrum_high", "fine detail", 2, "one", "Power in the highest third of frequencies over the real scan's."),
-    Column("voxel_r", "voxel r", 3, "high", "Correlation of voxels inside the brain."),
-    Column("psnr_full", "PSNR full", 1, "", "Over the whole grid, empty background included: for comparison only."),
-    Column("ssim_full", "SSIM full", 3, "", "Over the whole grid: an empty image scores about half."),
-]
+QUALITY = [Column(m.name, m.heading, m.decimals, m.better, m.meaning) for m in METRICS if m.label]
 AUDIT = [
     Column("psnr_brain", "own source", 1, "high", "PSNR inside the brain from the participant's own source, dB."),
     Column("shuffled_source_psnr_brain", "shuffled", 1, "", "The same from another participant's source, dB."),
