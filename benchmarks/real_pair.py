@@ -20,7 +20,9 @@ import torch
 
 from pdsynth.cohorts.bids import bids
 from pdsynth.data.prepare import prepare
-from pdsynth.evaluation.metrics import dilate, psnr, ssim, voxel_r
+from pdsynth.evaluation.metrics import dilate, psnr
+from pdsynth.evaluation.metrics.intensity import voxel_r
+from pdsynth.evaluation.metrics.structure import ssim
 from pdsynth.imaging.nifti import read_header, read_volume
 from pdsynth.imaging.spatial import resample
 from pdsynth.methods.conditioning import VoxelFeatures
@@ -58,7 +60,7 @@ def main() -> None:
                 assert synthesised.data.shape == header.shape[:3] and np.allclose(synthesised.affine, header.affine)
                 real = pairs.volume(target, row)
                 mask = dilate(pairs.brain(target, row))
-                mean = voxels.means[list(Modality).index(target), 0].numpy()
+                mean = voxels.means[target.index, 0].numpy()
                 estimates = {
                     "pds": resample(synthesised, pairs.grid, pairs.transform(source, row).matrix),
                     "copy-source": pairs.volume(source, row),

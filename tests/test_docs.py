@@ -10,6 +10,8 @@ import pytest
 import typer
 
 from pdsynth.cli import app
+from pdsynth.cohorts import LAYOUTS
+from pdsynth.evaluation.metrics import METRICS, Better
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -41,6 +43,20 @@ def test_links_lead_to_files(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     missing = [link for link in links if not (page.parent / link).exists()]
     assert missing == []
+
+
+def test_every_layout_has_a_row() -> None:
+    page = (ROOT / "docs" / "how-to" / "own-bids-folder.md").read_text()
+    rows = [f"| `{layout.name}` | {layout.sign} | " for layout in LAYOUTS.values()]
+    assert [row for row in rows if row not in page] == []
+
+
+def test_every_metric_has_its_row() -> None:
+    page = (ROOT / "docs" / "reference" / "files.md").read_text()
+    better = {Better.HIGH: "higher", Better.LOW: "lower", Better.ONE: "nearer to 1", Better.NEITHER: "neither"}
+    rows = [f"| `{m.name}` | {m.unit} | {better[m.better]} | {m.meaning} |" for m in METRICS]
+    start = page.index(rows[0])
+    assert page[start:].split("\n\n")[0].splitlines() == rows
 
 
 def test_each_promise_names_tests_that_are_there() -> None:

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from pdsynth.benchmark.tables import rows_of
+from pdsynth.methods import registry
+from pdsynth.methods.recipe import Role
 from pdsynth.recipes import CONTROLS, RECIPES, build
 from pdsynth.training import train
-from pdsynth.types import Direction
+from pdsynth.types import Direction, Modality
 
 CPU = {"pds-paper": "small"}  # its full size takes minutes a step on a CPU, and 3 GB
 
@@ -32,8 +35,29 @@ def test_a_recipe_trains_and_predicts(name, prepared, tmp_path):
 
 def test_a_recipe_is_found_under_its_own_name():
     assert all(name == recipe.name and recipe.summary for name, recipe in RECIPES.items())
-    assert set(CONTROLS) <= set(RECIPES)
+    assert {recipe.method for recipe in RECIPES.values()} == set(registry())
     assert len({(recipe.method, str(recipe.settings)) for recipe in RECIPES.values()}) == len(RECIPES)
+
+
+def test_roles_make_controls_and_the_rows_of_tables():
+    assert set(CONTROLS) == {
+        *("zeros", "population-mean", "site-mean", "copy-source", "voxelwise-ridge", "coarse-ridge", "local-ridge"),
+        *("gradient-boosting", "voxel-mlp", "pds-refiner-only", "oracle"),
+    }
+    assert RECIPES["oracle"].role is Role.CEILING and RECIPES["pds"].role is RECIPES["pds-paper"].role is Role.OURS
+    baselines = {name for name, recipe in RECIPES.items() if recipe.role is Role.BASELINE}
+    assert rows_of(2) == rows_of(3) and set(rows_of(2)) == {*baselines, "pds-paper", "pds"}
+    assert rows_of(4) == ("pds-refiner-only", "pds-ne", "pds-ne-pa", "pds-ne-pa-tr", "pds")
+    assert rows_of(7) == ("u-ddim", "sa-ddpm", "dit", "ldm", "pds-ne", "pds")
+    assert {name for name, recipe in RECIPES.items() if recipe.paper} == {*rows_of(2, 4)} - {"pds-refiner-only"}
+
+
+def test_the_papers_figures_are_those_of_its_gains():
+    """The text states +1.54 dB and +4.12 % for fMRI, +1.02 dB and +2.2 % for dMRI over the best baseline."""
+    for modality, gains in {Modality.FMRI: (1.54, 4.12), Modality.DMRI: (1.02, 2.2)}.items():
+        others = [r.paper[modality] for r in RECIPES.values() if r.role is Role.BASELINE]
+        best = [max(values) for values in zip(*others, strict=True)]
+        assert np.subtract(RECIPES["pds"].paper[modality], best) == pytest.approx(gains)
 
 
 def test_the_same_seed_builds_the_same_weights(prepared):
@@ -44,7 +68,7 @@ def test_the_same_seed_builds_the_same_weights(prepared):
 
 
 def test_an_unknown_recipe_is_answered_with_the_known_ones(prepared):
-    with pytest.raises(KeyError, match=r"no recipe 'pdss'; there are zeros"):
+    with pytest.raises(KeyError, match=r"no recipe 'pdss'; there are coarse-ridge"):
         build("pdss", prepared.split("train"))
 
 

@@ -18,13 +18,14 @@ from pdsynth.evaluation import evaluate as scoring
 from pdsynth.evaluation.calibration import Calibration
 from pdsynth.methods import checkpoint
 from pdsynth.methods.base import Method
-from pdsynth.recipes import CONTROLS, RECIPES, build
+from pdsynth.methods.recipe import Role
+from pdsynth.recipes import RECIPES, build
 from pdsynth.resources import resolve_device, seconds
 from pdsynth.synthesis import Model
 from pdsynth.types import Direction, InputError
 from pdsynth.weights import model_folder as model_folder
 
-CLOSED_FORM = tuple(name for name in CONTROLS if name != scoring.ORACLE and RECIPES[name].steps == 0)
+CLOSED_FORM = tuple(name for name, each in RECIPES.items() if each.role is Role.CONTROL and each.steps == 0)
 
 
 def fit(

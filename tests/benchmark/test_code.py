@@ -69,6 +69,22 @@ def test_one_method_does_not_depend_on_another():
     assert code_digest("pdsynth.methods.gan") != code_digest("pdsynth.methods.unet")
 
 
+def test_a_recipe_is_no_code(package):
+    """Its settings are in a run's key, so that another recipe in the same file makes no other run anew."""
+    plain = package()
+    recipes = "\n\ndef recipes():\n    from pdsynth_probe.third import nothing\n\n    yield 1\n"
+    assert package(TWO.format(name="same") + recipes) == plain
+    assert package(TWO.format(name="same") + recipes.replace("recipes", "runs").replace("third", "other")) != plain
+
+
+def test_what_is_discovered_is_not_followed():
+    """The registry finds all methods; the code of a run holds its own method's only."""
+    reached = set(_reached(["pdsynth.training", "pdsynth.evaluation.evaluate", "pdsynth.methods.unet"]))
+    methods = {name.removeprefix("pdsynth.methods.") for name in reached if name.startswith("pdsynth.methods.")}
+    assert methods == {"base", "conditioning", "controls", "recipe", "unet"}
+    assert "pdsynth.recipes" not in reached
+
+
 def test_a_module_that_is_not_there_is_named():
     with pytest.raises(ModuleNotFoundError, match=r"there is no module 'pdsynth\.methods\.nothing'"):
         code_digest("pdsynth.methods.nothing")

@@ -66,7 +66,7 @@ def test_either_folder_may_be_named(output, place):
 
 def test_raw_scans_beside_their_derivatives_are_a_choice(output):
     write_scan(output / "sub-01/func/sub-01_task-rest_bold.nii.gz")
-    with pytest.raises(InputError, match="--layout derivatives or --layout bids"):
+    with pytest.raises(InputError, match="--layout bids or --layout derivatives"):
         detect(output)
     assert [s.participant_id for s in read(output, "bids").subjects] == ["sub-01"]
     assert len(read(output, "derivatives").subjects) == 3

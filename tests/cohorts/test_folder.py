@@ -52,7 +52,7 @@ def hospital(tmp_path: Path) -> Path:
 
 
 def test_scans_and_table_are_read_to_exactly_the_table(hospital):
-    assert detect(hospital) == ("folder", "pdsynth.yaml says how to read it")
+    assert detect(hospital) == ("folder", "it holds a pdsynth.yaml, which says how to read it")
     cohort = read(hospital)
     assert [
         (p.participant_id, p.sex, p.site, v.session_id, sorted(v.scans), v.diagnosis, v.age, dict(v.scores))

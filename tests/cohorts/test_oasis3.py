@@ -150,6 +150,18 @@ def test_a_code_that_the_form_does_not_have_is_named(code):
         uds_diagnosis(Row(Path("d1.csv"), {"normcog": code}))
 
 
+def test_bids_names_are_preferred_only_where_a_participants_table_gives_diagnoses(tmp_path):
+    layout_b(tmp_path, "OAS30001", 757)
+    assert detect(tmp_path)[0] == "bids"  # without the archive's tables
+    tables(tmp_path)
+    assert detect(tmp_path)[0] == "oasis3"
+    (tmp_path / "participants.tsv").write_text("participant_id\n")
+    with pytest.raises(InputError, match="--layout bids or --layout oasis3"):
+        detect(tmp_path)
+    (tmp_path / "pdsynth.yaml").write_text("")
+    assert detect(tmp_path) == ("folder", "it holds a pdsynth.yaml, which says how to read it")
+
+
 def test_tables_twice_or_absent_are_errors(tmp_path):
     layout_a(tmp_path, "OAS30001", 757)
     with pytest.raises(InputError, match=r"has no OASIS3_UDSd1_diagnoses\.csv"):

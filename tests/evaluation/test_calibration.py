@@ -118,7 +118,7 @@ def test_the_interval_of_a_stated_sd_is_a_normal_one(unseen, direction):
     assert ratios[0].max() == pytest.approx(worst, rel=1e-5)
     found = calibrate(method, people, direction)
     assert found.before == pytest.approx(np.mean([np.mean(each <= 1) for each in ratios]))
-    method.sd_scale[list(Direction).index(direction)] = found.scale
+    method.sd_scale[direction.index] = found.scale
     again = calibrate(method, people, direction)
     assert again.scale == pytest.approx(1, rel=1e-5)
     assert again.before >= 0.9  # of those whom it was learned from

@@ -6,6 +6,7 @@ from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from pdsynth.evaluation import metrics
+from pdsynth.evaluation.metrics import intensity, masks, structure, texture
 
 
 @pytest.fixture(scope="module")
@@ -22,33 +23,33 @@ def images():
 
 def test_psnr_of_a_constant_error_is_its_closed_form(images):
     _, real, mask = images
-    assert metrics.psnr(real + 0.1, real, mask) == pytest.approx(20, abs=1e-4)
-    assert metrics.psnr(real, real, mask) == metrics.PERFECT_PSNR
+    assert intensity.psnr(real + 0.1, real, mask) == pytest.approx(20, abs=1e-4)
+    assert intensity.psnr(real, real, mask) == intensity.PERFECT_PSNR
 
 
 def test_psnr_ignores_what_lies_outside_the_mask(images):
     pred, real, mask = images
-    assert metrics.psnr(np.where(mask, pred, 9), real, mask) == metrics.psnr(pred, real, mask)
+    assert intensity.psnr(np.where(mask, pred, 9), real, mask) == intensity.psnr(pred, real, mask)
 
 
 def test_psnr_full_equals_skimage(images):
     pred, real, _ = images
     expected = peak_signal_noise_ratio(real, pred, data_range=1)
-    assert metrics.psnr_full(pred, real) == pytest.approx(expected, abs=1e-5)
+    assert intensity.psnr_full(pred, real) == pytest.approx(expected, abs=1e-5)
 
 
 def test_background_raises_the_full_psnr(images):
     pred, real, mask = images
     gain = 10 * np.log10(mask.size / mask.sum())
-    assert metrics.psnr_full(pred, real) - metrics.psnr(pred, real, mask) == pytest.approx(gain, abs=1e-4)
+    assert intensity.psnr_full(pred, real) - intensity.psnr(pred, real, mask) == pytest.approx(gain, abs=1e-4)
 
 
 def test_affine_psnr_undoes_scale_and_offset(images):
     pred, real, mask = images
-    assert metrics.psnr_affine(0.5 * real + 0.2, real, mask) > 90
-    assert metrics.psnr_affine(pred, real, mask) >= metrics.psnr(pred, real, mask)
+    assert intensity.psnr_affine(0.5 * real + 0.2, real, mask) > 90
+    assert intensity.psnr_affine(pred, real, mask) >= intensity.psnr(pred, real, mask)
     constant = -10 * np.log10(real[mask].var())
-    assert metrics.psnr_affine(np.zeros_like(real), real, mask) == pytest.approx(constant, abs=1e-4)
+    assert intensity.psnr_affine(np.zeros_like(real), real, mask) == pytest.approx(constant, abs=1e-4)
 
 
 def test_ssim_on_the_box_equals_the_full_skimage_map_inside_the_mask(images):
@@ -56,8 +57,8 @@ def test_ssim_on_the_box_equals_the_full_skimage_map_inside_the_mask(images):
     mean, full = structural_similarity(
         real, pred, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
     )
-    assert metrics.ssim(pred, real, mask) == pytest.approx(full[mask].mean(), abs=1e-6)
-    assert metrics.ssim_full(pred, real) == pytest.approx(mean, abs=1e-6)
+    assert structure.ssim(pred, real, mask) == pytest.approx(full[mask].mean(), abs=1e-6)
+    assert structure.ssim_full(pred, real) == pytest.approx(mean, abs=1e-6)
     quality = metrics.image_quality(pred, real, mask)
     assert quality["ssim_brain"] == pytest.approx(full[mask].mean(), abs=1e-6)
 
@@ -67,9 +68,9 @@ def test_ssim_terms_equal_skimage_and_ms_ssim_equals_monai_where_both_are_define
     from monai.metrics.regression import MultiScaleSSIMMetric, compute_ssim_and_cs
 
     pred, real, _ = images
-    contrast, luminance = metrics._ssim_terms(pred, real)
+    contrast, luminance = structure._ssim_terms(pred, real)
     ours = contrast * luminance
-    theirs = metrics.ssim_map(pred, real)[1]
+    theirs = structure.ssim_map(pred, real)[1]
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
     p, r = (torch.from_numpy(x)[None, None] for x in (pred, real))
@@ -79,27 +80,27 @@ def test_ssim_terms_equal_skimage_and_ms_ssim_equals_monai_where_both_are_define
     np.testing.assert_allclose(ours[inner], full[0, 0].numpy(), atol=1e-3)  # float32
     np.testing.assert_allclose(contrast[inner], cs[0, 0].numpy(), atol=1e-3)
 
-    weights = tuple(np.asarray(metrics.MS_SSIM_WEIGHTS) / sum(metrics.MS_SSIM_WEIGHTS))
+    weights = tuple(np.asarray(structure.MS_SSIM_WEIGHTS) / sum(structure.MS_SSIM_WEIGHTS))
     monai = MultiScaleSSIMMetric(spatial_dims=3, data_range=1.0, kernel_size=11, kernel_sigma=1.5, weights=weights)
     everywhere = np.ones(real.shape, bool)  # MONAI leaves five voxels at each edge out, so the two differ a little
-    assert metrics.ms_ssim(pred, real, everywhere) == pytest.approx(float(monai(p, r)), abs=0.02)
+    assert structure.ms_ssim(pred, real, everywhere) == pytest.approx(float(monai(p, r)), abs=0.02)
 
 
 def test_ms_ssim_is_one_for_equal_and_zero_for_empty_images(images):
     pred, real, mask = images
-    assert metrics.ms_ssim(real, real, mask) == pytest.approx(1, abs=1e-5)
-    assert metrics.ms_ssim(np.zeros_like(real), real, mask) < 0.05
-    assert 0.5 < metrics.ms_ssim(pred, real, mask) < 1
+    assert structure.ms_ssim(real, real, mask) == pytest.approx(1, abs=1e-5)
+    assert structure.ms_ssim(np.zeros_like(real), real, mask) < 0.05
+    assert 0.5 < structure.ms_ssim(pred, real, mask) < 1
 
 
 def test_boxed_filters_equal_the_whole_grid(images):
     pred, real, mask = images
     edges = [ndimage.gaussian_laplace(x.astype(np.float32), 1.5, truncate=4.7)[mask] for x in (pred - real, real)]
-    assert metrics.hfen(pred, real, mask) == pytest.approx(
+    assert texture.hfen(pred, real, mask) == pytest.approx(
         np.linalg.norm(edges[0]) / np.linalg.norm(edges[1]), rel=1e-5
     )
     slopes = [np.sqrt(sum(g**2 for g in np.gradient(x)))[mask].mean() for x in (pred, real)]
-    assert metrics.sharpness(pred, real, mask) == pytest.approx(slopes[0] / slopes[1], rel=1e-5)
+    assert texture.sharpness(pred, real, mask) == pytest.approx(slopes[0] / slopes[1], rel=1e-5)
 
 
 def test_ideal_and_empty_predictions(images):
@@ -114,14 +115,14 @@ def test_ideal_and_empty_predictions(images):
 
 def test_spectrum_ratios_follow_the_square_of_the_scale_and_fall_with_blur(images):
     _, real, mask = images
-    assert list(metrics.spectrum_ratios(0.5 * real, real, mask).values()) == pytest.approx([0.25] * 3, rel=1e-4)
-    blurred = metrics.spectrum_ratios(ndimage.gaussian_filter(real, 1.5), real, mask)
+    assert list(texture.spectrum_ratios(0.5 * real, real, mask).values()) == pytest.approx([0.25] * 3, rel=1e-4)
+    blurred = texture.spectrum_ratios(ndimage.gaussian_filter(real, 1.5), real, mask)
     assert blurred["high"] < blurred["low"] < 1
 
 
 def test_sharpness_falls_with_blur(images):
     _, real, mask = images
-    assert metrics.sharpness(ndimage.gaussian_filter(real, 1), real, mask) < 0.9
+    assert texture.sharpness(ndimage.gaussian_filter(real, 1), real, mask) < 0.9
 
 
 def test_dilate_adds_face_neighbours():
@@ -133,6 +134,30 @@ def test_dilate_adds_face_neighbours():
 def test_bounding_box_stays_on_the_grid_and_refuses_an_empty_mask():
     mask = np.zeros((10, 10, 10), bool)
     mask[1:3, 4, 9] = True
-    assert metrics.bounding_box(mask, 2) == (slice(0, 5), slice(2, 7), slice(7, 10))
+    assert masks.bounding_box(mask, 2) == (slice(0, 5), slice(2, 7), slice(7, 10))
     with pytest.raises(ValueError, match="empty"):
-        metrics.bounding_box(np.zeros((3, 3, 3), bool), 1)
+        masks.bounding_box(np.zeros((3, 3, 3), bool), 1)
+
+
+def test_metrics_that_share_a_function_run_it_once(images, monkeypatch):
+    pred, real, mask = images
+    runs = []
+
+    def extremes(*volumes):
+        runs.append(len(volumes))
+        return {"low": volumes[0].min(), "high": volumes[0].max()}
+
+    given = [
+        metrics.Metric(f"pred_{part}", "", "", metrics.Better.ONE, 1, "", extremes, part) for part in ("low", "high")
+    ]
+    monkeypatch.setattr(metrics, "METRICS", given)
+    assert metrics.image_quality(pred, real, mask) == {"pred_low": pred.min(), "pred_high": pred.max()} and runs == [3]
+
+
+def test_the_primary_endpoint_comes_first_and_what_has_no_better_value_last():
+    first, *others = metrics.METRICS
+    assert first.name == metrics.PRIMARY and first.heading == "PSNR, dB"
+    assert [m.name for m in others if m.better is metrics.Better.NEITHER] == ["psnr_full", "ssim_full"]
+    assert [m.name for m in others[-2:]] == ["psnr_full", "ssim_full"]
+    with pytest.raises(ValueError, match="two metrics are named 'mae'"):
+        metrics._ordered([*metrics.METRICS, next(m for m in metrics.METRICS if m.name == "mae")])

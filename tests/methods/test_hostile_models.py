@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pdsynth.methods import REGISTRY, checkpoint, create
+from pdsynth.methods import checkpoint, create, registry
 from pdsynth.synthesis import Model
 from pdsynth.types import Direction, InputError
 
@@ -71,7 +71,7 @@ def test_the_model_itself_is_read(model):
     assert Model.load(model, "cpu").grid.affine.tolist() == AFFINE
 
 
-@pytest.mark.parametrize("name", sorted(REGISTRY))
+@pytest.mark.parametrize("name", sorted(registry()))
 def test_every_method_of_its_usual_size_is_read(name, tmp_path):
     if name == "pds-paper":
         return  # 400 MB; its small one is read in test_conformance

@@ -10,36 +10,37 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = "pdsynth"
+RECIPES = "recipes"  # the function of a method's module that names its runs
 
 
 @lru_cache(maxsize=64)
 def code_digest(*modules: str) -> str:
     """Hex digest of what modules of pdsynth do, and all modules of it that they import, directly or not.
 
-    Comments, docstrings and layout do not enter it. Another version of Python may give another digest of the same
-    code. Raises ModuleNotFoundError for a module that is not there.
+    Comments, docstrings, layout and a module's `recipes` do not enter it: a run's settings are in its key, and a new
+    recipe changes no other's. Another version of Python may give another digest of the same code. Raises
+    ModuleNotFoundError for a module that is not there.
 
     >>> code_digest("pdsynth.types") == code_digest("pdsynth.types"), len(code_digest("pdsynth.types"))
     (True, 64)
     """
     digest = sha256()
     for name, tree in sorted(_reached(modules).items()):
-        digest.update(f"{name}\0{ast.dump(_without_docstrings(tree))}\0".encode())
+        digest.update(f"{name}\0{ast.dump(tree)}\0".encode())
     return digest.hexdigest()
 
 
 def _reached(modules: Iterable[str]) -> dict[str, ast.Module]:
     """The modules and those that they import, parsed.
 
-    A package is among them where a name is taken from it, and not because a module lies in it: `pdsynth.methods`
-    registers every method, and one method's results do not depend on the others.
+    What a package discovers at run time is not among them: one method's results do not depend on the others.
     """
     found: dict[str, ast.Module] = {}
     left = list(modules)
     while left:
         name = left.pop()
         if name not in found:
-            found[name] = ast.parse(_file(name).read_bytes())
+            found[name] = _that_acts(ast.parse(_file(name).read_bytes()))
             left += _imported(found[name])
     return found
 
@@ -72,7 +73,9 @@ def _file(name: str) -> Path:
     return Path(spec.origin)
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
+def _that_acts(tree: ast.Module) -> ast.Module:
+    """The module without docstrings and without the function that names its runs."""
+    tree.body = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name == RECIPES)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             match node.body:

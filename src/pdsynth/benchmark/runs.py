@@ -25,10 +25,10 @@ from pdsynth.benchmark.code import code_digest
 from pdsynth.data.pairs import Pairs, content
 from pdsynth.evaluation.archive import recipe_of, run_folder, scores_folder
 from pdsynth.evaluation.evaluate import ORACLE
+from pdsynth.evaluation.metrics import MODULES
 from pdsynth.files import PARTIAL, read_json, write_json
 from pdsynth.losses.microstructure import FeatureLoss
-from pdsynth.methods import REGISTRY
-from pdsynth.methods.base import Method, MethodConfig, create
+from pdsynth.methods.base import Method, MethodConfig, create, registry
 from pdsynth.networks.flops import counted_flops
 from pdsynth.recipes import RECIPES, settings_of
 from pdsynth.resources import resolve_precision
@@ -59,7 +59,7 @@ def begun_as(prepared: Path, entry: str, terms: Terms) -> dict[str, Any]:
     """
     name, size = recipe_of(entry)
     recipe = RECIPES[name]
-    method = REGISTRY[recipe.method]
+    method = registry()[recipe.method]
     config = method.config_type(**settings_of(recipe, size))
     described = {
         "entry": entry,
@@ -67,7 +67,7 @@ def begun_as(prepared: Path, entry: str, terms: Terms) -> dict[str, Any]:
         "libraries": {name: metadata.version(name) for name in LIBRARIES},
         "code": {
             "training": code_digest("pdsynth.training", method.__module__),
-            SCORING: code_digest("pdsynth.evaluation.evaluate"),
+            SCORING: code_digest("pdsynth.evaluation.evaluate", *MODULES),
         },
         "settings": asdict(config),
         "precision": resolve_precision(recipe.precision, terms.device),

@@ -14,13 +14,14 @@ from pdsynth.evaluation import patterns
 from pdsynth.evaluation.archive import read_by_site, recipe_of, run_folder, scores_folder, write_table
 from pdsynth.evaluation.effects import EffectRecovery, effect_recovery
 from pdsynth.evaluation.evaluate import comparisons
+from pdsynth.evaluation.metrics import METRICS
 from pdsynth.evaluation.statistics import bca_interval
 from pdsynth.files import read_json
-from pdsynth.recipes import CONTROLS
+from pdsynth.recipes import CONTROLS, RECIPES
 from pdsynth.types import Direction
 
 TESTED = "pds"
-METRICS = ("psnr_brain", "ssim_brain", "psnr_brain_affine", "psnr_full", "ssim_full", "shuffled_source_psnr_brain")
+SCORES = (*(metric.name for metric in METRICS if metric.label), "shuffled_source_psnr_brain")
 COSTS = (
     "parameters",
     "gflop_per_volume",
@@ -33,36 +34,40 @@ COSTS = (
 )
 Effects = dict[tuple[str, Direction], EffectRecovery]  # by entry
 CODE_DIGITS = 12  # of the digests of the code that made a row
-BASELINES = ("unet", "gan", "pgan", "sagan", "psagan", "u-ddim", "sa-ddpm", "ldm", "dit", "adm")
+
+
+def rows_of(*tables: int) -> tuple[str, ...]:
+    """The recipes that are rows of any of these tables of the paper; controls only where they name the table."""
+    return tuple(name for name, recipe in RECIPES.items() if set(tables) & set(recipe.tables))
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper: its rows beside the controls, which every table has."""
+    """A table of the paper. Its rows are the recipes that name it, and the controls."""
 
     number: int
     title: str
-    rows: tuple[str, ...]
     by_site: bool = False
 
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Names of recipes, the controls first."""
+        return tuple(dict.fromkeys((*CONTROLS, *rows_of(self.number))))
 
-COMPARED = (*BASELINES, "pds-paper", "pds")
+
 TABLES = (
-    Table(2, "All methods", COMPARED),
-    Table(3, "All methods, by site", COMPARED, by_site=True),
-    Table(4, "Ablation: noise estimator, + pattern loss, + tissue refiner, + microstructure loss (pds); no diffusion",
-          ("pds-ne", "pds-ne-pa", "pds-ne-pa-tr", "pds", "pds-refiner-only")),
-    Table(6, "Losses on features: none, 3D ResNet, slices, projections by VGG of 11 to 19 layers, and as in pds",
-          ("pds-ne-pa-tr", "pds-resnet3d", "pds-slices", "pds-vgg11", "pds-vgg13", "pds-vgg16", "pds-vgg19", "pds")),
-    Table(7, "Against pure diffusion", ("u-ddim", "sa-ddpm", "ldm", "dit", "pds-ne", "pds")),
-    Table(8, "With and without the diffusion draft", ("pds-refiner-only", "pds-unconditioned", "pds")),
-)  # fmt: skip
+    Table(2, "All methods"),
+    Table(3, "All methods, by site", by_site=True),
+    Table(4, "Ablation: noise estimator, + pattern loss, + tissue refiner, + microstructure loss (pds); no diffusion"),
+    Table(6, "Losses on features: none, 3D ResNet, slices, projections by VGG of 11 to 19 layers, and as in pds"),
+    Table(7, "Against pure diffusion"),
+    Table(8, "With and without the diffusion draft"),
+)
 FIGURES = {
-    4: ("all methods", ("population-mean", *COMPARED)),
-    8: ("with and without the parts of pds", ("pds-ne", "pds-ne-pa", "pds-ne-pa-tr", "pds-refiner-only",
-        "pds-unconditioned", "pds")),
-}  # fmt: skip
-ALL = tuple(dict.fromkeys(name for table in TABLES for name in (*table.rows, *CONTROLS)))
+    4: ("all methods", ("population-mean", *rows_of(2))),
+    8: ("with and without the parts of pds", rows_of(4, 8)),
+}
+ALL = tuple(dict.fromkeys(name for table in TABLES for name in table.rows))
 
 
 def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]:
@@ -79,7 +84,7 @@ def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]
     effects = _effects(out, entries, seed)
     written = {}
     for table in TABLES:
-        wanted = [run[name] for name in dict.fromkeys((*table.rows, *CONTROLS)) if name in run]
+        wanted = [run[name] for name in table.rows if name in run]
         if not wanted:
             continue
         people = pd.concat([scores[entry] for entry in wanted], ignore_index=True)
@@ -123,9 +128,9 @@ def _rows(out: Path, entries: list[str], people: pd.DataFrame, seed: int, effect
     for direction in Direction:
         for entry in entries:
             chosen = people[(people["method"] == entry) & (people["direction"] == direction.value)]
-            each = chosen.groupby("participant_id")[list(METRICS)].mean()
+            each = chosen.groupby("participant_id")[list(SCORES)].mean()
             row: dict[str, Any] = {"direction": direction.value, "method": entry, "n_participants": len(each)}
-            for metric in METRICS:
+            for metric in SCORES:
                 row[metric] = each[metric].mean()
                 row[f"{metric}_low"], row[f"{metric}_high"] = bca_interval(each[metric].to_numpy(), seed=seed)
             row |= _compared(against.get((direction.value, entry)))

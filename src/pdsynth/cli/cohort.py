@@ -11,7 +11,7 @@ import typer
 
 from pdsynth import folders, manifest
 from pdsynth.cli.console import done, error_line, progress, table
-from pdsynth.cli.options import JOBS, GridMm, Jobs, Layout, LayoutOption, Overwrite, Seed
+from pdsynth.cli.options import AUTO, JOBS, GridMm, Jobs, LayoutOption, Overwrite, Seed
 from pdsynth.types import Diagnosis, Modality
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def inspect(
     path: Dataset,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     table1: Annotated[bool, typer.Option("--table1", help="Participants and acquisition by group instead.")] = False,
-    layout: LayoutOption = Layout.auto,
+    layout: LayoutOption = AUTO,
     diagnosis_column: DiagnosisColumn = None,
     diagnosis_map: DiagnosisMap = None,
 ) -> None:
@@ -125,7 +125,7 @@ def prepare(
     seed: Seed = 0,
     jobs: Jobs = JOBS,
     overwrite: Overwrite = False,
-    layout: LayoutOption = Layout.auto,
+    layout: LayoutOption = AUTO,
     diagnosis_column: DiagnosisColumn = None,
     diagnosis_map: DiagnosisMap = None,
     denoise: Annotated[bool, typer.Option("--denoise", help="Denoise dMRI first (minutes a scan).")] = False,
@@ -188,10 +188,10 @@ def prepare(
     )
 
 
-def _cohort(path: Path, layout: Layout, diagnosis_column: str | None, diagnosis_map: str | None) -> Cohort:
+def _cohort(path: Path, layout: str, diagnosis_column: str | None, diagnosis_map: str | None) -> Cohort:
     from pdsynth.cohorts.detect import read
 
-    chosen = None if layout is Layout.auto else layout.value
+    chosen = None if layout == AUTO else layout
     return read(path, chosen, diagnosis_column, _diagnoses(diagnosis_map) if diagnosis_map else None)
 
 

@@ -34,10 +34,13 @@ ModelFolder = Annotated[str, typer.Argument(help="A folder written by train, or 
 
 def recipes() -> None:
     """List the named runs."""
+    from pdsynth.methods.recipe import Role
     from pdsynth.recipes import RECIPES
 
-    rows = [(r.name, r.method, "full, small" if r.small else "full", r.summary) for r in RECIPES.values()]
-    table("Recipes", ("name", "method", "sizes", "what it is"), rows)
+    for role in Role:
+        found = [recipe for recipe in RECIPES.values() if recipe.role is role]
+        rows = [(r.name, r.method, "full, small" if r.small else "full", r.summary) for r in found]
+        table(f"Recipes: {role}", ("name", "method", "sizes", "what it is"), rows)
     done("Take one of them", "train", "prepared", "run", "--recipe", "pds")
 
 

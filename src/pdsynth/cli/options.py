@@ -11,6 +11,7 @@ import typer
 from pdsynth.resources import default_jobs
 
 JOBS = default_jobs()
+AUTO = "auto"
 
 
 class Device(StrEnum):
@@ -21,15 +22,11 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
-class Layout(StrEnum):
-    """How a cohort lies on disk."""
+def _layouts() -> list[str]:
+    """`auto` and the layouts that are discovered, for the shell; their libraries would slow `pdsynth --help` down."""
+    from pdsynth.cohorts import LAYOUTS
 
-    auto = "auto"
-    bids = "bids"
-    adni = "adni"
-    oasis3 = "oasis3"
-    derivatives = "derivatives"
-    folder = "folder"
+    return [AUTO, *LAYOUTS]
 
 
 class Precision(StrEnum):
@@ -57,7 +54,15 @@ Budget = Annotated[
         help="Wall time of the training steps, such as 90s or 10m; closed-form fits and cached estimates come on top.",
     ),
 ]
-LayoutOption = Annotated[Layout, typer.Option("--layout", help="How the cohort lies on disk; auto tells by names.")]
+LayoutOption = Annotated[
+    str,
+    typer.Option(
+        "--layout",
+        metavar="LAYOUT",
+        autocompletion=_layouts,
+        help="How the cohort lies on disk; auto decides by names, an unknown name is answered with the known ones.",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what pdsynth wrote there before.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.", metavar="DIR")]
 GridMm = Annotated[float, typer.Option("--grid-mm", min=1.0, max=8.0, help="Spacing of the common grid in mm.")]

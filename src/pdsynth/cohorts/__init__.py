@@ -1,10 +1,10 @@
-"""Data sources: one adapter a file, each a function from a folder to a `Cohort`; `read` picks one."""
+"""Data sources: each file with a `LAYOUT` is an adapter, a function from a folder to a `Cohort`; `read` picks one.
 
-from pdsynth.cohorts.adni import adni
-from pdsynth.cohorts.bids import bids
-from pdsynth.cohorts.derivatives import derivatives
-from pdsynth.cohorts.detect import detect, read
-from pdsynth.cohorts.folder import folder
-from pdsynth.cohorts.oasis3 import oasis3
+An adapter is offered here under the name of its layout too: `pdsynth.cohorts.bids(root)`.
+"""
 
-__all__ = ["adni", "bids", "derivatives", "detect", "folder", "oasis3", "read"]
+from pdsynth.cohorts.detect import LAYOUTS, detect, read
+
+globals().update({name: layout.read for name, layout in LAYOUTS.items()})
+
+__all__ = ["LAYOUTS", "detect", "read"]

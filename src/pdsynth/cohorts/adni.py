@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from pdsynth.cohorts.cohort import Cohort, Rejection, Subject
+from pdsynth.cohorts.layout import Layout
 from pdsynth.cohorts.names import REMEDY, contradiction
 from pdsynth.cohorts.tables import Row, find_table
 from pdsynth.cohorts.visits import DAYS_A_YEAR, Visit, sessions
@@ -80,6 +81,9 @@ def adni(root: str | Path) -> Cohort:
 def is_adni(root: Path) -> bool:
     """Whether root holds a folder that is named as ADNI names participants."""
     return any(PTID.fullmatch(path.name) for path in root.iterdir() if path.is_dir())
+
+
+LAYOUT = Layout("adni", "folders that are named as ADNI names participants (027_S_0074)", is_adni, adni)
 
 
 def modality_of(series: str) -> Modality | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from pdsynth.cohorts.cohort import Cohort, Rejection, Session, Subject, session_name
+from pdsynth.cohorts.layout import Layout
 from pdsynth.cohorts.names import FOLDER, agreeing, refuse_twins
 from pdsynth.cohorts.scans import best_run
 from pdsynth.types import Diagnosis, InputError, Modality
@@ -55,9 +56,17 @@ def bids(
     root = Path(root)
     if not root.is_dir():
         raise InputError(root, "is no folder", "give the folder that holds participants.tsv and the sub-* folders")
-    if not any(p.is_dir() for p in root.glob("sub-*")):
+    if not is_bids(root):
         raise InputError(root, "holds no sub-* folder", "give the root of a BIDS dataset")
     return read_trees(root, [root], diagnosis_column, diagnosis_map)
+
+
+def is_bids(root: Path) -> bool:
+    """Whether root holds a folder of a participant, sub-*."""
+    return any(path.is_dir() for path in root.glob("sub-*"))
+
+
+LAYOUT = Layout("bids", "sub-* folders", is_bids, bids, participants_tsv=True)
 
 
 def read_trees(

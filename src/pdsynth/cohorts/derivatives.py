@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pdsynth.cohorts.bids import read_trees
 from pdsynth.cohorts.cohort import Cohort
+from pdsynth.cohorts.layout import Layout
 from pdsynth.types import Diagnosis, InputError
 
 PREPROCESSED = ("*_desc-preproc_bold.nii*", "*_desc-preproc_dwi.nii*")
@@ -44,6 +45,21 @@ def find_trees(root: Path) -> list[Path]:
 def _preprocessed(tree: Path) -> bool:
     folders = (f"sub-*/{session}{kind}" for session in ("", "ses-*/") for kind in ("func", "dwi"))
     return any(next(tree.glob(f"{folder}/{name}"), None) for folder in folders for name in PREPROCESSED)
+
+
+def _rather_than(root: Path, other: str) -> bool:
+    """The sub-* folders that a tool wrote are no raw BIDS dataset."""
+    return other == "bids" and _preprocessed(root)
+
+
+LAYOUT = Layout(
+    "derivatives",
+    "scans that fMRIPrep or QSIPrep wrote",
+    lambda root: bool(find_trees(root)),
+    derivatives,
+    participants_tsv=True,
+    preferred_to=_rather_than,
+)
 
 
 def _refuse_copies(root: Path, trees: Sequence[Path]) -> None:

@@ -5,45 +5,47 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pdsynth.cohorts.adni import adni, is_adni
-from pdsynth.cohorts.bids import bids
 from pdsynth.cohorts.cohort import Cohort
-from pdsynth.cohorts.derivatives import derivatives, find_trees
-from pdsynth.cohorts.folder import SETTINGS, folder
-from pdsynth.cohorts.oasis3 import DIAGNOSES, is_oasis3, oasis3
-from pdsynth.cohorts.tables import find_table
+from pdsynth.cohorts.layout import Layout
+from pdsynth.discovery import modules_of
 from pdsynth.types import Diagnosis, InputError
 
-LAYOUTS = ("bids", "adni", "oasis3", "derivatives", "folder")
+
+def _discovered() -> dict[str, Layout]:
+    """The layouts that the modules of `pdsynth.cohorts` give, by name."""
+    found: dict[str, Layout] = {}
+    for layout in (module.LAYOUT for module in modules_of("pdsynth.cohorts") if hasattr(module, "LAYOUT")):
+        if layout.name in found:
+            raise ValueError(f"two layouts are named {layout.name!r}")
+        found[layout.name] = layout
+    return found
+
+
+LAYOUTS = _discovered()
 
 
 def detect(root: str | Path) -> tuple[str, str]:
-    """The layout of a folder and what shows it, by names alone.
+    """The layout of a folder and the reason, by names alone.
 
-    Raises InputError where no layout fits, and where two do.
+    Raises InputError where the folder fits no layout, and where it fits two of which neither is preferred.
     """
     root = Path(root)
     if not root.is_dir():
         raise InputError(root, "is no folder", "give the folder that holds the participants")
-    if (root / SETTINGS).exists():
-        return "folder", f"{SETTINGS} says how to read it"
-    signs: dict[str, str] = {}
-    if is_adni(root):
-        signs["adni"] = "its folders are named as ADNI names participants (027_S_0074)"
-    if is_oasis3(root) and find_table(root, DIAGNOSES) is not None:
-        signs["oasis3"] = f"its scans are named as OASIS-3 names them, and {DIAGNOSES}.csv is there"
-    if trees := find_trees(root):
-        signs["derivatives"] = f"{trees[0].name} holds scans that fMRIPrep or QSIPrep wrote"
-    raw = root not in trees and any(path.is_dir() for path in root.glob("sub-*"))
-    if raw and ("oasis3" not in signs or (root / "participants.tsv").exists()):
-        signs["bids"] = "it holds sub-* folders"
-    if len(signs) > 1:
-        both = "; as ".join(f"{name}: {why}" for name, why in signs.items())
-        raise InputError(root, f"can be read as {both}", f"say which by --layout {' or --layout '.join(signs)}")
-    if not signs:
-        problem = "holds neither sub-* folders, nor ADNI's participants, nor OASIS-3's scans with their tables"
-        raise InputError(root, problem, f"give the folder that holds the participants, or put a {SETTINGS} there")
-    return next(iter(signs.items()))
+    fitting = [layout for layout in LAYOUTS.values() if layout.recognises(root)]
+    found = [
+        layout
+        for layout in fitting
+        if not any(other.preferred_to(root, layout.name) for other in fitting if other is not layout)
+    ]
+    if not found:
+        signs = "; ".join(f"{layout.sign} ({layout.name})" for layout in LAYOUTS.values())
+        raise InputError(root, f"holds none of these: {signs}", "give the folder that holds the participants")
+    if len(found) > 1:
+        reasons = "; as ".join(f"{layout.name}: it holds {layout.sign}" for layout in found)
+        choices = " or ".join(f"--layout {layout.name}" for layout in found)
+        raise InputError(root, f"can be read as {reasons}", f"choose {choices}")
+    return found[0].name, f"it holds {found[0].sign}"
 
 
 def read(
@@ -59,12 +61,12 @@ def read(
     """
     layout = detect(root)[0] if layout is None else layout
     if layout not in LAYOUTS:
-        raise ValueError(f"there is no layout {layout!r}. Choose {', '.join(LAYOUTS)}.")
-    if layout in ("bids", "derivatives"):
-        reader = bids if layout == "bids" else derivatives
-        return reader(root, diagnosis_column, diagnosis_map)
+        raise ValueError(f"there is no layout {layout!r}. Choose among {', '.join(LAYOUTS)}.")
+    adapter = LAYOUTS[layout]
+    if adapter.participants_tsv:
+        return adapter.read(root, diagnosis_column, diagnosis_map)
     if diagnosis_column or diagnosis_map:
         raise ValueError(
             f"--diagnosis-column and --diagnosis-map are for participants.tsv; {layout} has tables of its own."
         )
-    return {"adni": adni, "oasis3": oasis3, "folder": folder}[layout](root)
+    return adapter.read(root)

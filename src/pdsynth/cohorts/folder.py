@@ -19,6 +19,7 @@ import yaml
 
 from pdsynth.cohorts.bids import CODES, SEX
 from pdsynth.cohorts.cohort import Cohort, Rejection, Session, Subject
+from pdsynth.cohorts.layout import Layout
 from pdsynth.cohorts.names import agreeing, plain, refuse_twins
 from pdsynth.cohorts.scans import best_run
 from pdsynth.cohorts.tables import Row, Table
@@ -76,6 +77,15 @@ def folder(root: str | Path) -> Cohort:
         )
         subjects[participant].sessions.append(visit)
     return Cohort(root, list(subjects.values()), rejected)
+
+
+LAYOUT = Layout(
+    "folder",
+    f"a {SETTINGS}, which says how to read it",
+    lambda root: (root / SETTINGS).exists(),
+    folder,
+    preferred_to=lambda root, other: True,
+)
 
 
 def _settings(path: Path) -> dict[str, Any]:

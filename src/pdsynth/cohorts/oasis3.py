@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from pdsynth.cohorts.cohort import Cohort, Rejection, Subject
+from pdsynth.cohorts.layout import Layout
 from pdsynth.cohorts.names import REMEDY, contradiction, refuse_twins
 from pdsynth.cohorts.tables import Row, find_table
 from pdsynth.cohorts.visits import DAYS_A_YEAR, Visit, sessions
@@ -97,8 +98,22 @@ def uds_diagnosis(row: Row, possible_ad: bool = False) -> tuple[Diagnosis | None
 
 
 def is_oasis3(root: Path) -> bool:
-    """Whether a scan under root has a name of OASIS-3."""
-    return next(_named(root), None) is not None
+    """Whether a scan under root has a name of OASIS-3, and the table of diagnoses is there."""
+    return next(_named(root), None) is not None and find_table(root, DIAGNOSES) is not None
+
+
+def _rather_than(root: Path, other: str) -> bool:
+    """As BIDS these scans have no diagnosis, unless a participants.tsv gives one."""
+    return other == "bids" and not (root / "participants.tsv").exists()
+
+
+LAYOUT = Layout(
+    "oasis3",
+    f"scans that are named as OASIS-3 names them, and {DIAGNOSES}.csv",
+    is_oasis3,
+    oasis3,
+    preferred_to=_rather_than,
+)
 
 
 def _files(root: Path, rejected: list[Rejection]) -> dict[str, dict[Modality, dict[int, list[Path]]]]:

@@ -1,35 +1,5 @@
-"""Methods by name. Importing this package registers all of them."""
+"""Methods by name. A file in this package that registers a method is all that the registry needs."""
 
-from pdsynth.methods import (
-    adversarial_diffusion,
-    coarse_ridge,
-    controls,
-    diffusion,
-    gan,
-    latent_diffusion,
-    pds,
-    pds_paper,
-    refinement,
-    regression,
-    unet,
-    voxel_mlp,
-)
-from pdsynth.methods.base import REGISTRY, Method, create
+from pdsynth.methods.base import Method, create, registry
 
-__all__ = [
-    "REGISTRY",
-    "Method",
-    "adversarial_diffusion",
-    "coarse_ridge",
-    "controls",
-    "create",
-    "diffusion",
-    "gan",
-    "latent_diffusion",
-    "pds",
-    "pds_paper",
-    "refinement",
-    "regression",
-    "unet",
-    "voxel_mlp",
-]
+__all__ = ["Method", "create", "registry"]

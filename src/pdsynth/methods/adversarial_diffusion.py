@@ -6,6 +6,7 @@ diffusion GANs (Xiao et al. 2022) and the paired branch of SynDiff (Ozbey et al.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,9 +17,10 @@ from pdsynth.data.batch import PairBatch
 from pdsynth.diffusion.sampling import ddpm, step_back
 from pdsynth.diffusion.schedule import cosine_schedule
 from pdsynth.losses.adversarial import Discriminators
-from pdsynth.methods.base import MethodConfig, Objective, Stage, register
+from pdsynth.methods.base import MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.diffusion import ConditionalDiffusion, DiffusionConfig
-from pdsynth.types import Direction
+from pdsynth.methods.recipe import Recipe, Role
+from pdsynth.types import Direction, Modality
 
 
 @dataclass
@@ -36,6 +38,7 @@ class AdversarialDiffusion(ConditionalDiffusion):
 
     name = "adm"
     config_type: ClassVar[type[MethodConfig]] = AdversarialDiffusionConfig
+    tiny: ClassVar[Settings] = {"width": 8, "discriminator_width": 4, "patch": 8, "batch_size": 4}
     config: AdversarialDiffusionConfig
 
     def __init__(self, config: AdversarialDiffusionConfig) -> None:
@@ -102,3 +105,9 @@ class AdversarialDiffusion(ConditionalDiffusion):
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         x_0 = ddpm(lambda x_t, t: self.denoise(x_t, t, batch, direction), noise, self.schedule, generator)
         return (mean + self.config.sd * x_0).clamp(0, 1)
+
+
+def recipes() -> Iterator[Recipe]:
+    summary = "adversarial diffusion in four large steps"
+    paper = {Modality.FMRI: (18.66, 33.25), Modality.DMRI: (25.37, 54.09)}
+    yield Recipe("adm", summary, "adm", Role.BASELINE, (2, 3), paper, steps=3000)

@@ -7,8 +7,9 @@ PDS is a diffusion stage, then a regression in closed form; a control has no sta
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from typing import Any, ClassVar
 
@@ -17,10 +18,12 @@ from torch import Tensor, nn
 
 from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
+from pdsynth.discovery import modules_of
 from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.types import Direction
 
 Loss = Callable[[PairBatch, torch.Generator], dict[str, Tensor]]
+Settings = Mapping[str, Any]  # of a method's configuration, by name
 
 
 @dataclass
@@ -68,6 +71,8 @@ class Method(nn.Module, ABC):
     name: ClassVar[str]
     config_type: ClassVar[type[MethodConfig]] = MethodConfig
     generative: ClassVar[bool] = False
+    blind: ClassVar[bool] = False  # whether the prediction is the same whatever the source
+    tiny: ClassVar[Settings] = {}  # settings that make it as small as it can be, for the conformance tests
     sd_scale: Tensor
 
     def __init__(self, config: MethodConfig) -> None:
@@ -151,15 +156,22 @@ def own_generator(volume: Tensor, seed: int) -> torch.Generator:
     return torch.Generator(volume.device).manual_seed(int.from_bytes(digest[:8], "little"))
 
 
-REGISTRY: dict[str, type[Method]] = {}
+_REGISTERED: dict[str, type[Method]] = {}
 
 
 def register(method: type[Method]) -> type[Method]:
-    """Class decorator that makes a method known under its name."""
-    if method.name in REGISTRY:
+    """Class decorator that makes a method known under its name. Raises ValueError where another one has the name."""
+    if method.name in _REGISTERED:
         raise ValueError(f"two methods are named {method.name!r}")
-    REGISTRY[method.name] = method
+    _REGISTERED[method.name] = method
     return method
+
+
+@cache
+def registry() -> Mapping[str, type[Method]]:
+    """Every method by name. The first call imports all modules of `pdsynth.methods`."""
+    modules_of("pdsynth.methods")
+    return _REGISTERED
 
 
 def create(name: str, config: dict[str, Any]) -> Method:
@@ -167,8 +179,8 @@ def create(name: str, config: dict[str, Any]) -> Method:
 
     Raises KeyError with the known names where there is no such method, TypeError for an unknown setting.
     """
-    if name not in REGISTRY:
-        raise KeyError(f"no method {name!r}; there are {', '.join(sorted(REGISTRY))}")
-    method = REGISTRY[name]
+    if name not in registry():
+        raise KeyError(f"no method {name!r}; there are {', '.join(sorted(registry()))}")
+    method = registry()[name]
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     return method(method.config_type(**values))

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from pdsynth import files
-from pdsynth.methods.base import REGISTRY, Method, create
+from pdsynth.methods.base import Method, create, registry
 from pdsynth.types import InputError
 from pdsynth.weights import located
 
@@ -192,7 +192,7 @@ def _described(config: Path) -> dict[str, Any]:
 
 def _check_settings(name: str, settings: Mapping[str, Any]) -> None:
     """Raise ValueError for a setting of another type than the method's, or of a size that none has."""
-    types = get_type_hints(REGISTRY[name].config_type) if name in REGISTRY else {}
+    types = get_type_hints(registry()[name].config_type) if name in registry() else {}
     for setting, value in settings.items():
         given = tuple(value) if isinstance(value, list) else value
         if setting in types:

@@ -6,6 +6,8 @@ the strength of the contrast. All of the source together tells it better than th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from sklearn.linear_model import RidgeCV
@@ -17,6 +19,7 @@ from pdsynth.data.batch import COARSE, PairBatch
 from pdsynth.data.pairs import Pairs
 from pdsynth.methods.base import Method, MethodConfig, register
 from pdsynth.methods.conditioning import coarse_rows, patches_of, population_mean, principal_components
+from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.types import Direction, Modality
 
 COMPONENTS = 64  # of the source's coarse volume
@@ -126,3 +129,8 @@ class CoarseRidgeRegression(Method):
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
         return self.stem(batch, direction).clamp(0, 1)
+
+
+def recipes() -> Iterator[Recipe]:
+    summary = "a ridge regression between whole coarse volumes: the stem of pds"
+    yield Recipe("coarse-ridge", summary, "coarse-ridge", Role.CONTROL)

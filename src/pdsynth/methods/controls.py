@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
 from pdsynth.methods.base import Method, MethodConfig, register
 from pdsynth.methods.conditioning import population_mean
+from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.types import Direction, Modality
 
 
@@ -20,6 +22,7 @@ class Zeros(Method):
     """An empty image."""
 
     name = "zeros"
+    blind: ClassVar[bool] = True
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
         return torch.zeros_like(batch.sources[direction].volume)
@@ -40,6 +43,7 @@ class PopulationMean(Method):
     """The training participants' mean target: the same image for everyone."""
 
     name = "population-mean"
+    blind: ClassVar[bool] = True
     means: Tensor  # (2, X, Y, Z), in the order of Modality
 
     def __init__(self, config: MethodConfig) -> None:
@@ -68,6 +72,7 @@ class SiteMean(Method):
 
     name = "site-mean"
     config_type: ClassVar[type[MethodConfig]] = SiteMeanConfig
+    blind: ClassVar[bool] = True
     config: SiteMeanConfig
     means: Tensor  # (sites, 2, X, Y, Z)
 
@@ -92,8 +97,18 @@ class Oracle(Method):
     """E[target | what both scans share], known where the cohort is simulated: the ceiling in mean squared error."""
 
     name = "oracle"
+    blind: ClassVar[bool] = True
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
         if direction not in batch.oracle:
             raise ValueError(f"oracle: the prepared pairs hold no oracle for {direction}; only simulated cohorts do.")
         return batch.oracle[direction]
+
+
+def recipes() -> Iterator[Recipe]:
+    yield Recipe("zeros", "an empty image", "zeros", Role.CONTROL)
+    yield Recipe("population-mean", "the training participants' mean target", "population-mean", Role.CONTROL)
+    yield Recipe("site-mean", "the mean target of the participant's site", "site-mean", Role.CONTROL)
+    yield Recipe("copy-source", "the source, taken for the target", "copy-source", Role.CONTROL)
+    ceiling = "E[target | shared anatomy]: the ceiling, on simulated cohorts only"
+    yield Recipe("oracle", ceiling, "oracle", Role.CEILING)

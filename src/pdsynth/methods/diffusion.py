@@ -7,7 +7,8 @@ spaced steps, without noise (DDIM, Song et al. 2021) or with that of DDPM (Ho et
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -17,12 +18,13 @@ from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
 from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
-from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
+from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.conditioning import FEATURES, STEERING, VoxelFeatures
+from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.methods.unet import UNetConfig
 from pdsynth.networks.transformer import PatchTransformer
 from pdsynth.networks.unet import HaarUNet
-from pdsynth.types import Direction
+from pdsynth.types import Direction, Modality
 
 
 @dataclass
@@ -40,6 +42,7 @@ class ConditionalDiffusion(Method):
 
     name = "conditional-diffusion"
     config_type: ClassVar[type[MethodConfig]] = DiffusionConfig
+    tiny: ClassVar[Settings] = {"width": 8, "heads": 2, "eta": 1.0, "steps": 2, "patch": 8, "batch_size": 4}
     generative: ClassVar[bool] = True
     config: DiffusionConfig
 
@@ -117,6 +120,7 @@ class DiT(ConditionalDiffusion):
 
     name = "dit"
     config_type: ClassVar[type[MethodConfig]] = DiTConfig
+    tiny: ClassVar[Settings] = {"width": 8, "heads": 2, "depth": 1, "steps": 2, "patch": 8, "batch_size": 2}
     config: DiTConfig
 
     def network(self) -> nn.Module:
@@ -126,3 +130,30 @@ class DiT(ConditionalDiffusion):
     @property
     def patch(self) -> tuple[int, int, int]:
         return self.config.grid_shape
+
+
+def recipes() -> Iterator[Recipe]:
+    u_ddim = Recipe(
+        "u-ddim",
+        "diffusion by a U-Net, sampled by DDIM",
+        "conditional-diffusion",
+        Role.BASELINE,
+        (2, 3, 7),
+        {Modality.FMRI: (10.54, 10.67), Modality.DMRI: (10.94, 4.67)},
+        steps=4000,
+    )
+    yield u_ddim
+    yield replace(
+        u_ddim,
+        name="sa-ddpm",
+        summary="diffusion with self-attention, by DDPM",
+        paper={Modality.FMRI: (11.68, 16.31), Modality.DMRI: (7.34, 8.33)},
+        settings={"heads": 4, "eta": 1.0},
+    )
+    yield replace(
+        u_ddim,
+        name="dit",
+        summary="diffusion by a patch transformer",
+        method="dit",
+        paper={Modality.FMRI: (7.12, 1.71), Modality.DMRI: (6.95, 1.99)},
+    )

@@ -6,7 +6,8 @@ the coarsest level (Zhang et al. 2019), `psagan` both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -17,9 +18,10 @@ from pdsynth.data.pairs import Pairs
 from pdsynth.losses.adversarial import Discriminators
 from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.losses.perceptual import feature_loss
-from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
+from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
+from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.methods.unet import SourceUNet, UNetConfig
-from pdsynth.types import Direction
+from pdsynth.types import Direction, Modality
 
 
 @dataclass
@@ -37,6 +39,14 @@ class GAN(Method):
 
     name = "gan"
     config_type: ClassVar[type[MethodConfig]] = GANConfig
+    tiny: ClassVar[Settings] = {
+        "width": 8,
+        "heads": 2,
+        "perceptual_weight": 0.1,
+        "discriminator_width": 4,
+        "patch": 8,
+        "batch_size": 4,
+    }
     config: GANConfig
 
     def __init__(self, config: GANConfig) -> None:
@@ -85,3 +95,38 @@ class GAN(Method):
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
         return self.generator(batch, direction).clamp(0, 1)
+
+
+def recipes() -> Iterator[Recipe]:
+    perceptual, attention = {"perceptual_weight": 0.02}, {"heads": 4}
+    gan = Recipe(
+        "gan",
+        "a U-Net against a patch discriminator, with L1",
+        "gan",
+        Role.BASELINE,
+        (2, 3),
+        {Modality.FMRI: (20.83, 57.53), Modality.DMRI: (25.38, 58.70)},
+        steps=3000,
+    )
+    yield gan
+    yield replace(
+        gan,
+        name="pgan",
+        summary="gan with a perceptual loss",
+        paper={Modality.FMRI: (20.15, 49.27), Modality.DMRI: (25.04, 56.12)},
+        settings=perceptual,
+    )
+    yield replace(
+        gan,
+        name="sagan",
+        summary="gan with self-attention",
+        paper={Modality.FMRI: (19.04, 44.59), Modality.DMRI: (25.87, 62.59)},
+        settings=attention,
+    )
+    yield replace(
+        gan,
+        name="psagan",
+        summary="gan with perceptual loss and self-attention",
+        paper={Modality.FMRI: (18.42, 34.93), Modality.DMRI: (25.35, 58.94)},
+        settings=perceptual | attention,
+    )

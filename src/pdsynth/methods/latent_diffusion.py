@@ -7,6 +7,7 @@ samples), less the training mean, in SD.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,8 +20,9 @@ from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
 from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
-from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
+from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.conditioning import patches_of, population_mean
+from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.networks.unet import SMALLEST, pad_to_multiple
 from pdsynth.types import Direction, Modality
 
@@ -51,6 +53,7 @@ class LatentDiffusion(Method):
 
     name = "ldm"
     config_type: ClassVar[type[MethodConfig]] = LatentDiffusionConfig
+    tiny: ClassVar[Settings] = {"autoencoder_width": 8, "width": 16, "batch_size": 2, "steps": 2}
     generative: ClassVar[bool] = True
     config: LatentDiffusionConfig
     means: Tensor  # (2, X, Y, Z), in the order of Modality
@@ -180,3 +183,9 @@ class LatentDiffusion(Method):
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
         generator = torch.Generator(batch.corner.device).manual_seed(0)
         return self.sample(batch, direction, generator, self.config.steps)
+
+
+def recipes() -> Iterator[Recipe]:
+    summary = "an autoencoder, then diffusion of latents"
+    paper = {Modality.FMRI: (9.06, 3.65), Modality.DMRI: (7.98, 1.42)}
+    yield Recipe("ldm", summary, "ldm", Role.BASELINE, (2, 3, 7), paper, steps=4000)

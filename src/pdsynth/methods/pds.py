@@ -26,7 +26,7 @@ from pdsynth.imaging.spatial import mni_grid
 from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.losses.pattern import PatternLoss
 from pdsynth.losses.perceptual import feature_loss
-from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
+from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.cached import Cached
 from pdsynth.methods.coarse_ridge import CoarseRidge
 from pdsynth.methods.conditioning import ACQUISITION, FEATURES, STEERING, VoxelFeatures, patches_of
@@ -202,6 +202,7 @@ class PDS(Method):
 
     name = "pds"
     config_type: ClassVar[type[MethodConfig]] = PDSConfig
+    tiny: ClassVar[Settings] = {"width": 8, "patch": 8, "batch_size": 4}
     generative: ClassVar[bool] = True
     config: PDSConfig
 
@@ -266,6 +267,7 @@ class RefinerOnly(Method):
 
     name = "pds-refiner-only"
     config_type: ClassVar[type[MethodConfig]] = PDSConfig
+    tiny: ClassVar[Settings] = {"width": 8, "patch": 8, "batch_size": 4}
     config: PDSConfig
 
     def __init__(self, config: PDSConfig) -> None:

@@ -7,6 +7,7 @@ tissue and microstructure losses (Eqs. 12-16, 18-20). Where the text can be read
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -21,11 +22,12 @@ from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
 from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.losses.perceptual import feature_loss
-from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
+from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.cached import Cached, spread_rows
 from pdsynth.methods.conditioning import patches_of
+from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.networks.unet import pad_to_multiple
-from pdsynth.types import Direction
+from pdsynth.types import Direction, Modality
 
 
 @dataclass
@@ -88,6 +90,19 @@ class PDSPaper(Method):
 
     name = "pds-paper"
     config_type: ClassVar[type[MethodConfig]] = PDSPaperConfig
+    tiny: ClassVar[Settings] = {
+        "channels": (4, 8),
+        "refiner_channels": (4, 8),
+        "heads": 2,
+        "attention_levels": 1,
+        "blocks": 1,
+        "feature_layer": "conv1_1",
+        "patch": (8, 8, 8),
+        "steps": 2,
+        "drafts": 3,
+        "draft_steps": 2,
+        "learning_rate": 1e-3,
+    }
     generative: ClassVar[bool] = True
     config: PDSPaperConfig
     atlas: Tensor  # (1, X, Y, Z), 1 in the regions of A_f and A_d, which are the same spheres
@@ -223,3 +238,22 @@ class PDSPaper(Method):
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
         generator = torch.Generator(batch.corner.device).manual_seed(0)
         return self.sample(batch, direction, generator, self.config.steps)
+
+
+def recipes() -> Iterator[Recipe]:
+    small = {
+        "channels": (8, 16, 32, 64),
+        "refiner_channels": (8, 16, 32, 64),
+        "patch": (24, 24, 24),
+        "batch_size": 4,
+        "learning_rate": 2e-3,
+        "microstructure_weight": 0.1,
+        "feature_layer": "conv2_2",
+        "steps": 4,
+        "drafts": 15,
+        "draft_steps": 4,
+    }
+    summary = "the paper's text: noise estimators, the re-noised source, refinement"
+    paper = {Modality.FMRI: (29.83, 90.84), Modality.DMRI: (30.00, 77.55)}
+    common = ("pds-paper", summary, "pds-paper", Role.OURS, (2, 3), paper)
+    yield Recipe(*common, steps=100_000, small=small, precision="16-mixed")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from pdsynth.data.pairs import Pairs
 from pdsynth.methods.base import Method, MethodConfig, register
 from pdsynth.methods.cached import Cached, spread_rows
 from pdsynth.methods.coarse_ridge import CoarseRidge
+from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.methods.voxel_ridge import VoxelRidge
 from pdsynth.types import Direction
 
@@ -89,3 +90,8 @@ class LocalRidge(Method):
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
         refined = self.refiner(self.stem(batch, direction), batch, direction)
         return (refined * self.stem.inside(batch, direction)).clamp(0, 1)
+
+
+def recipes() -> Iterator[Recipe]:
+    summary = "coarse-ridge, then a ridge regression at each voxel: the stem of pds, refined"
+    yield Recipe("local-ridge", summary, "local-ridge", Role.CONTROL)

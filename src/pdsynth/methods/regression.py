@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from pdsynth.data.batch import CONTEXT_CHANNELS, PairBatch
 from pdsynth.data.pairs import Pairs
-from pdsynth.methods.base import Method, MethodConfig, register
+from pdsynth.methods.base import Method, MethodConfig, Settings, register
 from pdsynth.methods.conditioning import CONDITION, FEATURES, Conditioning, population_mean
+from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.methods.voxel_ridge import VoxelRidge
 from pdsynth.types import Direction, Modality
 
@@ -63,6 +65,7 @@ class GradientBoosting(Method):
 
     name = "gradient-boosting"
     config_type: ClassVar[type[MethodConfig]] = BoostingConfig
+    tiny: ClassVar[Settings] = {"voxels": 200, "trees": 5, "depth": 3}
     config: BoostingConfig
     feature: Tensor  # (2, trees, nodes): the column that a node splits
     threshold: Tensor  # (2, trees, nodes): values up to it go to the first child
@@ -162,3 +165,8 @@ def tree_arrays(model: HistGradientBoostingRegressor) -> dict[str, np.ndarray]:
 def pad_nodes(array: np.ndarray, nodes: int) -> np.ndarray:
     """Zero-pad the nodes' axis (axis 1); a padded node is never reached."""
     return np.pad(array, [(0, 0), (0, nodes - array.shape[1])] + [(0, 0)] * (array.ndim - 2))
+
+
+def recipes() -> Iterator[Recipe]:
+    yield Recipe("voxelwise-ridge", "a ridge regression at each voxel", "voxelwise-ridge", Role.CONTROL)
+    yield Recipe("gradient-boosting", "boosted trees over all voxels", "gradient-boosting", Role.CONTROL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 
 from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
-from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
+from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.conditioning import ACQUISITION, FEATURES, VoxelFeatures
+from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.networks.unet import HaarUNet
-from pdsynth.types import Direction
+from pdsynth.types import Direction, Modality
 
 
 @dataclass
@@ -49,6 +51,7 @@ class UNet(Method):
 
     name = "unet"
     config_type: ClassVar[type[MethodConfig]] = UNetConfig
+    tiny: ClassVar[Settings] = {"width": 8, "patch": 8, "batch_size": 4}
     config: UNetConfig
 
     def __init__(self, config: UNetConfig) -> None:
@@ -67,3 +70,9 @@ class UNet(Method):
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
         return self.unet(batch, direction).clamp(0, 1)
+
+
+def recipes() -> Iterator[Recipe]:
+    summary = "a deterministic U-Net from the source to the target"
+    paper = {Modality.FMRI: (28.29, 86.72), Modality.DMRI: (28.98, 75.35)}
+    yield Recipe("unet", summary, "unet", Role.BASELINE, (2, 3), paper, steps=4000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 
 from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
-from pdsynth.methods.base import Method, MethodConfig, Objective, Stage, register
+from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.conditioning import CONDITION, FEATURES, Conditioning
+from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.networks.voxel import VoxelMLP
 from pdsynth.types import Direction
 
@@ -33,6 +35,7 @@ class VoxelPerceptron(Method):
 
     name = "voxel-mlp"
     config_type: ClassVar[type[MethodConfig]] = VoxelMLPConfig
+    tiny: ClassVar[Settings] = {"width": 8}
     config: VoxelMLPConfig
 
     def __init__(self, config: VoxelMLPConfig) -> None:
@@ -68,3 +71,8 @@ class VoxelPerceptron(Method):
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
         return self(batch, direction).clamp(0, 1)
+
+
+def recipes() -> Iterator[Recipe]:
+    summary = "a perceptron on each voxel's multi-scale features"
+    yield Recipe("voxel-mlp", summary, "voxel-mlp", Role.CONTROL, steps=8000)

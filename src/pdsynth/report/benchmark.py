@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from pdsynth import manifest
 from pdsynth.evaluation.archive import read_by_site, recipe_of
+from pdsynth.recipes import RECIPES
 from pdsynth.report import words
 from pdsynth.report.figures import comparison_figure
 from pdsynth.report.rendering import render
@@ -18,14 +19,6 @@ from pdsynth.types import Direction
 PAGE = "benchmark.md"
 SECONDS_A_MINUTE = 60
 LOSS_TABLE = 6  # which compares losses on features, and shows what they cost
-PAPER = {  # PSNR in dB and SSIM in % of the whole volume; only what the paper prints of these rows is known here
-    "unet": {Direction.DMRI_TO_FMRI: "28.29 / 86.72", Direction.FMRI_TO_DMRI: "28.98 / 75.35"},
-    **{
-        name: {Direction.DMRI_TO_FMRI: "29.83 / 90.84", Direction.FMRI_TO_DMRI: "30.00 / 77.55"}
-        for name in ("pds-paper", "pds")
-    },
-    **{name: dict.fromkeys(Direction, "7 to 12 dB") for name in ("u-ddim", "sa-ddpm", "ldm", "dit", "adm")},
-}
 
 
 def write_page(
@@ -61,7 +54,7 @@ def write_page(
         "tested": tested or "pds",
         "tables": [{"number": n, "title": titles[n], "parts": _parts(n, tables[n])} for n in titles],
         "figures": drawn,
-        "beside": _beside(next(iter(tables.values()))),
+        "beside": _beside(tables.values()),
     }
     return render(out / PAGE, "benchmark.md.j2", False, context)
 
@@ -127,18 +120,19 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _beside(table: pd.DataFrame) -> list[dict[str, str]]:
-    """The paper's figures and ours, whole volume, of the rows of which the paper's are known."""
+def _beside(tables: Iterable[pd.DataFrame]) -> list[dict[str, str]]:
+    """The paper's figures and ours over the whole volume, of the rows that have both."""
+    content = pd.concat([table[table["site"] == "all"] for table in tables])
     rows = []
-    for row in table.to_dict("records"):
-        name = recipe_of(str(row["method"]))[0]
-        if name in PAPER:
-            direction = Direction(row["direction"])
+    for row in content.drop_duplicates(["direction", "method"]).to_dict("records"):
+        direction, recipe = Direction(row["direction"]), RECIPES.get(recipe_of(str(row["method"]))[0])
+        if recipe is not None and direction.target in recipe.paper:
+            psnr, ssim = recipe.paper[direction.target]
             rows.append(
                 {
                     "direction": words.DIRECTIONS[direction],
                     "method": row["method"],
-                    "paper": PAPER[name][direction],
+                    "paper": f"{psnr:.2f} / {ssim:.2f}",
                     "full": f"{row['psnr_full']:.2f} / {100 * row['ssim_full']:.2f}",
                     "brain": f"{row['psnr_brain']:.2f} / {100 * row['ssim_brain']:.2f}",
                 }

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pdsynth.evaluation.archive import recipe_of
+from pdsynth.evaluation.metrics import METRICS
 from pdsynth.evaluation.statistics import SIGNIFICANT
+from pdsynth.methods.controls import Oracle, PopulationMean
+from pdsynth.methods.recipe import Role
+from pdsynth.recipes import CONTROLS as CONTROL_NAMES
+from pdsynth.recipes import RECIPES
 from pdsynth.types import Direction, Modality
 
 MODALITIES = {Modality.FMRI: "fMRI", Modality.DMRI: "dMRI"}
@@ -17,21 +22,10 @@ GROUPS = {
     "control": "Controls",
     "ceiling": "Ceiling",
 }
-CEILING = "oracle"
-AVERAGE = "population-mean"
-CONTROLS = {
-    "zeros": "an empty image",
-    "population-mean": "the training participants' average",
-    "site-mean": "the average of the same site",
-    "copy-source": "the source itself",
-    "voxelwise-ridge": "linear regression in each voxel",
-    "coarse-ridge": "a linear regression between whole coarse volumes",
-    "local-ridge": "linear regressions alone: coarse-ridge, then one at each voxel",
-    "gradient-boosting": "boosted trees on multi-scale features",
-    "voxel-mlp": "a small perceptron on multi-scale features",
-    "pds-refiner-only": "no diffusion",
-    "pds-unconditioned": "source used by the refiner only",
-}
+GROUP_OF = {Role.CONTROL: "control", Role.CEILING: "ceiling"}  # the other roles are "Other models"
+CEILING = Oracle.name
+AVERAGE = PopulationMean.name
+CONTROLS = {name: RECIPES[name].summary for name in CONTROL_NAMES}
 
 
 @dataclass(frozen=True)
@@ -45,19 +39,7 @@ class Column:
     meaning: str
 
 
-QUALITY = [
-    Column("psnr_brain", "PSNR, dB", 1, "high", "Peak signal-to-noise ratio inside the brain. The primary endpoint."),
-    Column("psnr_brain_affine", "after scale", 1, "high", "The same after the best global scale and offset."),
-    Column("ssim_brain", "SSIM", 3, "high", "Structural similarity, its map averaged inside the brain."),
-    Column("ms_ssim", "MS-SSIM", 3, "high", "Structural similarity over three scales inside the brain."),
-    Column("mae", "MAE", 3, "low", "Mean absolute error; 1 is the 99.5th percentile of the real scan."),
-    Column("hfen", "HFEN", 2, "low", "Error of edges over the real scan's edges; an empty image has 1."),
-    Column("sharpness", "sharpness", 2, "one", "Mean gradient over the real scan's; below 1 is blur."),
-    Column("spectrum_high", "fine detail", 2, "one", "Power in the highest third of frequencies over the real scan's."),
-    Column("voxel_r", "voxel r", 3, "high", "Correlation of voxels inside the brain."),
-    Column("psnr_full", "PSNR full", 1, "", "Over the whole grid, empty background included: for comparison only."),
-    Column("ssim_full", "SSIM full", 3, "", "Over the whole grid: an empty image scores about half."),
-]
+QUALITY = [Column(m.name, m.heading, m.decimals, m.better, m.meaning) for m in METRICS if m.label]
 AUDIT = [
     Column("psnr_brain", "own source", 1, "high", "PSNR inside the brain from the participant's own source, dB."),
     Column("shuffled_source_psnr_brain", "shuffled", 1, "", "The same from another participant's source, dB."),
@@ -82,9 +64,8 @@ def group_of(name: str, tested: str) -> str:
     """The group of GROUPS that a method belongs to."""
     if name == tested:
         return "tested"
-    if name == CEILING:
-        return "ceiling"
-    return "control" if recipe_of(name)[0] in CONTROLS else "baseline"
+    recipe = RECIPES.get(recipe_of(name)[0])
+    return "baseline" if recipe is None else GROUP_OF.get(recipe.role, "baseline")
 
 
 def value_of(scores: dict[str, Any], key: str) -> tuple[float | None, float | None, float | None]:

@@ -1,0 +1,85 @@
+"""Differences of intensity, voxel by voxel."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pdsynth.evaluation.metrics.metric import Better, Metric
+
+PERFECT_PSNR = 100.0  # dB given to identical images, so that tables and JSON hold no infinity
+
+
+def psnr(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
+    """Peak signal-to-noise ratio inside the mask, dB: 10 log10(1 / MSE), at most 100.
+
+    >>> round(psnr(np.zeros(8), np.full(8, 0.1), np.ones(8, bool)), 6)
+    20.0
+    """
+    return _decibel(np.mean(np.square(pred[mask] - real[mask], dtype=np.float64)))
+
+
+def psnr_full(pred: np.ndarray, real: np.ndarray) -> float:
+    """The same over the whole grid, dB. Background adds several dB: for comparison with papers only."""
+    return _decibel(np.mean(np.square(pred - real, dtype=np.float64)))
+
+
+def psnr_affine(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
+    """PSNR inside the mask after the best scale and offset of the prediction (least squares), dB."""
+    p, r = pred[mask].astype(np.float64), real[mask].astype(np.float64)
+    variance = p.var()
+    slope = np.mean((p - p.mean()) * (r - r.mean())) / variance if variance > 1e-12 else 0.0
+    return _decibel(np.mean(np.square(slope * (p - p.mean()) + r.mean() - r)))
+
+
+def mae(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
+    """Mean absolute error inside the mask."""
+    return float(np.mean(np.abs(pred[mask] - real[mask]), dtype=np.float64))
+
+
+def voxel_r(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
+    """Pearson correlation of the voxels inside the mask; 0 where either image is constant.
+
+    >>> voxel_r(np.zeros(4), np.arange(4.0), np.ones(4, bool))
+    0.0
+    """
+    p, r = pred[mask].astype(np.float64), real[mask].astype(np.float64)
+    p, r = p - p.mean(), r - r.mean()
+    norm = np.sqrt(np.sum(p * p) * np.sum(r * r))
+    return float(np.sum(p * r) / norm) if norm > 1e-12 else 0.0
+
+
+def _decibel(mse: float) -> float:
+    return float(min(-10 * np.log10(mse), PERFECT_PSNR)) if mse > 0 else PERFECT_PSNR
+
+
+METRICS = (
+    Metric(
+        "psnr_brain",
+        "PSNR",
+        "dB",
+        Better.HIGH,
+        1,
+        "Peak signal-to-noise ratio inside the brain. The primary endpoint.",
+        psnr,
+    ),
+    Metric(
+        "psnr_brain_affine",
+        "after scale",
+        "dB",
+        Better.HIGH,
+        1,
+        "PSNR inside the brain after the best global scale and offset.",
+        psnr_affine,
+    ),
+    Metric("mae", "MAE", "", Better.LOW, 3, "Mean absolute error; 1 is the 99.5th percentile of the real scan.", mae),
+    Metric("voxel_r", "voxel r", "", Better.HIGH, 3, "Correlation of voxels inside the brain.", voxel_r),
+    Metric(
+        "psnr_full",
+        "PSNR full",
+        "dB",
+        Better.NEITHER,
+        1,
+        "Over the whole grid, empty background included: for comparison only.",
+        lambda pred, real, mask: psnr_full(pred, real),
+    ),
+)

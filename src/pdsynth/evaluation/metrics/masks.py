@@ -1,0 +1,35 @@
+"""The mask that metrics use, its bounding box, and ratios that stay finite."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+from scipy import ndimage
+
+
+def dilate(mask: np.ndarray) -> np.ndarray:
+    """The mask and its face neighbours.
+
+    >>> int(dilate(np.pad(np.ones((1, 1, 1), bool), 1)).sum())
+    7
+    """
+    return ndimage.binary_dilation(mask)
+
+
+def bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
+    """The box around the mask, widened by margin voxels and kept on the grid.
+
+    A filter of that radius has the same values inside the mask on the box as on the whole grid. Raises ValueError for
+    an empty mask.
+    """
+    found = ndimage.find_objects(mask.astype(np.uint8))
+    if not found:
+        raise ValueError("the brain mask is empty; check the prepared masks.")
+    box = cast("tuple[slice, ...]", found[0])
+    return tuple(slice(max(s.start - margin, 0), min(s.stop + margin, n)) for s, n in zip(box, mask.shape, strict=True))
+
+
+def ratio(a: float, b: float) -> float:
+    """a / b, or 0 where b is not positive."""
+    return float(a / b) if b > 0 else 0.0
