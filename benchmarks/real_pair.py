@@ -27,7 +27,7 @@ from pdsynth.imaging.nifti import read_header, read_volume
 from pdsynth.imaging.spatial import resample
 from pdsynth.methods.conditioning import VoxelFeatures
 from pdsynth.synthesis import Model
-from pdsynth.types import Direction, Modality
+from pdsynth.types import Direction
 
 
 def scores(estimate: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str, float]:
