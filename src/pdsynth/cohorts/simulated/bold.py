@@ -19,7 +19,7 @@ IRON_T2_STAR = 0.45  # share by which iron-rich nuclei shorten T2*
 FLUCTUATION = 0.008  # BOLD amplitude relative to the mean
 BETWEEN, OPPOSED = 0.12, -0.25  # correlation between networks; default mode against dorsal attention
 WITHIN = 0.55  # share of a region's signal that is its network's
-WITHIN_BY_SEVERITY = {"paper": 0.25, "literature": -0.25}
+WITHIN_BY_SEVERITY = 0.25
 CORNER_HZ, HIGH_PASS_HZ = 0.06, 0.008
 CARDIAC_HZ, RESPIRATION_HZ = 1.1, 0.28
 MOTION_MM, MOTION_DEG = 0.03, 0.03  # step of the random walk of the head, a volume
@@ -61,7 +61,6 @@ def scan(
     state: np.random.Generator,
     noise: np.random.Generator,
     severity: float,
-    fc_effect: str,
     sigma: float,
 ) -> np.ndarray:
     """The run: (x, y, z, volumes) float32, from the still image (x, y, z).
@@ -72,7 +71,7 @@ def scan(
     gm, csf = view.fractions(np.stack([anatomy.gm, anatomy.csf]))
     brain = np.flatnonzero((gm + csf).ravel() > 0.05)
     labels = _native_labels(anatomy, view).ravel()[brain]
-    courses = region_courses(state, anatomy.region_network, n, t_r, severity, fc_effect)
+    courses = region_courses(state, anatomy.region_network, n, t_r, severity)
     change = FLUCTUATION * gm.ravel()[brain, None] * courses[labels]
     time = np.arange(n) * t_r
     cardiac = np.sin(2 * np.pi * CARDIAC_HZ * time + state.uniform(0, 6.3)).astype(np.float32)
@@ -99,23 +98,19 @@ def moved(volume: np.ndarray, motion: np.ndarray, spacing_mm: np.ndarray) -> np.
 
 
 def region_courses(
-    generator: np.random.Generator, network: np.ndarray, n: int, t_r: float, severity: float, fc_effect: str
+    generator: np.random.Generator, network: np.ndarray, n: int, t_r: float, severity: float
 ) -> np.ndarray:
     """Unit-variance time courses of regions: (1 + regions, n) float32; row 0 (no region) is zero.
 
-    A region is its network's course and one of its own. Under "paper" the network's share grows with severity in all
-    networks; under "literature" it falls in the default mode.
+    A region is its network's course and one of its own. The network's share grows with severity in all networks, as the
+    paper says of AD.
     """
-    if fc_effect not in WITHIN_BY_SEVERITY:
-        raise ValueError(f"fc_effect is {fc_effect!r}; choose one of {', '.join(WITHIN_BY_SEVERITY)}.")
     k = len(NETWORKS)
     correlation = np.full((k, k), BETWEEN) + (1 - BETWEEN) * np.eye(k)
     default, attention = NETWORKS.index("DefaultMode"), NETWORKS.index("DorsalAttention")
     correlation[default, attention] = correlation[attention, default] = OPPOSED
     networks = np.linalg.cholesky(correlation) @ slow_noise(generator, k, n, t_r)
-    share = np.full(len(network), WITHIN)
-    affected = slice(None) if fc_effect == "paper" else network == default
-    share[affected] = np.clip(WITHIN + WITHIN_BY_SEVERITY[fc_effect] * severity, 0, 1)
+    share = np.full(len(network), np.clip(WITHIN + WITHIN_BY_SEVERITY * severity, 0, 1))
     own = slow_noise(generator, len(network), n, t_r)
     courses = np.sqrt(share)[:, None] * networks[network] + np.sqrt(1 - share)[:, None] * own
     return np.concatenate([np.zeros((1, n)), courses]).astype(np.float32)

@@ -33,7 +33,6 @@ def simulate(
     randomise: float = 0.0,
     jobs: int = 1,
     truth: bool = True,
-    fc_effect: str = "paper",
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a simulated cohort of NC, MCI and AD participants as BIDS with 4D scans, and return its root.
@@ -58,7 +57,7 @@ def simulate(
     plan = _plan(subjects, seed, sites, missing_fmri, missing_dmri)
     drawn = np.diff(np.floor(np.arange(subjects + 1) * randomise)) > 0  # spread evenly over the plan
     tasks = [
-        Task(out, seed, i, group, site, grid_mm, quick, hidden, bool(drawn[i]), truth, fc_effect)
+        Task(out, seed, i, group, site, grid_mm, quick, hidden, bool(drawn[i]), truth)
         for i, (group, site, hidden) in enumerate(plan)
     ]
     table = pd.DataFrame(each(write_session, tasks, jobs, progress))

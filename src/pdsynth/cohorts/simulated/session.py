@@ -56,7 +56,6 @@ def simulate_session(
     quick: bool,
     randomise: bool,
     oracle_draws: int,
-    fc_effect: str = "paper",
     severity: float | None = None,
 ) -> Session:
     """Everything about one subject, a function of the arguments alone.
@@ -71,13 +70,13 @@ def simulate_session(
         acquisition = acquisitions.randomised(here, quick)
     else:
         acquisition = acquisitions.at_site(here, quick_site(SITES[site]) if quick else SITES[site])
-    run, fmri_oracle = _fmri(streams, person, anatomy, acquisition, oracle_draws, fc_effect)
+    run, fmri_oracle = _fmri(streams, person, anatomy, acquisition, oracle_draws)
     dwi, bvals, bvecs, dmri_oracle = _dmri(streams, person, anatomy, acquisition, oracle_draws)
     return Session(person, anatomy, acquisition, run, dwi, bvals, bvecs, fmri_oracle, dmri_oracle)
 
 
 def _fmri(
-    streams: Streams, person: Person, anatomy: Anatomy, acquisition: Acquisition, draws: int, fc_effect: str
+    streams: Streams, person: Person, anatomy: Anatomy, acquisition: Acquisition, draws: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     protocol, exposure = acquisition.fmri_protocol, acquisition.fmri
     view = View(anatomy, exposure.native, exposure.to_template, exposure.optics)
@@ -88,7 +87,7 @@ def _fmri(
     sigma = bold.thermal_sigma(still, view, anatomy, protocol.tsnr)
     run = bold.scan(
         anatomy, view, still, protocol, streams.generator(FMRI_STATE), streams.generator(FMRI_NOISE), person.severity,
-        fc_effect, sigma,
+        sigma,
     )  # fmt: skip
     oracle = truth.fmri_oracle(streams, anatomy, acquisition, view, steady, sigma, draws) if draws else None
     return _stored(run, still, exposure), oracle
