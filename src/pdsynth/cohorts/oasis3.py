@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 
 from pdsynth.cohorts.cohort import Cohort, Rejection, Subject
-from pdsynth.cohorts.names import REMEDY, contradiction, refuse_twins
+from pdsynth.cohorts.names import REMEDY, SUFFIX, contradiction, refuse_twins
 from pdsynth.cohorts.tables import Row, find_table
 from pdsynth.cohorts.visits import DAYS_A_YEAR, Visit, sessions
 from pdsynth.types import Diagnosis, InputError, Modality
 
 NAME = re.compile(r"sub-(OAS3\d{4})_(?:ses|sess)-d(\d+)(?:_[^_]+-[^_]+)*_(bold|dwi)\.nii(\.gz)?")
 PARTICIPANT, DAY = re.compile(r"OAS3\d{4}(?!\d)"), re.compile(r"(?:^|_)(?:sess?-)?d(\d+)(?=_|$)")  # in a folder's name
-MODALITY = {"bold": Modality.FMRI, "dwi": Modality.DMRI}
+MODALITY = {suffix: modality for modality, suffix in SUFFIX.items()}
 SITE = "OASIS-3"
 DIAGNOSES = "OASIS3_UDSd1_diagnoses"
 SEX = {"1": "M", "2": "F", "m": "M", "f": "F"}
