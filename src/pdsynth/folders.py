@@ -46,7 +46,6 @@ class Work:
     """A folder in the making: write into `folder`, which is empty, or holds what there was before."""
 
     folder: Path
-    goes_on: bool  # from a run that was stopped
 
 
 @contextmanager
@@ -96,7 +95,7 @@ def making(
             if update and not overwrite:
                 _take_over(out, new, there)
         try:
-            yield Work(new, goes_on)
+            yield Work(new)
         except BaseException as error:
             if resume is None or not new.exists() or not any(new.iterdir()):
                 discard(new)
