@@ -317,7 +317,7 @@ def test_results_are_replaced_only_by_whole_ones(
 KILLED = """
 import os, signal, sys
 from pdsynth.cli import main
-from pdsynth.training import StageModule
+from pdsynth.stage_training import StageModule
 step = StageModule.training_step
 def stop(module, batch, index):
     if module.step == 3:

@@ -77,7 +77,18 @@ class Pairs:
             if not (root / name).exists() or sha256(root / name) != digest:
                 raise InputError(root / name, "was changed or removed after the folder was prepared", AGAIN)
         check_sizes(root, entries["shards"])
-        return cls(root, table, entries, Volumes(root, entries["grid_shape"], entries.get(FILES)))
+        return cls(root, table, entries, cls._volumes(root, entries))
+
+    @staticmethod
+    def _volumes(root: Path, entries: dict[str, Any]) -> Volumes:
+        return Volumes(root, entries["grid_shape"], entries.get(FILES))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the volumes, which another process reads from the disk itself."""
+        return {name: value for name, value in vars(self).items() if name != "volumes"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, volumes=self._volumes(state["root"], state["manifest"]))
 
     @property
     def grid(self) -> Grid:
