@@ -12,6 +12,7 @@ class EMA:
     """Averages the trainable parameters of `module`; buffers and frozen parameters are left alone.
 
     After n updates the decay is min(decay, (1 + n) / (10 + n)), so that the first weights are soon forgotten.
+    torch's AveragedModel would copy frozen networks and buffers too, and begin with the weights after the first step.
     Raises ValueError for a decay outside [0, 1).
     """
 
