@@ -56,7 +56,7 @@ def test_the_model_names_its_precision_and_a_run_that_goes_on_keeps_it(prepared,
         fit(steps=6, resume=True, precision="bf16-mixed")
     assert fit(steps=2).card["precision"] == "bf16-mixed"
     assert fit(steps=2, precision="32-true").card["precision"] == "32-true"
-    assert json.loads((tmp_path / "training.json").read_text()) == {"precision": "32-true", "devices": 1}
+    assert json.loads((tmp_path / "training.json").read_text()) == {"precision": "32-true"}
 
 
 def test_a_seed_gives_the_same_bytes_in_each_precision(prepared, tmp_path):

@@ -82,7 +82,8 @@ def train(
         raise ValueError(f"{run} was begun on {begun} devices, not {devices}. Give --devices {begun}, or another run.")
     place = Place(device, precision, devices)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(run / BEGUN_AS, {"precision": precision, "devices": devices})
+    several = {"devices": devices} if devices > 1 else {}  # without it a run is of one, as those of 0.1.0 are
+    write_json(run / BEGUN_AS, {"precision": precision, **several})
     with quiet_lightning(), flushed_denormals():
         method.sd_scale.fill_(1)  # what is trained anew is to be calibrated anew
         method.fit(train, torch.Generator().manual_seed(seed))
