@@ -7,6 +7,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from pdsynth.imaging.nifti import Volume
+
 SHAPE = (24, 24, 20)
 
 
@@ -16,6 +18,11 @@ def write_scan(path: Path, volumes: int = 4, spacing: float = 5.0, shape: tuple[
     image = nib.Nifti1Image(data, np.diag([spacing, spacing, spacing, 1]))
     nib.save(image, path)
     return path
+
+
+def write_volume(volume: Volume, path: Path) -> None:
+    """An acquired volume, as another program writes it."""
+    nib.save(nib.Nifti1Image(volume.data, volume.affine), path)
 
 
 def write_dwi(path: Path, bvals: tuple[float, ...] = (0, 1000, 1000, 1000), transposed: bool = False) -> Path:

@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nilearn.datasets import fetch_coords_dosenbach_2010
 
+from fixture_trees import write_volume
 from pdsynth.atlas import NETWORKS, Atlas, network_spheres, read_atlas, region_means
-from pdsynth.imaging.nifti import Volume, write_volume
+from pdsynth.imaging.nifti import Volume
 from pdsynth.imaging.spatial import mni_grid
 from pdsynth.types import InputError
 

@@ -107,7 +107,7 @@ def test_public_names_are_imported_when_they_are_used() -> None:
         (("inspect", "{tmp}/nowhere"), "nowhere"),
         (("prepare", "{tmp}/nowhere", "{tmp}/out"), "nowhere"),
         (("prepare", "{tmp}", "{tmp}/out", "--split", "0.5,0.1"), "is no split. Write three fractions"),
-        (("prepare", "{tmp}", "{tmp}/out", "--split", "0.5,0.1,0.1"), "does not sum to 1"),
+        (("prepare", "{tmp}", "{tmp}/out", "--split", "0.5,0.1,0.1"), "the split 0.5,0.1,0.1 is not three fractions"),
         (("train", "{tmp}", "{tmp}/run", "--budget", "soon"), "'soon' is not a wall time"),
         (("train", "{tmp}", "{tmp}/run"), "pdsynth prepare"),
         (("benchmark", "{tmp}", "{tmp}/out", "--budget", "1m"), "pdsynth prepare"),
@@ -317,7 +317,7 @@ def test_results_are_replaced_only_by_whole_ones(
 KILLED = """
 import os, signal, sys
 from pdsynth.cli import main
-from pdsynth.training import StageModule
+from pdsynth.stage_training import StageModule
 step = StageModule.training_step
 def stop(module, batch, index):
     if module.step == 3:

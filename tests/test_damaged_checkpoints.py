@@ -14,10 +14,11 @@ from hashlib import sha256
 import pytest
 import torch
 
+from pdsynth import journal
 from pdsynth.files import read_json
 from pdsynth.methods import create
 from pdsynth.stage_checkpoint import NEEDED, record_of
-from pdsynth.training import Journal, train
+from pdsynth.training import train
 from pdsynth.types import InputError
 
 STAGE = "0-regression.ckpt"
@@ -226,7 +227,7 @@ def test_a_record_that_names_another_checkpoint_or_none(pairs, run, record):
 @pytest.mark.parametrize("cut", range(1, 7))
 def test_a_power_cut_at_any_rename_does_not_change_the_result(pairs, tmp_path, whole, monkeypatch, cut):
     """The cut comes at the rename of the record and of the checkpoint, at each of the first saves in turn."""
-    monkeypatch.setattr(Journal.__init__, "__defaults__", (0.0,))
+    monkeypatch.setattr(journal, "SAVE_EVERY", 0.0)
     replace, named = os.replace, []
 
     def failing(old, new):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,34 @@ def test_each_promise_names_tests_that_are_there() -> None:
     assert len(rows) > 25 and all(named)
     for path, test in (each for row in named for each in row):
         assert f"def {test}(" in (ROOT / path).read_text(), f"{path} has no {test}"
+
+
+def _options(verb: str) -> set[str]:
+    found = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
+    return {name for parameter in found.params for name in (*parameter.opts, *parameter.secondary_opts)}
+
+
+VERBS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+EVERYWHERE = {"--help", "-h", "--version", "--debug"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_options_in_the_text_of_a_page_are_options_of_the_verb_or_of_any(page: Path) -> None:
+    any_verb = EVERYWHERE.union(*map(_options, VERBS))
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    unknown = []
+    for code in re.findall(r"`([^`]+)`", text):
+        words = code.removeprefix("pdsynth ").split()
+        if words and words[0].endswith(".py"):  # a program with options of its own
+            continue
+        named = {word.partition("=")[0] for word in words if re.match(r"--[a-z]", word)}
+        known = _options(words[0]) | EVERYWHERE if words and words[0] in VERBS else any_verb
+        unknown += [(code, option) for option in sorted(named - known)]
+    assert unknown == []
+
+
+def test_extras_in_the_pages_and_messages_are_extras_of_the_package() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    texts = [*PAGES, *(ROOT / "src").rglob("*.py")]
+    named = {name for path in texts for name in re.findall(r"pdsynth\[([a-z]+)\]", path.read_text())}
+    assert named and named <= extras.keys()

@@ -22,7 +22,7 @@ NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIG
 TRAIN = """
 import os, signal, sys
 from pdsynth.cli import main
-from pdsynth.training import StageModule
+from pdsynth.stage_training import StageModule
 step = StageModule.training_step
 def stop(module, batch, index):
     if module.step == 3:

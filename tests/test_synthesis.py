@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from pdsynth.imaging.nifti import Volume, read_header, read_volume, write_volume
+from fixture_trees import write_volume
+from pdsynth.imaging.nifti import Volume, read_header, read_volume
 from pdsynth.imaging.spatial import Grid, mni_grid, resample
 from pdsynth.imaging.template import epi_template
 from pdsynth.methods import checkpoint, create

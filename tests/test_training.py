@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 import threading
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,9 +16,11 @@ import torch
 
 from pdsynth import api, resources
 from pdsynth.data.pairs import Pairs
+from pdsynth.journal import COLUMNS, Journal
 from pdsynth.methods import create
 from pdsynth.methods.conditioning import COMPONENTS, CONDITION, FEATURES
-from pdsynth.training import COLUMNS, Journal, StageModule, StepBatches, train
+from pdsynth.stage_training import StageModule, StepBatches
+from pdsynth.training import flushed_denormals, quiet_lightning, train
 from pdsynth.types import InputError
 from tiny import SHORT_PAPER
 
@@ -150,7 +154,27 @@ def test_batches_depend_on_the_step_alone(prepared):
 def test_training_leaves_denormals_to_the_rest_of_the_process(prepared, tmp_path):
     pairs = prepared.split("train")
     train(mlp(pairs), pairs, tmp_path, seed=0, steps=1, device="cpu")
-    assert torch.tensor(1e-310, dtype=torch.float64).mul(0.5).item() > 0
+    assert not denormals_are_zero()
+
+
+def denormals_are_zero():
+    return torch.tensor(1e-310, dtype=torch.float64).mul(0.5).item() == 0
+
+
+def test_switches_of_the_process_are_set_back_to_what_they_were():
+    logs = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    before = warnings.filters[:], [log.level for log in logs]
+    with pytest.raises(KeyError), quiet_lightning(), flushed_denormals():
+        with flushed_denormals():
+            assert denormals_are_zero()
+        assert denormals_are_zero() and all(log.level == logging.WARNING for log in logs)
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.warn("2 modules in eval mode", stacklevel=1)
+            warnings.warn("heard", stacklevel=1)
+        assert [str(each.message) for each in heard] == ["heard"]
+        raise KeyError
+    assert (warnings.filters, [log.level for log in logs]) == before
+    assert not denormals_are_zero()
 
 
 def test_a_larger_budget_trains_every_stage_further(prepared, tmp_path):

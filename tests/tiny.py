@@ -1,4 +1,14 @@
-"""Settings that make the paper's networks as small as they can be, and its two stages as short."""
+"""Settings that make the paper's networks and its two stages as small as they can be; a training that breaks off."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pdsynth import journal
+from pdsynth.data.batch import PairBatch
+from pdsynth.methods.base import Stage
+from pdsynth.methods.voxel_mlp import VoxelPerceptron
 
 PAPER = {
     "channels": (4, 8),
@@ -9,3 +19,21 @@ PAPER = {
     "feature_layer": "conv1_1",
 }
 SHORT_PAPER = PAPER | {"patch": (8, 8, 8), "steps": 2, "drafts": 3, "draft_steps": 2}
+
+
+class Cut(VoxelPerceptron):
+    """A perceptron whose training is checkpointed at each step and breaks off at the fourth."""
+
+    def stages(self) -> list[Stage]:
+        stages = super().stages()
+        objective = stages[0].objectives[0]
+        loss, left = objective.loss, iter(range(3))
+
+        def failing(batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+            journal.SAVE_EVERY = 0.0  # in the process that trains
+            if next(left, None) is None:
+                raise RuntimeError("power cut")
+            return loss(batch, generator)
+
+        objective.loss = failing
+        return stages

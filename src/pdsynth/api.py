@@ -43,6 +43,7 @@ def fit(
     size: str = "full",
     settings: Mapping[str, Any] | None = None,
     precision: str | None = None,
+    devices: int = 1,
 ) -> Model:
     """Train a recipe on the training participants and save it in run/model.
 
@@ -52,7 +53,7 @@ def fit(
     `resume` goes on from the checkpoints in `run`, which must be of the same recipe, seed and training rows. Raises
     ValueError for an unknown budget or a device that is not here, and what `untrained` raises. size is "full" or, where
     the recipe has one, "small"; `settings` change the recipe's by name; `precision` is Lightning's word, by default the
-    fast one of the device (`resolve_precision`), and the card names it.
+    fast one of the device (`resolve_precision`), and the card names it. `devices` processes or GPUs train together.
     """
     method = untrained(recipe, train, seed, init, size, settings)
     limit = seconds(budget) if isinstance(budget, str) else budget
@@ -71,12 +72,14 @@ def fit(
         device=device,
         resume=resume,
         precision=precision,
+        devices=devices,
     )
     card = _card(recipe, train) | {
         "seed": seed,
         "steps": steps,
         "budget_seconds": limit,
         "precision": precision,
+        "devices": devices,
         "init": init and str(init),
         "size": size,
     }

@@ -45,7 +45,6 @@ class Work:
     """A staging folder to write into. It is empty, or has the files of an update or of a stopped run."""
 
     folder: Path
-    resumed: bool  # from a stopped run
 
 
 @contextmanager
@@ -94,7 +93,7 @@ def making(
             if update and not overwrite:
                 _copy_files(out, new, existing)
         try:
-            yield Work(new, resumed)
+            yield Work(new)
         except BaseException as error:
             if resume is None or not new.exists() or not any(new.iterdir()):
                 discard(new)

@@ -54,6 +54,23 @@ def resolve_device(device: str) -> str:
     return "cpu"
 
 
+def refuse_more_devices(device: str, devices: int) -> None:
+    """Raise ValueError where a run cannot have that many devices: on "cpu" they are processes, of which it has any.
+
+    >>> refuse_more_devices("cpu", 0)
+    Traceback (most recent call last):
+    ValueError: a run on 0 devices is none. Give --devices 1 or more.
+    """
+    if devices < 1:
+        raise ValueError(f"a run on {devices} devices is none. Give --devices 1 or more.")
+    if device == "cpu" or devices == 1:
+        return
+    import torch
+
+    if devices > (there := torch.cuda.device_count()):
+        raise ValueError(f"torch sees {there} CUDA devices here, not {devices}. Give --devices {there}.")
+
+
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 

@@ -5,222 +5,43 @@ It knows stages, objectives and losses, and no method.
 
 from __future__ import annotations
 
-import csv
+import copy
 import logging
-import math
-import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from itertools import count
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.plugins.environments import LightningEnvironment
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
+from lightning_fabric.plugins.environments.lightning import find_free_network_port
 
 from pdsynth import stage_checkpoint
-from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
-from pdsynth.files import complete_or_absent, read_json, write_json
-from pdsynth.methods.base import Method, Stage
-from pdsynth.networks.ema import EMA
-from pdsynth.networks.flops import counted_flops
-from pdsynth.resources import PRECISIONS, resolve_device, resolve_precision
-from pdsynth.stage_checkpoint import CompleteCheckpoints
+from pdsynth.files import read_json, write_json
+from pdsynth.journal import COST, Journal
+from pdsynth.methods.base import Method
+from pdsynth.resources import PRECISIONS, refuse_more_devices, resolve_device, resolve_precision
+from pdsynth.stage_training import Place, Rank, StageModule, train_stage
+from pdsynth.workers import Workers
 
-WARMUP = 0.03  # part of a stage over which the learning rate rises
-CLIP = 1.0  # gradient norm
-LOG_EVERY = 25  # steps
-BEGUN_AS = "training.json"  # of a run: the precision that it was begun with
-COST = "cost.json"  # of a run: steps, seconds and FLOPs (multiplications and additions apart) of each stage
-COLUMNS = ["stage", "step", "seconds", "term", "value"]  # of metrics.csv
+BEGUN_AS = "training.json"  # of a run: the precision and the number of devices that it was begun with
 
 
-class StepBatches(IterableDataset):
-    """The batches of a stage from step `first` on, without end.
+@dataclass(frozen=True)
+class StagePart:
+    """A stage of a method by its number, with its seed and its part of the run's steps and seconds."""
 
-    Batch number i is a function of the seed and i alone, so that a resumed run sees what an uninterrupted one would.
-    """
+    number: int
+    seed: int
+    steps: int | None
+    budget: float | None
 
-    def __init__(self, pairs: Pairs, stage: Stage, seed: int, first: int) -> None:
-        self.pairs, self.stage, self.seed, self.first = pairs, stage, seed, first
-
-    def __iter__(self) -> Iterator[PairBatch]:
-        # devices that train together draw different batches
-        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-        for step in count(self.first):
-            yield self.pairs.patches(self.stage.patch, self.stage.batch_size, [self.seed, rank], step)
-
-
-class StageModule(pl.LightningModule):
-    """One stage under Lightning: steps each objective in turn, then the moving average."""
-
-    def __init__(self, method: Method, stage: Stage, seed: int, steps: int | None, budget: float | None) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.method, self.stage, self.seed, self.steps, self.budget = method, stage, seed, steps, budget
-        self.ema = EMA(nn.ModuleList([o.module for o in stage.objectives]), stage.ema_decay)
-        self.step, self.elapsed, self.flops = 0, 0.0, 0
-        self.latest: dict[str, torch.Tensor] = {}
-        self._clock: float | None = None
-
-    @property
-    def progress(self) -> float:
-        """Part of this stage that is done, by steps or by wall time."""
-        by_steps = self.step / self.steps if self.steps else 0.0
-        by_time = self.elapsed / self.budget if self.budget else 0.0
-        return min(max(by_steps, by_time), 1.0)
-
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        return [
-            torch.optim.AdamW(
-                [p for p in o.module.parameters() if p.requires_grad],
-                lr=o.learning_rate,
-                weight_decay=o.weight_decay,
-                fused=True,
-            )
-            for o in self.stage.objectives
-        ]
-
-    def on_fit_start(self) -> None:
-        self._clock = time.monotonic()
-
-    def training_step(self, batch: PairBatch, index: int) -> None:
-        optimizers = self.optimizers()
-        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        decay = 0.5 * (1 + math.cos(math.pi * self.progress))
-        rate = min(1.0, self.progress / WARMUP + 1e-3) * decay
-        drawn = self.seed * 1_000_003 + self.step * 1009 + self.global_rank
-        generator = torch.Generator(self.device).manual_seed(drawn)
-        self.latest = {}
-        with nullcontext() if self.flops else counted_flops() as counter:
-            self._optimise(batch, generator, optimizers, rate)
-        if counter is not None:
-            self.flops = counter.get_total_flops()
-        self.ema.update()
-        self.step += 1
-        now = time.monotonic()
-        self.elapsed = self._longest(self.elapsed + now - (self._clock or now))
-        self._clock = now
-        if self.progress >= 1:
-            self.trainer.should_stop = True
-
-    def _optimise(self, batch: PairBatch, generator: torch.Generator, optimizers: Sequence[Any], rate: float) -> None:
-        """One step of each objective in turn."""
-        for objective, optimizer in zip(self.stage.objectives, optimizers, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = objective.learning_rate * rate
-            self.toggle_optimizer(optimizer)
-            terms = objective.loss(batch, generator)
-            optimizer.zero_grad()
-            self.manual_backward(torch.stack(list(terms.values())).sum())
-            # Lightning clips no fused optimiser under autocast, so it is done here, on gradients without a loss scale
-            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-            if scaler is not None:
-                scaler.unscale_(optimizer.optimizer)
-            nn.utils.clip_grad_norm_(objective.module.parameters(), CLIP)
-            optimizer.step()
-            self.untoggle_optimizer(optimizer)
-            self.latest |= {f"{objective.name}/{k}": v.detach() for k, v in terms.items()}
-
-    def _longest(self, seconds: float) -> float:
-        """The longest wall time of all ranks: one that stopped or saved by its own clock would wait for the others."""
-        if self.trainer.world_size == 1:
-            return seconds  # and a GPU need not wait for its queue
-        clock = torch.tensor(seconds, dtype=torch.float64, device=self.device)
-        return float(self.trainer.strategy.reduce(clock, reduce_op="max"))
-
-    def transfer_batch_to_device(self, batch: PairBatch, device: torch.device, index: int) -> PairBatch:
-        return batch.to(device)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["pdsynth"] = {
-            "step": self.step,
-            "elapsed": self.elapsed,
-            "flops": self.flops,
-            "ema": self.ema.state_dict(),
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        kept = checkpoint["pdsynth"]
-        self.step, self.elapsed, self.flops = kept["step"], kept["elapsed"], kept.get("flops", 0)
-        self.ema.load_state_dict(kept["ema"])
-
-
-class Journal(Callback):
-    """A bar with the time left, rows of metrics.csv, and a checkpoint every few minutes and at the end.
-
-    Of devices that train together the first shows and writes; all take part in a checkpoint.
-    """
-
-    def __init__(self, run: Path, checkpoint: Path, every_seconds: float = 120) -> None:
-        self.metrics, self.cost, self.checkpoint = run / "metrics.csv", run / COST, checkpoint
-        self.every, self.saved = every_seconds, 0.0
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[loss]}"),
-            transient=True,
-        )
-
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        assert isinstance(module, StageModule)
-        self.saved = module.elapsed
-        self.bar.disable = not trainer.is_global_zero
-        self.bar.start()
-        self.task = self.bar.add_task(module.stage.name, total=1.0, loss="")
-        if trainer.is_global_zero:
-            self._forget_rows_after(module.stage.name, module.step)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
-    ) -> None:
-        assert isinstance(module, StageModule)
-        if trainer.is_global_zero and (module.step % LOG_EVERY == 0 or module.progress >= 1):
-            terms = {k: round(float(v), 6) for k, v in module.latest.items()}
-            self.bar.update(self.task, completed=module.progress, loss=f"loss {sum(terms.values()):.4f}")
-            self._write(module, terms)
-        if module.elapsed - self.saved > self.every:
-            self._save(trainer, module)
-
-    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        assert isinstance(module, StageModule)
-        self.bar.stop()
-        if trainer.is_global_zero:
-            spent = {"steps": module.step, "seconds": round(module.elapsed, 1), "gflop_per_step": module.flops / 1e9}
-            write_json(self.cost, read_json(self.cost) | {module.stage.name: spent})
-        self._save(trainer, module)
-
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        self.bar.stop()  # else its thread draws over the error
-
-    def _save(self, trainer: pl.Trainer, module: StageModule) -> None:
-        trainer.save_checkpoint(self.checkpoint)  # by CompleteCheckpoints, on the first device
-        self.saved = module.elapsed
-
-    def _forget_rows_after(self, stage: str, step: int) -> None:
-        """Drop the rows of steps that no checkpoint holds: they are trained, and written, again."""
-        kept = [COLUMNS]
-        if self.metrics.exists():
-            with self.metrics.open(newline="") as file:
-                whole = [row for row in csv.reader(file) if len(row) == len(COLUMNS)][1:]  # a killed run cuts its last
-            kept += [row for row in whole if row[0] != stage or int(row[1]) <= step]
-        with complete_or_absent(self.metrics) as temporary, temporary.open("w", newline="") as file:
-            csv.writer(file).writerows(kept)
-
-    def _write(self, module: StageModule, terms: dict[str, float]) -> None:
-        with self.metrics.open("a", newline="") as file:
-            writer = csv.writer(file)
-            for term, value in terms.items():
-                writer.writerow([module.stage.name, module.step, round(module.elapsed, 1), term, value])
+    def of(self, method: Method) -> StageModule:
+        """The stage of this method, to be trained."""
+        return StageModule(method, method.stages()[self.number], self.seed, self.steps, self.budget)
 
 
 def train(
@@ -234,8 +55,7 @@ def train(
     device: str = "auto",
     resume: bool = False,
     precision: str | None = None,
-    devices: int | str = 1,
-    strategy: str = "auto",
+    devices: int = 1,
 ) -> Method:
     """Fit a method's closed-form state, then train its stages on the training rows, and return it in eval mode.
 
@@ -246,22 +66,25 @@ def train(
     "bf16-mixed" or "16-mixed"; where it is None, that which the run was begun with, else the device's fast one
     (`resolve_precision`). A CPU never takes 16-mixed.
 
-    With several devices, strategy is Lightning's "ddp" for a method whose one objective trains all its networks, and
-    "ddp_find_unused_parameters_true" for one, such as pds-paper or a GAN, that trains some of them at a time.
+    With several `devices`, that many processes of this machine train together, each on batches of its own, and average
+    their gradients: on "cpu" of one thread each, on "cuda" of one GPU each. A program that calls this with several must
+    guard its main module, as Python's multiprocessing asks. The bytes are a function of the seed and of `devices`.
 
-    Raises ValueError for another precision, one other than a resumed run's, a device that is not here, and where
-    neither steps nor budget is given to a method that has stages.
+    Raises ValueError for another precision, and one or a number of devices other than a resumed run's; for a device, or
+    a number of them, that is not here; and where neither steps nor budget is given to a method that has stages.
     """
     run, device = Path(run), resolve_device(device)
     folder = run / "checkpoints"
+    refuse_more_devices(device, devices)
     precision = chosen_precision(run, precision, device, resume)
+    begun = read_json(run / BEGUN_AS).get("devices", 1)
+    if resume and any(folder.glob("*.ckpt")) and begun != devices:
+        raise ValueError(f"{run} was begun on {begun} devices, not {devices}. Give --devices {begun}, or another run.")
+    place = Place(device, precision, devices)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(run / BEGUN_AS, {"precision": precision})
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    # on Lightning itself, and on frozen networks, which are meant to stay in eval mode
-    warnings.filterwarnings("ignore", message=".*treespec.*|.*not resumable.*|.*in eval mode.*")
-    torch.set_flush_denormal(True)  # denormals made one run ten times slower
-    try:
+    several = {"devices": devices} if devices > 1 else {}  # without it a run is of one, as those of 0.1.0 are
+    write_json(run / BEGUN_AS, {"precision": precision, **several})
+    with quiet_lightning(), flushed_denormals():
         method.sd_scale.fill_(1)  # what is trained anew is to be calibrated anew
         method.fit(train, torch.Generator().manual_seed(seed))
         stages = method.stages()
@@ -273,24 +96,24 @@ def train(
             _remove(run / "metrics.csv", run / COST, *checkpoints)
         for number, stage in enumerate(stages):
             share = stage.share / total
-            module = StageModule(
-                method,
-                stage,
+            part = StagePart(
+                number,
                 seed + 7919 * number,
                 max(1, round(steps * share)) if steps else None,
                 budget * share if budget else None,
             )
+            module = part.of(method)
             if not _restore(module, checkpoints[number]):
                 # each holds the whole method, so it would bring back this stage's networks as they were
                 _remove(*checkpoints[number + 1 :])
-                journal = Journal(run, checkpoints[number])
-                accelerator = {"cpu": "cpu", "cuda": "gpu"}[device]
-                _train_stage(module, train, journal, accelerator, devices, strategy, precision)
+                if devices == 1:
+                    train_stage(module, train, Journal(run, checkpoints[number]), checkpoints[number], place)
+                else:
+                    _train_together(method, part, train, run, checkpoints[number], place)
+                    _restore(module, checkpoints[number])
             module.ema.copy_to_module()
             method.eval()
         method.to(device).complete(train)  # Lightning has brought it back to the CPU
-    finally:
-        torch.set_flush_denormal(False)  # other code in this process may need them
     return method.cpu().eval()
 
 
@@ -309,6 +132,33 @@ def chosen_precision(run: Path, asked: str | None, device: str, resume: bool, de
     if asked and begun and asked != begun:
         raise ValueError(f"{run} was begun in {begun}, not {asked}. Leave out --precision, or begin another run.")
     return asked or begun or resolve_precision(default, device)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Inside the block Lightning gives no advice; afterwards its loggers and Python's warnings are as they were."""
+    before = {log: log.level for log in map(logging.getLogger, ("pytorch_lightning", "lightning_fabric"))}
+    for log in before:
+        log.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # on Lightning itself, and on frozen networks, which are meant to stay in eval mode
+            warnings.filterwarnings("ignore", message=".*treespec.*|.*not resumable.*|.*in eval mode.*")
+            yield
+    finally:
+        for log, level in before.items():
+            log.setLevel(level)
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Inside the block denormal numbers count as zero (they made one run ten times slower); afterwards as before."""
+    before = float(torch.tensor([1e-310], dtype=torch.float64) * 1) == 0  # torch sets the switch, but does not show it
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def _remove(*paths: Path) -> None:
@@ -345,36 +195,33 @@ def _refuse_others(module: StageModule, kept: dict[str, Any]) -> None:
         optimizer.load_state_dict(state)
 
 
-def _train_stage(
-    module: StageModule,
+def _train_together(
+    method: Method,
+    part: StagePart,
     train: Pairs,
-    journal: Journal,
-    accelerator: str,
-    devices: int | str,
-    strategy: str,
-    precision: str,
+    run: Path,
+    checkpoint: Path,
+    place: Place,
 ) -> None:
-    """Train a stage to its end, from its checkpoint where there is one."""
-    trainer = pl.Trainer(
-        accelerator=accelerator,
-        devices=devices,
-        strategy=strategy,
-        precision=precision,  # type: ignore[arg-type]
-        max_epochs=-1,
-        max_steps=-1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        callbacks=[journal],
-        # else a cluster's job must ask for as many tasks as devices, and no more; and Lightning would write as it does
-        plugins=[LightningEnvironment(), CompleteCheckpoints()],
-    )
-    module.method.to(trainer.strategy.root_device)  # where `prepare` makes its estimates
-    if module.stage.prepare is not None:
-        train = module.stage.prepare(train)
-    module.method.train()
-    batches = StepBatches(train, module.stage, module.seed, module.step)
-    ckpt_path = journal.checkpoint if journal.checkpoint.exists() else None
-    trainer.fit(module, DataLoader(batches, batch_size=None), ckpt_path=ckpt_path, weights_only=True)
+    """Train a stage in one process per device; its checkpoint then holds what they have learned."""
+    work = partial(_train_rank, method.cpu(), part, train, run, checkpoint, place, find_free_network_port())
+    for _ in Workers(place.devices).run(work, range(place.devices), name=lambda rank: f"{run}, process {rank}"):
+        pass
+
+
+def _train_rank(
+    method: Method,
+    part: StagePart,
+    train: Pairs,
+    run: Path,
+    checkpoint: Path,
+    place: Place,
+    port: int,
+    rank: int,
+) -> None:
+    """The work of one of the processes: Lightning lets the first alone write rows and checkpoints."""
+    method = copy.deepcopy(method)  # its tensors have come in memory that all ranks share
+    module = part.of(method)
+    _restore(module, checkpoint)
+    with quiet_lightning(), flushed_denormals():
+        train_stage(module, train, Journal(run, checkpoint), checkpoint, place, Rank(rank, port))

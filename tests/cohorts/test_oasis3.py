@@ -139,11 +139,6 @@ def test_the_rules_of_form_d1(cells, expected):
         assert (diagnosis, excluded) == (expected, None)
 
 
-def test_possible_alzheimers_is_a_switch():
-    row = Row(Path("d1.csv"), {"demented": "1", "possad": "1"})
-    assert uds_diagnosis(row, possible_ad=True) == (Diagnosis.AD, None)
-
-
 @given(st.sampled_from(["2", "7", "-4", "yes", "0.5"]))
 def test_a_code_that_the_form_does_not_have_is_named(code):
     with pytest.raises(InputError, match=r"d1\.csv: has '.*' in the column NORMCOG"):

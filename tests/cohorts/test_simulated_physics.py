@@ -175,32 +175,26 @@ def test_slow_noise_has_unit_variance_and_the_lorentzian_spectrum() -> None:
     assert ratio == pytest.approx(0.5 * (1 + 0.2**2), abs=0.08)
 
 
-@pytest.mark.parametrize(("effect", "sign"), [("paper", 1), ("literature", -1)])
-def test_connectivity_within_the_default_mode_follows_severity(effect: str, sign: int) -> None:
+def test_connectivity_within_the_default_mode_follows_severity() -> None:
     network = np.repeat(np.arange(len(NETWORKS)), 12)
     default = network == NETWORKS.index("DefaultMode")
 
     def within(severity: float) -> float:
-        courses = bold.region_courses(np.random.default_rng(5), network, 4000, 2.0, severity, effect)[1:]
+        courses = bold.region_courses(np.random.default_rng(5), network, 4000, 2.0, severity)[1:]
         inside = np.corrcoef(courses[default])
         return float(inside[np.triu_indices(default.sum(), 1)].mean())
 
     healthy, ill = within(0.0), within(1.0)
     assert healthy == pytest.approx(bold.WITHIN, abs=0.08)
-    assert ill - healthy == pytest.approx(sign * 0.25, abs=0.08)
+    assert ill - healthy == pytest.approx(0.25, abs=0.08)
 
 
 def test_default_mode_opposes_dorsal_attention() -> None:
     network = np.repeat(np.arange(len(NETWORKS)), 20)
-    courses = bold.region_courses(np.random.default_rng(6), network, 4000, 2.0, 0.0, "paper")[1:]
+    courses = bold.region_courses(np.random.default_rng(6), network, 4000, 2.0, 0.0)[1:]
     means = np.stack([courses[network == k].mean(0) for k in range(len(NETWORKS))])
     between = np.corrcoef(means)
     default, attention = NETWORKS.index("DefaultMode"), NETWORKS.index("DorsalAttention")
     assert between[default, attention] < -0.1
     rest = [between[i, j] for i in range(6) for j in range(i) if {i, j} != {default, attention}]
     assert np.mean(rest) == pytest.approx(bold.BETWEEN, abs=0.05)
-
-
-def test_unknown_connectivity_effect_is_refused_with_the_choices() -> None:
-    with pytest.raises(ValueError, match="paper, literature"):
-        bold.region_courses(np.random.default_rng(0), np.zeros(3, int), 10, 2.0, 0.1, "other")

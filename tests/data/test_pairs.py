@@ -132,6 +132,14 @@ def test_incomplete_or_leaking_folders_are_refused(prepared: Pairs, tmp_path: Pa
         file.write("sub-00\ttest\t\n")
     with pytest.raises(InputError, match="sub-00 stands in more than one split row"):
         Pairs.open(twice)
+    misspelt = copy("misspelt")
+    splits = (misspelt / "splits.tsv").read_text()
+    (misspelt / "splits.tsv").write_text(splits.replace("\ttrain\t", "\tTrain\t"))
+    with pytest.raises(InputError, match=r"splits\.tsv: names a split 'Train'"):
+        Pairs.open(misspelt)
+    (misspelt / "splits.tsv").write_text("".join(splits.splitlines(keepends=True)[:-1]))
+    with pytest.raises(InputError, match=r"splits\.tsv: has no row of sub-"):
+        Pairs.open(misspelt)
     changed = copy("changed")
     manifest = json.loads((changed / "manifest.json").read_text())
     (changed / "manifest.json").write_text(json.dumps(manifest | {"outputs": {"pairs.tsv": "0" * 64}}))

@@ -49,7 +49,7 @@ def test_strata_are_balanced_and_the_salt_matters() -> None:
 
 
 def test_bad_arguments() -> None:
-    with pytest.raises(ValueError, match=r"sum to 1; try 0.8,0.1,0.1"):
+    with pytest.raises(ValueError, match=r"the split 0.8,0.1,0.2 is not three fractions that sum to 1"):
         assign_splits(table([("x", "NC")]), (0.8, 0.1, 0.2))
     twice = pd.concat([table([("x", "NC")])] * 2)
     with pytest.raises(ValueError, match="sub-000 is listed twice"):
@@ -58,11 +58,13 @@ def test_bad_arguments() -> None:
 
 def test_check_disjoint() -> None:
     good = pd.DataFrame({"participant_id": ["a", "b"], "split": ["train", "test"]})
-    check_disjoint(good, "splits.tsv")
-    with pytest.raises(InputError, match="a into more than one split"):
-        check_disjoint(pd.concat([good, good.assign(split="val")]), "splits.tsv")
+    check_disjoint(good, ["a", "b", "b"], "splits.tsv")
+    with pytest.raises(InputError, match=r"splits\.tsv: a stands in more than one split row"):
+        check_disjoint(pd.concat([good, good.assign(split="val")]), ["a", "b"], "splits.tsv")
     with pytest.raises(InputError, match="names a split 'dev'"):
-        check_disjoint(good.assign(split="dev"), "splits.tsv")
+        check_disjoint(good.assign(split="dev"), ["a", "b"], "splits.tsv")
+    with pytest.raises(InputError, match="has no row of c"):
+        check_disjoint(good, ["a", "c"], "splits.tsv")
 
 
 def test_near_duplicates() -> None:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixture_trees import write_volume
 from pdsynth.imaging import nifti, stream
-from pdsynth.imaging.nifti import SyntheticMark, Volume, read_header, read_volume, write_synthetic, write_volume
+from pdsynth.imaging.nifti import SyntheticMark, Volume, read_header, read_volume, write_synthetic
 from pdsynth.types import Direction, InputError
 
 AFFINE = np.array([[-3.0, 0.2, 0, 90], [0, 3.1, 0.4, -120], [0, -0.3, 3.5, -60], [0, 0, 0, 1]])
@@ -24,22 +25,22 @@ def volume() -> Volume:
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_volume_round_trip(tmp_path, volume, name):
-    write_volume(volume, tmp_path / "new" / name, descrip="mean")
+    sidecar = write_synthetic(volume, tmp_path / "new" / name, MARK)
     back = read_volume(tmp_path / "new" / name)
     np.testing.assert_array_equal(back.data, volume.data)
     np.testing.assert_allclose(back.affine, volume.affine, atol=1e-5)
-    assert [p.name for p in (tmp_path / "new").iterdir()] == [name]  # no temporary file stays
+    assert {p.name for p in (tmp_path / "new").iterdir()} == {name, sidecar.name}  # no temporary file stays
 
 
 def test_same_volume_gives_same_bytes(tmp_path, volume):
     for name in ("a.nii.gz", "b.nii.gz"):
-        write_volume(volume, tmp_path / name)
+        write_synthetic(volume, tmp_path / name, MARK)
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
 
 
 def test_failed_write_leaves_the_old_file(tmp_path, volume, monkeypatch):
     path = tmp_path / "a.nii.gz"
-    write_volume(volume, path)
+    sidecar = write_synthetic(volume, path, MARK)
     before = path.read_bytes()
 
     def broken(image, target):
@@ -48,9 +49,9 @@ def test_failed_write_leaves_the_old_file(tmp_path, volume, monkeypatch):
 
     monkeypatch.setattr(nifti.nib, "save", broken)
     with pytest.raises(OSError, match="No space left"):
-        write_volume(Volume(volume.data * 2, AFFINE), path)
+        write_synthetic(Volume(volume.data * 2, AFFINE), path, MARK)
     assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
+    assert set(tmp_path.iterdir()) == {path, sidecar}
 
 
 def test_single_volume_in_four_dimensions_and_scale_factors_are_read(tmp_path):
@@ -150,7 +151,7 @@ def test_bad_images_are_refused(tmp_path, volume):
     with pytest.raises(ValueError, match="3 axes"):
         Volume(np.zeros((2, 2)), AFFINE)
     with pytest.raises(ValueError, match="must end"):
-        write_volume(volume, tmp_path / "a.img")
+        write_synthetic(volume, tmp_path / "a.img", MARK)
 
 
 def test_synthetic_image_carries_every_mark(tmp_path, volume):
@@ -192,7 +193,7 @@ def test_one_mark_is_enough(tmp_path, volume, left):
 
 
 def test_acquired_image_is_not_synthetic(tmp_path, volume):
-    write_volume(volume, tmp_path / "a.nii.gz", "mean of 20 volumes")
+    write_volume(volume, tmp_path / "a.nii.gz")
     assert not read_header(tmp_path / "a.nii.gz").synthetic
     for text in ('{"Synthetic": false}', "no json", "[]"):
         (tmp_path / "a.json").write_text(text)

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from pdsynth import journal
 from pdsynth.data.pairs import Pairs
 from pdsynth.imaging.spatial import COARSEST_MM, mni_grid
 from pdsynth.methods import checkpoint, create, registry
 from pdsynth.methods.base import Method
 from pdsynth.recipes import RECIPES
-from pdsynth.training import Journal, train
+from pdsynth.training import train
 from pdsynth.types import Direction
 
 STEPS = 20  # so that every stage has two at least
@@ -203,7 +204,7 @@ def test_resumed_training_equals_uninterrupted(trained, prepared, tmp_path, monk
     """Cut each stage in turn in its middle, resume, and compare every tensor."""
     method = trained[0]
     pairs = prepared.split("train")
-    monkeypatch.setattr(Journal.__init__, "__defaults__", (0.0,))
+    monkeypatch.setattr(journal, "SAVE_EVERY", 0.0)
     for number in range(len(method.stages())):
         interrupted = small(method.name, pairs)
         cut = interrupted.stages

@@ -30,16 +30,6 @@ def test_warm_up_then_decay_in_closed_form():
         assert ema.averages["weight"].flatten().tolist() == pytest.approx([expected] * 2)
 
 
-def test_swap_restores_even_after_an_error():
-    layer = module(0.0)
-    ema = EMA(layer, 0.9)
-    set_to(layer, 5.0)
-    with pytest.raises(RuntimeError), ema.swap():
-        assert layer.weight.tolist() == [[0.0, 0.0]]
-        raise RuntimeError
-    assert layer.weight.tolist() == [[5.0, 5.0]]
-
-
 def test_copy_to_module():
     layer = module(1.0)
     ema = EMA(layer, 0.9)

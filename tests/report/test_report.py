@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from fixture_trees import write_volume
 from pdsynth.evaluation.evaluate import evaluate
-from pdsynth.imaging.nifti import SyntheticMark, Volume, write_synthetic, write_volume
+from pdsynth.imaging.nifti import SyntheticMark, Volume, write_synthetic
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.methods.controls import CopySource, PopulationMean
 from pdsynth.report import words, write_report

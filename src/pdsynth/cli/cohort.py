@@ -213,12 +213,13 @@ def _fractions(text: str) -> tuple[float, float, float]:
     >>> _fractions("0.8,0.1,0.1")
     (0.8, 0.1, 0.1)
     """
+    from pdsynth.data.splits import check_fractions
+
     try:
         train, val, test = (float(part) for part in text.split(","))
     except ValueError:
         raise ValueError(f"{text!r} is no split. Write three fractions such as 0.8,0.1,0.1.") from None
-    if min(train, val, test) < 0 or abs(train + val + test - 1) > 1e-6:
-        raise ValueError(f"the split {text!r} does not sum to 1. Write fractions such as 0.8,0.1,0.1.")
+    check_fractions((train, val, test))
     return train, val, test
 
 

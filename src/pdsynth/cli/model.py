@@ -23,7 +23,7 @@ from pdsynth.cli.options import (
     Seed,
     Size,
 )
-from pdsynth.resources import resolve_device, seconds
+from pdsynth.resources import refuse_more_devices, resolve_device, seconds
 from pdsynth.types import InputError, Modality
 from pdsynth.workers import load_ahead
 
@@ -61,11 +61,15 @@ def train(
     ] = None,
     seed: Seed = 0,
     device: DeviceOption = Device.auto,
+    devices: Annotated[
+        int, typer.Option(min=1, help="GPUs, or processes on a CPU, that train together, each on its own batches.")
+    ] = 1,
     overwrite: Overwrite = False,
 ) -> None:
     """Train a recipe on the training participants; writes RUN/model and RUN/metrics.csv."""
     limit = seconds(budget) if budget else None
     chosen = resolve_device(device.value)
+    refuse_more_devices(chosen, devices)
     from pdsynth import api
     from pdsynth.data.pairs import Pairs, content
 
@@ -99,6 +103,7 @@ def train(
             resume=resume,
             size=size.value,
             settings=settings,
+            devices=devices,
         ),
     ):
         fitted = api.fit(
@@ -115,6 +120,7 @@ def train(
             size=size.value,
             settings=settings,
             precision=precision and precision.value,
+            devices=devices,
         )
     done(
         f"The model, trained in {fitted.card['precision']}, is in {run / 'model'}",

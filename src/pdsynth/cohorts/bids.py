@@ -11,19 +11,16 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from pdsynth.cohorts.cohort import Cohort, Rejection, Session, Subject, session_name
 from pdsynth.cohorts.layout import Layout
-from pdsynth.cohorts.names import FOLDER, agreeing, refuse_twins
+from pdsynth.cohorts.names import FOLDER, SUFFIX, agreeing, refuse_twins
 from pdsynth.cohorts.scans import best_run
+from pdsynth.cohorts.tables import Row, Table
 from pdsynth.types import Diagnosis, InputError, Modality
 
-SUFFIX = {Modality.FMRI: "bold", Modality.DMRI: "dwi"}
 OASIS3 = re.compile(r"sub-OAS(IS)?3\d{4}")
 SCORES = ("mmse", "moca", "weight")
 NUMBERS = ("age", "education", *SCORES)
-MISSING = {"", "n/a", "na", "nan", "none", "unknown"}
 SEX = {"f": "F", "female": "F", "w": "F", "m": "M", "male": "M"}
 CODES = {
     "nc": Diagnosis.NC,
@@ -108,20 +105,10 @@ class _Table:
 
     def __init__(self, path: Path, key: str, diagnosis_column: str | None, codes: Mapping[str, Diagnosis]) -> None:
         self.path, self.codes = path, codes
-        self.rows: dict[str, dict[str, str]] = {}
+        self.rows: dict[str, Row] = {}
         self.diagnosis_columns = ("diagnosis", "dx") if diagnosis_column is None else (diagnosis_column.lower(),)
-        if not path.exists():
-            return
-        try:
-            table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        except (ValueError, OSError) as error:
-            raise InputError(path, f"is no table ({error})", "save it as tab-separated UTF-8 text") from None
-        columns = [str(column).strip().lower() for column in table.columns]
-        if key not in columns:
-            raise InputError(path, f"has no column {key}", "name the first column so and separate columns by tabs")
-        for cells in table.to_numpy().tolist():
-            row = dict(zip(columns, cells, strict=True))
-            name = row[key].strip()
+        for row in Table(path, (key,)) if path.exists() else ():
+            name = row.cells[key].strip()
             name = name if name.startswith(PREFIX[key]) else f"{PREFIX[key]}{name}"
             if name in self.rows:
                 raise InputError(path, f"lists {name} twice", "keep one row for each")
@@ -129,9 +116,7 @@ class _Table:
 
     def cell(self, name: str, *columns: str) -> str | None:
         """The first of the columns that the table has, or None where it is empty or n/a."""
-        row = self.rows.get(name, {})
-        value = next((row[c].strip() for c in columns if c in row), "")
-        return None if value.lower() in MISSING else value
+        return self.rows[name].text(*columns) if name in self.rows else None
 
     def diagnosis(self, name: str) -> Diagnosis | None:
         code = self.cell(name, *self.diagnosis_columns)

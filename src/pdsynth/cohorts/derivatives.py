@@ -9,11 +9,11 @@ from pathlib import Path
 from pdsynth.cohorts.bids import read_trees
 from pdsynth.cohorts.cohort import Cohort
 from pdsynth.cohorts.layout import Layout
-from pdsynth.types import Diagnosis, InputError
+from pdsynth.cohorts.names import FOLDER, SUFFIX
+from pdsynth.types import Diagnosis, InputError, Modality
 
 PREPROCESSED = ("*_desc-preproc_bold.nii*", "*_desc-preproc_dwi.nii*")
 TOOLS = ("fmriprep", "qsiprep")
-KINDS = (("func", "bold"), ("dwi", "dwi"))
 
 
 def derivatives(
@@ -43,7 +43,7 @@ def find_trees(root: Path) -> list[Path]:
 
 
 def _preprocessed(tree: Path) -> bool:
-    folders = (f"sub-*/{session}{kind}" for session in ("", "ses-*/") for kind in ("func", "dwi"))
+    folders = (f"sub-*/{session}{kind}" for session in ("", "ses-*/") for kind in FOLDER.values())
     return any(next(tree.glob(f"{folder}/{name}"), None) for folder in folders for name in PREPROCESSED)
 
 
@@ -67,7 +67,7 @@ def _refuse_copies(root: Path, trees: Sequence[Path]) -> None:
 
     These may be two runs of a tool, or two sites whose participants have the same labels: which can't be known.
     """
-    for kind, suffix in KINDS:
+    for kind, suffix in ((FOLDER[modality], SUFFIX[modality]) for modality in Modality):
         holder: dict[str, Path] = {}
         for tree in {tree.resolve(): tree for tree in trees}.values():  # a link to a tree is no other tree
             scans = chain(*(tree.glob(f"sub-*/{session}{kind}/*_{suffix}.nii*") for session in ("", "ses-*/")))

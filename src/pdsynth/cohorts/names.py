@@ -10,8 +10,9 @@ from pdsynth.cohorts.cohort import Rejection
 from pdsynth.types import Direction, InputError, Modality
 
 EXTENSION = re.compile(r"\.(nii(\.gz)?|json|bval|bvec|tsv)$")
-SUFFIX = re.compile(r"_(bold|dwi|boldref|dwiref)$")
-REFERENCE = {Modality.FMRI: "boldref", Modality.DMRI: "dwiref"}
+SUFFIX = {Modality.FMRI: "bold", Modality.DMRI: "dwi"}
+REFERENCE = {modality: f"{suffix}ref" for modality, suffix in SUFFIX.items()}  # of mean volumes
+ENDING = re.compile(rf"_({'|'.join((*SUFFIX.values(), *REFERENCE.values()))})$")
 FOLDER = {Modality.FMRI: "func", Modality.DMRI: "dwi"}
 KEPT = ("space", "res")  # of the source: they describe its grid, on which the synthesised volume lies
 VALUE = re.compile(r"[A-Za-z0-9+]+")  # of a BIDS entity
@@ -142,7 +143,7 @@ def lone_participant(path: Path) -> tuple[str, str]:
     >>> lone_participant(Path("mean_dwi.nii.gz"))
     ('sub-mean', '')
     """
-    by_name = plain(SUFFIX.sub("", EXTENSION.sub("", path.name)))
+    by_name = plain(ENDING.sub("", EXTENSION.sub("", path.name)))
     said = entities(path.name) if path.name.startswith("sub-") else {"sub": by_name}
     above = [parent.name.removesuffix(".feat") for parent in path.absolute().parents[:LEVELS]]  # FEAT's sub-1.feat
     sources = [*(entities(name) for name in above if name.startswith(("sub-", "ses-"))), said]

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from pdsynth.cohorts.cohort import Cohort, Rejection, Subject
 from pdsynth.cohorts.layout import Layout
-from pdsynth.cohorts.names import REMEDY, contradiction, refuse_twins
+from pdsynth.cohorts.names import REMEDY, SUFFIX, contradiction, refuse_twins
 from pdsynth.cohorts.tables import Row, find_table
 from pdsynth.cohorts.visits import DAYS_A_YEAR, Visit, sessions
 from pdsynth.types import Diagnosis, InputError, Modality
 
 NAME = re.compile(r"sub-(OAS3\d{4})_(?:ses|sess)-d(\d+)(?:_[^_]+-[^_]+)*_(bold|dwi)\.nii(\.gz)?")
 PARTICIPANT, DAY = re.compile(r"OAS3\d{4}(?!\d)"), re.compile(r"(?:^|_)(?:sess?-)?d(\d+)(?=_|$)")  # in a folder's name
-MODALITY = {"bold": Modality.FMRI, "dwi": Modality.DMRI}
+MODALITY = {suffix: modality for modality, suffix in SUFFIX.items()}
 SITE = "OASIS-3"
 DIAGNOSES = "OASIS3_UDSd1_diagnoses"
 SEX = {"1": "M", "2": "F", "m": "M", "f": "F"}
@@ -30,12 +30,12 @@ EDUC_MISSING = frozenset({88.0, 99.0, 888.0, 999.0})
 SCORES = (("OASIS3_UDSb4_cdr", "MMSE", "mmse"), ("OASIS3_UDSc1_cognitive_assessments", "mocatots", "moca"))
 
 
-def oasis3(root: str | Path, possible_ad: bool = False) -> Cohort:
+def oasis3(root: str | Path) -> Cohort:
     """Read OASIS-3 as downloaded, in a folder a session or as BIDS, with its CSV tables beside.
 
     A scan is its name's participant's and day's; one that lies in the folder of another is left out.
-    `possible_ad` counts possible Alzheimer's disease as AD; otherwise it is excluded, as dementia of other causes and
-    impairment short of MCI are. A CDR of 0.5 alone is no MCI. Raises InputError where no scan or no diagnosis table is
+    Possible Alzheimer's disease is excluded, as dementia of other causes and impairment short of MCI are. A CDR of 0.5
+    alone is no MCI. Raises InputError where no scan or no diagnosis table is
     found, where one day is written in two ways, and for a code that a form does not have.
     """
     root = Path(root)
@@ -50,7 +50,7 @@ def oasis3(root: str | Path, possible_ad: bool = False) -> Cohort:
     entry: dict[str, float] = {}  # age then
     for row in diagnoses:
         participant, day = _participant(row), _day(row)
-        visits[participant].append(Visit(day, *uds_diagnosis(row, possible_ad)))
+        visits[participant].append(Visit(day, *uds_diagnosis(row)))
         if (age := row.number("age at visit", 0, 120)) is not None:
             entry[participant] = age - day / DAYS_A_YEAR
     for name, column, score in SCORES:
@@ -74,7 +74,7 @@ def _age(at_entry: float | None, day: int) -> float | None:
     return None if at_entry is None else at_entry + day / DAYS_A_YEAR
 
 
-def uds_diagnosis(row: Row, possible_ad: bool = False) -> tuple[Diagnosis | None, str | None]:
+def uds_diagnosis(row: Row) -> tuple[Diagnosis | None, str | None]:
     """The group of a row of UDS form D1, or why it is in none; both None where the form decides nothing."""
 
     def ticked(*columns: str) -> bool:
@@ -88,7 +88,7 @@ def uds_diagnosis(row: Row, possible_ad: bool = False) -> tuple[Diagnosis | None
         if ticked("PROBAD") or primary:
             return Diagnosis.AD, None
         if ticked("POSSAD"):
-            return (Diagnosis.AD, None) if possible_ad else (None, "possible Alzheimer's disease only")
+            return None, "possible Alzheimer's disease only"
         return None, "dementia of another cause than Alzheimer's disease"
     if ticked(*MCI):
         return Diagnosis.MCI, None

@@ -11,7 +11,7 @@ import pandas as pd
 from pdsynth.types import InputError
 
 DATED = r"(_\d{1,2}[A-Za-z]{3}\d{4})?"
-EMPTY = {"", "n/a", "na", "nan", "none", "null"}
+EMPTY = {"", "n/a", "na", "nan", "none", "null", "unknown"}
 
 
 class Row:
@@ -70,15 +70,17 @@ class Table:
 
     def __init__(self, path: Path, needed: tuple[str, ...] = ()) -> None:
         self.path = path
+        separator, kind = ("\t", "tab-separated text") if path.suffix == ".tsv" else (",", "CSV")
         try:
-            separator = "\t" if path.suffix == ".tsv" else ","
             content = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
         except (ValueError, OSError) as error:
-            raise InputError(path, f"is not a table ({error})", "save it as CSV in UTF-8") from None
+            raise InputError(path, f"is not a table ({error})", f"save it as {kind} in UTF-8") from None
         self.columns = [str(column).strip().lower() for column in content.columns]
         missing = [column for column in needed if column.lower() not in self.columns]
         if missing:
-            raise InputError(path, f"has no column {missing[0]}", "add the column, or download the table again")
+            raise InputError(
+                path, f"has no column {missing[0]}", f"add the column, save it as {kind}, or download it again"
+            )
         self.content = content.to_numpy().tolist()
 
     def __iter__(self) -> Iterator[Row]:

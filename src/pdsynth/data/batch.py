@@ -12,6 +12,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from pdsynth.imaging.spatial import block_means
 from pdsynth.types import Direction
 
 COARSE = 4  # edge, in voxels, of the cells that a whole volume is averaged into
@@ -112,9 +113,7 @@ def summarise(volume: np.ndarray, brain: np.ndarray) -> np.ndarray:
 
 def coarsen(volume: np.ndarray) -> np.ndarray:
     """Averages over cells of COARSE^3 voxels: (X, Y, Z) -> (X/4, Y/4, Z/4); a rest at the far edge is dropped."""
-    x, y, z = (n // COARSE for n in volume.shape)
-    cut = volume[: x * COARSE, : y * COARSE, : z * COARSE]
-    return cut.reshape(x, COARSE, y, COARSE, z, COARSE).mean((1, 3, 5), dtype=np.float32)
+    return block_means(volume, COARSE)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 
 from pdsynth.data.batch import CONTEXT_CHANNELS, PairBatch, Patch, WholeSource, crop, stack_sources
 from pdsynth.data.shards import AGAIN, FOLDER, Shards, check_sizes
+from pdsynth.data.splits import check_disjoint
 from pdsynth.files import read_json, sha256
 from pdsynth.imaging.spatial import Grid, Transform
 from pdsynth.manifest import FILES
@@ -70,19 +71,24 @@ class Pairs:
         text = dict.fromkeys(TEXT_COLUMNS, str)
         table = pd.read_csv(root / "pairs.tsv", sep="\t", keep_default_na=False, dtype=text)
         splits = pd.read_csv(root / "splits.tsv", sep="\t", dtype=str, keep_default_na=False)
-        repeated = splits.loc[splits["participant_id"].duplicated(), "participant_id"]
-        if len(repeated):
-            raise InputError(
-                root / "splits.tsv",
-                f"{repeated.iloc[0]} stands in more than one split row, so people could leak between splits",
-                "keep one row for each participant",
-            )
+        check_disjoint(splits, table["participant_id"], root / "splits.tsv")
         table = table.merge(splits[["participant_id", "split"]], on="participant_id", how="left")
         for name, digest in entries.get("outputs", {}).items():
             if not (root / name).exists() or sha256(root / name) != digest:
                 raise InputError(root / name, "was changed or removed after the folder was prepared", AGAIN)
         check_sizes(root, entries["shards"])
-        return cls(root, table, entries, Volumes(root, entries["grid_shape"], entries.get(FILES)))
+        return cls(root, table, entries, cls._volumes(root, entries))
+
+    @staticmethod
+    def _volumes(root: Path, entries: dict[str, Any]) -> Volumes:
+        return Volumes(root, entries["grid_shape"], entries.get(FILES))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the volumes, which another process reads from the disk itself."""
+        return {name: value for name, value in vars(self).items() if name != "volumes"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, volumes=self._volumes(state["root"], state["manifest"]))
 
     @property
     def grid(self) -> Grid:

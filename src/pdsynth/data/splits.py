@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pdsynth.imaging.spatial import block_means
 from pdsynth.types import InputError
 
 SPLITS = ("train", "val", "test")
@@ -36,8 +37,7 @@ def assign_splits(
     >>> assign_splits(table)["split"].value_counts().to_dict()
     {'train': 8, 'val': 1, 'test': 1}
     """
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(f"the split {fractions} is no three fractions that sum to 1; try 0.8,0.1,0.1")
+    check_fractions(fractions)
     ids = participants["participant_id"].astype(str)
     if ids.duplicated().any():
         raise ValueError(f"participant {ids[ids.duplicated()].iloc[0]} is listed twice; list each once")
@@ -46,6 +46,20 @@ def assign_splits(
     table = table.sort_values([*strata, "sha256"], ignore_index=True)
     table["split"] = _deal(len(table), np.asarray(_sizes(len(table), fractions)))
     return table.sort_values("participant_id", ignore_index=True)[["participant_id", "split", "sha256"]]
+
+
+def check_fractions(fractions: Sequence[float]) -> None:
+    """Raise ValueError unless these are three fractions, of 0 or more, that sum to 1.
+
+    >>> check_fractions((0.8, 0.1, 0.2))
+    Traceback (most recent call last):
+    ValueError: the split 0.8,0.1,0.2 is not three fractions that sum to 1. Write fractions such as 0.8,0.1,0.1.
+    """
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        written = ",".join(f"{fraction:g}" for fraction in fractions)
+        raise ValueError(
+            f"the split {written} is not three fractions that sum to 1. Write fractions such as 0.8,0.1,0.1."
+        )
 
 
 def _sizes(n: int, fractions: tuple[float, float, float]) -> list[int]:
@@ -72,15 +86,20 @@ def _deal(n: int, sizes: np.ndarray) -> list[str]:
     return dealt
 
 
-def check_disjoint(splits: pd.DataFrame, path: str | Path) -> None:
-    """Raise InputError where a participant stands in two splits, or a split has an unknown name."""
-    count = splits.groupby("participant_id")["split"].nunique()
-    if (count > 1).any():
-        name = count.index[count > 1][0]
-        raise InputError(path, f"puts {name} into more than one split", "prepare the cohort again")
-    unknown = set(splits["split"]) - set(SPLITS)
-    if unknown:
-        raise InputError(path, f"names a split {sorted(unknown)[0]!r}", f"use {', '.join(SPLITS)} only")
+def check_disjoint(splits: pd.DataFrame, participants: Iterable[str], path: str | Path) -> None:
+    """Raise InputError unless each participant has one row, and each row names a split.
+
+    splits: columns participant_id and split, as in splits.tsv at `path`; participants: those who have scans. A person
+    of two rows could leak between splits, and one without a row, or with a misspelt split, would be lost.
+    """
+    repeated = splits.loc[splits["participant_id"].duplicated(), "participant_id"]
+    if len(repeated):
+        problem = f"{repeated.iloc[0]} stands in more than one split row, so people could leak between splits"
+        raise InputError(path, problem, "keep one row for each participant")
+    if unknown := set(splits["split"]) - set(SPLITS):
+        raise InputError(path, f"names a split {min(unknown)!r}", f"use {', '.join(SPLITS)} only")
+    if missing := set(participants) - set(splits["participant_id"]):
+        raise InputError(path, f"has no row of {min(missing)}", "add one, or prepare the cohort again")
 
 
 def near_duplicates(volumes: Iterable[np.ndarray], participants: Sequence[str]) -> list[tuple[int, int]]:
@@ -103,7 +122,5 @@ def near_duplicates(volumes: Iterable[np.ndarray], participants: Sequence[str]) 
 
 
 def cell_means(volume: np.ndarray) -> np.ndarray:
-    """Means over cells of 4 voxels a side, flattened; what is left at the far borders is cut off."""
-    x, y, z = (n // CELL for n in volume.shape)
-    cut = np.asarray(volume[: x * CELL, : y * CELL, : z * CELL], np.float32)
-    return cut.reshape(x, CELL, y, CELL, z, CELL).mean((1, 3, 5)).ravel()
+    """Means over cells of 4 x 4 x 4 voxels, flattened: (X, Y, Z) -> (X//4 * Y//4 * Z//4,) float32."""
+    return block_means(volume, CELL).ravel()

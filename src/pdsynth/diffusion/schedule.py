@@ -62,16 +62,6 @@ class Schedule(nn.Module):
         signal, noise = self.levels(t, x_t)
         return (x_t - noise * eps) / signal
 
-    def v(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """The velocity sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x_0 (Salimans & Ho 2022)."""
-        signal, noise = self.levels(t, x_0)
-        return signal * eps - noise * x_0
-
-    def x0_from_v(self, x_t: Tensor, t: Tensor, v: Tensor) -> Tensor:
-        """The x_0 whose velocity at x_t is v."""
-        signal, noise = self.levels(t, x_t)
-        return signal * x_t - noise * v
-
 
 def cosine_schedule(steps: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02) -> Schedule:
     """The cosine schedule (Nichol & Dhariwal 2021, Eq. 17) with beta clipped to [beta_min, beta_max].

@@ -54,10 +54,6 @@ class RobustScale:
         """x / p99.5, clipped to [0, 1], float32."""
         return np.clip(np.asarray(x, np.float32) / np.float32(self.p995), 0, 1)
 
-    def invert(self, x: np.ndarray) -> np.ndarray:
-        """Back to the scan's units; what was clipped stays clipped."""
-        return np.asarray(x, np.float32) * np.float32(self.p995)
-
 
 def flatten(volume: Volume, mask: np.ndarray) -> Volume:
     """Divide out the receive field: the volume over its own blur (FWHM 59 mm) inside the mask, zero outside it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
-from pdsynth.files import complete_or_absent
+from pdsynth.files import complete_or_absent, write_text
 from pdsynth.imaging.stream import BLOCK, COPY_AGAIN, check_size, content, first_bytes
 from pdsynth.types import Direction, InputError, Modality
 
@@ -150,11 +150,6 @@ def read_volume(path: str | Path) -> Volume:
     return Volume(data, header.affine)
 
 
-def write_volume(volume: Volume, path: str | Path, descrip: str = "") -> None:
-    """Write real data or a map as float32 NIfTI-1 (.nii or .nii.gz). The file has its name only when it is complete."""
-    _write(volume, Path(path), lambda header: header.__setitem__("descrip", descrip.encode()[:79]))
-
-
 @dataclass(frozen=True)
 class SyntheticMark:
     """Provenance of a synthesised image: direction, source files, hash of the model, seed and version of pdsynth.
@@ -201,20 +196,23 @@ def write_synthetic(volume: Volume, path: str | Path, mark: SyntheticMark) -> Pa
     """Write a synthesised volume with its marks in the header and in a JSON sidecar; returns the path of the sidecar.
 
     No other function writes a synthesised image. The sidecar is written first, so that no image exists without it.
+    Both files get their names when they are complete. Raises ValueError for a name that ends in neither .nii nor
+    .nii.gz.
     """
     path = Path(path)
+    if not path.name.endswith(SUFFIXES):
+        raise ValueError(f"{path.name} must end in .nii or .nii.gz.")
     text = json.dumps(mark.sidecar(), indent=2)
-
-    def stamp(header: Any) -> None:
-        header["descrip"] = mark.descrip.encode()
-        header["intent_name"] = b"SYNTHETIC"
-        header.extensions.append(nib.nifti1.Nifti1Extension(COMMENT, text.encode()))
-
+    image = nib.Nifti1Image(volume.data, volume.affine)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["descrip"] = mark.descrip.encode()
+    image.header["intent_name"] = b"SYNTHETIC"
+    image.header.extensions.append(nib.nifti1.Nifti1Extension(COMMENT, text.encode()))
     sidecar = sidecar_path(path)
     sidecar.parent.mkdir(parents=True, exist_ok=True)
-    with complete_or_absent(sidecar) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-    _write(volume, path, stamp)
+    write_text(sidecar, text + "\n")
+    with complete_or_absent(path) as temporary:
+        nib.save(image, temporary)
     return sidecar
 
 
@@ -225,17 +223,6 @@ def sidecar_path(path: Path) -> Path:
     'sub-1_bold.json'
     """
     return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
-
-
-def _write(volume: Volume, path: Path, stamp: Callable[[Any], None]) -> None:
-    if not path.name.endswith(SUFFIXES):
-        raise ValueError(f"{path.name} must end in .nii or .nii.gz.")
-    image = nib.Nifti1Image(volume.data, volume.affine)
-    image.header.set_xyzt_units("mm", "sec")
-    stamp(image.header)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with complete_or_absent(path) as temporary:
-        nib.save(image, temporary)
 
 
 @contextmanager

@@ -123,8 +123,7 @@ def _antialias(data: np.ndarray, ratio: np.ndarray) -> tuple[np.ndarray, np.ndar
     if (block > 1).any():
         pad = [(0, -n % b) for n, b in zip(data.shape, block, strict=True)]
         padded = np.pad(data, pad, mode="edge")
-        (x, y, z), (i, j, k) = padded.shape, block
-        data = padded.reshape(x // i, i, y // j, j, z // k, k).mean((1, 3, 5), dtype=np.float32)
+        data = block_means(padded, block)
         shrink[:3, :3] = np.diag(1 / block)
         shrink[:3, 3] = -(block - 1) / 2 / block
     wanted = np.maximum(np.square(ratio) - 1, 0) / FWHM**2  # variance, in the old voxels
@@ -172,3 +171,17 @@ class Transform:
     def of(cls, entries: list[dict[str, Any]]) -> Transform:
         """The transform that gave these entries."""
         return cls({entry["name"]: np.asarray(entry["matrix"], np.float64) for entry in entries})
+
+
+def block_means(volume: np.ndarray, edge: int | np.ndarray) -> np.ndarray:
+    """Means over blocks of `edge` voxels, one length or one per axis: (X, Y, Z) -> (X//edge, Y//edge, Z//edge) float32.
+
+    Voxels at the far borders that fill no block are left out.
+
+    >>> block_means(np.arange(27.0).reshape(3, 3, 3), 2).tolist()
+    [[[6.5]]]
+    """
+    i, j, k = np.broadcast_to(edge, 3)
+    x, y, z = np.array(volume.shape) // (i, j, k)
+    blocks = volume[: x * i, : y * j, : z * k].reshape(x, i, y, j, z, k)
+    return np.asarray(blocks.mean((1, 3, 5), dtype=np.float32))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +12,7 @@ class EMA:
     """Averages the trainable parameters of `module`; buffers and frozen parameters are left alone.
 
     After n updates the decay is min(decay, (1 + n) / (10 + n)), so that the first weights are soon forgotten.
+    torch's AveragedModel would copy frozen networks and buffers too, and begin with the weights after the first step.
     Raises ValueError for a decay outside [0, 1).
     """
 
@@ -39,18 +38,6 @@ class EMA:
         """Overwrite the module's parameters by their averages."""
         for name, parameter in self.parameters.items():
             parameter.copy_(self.averages[name])
-
-    @contextmanager
-    def swap(self) -> Iterator[None]:
-        """The module holds its averages inside the block, and its own parameters again after it."""
-        kept = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.copy_to_module()
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for name, parameter in self.parameters.items():
-                    parameter.copy_(kept[name])
 
     def state_dict(self) -> dict[str, Any]:
         """Number of updates and the averages by parameter name; a snapshot that later updates leave as it is."""

@@ -19,7 +19,7 @@ IRON_T2_STAR = 0.45  # share by which iron-rich nuclei shorten T2*
 FLUCTUATION = 0.008  # BOLD amplitude relative to the mean
 BETWEEN, OPPOSED = 0.12, -0.25  # correlation between networks; default mode against dorsal attention
 WITHIN = 0.55  # share of a region's variance that comes from its network
-WITHIN_BY_SEVERITY = {"paper": 0.25, "literature": -0.25}
+WITHIN_BY_SEVERITY = 0.25
 CORNER_HZ, HIGH_PASS_HZ = 0.06, 0.008
 CARDIAC_HZ, RESPIRATION_HZ = 1.1, 0.28
 MOTION_MM, MOTION_DEG = 0.03, 0.03  # SD of the random walk of the head, per volume
@@ -61,19 +61,17 @@ def scan(
     state: np.random.Generator,
     noise: np.random.Generator,
     severity: float,
-    fc_effect: str,
     sigma: float,
 ) -> np.ndarray:
     """The 4D run (x, y, z, volumes) float32, from the image without motion or noise, still (x, y, z).
 
-    state draws networks, physiology, drift and motion; noise draws the receiver noise of SD sigma. fc_effect is the
-    effect of severity on the networks, as in `region_courses`.
+    state draws networks, physiology, drift and motion; noise draws the receiver noise of SD sigma.
     """  # fmt: skip
     t_r, n = protocol.t_r / 1000, protocol.volumes
     gm, csf = view.fractions(np.stack([anatomy.gm, anatomy.csf]))
     brain = np.flatnonzero((gm + csf).ravel() > 0.05)
     labels = _native_labels(anatomy, view).ravel()[brain]
-    courses = region_courses(state, anatomy.region_network, n, t_r, severity, fc_effect)
+    courses = region_courses(state, anatomy.region_network, n, t_r, severity)
     relative_change = FLUCTUATION * gm.ravel()[brain, None] * courses[labels]
     time = np.arange(n) * t_r
     cardiac = np.sin(2 * np.pi * CARDIAC_HZ * time + state.uniform(0, 6.3)).astype(np.float32)
@@ -100,24 +98,19 @@ def apply_motion(volume: np.ndarray, motion: np.ndarray, spacing_mm: np.ndarray)
 
 
 def region_courses(
-    generator: np.random.Generator, network: np.ndarray, n: int, t_r: float, severity: float, fc_effect: str
+    generator: np.random.Generator, network: np.ndarray, n: int, t_r: float, severity: float
 ) -> np.ndarray:
     """Time courses of unit variance, (1 + regions, n) float32; row 0 stands for voxels without a region and is zero.
 
-    The course of a region is a weighted sum of its network's course and an independent one. With fc_effect "paper" the
-    weight of the network grows with severity in all networks; with "literature" it falls in the default mode. Raises
-    ValueError for another fc_effect.
+    The course of a region is a weighted sum of its network's course and an independent one. The weight of the network
+    grows with severity in all networks, as the paper says of AD.
     """
-    if fc_effect not in WITHIN_BY_SEVERITY:
-        raise ValueError(f"fc_effect is {fc_effect!r}; choose one of {', '.join(WITHIN_BY_SEVERITY)}.")
     k = len(NETWORKS)
     correlation = np.full((k, k), BETWEEN) + (1 - BETWEEN) * np.eye(k)
     default, attention = NETWORKS.index("DefaultMode"), NETWORKS.index("DorsalAttention")
     correlation[default, attention] = correlation[attention, default] = OPPOSED
     networks = np.linalg.cholesky(correlation) @ slow_noise(generator, k, n, t_r)
-    share = np.full(len(network), WITHIN)
-    affected = slice(None) if fc_effect == "paper" else network == default
-    share[affected] = np.clip(WITHIN + WITHIN_BY_SEVERITY[fc_effect] * severity, 0, 1)
+    share = np.full(len(network), np.clip(WITHIN + WITHIN_BY_SEVERITY * severity, 0, 1))
     independent = slow_noise(generator, len(network), n, t_r)
     courses = np.sqrt(share)[:, None] * networks[network] + np.sqrt(1 - share)[:, None] * independent
     return np.concatenate([np.zeros((1, n)), courses]).astype(np.float32)

@@ -33,16 +33,14 @@ def simulate(
     randomise: float = 0.0,
     jobs: int = 1,
     truth: bool = True,
-    fc_effect: str = "paper",
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a simulated cohort of NC, MCI and AD participants as BIDS with 4D scans, and return its root.
 
     missing_fmri and missing_dmri are the fractions of subjects without that scan; nobody lacks both. The mean of a
     missing scan is written to derivatives/truth. quick writes few volumes and directions. randomise is the fraction of
-    subjects whose acquisition is random instead of their site's. truth adds the oracle volumes. fc_effect is the
-    effect of severity on functional networks: "paper" or "literature". The bytes do not depend on jobs. Raises
-    InputError if out is not empty, and ValueError for arguments out of range.
+    subjects whose acquisition is random instead of their site's. truth adds the oracle volumes. The bytes do not
+    depend on jobs. Raises InputError if out is not empty, and ValueError for arguments out of range.
     """
     out = Path(out)
     if min(missing_fmri, missing_dmri) < 0 or missing_fmri + missing_dmri > 1:
@@ -58,7 +56,7 @@ def simulate(
     plan = _plan(subjects, seed, sites, missing_fmri, missing_dmri)
     random_acquisition = np.diff(np.floor(np.arange(subjects + 1) * randomise)) > 0  # spread evenly over the plan
     tasks = [
-        Task(out, seed, i, group, site, grid_mm, quick, hidden, bool(random_acquisition[i]), truth, fc_effect)
+        Task(out, seed, i, group, site, grid_mm, quick, hidden, bool(random_acquisition[i]), truth)
         for i, (group, site, hidden) in enumerate(plan)
     ]
     table = pd.DataFrame(each(write_session, tasks, jobs, progress))

@@ -39,7 +39,6 @@ class Task:
     hidden: Modality | None = None
     randomise: bool = False
     truth: bool = False
-    fc_effect: str = "paper"
     session_id: str = ""
     severity: float | None = None
 
@@ -60,7 +59,6 @@ def write_session(task: Task) -> dict[str, object]:
         quick=task.quick,
         randomise=task.randomise,
         oracle_draws=draws,
-        fc_effect=task.fc_effect,
         severity=task.severity,
     )
     person, visit = task.participant_id, task.session_id

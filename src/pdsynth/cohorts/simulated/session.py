@@ -57,14 +57,14 @@ def simulate_session(
     quick: bool,
     randomise: bool,
     oracle_draws: int,
-    fc_effect: str = "paper",
     severity: float | None = None,
 ) -> Session:
     """Simulate one session; the result depends on the arguments alone.
 
     grid_mm sets the working grid (`draw_anatomy`). quick shortens the site's protocols; randomise replaces them by
-    random ones. The oracles are means over oracle_draws redraws. fc_effect is as in `bold.region_courses`. severity
-    (0..1) replaces the random severity of the diagnosis; all other random draws are unchanged. """  # fmt: skip
+    random ones. The oracles are means over oracle_draws redraws. severity (0..1) replaces the
+    random severity of the diagnosis; all other random draws are unchanged.
+    """  # fmt: skip
     streams = Streams(seed, subject)
     person = draw_person(streams.generator(PERSON), diagnosis, severity)
     anatomy = draw_anatomy(streams.generator(ANATOMY), person, grid_mm)
@@ -73,13 +73,13 @@ def simulate_session(
         acquisition = acquisitions.randomised(generator, quick)
     else:
         acquisition = acquisitions.at_site(generator, quick_site(SITES[site]) if quick else SITES[site])
-    run, fmri_oracle = _fmri(streams, person, anatomy, acquisition, oracle_draws, fc_effect)
+    run, fmri_oracle = _fmri(streams, person, anatomy, acquisition, oracle_draws)
     dwi, bvals, bvecs, dmri_oracle = _dmri(streams, person, anatomy, acquisition, oracle_draws)
     return Session(person, anatomy, acquisition, run, dwi, bvals, bvecs, fmri_oracle, dmri_oracle)
 
 
 def _fmri(
-    streams: Streams, person: Person, anatomy: Anatomy, acquisition: Acquisition, draws: int, fc_effect: str
+    streams: Streams, person: Person, anatomy: Anatomy, acquisition: Acquisition, draws: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     protocol, exposure = acquisition.fmri_protocol, acquisition.fmri
     view = View(anatomy, exposure.native, exposure.to_template, exposure.optics)
@@ -90,7 +90,7 @@ def _fmri(
     sigma = bold.thermal_sigma(still, view, anatomy, protocol.tsnr)
     run = bold.scan(
         anatomy, view, still, protocol, streams.generator(FMRI_STATE), streams.generator(FMRI_NOISE), person.severity,
-        fc_effect, sigma,
+        sigma,
     )  # fmt: skip
     oracle = truth.fmri_oracle(streams, anatomy, acquisition, view, steady, sigma, draws) if draws else None
     return _stored(run, still, exposure), oracle

@@ -1,0 +1,89 @@
+"""What a training shows and keeps while it runs: a bar, the rows of metrics.csv, cost.json and checkpoints."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from pdsynth.files import complete_or_absent, read_json, write_json
+from pdsynth.stage_training import StageModule
+
+LOG_EVERY = 25  # steps
+SAVE_EVERY = 120  # seconds
+COST = "cost.json"  # of a run: steps, seconds and FLOPs (multiplications and additions apart) of each stage
+COLUMNS = ["stage", "step", "seconds", "term", "value"]  # of metrics.csv
+
+
+class Journal(Callback):
+    """A bar with the time left, rows of metrics.csv, and a checkpoint every few minutes and at the end.
+
+    Of devices that train together the first shows and writes; all take part in a checkpoint.
+    """
+
+    def __init__(self, run: Path, checkpoint: Path) -> None:
+        self.metrics, self.cost, self.checkpoint = run / "metrics.csv", run / COST, checkpoint
+        self.saved = 0.0
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[loss]}"),
+            transient=True,
+        )
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, StageModule)
+        self.saved = module.elapsed
+        self.bar.disable = not trainer.is_global_zero
+        self.bar.start()
+        self.task = self.bar.add_task(module.stage.name, total=1.0, loss="")
+        if trainer.is_global_zero:
+            self._forget_rows_after(module.stage.name, module.step)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        assert isinstance(module, StageModule)
+        if trainer.is_global_zero and (module.step % LOG_EVERY == 0 or module.progress >= 1):
+            terms = {k: round(float(v), 6) for k, v in module.latest.items()}
+            self.bar.update(self.task, completed=module.progress, loss=f"loss {sum(terms.values()):.4f}")
+            self._write(module, terms)
+        if module.elapsed - self.saved > SAVE_EVERY:
+            self._save(trainer, module)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, StageModule)
+        self.bar.stop()
+        if trainer.is_global_zero:
+            spent = {"steps": module.step, "seconds": round(module.elapsed, 1), "gflop_per_step": module.flops / 1e9}
+            write_json(self.cost, read_json(self.cost) | {module.stage.name: spent})
+        self._save(trainer, module)
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        self.bar.stop()  # else its thread draws over the error
+
+    def _save(self, trainer: pl.Trainer, module: StageModule) -> None:
+        trainer.save_checkpoint(self.checkpoint)  # by CompleteCheckpoints, on the first device
+        self.saved = module.elapsed
+
+    def _forget_rows_after(self, stage: str, step: int) -> None:
+        """Drop the rows of steps that no checkpoint holds: they are trained, and written, again."""
+        kept = [COLUMNS]
+        if self.metrics.exists():
+            with self.metrics.open(newline="") as file:
+                whole = [row for row in csv.reader(file) if len(row) == len(COLUMNS)][1:]  # a killed run cuts its last
+            kept += [row for row in whole if row[0] != stage or int(row[1]) <= step]
+        with complete_or_absent(self.metrics) as temporary, temporary.open("w", newline="") as file:
+            csv.writer(file).writerows(kept)
+
+    def _write(self, module: StageModule, terms: dict[str, float]) -> None:
+        with self.metrics.open("a", newline="") as file:
+            writer = csv.writer(file)
+            for term, value in terms.items():
+                writer.writerow([module.stage.name, module.step, round(module.elapsed, 1), term, value])
