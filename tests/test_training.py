@@ -20,7 +20,7 @@ from pdsynth.training import COLUMNS, Journal, StageModule, StepBatches, train
 from pdsynth.types import InputError
 from tiny import SHORT_PAPER
 
-TWO_STAGES = SHORT_PAPER | {"refiner_share": 0.1}
+TWO_STAGES = SHORT_PAPER | {"epochs": 9, "refiner_epochs": 1}
 
 
 def mlp(pairs):

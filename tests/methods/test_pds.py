@@ -111,7 +111,7 @@ def test_the_microstructure_loss_takes_its_turn_and_keeps_its_weight_on_average(
     train_pairs = prepared.split("train")
     method = create("pds", SMALL | {"grid_shape": list(train_pairs.grid.shape)})
     structure, direction = method.drafter.structure, Direction.FMRI_TO_DMRI
-    structure.fit(train_pairs)
+    structure.fit(train_pairs, method.regions(train_pairs.grid))
     generator = torch.Generator().manual_seed(0)
     turns = [structure.turn(generator) for _ in range(4000)]
     assert np.mean(turns) == pytest.approx(1 / MICROSTRUCTURE_EVERY, abs=0.02)

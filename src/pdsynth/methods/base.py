@@ -14,10 +14,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from pdsynth.atlas import Atlas, network_spheres
 from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
+from pdsynth.imaging.spatial import Grid
 from pdsynth.losses.microstructure import FeatureLoss
-from pdsynth.types import Direction
+from pdsynth.types import Direction, Modality
 
 Loss = Callable[[PairBatch, torch.Generator], dict[str, Tensor]]
 
@@ -67,15 +69,26 @@ class Method(nn.Module, ABC):
     name: ClassVar[str]
     config_type: ClassVar[type[MethodConfig]] = MethodConfig
     generative: ClassVar[bool] = False
+    regional: ClassVar[bool] = False  # whether `fit` reads the atlases A_f and A_d
     sd_scale: Tensor
 
     def __init__(self, config: MethodConfig) -> None:
         super().__init__()
         self.config = config
+        self.atlases: dict[Modality, Atlas] = {}  # on the training grid; they replace the default in `regions`
         self.register_buffer("sd_scale", torch.ones(len(Direction)))  # in the order of Direction; set by `calibrate`
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
         """Closed-form state (means, templates, regressions) from the training participants."""
+
+    def regions(self, grid: Grid) -> dict[Modality, Atlas]:
+        """A_f and A_d on a grid: those set in `atlases`, else Dosenbach-160 spheres of three networks."""
+        spheres = network_spheres(grid)
+        return {modality: self.atlases.get(modality, spheres) for modality in Modality}
+
+    def default_steps(self, rows: int) -> int | None:
+        """Steps of a full training on so many rows, where the method counts epochs; None: the recipe's number."""
+        return None
 
     def stages(self) -> list[Stage]:
         """Gradient training, in order. Empty for a method of closed forms alone."""
