@@ -241,7 +241,7 @@ class PDSPaper(Method):
             compared = {"microstructure": (eps_hat, eps)}
             if c.pattern_weight:
                 estimate, wanted, voxels = self.pattern(eps_hat, source, noised, batch, direction)
-                # L_PA is Eq. 11, and the last two terms of Eq. 17 are the same again
+                # Eq. 11, which Eq. 17 ends with and Eq. 19 adds
                 error = (estimate - wanted).abs().sum() / voxels
                 terms[f"pattern_{direction}"] = self.repeats * c.pattern_weight * error
                 compared["pattern_microstructure"] = (estimate, wanted)
@@ -297,7 +297,7 @@ class PDSPaper(Method):
         return _of(self.refiners, direction)(draft, batch.sources[direction].volume)
 
     def refinement_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """L_s2 (Eq. 20): L_tis of both directions, which holds L_mic (Eqs. 12-13), and L_mic again."""
+        """L_s2 (Eq. 20): L_tis (Eqs. 12-13) of both directions, an L1 and an L_mic term, and L_mic again."""
         distance = F.mse_loss if self.config.tissue_norm == "mse" else F.l1_loss
         terms: dict[str, Tensor] = {}
         for direction in Direction:
