@@ -83,8 +83,7 @@ class Method(nn.Module, ABC):
 
     def regions(self, grid: Grid) -> dict[Modality, Atlas]:
         """A_f and A_d on a grid: those set in `atlases`, else Dosenbach-160 spheres of three networks."""
-        spheres = network_spheres(grid)
-        return {modality: self.atlases.get(modality, spheres) for modality in Modality}
+        return {m: self.atlases[m] if m in self.atlases else network_spheres(grid) for m in Modality}
 
     def default_steps(self, rows: int) -> int | None:
         """Steps of a full training on so many rows, where the method counts epochs; None: the recipe's number."""
