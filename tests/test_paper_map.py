@@ -8,7 +8,7 @@ from pkgutil import resolve_name
 
 import pytest
 
-from pdsynth.recipes import RECIPES, settings_of
+from pdsynth.recipes import RECIPES
 
 TEXT = (Path(__file__).parents[1] / "docs" / "paper-map.md").read_text()
 DOTTED = sorted(
@@ -30,10 +30,3 @@ def test_every_baseline_of_the_paper_has_a_recipe():
 def test_every_recipe_of_pds_has_a_place():
     named = set(re.findall(r"`([a-z0-9-]+)`", TEXT))
     assert {name for name in RECIPES if name.startswith("pds")} <= named
-
-
-def test_every_setting_that_selects_a_reading_is_one():
-    """--set NAME=VALUE as the page writes it, on pds-paper."""
-    written = dict(re.findall(r"--set (\w+)=([\w.]+)", TEXT))
-    assert len(written) >= 5
-    settings_of(RECIPES["pds-paper"], changes=written)

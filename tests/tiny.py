@@ -7,7 +7,9 @@ from torch import Tensor
 
 from pdsynth import journal
 from pdsynth.data.batch import PairBatch
+from pdsynth.data.pairs import Pairs
 from pdsynth.methods.base import Stage
+from pdsynth.methods.pds_paper import PDSPaper, PDSPaperConfig
 from pdsynth.methods.voxel_mlp import VoxelPerceptron
 
 PAPER = {
@@ -37,3 +39,15 @@ class Cut(VoxelPerceptron):
 
         objective.loss = failing
         return stages
+
+
+def built(train: Pairs, **settings) -> PDSPaper:
+    """`pds-paper` of PAPER's sizes, of fixed weights, fitted and not trained."""
+    torch.manual_seed(0)
+    method = PDSPaper(PDSPaperConfig(grid_shape=train.grid.shape, **PAPER | settings))
+    method.fit(train, torch.Generator())
+    return method
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

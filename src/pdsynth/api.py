@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pdsynth
-from pdsynth import training
-from pdsynth.atlas import Atlas
+from pdsynth import files, training
+from pdsynth.atlas import Atlas, read_atlas
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation import calibration
 from pdsynth.evaluation import evaluate as scoring
@@ -22,7 +22,7 @@ from pdsynth.methods.recipe import Role
 from pdsynth.recipes import RECIPES, build
 from pdsynth.resources import resolve_device, seconds
 from pdsynth.synthesis import Model
-from pdsynth.types import Direction, InputError
+from pdsynth.types import Direction, InputError, Modality
 from pdsynth.weights import model_folder as model_folder
 
 CLOSED_FORM = tuple(name for name, each in RECIPES.items() if each.role is Role.CONTROL and each.steps == 0)
@@ -44,21 +44,24 @@ def fit(
     settings: Mapping[str, Any] | None = None,
     precision: str | None = None,
     devices: int = 1,
+    atlases: Mapping[Modality, str | Path] | None = None,
 ) -> Model:
     """Train a recipe on the training participants and save it in run/model.
 
     budget is wall time of the training steps (seconds, or text such as "10m"), closed-form fits and cached estimates
-    come on top; without it and without `steps` the recipe's own number of steps is taken. Scores on `val`, where it
-    holds two participants or more, enter the model's card. `init` names a model of the same method to begin with;
-    `resume` goes on from the checkpoints in `run`, which must be of the same recipe, seed and training rows. Raises
-    ValueError for an unknown budget or a device that is not here, and what `untrained` raises. size is "full" or, where
-    the recipe has one, "small"; `settings` change the recipe's by name; `precision` is Lightning's word, by default the
-    fast one of the device (`resolve_precision`), and the card names it. `devices` processes or GPUs train together.
+    come on top; without it and without `steps` the recipe's own number of steps or epochs is taken. Scores on `val`,
+    where it holds two participants or more, enter the model's card. `init` names a model of the same method to begin
+    with; `resume` goes on from the checkpoints in `run`, which must be of the same recipe, seed and training rows.
+    size is "full" or, where the recipe has one, "small"; `settings` change the recipe's by name; `precision` is
+    Lightning's word, by default the fast one of the device (`resolve_precision`), and the card names it. `devices`
+    processes or GPUs train together. `atlases` are label images in MNI space that replace the default regions A_f and
+    A_d; the card names them too. Raises ValueError for an unknown budget or a device that is not here, and what
+    `untrained` raises.
     """
-    method = untrained(recipe, train, seed, init, size, settings)
+    method = untrained(recipe, train, seed, init, size, settings, atlases)
     limit = seconds(budget) if isinstance(budget, str) else budget
     if limit is None and steps is None:
-        steps = RECIPES[recipe].steps or None
+        steps = method.default_steps(len(train)) or RECIPES[recipe].steps or None
     run, default = Path(run), RECIPES[recipe].precision
     precision = training.chosen_precision(run, precision, resolve_device(device), resume, default)
     begun_with = load(init, "cpu").card if init is not None else None
@@ -83,6 +86,9 @@ def fit(
         "init": init and str(init),
         "size": size,
     }
+    if atlases:
+        named = {modality.value: Path(path) for modality, path in atlases.items()}
+        card["atlases"] = {name: {"file": path.name, "sha256": files.sha256(path)} for name, path in named.items()}
     if begun_with is not None:
         card["scans_sha256"] = _seen_by_both(begun_with, card)
     checkpoint.save(method, run / "model", card)  # before it is scored: a failure there must lose nothing
@@ -100,12 +106,33 @@ def untrained(
     init: str | Path | None = None,
     size: str = "full",
     settings: Mapping[str, Any] | None = None,
+    atlases: Mapping[Modality, str | Path] | None = None,
 ) -> Method:
     """What `fit` begins with: a fresh method for the pairs' grid, of weights drawn from the seed, or the model `init`.
 
-    Raises ValueError for an unknown recipe, size or setting, for the oracle, and where there is no training pair;
-    InputError for an `init` of another method or grid, or with settings of its own beside it.
+    Raises ValueError for an unknown recipe, size or setting, for atlases that the recipe does not use, for the oracle,
+    and where there is no training pair; InputError for an `init` of another method or grid, or with settings of its own
+    beside it, and for an atlas that can't be used.
     """
+    method = _untrained(recipe, train, seed, init, size, settings)
+    if atlases and not method.regional:
+        raise ValueError(f"the recipe {recipe} uses no atlas. Leave out --atlas-fmri and --atlas-dmri.")
+    for modality, path in (atlases or {}).items():
+        atlas = read_atlas(path, train.grid)
+        if len(atlas) < 2:
+            raise InputError(path, "has one region on the grid, so no pattern", "give an atlas of two regions or more")
+        method.atlases[modality] = atlas
+    return method
+
+
+def _untrained(
+    recipe: str,
+    train: Pairs,
+    seed: int,
+    init: str | Path | None,
+    size: str,
+    settings: Mapping[str, Any] | None,
+) -> Method:
     if recipe not in RECIPES:
         raise ValueError(f"there is no recipe {recipe!r}. Choose from {', '.join(RECIPES)}.")
     if recipe == scoring.ORACLE:

@@ -52,7 +52,7 @@ class Stating(Knower):
     def estimate(self, batch, direction):
         return self.predict(batch, direction), torch.full_like(batch.sources[direction].volume, SD)
 
-    def sample(self, batch, direction, generator, steps):
+    def draw(self, batch, direction, generator, steps):
         volume = super().predict(batch, direction)
         return volume + SPREAD * torch.randn(volume.shape, generator=generator)
 

@@ -5,7 +5,13 @@ import torch
 from torch.nn import functional as F
 
 from pdsynth.losses.features import CONVOLUTIONS, ResNetFeatures, VGGFeatures, vgg_until
-from pdsynth.losses.microstructure import MicrostructureLoss, microstructure_views
+from pdsynth.losses.microstructure import (
+    FeatureLoss,
+    MicrostructureLoss,
+    StackedMicrostructureLoss,
+    microstructure_views,
+    stacked_views,
+)
 from pdsynth.types import InputError
 
 # torchvision.models.vgg16().state_dict(), written down from its configuration "D"
@@ -117,6 +123,41 @@ def test_views_are_mean_projections():
     x, y, z = microstructure_views(volume)
     assert x.shape == (1, 1, 3, 4) and y.shape == (1, 1, 2, 4) and z.shape == (1, 1, 2, 3)
     assert x[0, 0, 0, 0] == 6 and y[0, 0, 0, 0] == 4 and z[0, 0, 0, 0] == 1.5
+
+
+def test_stacked_views_are_the_projections_in_the_middle_of_zeros():
+    volume = torch.arange(24.0).view(1, 1, 2, 3, 4) + 1
+    x, y, z = microstructure_views(volume)  # (3, 4), (2, 4), (2, 3): padded to (3, 4)
+    stacked = stacked_views(volume)
+    assert stacked.shape == (1, 3, 3, 4)
+    assert torch.equal(stacked[:, :1], x)
+    assert torch.equal(stacked[:, 1:2, :2], y) and not stacked[:, 1, 2].any()
+    assert torch.equal(stacked[:, 2:, :2, :3], z) and not stacked[:, 2, 2].any() and not stacked[:, 2, :, 3].any()
+    wide = stacked_views(torch.ones(1, 1, 4, 8, 8))
+    assert wide.shape == (1, 3, 8, 8) and torch.equal(wide[0, 1], F.pad(torch.ones(4, 8), (0, 0, 2, 2)))
+
+
+def test_stacked_projections_are_one_image_of_three_channels():
+    """One filter that weighs the channels: features are relu(w . normalised views + b), by hand at each pixel."""
+    vgg = VGGFeatures(layer="conv1_1")
+    vgg.features[0].weight.zero_()
+    vgg.features[0].weight[0, :, 1, 1] = torch.tensor([1.0, 2.0, -1.0])
+    estimate, target = torch.rand(2, 1, 1, 4, 4, 4)
+
+    def feature(volume):
+        views = microstructure_views(volume)
+        r, g, b = ((v - m) / s for v, m, s in zip(views, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True))
+        return (r + 2 * g - b).relu()
+
+    expected = (feature(estimate) - feature(target)).abs().mean() / 64  # 63 filters are silent
+    loss = StackedMicrostructureLoss(vgg)
+    torch.testing.assert_close(loss(estimate, target), expected)
+    assert loss(estimate, estimate).item() == 0
+
+
+def test_a_loss_without_views_is_no_loss():
+    with pytest.raises(TypeError, match="abstract"):
+        FeatureLoss(VGGFeatures(layer="conv1_1"))
 
 
 def test_zero_on_equal_inputs_and_gradient_reaches_the_estimate_alone():

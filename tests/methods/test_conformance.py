@@ -21,11 +21,6 @@ from pdsynth.types import Direction
 STEPS = 20  # so that every stage has two at least
 
 
-def has_own_noise(method: Method) -> bool:
-    """Whether noise is seeded by the person, by `Method.sample`; `pds-paper` has yet to give up its own."""
-    return method.name != "pds-paper" or type(method).sample is Method.sample
-
-
 def small(name: str, pairs: Pairs) -> Method:
     torch.manual_seed(0)
     return create(name, {**registry()[name].tiny, "grid_shape": list(pairs.grid.shape)})
@@ -59,7 +54,7 @@ def test_output_changes_when_the_source_changes(trained, prepared, batch, direct
     mixed = replace(other, site=batch.site, oracle=batch.oracle)
     with torch.inference_mode():
         outputs = [method.predict(each, direction) for each in (batch, mixed)]
-        if method.generative and has_own_noise(method):  # which follows from the source: alone it makes a difference
+        if method.generative:  # which follows from the source: alone it makes a difference
             seeds = (torch.Generator().manual_seed(0) for _ in range(2))
             outputs = [method.draw(b.only(0), direction, g, 2) for b, g in zip((batch, mixed), seeds, strict=True)]
     assert torch.equal(*outputs) == method.blind
@@ -69,8 +64,6 @@ def test_output_changes_when_the_source_changes(trained, prepared, batch, direct
 def test_a_person_has_the_same_output_alone_and_in_a_batch(trained, batch, direction):
     """To the byte where it is drawn. Elsewhere a convolution or a product rounds differently for two people."""
     method = trained[0]
-    if not has_own_noise(method):
-        pytest.xfail("its `sample` is to become `draw`")
 
     def both(output):
         return output(batch), torch.cat([output(batch.only(i)) for i in range(len(batch))])
@@ -89,8 +82,6 @@ def test_two_people_have_different_noise(trained, batch, direction, monkeypatch)
     method, seeds = trained[0], []
     if not method.generative:
         return
-    if not has_own_noise(method):
-        pytest.xfail("its `sample` is to become `draw`")
 
     def draw(one, direction, generator, steps):
         seeds.append(generator.initial_seed())

@@ -111,7 +111,7 @@ def test_the_microstructure_loss_visits_all_patches_and_keeps_its_weight_on_aver
     train_pairs = prepared.split("train")
     method = create("pds", SMALL | {"grid_shape": list(train_pairs.grid.shape)})
     structure, direction = method.drafter.structure, Direction.FMRI_TO_DMRI
-    structure.fit(train_pairs)
+    structure.fit(train_pairs, method.regions(train_pairs.grid))
     generator = torch.Generator().manual_seed(0)
     patches, steps = PDSConfig().batch_size, 24_000
     chosen = [structure.chosen(generator, patches) for _ in range(steps)]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pdsynth import folders, manifest
+from pdsynth import files, folders, manifest
 from pdsynth.cli.console import done, progress, table
 from pdsynth.cli.options import (
     JOBS,
@@ -59,6 +59,10 @@ def train(
     precision: Annotated[
         Precision | None, typer.Option(help="Arithmetic of training (default: the fast one of this device).")
     ] = None,
+    atlas_fmri: Annotated[
+        Path | None, typer.Option(help="Label image in MNI space for the pattern loss on fMRI.", metavar="NIFTI")
+    ] = None,
+    atlas_dmri: Annotated[Path | None, typer.Option(help="The same on dMRI.", metavar="NIFTI")] = None,
     seed: Seed = 0,
     device: DeviceOption = Device.auto,
     devices: Annotated[
@@ -74,11 +78,13 @@ def train(
     from pdsynth.data.pairs import Pairs, content
 
     pairs = Pairs.open(prepared)
-    inputs = [prepared, *([api.model_folder(init)] if init else [])]
+    atlases = {m: path for m, path in zip(Modality, (atlas_fmri, atlas_dmri), strict=True) if path is not None}
+    inputs = [prepared, *([api.model_folder(init)] if init else []), *atlases.values()]
     digests = content(prepared)
     settings = dict(_setting(change) for change in changes or [])
     # whatever is wrong with them is said before anything is begun
-    api.untrained(recipe, pairs.train, seed, init, size.value, settings)
+    api.untrained(recipe, pairs.train, seed, init, size.value, settings, atlases)
+    atlas_digests = {modality.value: files.sha256(path) for modality, path in atlases.items()}
     if resume and not (folders.place(run).exists() or folders.stopped(run)):
         raise InputError(run, NO_RUN, "leave out --resume to begin one")
     with (
@@ -88,7 +94,9 @@ def train(
             update=resume,
             resume="give the same command with --resume",
             go_on=resume,
-            again=lambda before: _refuse_other_run(run, before, recipe, seed, size.value, settings, digests),
+            again=lambda before: _refuse_other_run(
+                run, before, recipe, seed, size.value, settings, digests, atlas_digests
+            ),
             inputs=inputs,
         ) as work,
         manifest.recorded(
@@ -104,6 +112,7 @@ def train(
             size=size.value,
             settings=settings,
             devices=devices,
+            atlases=atlas_digests,
         ),
     ):
         fitted = api.fit(
@@ -121,6 +130,7 @@ def train(
             settings=settings,
             precision=precision and precision.value,
             devices=devices,
+            atlases=atlases,
         )
     done(
         f"The model, trained in {fitted.card['precision']}, is in {run / 'model'}",
@@ -148,6 +158,7 @@ def _refuse_other_run(
     size: str,
     settings: dict[str, str],
     prepared: dict[str, str],
+    atlases: dict[str, str],
 ) -> None:
     """Raise InputError unless a run was begun by train, as this one would be: checkpoints do not say whom they saw."""
     if begun.get("command") != "train":
@@ -160,6 +171,9 @@ def _refuse_other_run(
             )
     if (parameters.get("size", "full"), parameters.get("settings", {})) != (size, settings):
         raise InputError(run, "was begun with another --size or --set", "give the same ones, or another RUN")
+    if parameters.get("atlases", {}) != atlases:
+        problem = "was begun with another --atlas-fmri or --atlas-dmri"
+        raise InputError(run, problem, "give the same ones, or another RUN")
     if parameters.get("prepared") != prepared:
         problem = "was begun on other pairs or splits than PREPARED holds, so people could leak between splits"
         raise InputError(run, problem, "name the folder that it was begun on, or another RUN without --resume")

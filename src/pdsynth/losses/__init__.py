@@ -1,1 +1,1 @@
-"""Losses that the plain squared error lacks: microstructure (Eqs. 14-16) and pattern (Eqs. 9-11)."""
+"""Losses beyond the squared error: the microstructure loss (Eqs. 14-16) and the pattern loss (Eqs. 9-11)."""

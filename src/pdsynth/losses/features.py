@@ -36,11 +36,11 @@ class FrozenFeatures(nn.Module):
                 nn.init.kaiming_normal_(value, nonlinearity="relu", generator=generator)
 
     def freeze(self) -> None:
-        for part in list(self.modules()):
-            for name, value in list(part.named_parameters(recurse=False)):
+        """Register every tensor as a buffer that no state dict holds: it follows the device and is never trained."""
+        for part in self.modules():
+            for name, value in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
                 delattr(part, name)
                 part.register_buffer(name, value.detach(), persistent=False)
-            part._non_persistent_buffers_set |= set(part._buffers)
         self.eval()
 
     def train(self, mode: bool = True) -> FrozenFeatures:
@@ -75,7 +75,7 @@ class VGGFeatures(FrozenFeatures):
         self.freeze()
 
     def forward(self, image: Tensor) -> Tensor:
-        """Features (B, C, X', Y') or, for fc7, (B, 4096), of grey images (B, 1, X, Y) in [0, 1]."""
+        """Features (B, C, X', Y') or, for fc7, (B, 4096), of images in [0, 1]: (B, 3, X, Y), or grey (B, 1, X, Y)."""
         mean, sd = image.new_tensor(IMAGENET_MEAN), image.new_tensor(IMAGENET_SD)
         x = self.features((image - mean[:, None, None]) / sd[:, None, None])  # broadcasts grey to three channels
         if len(self.classifier):

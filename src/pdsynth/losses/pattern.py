@@ -25,21 +25,24 @@ class PatternLoss(nn.Module):
     With d_i = (r_i - r_i*) / spread_i, r* the target's: mean_i d_i^2 + mean_ij (d_i - d_j)^2, over the regions that the
     patch holds; a patch that holds none adds zero. The means are weighted by voxels of each region in the patch, so
     that a clipped corner of a region counts little. `spread` (regions,) is the template from the training fold: the SD
-    over participants of each region's mean. It is a buffer, saved with the model, and all ones until it is set.
+    over participants of each region's mean. It is a buffer, saved with the model, and empty until `set_spread`.
     """
 
     spread: Tensor
 
-    def __init__(self, regions: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        if regions < 2:
-            raise ValueError(f"an atlas of {regions} regions has no pattern. Give one of at least 2.")
-        self.regions = regions
-        self.register_buffer("spread", torch.ones(regions))
+        self.register_buffer("spread", torch.empty(0))
+
+    def set_spread(self, spread: Tensor) -> None:
+        """Set the SD of each region, (regions,). Raises ValueError for fewer than two regions."""
+        if len(spread) < 2:
+            raise ValueError(f"an atlas of {len(spread)} regions has no pattern. Give one of at least 2.")
+        self.spread = spread.to(self.spread)
 
     def forward(self, estimate: Tensor, target: Tensor, labels: Tensor) -> Tensor:
         """Scalar, from volumes (B, 1, X, Y, Z) and labels (B or 1, 1, X, Y, Z) cut at the same corners."""
-        difference, counts = region_sums(estimate - target, labels, self.regions)
+        difference, counts = region_sums(estimate - target, labels, len(self.spread))
         d = difference / counts.clamp_min(1) / self.spread
         weight = counts / counts.sum(1, keepdim=True).clamp_min(1)
         level = (weight * d).sum(1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pdsynth.losses.features import ResNetFeatures, VGGFeatures
-from pdsynth.losses.microstructure import FeatureLoss, MicrostructureLoss
+from pdsynth.losses.features import FrozenFeatures, ResNetFeatures, VGGFeatures
+from pdsynth.losses.microstructure import FeatureLoss, MicrostructureLoss, StackedMicrostructureLoss
 
 SLICES = 2  # an axis
 
@@ -34,16 +35,21 @@ class VolumeLoss(FeatureLoss):
 
 
 def feature_loss(views: str, layer: str = "conv2_2", depth: int = 16, weights: str | None = None) -> FeatureLoss:
-    """The loss that shows VGG "projections" or "slices", or a 3D ResNet the "volume".
+    """The loss of the features of some views, by VGG or, for the "volume", by a 3D ResNet.
 
+    views: "projections" (three grey images), "stacked" (the projections as three channels), "slices" or "volume".
     layer, depth and weights (a file) are VGG's. Raises ValueError for other views, and what `VGGFeatures` raises.
 
     >>> feature_loss("slices", "conv1_1").features.source
     'VGG16 of fixed random weights (seed 0), to conv1_1'
     """
-    of_vgg = {"projections": MicrostructureLoss, "slices": SliceLoss}
+    of_vgg: dict[str, Callable[[FrozenFeatures], FeatureLoss]] = {
+        "projections": MicrostructureLoss,
+        "stacked": StackedMicrostructureLoss,
+        "slices": SliceLoss,
+    }
     if views == "volume":
         return VolumeLoss(ResNetFeatures())
     if views not in of_vgg:
-        raise ValueError(f"there are no views {views!r}. Choose projections, slices or volume.")
+        raise ValueError(f"there are no views {views!r}. Choose projections, stacked, slices or volume.")
     return of_vgg[views](VGGFeatures(Path(weights) if weights else None, layer, depth))

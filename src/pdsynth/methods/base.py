@@ -11,16 +11,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
 
+from pdsynth.atlas import Atlas, network_spheres
 from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
 from pdsynth.discovery import modules_of
+from pdsynth.imaging.spatial import Grid
 from pdsynth.losses.microstructure import FeatureLoss
-from pdsynth.types import Direction
+from pdsynth.types import Direction, Modality
 
 Loss = Callable[[PairBatch, torch.Generator], dict[str, Tensor]]
 Settings = Mapping[str, Any]  # of a method's configuration, by name
@@ -72,12 +74,14 @@ class Method(nn.Module, ABC):
     config_type: ClassVar[type[MethodConfig]] = MethodConfig
     generative: ClassVar[bool] = False
     blind: ClassVar[bool] = False  # whether the prediction is the same whatever the source
+    regional: ClassVar[bool] = False  # whether `fit` reads the atlases A_f and A_d
     tiny: ClassVar[Settings] = {}  # settings that make it as small as it can be, for the conformance tests
     sd_scale: Tensor
 
     def __init__(self, config: MethodConfig) -> None:
         super().__init__()
         self.config = config
+        self.atlases: dict[Modality, Atlas] = {}  # on the training grid; they replace the default in `regions`
         self.register_buffer("sd_scale", torch.ones(len(Direction)))  # in the order of Direction; set by `calibrate`
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
@@ -85,6 +89,14 @@ class Method(nn.Module, ABC):
 
         It is a function of these participants and the generator alone: nothing of an earlier fit is left.
         """
+
+    def regions(self, grid: Grid) -> dict[Modality, Atlas]:
+        """A_f and A_d on a grid: those set in `atlases`, else Dosenbach-160 spheres of three networks."""
+        return {m: self.atlases[m] if m in self.atlases else network_spheres(grid) for m in Modality}
+
+    def default_steps(self, rows: int) -> int | None:
+        """Steps of a full training on so many rows, where the method counts epochs; None: the recipe's number."""
+        return None
 
     def stages(self) -> list[Stage]:
         """Gradient training, in order. Empty for a method of closed forms alone."""
@@ -106,13 +118,14 @@ class Method(nn.Module, ABC):
         """The same before any calibration."""
         return self.predict(batch, direction), None
 
+    @final
     def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
         """One draw from the method's distribution of targets per session, (B, 1, X, Y, Z) in [0, 1].
 
         The generator gives one seed per call. From it and the content of each session's source volume, `own_generator`
         makes the generator of that session's noise. So two people have different noise, and a session has the same
-        draw, to the byte, alone and in any batch. A method implements `draw`; it does not override `sample`. steps:
-        network evaluations per draw. Raises TypeError where the method is not `generative`.
+        draw, to the byte, alone and in any batch. A method implements `draw`. steps: network
+        evaluations per draw. Raises TypeError where the method is not `generative`.
         """
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         each = [batch.only(i) for i in range(len(batch))]

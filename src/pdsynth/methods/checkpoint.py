@@ -60,6 +60,11 @@ class _Calibration(_Entries):
     scans_sha256: list[str] = []
 
 
+class _AtlasFile(_Entries):
+    file: str
+    sha256: str
+
+
 class _CardEntries(_Entries):
     """All may be left out, as they are where a method is saved by hand; the grid only of what was not trained."""
 
@@ -79,6 +84,7 @@ class _CardEntries(_Entries):
     budget_seconds: float | None = None
     init: str | None = None
     loss_features: str = ""
+    atlases: dict[Literal["fmri", "dmri"], _AtlasFile] = {}
     made_on: str = ""
     training_data: str = ""
     validation_psnr_brain: dict[Way, float | None] = {}
@@ -193,6 +199,9 @@ def _described(config: Path) -> dict[str, Any]:
 def _check_settings(name: str, settings: Mapping[str, Any]) -> None:
     """Raise ValueError for a setting of another type than the method's, or of a size that none has."""
     types = get_type_hints(registry()[name].config_type) if name in registry() else {}
+    unknown = sorted(settings.keys() - types.keys()) if types else []
+    if unknown:
+        raise ValueError(f"{name} of this version has no setting {', '.join(unknown)}")
     for setting, value in settings.items():
         given = tuple(value) if isinstance(value, list) else value
         if setting in types:

@@ -17,12 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pdsynth.atlas import network_spheres, region_means
+from pdsynth.atlas import Atlas, region_means
 from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
 from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
-from pdsynth.imaging.spatial import mni_grid
 from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.losses.pattern import PatternLoss
 from pdsynth.losses.perceptual import feature_loss
@@ -64,16 +63,16 @@ class PDSConfig(UNetConfig):
 
 
 class StructureLosses(nn.Module):
-    """Microstructure loss (Eqs. 14-16) and pattern loss (Eqs. 9-11) with their weights, for either target."""
+    """Microstructure loss (Eqs. 14-16), and a pattern loss after Eqs. 9-11, with their weights, for either target."""
 
-    labels: Tensor  # (1, X, Y, Z)
+    labels: Tensor  # (1 or 2, X, Y, Z): the first is A_f, the last A_d, so one volume where both are the same
 
     def __init__(self, config: PDSConfig) -> None:
         super().__init__()
         self.config = config
         self.microstructure: FeatureLoss | None = None  # made by `fit`: only training needs it
-        self.patterns = nn.ModuleDict({m: PatternLoss(len(network_spheres(mni_grid()))) for m in Modality})
-        self.register_buffer("labels", torch.zeros(1, *config.grid_shape, dtype=torch.int32))
+        self.patterns = nn.ModuleDict({m: PatternLoss() for m in Modality})
+        self.register_buffer("labels", torch.zeros(0, *config.grid_shape, dtype=torch.int32))
 
     def feature_loss(self) -> FeatureLoss | None:
         c = self.config
@@ -81,16 +80,20 @@ class StructureLosses(nn.Module):
             return None
         return feature_loss(c.microstructure_views, c.feature_layer, c.vgg_depth, c.vgg_weights)
 
-    def fit(self, train: Pairs) -> None:
-        """The frozen network, the atlas on the grid, and how much each region varies among the participants."""
+    def fit(self, train: Pairs, atlases: dict[Modality, Atlas]) -> None:
+        """The frozen network, the atlases on the grid, and the SD of each region's mean among the participants."""
         self.microstructure = self.feature_loss()
-        atlas = network_spheres(train.grid)
-        self.labels.copy_(torch.from_numpy(atlas.labels)[None])
+        labels = torch.from_numpy(np.stack([atlases[m].labels for m in Modality]))
+        self.labels = (labels[:1] if torch.equal(labels[0], labels[1]) else labels).to(self.labels)
         whole = train.whole_scans()
         for modality in Modality:
-            means = [region_means(whole.volume(modality, row), atlas) for row in range(len(whole))]
+            means = [region_means(whole.volume(modality, row), atlases[modality]) for row in range(len(whole))]
             spread = torch.from_numpy(np.std(means, axis=0)).float()
-            self.patterns[modality].spread.copy_(spread.clamp_min(1e-2))  # type: ignore[operator]
+            self.patterns[modality].set_spread(spread.clamp_min(1e-2))  # type: ignore[operator]
+
+    def labels_of(self, modality: Modality) -> Tensor:
+        """A_f or A_d, (1, X, Y, Z)."""
+        return self.labels[:1] if modality is Modality.FMRI else self.labels[-1:]
 
     def chosen(self, generator: torch.Generator, patches: int) -> int | None:
         """The patch on which L_mic is evaluated at this step, or None: one step in MICROSTRUCTURE_EVERY evaluates it.
@@ -106,7 +109,7 @@ class StructureLosses(nn.Module):
     ) -> dict[str, Tensor]:
         """L_mic of the chosen patch (0 without one) and L_PA of an estimate (B, 1, x, y, z) of the target."""
         target = batch.targets[direction]
-        labels = patches_of(self.labels, batch.corner, target.shape[2:])
+        labels = patches_of(self.labels_of(direction.target), batch.corner, target.shape[2:])
         terms: dict[str, Tensor] = {}
         if self.config.pattern_weight:
             pattern = self.patterns[direction.target](estimate, target, labels)
@@ -176,7 +179,7 @@ class Drafter(nn.Module):
         return stem + self.sd * z_0
 
     def loss(self, batch: PairBatch, stems: dict[Direction, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """Squared error of z_0-hat, likelihood of its SD, and L_mic and L_PA on x_0-hat (Eq. 17)."""
+        """In place of L_s1 (Eqs. 17-19): squared error of z_0-hat, likelihood of its SD, L_mic and L_PA on x_0-hat."""
         terms: dict[str, Tensor] = {}
         chosen = self.structure.chosen(generator, len(batch))
         for direction in Direction:
@@ -204,6 +207,7 @@ class PDS(Method):
     config_type: ClassVar[type[MethodConfig]] = PDSConfig
     tiny: ClassVar[Settings] = {"width": 8, "patch": 8, "batch_size": 4}
     generative: ClassVar[bool] = True
+    regional: ClassVar[bool] = True
     config: PDSConfig
 
     def __init__(self, config: PDSConfig) -> None:
@@ -216,7 +220,7 @@ class PDS(Method):
         self.refiner = TissueRefiner() if self.config.refined else None  # another network's drafts lack other things
         self.drafter.stem.fit(train)
         self.drafter.voxels.fit(train)
-        self.drafter.structure.fit(train)
+        self.drafter.structure.fit(train, self.regions(train.grid))
 
     def stages(self) -> list[Stage]:
         draft = Objective("draft", self.drafter.denoiser, self.draft_loss, 3e-3)
@@ -268,6 +272,7 @@ class RefinerOnly(Method):
     name = "pds-refiner-only"
     config_type: ClassVar[type[MethodConfig]] = PDSConfig
     tiny: ClassVar[Settings] = {"width": 8, "patch": 8, "batch_size": 4}
+    regional: ClassVar[bool] = True
     config: PDSConfig
 
     def __init__(self, config: PDSConfig) -> None:
@@ -283,7 +288,7 @@ class RefinerOnly(Method):
         self.refiner = TissueRefiner()
         self.stem.fit(train)
         self.voxels.fit(train)
-        self.structure.fit(train)
+        self.structure.fit(train, self.regions(train.grid))
 
     def stages(self) -> list[Stage]:
         objective = Objective("draft", self.u, self.loss, 3e-3)

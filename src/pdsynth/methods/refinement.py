@@ -24,8 +24,9 @@ ROWS = 1000  # about how many training rows are drafted
 class TissueRefiner(nn.Module):
     """y = draft + B(draft) + U(source) (Eqs. 12-13), with B and U linear at each voxel and in closed form.
 
-    U sees the source's context at the voxel and its value at the six neighbours, B the draft there. That minimises
-    L_tis (Eq. 18) over the training participants, with a penalty chosen on held-out ones; see `VoxelRidge`.
+    U sees the source's context at the voxel and its value at the six neighbours, B the draft there. L_tis (Eqs. 12-13),
+    an L1 and an L_mic term, is replaced by squared error with a ridge penalty, which has a closed form; the penalty is
+    chosen on held-out participants (see `VoxelRidge`).
     """
 
     def __init__(self) -> None:

@@ -1,0 +1,130 @@
+"""Which reading of the paper trains: `pds-paper:small` with some of its readings changed, beside the population mean.
+
+Usage: python benchmarks/paper_readings.py PREPARED WORK [--set NAME=VALUE ...] [--budget 1h] [--out FILE.json]
+One call trains and scores one entry on one core; FILE.json keeps all entries. An entry that is in the file is not
+trained again, and a training that was stopped goes on from its checkpoint in WORK. `--set` takes the settings of
+`pds-paper` (docs/departures.md); the entry without any is `pds-paper:small` itself. An entry holds psnr_brain (dB, mean
+over the test participants and its 95 % interval) of the refined output, and of the drafts alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pdsynth import api
+from pdsynth.data.pairs import Pairs, content
+from pdsynth.evaluation.metrics import dilate, psnr
+from pdsynth.files import read_json, write_json
+from pdsynth.methods.pds_paper import PDSPaper, readings
+from pdsynth.recipes import build
+from pdsynth.resources import seconds
+from pdsynth.training import COST
+from pdsynth.types import Direction
+
+RECIPE, CONTROL, SEED = "pds-paper", "population-mean", 0
+
+
+def entry_name(settings: dict[str, str], budget: str) -> str:
+    """The key of an entry: its settings in the order of their names, and the budget."""
+    return " ".join([*(f"{name}={value}" for name, value in sorted(settings.items())), f"budget={budget}"])
+
+
+@torch.inference_mode()
+def drafted(method: PDSPaper, test: Pairs) -> dict[str, float]:
+    """Mean psnr_brain, dB, of the drafts before refinement, cut to [0, 1]."""
+    found: dict[str, float] = {}
+    for direction in Direction:
+        scores = []
+        for row in range(len(test)):
+            generator = torch.Generator().manual_seed(row)
+            draft = method.draft(test.batch(np.array([row])), direction, generator, method.config.steps)
+            real, brain = test.volume(direction.target, row), dilate(test.brain(direction.target, row))
+            scores.append(psnr(draft.clamp(0, 1)[0, 0].numpy(), real, brain))
+        found[direction.value] = round(float(np.mean(scores)), 3)
+    return found
+
+
+def psnr_brain(scores: dict[str, Any]) -> dict[str, Any]:
+    """The mean and interval of psnr_brain in each direction."""
+    return {direction: score["psnr_brain"] for direction, score in scores.items()}
+
+
+def trained_and_scored(pairs: Pairs, work: Path, settings: dict[str, str], budget: str) -> dict[str, Any]:
+    """One entry of the file; what is trained lies in `work` and is gone on with."""
+    run = work / entry_name(settings, budget).replace(" ", "_")
+    model = api.fit(
+        RECIPE,
+        pairs.train,
+        run=run,
+        budget=seconds(budget),
+        seed=SEED,
+        device="cpu",
+        resume=True,
+        size="small",
+        settings=settings,
+    )
+    test = pairs.test.whole_scans()
+    scores = api.evaluate({RECIPE: model}, test, ceiling=False)["methods"][RECIPE]
+    method = model.method
+    assert isinstance(method, PDSPaper)
+    return {
+        "date": date.today().isoformat(),
+        "readings": {name: getattr(method.config, name) for name in readings()},
+        "changed": settings,
+        "budget": budget,
+        "cost": read_json(run / COST),
+        "psnr_brain": psnr_brain(scores),
+        "draft_psnr_brain": drafted(method, test),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("prepared", type=Path, metavar="PREPARED")
+    parser.add_argument("work", type=Path, metavar="WORK")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--budget", default="1h")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "paper_readings.json")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    pairs = Pairs.open(given.prepared)
+    settings = dict(change.split("=", 1) for change in given.set)
+    build(RECIPE, pairs.train, size="small", changes=settings)  # refuses a setting that there is not
+    cohort = {
+        "machine": f"one core of {os.cpu_count()}, {platform.machine().replace('_', '-')}",
+        "data": "SIMULATED" if pairs.simulated else pairs.root.name,
+        "prepared_sha256": content(given.prepared),
+        "train_participants": int(pairs.train.table["participant_id"].nunique()),
+        "test_participants": int(pairs.test.table["participant_id"].nunique()),
+    }
+    kept = read_json(given.out)
+    if kept and kept["prepared_sha256"] != cohort["prepared_sha256"]:
+        parser.error(f"{given.out} holds entries of other pairs; name another --out")
+    if not kept:
+        control = api.fit_controls(pairs.train, names=[CONTROL])
+        scores = api.evaluate(control, pairs.test, ceiling=False)["methods"][CONTROL]
+        kept = cohort | {CONTROL: psnr_brain(scores), "entries": {}}
+    name = entry_name(settings, given.budget)
+    if name not in kept["entries"]:
+        entry = trained_and_scored(pairs, given.work, settings, given.budget)
+        # another call may have added its entry meanwhile
+        kept = read_json(given.out) or kept
+        kept["entries"][name] = entry
+        write_json(given.out, kept)
+    entry = kept["entries"][name]
+    for direction in Direction:
+        scored = (entry["psnr_brain"][direction]["mean"], entry["draft_psnr_brain"][direction])
+        mean = kept[CONTROL][direction]["mean"]
+        print(f"{direction}: {scored[0]:.2f} dB, drafts {scored[1]:.2f}, {CONTROL} {mean:.2f}  ({name})")
+
+
+if __name__ == "__main__":
+    main()
