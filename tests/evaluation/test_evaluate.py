@@ -13,6 +13,7 @@ from pdsynth.evaluation import metrics
 from pdsynth.evaluation.archive import image_name
 from pdsynth.evaluation.audit import uncertainty_of_sd
 from pdsynth.evaluation.evaluate import evaluate
+from pdsynth.evaluation.metrics.intensity import PERFECT_PSNR
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.methods.controls import PopulationMean
 from pdsynth.types import Direction, InputError
@@ -103,7 +104,7 @@ def test_who_follows_the_source_is_identified_and_falls_when_it_is_shuffled(scor
     methods = scored[0]["methods"]
     knower, average, oracle = (methods[n][direction.value] for n in ("knower", "population-mean", "oracle"))
     assert knower["identification_rate"] == 1
-    assert knower["psnr_brain"]["mean"] == metrics.PERFECT_PSNR
+    assert knower["psnr_brain"]["mean"] == PERFECT_PSNR
     assert knower["shuffled_source_psnr_brain"]["mean"] < 40
     assert knower["within_site_r"] == pytest.approx(1) and knower["within_site_slope"] == pytest.approx(1)
     assert average["shuffled_source_psnr_brain"] == average["psnr_brain"]
