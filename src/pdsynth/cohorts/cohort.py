@@ -16,7 +16,8 @@ class Scan:
     """One acquisition: a 4D NIfTI file (or a 3D mean) with, for dMRI, its gradient tables.
 
     space is the template that a preprocessing tool has brought it to, as BIDS writes it; None for a raw scan. flirt is
-    the matrix that FSL's FEAT found from a scan in its own space to MNI152, with the template image beside it.
+    the matrix that FSL's FEAT found from a scan in its own space to MNI152, with the template image beside it. mask is
+    the brain mask that fMRIPrep or QSIPrep wrote for the scan; None where there is none.
     """
 
     modality: Modality
@@ -25,6 +26,7 @@ class Scan:
     bvec: Path | None = None
     space: str | None = None
     flirt: Path | None = None
+    mask: Path | None = None
 
     @property
     def in_mni(self) -> bool:
