@@ -172,3 +172,13 @@ def test_where_nothing_can_be_drawn_samples_are_an_error(saved, scan, tmp_path, 
         synthesise_path(model, scan, out, samples=4, device="cpu")
     with pytest.raises(ValueError, match=r"copy-source gives no draws.*Leave out samples"):
         Model.load(model, "cpu").synthesize(scan, samples=1)
+
+
+def test_volumes_of_another_preprocessing_are_not_gone_on_with(saved, scan, tmp_path, capsys):
+    """The weights of both models are the same: only what their cards say of the preprocessing differs."""
+    words = ("synthesize", saved("copy-source"), scan.parents[2], tmp_path / "out", "--device", "cpu", "--jobs", 1)
+    assert run(*words) == 0
+    config = tmp_path / "copy-source" / "config.json"
+    config.write_text(config.read_text().replace('"margin_mm": 8.0', '"margin_mm": 4.0'))
+    assert run(*words) == 2
+    assert "volumes that were made with another preprocessing" in " ".join(capsys.readouterr().err.split())

@@ -18,14 +18,14 @@ from pdsynth.cohorts.cohort import Cohort, Rejection, Scan
 from pdsynth.cohorts.detect import read
 from pdsynth.cohorts.names import SyntheticPaths, lone_participant, synthetic_paths
 from pdsynth.cohorts.scans import digests, place_digest, single_scan
-from pdsynth.data.preprocessing import SHELL
+from pdsynth.data.preprocessing import SHELL, recorded_by
 from pdsynth.data.sessions import relative
 from pdsynth.data.standardise import refused
 from pdsynth.files import read_json, write_json, write_table
 from pdsynth.imaging.nifti import sidecar_path
 from pdsynth.resources import refuse_lost, stops_run
 from pdsynth.types import Direction, InputError, Modality
-from pdsynth.weights import weights_sha256
+from pdsynth.weights import located, weights_sha256
 from pdsynth.workers import Workers
 
 if TYPE_CHECKING:
@@ -36,11 +36,13 @@ COLUMNS = ("participant_id", "session_id", "source", "target", "status", "file",
 SAID = {  # in the sidecar of a volume, by the names of `Options.entries`
     "version": "PdsynthVersion",
     "model_sha256": "ModelSHA256",
+    "preprocessing": "Preprocessing",
     "samples": "Samples",
     "steps": "SamplingSteps",
     "seed": "Seed",
     "shell": "Shell",
 }
+OTHER = {"model_sha256": "another model", "preprocessing": "another preprocessing"}
 DESCRIPTION = {
     "Name": "SYNTHETIC volumes, not acquired; research only",
     "BIDSVersion": "1.9.0",
@@ -61,7 +63,10 @@ class Options:
 
     def entries(self, model: str | Path) -> dict[str, Any]:
         """What decides the bytes of a volume besides its source, as manifest and sidecars name it."""
-        return {"version": __version__, "model_sha256": weights_sha256(model), **asdict(self)}
+        card = read_json(located(model) / "config.json").get("card")
+        preprocessing = recorded_by(card) if isinstance(card, dict) else None  # who loads the model refuses it
+        identity = {"model_sha256": weights_sha256(model), "preprocessing": preprocessing}
+        return {"version": __version__, **identity, **asdict(self)}
 
 
 def refuse_other_options(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -70,7 +75,7 @@ def refuse_other_options(out: Path, before: dict[str, Any], now: dict[str, Any])
         raise InputError(out, f"was written by pdsynth {before.get('command')}", "choose another folder")
     then = before.get("parameters", {}).get("made_as", {})
     differs = [
-        "another model" if name == "model_sha256" else f"{name} {then.get(name)}, not {value}"
+        OTHER.get(name) or f"{name} {then.get(name)}, not {value}"
         for name, value in now.items()
         if then.get(name) != value
     ]

@@ -87,11 +87,7 @@ class Preprocessing(BaseModel):
         Raises InputError, naming `path`, for a step, a version or a setting that this version cannot rebuild.
         """
         grid = Grid(tuple(entries["grid_shape"]), np.asarray(entries["grid_affine"]))
-        recorded = entries.get(ENTRY)
-        if recorded is None:
-            asked = entries.get("parameters", {})
-            known = {name: asked[name] for name in ("denoise", "realign") if name in asked}
-            recorded = BEFORE_IT_WAS_RECORDED | known
+        recorded = recorded_by(entries)
         if problem := _unknown(recorded):
             raise _not_rebuilt(path, entries, problem)
         try:
@@ -129,6 +125,13 @@ class Preprocessing(BaseModel):
         words += [word for word, on in (("denoised", self.denoise), ("realigned", self.realign)) if on]
         masks = "given or else computed" if self.mask == "given" else "computed"
         return ", ".join([*words, f"brain masks {masks}"])
+
+
+def recorded_by(entries: Mapping[str, Any]) -> Any:
+    """What a manifest or a card says of the preprocessing, unchecked; version 0.1.0's where it says nothing."""
+    asked = entries.get("parameters", {})
+    known = {name: asked[name] for name in ("denoise", "realign") if name in asked}
+    return entries.get(ENTRY, BEFORE_IT_WAS_RECORDED | known)
 
 
 def _unknown(recorded: Any) -> str | None:
