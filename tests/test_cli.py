@@ -303,7 +303,11 @@ def test_results_are_replaced_only_by_whole_ones(
     assert "names a model twice" in err
     (coarse := tmp_path / "coarse").mkdir()
     for name, content in files(model).items():
-        (coarse / name).write_bytes(content.replace(b"8.0", b"8.2") if name == "config.json" else content)
+        (coarse / name).write_bytes(content)
+    config = json.loads((coarse / "config.json").read_text())
+    for axis in range(3):
+        config["card"]["grid_affine"][axis][axis] = 8.2
+    (coarse / "config.json").write_text(json.dumps(config))
     status, _, err = run(capsys, *words, "--model", coarse)
     assert status == 2
     assert "a grid of 8 mm" in err and "prepare with --grid-mm 8.2" in err

@@ -111,8 +111,8 @@ def untrained(
     """What `fit` begins with: a fresh method for the pairs' grid, of weights drawn from the seed, or the model `init`.
 
     Raises ValueError for an unknown recipe, size or setting, for atlases that the recipe does not use, for the oracle,
-    and where there is no training pair; InputError for an `init` of another method or grid, or with settings of its own
-    beside it, and for an atlas that can't be used.
+    and where there is no training pair; InputError for an `init` of another method or preprocessing, or with settings
+    of its own beside it, and for an atlas that can't be used.
     """
     method = _untrained(recipe, train, seed, init, size, settings)
     if atlases and not method.regional:
@@ -148,7 +148,7 @@ def _untrained(
     model, wanted = load(init, "cpu"), RECIPES[recipe].method
     if model.method.name != wanted:
         raise InputError(init, f"is a {model.method.name} model, not {wanted}", f"name a {wanted} model in --init")
-    refuse_other_grid({str(init): model}, train)
+    refuse_other_preprocessing({str(init): model}, train)
     return model.method
 
 
@@ -172,10 +172,11 @@ def evaluate(
 
     With three `samples` or more, a generative method's uncertainty is audited too, each drawn in `steps` steps. On
     simulated data the `ceiling`, the oracle, is added; `atlas` names the regions whose means are kept. Raises
-    InputError for a model of another grid than the pairs', and for one that was trained on a scan to be scored.
+    InputError for a model of another preprocessing than the pairs', and for one that was trained on a scan to be
+    scored.
     """
     named = {models.method.name: models} if isinstance(models, Model) else models
-    refuse_other_grid(named, pairs)
+    refuse_other_preprocessing(named, pairs)
     refuse_leak(named, pairs)
     methods = {name: m.method if isinstance(m, Model) else m for name, m in named.items()}
     folder = Path(out) if out else None
@@ -191,11 +192,11 @@ def calibrate(
 
     On the paired participants outside the test split whom the model was not trained on; whoever calibrated it is then
     refused where it is scored. progress(done, scans) is called in each direction. Raises InputError for a model of
-    another grid, for one that does not name its scans, and where fewer than nine participants are left; ValueError for
-    one that states no SD.
+    another preprocessing, for one that does not name its scans, and where fewer than nine participants are left;
+    ValueError for one that states no SD.
     """
     loaded = load(model, device)
-    refuse_other_grid({str(model): loaded}, pairs)
+    refuse_other_preprocessing({str(model): loaded}, pairs)
     if unchecked({str(model): loaded}, pairs):
         problem = "does not name the scans that it was trained on, so it can't be told whom it has not seen"
         raise InputError(str(model), problem, "train it again with this version")
@@ -240,16 +241,29 @@ def fit_controls(
         }
 
 
-def refuse_other_grid(models: Mapping[str, Model | Method], pairs: Pairs) -> None:
-    """Raise InputError where a model was made for another grid than the pairs'; a bare method knows its shape only."""
+def refuse_other_preprocessing(models: Mapping[str, Model | Method], pairs: Pairs) -> None:
+    """Raise InputError where a model was trained on scans that were preprocessed in another way than the pairs.
+
+    The rule for brain masks counts only where the pairs hold a scan whose mask was given. A bare method knows the shape
+    of its grid and nothing else.
+    """
+    ours = pairs.preprocessing
     for name, model in models.items():
-        if isinstance(model, Model) and model.grid != pairs.grid:
-            here, there = (f"{grid.spacing_mm[0]:g}" for grid in (pairs.grid, model.grid))
-            problem = f"has a grid of {here} mm {pairs.grid.shape}, but {name} one of {there} mm {model.grid.shape}"
-            raise InputError(pairs.root, problem, f"prepare with --grid-mm {there}")
+        if isinstance(model, Model):
+            theirs = model.preprocessing
+            differs = theirs.difference(ours)
+            if not pairs.masks_given:
+                differs.pop("mask", None)
+            if differs:
+                here, there = (" and ".join(each[side] for each in differs.values()) for side in (1, 0))
+                options = [theirs.option(setting) for setting in differs]
+                remedy = (
+                    f"prepare {', '.join(filter(None, options))}" if all(options) else "train a model on this folder"
+                )
+                raise InputError(pairs.root, f"has {here}, but {name} {there}", remedy)
         shape = tuple((model.method if isinstance(model, Model) else model).config.grid_shape)
-        if shape != pairs.grid.shape:
-            problem = f"has a grid of {pairs.grid.shape} voxels, but {name} one of {shape}"
+        if shape != ours.grid.shape:
+            problem = f"has a grid of {ours.grid.shape} voxels, but {name} one of {shape}"
             raise InputError(pairs.root, problem, "prepare with the --grid-mm of the method")
 
 
@@ -286,14 +300,13 @@ def _seen_by_both(begun_with: Mapping[str, Any], card: Mapping[str, Any]) -> lis
 
 
 def _card(recipe: str, train: Pairs) -> dict[str, Any]:
-    """What a model's reader must know: the grid, and whom it was trained on."""
+    """What a model's reader must know: how scans were preprocessed, and whom it was trained on."""
     people = sorted(set(train.table["participant_id"]))
     return {
         "recipe": recipe,
         "version": pdsynth.__version__,
         "intended_use": "research only",
-        "grid_shape": list(train.grid.shape),
-        "grid_affine": train.grid.affine.tolist(),
+        **train.preprocessing.entries(),
         "simulated": train.simulated,
         "n_participants": len(people),
         "participants_sha256": hashlib.sha256("\n".join(people).encode()).hexdigest(),

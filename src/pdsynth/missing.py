@@ -16,31 +16,33 @@ import pandas as pd
 from pdsynth import __version__
 from pdsynth.cohorts.cohort import Cohort, Rejection, Scan
 from pdsynth.cohorts.detect import read
-from pdsynth.cohorts.names import lone_participant, synthetic_paths
+from pdsynth.cohorts.names import SyntheticPaths, lone_participant, synthetic_paths
 from pdsynth.cohorts.scans import digests, place_digest, single_scan
-from pdsynth.data.means import SHELL
+from pdsynth.data.preprocessing import SHELL, recorded_by
 from pdsynth.data.sessions import relative
 from pdsynth.data.standardise import refused
 from pdsynth.files import read_json, write_json, write_table
 from pdsynth.imaging.nifti import sidecar_path
 from pdsynth.resources import refuse_lost, stops_run
 from pdsynth.types import Direction, InputError, Modality
-from pdsynth.weights import weights_sha256
+from pdsynth.weights import located, weights_sha256
 from pdsynth.workers import Workers
 
 if TYPE_CHECKING:
     from pdsynth.synthesis import Model
 
 TABLE = "synthesised.tsv"  # a row for each scan that was found: made, skipped or refused, and why
-COLUMNS = ("participant_id", "session_id", "source", "target", "status", "file", "reason", "remedy")
+COLUMNS = ("participant_id", "session_id", "source", "target", "status", "file", "draws", "reason", "remedy")
 SAID = {  # in the sidecar of a volume, by the names of `Options.entries`
     "version": "PdsynthVersion",
     "model_sha256": "ModelSHA256",
+    "preprocessing": "Preprocessing",
     "samples": "Samples",
     "steps": "SamplingSteps",
     "seed": "Seed",
     "shell": "Shell",
 }
+OTHER = {"model_sha256": "another model", "preprocessing": "another preprocessing"}
 DESCRIPTION = {
     "Name": "SYNTHETIC volumes, not acquired; research only",
     "BIDSVersion": "1.9.0",
@@ -52,7 +54,7 @@ DESCRIPTION = {
 
 @dataclass(frozen=True)
 class Options:
-    """How volumes are made: draws of the uncertainty, sampling steps of each, seed, b-value of a synthesised dMRI."""
+    """How volumes are made: number of draws, sampling steps of each, seed, b-value of a synthesised dMRI."""
 
     samples: int = 0
     steps: int = 8
@@ -61,7 +63,10 @@ class Options:
 
     def entries(self, model: str | Path) -> dict[str, Any]:
         """What decides the bytes of a volume besides its source, as manifest and sidecars name it."""
-        return {"version": __version__, "model_sha256": weights_sha256(model), **asdict(self)}
+        card = read_json(located(model) / "config.json").get("card")
+        preprocessing = recorded_by(card) if isinstance(card, dict) else None  # who loads the model refuses it
+        identity = {"model_sha256": weights_sha256(model), "preprocessing": preprocessing}
+        return {"version": __version__, **identity, **asdict(self)}
 
 
 def refuse_other_options(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -70,7 +75,7 @@ def refuse_other_options(out: Path, before: dict[str, Any], now: dict[str, Any])
         raise InputError(out, f"was written by pdsynth {before.get('command')}", "choose another folder")
     then = before.get("parameters", {}).get("made_as", {})
     differs = [
-        "another model" if name == "model_sha256" else f"{name} {then.get(name)}, not {value}"
+        OTHER.get(name) or f"{name} {then.get(name)}, not {value}"
         for name, value in now.items()
         if then.get(name) != value
     ]
@@ -91,14 +96,16 @@ class Source:
     def direction(self) -> Direction:
         return Direction.to(self.scan.modality.other)
 
-    def paths(self, out: Path) -> tuple[Path, Path]:
-        """Where its volume and uncertainty lie in a folder."""
-        return synthetic_paths(out, self.participant_id, self.session_id, self.scan.path, self.direction)
+    def paths(self, out: Path, draws: int = 0) -> SyntheticPaths:
+        """Where its volume, uncertainty and draws lie in a folder."""
+        return synthetic_paths(out, self.participant_id, self.session_id, self.scan.path, self.direction, draws)
 
-    def row(self, root: Path, status: str, file: str = "", reason: str = "", remedy: str = "") -> dict[str, str]:
+    def row(
+        self, root: Path, status: str, file: str = "", draws: int = 0, reason: str = "", remedy: str = ""
+    ) -> dict[str, str]:
         """Its row of the table."""
-        source, target = relative(self.scan.path, root), str(self.direction.target)
-        values = (self.participant_id, self.session_id, source, target, status, file, reason, remedy)
+        source, target, drawn = relative(self.scan.path, root), str(self.direction.target), str(draws) if file else ""
+        values = (self.participant_id, self.session_id, source, target, status, file, drawn, reason, remedy)
         return dict(zip(COLUMNS, values, strict=True))
 
 
@@ -140,8 +147,13 @@ def synthesise_path(
     jobs processes share the scans, with one thread each, and do not change the bytes. A volume that `out` holds
     already, of the same source, model and options, is kept: so a run that was cut goes on. In a folder one bad scan
     does not stop the rest; a full disk or lack of memory does. A single bad scan raises InputError, and so does a
-    folder where nothing is missing, where every scan is refused, or where two scans would be one file.
+    folder where nothing is missing, where every scan is refused, or where two scans would be one file, and a model that
+    gives no draws where samples are asked for.
     """
+    if samples:
+        from pdsynth.synthesis import refuse_without_draws
+
+        refuse_without_draws(model)
     options = Options(samples, steps, seed, shell)
     run = _of_folder(path, out, to) if path.is_dir() else _of_scan(path, out, to)
     _refuse_twins(run)
@@ -166,11 +178,11 @@ def synthesise_path(
         refusal = refusals.get(source.scan.path)
         if refusal is not None:
             run.rejected.append(refusal)
-            run.rows.append(source.row(run.root, "refused", "", refusal.reason, refusal.remedy))
+            run.rows.append(source.row(run.root, "refused", reason=refusal.reason, remedy=refusal.remedy))
             continue
-        files = [file for file in source.paths(out) if file.exists()]
-        written += files
-        run.rows.append(source.row(run.root, "made", relative(files[0], out)))
+        volume, uncertainty, draws = source.paths(out, samples)
+        written += [file for file in (volume, uncertainty, *draws) if file.exists()]
+        run.rows.append(source.row(run.root, "made", relative(volume, out), samples))
     if not written:
         first = run.rejected[0]
         problem = f"holds no scan that can be used; the first refusal: {first.path}: {first.reason}"
@@ -209,7 +221,7 @@ def _refuse_twins(run: _Run) -> None:
     """Raise InputError, before anything is made, where two scans would be one file, on whatever disk."""
     seen: dict[str, Source] = {}
     for source in run.wanted:
-        other = seen.setdefault(str(source.paths(run.out)[0]).casefold(), source)
+        other = seen.setdefault(str(source.paths(run.out).volume).casefold(), source)
         if other is not source:
             paths = [relative(each.scan.path, run.root) for each in (other, source)]
             problem = f"holds two scans that would be one file: {paths[0]} and {paths[1]}"
@@ -222,7 +234,7 @@ def _refuse_of_others(sources: list[Source], out: Path) -> None:
     Two datasets may have participants of one name, who are two people.
     """
     for source in sources:
-        volume, _ = source.paths(out)
+        volume = source.paths(out).volume
         said = read_json(sidecar_path(volume)) if volume.exists() else {}
         if said and said.get("SourcePlace") != place_digest(source.scan):
             problem = f"would replace {volume.name}, which was made from a scan in another place"
@@ -230,9 +242,9 @@ def _refuse_of_others(sources: list[Source], out: Path) -> None:
 
 
 def _is_made(source: Source, out: Path, made_as: dict[str, Any]) -> bool:
-    """Whether a folder holds the volume of a scan, as it would be made now."""
-    volume, _ = source.paths(out)
-    if not volume.exists():
+    """Whether a folder holds the volume of a scan and all its draws, as they would be made now."""
+    volume, _, draws = source.paths(out, made_as["samples"])
+    if not all(path.exists() for path in (volume, *draws)):
         return False
     said = read_json(sidecar_path(volume))
     alike = all(said.get(SAID[name]) == value for name, value in made_as.items())
@@ -268,7 +280,7 @@ def _write_table(run: _Run) -> None:
     table = pd.DataFrame(run.rows, columns=list(COLUMNS))
     path = run.out / TABLE
     if path.exists():
-        before = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+        before = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).reindex(columns=COLUMNS, fill_value="")
         key = list(COLUMNS[:4])
         known = set(map(tuple, table[key].to_numpy().tolist()))
         files = set(filter(None, table["file"]))

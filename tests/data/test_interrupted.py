@@ -120,7 +120,7 @@ def test_a_shard_that_was_damaged_at_equal_size_is_named_and_made_again_once_it_
 
 
 def test_what_failed_for_want_of_memory_is_tried_again(study, tmp_path: Path, made, monkeypatch) -> None:
-    real, cohort = sessions.scan_means, bids(study.root)
+    real, cohort = sessions.standardise, bids(study.root)
     two = replace(cohort, subjects=cohort.subjects[2:])
 
     def greedy(scan, *settings):
@@ -128,11 +128,11 @@ def test_what_failed_for_want_of_memory_is_tried_again(study, tmp_path: Path, ma
             raise MemoryError
         return real(scan, *settings)
 
-    monkeypatch.setattr(sessions, "scan_means", greedy)
+    monkeypatch.setattr(sessions, "standardise", greedy)
     with pytest.raises(MemoryError) as stop:
         prepare(replace(two, subjects=two.subjects[::-1]), tmp_path / "prepared", grid_mm=8)
     assert "to resume it, give the same command again" in " ".join(stop.value.__notes__)
-    monkeypatch.setattr(sessions, "scan_means", real)
+    monkeypatch.setattr(sessions, "standardise", real)
     assert len(prepare(two, tmp_path / "prepared", grid_mm=8)) == 2
     assert made == ["sub-04", "sub-03", "sub-03"]
 

@@ -136,14 +136,14 @@ def test_damage_that_a_header_does_not_show_is_a_row_too(study) -> None:
 
 
 def test_an_unforeseen_error_is_a_row_too(study, monkeypatch) -> None:
-    real = sessions.scan_means
+    real = sessions.standardise
 
     def fails(scan, *settings):
         if scan.path.name == "sub-01_dwi.nii.gz":
             raise RuntimeError("something odd")
         return real(scan, *settings)
 
-    monkeypatch.setattr(sessions, "scan_means", fails)
+    monkeypatch.setattr(sessions, "standardise", fails)
     out = study.root.parent / "out"
     assert prepare(some(bids(study.root), "sub-01"), out).table["available"].iloc[0] == "fmri"
     assert rejected(out)["reason"].tolist() == ["something odd (RuntimeError)"]

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pdsynth.cohorts.bids import bids
 from pdsynth.cohorts.cohort import Scan
 from pdsynth.cohorts.scans import single_scan
-from pdsynth.data.means import Corrections, reported_motion, scan_means
+from pdsynth.data.means import reported_motion, scan_brain, scan_means
 from pdsynth.data.prepare import prepare
+from pdsynth.data.preprocessing import Preprocessing
 from pdsynth.data.quality import COLUMNS, deviations, quality_table
 from pdsynth.types import Modality
 
@@ -68,14 +69,15 @@ def test_what_prepare_measures_of_each_scan(pristine, tmp_path):
 
 def test_a_scan_that_is_badly_placed_shares_less_with_the_template(pristine):
     from pdsynth.data.standardise import place, standard_brain
-    from pdsynth.imaging.spatial import Transform, mni_grid
+    from pdsynth.imaging.spatial import Transform
 
-    scan = single_scan(next(pristine.root.rglob("sub-01*_bold.nii.gz")))
-    reference, grid = scan_means(scan).reference, mni_grid(4.0)
-    right = place(scan, reference, grid)
+    scan, standard = single_scan(next(pristine.root.rglob("sub-01*_bold.nii.gz"))), Preprocessing()
+    reference = scan_means(scan, standard).reference
+    brain = scan_brain(scan, reference, standard)
+    right = place(scan, reference, brain, standard.grid)
     off = np.eye(4)
     off[:3, 3] = (0, 15, -12)
-    good, bad = (standard_brain(reference, grid, t)[1] for t in (right, right.then("off", off)))
+    good, bad = (standard_brain(reference, brain, standard, t)[1] for t in (right, right.then("off", off)))
     assert good.overlap > bad.overlap + 0.05
     assert good.mutual_information > bad.mutual_information + 0.02
     assert isinstance(right, Transform)
@@ -83,13 +85,13 @@ def test_a_scan_that_is_badly_placed_shares_less_with_the_template(pristine):
 
 def test_corrections_change_the_mean_a_little_and_report_motion(pristine):
     bold = single_scan(next(pristine.root.rglob("sub-01*_bold.nii.gz")))
-    plain, still = scan_means(bold, 2), scan_means(bold, 2, Corrections(realign=True))
+    plain, still = scan_means(bold, Preprocessing(), 2), scan_means(bold, Preprocessing(realign=True), 2)
     assert plain.motion_mm is None and still.motion_mm < 0.2  # nobody moved
     assert len(still.means) == 3 and still.means[0] is still.reference
     inside = plain.means[0].data > 400
     assert np.abs(still.means[0].data / plain.means[0].data - 1)[inside].mean() < 0.02
     dwi = single_scan(next(pristine.root.rglob("sub-01*_dwi.nii.gz")))
-    plain, quiet = scan_means(dwi), scan_means(dwi, 1, Corrections(denoise=True))
+    plain, quiet = scan_means(dwi, Preprocessing()), scan_means(dwi, Preprocessing(denoise=True))
     assert (
         0 < np.abs(quiet.means[0].data - plain.means[0].data)[inside].mean() < 10
     )  # the noise has an SD of 8 a volume

@@ -11,14 +11,14 @@ import pytest
 
 from pdsynth.cohorts.cohort import Scan
 from pdsynth.cohorts.scans import single_scan
-from pdsynth.data.means import scan_mean, scan_means
-from pdsynth.data.standardise import brain_region, refused, standardise, standardise_scan
-from pdsynth.imaging.nifti import Volume
-from pdsynth.imaging.spatial import Transform, mni_grid
+from pdsynth.data.means import scan_means
+from pdsynth.data.preprocessing import Preprocessing
+from pdsynth.data.standardise import brain_region, refused, standardise
 from pdsynth.imaging.template import tissue_template
 from pdsynth.types import InputError, Modality
 
-GRID = mni_grid(4.0)
+STANDARD = Preprocessing()
+GRID = STANDARD.grid
 
 
 def bold(root: Path) -> Path:
@@ -39,23 +39,28 @@ def spoil(path: Path, change) -> None:
 
 def test_means_are_those_of_steady_volumes_and_of_the_nearest_shell(pristine) -> None:
     data = nib.load(bold(pristine.root)).get_fdata()
-    mean, reference, bval = scan_mean(single_scan(bold(pristine.root)))
-    np.testing.assert_allclose(mean.data, data.mean(-1), rtol=1e-5)  # 6 volumes: a tenth is none to drop
-    assert reference is mean and bval is None
+    read = scan_means(single_scan(bold(pristine.root)), STANDARD)
+    np.testing.assert_allclose(read.means[0].data, data.mean(-1), rtol=1e-5)  # 6 volumes: a tenth is none to drop
+    assert read.reference is read.means[0] and read.bval is None
+    half = scan_means(single_scan(bold(pristine.root)), Preprocessing(unsteady_seconds=4.0, unsteady_share=0.5))
+    np.testing.assert_allclose(half.means[0].data, data[..., 2:].mean(-1), rtol=1e-5)  # a TR of 2 s: two are dropped
     data = nib.load(dwi(pristine.root)).get_fdata()
-    mean, reference, bval = scan_mean(single_scan(dwi(pristine.root)))
-    np.testing.assert_allclose(mean.data, data[..., 1:5].mean(-1), rtol=1e-5)
-    np.testing.assert_allclose(reference.data, data[..., 0], rtol=1e-5)
-    assert bval == 1000
+    read = scan_means(single_scan(dwi(pristine.root)), STANDARD)
+    np.testing.assert_allclose(read.means[0].data, data[..., 1:5].mean(-1), rtol=1e-5)
+    np.testing.assert_allclose(read.reference.data, data[..., 0], rtol=1e-5)
+    assert read.bval == 1000
+    other = scan_means(single_scan(dwi(pristine.root)), Preprocessing(shell=2100.0))
+    np.testing.assert_allclose(other.means[0].data, data[..., 5], rtol=1e-5)
+    assert other.bval == 2000
 
 
 def test_segments_average_to_the_whole(pristine) -> None:
     for path, n in ((bold(pristine.root), 3), (dwi(pristine.root), 2)):
-        means = scan_means(single_scan(path), n).means
+        means = scan_means(single_scan(path), STANDARD, n).means
         assert len(means) == n + 1
         np.testing.assert_allclose(np.mean([m.data for m in means[1:]], axis=0), means[0].data, rtol=1e-4)
     with pytest.raises(InputError, match=r"4 volumes to average, which make no 5 segments.*lower --segments"):
-        scan_means(single_scan(dwi(pristine.root)), 5)
+        scan_means(single_scan(dwi(pristine.root)), STANDARD, 5)
 
 
 def test_standard_volume_lies_in_mni_in_unit_scale_without_skull(pristine) -> None:
@@ -63,37 +68,46 @@ def test_standard_volume_lies_in_mni_in_unit_scale_without_skull(pristine) -> No
     points = np.argwhere(brain) @ GRID.affine[:3, :3].T + GRID.affine[:3, 3]
     points = np.c_[points, np.ones(len(points))]
     for modality, path in (("fmri", bold(pristine.root)), ("dmri", dwi(pristine.root))):
-        standard, bval = standardise_scan(single_scan(path), GRID)
+        standard = standardise(single_scan(path), STANDARD)
         back_and_forth = standard.transform.matrix @ np.linalg.inv(pristine.truth["sub-01", modality])
         error_mm = np.linalg.norm((points @ back_and_forth.T - points)[:, :3], axis=1)
         assert np.median(error_mm) < 4  # a voxel
         inside = standard.volume[standard.brain]
         assert inside.min() >= 0 and standard.volume.max() == 1
-        assert (standard.volume[~brain_region(GRID)] == 0).all()
+        assert (standard.volume[~brain_region(GRID, 8.0)] == 0).all()
         assert np.mean(inside == 1) == pytest.approx(0.005, abs=0.001)  # above the 99.5th percentile
         dice = 2 * (standard.brain & brain).sum() / (standard.brain.sum() + brain.sum())
         assert dice > 0.9
-        assert bval == (1000 if modality == "dmri" else None)
+        assert standard.bval == (1000 if modality == "dmri" else None)
         assert standard.native.shape == (44, 50, 42)
 
 
-def test_given_transform_is_used_and_the_scale_follows_the_gain(pristine) -> None:
-    mean, reference, _ = scan_mean(single_scan(bold(pristine.root)))
-    true = Transform({"true": pristine.truth["sub-01", "fmri"]})
-    standard = standardise(mean, reference, GRID, true)
-    assert standard.transform is true
-    twice = standardise(Volume(2 * mean.data, mean.affine), reference, GRID, true)
-    np.testing.assert_allclose(twice.volume, standard.volume, atol=1e-5)
-    assert twice.scale.p995 == pytest.approx(2 * standard.scale.p995, rel=1e-4)
+def test_the_scale_inverts_and_a_louder_scan_is_the_same(study) -> None:
+    quiet = standardise(single_scan(bold(study.root)), STANDARD)
+    spoil(bold(study.root), lambda data: np.multiply(data, 2, out=data))
+    loud = standardise(single_scan(bold(study.root)), STANDARD)
+    np.testing.assert_allclose(loud.volume, quiet.volume, atol=1e-3)
+    inside = quiet.brain & (quiet.volume < 1) & (quiet.volume > 0.1)
+    native = [s.scales[0].p995 * s.volume[inside] for s in (loud, quiet)]
+    np.testing.assert_allclose(native[0], 2 * native[1], rtol=1e-2)
+
+
+def test_margin_and_percentile_are_those_of_the_preprocessing(pristine) -> None:
+    scan = single_scan(bold(pristine.root))
+    tight = standardise(scan, Preprocessing(margin_mm=0.0, percentile=90.0))
+    template = tissue_template(GRID)["brain"] > 0.5
+    assert not tight.volume[~template].any() and not tight.brain[~template].any()
+    assert np.mean(tight.volume[tight.brain] == 1) == pytest.approx(0.1, abs=0.002)
 
 
 def test_a_mean_volume_is_its_own_mean(study) -> None:
-    mean, reference, _ = scan_mean(single_scan(bold(study.root)))
+    mean = scan_means(single_scan(bold(study.root)), STANDARD).means[0]
     path = study.root / "x_dwiref.nii.gz"
     nib.save(nib.Nifti1Image(mean.data, mean.affine), path)
-    again, same, bval = scan_mean(single_scan(path))
-    np.testing.assert_array_equal(again.data, reference.data)
-    assert same is again and bval is None
+    for preprocessing in (STANDARD, Preprocessing(realign=True, denoise=True)):  # there is no series to correct
+        again = scan_means(single_scan(path), preprocessing)
+        np.testing.assert_array_equal(again.means[0].data, mean.data)
+        assert again.reference is again.means[0] and again.bval is None
 
 
 def test_a_series_of_thousands_of_volumes_is_read_in_little_memory(tmp_path: Path) -> None:
@@ -107,7 +121,7 @@ def test_a_series_of_thousands_of_volumes_is_read_in_little_memory(tmp_path: Pat
     np.savetxt(tmp_path / "sub-1_dwi.bval", bvals[None], fmt="%d")
     np.savetxt(tmp_path / "sub-1_dwi.bvec", (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).T)
     tracemalloc.start()
-    read = scan_means(single_scan(path), 4)
+    read = scan_means(single_scan(path), STANDARD, 4)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(read.means) == 5 and read.bval == 1000
@@ -144,7 +158,7 @@ def test_damaged_scans_end_in_a_line_that_names_file_and_remedy(study, which, da
     tables = {k: path.with_name(f"sub-01_dwi.{k}") for k in ("bval", "bvec")} if which is dwi else {}
     damage(path)
     with pytest.raises(InputError, match=problem) as caught:
-        standardise_scan(Scan(modality, path, **tables), GRID)
+        standardise(Scan(modality, path, **tables), STANDARD)
     assert caught.value.path == path and caught.value.remedy
     assert "\n" not in str(caught.value)
 
@@ -160,9 +174,9 @@ def test_any_error_becomes_a_line(tmp_path: Path) -> None:
 
 def test_real_odd_scans(real_data: Path) -> None:
     with pytest.raises(InputError, match=r"slab.*only 6.% of the brain"):
-        standardise_scan(single_scan(real_data / "odd/dwi_partial-slab_b0-reads-1.25.nii.gz"), GRID)
+        standardise(single_scan(real_data / "odd/dwi_partial-slab_b0-reads-1.25.nii.gz"), STANDARD)
     brain = tissue_template(GRID)["brain"] > 0.5
     for name, shell in (("bold_156vol_task-oneback", None), ("dwi_toshiba", 1500.0)):
-        standard, bval = standardise_scan(single_scan(real_data / f"odd/{name}.nii.gz"), GRID)
+        standard = standardise(single_scan(real_data / f"odd/{name}.nii.gz"), STANDARD)
         assert 2 * (standard.brain & brain).sum() / (standard.brain.sum() + brain.sum()) > 0.85
-        assert bval == shell
+        assert standard.bval == shell

@@ -123,4 +123,4 @@ def _toy_batch() -> PairBatch:
 
 def _shipped_model() -> str:
     model = api.load("default", "cpu")
-    return f"{model.method.name}, sha256 {model.sha256[:12]}"
+    return f"{model.method.name}, sha256 {model.sha256[:12]}; preprocessing: {model.preprocessing}"

@@ -92,8 +92,8 @@ def inspect(
         typer.echo("This dataset is SIMULATED.")
     counts = [(name.replace("_", " "), str(found[name])) for name in ("participants", "sessions")]
     counts += [
-        (f"{name}: {value}", str(n))
-        for name in ("scans", "missing", "diagnoses", "sites", "shapes")
+        (f"{name.replace('_', ' ')}: {value}", str(n))
+        for name in ("scans", "brain_masks", "missing", "diagnoses", "sites", "shapes")
         for value, n in found[name].items()
     ]
     table(str(path), ("what", "number"), counts)
@@ -137,7 +137,6 @@ def prepare(
     slurm: Annotated[bool, typer.Option("--slurm", help="Work in as many Slurm jobs as --jobs says.")] = False,
 ) -> None:
     """Turn a cohort into cached pairs on one grid, split by participant; what is prepared already is kept."""
-    from pdsynth.data.means import Corrections
     from pdsynth.data.prepare import prepare as prepare_cohort
     from pdsynth.report import write_quality
     from pdsynth.workers import Workers
@@ -157,7 +156,8 @@ def prepare(
             seed,
             overwrite=overwrite,
             progress=told,
-            corrections=Corrections(denoise, realign),
+            denoise=denoise,
+            realign=realign,
             workers=workers,
             prune=prune,
             page=write_quality,
@@ -236,6 +236,7 @@ def _contents(cohort: Cohort) -> dict[str, Any]:
         "participants": len(cohort.subjects),
         "sessions": len(visits),
         "scans": dict(Counter(m.value for _, m in scans)),
+        "brain_masks": dict(Counter(m.value for scan, m in scans if scan.mask is not None)),
         "missing": dict(Counter(m.value for _, session in visits for m in session.missing)),
         "diagnoses": dict(Counter(str(session.diagnosis or "unknown") for _, session in visits)),
         "sites": dict(Counter(subject.site or "unknown" for subject in cohort.subjects)),

@@ -60,7 +60,7 @@ def effects(
         raise ValueError("--model is trained already; leave out --recipe and --budget, or --model.")
     loaded = api.load(model, chosen) if model else None
     if loaded is not None:
-        api.refuse_other_grid({str(model): loaded}, pairs)
+        api.refuse_other_preprocessing({str(model): loaded}, pairs)
         if api.unchecked({str(model): loaded}, pairs):
             raise InputError(str(model), "does not name the scans that it was trained on", "leave out --model")
     inputs = [prepared, *([api.model_folder(model)] if model else []), *([atlas] if atlas else [])]

@@ -221,7 +221,7 @@ def synthesize(
     out: Annotated[Path, typer.Argument(help="Folder to write, or to add to.", metavar="OUT")],
     to: Annotated[Modality | None, typer.Option(help="Modality to make (default: what is missing).")] = None,
     samples: Annotated[
-        int, typer.Option(min=0, help="Draws for the uncertainty map; 0: the SD that the model states.")
+        int, typer.Option(min=0, help="Draws to write beside the estimate and its SD; for a generative model.")
     ] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps of each draw.")] = 8,
     shell: Annotated[float, typer.Option(min=100, help="b-value, s/mm^2, that a synthesised dMRI shows.")] = 1000,

@@ -125,7 +125,7 @@ def scored(
         loaded = api.load(name, device.value)
         label = str(loaded.card.get("recipe", loaded.method.name))
         models[label if label not in models else f"{label} ({name})"] = loaded
-    api.refuse_other_grid(models, chosen)
+    api.refuse_other_preprocessing(models, chosen)
     api.refuse_leak(models, chosen)
     regions = read_atlas(atlas, pairs.grid) if atlas else None
     with (

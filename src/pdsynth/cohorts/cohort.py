@@ -16,7 +16,8 @@ class Scan:
     """One acquisition: a 4D NIfTI file or a 3D mean, and for dMRI its gradient tables.
 
     space is the BIDS name of the template space to which a preprocessing tool has registered the scan; None for a raw
-    scan. flirt is the file of FSL FEAT's matrix from the scan to MNI152; the template image is in the same folder.
+    scan. flirt is the file of FSL FEAT's matrix from the scan to MNI152; the template image is in the same folder. mask
+    is the brain mask that fMRIPrep or QSIPrep wrote for the scan; None where there is none.
     """
 
     modality: Modality
@@ -25,6 +26,7 @@ class Scan:
     bvec: Path | None = None
     space: str | None = None
     flirt: Path | None = None
+    mask: Path | None = None
 
     @property
     def in_mni(self) -> bool:

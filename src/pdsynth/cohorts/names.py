@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from pdsynth.cohorts.cohort import Rejection
 from pdsynth.types import Direction, InputError, Modality
@@ -16,6 +17,7 @@ ENDING = re.compile(rf"_({'|'.join((*SUFFIX.values(), *REFERENCE.values()))})$")
 FOLDER = {Modality.FMRI: "func", Modality.DMRI: "dwi"}
 KEPT = ("space", "res")  # of the source: they describe its grid, on which the synthesised volume lies
 VALUE = re.compile(r"[A-Za-z0-9+]+")  # of a BIDS entity
+DRAW = "syntheticdraw"  # and a number: the description of one draw
 LEVELS = 3  # sub-1/ses-2/func above a file
 REMEDY = "rename it, or move it to the folder of its participant and session"
 
@@ -125,7 +127,7 @@ def synthetic_stem(participant_id: str, session_id: str, target: Modality, sourc
 
 
 def synthetic_name(stem: str, description: str, target: Modality) -> str:
-    """The file name of a synthesised volume ("synthetic") or of its standard deviation ("syntheticstd").
+    """The file name of a synthesised volume by its description, a BIDS label: see `synthetic_paths`.
 
     >>> synthetic_name("sub-1_task-rest", "synthetic", Modality.FMRI)
     'sub-1_task-rest_desc-synthetic_boldref.nii.gz'
@@ -159,13 +161,39 @@ def lone_participant(path: Path) -> tuple[str, str]:
     return participant_id, session_id
 
 
+class SyntheticPaths(NamedTuple):
+    """Where a synthesised volume, its uncertainty and its draws lie."""
+
+    volume: Path
+    uncertainty: Path
+    draws: list[Path]
+
+
 def synthetic_paths(
-    out: Path, participant_id: str, session_id: str, source: Path, direction: Direction
-) -> tuple[Path, Path]:
-    """Where a synthesised volume and its uncertainty lie in a folder."""
+    out: Path, participant_id: str, session_id: str, source: Path, direction: Direction, draws: int = 0
+) -> SyntheticPaths:
+    """Where a synthesised volume, its uncertainty and so many draws lie in a folder.
+
+    BIDS has no entity for a draw, so its number is part of the description.
+
+    >>> found = synthetic_paths(Path(), "sub-1", "", Path("sub-1_dwi.nii.gz"), Direction.DMRI_TO_FMRI, draws=2)
+    >>> [path.name for path in found.draws][1]
+    'sub-1_task-rest_desc-syntheticdraw002_boldref.nii.gz'
+    """
     stem = synthetic_stem(participant_id, session_id, direction.target, source)
     folder = out / participant_id / session_id / FOLDER[direction.target]
-    return (
-        folder / synthetic_name(stem, "synthetic", direction.target),
-        folder / synthetic_name(stem, "syntheticstd", direction.target),
-    )
+
+    def named(description: str) -> Path:
+        return folder / synthetic_name(stem, description, direction.target)
+
+    numbers = range(1, draws + 1)
+    return SyntheticPaths(named("synthetic"), named("syntheticstd"), [named(f"{DRAW}{n:03d}") for n in numbers])
+
+
+def other_draws(volume: Path, draws: list[Path]) -> list[Path]:
+    """Draws beside a synthesised volume that are none of these, with their sidecars: of a run that made more."""
+    before, after = volume.name.removesuffix(".nii.gz").split("_desc-synthetic")
+    ours = {path.name.removesuffix(".nii.gz") for path in draws}
+    there = re.compile(rf"({re.escape(before)}_desc-{DRAW}\d+{re.escape(after)})\.(nii\.gz|json)")
+    matches = ((path, there.fullmatch(path.name)) for path in volume.parent.glob(f"*_desc-{DRAW}*"))
+    return [path for path, match in matches if match is not None and match[1] not in ours]

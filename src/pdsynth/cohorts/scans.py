@@ -26,6 +26,9 @@ LEAST_WIDTH_MM = 100.0
 GRADIENTS = (("bval",), ("eddy_rotated_bvecs", "bvec"))  # directions that FSL's eddy turned with the head come first
 FEAT_SERIES, FEAT_MATRIX = "filtered_func_data.nii", Path("reg") / "example_func2standard.mat"
 SPACE = re.compile(r"_space-([A-Za-z0-9]+)_")
+KIND = re.compile(
+    r"(_desc-[A-Za-z0-9]+)?_(bold|dwi|boldref|dwiref)$"
+)  # what a brain mask's name has other than its scan's
 
 
 def single_scan(path: str | Path, modality: Modality | None = None) -> Scan:
@@ -126,9 +129,17 @@ def _scan(modality: Modality, path: Path) -> Scan:
     space = None if match is None else match[1]
     if modality is Modality.FMRI:
         flirt = path.parent / FEAT_MATRIX if path.name.startswith(FEAT_SERIES) else None
-        return Scan(modality, path, space=space, flirt=flirt if flirt is not None and flirt.exists() else None)
+        flirt = flirt if flirt is not None and flirt.exists() else None
+        return Scan(modality, path, space=space, flirt=flirt, mask=_brain_mask(path))
     bval, bvec = (_gradient_table(path, kinds) for kinds in GRADIENTS)
-    return Scan(modality, path, bval, bvec, space)
+    return Scan(modality, path, bval, bvec, space, mask=_brain_mask(path))
+
+
+def _brain_mask(path: Path) -> Path | None:
+    """The mask beside a scan, under the name that fMRIPrep and QSIPrep give it: the scan's, with desc-brain_mask."""
+    stem = KIND.sub("", _stem(path))
+    names = (path.with_name(f"{stem}_desc-brain_mask{ending}") for ending in (".nii.gz", ".nii"))
+    return next((mask for mask in names if mask.exists()), None)
 
 
 def _gradient_table(path: Path, kinds: tuple[str, ...]) -> Path | None:
@@ -179,8 +190,8 @@ def _stem(path: Path) -> str:
 
 
 def digests(scan: Scan) -> list[str]:
-    """Of the files that a volume is made from: the image and, for dMRI, its gradient tables."""
-    return [sha256(path) for path in (scan.path, scan.bval, scan.bvec) if path is not None]
+    """Of the files that a volume is made from: the image, the gradient tables of dMRI and the brain mask given."""
+    return [sha256(path) for path in (scan.path, scan.bval, scan.bvec, scan.mask) if path is not None]
 
 
 def place_digest(scan: Scan) -> str:

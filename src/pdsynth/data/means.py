@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pdsynth.cohorts.cohort import Scan
+from pdsynth.data.preprocessing import Preprocessing
 from pdsynth.imaging.intensity import brain_mask
 from pdsynth.imaging.motion import framewise_displacement, realign
 from pdsynth.imaging.nifti import Volume, read_header, read_volume
@@ -23,22 +24,7 @@ from pdsynth.imaging.segments import (
 )
 from pdsynth.types import InputError, Modality
 
-SHELL = 1000.0  # s/mm^2: the shell nearest to it is taken
-
-
-@dataclass(frozen=True)
-class Corrections:
-    """What is done to the volumes of a series before they are averaged; minutes a scan.
-
-    denoise: dMRI by the Marchenko-Pastur principal components of patches (Veraart et al. 2016); realign: every volume
-    rigidly to the mean fMRI, or to the mean b0.
-    """
-
-    denoise: bool = False
-    realign: bool = False
-
-
-UNCORRECTED = Corrections()
+SAME_AFFINE = 1e-3  # between a scan and its mask: what rounding in a header can make
 
 
 @dataclass(frozen=True)
@@ -56,12 +42,12 @@ class ScanMeans:
     motion_mm: float | None = None
 
 
-def scan_means(scan: Scan, segments: int = 1, corrections: Corrections = UNCORRECTED) -> ScanMeans:
+def scan_means(scan: Scan, preprocessing: Preprocessing, segments: int = 1) -> ScanMeans:
     """Read a scan once: its mean and those of its segments.
 
-    fMRI: contiguous blocks of time after the first non-steady volumes. dMRI: the b > 0 volumes of the shell nearest
-    1000 s/mm^2, in subsets of evenly spread directions. A 3D file is its own mean. Raises InputError for a scan that
-    cannot be read or has fewer volumes than segments.
+    fMRI: contiguous blocks of time after the first non-steady volumes. dMRI: the b > 0 volumes of the shell nearest to
+    the one wanted, in subsets of evenly spread directions. A 3D file is its own mean, which no correction changes.
+    Raises InputError for a scan that cannot be read or has fewer volumes than segments.
     """
     header = read_header(scan.path)
     if header.n_volumes == 1:
@@ -69,44 +55,66 @@ def scan_means(scan: Scan, segments: int = 1, corrections: Corrections = UNCORRE
         volume = read_volume(scan.path)
         return ScanMeans([volume], volume, None)
     if scan.modality is Modality.FMRI:
-        skip = steady_start(header.zooms[3], header.n_volumes)
+        skip = steady_start(
+            header.zooms[3], header.n_volumes, preprocessing.unsteady_seconds, preprocessing.unsteady_share
+        )
         steady = np.arange(skip, header.n_volumes)
         _enough(scan, len(steady), segments)
         blocks = time_blocks(header.n_volumes, segments, skip) if segments > 1 else []
-        means, motion = _means(scan, [steady, *blocks], header.affine, corrections)
+        means, motion = _means(scan, [steady, *blocks], header.affine, preprocessing)
         return ScanMeans(means, means[0], None, reported_motion(scan) if motion is None else motion)
     if scan.bval is None or scan.bvec is None:
         raise InputError(scan.path, "has no .bval and .bvec files", "put both beside it under the scan's name")
     gradients = read_gradients(scan.bval, scan.bvec, header.n_volumes, scan.path)
-    shell, bval = nearest_shell(gradients.bvals, SHELL)
+    shell, bval = nearest_shell(gradients.bvals, preprocessing.shell)
     _enough(scan, len(shell), segments)
     subsets = direction_subsets(gradients.bvecs, shell, segments) if segments > 1 else []
     b0 = np.flatnonzero(gradients.is_b0)
-    means, motion = _means(scan, [b0 if len(b0) else shell, shell, *subsets], header.affine, corrections)
+    means, motion = _means(scan, [b0 if len(b0) else shell, shell, *subsets], header.affine, preprocessing)
     return ScanMeans(means[1:], means[0], bval, motion)
 
 
-def scan_mean(scan: Scan) -> tuple[Volume, Volume, float | None]:
-    """The whole scan's mean, the reference to register and the b-value: see `scan_means`."""
-    read = scan_means(scan)
-    return read.means[0], read.reference, read.bval
+def scan_brain(scan: Scan, reference: Volume, preprocessing: Preprocessing) -> np.ndarray:
+    """The brain of a scan on its own grid, (X, Y, Z) bool: the mask given with it, or one computed of the reference.
+
+    Raises InputError, naming the mask, where it cannot be read, lies on another grid or is empty; ValueError where no
+    brain is found.
+    """
+    mask = given_mask(scan, preprocessing)
+    if mask is None:
+        return brain_mask(reference)
+    given = read_volume(mask)
+    alike = given.data.shape == reference.data.shape and np.allclose(given.affine, reference.affine, atol=SAME_AFFINE)
+    if not alike:
+        problem = f"is no mask of {scan.path.name}: it lies on another grid"
+        raise InputError(mask, problem, "put the scan's own mask there, or move this one away")
+    brain = given.data > 0.5
+    if not brain.any():
+        raise InputError(mask, "is an empty brain mask", "make it again, or move it away so that one is computed")
+    return brain
+
+
+def given_mask(scan: Scan, preprocessing: Preprocessing) -> Path | None:
+    """The file of the brain mask that is used for a scan; None where one is computed."""
+    return scan.mask if preprocessing.mask == "given" else None
 
 
 def _means(
-    scan: Scan, indices: list[np.ndarray], affine: np.ndarray, corrections: Corrections
+    scan: Scan, indices: list[np.ndarray], affine: np.ndarray, preprocessing: Preprocessing
 ) -> tuple[list[Volume], float | None]:
     """Means of the volumes of each of the indices, the first of them the reference; and the motion, if corrected."""
-    denoise = corrections.denoise and scan.modality is Modality.DMRI
-    if not (denoise or corrections.realign):
+    denoise = preprocessing.denoise and scan.modality is Modality.DMRI
+    if not (denoise or preprocessing.realign):
         return [Volume(data, affine) for data in segment_means(scan.path, indices)], None
     every = [np.array([t]) for t in range(read_header(scan.path).n_volumes)]
     series, motion = segment_means(scan.path, every), None
     if denoise:
         series = denoised(series)
-    if corrections.realign:
+    if preprocessing.realign:
         reference = Volume(series[indices[0]].mean(0), affine)
         series, maps = realign(series, reference)
-        centre = np.argwhere(brain_mask(reference)).mean(0) @ affine[:3, :3].T + affine[:3, 3]
+        brain = scan_brain(scan, reference, preprocessing)
+        centre = np.argwhere(brain).mean(0) @ affine[:3, :3].T + affine[:3, 3]
         motion = float(framewise_displacement(maps, centre).mean())
     return [Volume(series[chosen].mean(0), affine) for chosen in indices], motion
 

@@ -16,11 +16,12 @@ import pandas as pd
 import torch
 
 from pdsynth.data.batch import CONTEXT_CHANNELS, PairBatch, Patch, WholeSource, crop, stack_sources
+from pdsynth.data.preprocessing import Preprocessing
 from pdsynth.data.shards import AGAIN, FOLDER, Shards, check_sizes
 from pdsynth.data.splits import check_disjoint
 from pdsynth.files import read_json, sha256
 from pdsynth.imaging.spatial import Grid, Transform
-from pdsynth.manifest import FILES
+from pdsynth.manifest import FILES, NAME
 from pdsynth.manifest import read as read_manifest
 from pdsynth.types import Direction, InputError, Modality
 
@@ -50,11 +51,13 @@ class Volumes(Shards):
 class Pairs:
     """Rows of a prepared folder. Slicing makes another view of the same memory-mapped volumes.
 
-    Attributes: root; table (a row a session and segment, see `pairs.tsv`); grid; simulated.
+    Attributes: root; table (one row per session and segment, see `pairs.tsv`); preprocessing, from scans to these
+    volumes; grid; simulated. Raises InputError for a preprocessing that this version cannot rebuild.
     """
 
     def __init__(self, root: Path, table: pd.DataFrame, manifest: dict, volumes: Volumes) -> None:
         self.root, self.table, self.manifest, self.volumes = root, table.reset_index(drop=True), manifest, volumes
+        self.preprocessing = Preprocessing.of(manifest, root / NAME)
 
     @classmethod
     def open(cls, root: str | Path) -> Pairs:
@@ -92,7 +95,12 @@ class Pairs:
 
     @property
     def grid(self) -> Grid:
-        return Grid(tuple(self.manifest["grid_shape"]), np.asarray(self.manifest["grid_affine"]))
+        return self.preprocessing.grid
+
+    @property
+    def masks_given(self) -> int:
+        """How many scans were prepared with the brain mask that a preprocessing tool wrote beside them."""
+        return int(self.manifest.get("masks_given", 0))
 
     @property
     def simulated(self) -> bool:

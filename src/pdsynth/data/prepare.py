@@ -18,12 +18,13 @@ import pandas as pd
 
 from pdsynth import folders, manifest
 from pdsynth.cohorts.cohort import Cohort, Rejection, Scan, Session, Subject
-from pdsynth.data.means import SHELL, UNCORRECTED, Corrections
+from pdsynth.data.preprocessing import SHELL, Preprocessing
 from pdsynth.data.quality import quality_table
 from pdsynth.data.sessions import Settings, Task, make, relative
 from pdsynth.data.shards import FOLDER, Shards
 from pdsynth.data.splits import assign_splits, near_duplicates
 from pdsynth.files import linked, read_json, sha256, write_table
+from pdsynth.imaging.spatial import mni_grid
 from pdsynth.types import Diagnosis, InputError, Modality
 from pdsynth.workers import Workers
 
@@ -45,16 +46,18 @@ def prepare(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
     *,
-    corrections: Corrections = UNCORRECTED,
+    denoise: bool = False,
+    realign: bool = False,
     workers: Workers | None = None,
     prune: bool = False,
     page: Callable[[Path], object] | None = None,
 ) -> Pairs:
     """Standardise every session of a cohort and write the tables, shards and records of a prepared folder.
 
-    segments > 1 adds a row for each segment to the row of the whole scan. jobs processes, or the workers of a cluster,
-    share the sessions; they do not change the result. progress(done, sessions) is called as sessions are finished, and
-    page(folder), which may write a page about it, before the folder gets its name.
+    segments > 1 adds a row for each segment to the row of the whole scan. denoise and realign correct the volumes of a
+    series before they are averaged, in minutes per scan: see `Preprocessing`. jobs processes, or the workers of a
+    cluster, share the sessions; they do not change the result. progress(done, sessions) is called as sessions are
+    finished, and page(folder), which may write a page about it, before the folder gets its name.
 
     Where `out` was prepared before in the same way, only sessions that are new or whose files changed are made, and
     participants keep their split; a run that was cut left `out`.partial, from which the next goes on. A session with a
@@ -64,8 +67,8 @@ def prepare(
     if segments < 1:
         raise ValueError(f"segments={segments} must be 1 or more.")
     workers = Workers(jobs) if workers is None else workers
-    settings = Settings(grid_mm, segments, corrections)
-    grid = settings.grid
+    preprocessing = Preprocessing(grid=mni_grid(grid_mm), denoise=denoise, realign=realign)
+    settings, grid = Settings(preprocessing, segments), preprocessing.grid
     out = Path(out)
     if (workers.dask or workers.slurm) and not (cohort.root.is_absolute() and out.is_absolute()):
         raise ValueError("a cluster's workers need absolute paths. Give the dataset and the folder to write so.")
@@ -105,8 +108,8 @@ def prepare(
                 write_table(folder / name, content)
             entries.update(
                 simulated=cohort.simulated,
-                grid_shape=list(grid.shape),
-                grid_affine=grid.affine.tolist(),
+                **preprocessing.entries(),
+                masks_given=sum(mask is not None for r in records.values() for mask in r["masks"].values()),
                 volumes=sorted({name for record in records.values() for name in record["volumes"]}),
                 shards={task.shard.name: record["bytes"] for task, record in records.items() if record["rows"]},
                 outputs={name: sha256(folder / name) for name in TABLES},
@@ -129,10 +132,14 @@ def _differs(was: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     """In what a folder that `prepare` wrote was prepared in another way."""
     then = was["parameters"] | {"seed": was["seed"]}
     return [
-        "from another dataset" if name == "root" else f"with {name} {then.get(name)}, not {now}"
+        "from another dataset" if name == "root" else f"with {name} {_short(then.get(name))}, not {_short(now)}"
         for name, now in asked.items()
         if then.get(name) != now
     ]
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _refuse_other(out: Path, was: dict[str, Any], asked: dict[str, Any]) -> None:

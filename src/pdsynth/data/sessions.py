@@ -13,22 +13,15 @@ from typing import Any
 import numpy as np
 
 import pdsynth
-from pdsynth.cohorts.cohort import Scan, Session, Subject, session_name
+from pdsynth.cohorts.cohort import Session, Subject, session_name
 from pdsynth.cohorts.names import REFERENCE
-from pdsynth.data.means import UNCORRECTED, Corrections, ScanMeans, confounds, scan_means
+from pdsynth.data.means import confounds
+from pdsynth.data.preprocessing import Preprocessing
 from pdsynth.data.shards import FOLDER, write_shard
-from pdsynth.data.standardise import (
-    FLIRT_TEMPLATE,
-    Standardised,
-    brain_region,
-    place,
-    refused,
-    standardise_all,
-    to_partner,
-)
+from pdsynth.data.standardise import FLIRT_TEMPLATE, Standardised, brain_region, refused, standardise
 from pdsynth.files import read_json, sha256, write_json
 from pdsynth.imaging.nifti import Volume, read_volume
-from pdsynth.imaging.spatial import Grid, Transform, mni_grid, resample
+from pdsynth.imaging.spatial import Grid, resample
 from pdsynth.resources import refuse_lost, stops_run
 from pdsynth.types import Modality
 
@@ -40,22 +33,16 @@ FIRST = Modality.FMRI  # a pair goes to MNI by its fMRI; the dMRI follows throug
 class Settings:
     """What of a run decides the volumes of a session, besides its files."""
 
-    grid_mm: float
+    preprocessing: Preprocessing
     segments: int = 1
-    corrections: Corrections = UNCORRECTED
-
-    @property
-    def grid(self) -> Grid:
-        """Raises ValueError for a spacing that is not supported."""
-        return mni_grid(self.grid_mm)
 
     def entries(self) -> dict[str, Any]:
-        """As the record names them."""
+        """As the record and the manifest's parameters name them."""
         return {
             "version": pdsynth.__version__,
-            "grid_mm": self.grid_mm,
+            "grid_mm": float(self.preprocessing.grid.spacing_mm[0]),
             "segments": self.segments,
-            **asdict(self.corrections),
+            **self.preprocessing.model_dump(),
         }
 
 
@@ -91,7 +78,7 @@ class Task:
         """Every file that decides the session's volumes, by its path below the cohort's root."""
         files: list[Path | None] = []
         for modality, scan in self.session.scans.items():
-            files += [scan.path, scan.bval, scan.bvec, confounds(scan), self.oracle_path(modality)]
+            files += [scan.path, scan.bval, scan.bvec, scan.mask, confounds(scan), self.oracle_path(modality)]
             files += [scan.flirt, scan.flirt.with_name(FLIRT_TEMPLATE)] if scan.flirt is not None else []
         return {relative(path, self.root): path for path in files if path is not None}
 
@@ -114,19 +101,16 @@ def make(task: Task) -> None:
     task.record_path.unlink(missing_ok=True)
     task.shard.unlink(missing_ok=True)
     inputs = {name: _stamp(path) for name, path in task.inputs().items()}
-    standard: dict[Modality, list[Standardised]] = {}
-    read: dict[Modality, ScanMeans] = {}
+    standard: dict[Modality, Standardised] = {}
+    preprocessing, segments = task.settings.preprocessing, task.settings.segments
     record: dict[str, Any] = {"settings": task.settings.entries(), "inputs": inputs, "final": True, "volumes": []}
-    record |= {"dmri_bval": None, "rows": [], "steps": {}, "paths": {}, "quality": {}, "rejected": []}
+    record |= {"dmri_bval": None, "rows": [], "steps": {}, "paths": {}, "masks": {}, "quality": {}, "rejected": []}
     for modality in (FIRST, FIRST.other):
         scan = task.session.scans.get(modality)
         if scan is None:
             continue
         try:
-            read[modality] = scan_means(scan, task.settings.segments, task.settings.corrections)
-            transform = _transform(task, scan, read, standard)
-            means, reference = read[modality].means, read[modality].reference
-            standard[modality] = standardise_all(means, reference, task.settings.grid, transform)
+            there = standardise(scan, preprocessing, segments, standard.get(FIRST))
         except Exception as error:  # whatever one scan does, the cohort goes on
             if stops_run(error):  # unless no other would fare better
                 raise
@@ -136,69 +120,62 @@ def make(task: Task) -> None:
             # with a file that can be opened it may go well: the next run tries again
             record["final"] &= not isinstance(error, OSError)
             continue
-        record["steps"][modality] = transform.entries()
+        standard[modality] = there
+        record["steps"][modality] = there.transform.entries()
         record["paths"][modality] = relative(scan.path, task.root)
-        record["quality"][modality] = asdict(standard[modality][0].placement) | {"motion_mm": read[modality].motion_mm}
+        record["masks"][modality] = None if there.mask is None else relative(there.mask, task.root)
+        record["quality"][modality] = asdict(there.placement) | {"motion_mm": there.motion_mm}
     if standard:
         if len(standard) == 2:
-            record["quality"][FIRST.other]["correlation"] = _correlation(read, standard, task.settings.grid)
+            record["quality"][FIRST.other]["correlation"] = _correlation(standard, preprocessing.grid)
         if Modality.DMRI in standard:
-            record["dmri_bval"] = read[Modality.DMRI].bval
-        rows = [dict(zip(standard, several, strict=True)) for several in zip(*standard.values(), strict=True)]
-        record["rows"] = [{f"{m}_scale": there.scale.p995 for m, there in each.items()} for each in rows]
+            record["dmri_bval"] = standard[Modality.DMRI].bval
+        record["rows"] = [{f"{m}_scale": s.scales[row].p995 for m, s in standard.items()} for row in _rows(standard)]
         oracle = _oracles(task, standard)
-        volumes = [_arrays(each) | oracle for each in rows]
+        volumes = [_arrays(standard, row) | oracle for row in _rows(standard)]
         size = write_shard(task.shard, volumes)
         record |= {"volumes": list(volumes[0]), "bytes": size, "sha256": sha256(task.shard)}
     write_json(task.record_path, record)
 
 
-def _transform(
-    task: Task, scan: Scan, read: dict[Modality, ScanMeans], standard: dict[Modality, list[Standardised]]
-) -> Transform:
-    """To MNI through the session's fMRI, where there is one; else, or where a tool has been there before, directly."""
-    reference = read[scan.modality].reference
-    # a partner that a tool has warped to MNI is no place to go rigidly to
-    if FIRST not in standard or scan.in_mni or scan.flirt or task.session.scans[FIRST].in_mni:
-        return place(scan, reference, task.settings.grid)
-    rigid = to_partner(reference, read[FIRST].reference)
-    return Transform({f"rigid to {FIRST}": rigid, "affine to MNI": standard[FIRST][0].transform.matrix})
+def _rows(standard: dict[Modality, Standardised]) -> range:
+    """The whole scan's row and one per segment, of which both scans have as many."""
+    return range(len(next(iter(standard.values())).volumes))
 
 
-def _correlation(
-    read: dict[Modality, ScanMeans], standard: dict[Modality, list[Standardised]], grid: Grid
-) -> float | None:
+def _correlation(standard: dict[Modality, Standardised], grid: Grid) -> float | None:
     """Of the mean fMRI with the b0, or what stands for it, where both brains are: how well they lie on each other."""
-    both = standard[Modality.FMRI][0].brain & standard[Modality.DMRI][0].brain
-    seen = [resample(read[m].reference, grid, standard[m][0].transform.matrix)[both] for m in Modality]
+    both = standard[Modality.FMRI].brain & standard[Modality.DMRI].brain
+    seen = [resample(standard[m].reference, grid, standard[m].transform.matrix)[both] for m in Modality]
     return float(np.corrcoef(seen)[0, 1]) if both.sum() > 1 else None
 
 
-def _arrays(volumes: dict[Modality, Standardised]) -> dict[str, np.ndarray]:
+def _arrays(standard: dict[Modality, Standardised], row: int) -> dict[str, np.ndarray]:
     arrays = {}
-    for modality, standard in volumes.items():
-        arrays[modality.value] = standard.volume.astype(np.float16)
-        arrays[f"{modality}_brain"] = standard.brain
+    for modality, there in standard.items():
+        arrays[modality.value] = there.volumes[row].astype(np.float16)
+        arrays[f"{modality}_brain"] = there.brain
     return arrays
 
 
-def _oracles(task: Task, standard: dict[Modality, list[Standardised]]) -> dict[str, np.ndarray]:
+def _oracles(task: Task, standard: dict[Modality, Standardised]) -> dict[str, np.ndarray]:
     """E[volume | shared anatomy] by the volume's own transform; only of a simulated cohort with its truth."""
     arrays = {}
-    for modality, volumes in standard.items():
+    for modality, there in standard.items():
         if (path := task.oracle_path(modality)) is not None:
-            arrays[f"oracle_{modality}"] = _oracle(read_volume(path), volumes[0], task.settings.grid).astype(np.float16)
+            arrays[f"oracle_{modality}"] = _oracle(read_volume(path), there, task.settings.preprocessing)
     return arrays
 
 
-def _oracle(native: Volume, there: Standardised, grid: Grid) -> np.ndarray:
-    """An oracle, whose redraws were scaled at native resolution, on the grid and in its target's scale."""
+def _oracle(native: Volume, there: Standardised, preprocessing: Preprocessing) -> np.ndarray:
+    """An oracle, whose redraws were scaled at native resolution, on the grid and in its target's scale, float16."""
+    grid, percentile = preprocessing.grid, preprocessing.percentile
     data = resample(native, grid, there.transform.matrix)
     back = there.transform.inverse().matrix
     inside = resample(Volume(there.brain, grid.affine), Grid.of(native), back) > 0.5
-    # The target's p99.5 is taken after resampling, which lowers the brightest voxels: 1.5 dB if it is not undone
-    gain = np.percentile(native.data[inside], 99.5) / np.percentile(data[there.brain], 99.5)
-    return np.where(brain_region(grid), np.clip(gain * data, 0, 1), 0)
+    # The target's scale is taken after resampling, which lowers the brightest voxels: 1.5 dB if it is not undone
+    gain = np.percentile(native.data[inside], percentile) / np.percentile(data[there.brain], percentile)
+    return np.where(brain_region(grid, preprocessing.margin_mm), np.clip(gain * data, 0, 1), 0).astype(np.float16)
 
 
 def oracle_path(root: Path, name: str, modality: Modality) -> Path:

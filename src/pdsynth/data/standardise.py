@@ -1,6 +1,6 @@
-"""From one acquisition to the standard volume that methods see: MNI grid, brain and its rim, 0..1; every step kept.
+"""From one scan to the standard volume that methods see: MNI grid, brain and its rim, 0..1; every step kept.
 
-The same code prepares a cohort and the single scan that is handed to synthesis.
+`standardise` is the only way there: `prepare` takes it for a cohort, and `synthesize` for the scan that it is given.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from scipy import ndimage
 from skimage.metrics import normalized_mutual_information
 
 from pdsynth.cohorts.cohort import Scan
-from pdsynth.data.means import scan_mean
-from pdsynth.imaging.intensity import RobustScale, brain_mask, flatten
+from pdsynth.data.means import given_mask, scan_brain, scan_means
+from pdsynth.data.preprocessing import Preprocessing
+from pdsynth.imaging.intensity import RobustScale, flatten
 from pdsynth.imaging.nifti import Volume, read_header
 from pdsynth.imaging.spatial import Grid, Transform, from_flirt, register, resample
 from pdsynth.imaging.template import epi_template, tissue_template
 from pdsynth.types import InputError
 
-MARGIN_MM = 8.0  # volumes are cut out this far around the template's brain
 LEAST_COVERAGE = 0.7  # of the template brain inside the field of view
 LEAST_OVERLAP = 0.6  # Dice of the brain with the template brain inside the field of view
 FLIRT_TEMPLATE = "standard.nii.gz"  # beside FEAT's matrix
@@ -43,40 +43,97 @@ class Placement:
 
 @dataclass(frozen=True)
 class Standardised:
-    """A scan on the standard grid.
+    """A scan on the standard grid: its mean first, then its segments' where there is more than one.
 
-    volume (X, Y, Z) float32 in 0..1, zero farther than 8 mm from the template's brain; brain (X, Y, Z) bool is the
-    scan's own; transform maps the scan's mm to the grid's; scale inverts the intensities; native is the scan's own 3D
-    grid; placement judges the transform.
+    volumes: (X, Y, Z) float32 in 0..1, rounded to float16 as a prepared folder keeps them, zero farther from the
+    template's brain than the margin. scales invert their intensities. brain (X, Y, Z) bool is the scan's own.
+    transform maps the scan's mm to the grid's; placement judges it. reference (the mean fMRI or b0) and its
+    native_brain lie on the scan's own 3D grid, `native`. mask is the file that native_brain was read from, None where
+    it was computed. bval is the dMRI shell in s/mm^2, None for fMRI and 3D means. motion_mm: mean framewise
+    displacement, None where it is not known.
     """
 
-    volume: np.ndarray
+    scan: Scan
+    volumes: list[np.ndarray]
+    scales: list[RobustScale]
     brain: np.ndarray
     transform: Transform
-    scale: RobustScale
-    native: Grid
     placement: Placement
+    reference: Volume
+    native_brain: np.ndarray
+    mask: Path | None
+    bval: float | None
+    motion_mm: float | None
+
+    @property
+    def volume(self) -> np.ndarray:
+        """Of the whole scan."""
+        return self.volumes[0]
+
+    @property
+    def native(self) -> Grid:
+        """The scan's own 3D grid."""
+        return Grid.of(self.reference)
 
 
-def to_template(reference: Volume, grid: Grid) -> np.ndarray:
-    """Affine of a scan's reference to the MNI template: (4, 4), scan mm -> grid mm."""
-    template = epi_template(grid)
-    brain, inside = brain_mask(reference), tissue_template(grid)["brain"] > 0.5
-    return register(
-        flatten(reference, brain), flatten(template, inside), "affine", moving_mask=brain, fixed_mask=inside
+def standardise(
+    scan: Scan,
+    preprocessing: Preprocessing,
+    segments: int = 1,
+    partner: Standardised | None = None,
+) -> Standardised:
+    """Read a scan, place it on the grid, cut out the template's brain with its rim and scale by the brain's percentile.
+
+    partner is the standardised fMRI of a dMRI's session, through which the dMRI is placed. Raises InputError, naming
+    the file, for whatever is wrong with it.
+    """
+    try:
+        read = scan_means(scan, preprocessing, segments)
+        native_brain = scan_brain(scan, read.reference, preprocessing)
+        transform = place(scan, read.reference, native_brain, preprocessing.grid, partner)
+        brain, placement = standard_brain(read.reference, native_brain, preprocessing, transform)
+        volumes, scales = zip(*(_scaled(m, brain, preprocessing, transform) for m in read.means), strict=True)
+    except ValueError as error:
+        raise refused(scan, error) from error
+    return Standardised(
+        scan,
+        list(volumes),
+        list(scales),
+        brain,
+        transform,
+        placement,
+        read.reference,
+        native_brain,
+        given_mask(scan, preprocessing),
+        read.bval,
+        read.motion_mm,
     )
 
 
-def place(scan: Scan, reference: Volume, grid: Grid) -> Transform:
-    """From a scan's mm to the grid's: what a preprocessing tool has found, or else an affine registration.
+def place(
+    scan: Scan, reference: Volume, brain: np.ndarray, grid: Grid, partner: Standardised | None = None
+) -> Transform:
+    """From a scan's mm to the grid's: by a preprocessing tool, through its partner, or by registration to the template.
 
-    Raises InputError for a matrix of FSL that cannot be read or has no template image beside it.
+    A partner that a tool has warped to MNI does not lie where a rigid step could lead. Raises InputError for a matrix
+    of FSL that cannot be read or has no template image beside it.
     """
     if scan.in_mni:
         return Transform({f"already in {scan.space}": np.eye(4)})
     if scan.flirt is not None:
         return Transform({"FLIRT to MNI": read_flirt(scan.flirt, Grid.of(reference))})
-    return Transform({"affine to MNI": to_template(reference, grid)})
+    if partner is not None and not partner.scan.in_mni:
+        rigid = to_partner(reference, brain, partner.reference, partner.native_brain)
+        return Transform({f"rigid to {partner.scan.modality}": rigid, "affine to MNI": partner.transform.matrix})
+    return Transform({"affine to MNI": to_template(reference, brain, grid)})
+
+
+def to_template(reference: Volume, brain: np.ndarray, grid: Grid) -> np.ndarray:
+    """Affine of a scan's reference with its brain to the MNI template: (4, 4), scan mm -> grid mm."""
+    template, inside = epi_template(grid), tissue_template(grid)["brain"] > 0.5
+    return register(
+        flatten(reference, brain), flatten(template, inside), "affine", moving_mask=brain, fixed_mask=inside
+    )
 
 
 def read_flirt(path: Path, moving: Grid) -> np.ndarray:
@@ -92,46 +149,21 @@ def read_flirt(path: Path, moving: Grid) -> np.ndarray:
     return from_flirt(matrix, moving, Grid((x, y, z), template.affine))
 
 
-def to_partner(moving: Volume, fixed: Volume) -> np.ndarray:
+def to_partner(moving: Volume, moving_brain: np.ndarray, fixed: Volume, fixed_brain: np.ndarray) -> np.ndarray:
     """Rigid transform between two scans of one session: (4, 4), moving mm -> fixed mm."""
-    brains = brain_mask(moving), brain_mask(fixed)
-    flat = flatten(moving, brains[0]), flatten(fixed, brains[1])
-    return register(*flat, "rigid", moving_mask=brains[0], fixed_mask=brains[1])
+    flat = flatten(moving, moving_brain), flatten(fixed, fixed_brain)
+    return register(*flat, "rigid", moving_mask=moving_brain, fixed_mask=fixed_brain)
 
 
-def standardise(mean: Volume, reference: Volume, grid: Grid, transform: Transform) -> Standardised:
-    """Bring a scan's mean to the grid, cut out the template's brain with its rim, scale by the brain's p99.5.
+def standard_brain(
+    reference: Volume, native: np.ndarray, preprocessing: Preprocessing, transform: Transform
+) -> tuple[np.ndarray, Placement]:
+    """The scan's brain on the grid, (X, Y, Z) bool, within the margin of the template's brain; and how well it lies.
 
-    reference lies on the mean's own grid and gives the brain mask; transform maps the scan's mm to the grid's.
-    Raises ValueError where no brain is found, or the field of view or the registration does not hold the brain.
+    native is the brain on the scan's own grid. Raises ValueError where the brain is cut off by the field of view or
+    does not meet the template's.
     """
-    return standardise_all([mean], reference, grid, transform)[0]
-
-
-def standardise_scan(scan: Scan, grid: Grid) -> tuple[Standardised, float | None]:
-    """Read and standardise one scan by itself; returns it with its b-value (None for fMRI and 3D means).
-
-    Raises InputError, naming the file, for whatever is wrong with it.
-    """
-    try:
-        mean, reference, bval = scan_mean(scan)
-        return standardise(mean, reference, grid, place(scan, reference, grid)), bval
-    except ValueError as error:
-        raise refused(scan, error) from error
-
-
-def standardise_all(means: list[Volume], reference: Volume, grid: Grid, transform: Transform) -> list[Standardised]:
-    """`standardise` for the several means of one scan, which share one brain."""
-    brain, placement = standard_brain(reference, grid, transform)
-    return [_placed(mean, brain, grid, transform, placement) for mean in means]
-
-
-def standard_brain(reference: Volume, grid: Grid, transform: Transform) -> tuple[np.ndarray, Placement]:
-    """The scan's brain on the grid, (X, Y, Z) bool, inside the template's brain widened by 8 mm; judged.
-
-    Raises ValueError where the brain is cut off by the field of view or does not meet the template's.
-    """
-    native = brain_mask(reference)
+    grid = preprocessing.grid
     template = tissue_template(grid)["brain"] > 0.5
     seen = resample(Volume(np.ones_like(reference.data), reference.affine), grid, transform.matrix) > 0.5
     coverage = (seen & template).sum() / template.sum()
@@ -147,22 +179,25 @@ def standard_brain(reference: Volume, grid: Grid, transform: Transform) -> tuple
     there = seen & template
     image = resample(flatten(reference, native), grid, transform.matrix)[there]
     shared = normalized_mutual_information(image, epi_template(grid).data[there], bins=BINS)
-    return brain & brain_region(grid), Placement(float(coverage), float(overlap), float(shared))
+    placement = Placement(float(coverage), float(overlap), float(shared))
+    return brain & brain_region(grid, preprocessing.margin_mm), placement
 
 
-def _placed(mean: Volume, brain: np.ndarray, grid: Grid, transform: Transform, placement: Placement) -> Standardised:
-    data = resample(mean, grid, transform.matrix)
-    scale = RobustScale.fit(data, brain)
+def _scaled(
+    mean: Volume, brain: np.ndarray, preprocessing: Preprocessing, transform: Transform
+) -> tuple[np.ndarray, RobustScale]:
+    data = resample(mean, preprocessing.grid, transform.matrix)
+    scale = RobustScale.fit(data, brain, preprocessing.percentile)
     # One cut for everyone: at the edge of each scan's own brain mask it would be an error that no method can foresee
-    volume = np.where(brain_region(grid), scale.apply(data), np.float32(0))
-    return Standardised(volume, brain, transform, scale, Grid.of(mean), placement)
+    region = brain_region(preprocessing.grid, preprocessing.margin_mm)
+    return np.where(region, scale.apply(data), 0).astype(np.float16).astype(np.float32), scale
 
 
 @lru_cache(maxsize=4)
-def brain_region(grid: Grid) -> np.ndarray:
-    """The template's brain widened by 8 mm, (X, Y, Z) bool, read-only: what is kept of every scan."""
+def brain_region(grid: Grid, margin_mm: float) -> np.ndarray:
+    """The template's brain widened by the margin, (X, Y, Z) bool, read-only: what is kept of every scan."""
     brain = tissue_template(grid)["brain"] > 0.5
-    region = ndimage.distance_transform_edt(~brain, sampling=grid.spacing_mm) <= MARGIN_MM
+    region = ndimage.distance_transform_edt(~brain, sampling=grid.spacing_mm) <= margin_mm
     region.flags.writeable = False
     return region
 

@@ -28,7 +28,7 @@ LEAST_DICE = 0.75  # of rough mask and template, or the template is not used
 
 @dataclass(frozen=True)
 class RobustScale:
-    """Division by the 99.5th percentile inside the brain, then clipping to [0, 1].
+    """Division by a high percentile inside the brain, the 99.5th if not said otherwise, then clipping to [0, 1].
 
     >>> RobustScale(200.0).apply(np.array([-1.0, 50.0, 300.0])).tolist()
     [0.0, 0.25, 1.0]
@@ -37,7 +37,7 @@ class RobustScale:
     p995: float
 
     @classmethod
-    def fit(cls, volume: np.ndarray, mask: np.ndarray) -> RobustScale:
+    def fit(cls, volume: np.ndarray, mask: np.ndarray, percentile: float = 99.5) -> RobustScale:
         """The scale of volume (X, Y, Z) inside mask (X, Y, Z).
 
         Raises ValueError where the mask is empty or the percentile not positive.
@@ -45,9 +45,9 @@ class RobustScale:
         inside = np.asarray(volume)[np.asarray(mask) > 0]
         if inside.size == 0:
             raise ValueError("the brain mask is empty; check the scan and its mask.")
-        p995 = float(np.percentile(inside, 99.5))
+        p995 = float(np.percentile(inside, percentile))
         if not p995 > 0:
-            raise ValueError(f"the 99.5th percentile in the brain is {p995}; check that the scan holds a signal.")
+            raise ValueError(f"percentile {percentile:g} in the brain is {p995}; check that the scan holds a signal.")
         return cls(p995)
 
     def apply(self, x: np.ndarray) -> np.ndarray:

@@ -84,8 +84,10 @@ def time_blocks(n_volumes: int, n_segments: int, skip: int = 0) -> list[np.ndarr
     return np.array_split(np.arange(skip, n_volumes), n_segments)
 
 
-def steady_start(t_r: float | None, n_volumes: int) -> int:
-    """Number of volumes to drop until the magnetisation is steady: the first 8 s, but at most a tenth of the volumes.
+def steady_start(
+    t_r: float | None, n_volumes: int, seconds: float = UNSTEADY_SECONDS, share: float = UNSTEADY_SHARE
+) -> int:
+    """Number of volumes to drop until the magnetisation is steady: the first `seconds`, at most `share` of the volumes.
 
     t_r is in seconds; None or 0 means that it is unknown, and 2 s are assumed. Raises ValueError for a negative t_r.
 
@@ -94,7 +96,7 @@ def steady_start(t_r: float | None, n_volumes: int) -> int:
     """
     if t_r is not None and t_r < 0:
         raise ValueError(f"a repetition time of {t_r} s is not possible; check the scan's sidecar.")
-    return int(min(UNSTEADY_SHARE * n_volumes, np.ceil(UNSTEADY_SECONDS / (t_r or 2.0))))
+    return int(min(share * n_volumes, np.ceil(seconds / (t_r or 2.0))))
 
 
 @dataclass(frozen=True, eq=False)

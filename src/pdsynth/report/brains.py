@@ -9,7 +9,8 @@ import nibabel as nib
 import numpy as np
 
 from pdsynth.cohorts.scans import single_scan
-from pdsynth.data.means import scan_mean
+from pdsynth.data.means import scan_means
+from pdsynth.data.preprocessing import Preprocessing
 from pdsynth.evaluation.archive import image_name
 from pdsynth.report import words
 from pdsynth.report.pictures import EDGES, PLANES, View
@@ -171,7 +172,7 @@ def _source_mean(scan: Synthesised) -> np.ndarray | None:
     if scan.source is None:
         return None
     try:
-        mean = scan_mean(single_scan(scan.source))[0]
+        mean = scan_means(single_scan(scan.source), Preprocessing()).means[0]
     except InputError:
         return None
     return _canonical(nib.Nifti1Image(mean.data, mean.affine))[0]
