@@ -175,5 +175,5 @@ class Model:
 def refuse_without_draws(model: str | Path) -> None:
     """Raise InputError for a model whose method gives no draws, by the name of the method alone."""
     name = str(read_json(located(model) / "config.json").get("method"))
-    if name in registry() and not REGISTRY[name].generative:
+    if name in registry() and not registry()[name].generative:
         raise InputError(str(model), f"is a {name} model, which {NO_DRAWS}", WITHOUT)
