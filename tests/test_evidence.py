@@ -12,11 +12,11 @@ import torch
 
 from pdsynth import fit
 from pdsynth.cli import main
-from pdsynth.evaluation import classification
 from pdsynth.evaluation.metrics import dilate, psnr
 from pdsynth.evidence import leave_one_site_out, probes
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.report.evidence import _effect_sentence
+from pdsynth.statistics import classification
 from pdsynth.synthesis import Model
 from pdsynth.types import Direction
 

@@ -12,8 +12,8 @@ from pdsynth.atlas import evidence_regions, region_means
 from pdsynth.cli import main
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation.evaluate import predictions
-from pdsynth.evaluation.rectified import rectified_difference
 from pdsynth.evidence import by_model, cross_fitted, one_row_each
+from pdsynth.statistics.rectified import rectified_difference
 from pdsynth.types import Diagnosis, Direction
 
 CONTRAST = (Diagnosis.AD, Diagnosis.NC)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pdsynth.evaluation import classification
+from pdsynth.statistics import classification
 
 
 @pytest.fixture(scope="module")

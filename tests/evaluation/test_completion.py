@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pdsynth.evaluation.classification import Block, out_of_fold
 from pdsynth.evaluation.completion import complete, kept_scans, verdict
-from pdsynth.evaluation.statistics import holm
+from pdsynth.statistics.classification import Block, out_of_fold
+from pdsynth.statistics.inference import holm
 from pdsynth.types import Modality
 
 pytestmark = pytest.mark.usefixtures("penalty_unchosen")

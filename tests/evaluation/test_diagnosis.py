@@ -6,7 +6,6 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from pdsynth.evaluation.classification import out_of_fold
 from pdsynth.evaluation.diagnosis import (
     CONTROLS,
     SCHEMES,
@@ -15,6 +14,7 @@ from pdsynth.evaluation.diagnosis import (
     diagnose,
     permuted_labels,
 )
+from pdsynth.statistics.classification import out_of_fold
 from pdsynth.types import Modality
 
 pytestmark = pytest.mark.usefixtures("penalty_unchosen")

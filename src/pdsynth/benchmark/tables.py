@@ -14,9 +14,9 @@ from pdsynth.evaluation import patterns
 from pdsynth.evaluation.archive import read_by_site, recipe_of, run_folder, scores_folder, write_table
 from pdsynth.evaluation.effects import EffectRecovery, effect_recovery
 from pdsynth.evaluation.evaluate import comparisons
-from pdsynth.evaluation.statistics import bca_interval
 from pdsynth.files import read_json
 from pdsynth.recipes import CONTROLS
+from pdsynth.statistics.inference import bca_interval
 from pdsynth.types import Direction
 
 TESTED = "pds"

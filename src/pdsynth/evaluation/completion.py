@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pdsynth.evaluation.classification import Block, Predictions, balanced_interval, balanced_mean, out_of_fold
 from pdsynth.evaluation.diagnosis import REAL, SYNTHESISED, Features, diagnosed
-from pdsynth.evaluation.statistics import SIGNIFICANT, bca_interval, holm, paired_permutation
+from pdsynth.statistics.classification import Block, Predictions, balanced_interval, balanced_mean, out_of_fold
+from pdsynth.statistics.inference import SIGNIFICANT, bca_interval, holm, paired_permutation
 from pdsynth.types import Modality
 
 COMPLETE, MEAN, ONE_SCAN = "complete-cases", "mean", "one-scan"

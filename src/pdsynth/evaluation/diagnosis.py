@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pdsynth.evaluation.classification import Block, Classifier, Predictions, classes_of, out_of_fold, scores
 from pdsynth.evaluation.patterns import REAL
 from pdsynth.evaluation.patterns import Values as Features
-from pdsynth.evaluation.power import mcnemar_exact, wilson_interval
-from pdsynth.evaluation.statistics import bca_interval, holm
+from pdsynth.statistics.classification import Block, Classifier, Predictions, classes_of, out_of_fold, scores
+from pdsynth.statistics.inference import bca_interval, holm
+from pdsynth.statistics.power import mcnemar_exact, wilson_interval
 from pdsynth.types import Diagnosis, Modality
 
 SYNTHESISED = "synthesised"

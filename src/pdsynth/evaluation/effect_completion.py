@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from pdsynth.evaluation.completion import COMPLETE
-from pdsynth.evaluation.contrast import AD_LESS_NC, Contrast, Groups, contrasted, slope
-from pdsynth.evaluation.rectified import Rectified, rectify
-from pdsynth.evaluation.resampling import Estimate, bootstrap_weights, paired, ratio
+from pdsynth.statistics.contrast import AD_LESS_NC, Contrast, Groups, contrasted, slope
+from pdsynth.statistics.rectified import Rectified, rectify
+from pdsynth.statistics.resampling import Estimate, bootstrap_weights, paired, ratio
 
 AS_IF_REAL, RECTIFIED = "as if real", "rectified"
 RESAMPLES = 500

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pdsynth.evaluation.contrast import AD_LESS_NC, Contrast, Groups, contrasted, slope
-from pdsynth.evaluation.resampling import RESAMPLES, Estimate, bootstrap_weights, paired, ratio
+from pdsynth.statistics.contrast import AD_LESS_NC, Contrast, Groups, contrasted, slope
+from pdsynth.statistics.resampling import RESAMPLES, Estimate, bootstrap_weights, paired, ratio
 
 STRONG = 0.3  # |g| of a region whose sign is compared
 

@@ -31,9 +31,9 @@ from pdsynth.evaluation.audit import (
     within_site_slope,
 )
 from pdsynth.evaluation.metrics import dilate, image_quality, psnr
-from pdsynth.evaluation.statistics import bca_interval, holm, paired_permutation
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.methods.controls import Oracle
+from pdsynth.statistics.inference import bca_interval, holm, paired_permutation
 from pdsynth.types import Direction, Modality
 
 ORACLE = Oracle.name

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import special
 from sklearn.metrics import pairwise_distances_argmin_min
 
-from pdsynth.evaluation.resampling import RESAMPLES, Estimate, bootstrap_weights
+from pdsynth.statistics.resampling import RESAMPLES, Estimate, bootstrap_weights
 
 
 @dataclass(frozen=True)

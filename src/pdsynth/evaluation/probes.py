@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage, signal, stats
 
 from pdsynth.atlas import Atlas, region_means
-from pdsynth.evaluation.resampling import Estimate, bootstrap_weights, paired, ratio
+from pdsynth.statistics.resampling import Estimate, bootstrap_weights, paired, ratio
 
 Predict = Callable[[np.ndarray], np.ndarray]
 ELSEWHERE = 95  # percentile of the changes elsewhere that a lesion's has to pass

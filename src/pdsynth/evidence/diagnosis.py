@@ -12,11 +12,11 @@ from pdsynth.evaluation.completion import complete
 from pdsynth.evaluation.diagnosis import CONTROLS, SCHEMES, diagnose
 from pdsynth.evaluation.embedding import embed, separation
 from pdsynth.evaluation.patterns import REAL, read
-from pdsynth.evaluation.power import power_table
 from pdsynth.report import words
 from pdsynth.report.embedding_figure import embedding_figure
 from pdsynth.report.results import Results
 from pdsynth.report.tables import COMPLETION, DIAGNOSIS, EMBEDDING, PATTERN_LOSS, POWER, SEPARATION
+from pdsynth.statistics.power import power_table
 from pdsynth.types import Modality
 
 WITH_AND_WITHOUT = ("pds-ne-pa", "pds-ne")  # Table IX: the noise estimator with the pattern loss, and without

@@ -15,13 +15,13 @@ from pdsynth.atlas import Atlas, evidence_regions, region_means
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation import evaluate as scoring
 from pdsynth.evaluation.archive import write_table
-from pdsynth.evaluation.contrast import AD_LESS_NC, Groups
 from pdsynth.evaluation.patterns import describe_regions
-from pdsynth.evaluation.rectified import RectifiedDifference, rectified_difference
-from pdsynth.evaluation.resampling import ratio
 from pdsynth.methods.base import Method
 from pdsynth.report import words
 from pdsynth.report.pattern_figures import brain_figure
+from pdsynth.statistics.contrast import AD_LESS_NC, Groups
+from pdsynth.statistics.rectified import RectifiedDifference, rectified_difference
+from pdsynth.statistics.resampling import ratio
 from pdsynth.types import Direction, InputError, Modality
 
 NAME, SUMMARY = "group_effects.tsv", "group_effects_summary.tsv"

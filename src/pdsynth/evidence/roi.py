@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pdsynth.evaluation.agreement import agreement_summary, agreement_table
 from pdsynth.evaluation.archive import write_table
-from pdsynth.evaluation.contrast import AD_LESS_NC
 from pdsynth.evaluation.effect_completion import complete_effects
 from pdsynth.evaluation.effects import EffectRecovery, effect_recovery
 from pdsynth.evaluation.patterns import REAL, Patterns, read
-from pdsynth.evaluation.shrinkage import TRAITS, group_table, shrinkage_slope, variance_ratio
-from pdsynth.evaluation.statistics import holm
 from pdsynth.report import words
 from pdsynth.report.pattern_figures import brain_figure, group_figure, person_figure
 from pdsynth.report.results import Results
 from pdsynth.report.tables import AGREEMENT, COMPLETED_EFFECTS, EFFECTS, GROUPS
+from pdsynth.statistics.agreement import agreement_summary, agreement_table
+from pdsynth.statistics.contrast import AD_LESS_NC
+from pdsynth.statistics.inference import holm
+from pdsynth.statistics.shrinkage import TRAITS, group_table, shrinkage_slope, variance_ratio
 from pdsynth.types import Direction
 
 SCORE = "psnr_brain"

@@ -14,8 +14,8 @@ from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation import evaluate as scoring
 from pdsynth.evaluation.archive import write_table
 from pdsynth.evaluation.metrics import dilate, psnr
-from pdsynth.evaluation.statistics import bca_interval, holm, paired_permutation
 from pdsynth.methods.base import Method
+from pdsynth.statistics.inference import bca_interval, holm, paired_permutation
 from pdsynth.types import Direction
 
 NAME = "sites.tsv"

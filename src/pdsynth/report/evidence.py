@@ -11,7 +11,6 @@ import pandas as pd
 
 from pdsynth.evaluation.completion import verdict
 from pdsynth.evaluation.effect_completion import RECTIFIED
-from pdsynth.evaluation.statistics import SIGNIFICANT
 from pdsynth.files import read_json
 from pdsynth.report import words
 from pdsynth.report.results import Results
@@ -32,6 +31,7 @@ from pdsynth.report.tables import (
     rows_of,
     spread,
 )
+from pdsynth.statistics.inference import SIGNIFICANT
 from pdsynth.types import Direction, Modality
 
 RELIABLE = 0.7  # share of the real effects' sum of squares that is not the sampling of these people

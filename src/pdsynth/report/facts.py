@@ -13,10 +13,10 @@ import pandas as pd
 from pdsynth import manifest
 from pdsynth.evaluation.archive import read_table
 from pdsynth.evaluation.provenance import UNKNOWN
-from pdsynth.evaluation.statistics import SIGNIFICANT
 from pdsynth.report import words
 from pdsynth.report.findings import findings
 from pdsynth.report.results import REMEDY, TEXT_COLUMNS
+from pdsynth.statistics.inference import SIGNIFICANT
 from pdsynth.types import Diagnosis, Direction, InputError
 
 WORST = 3  # participants of a direction who are named as failures

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pdsynth.evaluation.archive import recipe_of
-from pdsynth.evaluation.statistics import SIGNIFICANT
+from pdsynth.statistics.inference import SIGNIFICANT
 from pdsynth.types import Direction, Modality
 
 MODALITIES = {Modality.FMRI: "fMRI", Modality.DMRI: "dMRI"}

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from pdsynth.evaluation.resampling import (
+from pdsynth.statistics.inference import bca_interval, holm
+from pdsynth.statistics.resampling import (
     RESAMPLES,
     ROUNDING,
     Estimate,
@@ -18,7 +19,6 @@ from pdsynth.evaluation.resampling import (
     paired,
     ratio,
 )
-from pdsynth.evaluation.statistics import bca_interval, holm
 from pdsynth.types import Diagnosis
 
 TRAITS = ("site", "sex", "age", "diagnosis")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pdsynth.evaluation.statistics import bca_interval, holm, paired_permutation
+from pdsynth.statistics.inference import bca_interval, holm, paired_permutation
 
 
 def test_bca_interval_covers_the_mean_as_often_as_it_says():

@@ -6,10 +6,10 @@ from scipy import stats
 from scipy.optimize import minimize
 from statsmodels.api import OLS
 
-from pdsynth.evaluation.contrast import Contrast, gap
 from pdsynth.evaluation.effect_completion import AS_IF_REAL, RECTIFIED, complete_effects
-from pdsynth.evaluation.rectified import rectified_difference, rectify
-from pdsynth.evaluation.resampling import bootstrap_weights
+from pdsynth.statistics.contrast import Contrast, gap
+from pdsynth.statistics.rectified import rectified_difference, rectify
+from pdsynth.statistics.resampling import bootstrap_weights
 
 GROUPS = np.repeat(["AD", "NC"], 40)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pdsynth.evaluation.resampling import Estimate, bootstrap_weights, deviations, paired, scatter
+from pdsynth.statistics.resampling import Estimate, bootstrap_weights, deviations, paired, scatter
 
 
 def test_participants_are_drawn_within_their_group_and_the_sample_comes_first():

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from pdsynth.evaluation.contrast import AD_LESS_NC, Contrast, Groups, contrasted, gap
-from pdsynth.evaluation.resampling import paired, ratio
+from pdsynth.statistics.contrast import AD_LESS_NC, Contrast, Groups, contrasted, gap
+from pdsynth.statistics.resampling import paired, ratio
 
 LEVEL = 0.95
 FREEDOM = 10  # within groups and sites, to learn the trust from; with less, a wrong trust costs more than scans give

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pdsynth.evaluation.resampling import deviations, ratio, scatter
+from pdsynth.statistics.resampling import deviations, ratio, scatter
 from pdsynth.types import Diagnosis
 
 Groups = tuple[Diagnosis, Diagnosis]  # the first less the second

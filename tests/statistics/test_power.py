@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from pdsynth.evaluation.power import (
+from pdsynth.statistics.power import (
     DIFFERENCES,
     discordant_share,
     mcnemar_exact,

@@ -8,7 +8,8 @@ import pingouin
 import pytest
 from scipy import stats
 
-from pdsynth.evaluation.agreement import (
+from pdsynth.evaluation.audit import within_site_r
+from pdsynth.statistics.agreement import (
     agreement_summary,
     agreement_table,
     bland_altman,
@@ -17,7 +18,6 @@ from pdsynth.evaluation.agreement import (
     pattern_correlation,
     within_site_correlation,
 )
-from pdsynth.evaluation.audit import within_site_r
 
 SITES = ["a", "b", "c"] * 8
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pdsynth.evaluation.resampling import (
+from pdsynth.statistics.inference import bca_interval
+from pdsynth.statistics.resampling import (
     RESAMPLES,
     ROUNDING,
     Estimate,
@@ -22,7 +23,6 @@ from pdsynth.evaluation.resampling import (
     ratio,
     scatter,
 )
-from pdsynth.evaluation.statistics import bca_interval
 
 FEWEST = 3
 

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from pdsynth.evaluation.shrinkage import group_table, shrinkage_slope, variance_ratio
-from pdsynth.evaluation.statistics import bca_interval
+from pdsynth.statistics.inference import bca_interval
+from pdsynth.statistics.shrinkage import group_table, shrinkage_slope, variance_ratio
 
 
 def test_variance_ratio_is_numpys():

@@ -25,8 +25,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
-from pdsynth.evaluation.power import wilson_interval
-from pdsynth.evaluation.resampling import bootstrap_weights, ratio
+from pdsynth.statistics.power import wilson_interval
+from pdsynth.statistics.resampling import bootstrap_weights, ratio
 from pdsynth.types import Diagnosis
 
 Classifier = Literal["elastic-net", "linear-svm"]

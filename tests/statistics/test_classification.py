@@ -11,8 +11,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pdsynth.evaluation import classification
-from pdsynth.evaluation.classification import (
+from pdsynth.statistics import classification
+from pdsynth.statistics.classification import (
     ELASTIC_NET_C,
     Block,
     Predictions,

@@ -1,4 +1,4 @@
-"""The bootstrap over participants as weights: a statistic of weighted sums is computed for all resamples at once."""
+"""Bootstrap over participants as weights, so that a weighted sum is computed for all resamples at once."""
 
 from __future__ import annotations
 
@@ -23,11 +23,17 @@ class Estimate:
     def of(cls, values: np.ndarray, lowest: float = -np.inf, highest: float = np.inf) -> Estimate:
         """From a statistic of each row of `bootstrap_weights`, (1 + n,): the sample's, then the resamples'.
 
-        Percentile interval, moved so that the resamples' median lies on the sample's value, and cut at the statistic's
-        bounds. Resampling adds the sampling noise a second time, which pulls correlations and slopes of noisy effects
-        towards 0 once more: in a simulation with 25 a group, unmoved intervals held the mean slope of such cohorts in
-        75 % and r in 59 % of them, moved ones in 91 % and 98 %. No interval where fewer than half of
-        the resamples are finite.
+        The interval is the bootstrap's percentile interval, corrected for median bias by a shift:
+
+            (q_low - bias, q_high - bias),  bias = median of the resamples - value of the sample,
+
+        cut at the statistic's bounds. Percentile interval and bootstrap estimate of bias: Efron and Tibshirani 1993,
+        chapters 13 and 10. The BC interval of Efron 1981 corrects the same bias by other quantiles; where the sample's
+        value lies in the tail of the resamples, those quantiles do not exist, and a shift does. The correction is
+        needed because resampling adds the sampling noise a second time, which pulls correlations and slopes of noisy
+        effects towards 0. In a simulation with 25 participants per group, percentile intervals held the mean slope of
+        such cohorts in 75 % and r in 59 % of them; corrected intervals held them in 91 % and 98 %. The interval is nan
+        where fewer than half of the resamples are finite.
 
         >>> Estimate.of(np.array([0.5, 0.4, 0.4, 0.4]))
         Estimate(value=0.5, low=0.5, high=0.5)
@@ -35,8 +41,9 @@ class Estimate:
         value, resamples = float(values[0]), values[1:][np.isfinite(values[1:])]
         if not np.isfinite(value) or 2 * len(resamples) < len(values) - 1 or len(resamples) == 0:
             return cls(value, float("nan"), float("nan"))
-        low, middle, high = np.quantile(resamples, (0.025, 0.5, 0.975))
-        low, high = np.clip((low + (value - middle), high + (value - middle)), lowest, highest)
+        low, median, high = np.quantile(resamples, (0.025, 0.5, 0.975))
+        bias = median - value
+        low, high = np.clip((low - bias, high - bias), lowest, highest)
         return cls(value, float(low), float(high))
 
     def columns(self, name: str) -> dict[str, float]:
