@@ -29,8 +29,8 @@ from pdsynth.cohorts.simulated.counterfactual import TrueEffects, true_effects
 from pdsynth.cohorts.simulated.sites import SITES
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation.effect_completion import half_left
-from pdsynth.evaluation.patterns import read
-from pdsynth.report.results import Results
+from pdsynth.results.folder import Results
+from pdsynth.results.patterns import read
 from pdsynth.statistics.rectified import rectified_difference
 from pdsynth.statistics.resampling import RESAMPLES, Estimate, bootstrap_weights
 from pdsynth.types import Diagnosis, Direction, Modality

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pdsynth.report import words
-from pdsynth.report.results import Results
 from pdsynth.report.tables import (
     BY_DIAGNOSE,
     BY_ROI,
@@ -30,6 +29,7 @@ from pdsynth.report.tables import (
     rows_of,
     spread,
 )
+from pdsynth.results.folder import Results
 from pdsynth.types import Direction
 
 COPIED = tuple(name for name in (*BY_ROI, *BY_DIAGNOSE) if name != EMBEDDING)  # coordinates, a row a scan: too long

@@ -10,12 +10,13 @@ import pytest
 
 from pdsynth import api, manifest
 from pdsynth.cli import main
-from pdsynth.evaluation.archive import write_table
 from pdsynth.evaluation.provenance import provenance
 from pdsynth.files import sha256, write_json
 from pdsynth.report import words
 from pdsynth.report.cards import NOT_ADDRESSED, Checklist, answer, plain, write_cards
-from pdsynth.report.facts import Run, facts
+from pdsynth.report.facts import facts
+from pdsynth.results.folder import Results
+from pdsynth.results.tables import write_table
 from pdsynth.types import Direction, InputError
 
 PAGES = ("claim.md", "tripod_ai.md", "model_card.md", "data_card.md")
@@ -251,7 +252,7 @@ def test_the_items_are_complete(pages):
 
 
 def test_each_fact_of_a_sentence_is_one_that_exists(evidence):
-    run = Run.read(evidence)
+    run = Results.read(evidence)
     for scores in run.metrics["methods"][RECIPE].values():
         scores |= {"coverage_50": {"mean": 0.5}, "coverage_90": {"mean": 0.9}}
     told = {"steps": 9, "budget_seconds": 60.0, "init": "m", "loss_features": "VGG", "made_on": "a CPU"}

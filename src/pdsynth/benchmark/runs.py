@@ -23,7 +23,6 @@ import pdsynth
 from pdsynth import api, folders, manifest
 from pdsynth.benchmark.code import code_digest
 from pdsynth.data.pairs import Pairs, content
-from pdsynth.evaluation.archive import recipe_of, run_folder, scores_folder
 from pdsynth.evaluation.evaluate import ORACLE
 from pdsynth.files import PARTIAL, read_json, write_json
 from pdsynth.losses.microstructure import FeatureLoss
@@ -32,6 +31,7 @@ from pdsynth.methods.base import Method, MethodConfig, create
 from pdsynth.networks.flops import counted_flops
 from pdsynth.recipes import RECIPES, settings_of
 from pdsynth.resources import resolve_precision
+from pdsynth.results.entries import recipe_of, run_folder, scores_folder
 from pdsynth.training import COST
 from pdsynth.types import Direction, InputError
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pdsynth.evaluation.patterns import REAL
-from pdsynth.evaluation.patterns import Values as Features
+from pdsynth.results.patterns import REAL
+from pdsynth.results.patterns import Values as Features
 from pdsynth.statistics.classification import Block, Classifier, Predictions, classes_of, out_of_fold, scores
 from pdsynth.statistics.inference import bca_interval, holm
 from pdsynth.statistics.power import mcnemar_exact, wilson_interval

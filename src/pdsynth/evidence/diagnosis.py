@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from pdsynth.evaluation.archive import recipe_of, write_table
 from pdsynth.evaluation.completion import complete
 from pdsynth.evaluation.diagnosis import CONTROLS, SCHEMES, diagnose
 from pdsynth.evaluation.embedding import embed, separation
-from pdsynth.evaluation.patterns import REAL, read
 from pdsynth.report import words
 from pdsynth.report.embedding_figure import embedding_figure
-from pdsynth.report.results import Results
 from pdsynth.report.tables import COMPLETION, DIAGNOSIS, EMBEDDING, PATTERN_LOSS, POWER, SEPARATION
+from pdsynth.results.entries import recipe_of
+from pdsynth.results.folder import Results
+from pdsynth.results.patterns import REAL, read
+from pdsynth.results.tables import write_table
 from pdsynth.statistics.power import power_table
 from pdsynth.types import Modality
 

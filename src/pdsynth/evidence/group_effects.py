@@ -14,11 +14,11 @@ from pdsynth import api
 from pdsynth.atlas import Atlas, evidence_regions, region_means
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation import evaluate as scoring
-from pdsynth.evaluation.archive import write_table
-from pdsynth.evaluation.patterns import describe_regions
 from pdsynth.methods.base import Method
 from pdsynth.report import words
 from pdsynth.report.pattern_figures import brain_figure
+from pdsynth.results.patterns import describe_regions
+from pdsynth.results.tables import write_table
 from pdsynth.statistics.contrast import AD_LESS_NC, Groups
 from pdsynth.statistics.rectified import RectifiedDifference, rectified_difference
 from pdsynth.statistics.resampling import ratio

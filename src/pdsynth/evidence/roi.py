@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pdsynth.evaluation.archive import write_table
 from pdsynth.evaluation.effect_completion import complete_effects
 from pdsynth.evaluation.effects import EffectRecovery, effect_recovery
-from pdsynth.evaluation.patterns import REAL, Patterns, read
 from pdsynth.report import words
 from pdsynth.report.pattern_figures import brain_figure, group_figure, person_figure
-from pdsynth.report.results import Results
 from pdsynth.report.tables import AGREEMENT, COMPLETED_EFFECTS, EFFECTS, GROUPS
+from pdsynth.results.folder import Results
+from pdsynth.results.patterns import REAL, Patterns, read
+from pdsynth.results.tables import write_table
 from pdsynth.statistics.agreement import agreement_summary, agreement_table
 from pdsynth.statistics.contrast import AD_LESS_NC
 from pdsynth.statistics.inference import holm

@@ -12,9 +12,9 @@ import pandas as pd
 from pdsynth import api
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation import evaluate as scoring
-from pdsynth.evaluation.archive import write_table
 from pdsynth.evaluation.metrics import dilate, psnr
 from pdsynth.methods.base import Method
+from pdsynth.results.tables import write_table
 from pdsynth.statistics.inference import bca_interval, holm, paired_permutation
 from pdsynth.types import Direction
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pdsynth.evaluation.patterns import REAL
 from pdsynth.report import words
 from pdsynth.report.pattern_figures import STYLE, save
+from pdsynth.results.patterns import REAL
 from pdsynth.types import Modality
 
 COLOURS = ("#0a7d94", "#c2571a", "#6a5acd", "#3a8f4d", "#b03a6f", "#8a7a1f")

@@ -13,7 +13,6 @@ from pdsynth.evaluation.completion import verdict
 from pdsynth.evaluation.effect_completion import RECTIFIED
 from pdsynth.files import read_json
 from pdsynth.report import words
-from pdsynth.report.results import Results
 from pdsynth.report.tables import (
     COMPLETED_EFFECTS,
     COMPLETION,
@@ -31,6 +30,7 @@ from pdsynth.report.tables import (
     rows_of,
     spread,
 )
+from pdsynth.results.folder import Results
 from pdsynth.statistics.inference import SIGNIFICANT
 from pdsynth.types import Direction, Modality
 

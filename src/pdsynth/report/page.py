@@ -10,9 +10,12 @@ import numpy as np
 
 from pdsynth.report import brains, evidence, words
 from pdsynth.report.charts import Bar, forest
+from pdsynth.report.facts import groups_of
 from pdsynth.report.pictures import colour_bar
 from pdsynth.report.rendering import render
-from pdsynth.report.results import Results
+from pdsynth.report.tables import p_value
+from pdsynth.results.folder import Results
+from pdsynth.statistics.inference import SIGNIFICANT
 from pdsynth.types import Direction
 
 PAGE = "report.html"
@@ -92,7 +95,7 @@ def _direction(results: Results, direction: Direction) -> dict[str, Any]:
         "chart": forest(bars, "PSNR inside the brain, dB"),
         "quality": _rows(results, direction, ordered, words.QUALITY),
         "audit": _rows(results, direction, ordered, words.AUDIT),
-        "groups": _groups(results, direction),
+        "groups": list(groups_of(results, direction)),
     }
 
 
@@ -141,21 +144,6 @@ def _best(scores: list[tuple[str, float | None]], column: words.Column) -> set[s
     return {name for name, value in known if abs(key(value) - top) < 1e-9}
 
 
-def _groups(results: Results, direction: Direction) -> list[dict[str, Any]]:
-    """Mean primary score of the method under test by site and diagnosis; the worst of each is marked."""
-    scores = results.scan_scores(results.tested, direction)
-    rows = []
-    for column in ("site", "diagnosis"):
-        people = (
-            scores[scores[column].fillna("").astype(str) != ""].groupby([column, "participant_id"])["psnr_brain"].mean()
-        )
-        means = people.groupby(level=0).agg(["mean", "count"])
-        for name, row in means.iterrows():
-            worst = len(means) > 1 and row["mean"] == means["mean"].min()
-            rows.append({"by": column, "name": name, "mean": row["mean"], "n": int(row["count"]), "worst": worst})
-    return rows
-
-
 def _comparisons(results: Results) -> list[dict[str, Any]]:
     """The paired tests against each other method, as text."""
     return [
@@ -164,17 +152,13 @@ def _comparisons(results: Results) -> list[dict[str, Any]]:
             "against": row["against"],
             "difference": words.number(row["psnr_brain_difference"], 2),
             "interval": words.interval(row["ci95"][0], row["ci95"][1], 2),
-            "p": _p(row["p"]),
-            "p_holm": _p(row["p_holm"]),
-            "significant": row["p_holm"] < 0.05,
+            "p": p_value(row["p"]),
+            "p_holm": p_value(row["p_holm"]),
+            "significant": row["p_holm"] < SIGNIFICANT,
             "lower": row["psnr_brain_difference"] < 0,
         }
         for row in results.metrics.get("comparisons", [])
     ]
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _uncertainty(results: Results) -> list[dict[str, Any]]:

@@ -12,9 +12,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pdsynth.evaluation.patterns import Patterns
 from pdsynth.files import complete_or_absent
 from pdsynth.report import words
+from pdsynth.results.patterns import Patterns
 from pdsynth.types import Diagnosis, Direction
 
 DPI = 110

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pdsynth.evaluation.archive import read_table
 from pdsynth.report import words
+from pdsynth.results.tables import read_table
 from pdsynth.types import Direction
 
 EFFECTS, COMPLETED_EFFECTS = "effects.tsv", "completed_effects.tsv"

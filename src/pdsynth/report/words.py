@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pdsynth.evaluation.archive import recipe_of
+from pdsynth.results.entries import recipe_of
 from pdsynth.statistics.inference import SIGNIFICANT
 from pdsynth.types import Direction, Modality
 

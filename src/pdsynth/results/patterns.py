@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from pdsynth.atlas import Atlas
-from pdsynth.evaluation.archive import read_table, write_table
 from pdsynth.imaging.spatial import Grid
+from pdsynth.results.tables import read_table, write_table
 from pdsynth.types import Direction, InputError, Modality
 
 REAL = "real"

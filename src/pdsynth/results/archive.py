@@ -1,4 +1,4 @@
-"""The results folder: what `evaluate` leaves for the report, and how its files are named.
+"""The writer of a results folder: what `evaluate` leaves for the report, and how its files are named.
 
 `metrics.json`, `metrics.tsv` (a row a participant, method and direction), `patterns.tsv` and `regions.tsv` (see
 `patterns`), and `predictions/` with `participants.tsv` (which scans, in the order of the arrays), `grid.json` (the
@@ -9,7 +9,6 @@ states an uncertainty or gives samples, `<method>_<direction>_std.npy`: float16 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,8 +18,11 @@ import pandas as pd
 
 from pdsynth import files
 from pdsynth.data.pairs import Pairs
+from pdsynth.results.tables import write_table
 from pdsynth.types import Direction
 
+METRICS_JSON, METRICS_TSV = "metrics.json", "metrics.tsv"
+IMAGES, GRID, SHOWN = "predictions", "grid.json", "participants.tsv"
 SHOWN_SCANS = 24  # scans whose images are kept for the report
 KEYS = ["participant_id", "session_id", "site", "diagnosis"]
 
@@ -34,51 +36,11 @@ def image_name(method: str, direction: Direction) -> str:
     return f"{quote(method, safe='')}_{direction.value}"
 
 
-def run_folder(out: Path, entry: str) -> Path:
-    """The folder of an entry of the benchmark in `out`: a recipe's name, and ":small" where it is not the full size.
-
-    >>> run_folder(Path("out"), "pds-paper:small").as_posix()
-    'out/runs/pds-paper-small'
-    """
-    return out / "runs" / entry.replace(":", "-")
-
-
-def recipe_of(entry: str) -> tuple[str, str]:
-    """The recipe and the size that an entry of a benchmark names.
-
-    >>> recipe_of("pds-paper:small"), recipe_of("pds")
-    (('pds-paper', 'small'), ('pds', 'full'))
-    """
-    name, _, size = entry.partition(":")
-    return name, size or "full"
-
-
-def read_by_site(path: Path) -> pd.DataFrame:
-    """A table with a column `site`; who has none is at the site n/a."""
-    table = pd.read_csv(path, sep="\t", dtype={"site": str})
-    return table.assign(site=table["site"].fillna("n/a"))
-
-
-def scores_folder(out: Path, entry: str) -> Path:
-    """The results folder of an entry of the benchmark in `out`."""
-    return run_folder(out, entry) / "scores"
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table of results: tabs between the columns, six digits, n/a for what is not known."""
-    files.write_table(path, table, float_format="%.6g", na_rep="n/a")
-
-
-def read_table(path: Path, text: Sequence[str] = ()) -> pd.DataFrame:
-    """Read what `write_table` wrote: n/a is NaN, and nothing else; the columns of `text` stay as they are written."""
-    return pd.read_csv(path, sep="\t", dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=["n/a"])
-
-
 class Archive:
     """Writes a results folder; every file appears whole under its name or not at all."""
 
     def __init__(self, out: Path, scans: Pairs) -> None:
-        self.out, self.images = out, out / "predictions"
+        self.out, self.images = out, out / IMAGES
         self.images.mkdir(parents=True, exist_ok=True)
         for stale in self.images.glob("*.npy"):
             stale.unlink()
@@ -87,8 +49,8 @@ class Archive:
             target = direction.target
             self.keep(target.value, np.stack([scans.volume(target, row) for row in kept]))
             self._array(f"{target.value}_brain", np.stack([scans.brain(target, row) for row in kept]))
-        self._text("predictions/grid.json", json.dumps({"affine": np.asarray(scans.grid.affine).tolist()}))
-        write_table(self.images / "participants.tsv", scans.table[KEYS].head(SHOWN_SCANS))
+        self._text(f"{IMAGES}/{GRID}", json.dumps({"affine": np.asarray(scans.grid.affine).tolist()}))
+        write_table(self.images / SHOWN, scans.table[KEYS].head(SHOWN_SCANS))
 
     def keep(self, name: str, volumes: np.ndarray) -> None:
         """volumes (scans, X, Y, Z), of which the first are kept as float16."""
@@ -96,8 +58,8 @@ class Archive:
 
     def finish(self, result: dict[str, Any], table: pd.DataFrame) -> None:
         """Write the metrics, which make the folder complete."""
-        write_table(self.out / "metrics.tsv", table)
-        self._text("metrics.json", json.dumps(result, indent=2, allow_nan=False))
+        write_table(self.out / METRICS_TSV, table)
+        self._text(METRICS_JSON, json.dumps(result, indent=2, allow_nan=False))
 
     def _array(self, name: str, array: np.ndarray) -> None:
         with files.complete_or_absent(self.images / f"{name}.npy") as temporary:

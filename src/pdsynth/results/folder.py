@@ -1,12 +1,14 @@
-"""What a results folder holds, read for the report; nothing is computed from scans here.
+"""The reader of a results folder, of `evaluate` or of a benchmark; nothing is computed from scans here.
 
-Required: `metrics.json`, `metrics.tsv` and `predictions/` as `pdsynth.evaluation.evaluate` writes them. Read where
-there: `manifest.json`, `rejected.tsv` (in the folder or below) and synthesised scans (`*_desc-synthetic_*.nii.gz`).
+Required: `metrics.json` and `metrics.tsv` as `archive` writes them, and for pictures `predictions/`. Read where there:
+`manifest.json`, `rejected.tsv` (in the folder or below) and synthesised scans (`*_desc-synthetic_*.nii.gz`).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pdsynth.evaluation.archive import read_table
+from pdsynth import manifest
+from pdsynth.results.archive import GRID, IMAGES, METRICS_JSON, METRICS_TSV, SHOWN
+from pdsynth.results.tables import read_table
 from pdsynth.types import Direction, InputError, Modality
 
 TEXT_COLUMNS = ("participant_id", "session_id", "site", "diagnosis")
@@ -38,34 +42,36 @@ class Synthesised:
 
 @dataclass(frozen=True)
 class Results:
-    """A results folder: metrics (metrics.json), table (metrics.tsv), manifest, shown (participants.tsv), affine."""
+    """A results folder: metrics (metrics.json), table (metrics.tsv), manifest ({} where there is none)."""
 
     root: Path
     metrics: dict[str, Any]
     table: pd.DataFrame
     manifest: dict[str, Any]
-    shown: pd.DataFrame
-    affine: np.ndarray
 
     @classmethod
-    def read(cls, root: Path) -> Results:
-        """Raises InputError that names the file that is missing or damaged."""
-        try:
-            return cls(
-                root=root,
-                metrics=_json(root / "metrics.json"),
-                table=read_table(root / "metrics.tsv", TEXT_COLUMNS),
-                manifest=_json(root / "manifest.json") if (root / "manifest.json").exists() else {},
-                shown=_text(root / "predictions" / "participants.tsv"),
-                affine=np.asarray(_json(root / "predictions" / "grid.json")["affine"], np.float64),
-            )
-        except FileNotFoundError as error:
-            raise InputError(error.filename, "is missing, so there is nothing to report", REMEDY) from error
-        except (ValueError, KeyError) as error:
-            raise InputError(root, f"holds a result file that cannot be read ({error})", REMEDY) from error
+    def read(cls, root: str | Path) -> Results:
+        """Raises InputError where metrics.json or metrics.tsv is missing or cannot be read."""
+        root = Path(root)
+        with _named(root):
+            metrics, table = _json(root / METRICS_JSON), read_table(root / METRICS_TSV, TEXT_COLUMNS)
+        return cls(root, metrics, table, manifest.read(root))
+
+    @cached_property
+    def shown(self) -> pd.DataFrame:
+        """The scans whose images are kept, in their order. Raises InputError where the file is missing or damaged."""
+        with _named(self.root):
+            return _text(self.root / IMAGES / SHOWN)
+
+    @cached_property
+    def affine(self) -> np.ndarray:
+        """Voxels of the images to mm, (4, 4). Raises InputError where the file is missing or damaged."""
+        with _named(self.root):
+            return np.asarray(_json(self.root / IMAGES / GRID)["affine"], np.float64)
 
     @property
     def simulated(self) -> bool:
+        """Whether the participants who were scored are simulated."""
         return bool(self.metrics["simulated"])
 
     @property
@@ -77,9 +83,19 @@ class Results:
         """The method under test: the first that was evaluated."""
         return next(iter(self.methods))
 
+    @property
+    def model(self) -> dict[str, Any]:
+        """The manifest's entry of the method under test; empty where there is none."""
+        return self.manifest.get("models", {}).get(self.tested, {})
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The manifest's entry of the prepared folder; empty where there is none."""
+        return self.manifest.get("data", {})
+
     def images(self, name: str) -> np.ndarray | None:
         """One of predictions/*.npy, (scans, X, Y, Z), mapped from disk; None where it was not written."""
-        path = self.root / "predictions" / f"{name}.npy"
+        path = self.root / IMAGES / f"{name}.npy"
         return np.load(path, mmap_mode="r") if path.exists() else None
 
     def scan_scores(self, method: str, direction: Direction) -> pd.DataFrame:
@@ -113,6 +129,17 @@ class Results:
         name = Path(sources[0]).name
         found = (p for p in sorted(self.root.rglob(name)) if "derivatives" not in p.relative_to(self.root).parts)
         return next(found, None)
+
+
+@contextmanager
+def _named(root: Path) -> Iterator[None]:
+    """Raise InputError with the name of a file that is missing, or of the folder where a file cannot be read."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(error.filename, "is missing, so there is nothing to report", REMEDY) from error
+    except (ValueError, KeyError) as error:
+        raise InputError(root, f"holds a result file that cannot be read ({error})", REMEDY) from error
 
 
 def _text(path: Path) -> pd.DataFrame:

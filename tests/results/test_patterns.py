@@ -6,8 +6,8 @@ import pytest
 
 from pdsynth.api import fit_controls
 from pdsynth.atlas import Atlas, evidence_regions, region_means
-from pdsynth.evaluation import patterns
 from pdsynth.evaluation.evaluate import evaluate
+from pdsynth.results import patterns
 from pdsynth.types import Direction, InputError, Modality
 
 
