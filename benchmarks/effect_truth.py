@@ -28,7 +28,7 @@ from pdsynth.atlas import evidence_regions, region_means
 from pdsynth.cohorts.simulated.counterfactual import TrueEffects, true_effects
 from pdsynth.cohorts.simulated.sites import SITES
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation.effect_completion import half_left
+from pdsynth.evidence.group_effects.hidden import half_left
 from pdsynth.results.folder import Results
 from pdsynth.results.patterns import read
 from pdsynth.statistics.rectified import rectified_difference

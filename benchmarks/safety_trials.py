@@ -79,7 +79,7 @@ def start(arguments: Sequence[str], before: Callable[[], None] | None = None) ->
 def _hasten() -> None:
     """Fewer simulated people and fewer fits of classifiers: what is measured here is how runs end."""
     from pdsynth import demo
-    from pdsynth.evidence import probes
+    from pdsynth.evidence.probes import compute as probes
     from pdsynth.statistics import classification
 
     classification.INNER_FOLDS, classification.ELASTIC_NET_C, classification.LINEAR_SVM_C = 2, (0.2, 1.0), (0.01, 0.1)

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 
 from pdsynth.evaluation.evaluate import evaluate
+from pdsynth.evidence.claims import write_report
 from pdsynth.imaging.nifti import SyntheticMark, Volume, write_synthetic, write_volume
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.methods.controls import CopySource, PopulationMean
-from pdsynth.report import words, write_report
+from pdsynth.report import words
 from pdsynth.report.charts import Bar, forest
 from pdsynth.report.pictures import View, colour_bar, picture
 from pdsynth.types import Direction, InputError

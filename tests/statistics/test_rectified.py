@@ -6,7 +6,6 @@ from scipy import stats
 from scipy.optimize import minimize
 from statsmodels.api import OLS
 
-from pdsynth.evaluation.effect_completion import AS_IF_REAL, RECTIFIED, complete_effects
 from pdsynth.statistics.contrast import Contrast, gap
 from pdsynth.statistics.rectified import rectified_difference, rectify
 from pdsynth.statistics.resampling import bootstrap_weights
@@ -246,41 +245,3 @@ def test_too_few_are_refused():
     holed = np.where(np.arange(30) == 4, np.nan, real)
     with pytest.raises(ValueError, match="some regions and lacks others"):
         rectified_difference(holed, made, GROUPS)
-
-
-def test_completion_of_effects():
-    """A method that keeps a fifth of the effect: as if real loses two fifths, rectified nothing, at a smaller error."""
-    generator = np.random.default_rng(0)
-    truth = generator.normal(0, 0.8, 60)
-    groups, sites = np.repeat(["AD", "NC", "MCI"], 100), np.tile(["a", "b"], 150)
-    person = generator.standard_normal((300, 60))
-    real = person + np.outer(groups == "AD", truth)
-    made = 0.5 * (person + generator.standard_normal((300, 60))) + 0.2 * np.outer(groups == "AD", truth)
-    methods = {"sees the person": made, "average": np.zeros_like(real), "the scan": real}
-    table = complete_effects(real, methods, groups, sites=sites, n=100).set_index(["arm", "method"])
-    complete, rectified = table.loc["complete-cases", ""], table.loc[RECTIFIED]
-    assert complete["n_left"] == 100 and complete["n_hidden"] == 100
-    assert complete["slope"] == pytest.approx(1, abs=0.05)
-    assert table.loc[(AS_IF_REAL, "sees the person"), "slope"] == pytest.approx(0.6, abs=0.06)
-    assert table.loc[(AS_IF_REAL, "average"), "slope"] == pytest.approx(0.5, abs=0.03)
-    assert table.loc[(AS_IF_REAL, "the scan"), "rmse"] == pytest.approx(0, abs=1e-9)
-    sees = rectified.loc["sees the person"]
-    assert sees["slope"] == pytest.approx(1, abs=0.04)
-    # of the complete cases' variance about all scans, 1 / 100, r^2 = 1/2 is explained
-    assert complete["rmse"] == pytest.approx(0.14, abs=0.02) and sees["rmse"] == pytest.approx(0.1, abs=0.015)
-    assert sees["worth_low"] < 1 / 3 < sees["worth_high"] and sees["width"] == pytest.approx(0.866, abs=0.03)
-    average = rectified.loc["average"]
-    assert average["worth"] == 0 and average["width"] == 1 and average["rmse"] == complete["rmse"]
-    assert table.loc[("complete-cases", ""), ["width", "worth"]].isna().all()
-
-
-def test_the_same_seed_gives_the_same_table():
-    real, made, _ = cohort(5)
-    tables = [complete_effects(real, {"m": made}, GROUPS, seed=seed, n=20) for seed in (1, 1, 2)]
-    assert tables[0].equals(tables[1]) and not tables[0].equals(tables[2])
-
-
-def test_a_group_of_one_gives_no_figure():
-    real, made, _ = cohort(6)
-    table = complete_effects(real, {"m": made}, np.where(np.arange(80) == 0, "AD", "NC"), n=20)
-    assert table["slope"].isna().all()

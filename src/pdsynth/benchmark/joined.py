@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from pdsynth.evaluation.evaluate import comparisons
+from pdsynth.evidence.verbs import BY_DIAGNOSE, BY_ROI
 from pdsynth.files import linked, read_json, write_json
 from pdsynth.report.benchmark import PAGE as BENCHMARK
 from pdsynth.report.cards import CARDS, CHECKLISTS
 from pdsynth.report.page import PAGE as REPORT
-from pdsynth.report.tables import BY_DIAGNOSE, BY_ROI
 from pdsynth.results import patterns
 from pdsynth.results.archive import IMAGES, METRICS_JSON, METRICS_TSV
 from pdsynth.results.entries import scores_folder

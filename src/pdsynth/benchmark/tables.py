@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from pdsynth import manifest
-from pdsynth.evaluation.effects import EffectRecovery, effect_recovery
 from pdsynth.evaluation.evaluate import comparisons
+from pdsynth.evidence.effects.compute import EffectRecovery, effect_recovery
 from pdsynth.files import read_json
 from pdsynth.recipes import CONTROLS
 from pdsynth.results import patterns

@@ -189,7 +189,8 @@ def report(
     prepared = (results / "pairs.tsv").is_file()
     if not prepared and not (results / METRICS_JSON).is_file():
         raise InputError(results, "holds no results (it has no metrics.json)", "run `pdsynth evaluate` first")
-    from pdsynth.report import write_cards, write_quality, write_report
+    from pdsynth.evidence.claims import write_cards, write_report
+    from pdsynth.report.quality import write_quality
 
     with folders.adding(results) as folder:
         if prepared:

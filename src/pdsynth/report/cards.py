@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -16,6 +16,7 @@ import yaml
 from pdsynth.report import words
 from pdsynth.report.facts import PRIMARY, WORST, facts, groups_of, people_of, place
 from pdsynth.report.rendering import render
+from pdsynth.report.sections import Claim
 from pdsynth.results.folder import Results
 from pdsynth.types import Direction
 
@@ -55,7 +56,7 @@ class Checklist:
         return cls(content["title"], content["source"], tuple(items))
 
 
-def write_cards(results: str | Path) -> list[Path]:
+def write_cards(results: str | Path, claims: Iterable[Claim]) -> list[Path]:
     """Write claim.md, tripod_ai.md, model_card.md and data_card.md into a results folder; returns their paths.
 
     They are made of its tables and manifests alone, and the same files give the same bytes; what those do not tell is
@@ -63,7 +64,7 @@ def write_cards(results: str | Path) -> list[Path]:
     cards (Mitchell et al. 2019). Raises InputError where the metrics are missing or cannot be read.
     """
     run = Results.read(results)
-    said = partial(answer, known={name: plain(value) for name, value in facts(run).items()})
+    said = partial(answer, known={name: plain(value) for name, value in facts(run, claims).items()})
     shared = {"simulated": run.simulated, "said": said}
     pages = []
     for name in CHECKLISTS:

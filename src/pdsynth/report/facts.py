@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pandas as pd
 
 from pdsynth.evaluation.provenance import UNKNOWN
 from pdsynth.report import words
-from pdsynth.report.findings import findings
+from pdsynth.report.sections import Claim
 from pdsynth.results.folder import Results
 from pdsynth.statistics.inference import SIGNIFICANT
 from pdsynth.types import Diagnosis, Direction
@@ -53,12 +53,11 @@ def groups_of(results: Results, direction: Direction) -> Iterator[Group]:
             yield Group(by, str(name), int(row["count"]), float(row["mean"]), bool(worst))
 
 
-def facts(results: Results) -> dict[str, str]:
+def facts(results: Results, claims: Iterable[Claim]) -> dict[str, str]:
     """What is known, by the name that the checklists' sentences use; what is not known is not in it."""
     every = _scored(results) | _recorded(results.manifest) | _trained(results.model) | _prepared(results.data)
-    every |= findings(results.root, results.tested)
-    if results.tested in results.metrics.get("uncertainty_from_samples", []):
-        every.pop("calibrated", None)  # what is audited is the SD of draws
+    for claim in claims:
+        every |= claim.facts(results)
     return {name: str(value) for name, value in every.items() if value not in (None, "")}
 
 
@@ -66,7 +65,6 @@ def _scored(results: Results) -> dict[str, Any]:
     metrics = results.metrics
     others = [name for name in metrics["methods"] if name not in (results.tested, words.CEILING)]
     tests = metrics.get("comparisons", [])
-    states = "coverage_90" in next(iter(metrics["methods"][results.tested].values()))
     return {
         "tested": results.tested,
         "kind": "SIMULATED participants" if results.simulated else "participants",
@@ -76,19 +74,16 @@ def _scored(results: Results) -> dict[str, Any]:
         "scans": metrics.get("n_scans"),
         "seed": metrics.get("seed"),
         "others": ", ".join(others),
-        "psnr": _both(results, results.tested, PRIMARY, 2, " dB"),
-        "ssim": _both(results, results.tested, "ssim_brain", 3),
-        "mae": _both(results, results.tested, "mae", 4),
-        "psnr_full": _both(results, results.tested, "psnr_full", 2, " dB"),
-        "shuffled": _both(results, results.tested, "shuffled_source_psnr_brain", 2, " dB"),
-        "identified": _both(results, results.tested, "identification_rate", 2),
-        "slope": _both(results, results.tested, "within_site_slope", 2),
-        "coverage_50": _both(results, results.tested, "coverage_50", 3),
-        "coverage_90": _both(results, results.tested, "coverage_90", 3),
-        "seconds": _both(results, results.tested, "seconds_per_volume", 3, " s"),
-        "average": _both(results, words.AVERAGE, PRIMARY, 2, " dB"),
-        "ceiling": _both(results, words.CEILING, PRIMARY, 2, " dB"),
-        "spread": words.spread(results.tested, metrics) if states else None,
+        "psnr": both_directions(results, results.tested, PRIMARY, 2, " dB"),
+        "ssim": both_directions(results, results.tested, "ssim_brain", 3),
+        "mae": both_directions(results, results.tested, "mae", 4),
+        "psnr_full": both_directions(results, results.tested, "psnr_full", 2, " dB"),
+        "shuffled": both_directions(results, results.tested, "shuffled_source_psnr_brain", 2, " dB"),
+        "identified": both_directions(results, results.tested, "identification_rate", 2),
+        "slope": both_directions(results, results.tested, "within_site_slope", 2),
+        "seconds": both_directions(results, results.tested, "seconds_per_volume", 3, " s"),
+        "average": both_directions(results, words.AVERAGE, PRIMARY, 2, " dB"),
+        "ceiling": both_directions(results, words.CEILING, PRIMARY, 2, " dB"),
         "comparisons": _compared(tests),
         "worst": _each(lambda d: ", ".join(people_of(results, d)["participant_id"].head(WORST))),
         "worst_groups": _each(lambda d: _worst_groups(results, d)),
@@ -141,16 +136,8 @@ def _trained(model: Mapping[str, Any]) -> dict[str, Any]:
         "training_data": card.get("training_data"),
         "begun_with": card.get("init"),
         "loss_features": card.get("loss_features"),
-        "calibrated": _calibrated(card.get("calibration")),
         "validated": ", ".join(f"{words.DIRECTIONS[Direction(d)]} {words.number(v, 2)} dB" for d, v in scores.items()),
     }
-
-
-def _calibrated(told: Mapping[str, Any] | None) -> str:
-    if told is None:
-        return ""
-    kind = "SIMULATED participants" if told["simulated"] else "participants"
-    return f"on {told['n_participants']} {kind} of cohort {told['cohort']}, times {_listed(told['scale'])}"
 
 
 def _prepared(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,7 +179,7 @@ def place(name: str) -> tuple[int, str]:
     return (ORDER.index(name) if name in ORDER else len(ORDER)), name
 
 
-def _both(results: Results, method: str, metric: str, decimals: int, unit: str = "") -> str:
+def both_directions(results: Results, method: str, metric: str, decimals: int, unit: str = "") -> str:
     """A metric in both directions with its interval; empty where it was not measured."""
 
     def said(direction: Direction) -> str:

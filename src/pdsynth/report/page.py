@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pdsynth.report import brains, evidence, words
+from pdsynth.report import brains, words
+from pdsynth.report.cells import p_value
 from pdsynth.report.charts import Bar, forest
 from pdsynth.report.facts import groups_of
 from pdsynth.report.pictures import colour_bar
 from pdsynth.report.rendering import render
-from pdsynth.report.tables import p_value
+from pdsynth.report.sections import Claim
 from pdsynth.results.folder import Results
 from pdsynth.statistics.inference import SIGNIFICANT
 from pdsynth.types import Direction
@@ -21,18 +23,20 @@ from pdsynth.types import Direction
 PAGE = "report.html"
 
 
-def write_report(results_dir: str | Path) -> Path:
-    """Write `results_dir`/report.html from the result files in that folder; returns its path.
+def write_report(results_dir: str | Path, claims: Sequence[Claim]) -> Path:
+    """Write `results_dir`/report.html from the result files in that folder and what the claims say; returns its path.
 
     The page holds its images, styles and script; it loads nothing. Raises InputError where a result file is missing.
     """
-    results = Results.read(Path(results_dir))
-    context = _context(results) | {"colour_bar": colour_bar, "number": words.number}
+    results = Results.read(results_dir)
+    context = _context(results, claims) | {"colour_bar": colour_bar, "number": words.number}
     return render(results.root / PAGE, "report.html.j2", True, context)
 
 
-def _context(results: Results) -> dict[str, Any]:
+def _context(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
     metrics, manifest = results.metrics, results.manifest
+    sections = sorted((part for claim in claims for part in claim.sections(results)), key=lambda part: part.place)
+    addressed = {part.key for part in sections if part.tables}
     limits = brains.limits(results)
     return {
         "simulated": results.simulated,
@@ -50,8 +54,7 @@ def _context(results: Results) -> dict[str, Any]:
         "comparisons": _comparisons(results),
         "quality": words.QUALITY,
         "audit": words.AUDIT,
-        "uncertainty": _uncertainty(results),
-        "uncertainty_columns": words.UNCERTAINTY,
+        "states_sd": any("coverage_90" in scores[d.value] for scores in results.methods.values() for d in Direction),
         "rejected": results.rejected.to_dict("records"),
         "manifest": manifest,
         "notes": manifest.get("notes", []),
@@ -59,10 +62,8 @@ def _context(results: Results) -> dict[str, Any]:
         "controls": {n: t for n, t in words.CONTROLS.items() if n in results.methods},
         "spread": words.spread(results.tested, metrics),
         "seed": metrics.get("seed"),
-        "evidence": (parts := evidence.sections(results)),
-        "not_addressed": [
-            what for key, what in evidence.ADDRESSED.items() if key not in {part.key for part in parts if part.tables}
-        ],
+        "sections": sections,
+        "not_addressed": [what for c in claims for key, what in c.ADDRESSES.items() if key not in addressed],
     }
 
 
@@ -159,16 +160,3 @@ def _comparisons(results: Results) -> list[dict[str, Any]]:
         }
         for row in results.metrics.get("comparisons", [])
     ]
-
-
-def _uncertainty(results: Results) -> list[dict[str, Any]]:
-    """A row a direction and method that gives an uncertainty."""
-    rows = []
-    for name, entry in results.methods.items():
-        for direction in Direction:
-            scores = entry[direction.value]
-            if "coverage_90" in scores:
-                means = [words.number(words.value_of(scores, c.key)[0], c.decimals) for c in words.UNCERTAINTY]
-                origin = words.spread(name, results.metrics)
-                rows.append({"name": name, "from": origin, "direction": words.DIRECTIONS[direction], "cells": means})
-    return rows

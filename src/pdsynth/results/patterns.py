@@ -6,7 +6,7 @@ On disk `patterns.tsv`, a row a scan and origin ("real" or the method that synth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pandas as pd
 from pdsynth.atlas import Atlas
 from pdsynth.imaging.spatial import Grid
 from pdsynth.results.tables import read_table, write_table
-from pdsynth.types import Direction, InputError, Modality
+from pdsynth.types import Diagnosis, Direction, InputError, Modality
 
 REAL = "real"
 NAME, REGIONS = "patterns.tsv", "regions.tsv"
@@ -108,3 +108,24 @@ def people_of(table: pd.DataFrame) -> pd.DataFrame:
     for name in ("diagnosis", "sex"):
         people[name] = people[name].where(~people[name].isin(["", "n/a", "nan"]))
     return people
+
+
+def diagnosed(
+    features: Values, people: pd.DataFrame, methods: Sequence[str]
+) -> tuple[dict[tuple[Modality, str], np.ndarray], pd.DataFrame]:
+    """Region means (N, R) by modality and origin, and people, without the rows that have no diagnosis.
+
+    Raises ValueError where real scans of a modality, or any of a method, are missing, or rows do not match the people.
+    """
+    for modality in Modality:
+        if (modality, REAL) not in features:
+            raise ValueError(f"there are no real {modality} scans; evaluate participants who have both.")
+    for (modality, origin), values in features.items():
+        if len(values) != len(people):
+            raise ValueError(f"{origin} {modality} has {len(values)} rows for {len(people)} people; give one a row.")
+    origins = {origin for _, origin in features} - {REAL}
+    for method in methods:
+        if method not in origins:
+            raise ValueError(f"there are no scans by {method!r}; choose among {', '.join(sorted(origins)) or 'none'}.")
+    known = people["diagnosis"].isin(list(Diagnosis)).to_numpy()
+    return {key: values[known] for key, values in features.items()}, people[known].reset_index(drop=True)

@@ -36,6 +36,15 @@ def read_by_site(path: Path) -> pd.DataFrame:
     return table.assign(site=table["site"].fillna("n/a"))
 
 
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table, each as its cells by column.
+
+    >>> records(pd.DataFrame({"name": ["a"], "n": [1]}))
+    [{'name': 'a', 'n': 1}]
+    """
+    return [{str(name): cell for name, cell in row.items()} for row in table.to_dict("records")]
+
+
 @dataclass(frozen=True)
 class TableFile(Generic[Row]):
     """A file of a results folder: its name, the dataclass of a row, and the command that writes it.
@@ -100,7 +109,7 @@ class TableFile(Generic[Row]):
         try:
             return [
                 self.row(**{name: _value(cells, name, kind) for name, kind in kinds.items()})
-                for cells in table.to_dict("records")
+                for cells in records(table)
             ]
         except (ValueError, KeyError) as error:
             raise InputError(path, f"holds a cell that cannot be read ({error})", again) from error
@@ -112,7 +121,7 @@ def _cells(name: str, value: Any) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, StrEnum) else value}
 
 
-def _value(cells: dict[Any, Any], name: str, kind: Kind) -> Any:
+def _value(cells: dict[str, Any], name: str, kind: Kind) -> Any:
     """The value of a field from the cells of a row."""
     if kind is Estimate:
         return Estimate(*(float(cells[f"{name}{end}"]) for end in ENDS))

@@ -17,6 +17,7 @@ from pdsynth.statistics.inference import bca_interval
 from pdsynth.statistics.resampling import (
     RESAMPLES,
     ROUNDING,
+    UNKNOWN,
     Estimate,
     bootstrap_weights,
     paired,
@@ -147,8 +148,7 @@ def agreement_summary(
     real, synthesised = paired(real, synthesised)
     patterns = {"pattern_r": np.zeros(real.shape[1]), "own_pattern_r": centre}
     if len(real) < FEWEST:
-        nothing = Estimate(*(float("nan"),) * 3)
-        return dict.fromkeys(["icc", "ccc", "within_site_r", "bias", *patterns], nothing)
+        return dict.fromkeys(["icc", "ccc", "within_site_r", "bias", *patterns], UNKNOWN)
     labels, one = np.asarray(sites, str), np.zeros(len(real), str)
     anyone, at_site = bootstrap_weights(one, seed, n), bootstrap_weights(labels, seed, n)
     bias = anyone @ (synthesised - real) / len(real)

@@ -26,7 +26,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
 from pdsynth.statistics.power import wilson_interval
-from pdsynth.statistics.resampling import bootstrap_weights, ratio
+from pdsynth.statistics.resampling import Estimate, bootstrap_weights, ratio
 from pdsynth.types import Diagnosis
 
 Classifier = Literal["elastic-net", "linear-svm"]
@@ -168,15 +168,14 @@ def fit_predict(
 def scores(predictions: Predictions, seed: int = 0) -> dict[str, Any]:
     """Metrics of predictions, participants being the unit (see `Predictions.by_participant`).
 
-    Keys: n, accuracy with its Wilson 95 % interval (`_low`, `_high`), balanced_accuracy with a bootstrap interval over
-    participants, f1, recall, precision (macro), auc (macro one-vs-rest), brier (mean squared distance to the truth, 0
-    to 2) and confusion: JSON text, of each real class the count of each predicted one.
+    Keys: n, accuracy with its Wilson 95 % interval, balanced_accuracy with a bootstrap interval over participants, f1,
+    recall, precision (macro), auc (macro one-vs-rest), brier (mean squared distance to the truth, 0 to 2) and
+    confusion: JSON text, of each real class the count of each predicted one.
     """
     people = predictions.by_participant()
     labels, predicted, classes = people.labels, people.predicted, people.classes
     right, n = int(people.correct.sum()), len(labels)
-    low, high = wilson_interval(right, n)
-    balanced_low, balanced_high = balanced_interval(people.correct, labels, people.participants, seed)
+    balanced = balanced_interval(people.correct, labels, people.participants, seed)
     precision, recall, f1, _ = precision_recall_fscore_support(
         labels, predicted, labels=classes, average="macro", zero_division=0
     )
@@ -184,12 +183,8 @@ def scores(predictions: Predictions, seed: int = 0) -> dict[str, Any]:
     table = confusion_matrix(labels, predicted, labels=classes)
     return {
         "n": n,
-        "accuracy": right / n,
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "balanced_accuracy": float(balanced_accuracy_score(labels, predicted)),
-        "balanced_accuracy_low": balanced_low,
-        "balanced_accuracy_high": balanced_high,
+        "accuracy": Estimate(right / n, *wilson_interval(right, n)),
+        "balanced_accuracy": Estimate(float(balanced_accuracy_score(labels, predicted)), *balanced),
         "f1": float(f1),
         "recall": float(recall),
         "precision": float(precision),

@@ -1,15 +1,11 @@
-"""How many participants a difference of accuracy needs, and what a given number can tell."""
+"""How many participants a difference of accuracy needs, and the power of a given number."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-import pandas as pd
 from scipy import special, stats
-
-DIFFERENCES = (0.02, 0.04, 0.05, 0.10, 0.15, 0.20)
-MIDDLE = 0.66  # accuracy about which the table's differences lie, as in the paper's Table V
 
 
 def discordant_share(p_a: float, p_b: float, shared: float = 0.0) -> float:
@@ -79,23 +75,6 @@ def mcnemar_exact(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
         raise ValueError(f"{a.shape} and {b.shape} answers can't be compared; test both on the same participants.")
     only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
     return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
-
-
-def power_table(n: int) -> pd.DataFrame:
-    """What n participants can tell: a row a difference of accuracy, half above and half below 66 %.
-
-    Columns: difference; needed_independent and needed_half_shared, participants for a power of 80 % at alpha .05,
-    where the two classifiers' errors are independent and where they share half (see `discordant_share`); and
-    power_independent and power_half_shared, the power that n participants have.
-    """
-    rows = []
-    for difference in DIFFERENCES:
-        p_a, p_b = MIDDLE - difference / 2, MIDDLE + difference / 2
-        shares = {"independent": discordant_share(p_a, p_b), "half_shared": discordant_share(p_a, p_b, shared=0.5)}
-        needed = {f"needed_{name}": mcnemar_participants(p_a, p_b, share) for name, share in shares.items()}
-        power = {f"power_{name}": mcnemar_power(n, p_a, p_b, share) for name, share in shares.items()}
-        rows.append({"difference": difference, **needed, **power})
-    return pd.DataFrame(rows)
 
 
 def _difference(p_a: float, p_b: float, discordant: float) -> float:

@@ -51,6 +51,9 @@ class Estimate:
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
+UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
+
+
 def bootstrap_weights(groups: Sequence[str] | np.ndarray, seed: int = 0, n: int = RESAMPLES) -> np.ndarray:
     """How often each participant is drawn, (1 + n, N): row 0 is the sample itself, each once.
 

@@ -13,6 +13,7 @@ from pdsynth.statistics.inference import bca_interval, holm
 from pdsynth.statistics.resampling import (
     RESAMPLES,
     ROUNDING,
+    UNKNOWN,
     Estimate,
     bootstrap_weights,
     deviations,
@@ -65,7 +66,7 @@ def shrinkage_slope(
     """
     real, synthesised = paired(real, synthesised)
     if len(real) < FEWEST:
-        return Shrinkage(np.full(real.shape[1], np.nan), Estimate(*(float("nan"),) * 3))
+        return Shrinkage(np.full(real.shape[1], np.nan), UNKNOWN)
     of_real = np.where(np.abs(real - mean) > ROUNDING * np.abs(mean), real - mean, 0.0)
     products, squares = (synthesised - mean) * of_real, of_real**2
     weights = bootstrap_weights(np.zeros(len(real), str), seed, n)
