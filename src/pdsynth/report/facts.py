@@ -35,7 +35,7 @@ class Group:
     worst: bool
 
 
-def people_of(results: Results, direction: Direction) -> pd.DataFrame:
+def participants_of(results: Results, direction: Direction) -> pd.DataFrame:
     """The primary score of the method under test, one row per participant (mean of the sessions), lowest first."""
     rows = results.scan_scores(results.tested, direction)
     people = rows.groupby("participant_id", sort=True).agg({**dict.fromkeys(GROUPS, "first"), PRIMARY: "mean"})
@@ -44,7 +44,7 @@ def people_of(results: Results, direction: Direction) -> pd.DataFrame:
 
 def groups_of(results: Results, direction: Direction) -> Iterator[Group]:
     """Mean primary score of the method under test at each site and in each diagnosis that is known."""
-    people = people_of(results, direction)
+    people = participants_of(results, direction)
     for by in GROUPS:
         scores = people[people[by].fillna("").astype(str) != ""].groupby(by)[PRIMARY].agg(["mean", "count"])
         several = scores.loc[scores["count"] > 1, "mean"]  # one person is no group
@@ -85,7 +85,7 @@ def _scored(results: Results) -> dict[str, Any]:
         "average": both_directions(results, words.AVERAGE, PRIMARY, 2, " dB"),
         "ceiling": both_directions(results, words.CEILING, PRIMARY, 2, " dB"),
         "comparisons": _compared(tests),
-        "worst": _each(lambda d: ", ".join(people_of(results, d)["participant_id"].head(WORST))),
+        "worst": _each(lambda d: ", ".join(participants_of(results, d)["participant_id"].head(WORST))),
         "worst_groups": _each(lambda d: _worst_groups(results, d)),
     }
 

@@ -23,7 +23,6 @@ def brain_figure(
     title: str,
     unit: str,
     path: Path,
-    limit: float | None = None,
     ringed: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """Values of the R regions (x, y, z in mm) on a glass brain, by nilearn: colour and size, a row a name, one scale.
@@ -33,7 +32,7 @@ def brain_figure(
     from nilearn import plotting
 
     finite = np.concatenate([value[np.isfinite(value)] for value in values.values()])
-    top = limit or float(np.abs(finite).max(initial=0.0)) or 1.0
+    top = float(np.abs(finite).max(initial=0.0)) or 1.0
     places = regions[["x", "y", "z"]].to_numpy(float)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 0.5 + 2.5 * len(values)), layout="constrained")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,14 +25,6 @@ TRAITS = ("site", "sex", "age", "diagnosis")
 FEWEST = 3
 
 
-@dataclass(frozen=True, eq=False)
-class Shrinkage:
-    """Slope of synthesised on real deviations from the population's mean: by region (R,), and over all of them."""
-
-    by_region: np.ndarray
-    pooled: Estimate
-
-
 def variance_ratio(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
     """Variance over participants of synthesised over that of real patterns, per region, (R,).
 
@@ -52,8 +43,8 @@ def variance_ratio(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
 
 def shrinkage_slope(
     real: np.ndarray, synthesised: np.ndarray, mean: np.ndarray, seed: int = 0, n: int = RESAMPLES
-) -> Shrinkage:
-    """Slope through the origin of (synthesised - mean) on (real - mean), per region and pooled over regions.
+) -> Estimate:
+    """Slope through the origin of (synthesised - mean) on (real - mean), pooled over regions.
 
     real, synthesised (N, R), a row a participant; mean (R,), the training population's. 0: the population's mean is
     printed; 1: nothing of a person's deviation is lost. Pooling sums over regions, so those that vary most count
@@ -61,17 +52,16 @@ def shrinkage_slope(
     for fewer than three participants.
 
     >>> real = np.array([[1.0], [2.0], [4.0]])
-    >>> shrinkage_slope(real, 2 + 0.5 * (real - 2), mean=np.array([2.0])).pooled
+    >>> shrinkage_slope(real, 2 + 0.5 * (real - 2), mean=np.array([2.0]))
     Estimate(value=0.5, low=0.5, high=0.5)
     """
     real, synthesised = paired(real, synthesised)
     if len(real) < FEWEST:
-        return Shrinkage(np.full(real.shape[1], np.nan), UNKNOWN)
+        return UNKNOWN
     of_real = np.where(np.abs(real - mean) > ROUNDING * np.abs(mean), real - mean, 0.0)
     products, squares = (synthesised - mean) * of_real, of_real**2
     weights = bootstrap_weights(np.zeros(len(real), str), seed, n)
-    pooled = ratio(weights @ products.sum(1), weights @ squares.sum(1))
-    return Shrinkage(ratio(products.sum(0), squares.sum(0)), Estimate.of(pooled))
+    return Estimate.of(ratio(weights @ products.sum(1), weights @ squares.sum(1)))
 
 
 def group_table(scores: np.ndarray, columns: pd.DataFrame, seed: int = 0) -> pd.DataFrame:

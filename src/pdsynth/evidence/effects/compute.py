@@ -151,7 +151,7 @@ def _effect(patterns: Patterns, method: str, direction: Direction, recovered: Ef
         r=recovered.r,
         sign_agreement=recovered.sign_agreement,
         **agreement_summary(real, made, patterns.people["site"].tolist(), centre, seed),
-        shrinkage=shrinkage_slope(real, made, centre, seed).pooled,
+        shrinkage=shrinkage_slope(real, made, centre, seed),
         variance_ratio=float(np.nanmedian(variance_ratio(real, made))),
     )
 

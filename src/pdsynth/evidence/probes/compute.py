@@ -88,7 +88,7 @@ def measure_memorisation(model: Model, pairs: Pairs, others: Pairs, seed: int) -
         to_all, to_few, to_strangers = (
             nearest_neighbour_ratio(unseen.cells[tested], each, unseen.real[tested]) for each in sets
         )
-        membership = membership_auc(seen.errors, unseen.errors, seed).auc
+        membership = membership_auc(seen.errors, unseen.errors, seed)
         rows.append(Memory(direction, to_all, to_few, to_strangers, membership))
     return Memorisation(len(known), len(few), len(strangers), len(members), len(others), rows)
 

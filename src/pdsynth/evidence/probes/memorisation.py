@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import numpy as np
-from scipy import special
 from sklearn.metrics import pairwise_distances_argmin_min
 
 from pdsynth.statistics.resampling import RESAMPLES, Estimate, bootstrap_weights
-
-
-@dataclass(frozen=True)
-class Membership:
-    """AUC of telling members by their error, bootstrap interval over participants, and DeLong's beside it."""
-
-    auc: Estimate
-    delong: tuple[float, float]
 
 
 def nearest_neighbour_ratio(synthesised: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> float:
@@ -43,17 +31,14 @@ def nearest_neighbour_ratio(synthesised: np.ndarray, train: np.ndarray, held_out
     return float(np.median(_to_nearest(made, known))) / usual
 
 
-def membership_auc(
-    member_errors: np.ndarray, other_errors: np.ndarray, seed: int = 0, n: int = RESAMPLES
-) -> Membership:
+def membership_auc(member_errors: np.ndarray, other_errors: np.ndarray, seed: int = 0, n: int = RESAMPLES) -> Estimate:
     """AUC of "the error is lower on people it was trained on": ideal .5; 1: every member is known by their error.
 
     member_errors (M,), other_errors (N,): one a participant, training and never seen. The bootstrap resamples each set
-    n times; DeLong's variance (1988) gives the normal interval, cut at 0 and 1. Where the sets don't overlap at all
-    both have no width, which is no certainty. Intervals are nan for fewer than two participants in a set. Raises
-    ValueError where a set is empty.
+    n times. Where the sets do not overlap at all the interval has no width, which is no certainty. It is nan for fewer
+    than two participants in a set. Raises ValueError where a set is empty.
 
-    >>> membership_auc(np.array([1.0, 2.0, 3.0]), np.array([2.5, 3.5])).auc.value
+    >>> membership_auc(np.array([1.0, 2.0, 3.0]), np.array([2.5, 3.5])).value
     0.8333333333333334
     """
     members, others = np.asarray(member_errors, np.float64), np.asarray(other_errors, np.float64)
@@ -62,13 +47,11 @@ def membership_auc(
     lower = (1 + np.sign(others[None] - members[:, None])) / 2  # ties count half
     auc = float(lower.mean())
     if min(lower.shape) < 2:
-        return Membership(Estimate(auc, float("nan"), float("nan")), (float("nan"), float("nan")))
+        return Estimate(auc, float("nan"), float("nan"))
     sides = np.repeat(["member", "other"], lower.shape)
     weights = bootstrap_weights(sides, seed, n)
     drawn = np.sum((weights[:, : len(members)] @ lower) * weights[:, len(members) :], axis=1) / lower.size
-    error = math.sqrt(sum(lower.mean(axis).var(ddof=1) / lower.shape[1 - axis] for axis in (0, 1)))
-    reach = float(special.ndtri(0.975)) * error
-    return Membership(Estimate.of(drawn, 0, 1), (max(auc - reach, 0.0), min(auc + reach, 1.0)))
+    return Estimate.of(drawn, 0, 1)
 
 
 def _to_nearest(images: np.ndarray, others: np.ndarray) -> np.ndarray:
