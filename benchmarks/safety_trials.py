@@ -21,9 +21,10 @@ from safety_cases import Case
 import pdsynth.benchmark
 import pdsynth.cohorts.simulated.cohort
 import pdsynth.demo
-import pdsynth.evidence
+import pdsynth.evidence.claims
+import pdsynth.evidence.probes.compute
+import pdsynth.evidence.verbs
 import pdsynth.missing
-import pdsynth.report
 import pdsynth.synthesis  # noqa: F401  (all that a verb imports: a forked run begins at once)
 from pdsynth import folders, manifest
 from pdsynth.files import sha256

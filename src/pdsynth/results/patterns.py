@@ -1,4 +1,4 @@
-"""Region means of every evaluated scan, real and by each method: what patterns, effects and diagnosis are made from.
+"""Region means of every evaluated scan, real and by each method: the input of effects, diagnosis and completion.
 
 On disk `patterns.tsv`, a row a scan and origin ("real" or the method that synthesised it), a column a region, and
 `regions.tsv`, which names the columns.

@@ -43,8 +43,8 @@ def sections(results: Results) -> Iterator[Section]:
 
 def facts(results: Results) -> Mapping[str, str]:
     """Differences of PSNR at each site."""
-    told = (
+    differences = (
         f"{words.DIRECTIONS[row.direction]} at {row.site} {spread(row.difference)} dB"
         for row in SITES.read(results.root)
     )
-    return {"unseen_sites": "; ".join(told)}
+    return {"unseen_sites": "; ".join(differences)}
