@@ -19,7 +19,7 @@ import numpy as np
 
 import pdsynth
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation.calibration import conformal_scale, interval_ratios
+from pdsynth.evidence.calibration.compute import conformal_scale, interval_ratios
 from pdsynth.types import Direction
 
 NUMBERS = (9, 15, 30, 60, 120)

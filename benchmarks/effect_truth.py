@@ -28,11 +28,11 @@ from pdsynth.atlas import evidence_regions, region_means
 from pdsynth.cohorts.simulated.counterfactual import TrueEffects, true_effects
 from pdsynth.cohorts.simulated.sites import SITES
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation.effect_completion import half_left
-from pdsynth.evaluation.patterns import read
-from pdsynth.evaluation.rectified import rectified_difference
-from pdsynth.evaluation.resampling import RESAMPLES, Estimate, bootstrap_weights
-from pdsynth.report.results import Results
+from pdsynth.evidence.group_effects.hidden import half_left
+from pdsynth.results.folder import Results
+from pdsynth.results.patterns import read
+from pdsynth.statistics.rectified import rectified_difference
+from pdsynth.statistics.resampling import RESAMPLES, Estimate, bootstrap_weights
 from pdsynth.types import Diagnosis, Direction, Modality
 
 TRUTH_SEED = 20_000  # no cohort's seed, so that the truth is told by other people

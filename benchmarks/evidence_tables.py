@@ -11,28 +11,21 @@ import argparse
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from math import isnan
 from pathlib import Path
 
+from pdsynth.evidence.completion.files import ARMS, RIVALS
+from pdsynth.evidence.diagnosis.files import SCHEME_SCORES
+from pdsynth.evidence.effects.files import EFFECTS
+from pdsynth.evidence.embedding.files import POINTS
+from pdsynth.evidence.group_effects.files import COMPLETED
+from pdsynth.evidence.verbs import BY_DIAGNOSE, BY_ROI
 from pdsynth.report import words
-from pdsynth.report.results import Results
-from pdsynth.report.tables import (
-    BY_DIAGNOSE,
-    BY_ROI,
-    COMPLETED_EFFECTS,
-    COMPLETION,
-    DIAGNOSIS,
-    EFFECTS,
-    EMBEDDING,
-    Row,
-    direction_of,
-    number,
-    p_value,
-    rows_of,
-    spread,
-)
+from pdsynth.report.cells import number, p_value, spread
+from pdsynth.results.folder import Results
 from pdsynth.types import Direction
 
-COPIED = tuple(name for name in (*BY_ROI, *BY_DIAGNOSE) if name != EMBEDDING)  # coordinates, a row a scan: too long
+COPIED = tuple(name for name in (*BY_ROI, *BY_DIAGNOSE) if name != POINTS.name)  # coordinates, a row a scan: too long
 PAGE = Path(__file__).parent / "results" / "simulated" / "evidence.md"
 FEW = ("pds", "local-ridge", "unet", "pds-ne-pa-tr", "pds-refiner-only", "population-mean", "oracle", "")
 
@@ -45,8 +38,8 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, *rows)).replace("\n", f"\n|{'---|' * len(head)}\n", 1)
 
 
-def code(row: Row) -> str:
-    return f"`{row['method']}`" if row["method"] else ""
+def code(method: str) -> str:
+    return f"`{method}`" if method else ""
 
 
 def quality(root: Path) -> str:
@@ -59,79 +52,69 @@ def quality(root: Path) -> str:
 
 
 def effects(root: Path) -> str:
-    """Slope, sign and persons, a row a method and direction."""
+    """Slope, sign and persons, one row per method and direction."""
     head = ["direction", "method", "slope", "sign agrees (regions)", "r within site", "a person's slope"]
     rows = [
         [
-            direction_of(row),
-            code(row),
-            spread(row, "slope"),
-            f"{spread(row, 'sign_agreement')} ({row['n_strong']})",
-            spread(row, "within_site_r"),
-            spread(row, "shrinkage"),
+            words.DIRECTIONS[row.direction],
+            code(row.method),
+            spread(row.slope),
+            f"{spread(row.sign_agreement)} ({row.n_strong})",
+            spread(row.within_site_r),
+            spread(row.shrinkage),
         ]
-        for row in rows_of(root / EFFECTS) or []
+        for row in EFFECTS.read(root)
     ]
     return markdown(head, rows)
 
 
 def half_missing(root: Path) -> str:
-    """A row an arm of the most telling methods."""
+    """One row per arm of a few methods."""
     head = ["direction", "missing scans", "by", "slope", "error", "worth"]
     rows = [
         [
-            direction_of(row),
-            row["arm"],
-            code(row),
-            spread(row, "slope"),
-            number(row, "rmse", 3),
-            "" if row["worth"] is None else spread(row, "worth"),
+            words.DIRECTIONS[row.direction],
+            row.arm,
+            code(row.method),
+            spread(row.slope),
+            number(row.rmse, 3),
+            "" if isnan(row.worth.value) else spread(row.worth),
         ]
-        for row in rows_of(root / COMPLETED_EFFECTS) or []
-        if (row["method"] or "") in FEW and row["arm"] != "all scans"
+        for row in COMPLETED.read(root)
+        if row.method in FEW
     ]
     return markdown(head, rows)
 
 
 def diagnosis(root: Path) -> str:
-    """Table V, a row a scheme and method."""
+    """Table V, one row per scheme and method."""
     head = ["scheme", "scans by", "balanced accuracy", "AUC", "control", "less the control", "p, Holm", "paper"]
     rows = []
-    for row in rows_of(root / DIAGNOSIS) or []:
-        compared = row["difference"] is not None
+    for row in SCHEME_SCORES.read(root):
+        compared = not isnan(row.difference.value)
         rows.append(
             [
-                f"{row['scheme']}: {row['asks']}" if row["asks"] else row["scheme"],
-                code(row),
-                spread(row, "balanced_accuracy"),
-                number(row, "auc"),
-                row["against"] or "",
-                spread(row, "difference") if compared else "",
-                p_value(row["p_holm"]) if compared else "",
-                "" if row["paper"] is None else spread(row, "paper", 3),
+                f"{row.scheme}: {row.asks}" if row.asks else row.scheme,
+                code(row.method),
+                spread(row.balanced_accuracy),
+                number(row.auc),
+                row.against,
+                spread(row.difference) if compared else "",
+                p_value(row.p_holm) if compared else "",
+                "" if isnan(row.paper.value) else spread(row.paper, 3),
             ]
         )
     return markdown(head, rows)
 
 
 def completion(root: Path) -> str:
-    """A row an arm."""
+    """One row per arm."""
     head = ["arm", "scans by", "balanced accuracy", "less the mean", "less complete cases", "less one-scan"]
-
-    def over(row: Row, name: str) -> str:
-        if row[name] is None:
-            return ""
-        return f"{spread(row, name, 3)}, p {p_value(row[f'{name}_p_holm'])}"
-
-    rows = [
-        [
-            row["arm"],
-            code(row),
-            spread(row, "balanced_accuracy", 3),
-            *(over(row, f"over_{other}") for other in ("mean", "complete_cases", "one_scan")),
-        ]
-        for row in rows_of(root / COMPLETION) or []
-    ]
+    rows = []
+    for row in ARMS.read(root):
+        over = [(getattr(row, name), getattr(row, f"{name}_p_holm")) for name in RIVALS]
+        cells = ["" if isnan(each.value) else f"{spread(each, 3)}, p {p_value(p)}" for each, p in over]
+        rows.append([row.arm, code(row.method), spread(row.balanced_accuracy, 3), *cells])
     return markdown(head, rows)
 
 

@@ -21,9 +21,10 @@ from safety_cases import Case
 import pdsynth.benchmark
 import pdsynth.cohorts.simulated.cohort
 import pdsynth.demo
-import pdsynth.evidence
+import pdsynth.evidence.claims
+import pdsynth.evidence.probes.compute
+import pdsynth.evidence.verbs
 import pdsynth.missing
-import pdsynth.report
 import pdsynth.synthesis  # noqa: F401  (all that a verb imports: a forked run begins at once)
 from pdsynth import folders, manifest
 from pdsynth.files import sha256
@@ -79,8 +80,8 @@ def start(arguments: Sequence[str], before: Callable[[], None] | None = None) ->
 def _hasten() -> None:
     """Fewer simulated people and fewer fits of classifiers: what is measured here is how runs end."""
     from pdsynth import demo
-    from pdsynth.evaluation import classification
-    from pdsynth.evidence import probes
+    from pdsynth.evidence.probes import compute as probes
+    from pdsynth.statistics import classification
 
     classification.INNER_FOLDS = 1  # no search for the penalty
 

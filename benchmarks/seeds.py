@@ -20,9 +20,9 @@ import numpy as np
 from pdsynth import fit
 from pdsynth.atlas import evidence_regions, region_means
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation.effects import effect_recovery
 from pdsynth.evaluation.evaluate import predictions
 from pdsynth.evaluation.metrics import dilate, psnr
+from pdsynth.evidence.effects.compute import effect_recovery
 from pdsynth.resources import seconds
 from pdsynth.types import Direction
 

@@ -17,7 +17,7 @@ from pdsynth.imaging.nifti import read_header
 from pdsynth.imaging.spatial import Grid, mni_grid, resample
 from pdsynth.imaging.template import epi_template
 from pdsynth.methods import checkpoint, create
-from pdsynth.methods.base import REGISTRY, Method
+from pdsynth.methods.base import Method, registry
 from pdsynth.missing import TABLE, synthesise_path
 from pdsynth.synthesis import Model
 from pdsynth.types import InputError
@@ -39,7 +39,7 @@ class Noisy(Method):
         mean = self.predict(batch, direction)
         return mean, torch.full_like(mean, 0.1)
 
-    def sample(self, batch, direction, generator, steps):
+    def draw(self, batch, direction, generator, steps):
         mean = self.predict(batch, direction)
         return mean + 0.05 * torch.randn(mean.shape, generator=generator)
 
@@ -56,7 +56,7 @@ class Unsure(Noisy):
 @pytest.fixture(autouse=True)
 def methods(monkeypatch) -> None:
     for method in (Noisy, Unsure):
-        monkeypatch.setitem(REGISTRY, method.name, method)
+        monkeypatch.setitem(registry(), method.name, method)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import torch
 
 from pdsynth import api
 from pdsynth.data.pairs import Pairs
-from pdsynth.report import write_report
+from pdsynth.evidence.claims import write_report
 from pdsynth.training import train
 from pdsynth.types import Direction
 

@@ -10,8 +10,8 @@ import pdsynth
 from pdsynth import api, folders, manifest
 from pdsynth.cli import main
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation import patterns
 from pdsynth.files import read_json, write_json
+from pdsynth.results import patterns
 from pdsynth.types import InputError
 
 

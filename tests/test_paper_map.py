@@ -11,8 +11,14 @@ import pytest
 from pdsynth.recipes import RECIPES
 
 TEXT = (Path(__file__).parents[1] / "docs" / "paper-map.md").read_text()
+PACKAGES = "methods|losses|diffusion|networks|atlas|training|evaluation|evidence|statistics|report|cohorts"
 DOTTED = sorted(
-    set(re.findall(r"`((?:methods|losses|diffusion|networks|atlas|training|evaluation|report|cohorts)\.[\w.]+)`", TEXT))
+    set(
+        re.findall(
+            rf"`((?:{PACKAGES})\.[\w.]+)`",
+            TEXT,
+        )
+    )
 )
 
 

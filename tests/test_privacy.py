@@ -19,11 +19,11 @@ from safetensors.numpy import save_file
 from pdsynth import privacy
 from pdsynth.cli import main
 from pdsynth.evaluation.evaluate import evaluate
+from pdsynth.evidence.claims import write_cards, write_report
 from pdsynth.imaging.nifti import SyntheticMark, Volume, write_synthetic
 from pdsynth.methods.base import MethodConfig
 from pdsynth.methods.controls import CopySource, PopulationMean
 from pdsynth.privacy import Finding, Kind, files, findings
-from pdsynth.report import write_cards, write_report
 from pdsynth.types import Direction, InputError
 
 

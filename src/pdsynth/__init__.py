@@ -18,7 +18,7 @@ _PUBLIC = {
     "prepare": "pdsynth.data.prepare:prepare",
     "fit": "pdsynth.api:fit",
     "load": "pdsynth.api:load",
-    "calibrate": "pdsynth.api:calibrate",
+    "calibrate": "pdsynth.evidence.calibration.model:calibrate",
     "evaluate": "pdsynth.api:evaluate",
     "synthesise": "pdsynth.missing:synthesise_path",
 }

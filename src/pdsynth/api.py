@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterable, Mapping
-from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,14 @@ import pdsynth
 from pdsynth import files, training
 from pdsynth.atlas import Atlas, read_atlas
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation import calibration
 from pdsynth.evaluation import evaluate as scoring
-from pdsynth.evaluation.calibration import Calibration
 from pdsynth.methods import checkpoint
 from pdsynth.methods.base import Method
 from pdsynth.methods.recipe import Role
 from pdsynth.recipes import RECIPES, build
 from pdsynth.resources import resolve_device, seconds
 from pdsynth.synthesis import Model
-from pdsynth.types import Direction, InputError, Modality
+from pdsynth.types import InputError, Modality
 from pdsynth.weights import model_folder as model_folder
 
 CLOSED_FORM = tuple(name for name, each in RECIPES.items() if each.role is Role.CONTROL and each.steps == 0)
@@ -183,44 +180,6 @@ def evaluate(
     return scoring.evaluate(
         methods, pairs, folder, seed=seed, samples=samples, sample_steps=steps, ceiling=ceiling, atlas=atlas
     )
-
-
-def calibrate(
-    model: str | Path, pairs: Pairs, out: str | Path, device: str = "auto", progress: calibration.Told | None = None
-) -> dict[Direction, Calibration]:
-    """Scale the SD that a model states until its intervals hold on these scans, and save it as a model in out.
-
-    On the paired participants outside the test split whom the model was not trained on; whoever calibrated it is then
-    refused where it is scored. progress(done, scans) is called in each direction. Raises InputError for a model of
-    another preprocessing, for one that does not name its scans, and where fewer than nine participants are left;
-    ValueError for one that states no SD.
-    """
-    loaded = load(model, device)
-    refuse_other_preprocessing({str(model): loaded}, pairs)
-    if unchecked({str(model): loaded}, pairs):
-        problem = "does not name the scans that it was trained on, so it can't be told whom it has not seen"
-        raise InputError(str(model), problem, "train it again with this version")
-    seen = set(loaded.card["scans_sha256"])
-    paired = pairs.where((pairs.table["split"] != "test") & (pairs.table["available"] == "both")).whole_scans()
-    known = {person for digest, person in pairs.scan_digests().items() if digest in seen}
-    people = paired.where(~paired.table["participant_id"].isin(known))
-    number = people.table["participant_id"].nunique()
-    if number < calibration.fewest():
-        problem = f"has {number} participants to calibrate on: with both scans, outside the test split, not trained on"
-        raise InputError(pairs.root, problem, f"prepare {calibration.fewest()} or more, better 30")
-    found = {d: calibration.calibrate(loaded.method, people, d, progress) for d in Direction}
-    for index, direction in enumerate(Direction):
-        loaded.method.sd_scale[index] *= found[direction].scale
-    told = {
-        "cohort": pairs.root.name,
-        "simulated": pairs.simulated,
-        "n_participants": number,
-        "scale": {d.value: round(float(loaded.method.sd_scale[i]), 4) for i, d in enumerate(Direction)},
-        "coverage_90": {d.value: None if isnan(each.after) else round(each.after, 4) for d, each in found.items()},
-        "scans_sha256": sorted(people.scan_digests()),
-    }
-    checkpoint.save(loaded.method.cpu(), out, loaded.card | {"calibration": told})
-    return found
 
 
 def fit_controls(

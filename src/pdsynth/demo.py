@@ -15,8 +15,8 @@ from pdsynth.cohorts.simulated.cohort import simulate
 from pdsynth.data.pairs import Pairs
 from pdsynth.data.prepare import prepare
 from pdsynth.evaluation.provenance import provenance
+from pdsynth.evidence.claims import write_report
 from pdsynth.missing import synthesise_path
-from pdsynth.report import write_report
 from pdsynth.resources import resolve_device
 
 SUBJECTS = 28

@@ -18,14 +18,15 @@ from pdsynth import api, folders, manifest
 from pdsynth.atlas import evidence_regions, region_means
 from pdsynth.benchmark import ALL, benchmark, jobs, runs
 from pdsynth.benchmark.runs import Terms
-from pdsynth.evaluation import patterns
-from pdsynth.evaluation.archive import image_name, run_folder, scores_folder
 from pdsynth.evaluation.metrics import dilate, image_quality
-from pdsynth.evidence import write_roi
+from pdsynth.evidence.claims import write_cards, write_report
+from pdsynth.evidence.verbs import write_roi
 from pdsynth.files import write_json
 from pdsynth.recipes import CONTROLS, RECIPES
-from pdsynth.report import write_cards, write_report
-from pdsynth.report.results import Results
+from pdsynth.results import patterns
+from pdsynth.results.archive import image_name
+from pdsynth.results.entries import run_folder, scores_folder
+from pdsynth.results.folder import Results
 from pdsynth.types import Direction, InputError
 
 ENTRIES = ["population-mean", "pds:small", "oracle", "unet"]

@@ -10,12 +10,12 @@ import torch
 from pdsynth import api
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation import metrics
-from pdsynth.evaluation.archive import image_name
 from pdsynth.evaluation.audit import uncertainty_of_sd
 from pdsynth.evaluation.evaluate import evaluate
 from pdsynth.evaluation.metrics.intensity import PERFECT_PSNR
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.methods.controls import PopulationMean
+from pdsynth.results.archive import image_name
 from pdsynth.types import Direction, InputError
 
 SCALARS = {"identification_rate", "within_site_r", "within_site_slope", "seconds_per_volume"}

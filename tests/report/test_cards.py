@@ -10,13 +10,30 @@ import pytest
 
 from pdsynth import api, manifest
 from pdsynth.cli import main
-from pdsynth.evaluation.archive import write_table
 from pdsynth.evaluation.provenance import provenance
+from pdsynth.evidence.claims import claims, write_cards
+from pdsynth.evidence.completion.files import ARMS, Arm
+from pdsynth.evidence.diagnosis.files import POWER, SCHEME_SCORES, Power, SchemeScores
+from pdsynth.evidence.effects.files import EFFECTS, Effect
+from pdsynth.evidence.group_effects.files import COMPLETED, CompletedEffect
+from pdsynth.evidence.probes.files import (
+    Change,
+    Counterfactual,
+    Lesion,
+    Lesions,
+    Memorisation,
+    Memory,
+    Probes,
+)
+from pdsynth.evidence.sites.files import SITES, SiteScores
 from pdsynth.files import sha256, write_json
 from pdsynth.report import words
-from pdsynth.report.cards import NOT_ADDRESSED, Checklist, answer, plain, write_cards
-from pdsynth.report.facts import Run, facts
+from pdsynth.report.cards import NOT_ADDRESSED, Checklist, answer, plain
+from pdsynth.report.facts import facts
+from pdsynth.results.folder import Results
+from pdsynth.statistics.resampling import Estimate
 from pdsynth.types import Direction, InputError
+from rows import filled
 
 PAGES = ("claim.md", "tripod_ai.md", "model_card.md", "data_card.md")
 TEMPLATES = files("pdsynth.report") / "templates"
@@ -83,42 +100,40 @@ def bare(results, tmp_path):
     return tmp_path
 
 
+FORWARD, BACKWARD = Direction
+CONFUSION = '{"NC": {"NC": 9, "AD": 1}, "AD": {"NC": 2, "AD": 8}}'
 EVIDENCE = {
-    "effects.tsv": [
-        {"method": RECIPE, "direction": "fmri_to_dmri", "n_AD": 19, "n_NC": 21, "slope": 0.614, "slope_low": 0.27,
-         "slope_high": 0.91, "reliability": 0.78},
-        {"method": "zeros", "direction": "fmri_to_dmri", "n_AD": 19, "n_NC": 21, "slope": 0.0},
+    EFFECTS: [
+        filled(Effect, method=RECIPE, direction=FORWARD, n_AD=19, n_NC=21, slope=Estimate(0.614, 0.27, 0.91),
+               reliability=0.78),
+        filled(Effect, method="zeros", direction=FORWARD, n_AD=19, n_NC=21, slope=Estimate(0.0, 0.0, 0.0)),
     ],
-    "completed_effects.tsv": [
-        {"method": RECIPE, "direction": "dmri_to_fmri", "arm": arm, "worth": worth, "worth_low": 0.18,
-         "worth_high": 0.34}
-        for arm, worth in (("as if real", None), ("rectified", 0.254))
+    COMPLETED: [
+        filled(CompletedEffect, method=RECIPE, direction=BACKWARD, arm=arm, worth=Estimate(worth, 0.18, 0.34))
+        for arm, worth in (("as if real", float("nan")), ("rectified", 0.254))
     ],
-    "table5.tsv": [
-        {"method": method, "scheme": scheme, "balanced_accuracy": score, "balanced_accuracy_low": 0.1,
-         "balanced_accuracy_high": 0.9, "confusion": '{"NC": {"NC": 9, "AD": 1}, "AD": {"NC": 2, "AD": 8}}'}
+    SCHEME_SCORES: [
+        filled(SchemeScores, method=method, scheme=scheme, balanced_accuracy=Estimate(score, 0.1, 0.9),
+               confusion=CONFUSION)
         for method, scheme, score in (("", "real both", 0.52), (RECIPE, "S6", 0.55), ("zeros", "S6", 0.31),
                                       ("", "permuted labels", 0.334))
     ],
-    "completion.tsv": [
-        {"method": method, "arm": "synthesised", "over_mean": 0.09, "over_mean_low": 0.03, "over_mean_high": 0.15,
-         "over_mean_p_holm": 0.02}
+    ARMS: [
+        filled(Arm, method=method, arm="synthesised", over_mean=Estimate(0.09, 0.03, 0.15), over_mean_p_holm=0.02)
         for method in (RECIPE, "zeros")
     ],
-    "power.tsv": [
-        {"difference": d, "needed_independent": n, "needed_half_shared": n // 2}
-        for d, n in ((0.02, 8809), (0.04, 2204))
+    POWER: [
+        Power(difference, needed, needed // 2, 0.1, 0.2) for difference, needed in ((0.02, 8809), (0.04, 2204))
     ],
-    "sites.tsv": [
-        {"site": "adni", "direction": "fmri_to_dmri", "difference": -0.31, "difference_low": -0.4,
-         "difference_high": -0.2}
-    ],
+    SITES: [filled(SiteScores, site="adni", direction=FORWARD, difference=Estimate(-0.31, -0.4, -0.2))],
 }  # fmt: skip
-PROBES = {
-    "memorisation": {"rows": [["fMRI → dMRI", "0.89", "0.71 (0.59 to 0.81)"]]},
-    "lesions": {"rows": [["the source", "fMRI → dMRI", "0.88", "0.02"]]},
-    "counterfactual": {"rows": [["fMRI → dMRI", "0.13 (0.09 to 0.17)", "0.61"]]},
-}
+PROBES = Probes(
+    RECIPE,
+    Memorisation(9, 9, 9, 9, 9, [Memory(FORWARD, 0.89, 0.9, 0.9, Estimate(0.71, 0.59, 0.81))]),
+    Lesions(4, 8, 8.0, 1.5, 0.02, [Lesion(True, FORWARD, 0.88, 0.02, 9.0)]),
+    Counterfactual(9, [0.0, 1.0], [Change(FORWARD, Estimate(0.13, 0.09, 0.17), Estimate(0.61, 0.5, 0.7), 60)]),
+    {},
+)
 
 
 @pytest.fixture
@@ -126,9 +141,9 @@ def evidence(results, tmp_path):
     """The results folder with the tables of roi, diagnose and the probes in it."""
     root = tmp_path / "evidence"
     shutil.copytree(results, root)
-    for name, rows in EVIDENCE.items():
-        write_table(root / name, pd.DataFrame(rows))
-    write_json(root / "probes.json", PROBES)
+    for file, rows in EVIDENCE.items():
+        file.write(root, rows)
+    PROBES.write(root)
     return root
 
 
@@ -143,7 +158,7 @@ def test_the_findings_are_those_of_the_tables(evidence):
     assert "fMRI → dMRI 0.88 in the source" in claim["30"]
     assert "fMRI → dMRI at adni \N{MINUS SIGN}0.31 (\N{MINUS SIGN}0.40 to \N{MINUS SIGN}0.20) dB" in claim["33"]
     assert "between 19 AD and 21 NC" in claim["40"] and "fMRI → dMRI 0.61 (0.27 to 0.91)." in claim["40"]
-    assert claim["40"].endswith("knew the disease and nobody's person: fMRI → dMRI 0.78.")
+    assert claim["40"].endswith("but nothing about individuals would reach: fMRI → dMRI 0.78.")
     assert "dMRI → fMRI 0.25 (0.18 to 0.34)" in claim["41"]
     assert "it beats filling in the mean (+9.0 points" in tripod["25"] and "zeros" not in tripod["25"]
     assert card["change of one person from healthy to ill, SIMULATED, slope on the real one"].startswith(
@@ -251,7 +266,7 @@ def test_the_items_are_complete(pages):
 
 
 def test_each_fact_of_a_sentence_is_one_that_exists(evidence):
-    run = Run.read(evidence)
+    run = Results.read(evidence)
     for scores in run.metrics["methods"][RECIPE].values():
         scores |= {"coverage_50": {"mean": 0.5}, "coverage_90": {"mean": 0.9}}
     told = {"steps": 9, "budget_seconds": 60.0, "init": "m", "loss_features": "VGG", "made_on": "a CPU"}
@@ -262,8 +277,8 @@ def test_each_fact_of_a_sentence_is_one_that_exists(evidence):
     sentences = [s for name in ("claim", "tripod_ai") for item in Checklist.read(name).items for s in item.says]
     cards = [(TEMPLATES / f"{name}.md.j2").read_text() for name in ("model_card", "data_card")]
     named = {fact for text in (*sentences, *cards) for fact in re.findall(r"(?<!{){(\w+)}", text)}
-    assert named == facts(run).keys()
-    assert facts(run)["calibrated"] == "on 30 SIMULATED participants of cohort mine, times fmri_to_dmri: 1.2"
+    assert named == facts(run, claims()).keys()
+    assert facts(run, claims())["calibrated"] == "on 30 SIMULATED participants of cohort mine, times fmri_to_dmri: 1.2"
 
 
 def test_what_is_absent_is_not_addressed(pages, bare):

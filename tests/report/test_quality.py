@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from pdsynth.data.quality import quality_table
-from pdsynth.report import write_quality
 from pdsynth.report.charts import curves, strips
 from pdsynth.report.pictures import EDGE, View
+from pdsynth.report.quality import write_quality
 from pdsynth.types import InputError
 
 EVIL = "sub-<script>alert('1')</script>_bold.nii.gz"

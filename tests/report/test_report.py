@@ -14,10 +14,11 @@ from PIL import Image
 
 from fixture_trees import write_volume
 from pdsynth.evaluation.evaluate import evaluate
+from pdsynth.evidence.claims import write_report
 from pdsynth.imaging.nifti import SyntheticMark, Volume, write_synthetic
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.methods.controls import CopySource, PopulationMean
-from pdsynth.report import words, write_report
+from pdsynth.report import words
 from pdsynth.report.charts import Bar, forest
 from pdsynth.report.pictures import View, colour_bar, picture
 from pdsynth.types import Direction, InputError

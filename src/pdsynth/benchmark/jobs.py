@@ -18,12 +18,12 @@ from pdsynth.benchmark.joined import clear_joined, join_scores
 from pdsynth.benchmark.runs import Terms, begun_as, run_entry
 from pdsynth.benchmark.tables import ALL, FIGURES, tested_of, write_tables
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation.archive import recipe_of, run_folder
 from pdsynth.evaluation.evaluate import ORACLE
 from pdsynth.evaluation.provenance import provenance
 from pdsynth.files import sha256
 from pdsynth.recipes import CONTROLS, RECIPES, settings_of
 from pdsynth.report.benchmark import write_page
+from pdsynth.results.entries import recipe_of, run_folder
 from pdsynth.types import InputError
 from pdsynth.workers import start_worker, terminate
 

@@ -9,18 +9,17 @@ from typing import Any
 
 import pandas as pd
 
-from pdsynth.evaluation import patterns
-from pdsynth.evaluation.archive import read_table, scores_folder, write_table
 from pdsynth.evaluation.evaluate import comparisons
+from pdsynth.evidence.verbs import BY_DIAGNOSE, BY_ROI
 from pdsynth.files import linked, read_json, write_json
 from pdsynth.report.benchmark import PAGE as BENCHMARK
 from pdsynth.report.cards import CARDS, CHECKLISTS
 from pdsynth.report.page import PAGE as REPORT
-from pdsynth.report.tables import BY_DIAGNOSE, BY_ROI
+from pdsynth.results import patterns
+from pdsynth.results.archive import IMAGES, METRICS_JSON, METRICS_TSV
+from pdsynth.results.entries import scores_folder
+from pdsynth.results.tables import read_table, write_table
 from pdsynth.types import InputError
-
-IMAGES = "predictions"
-TABLE = "metrics.tsv"
 
 
 def join_scores(out: Path, entries: Sequence[str], seed: int) -> None:
@@ -30,22 +29,22 @@ def join_scores(out: Path, entries: Sequence[str], seed: int) -> None:
     family of its own. All were scored on the same scans, as `benchmark` sees to; raises InputError where they were not.
     """
     folders = [scores_folder(out, entry) for entry in entries]
-    table = pd.concat([read_table(folder / TABLE, patterns.TEXT) for folder in folders], ignore_index=True)
-    metrics: dict[str, Any] = read_json(folders[0] / "metrics.json")
+    table = pd.concat([read_table(folder / METRICS_TSV, patterns.TEXT) for folder in folders], ignore_index=True)
+    metrics: dict[str, Any] = read_json(folders[0] / METRICS_JSON)
     metrics["methods"] = {
-        name: scores for folder in folders for name, scores in read_json(folder / "metrics.json")["methods"].items()
+        name: scores for folder in folders for name, scores in read_json(folder / METRICS_JSON)["methods"].items()
     }
     metrics["comparisons"] = comparisons(table, list(entries), seed)
     patterns.save(_joined_patterns(folders), out)
     _link_images(folders, out / IMAGES)
-    write_table(out / TABLE, table)
-    write_json(out / "metrics.json", metrics)
+    write_table(out / METRICS_TSV, table)
+    write_json(out / METRICS_JSON, metrics)
 
 
 def clear_joined(out: Path) -> None:
     """Remove scores, tables, figures and pages of all entries, of `roi`, `diagnose` and `report` too."""
     cards = [f"{name}.md" for name in (*CHECKLISTS, *CARDS)]
-    scores = ["metrics.json", TABLE, patterns.NAME, patterns.REGIONS]
+    scores = [METRICS_JSON, METRICS_TSV, patterns.NAME, patterns.REGIONS]
     made = [*scores, *BY_ROI, *BY_DIAGNOSE, REPORT, BENCHMARK, *cards]
     for stale in [*(out / name for name in made), *out.glob("table*.tsv"), *out.glob("figure*.png")]:
         stale.unlink(missing_ok=True)

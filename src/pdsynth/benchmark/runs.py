@@ -23,7 +23,6 @@ import pdsynth
 from pdsynth import api, folders, manifest
 from pdsynth.benchmark.code import code_digest
 from pdsynth.data.pairs import Pairs, content
-from pdsynth.evaluation.archive import recipe_of, run_folder, scores_folder
 from pdsynth.evaluation.evaluate import ORACLE
 from pdsynth.evaluation.metrics import MODULES
 from pdsynth.files import PARTIAL, read_json, write_json
@@ -33,6 +32,7 @@ from pdsynth.methods.base import Method, MethodConfig, create, registry
 from pdsynth.networks.flops import counted_flops
 from pdsynth.recipes import RECIPES, settings_of
 from pdsynth.resources import resolve_precision
+from pdsynth.results.entries import recipe_of, run_folder, scores_folder
 from pdsynth.types import Direction, InputError
 
 FIT = "fit.json"  # of a run: wall time and peak memory of fitting, over all the times that it was begun

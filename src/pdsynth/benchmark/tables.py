@@ -10,14 +10,16 @@ from typing import Any
 import pandas as pd
 
 from pdsynth import manifest
-from pdsynth.evaluation import patterns
-from pdsynth.evaluation.archive import read_by_site, recipe_of, run_folder, scores_folder, write_table
-from pdsynth.evaluation.effects import EffectRecovery, effect_recovery
 from pdsynth.evaluation.evaluate import comparisons
 from pdsynth.evaluation.metrics import METRICS
-from pdsynth.evaluation.statistics import bca_interval
+from pdsynth.evidence.effects.compute import EffectRecovery, effect_recovery
 from pdsynth.files import read_json
 from pdsynth.recipes import CONTROLS, RECIPES
+from pdsynth.results import patterns
+from pdsynth.results.archive import METRICS_JSON, METRICS_TSV
+from pdsynth.results.entries import recipe_of, run_folder, scores_folder
+from pdsynth.results.tables import read_by_site, write_table
+from pdsynth.statistics.inference import bca_interval
 from pdsynth.types import Direction
 
 TESTED = "pds"
@@ -79,7 +81,7 @@ def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]
     the joined scores. A recipe that was not run has no row.
     """
     run = {recipe_of(entry)[0]: entry for entry in entries}
-    scores = {entry: read_by_site(scores_folder(out, entry) / "metrics.tsv") for entry in entries}
+    scores = {entry: read_by_site(scores_folder(out, entry) / METRICS_TSV) for entry in entries}
     simulated = manifest.read(out)["simulated"]
     effects = _effects(out, entries, seed)
     written = {}
@@ -154,7 +156,7 @@ def _compared(row: dict[str, Any] | None) -> dict[str, Any]:
 def _costs(out: Path, entry: str, direction: Direction) -> dict[str, Any]:
     run = manifest.read(run_folder(out, entry))
     cost, code = run.get("cost", {}), run["parameters"]["begun_as"]["code"]
-    scored = read_json(scores_folder(out, entry) / "metrics.json")["methods"][entry][direction.value]
+    scored = read_json(scores_folder(out, entry) / METRICS_JSON)["methods"][entry][direction.value]
     stages = cost.get("stages", {}).values()
     return {
         "identification_rate": scored["identification_rate"],

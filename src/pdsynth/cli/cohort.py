@@ -138,7 +138,7 @@ def prepare(
 ) -> None:
     """Turn a cohort into cached pairs on one grid, split by participant; what is prepared already is kept."""
     from pdsynth.data.prepare import prepare as prepare_cohort
-    from pdsynth.report import write_quality
+    from pdsynth.report.quality import write_quality
     from pdsynth.workers import Workers
 
     fractions = _fractions(split)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,9 +16,8 @@ from pdsynth.resources import resolve_device, seconds
 from pdsynth.types import Diagnosis, InputError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from pdsynth.data.pairs import Pairs
+    from pdsynth.evidence.group_effects.files import TargetSummary
 
 ResultsFolder = Annotated[Path, typer.Argument(help="A folder written by evaluate or benchmark.", metavar="DIR")]
 MethodNames = Annotated[
@@ -49,7 +48,8 @@ def effects(
     from pdsynth import api
     from pdsynth.atlas import read_atlas
     from pdsynth.data.pairs import Pairs
-    from pdsynth.evidence import by_model, cross_fitted, one_row_each, write_group_effects
+    from pdsynth.evidence.group_effects.charts import draw
+    from pdsynth.evidence.group_effects.compute import by_model, cross_fitted, group_effects, one_row_each
 
     pairs = Pairs.open(prepared)
     people = one_row_each(pairs, contrast)
@@ -75,9 +75,11 @@ def effects(
         else:
             made = cross_fitted(recipe, pairs, people, folds=folds, budget=limit, atlas=regions, seed=seed,
                                 device=chosen, progress=told)  # fmt: skip
-        found = write_group_effects(work.folder, people, made, contrast, regions)
+        found = group_effects(people, made, contrast, regions)
+        found.write(work.folder)
+        draw(work.folder, found, contrast, pairs.simulated)
         entries["simulated"] = pairs.simulated
-    _print_effects(found, pairs, people, contrast)
+    _print_effects(found.summary, pairs, people, contrast)
     done(f"Effects by region and figures are in {out}")
 
 
@@ -97,34 +99,40 @@ def _two_diagnoses(text: str) -> tuple[Diagnosis, Diagnosis]:
     return Diagnosis(names[0]), Diagnosis(names[1])
 
 
-def _print_effects(found: pd.DataFrame, pairs: Pairs, people: Pairs, contrast: tuple[Diagnosis, Diagnosis]) -> None:
+def _print_effects(
+    found: Sequence[TargetSummary], pairs: Pairs, people: Pairs, contrast: tuple[Diagnosis, Diagnosis]
+) -> None:
     first, second = contrast
     everyone = pairs.table["participant_id"].nunique()
     numbers = " and ".join(f"{int((people.table['diagnosis'] == g).sum())} {g}" for g in contrast)
     typer.echo(f"Of {everyone} participants {numbers} are compared; the others are left out.")
     rows = [
         (
-            row["target"],
-            f"{row['n_real']}",
-            f"{row['n_synthesised']}",
-            f"{row['worth']:.2f}",
-            f"{100 * row['width']:.0f} %",
-            f"{row['regions_real_alone']}",
-            f"{row['regions']}",
+            row.target.value,
+            f"{row.n_real}",
+            f"{row.n_synthesised}",
+            f"{row.worth:.2f}",
+            f"{100 * row.width:.0f} %",
+            f"{row.regions_real_alone}",
+            f"{row.regions}",
         )
-        for row in found.to_dict("records")
+        for row in found
     ]
     columns = ("scan", "real", "synthesised", "one is worth (real scans)", "interval (of real alone's)",
                "regions found by real alone", "regions found by both")  # fmt: skip
     title = f"{'SIMULATED. ' if pairs.simulated else ''}{first} less {second}; found: false discovery rate below .05"
     table(title, columns, rows)
-    for row in found[(found["n_synthesised"] > 0) & ~found["used"]].to_dict("records"):
-        typer.echo(f"The synthesised {row['target']} are not used: they tell nothing of persons, or too few have both.")
+    for row in found:
+        if row.n_synthesised and not row.used:
+            typer.echo(
+                f"The synthesised {row.target} are not used: they carry no information about individuals, or too few "
+                "participants have both scans."
+            )
 
 
 def roi(results: ResultsFolder, seed: Seed = 0) -> None:
     """Region patterns, real against synthesised, and the groups' effects; writes tables and Figs. 5 and 6."""
-    from pdsynth.evidence import write_roi
+    from pdsynth.evidence.verbs import write_roi
 
     with folders.adding(results) as folder, manifest.added(folder, "roi", seed=seed):
         write_roi(folder, seed)
@@ -133,7 +141,7 @@ def roi(results: ResultsFolder, seed: Seed = 0) -> None:
 
 def diagnose(results: ResultsFolder, method: MethodNames = None, seed: Seed = 0) -> None:
     """Diagnosis with real and synthesised scans and with all controls; writes Tables V and IX and Fig. 7."""
-    from pdsynth.evidence import write_diagnosis
+    from pdsynth.evidence.verbs import write_diagnosis
 
     with folders.adding(results) as folder, manifest.added(folder, "diagnose", seed=seed, method=method):
         write_diagnosis(folder, method, seed)
@@ -161,7 +169,9 @@ def evidence(
 ) -> None:
     """Everything at once: evaluate, roi, diagnose, probes of the first model, checklists, cards and the report."""
     from pdsynth.data.pairs import Pairs
-    from pdsynth.evidence import sites_to_leave_out, write_diagnosis, write_probes, write_roi, write_sites
+    from pdsynth.evidence.probes.compute import probe
+    from pdsynth.evidence.sites.compute import sites_to_leave_out
+    from pdsynth.evidence.verbs import write_diagnosis, write_roi, write_sites
 
     limit = seconds(budget) if budget else None
     if split == "train":
@@ -175,7 +185,7 @@ def evidence(
         parts: dict[str, Callable[[], object]] = {
             "Effects and patterns": lambda: write_roi(made.folder, seed),
             "Diagnosis": lambda: write_diagnosis(made.folder, None, seed),
-            "Probes": lambda: write_probes(made.folder, tested, made.pairs, split, seed, jobs),
+            "Probes": lambda: probe(tested, made.pairs, split, seed, jobs).write(made.folder),
         }
         if leave_site_out:
             parts["A site left out"] = lambda: write_sites(made.folder, tested, made.pairs, limit, seed, device.value)

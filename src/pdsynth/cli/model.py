@@ -190,6 +190,7 @@ def calibrate(
     chosen = resolve_device(device.value)
     from pdsynth import api
     from pdsynth.data.pairs import Pairs
+    from pdsynth.evidence.calibration.model import calibrate as scaled
     from pdsynth.report.words import DIRECTIONS
 
     pairs = Pairs.open(prepared)
@@ -199,7 +200,7 @@ def calibrate(
         manifest.recorded(work.folder, "calibrate", inputs=inputs),
         progress("Calibrating") as told,
     ):
-        found = api.calibrate(model, pairs, work.folder, chosen, told)
+        found = scaled(model, pairs, work.folder, chosen, told)
     rows = [
         (
             DIRECTIONS[direction],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -185,10 +184,13 @@ def report(
     results: Annotated[Path, typer.Argument(help="A folder of evaluate, benchmark, demo or prepare.", metavar="DIR")],
 ) -> None:
     """Make one HTML file from the results of a folder, or of the quality of prepared scans."""
+    from pdsynth.results.archive import METRICS_JSON
+
     prepared = (results / "pairs.tsv").is_file()
-    if not prepared and not (results / "metrics.json").is_file():
+    if not prepared and not (results / METRICS_JSON).is_file():
         raise InputError(results, "holds no results (it has no metrics.json)", "run `pdsynth evaluate` first")
-    from pdsynth.report import write_cards, write_quality, write_report
+    from pdsynth.evidence.claims import write_cards, write_report
+    from pdsynth.report.quality import write_quality
 
     with folders.adding(results) as folder:
         if prepared:
@@ -241,7 +243,9 @@ def _unchecked(name: str) -> str:
 
 def print_scores(out: Path) -> None:
     """The primary endpoint of every method, from metrics.json."""
-    metrics = json.loads((out / "metrics.json").read_text())
+    from pdsynth.results.folder import Results
+
+    metrics = Results.read(out).metrics
     directions = ("fmri_to_dmri", "dmri_to_fmri")
     rows = []
     for name, scores in metrics["methods"].items():

@@ -20,8 +20,6 @@ from rich.progress import Progress
 from pdsynth.atlas import Atlas, evidence_regions, region_means
 from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation import patterns
-from pdsynth.evaluation.archive import KEYS, Archive, image_name
 from pdsynth.evaluation.audit import (
     identification_rate,
     shuffle_sources,
@@ -31,9 +29,11 @@ from pdsynth.evaluation.audit import (
     within_site_slope,
 )
 from pdsynth.evaluation.metrics import dilate, image_quality, psnr
-from pdsynth.evaluation.statistics import bca_interval, holm, paired_permutation
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.methods.controls import Oracle
+from pdsynth.results import patterns
+from pdsynth.results.archive import KEYS, Archive, image_name
+from pdsynth.statistics.inference import bca_interval, holm, paired_permutation
 from pdsynth.types import Direction, Modality
 
 ORACLE = Oracle.name

@@ -9,11 +9,12 @@ from typing import Any
 import pandas as pd
 
 from pdsynth import manifest
-from pdsynth.evaluation.archive import read_by_site, recipe_of
 from pdsynth.recipes import RECIPES
 from pdsynth.report import words
 from pdsynth.report.figures import comparison_figure
 from pdsynth.report.rendering import render
+from pdsynth.results.entries import recipe_of
+from pdsynth.results.tables import read_by_site
 from pdsynth.types import Direction
 
 PAGE = "benchmark.md"

@@ -11,10 +11,10 @@ import numpy as np
 from pdsynth.cohorts.scans import single_scan
 from pdsynth.data.means import scan_means
 from pdsynth.data.preprocessing import Preprocessing
-from pdsynth.evaluation.archive import image_name
 from pdsynth.report import words
 from pdsynth.report.pictures import EDGES, PLANES, View
-from pdsynth.report.results import Results, Synthesised
+from pdsynth.results.archive import image_name
+from pdsynth.results.folder import Results, Synthesised
 from pdsynth.types import Direction, InputError
 
 SHOWN = ((0.0, "highest"), (1 / 3, "upper third"), (2 / 3, "lower third"), (1.0, "lowest"))

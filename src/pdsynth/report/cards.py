@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -14,8 +14,10 @@ from typing import Any
 import yaml
 
 from pdsynth.report import words
-from pdsynth.report.facts import PRIMARY, WORST, Run, facts, place
+from pdsynth.report.facts import PRIMARY, WORST, facts, groups_of, participants_of, place
 from pdsynth.report.rendering import render
+from pdsynth.report.sections import Claim
+from pdsynth.results.folder import Results
 from pdsynth.types import Direction
 
 NOT_ADDRESSED = "not addressed"
@@ -54,16 +56,15 @@ class Checklist:
         return cls(content["title"], content["source"], tuple(items))
 
 
-def write_cards(results: Path) -> list[Path]:
+def write_cards(results: str | Path, claims: Iterable[Claim]) -> list[Path]:
     """Write claim.md, tripod_ai.md, model_card.md and data_card.md into a results folder; returns their paths.
 
     They are made of its tables and manifests alone, and the same files give the same bytes; what those do not tell is
     "not addressed". Follows CLAIM (Tejani et al. 2024), TRIPOD+AI (Collins et al. 2024) and model
     cards (Mitchell et al. 2019). Raises InputError where the metrics are missing or cannot be read.
     """
-    results = Path(results)
-    run = Run.read(results)
-    said = partial(answer, known={name: plain(value) for name, value in facts(run).items()})
+    run = Results.read(results)
+    said = partial(answer, known={name: plain(value) for name, value in facts(run, claims).items()})
     shared = {"simulated": run.simulated, "said": said}
     pages = []
     for name in CHECKLISTS:
@@ -71,10 +72,10 @@ def write_cards(results: Path) -> list[Path]:
         rows = [(item, said(*item.says)) for item in checklist.items]
         addressed = sum(text != NOT_ADDRESSED for _, text in rows)
         context = shared | {"checklist": checklist, "rows": rows, "addressed": addressed}
-        pages.append(render(results / f"{name}.md", "checklist.md.j2", False, context))
+        pages.append(render(run.root / f"{name}.md", "checklist.md.j2", False, context))
     tables = {"groups": _groups(run), "failures": _failures(run), "counts": _counts(run), "reasons": _reasons(run)}
     for name in CARDS:
-        pages.append(render(results / f"{name}.md", f"{name}.md.j2", False, shared | tables))
+        pages.append(render(run.root / f"{name}.md", f"{name}.md.j2", False, shared | tables))
     return pages
 
 
@@ -103,22 +104,33 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*|<\[])", r"\\\1", " ".join(text.split()))
 
 
-def _groups(run: Run) -> list[dict[str, Any]]:
-    return [group | {"name": plain(group["name"])} for direction in Direction for group in run.groups(direction)]
+def _groups(run: Results) -> list[dict[str, Any]]:
+    return [
+        {
+            "direction": words.DIRECTIONS[direction],
+            "by": group.by,
+            "name": plain(group.name),
+            "n": group.n,
+            "psnr": words.number(group.mean, 2),
+            "worst": group.worst,
+        }
+        for direction in Direction
+        for group in groups_of(run, direction)
+    ]
 
 
-def _failures(run: Run) -> Iterator[dict[str, str]]:
+def _failures(run: Results) -> Iterator[dict[str, str]]:
     """The lowest scores of each direction, the worst first."""
     for direction in Direction:
-        for person in run.people(direction).head(WORST).fillna("n/a").to_dict("records"):
+        for person in participants_of(run, direction).head(WORST).fillna("n/a").to_dict("records"):
             names = {key: plain(str(person[key])) for key in ("participant_id", "site", "diagnosis")}
             yield names | {"direction": words.DIRECTIONS[direction], "psnr": words.number(person[PRIMARY], 2)}
 
 
-def _counts(run: Run) -> list[dict[str, Any]]:
+def _counts(run: Results) -> list[dict[str, Any]]:
     ordered = sorted(run.data.get("groups", []), key=lambda group: [place(group[column]) for column in COLUMNS])
     return [{key: plain(str(value)) for key, value in group.items()} for group in ordered]
 
 
-def _reasons(run: Run) -> list[tuple[str, int]]:
+def _reasons(run: Results) -> list[tuple[str, int]]:
     return [(plain(reason), n) for reason, n in (run.data.get("rejected") or {}).items()]

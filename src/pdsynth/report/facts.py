@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pdsynth import manifest
-from pdsynth.evaluation.archive import read_table
 from pdsynth.evaluation.provenance import UNKNOWN
-from pdsynth.evaluation.statistics import SIGNIFICANT
 from pdsynth.report import words
-from pdsynth.report.findings import findings
-from pdsynth.report.results import REMEDY, TEXT_COLUMNS
-from pdsynth.types import Diagnosis, Direction, InputError
+from pdsynth.report.sections import Claim
+from pdsynth.results.folder import Results
+from pdsynth.statistics.inference import SIGNIFICANT
+from pdsynth.types import Diagnosis, Direction
 
 WORST = 3  # participants of a direction who are named as failures
 PRIMARY = "psnr_brain"
@@ -28,108 +25,68 @@ YES = {True: "yes", False: "no", None: None}
 
 
 @dataclass(frozen=True)
-class Run:
-    """A results folder without its images. entries is its manifest, empty where there is none."""
+class Group:
+    """The participants of a site or diagnosis (`by`): their number and mean score; worst: the lowest of its kind."""
 
-    root: Path
-    metrics: dict[str, Any]
-    table: pd.DataFrame
-    entries: dict[str, Any]
-
-    @classmethod
-    def read(cls, root: Path) -> Run:
-        """Raises InputError where metrics.json or metrics.tsv is missing or cannot be read."""
-        try:
-            metrics = json.loads((root / "metrics.json").read_text(encoding="utf-8"))
-            table = read_table(root / "metrics.tsv", TEXT_COLUMNS)
-        except FileNotFoundError as error:
-            raise InputError(error.filename, "is missing, so there is nothing to report", REMEDY) from error
-        except ValueError as error:
-            raise InputError(root, f"holds a result file that cannot be read ({error})", REMEDY) from error
-        return cls(root, metrics, table, manifest.read(root))
-
-    @property
-    def simulated(self) -> bool:
-        """Whether the participants who were scored are simulated."""
-        return bool(self.metrics["simulated"])
-
-    @property
-    def tested(self) -> str:
-        """The method under test: the first that was evaluated."""
-        return next(iter(self.metrics["methods"]))
-
-    @property
-    def model(self) -> dict[str, Any]:
-        """What the manifest has of the method under test; empty where it has nothing."""
-        return self.entries.get("models", {}).get(self.tested, {})
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """What the manifest has of the prepared folder; empty where it has nothing."""
-        return self.entries.get("data", {})
-
-    def people(self, direction: Direction) -> pd.DataFrame:
-        """The primary score of the method under test, a row a participant (the mean of the sessions), worst first."""
-        rows = self.table[(self.table["method"] == self.tested) & (self.table["direction"] == direction.value)]
-        people = rows.groupby("participant_id", sort=True).agg({**dict.fromkeys(GROUPS, "first"), PRIMARY: "mean"})
-        return people.reset_index().sort_values([PRIMARY, "participant_id"], ignore_index=True)
-
-    def groups(self, direction: Direction) -> Iterator[dict[str, Any]]:
-        """Mean primary score of the method under test in each site and diagnosis that is known."""
-        people = self.people(direction)
-        for by in GROUPS:
-            scores = people[people[by].fillna("") != ""].groupby(by)[PRIMARY].agg(["mean", "count"])
-            several = scores.loc[scores["count"] > 1, "mean"]  # one person is no group
-            for name, row in scores.iterrows():
-                yield {
-                    "direction": words.DIRECTIONS[direction],
-                    "by": by,
-                    "name": str(name),
-                    "n": int(row["count"]),
-                    "psnr": words.number(row["mean"], 2),
-                    "worst": len(several) > 1 and row["count"] > 1 and row["mean"] == several.min(),
-                }
+    by: str
+    name: str
+    n: int
+    mean: float
+    worst: bool
 
 
-def facts(run: Run) -> dict[str, str]:
+def participants_of(results: Results, direction: Direction) -> pd.DataFrame:
+    """The primary score of the method under test, one row per participant (mean of the sessions), lowest first."""
+    rows = results.scan_scores(results.tested, direction)
+    people = rows.groupby("participant_id", sort=True).agg({**dict.fromkeys(GROUPS, "first"), PRIMARY: "mean"})
+    return people.reset_index().sort_values([PRIMARY, "participant_id"], ignore_index=True)
+
+
+def groups_of(results: Results, direction: Direction) -> Iterator[Group]:
+    """Mean primary score of the method under test at each site and in each diagnosis that is known."""
+    people = participants_of(results, direction)
+    for by in GROUPS:
+        scores = people[people[by].fillna("").astype(str) != ""].groupby(by)[PRIMARY].agg(["mean", "count"])
+        several = scores.loc[scores["count"] > 1, "mean"]  # one person is no group
+        for name, row in scores.iterrows():
+            worst = len(several) > 1 and row["count"] > 1 and row["mean"] == several.min()
+            yield Group(by, str(name), int(row["count"]), float(row["mean"]), bool(worst))
+
+
+def facts(results: Results, claims: Iterable[Claim]) -> dict[str, str]:
     """What is known, by the name that the checklists' sentences use; what is not known is not in it."""
-    every = _scored(run) | _recorded(run.entries) | _trained(run.model) | _prepared(run.data)
-    every |= findings(run.root, run.tested)
-    if run.tested in run.metrics.get("uncertainty_from_samples", []):
-        every.pop("calibrated", None)  # what is audited is the SD of draws
+    every = _scored(results) | _recorded(results.manifest) | _trained(results.model) | _prepared(results.data)
+    for claim in claims:
+        every |= claim.facts(results)
     return {name: str(value) for name, value in every.items() if value not in (None, "")}
 
 
-def _scored(run: Run) -> dict[str, Any]:
-    metrics = run.metrics
-    others = [name for name in metrics["methods"] if name not in (run.tested, words.CEILING)]
+def _scored(results: Results) -> dict[str, Any]:
+    metrics = results.metrics
+    others = [name for name in metrics["methods"] if name not in (results.tested, words.CEILING)]
     tests = metrics.get("comparisons", [])
-    states = "coverage_90" in next(iter(metrics["methods"][run.tested].values()))
     return {
-        "tested": run.tested,
-        "kind": "SIMULATED participants" if run.simulated else "participants",
-        "simulated": "SIMULATED" if run.simulated else None,
+        "tested": results.tested,
+        "kind": "SIMULATED participants" if results.simulated else "participants",
+        "simulated": "SIMULATED" if results.simulated else None,
         "split": metrics.get("split"),
         "people": metrics["n_participants"],
         "scans": metrics.get("n_scans"),
         "seed": metrics.get("seed"),
         "others": ", ".join(others),
-        "psnr": _both(run, run.tested, PRIMARY, 2, " dB"),
-        "ssim": _both(run, run.tested, "ssim_brain", 3),
-        "mae": _both(run, run.tested, "mae", 4),
-        "psnr_full": _both(run, run.tested, "psnr_full", 2, " dB"),
-        "shuffled": _both(run, run.tested, "shuffled_source_psnr_brain", 2, " dB"),
-        "identified": _both(run, run.tested, "identification_rate", 2),
-        "slope": _both(run, run.tested, "within_site_slope", 2),
-        "coverage_50": _both(run, run.tested, "coverage_50", 3),
-        "coverage_90": _both(run, run.tested, "coverage_90", 3),
-        "seconds": _both(run, run.tested, "seconds_per_volume", 3, " s"),
-        "average": _both(run, words.AVERAGE, PRIMARY, 2, " dB"),
-        "ceiling": _both(run, words.CEILING, PRIMARY, 2, " dB"),
-        "spread": words.spread(run.tested, metrics) if states else None,
+        "psnr": both_directions(results, results.tested, PRIMARY, 2, " dB"),
+        "ssim": both_directions(results, results.tested, "ssim_brain", 3),
+        "mae": both_directions(results, results.tested, "mae", 4),
+        "psnr_full": both_directions(results, results.tested, "psnr_full", 2, " dB"),
+        "shuffled": both_directions(results, results.tested, "shuffled_source_psnr_brain", 2, " dB"),
+        "identified": both_directions(results, results.tested, "identification_rate", 2),
+        "slope": both_directions(results, results.tested, "within_site_slope", 2),
+        "seconds": both_directions(results, results.tested, "seconds_per_volume", 3, " s"),
+        "average": both_directions(results, words.AVERAGE, PRIMARY, 2, " dB"),
+        "ceiling": both_directions(results, words.CEILING, PRIMARY, 2, " dB"),
         "comparisons": _compared(tests),
-        "worst": _each(lambda d: ", ".join(run.people(d)["participant_id"].head(WORST))),
-        "worst_groups": _each(lambda d: _worst_groups(run, d)),
+        "worst": _each(lambda d: ", ".join(participants_of(results, d)["participant_id"].head(WORST))),
+        "worst_groups": _each(lambda d: _worst_groups(results, d)),
     }
 
 
@@ -140,9 +97,9 @@ def _compared(tests: Sequence[Mapping[str, Any]]) -> str:
     return f"higher in {higher}, lower in {len(differences) - higher}, of {len(tests)}" if tests else ""
 
 
-def _worst_groups(run: Run, direction: Direction) -> str:
-    worst = (group for group in run.groups(direction) if group["worst"])
-    return ", ".join("{by} {name} ({psnr} dB, n = {n})".format_map(group) for group in worst)
+def _worst_groups(results: Results, direction: Direction) -> str:
+    worst = (group for group in groups_of(results, direction) if group.worst)
+    return ", ".join(f"{g.by} {g.name} ({words.number(g.mean, 2)} dB, n = {g.n})" for g in worst)
 
 
 def _recorded(entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,16 +136,8 @@ def _trained(model: Mapping[str, Any]) -> dict[str, Any]:
         "training_data": card.get("training_data"),
         "begun_with": card.get("init"),
         "loss_features": card.get("loss_features"),
-        "calibrated": _calibrated(card.get("calibration")),
         "validated": ", ".join(f"{words.DIRECTIONS[Direction(d)]} {words.number(v, 2)} dB" for d, v in scores.items()),
     }
-
-
-def _calibrated(told: Mapping[str, Any] | None) -> str:
-    if told is None:
-        return ""
-    kind = "SIMULATED participants" if told["simulated"] else "participants"
-    return f"on {told['n_participants']} {kind} of cohort {told['cohort']}, times {_listed(told['scale'])}"
 
 
 def _prepared(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,11 +179,11 @@ def place(name: str) -> tuple[int, str]:
     return (ORDER.index(name) if name in ORDER else len(ORDER)), name
 
 
-def _both(run: Run, method: str, metric: str, decimals: int, unit: str = "") -> str:
+def both_directions(results: Results, method: str, metric: str, decimals: int, unit: str = "") -> str:
     """A metric in both directions with its interval; empty where it was not measured."""
 
     def said(direction: Direction) -> str:
-        scores = run.metrics["methods"].get(method, {}).get(direction.value, {})
+        scores = results.metrics["methods"].get(method, {}).get(direction.value, {})
         mean, low, high = words.value_of(scores, metric)
         if mean is None:
             return ""

@@ -10,11 +10,12 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from pdsynth.evaluation.archive import image_name, scores_folder
 from pdsynth.files import complete_or_absent
 from pdsynth.report import words
 from pdsynth.report.pictures import PLANES, View, colours
-from pdsynth.report.results import Results
+from pdsynth.results.archive import image_name
+from pdsynth.results.entries import scores_folder
+from pdsynth.results.folder import Results
 from pdsynth.types import Direction
 
 TOP = 0.3  # of the difference scale

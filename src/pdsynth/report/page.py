@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pdsynth.report import brains, evidence, words
+from pdsynth.report import brains, words
+from pdsynth.report.cells import p_value
 from pdsynth.report.charts import Bar, forest
+from pdsynth.report.facts import groups_of
 from pdsynth.report.pictures import colour_bar
 from pdsynth.report.rendering import render
-from pdsynth.report.results import Results
+from pdsynth.report.sections import Claim
+from pdsynth.results.folder import Results
+from pdsynth.statistics.inference import SIGNIFICANT
 from pdsynth.types import Direction
 
 PAGE = "report.html"
 
 
-def write_report(results_dir: str | Path) -> Path:
-    """Write `results_dir`/report.html from the result files in that folder; returns its path.
+def write_report(results_dir: str | Path, claims: Sequence[Claim]) -> Path:
+    """Write `results_dir`/report.html from the result files in that folder and what the claims say; returns its path.
 
     The page holds its images, styles and script; it loads nothing. Raises InputError where a result file is missing.
     """
-    results = Results.read(Path(results_dir))
-    context = _context(results) | {"colour_bar": colour_bar, "number": words.number}
+    results = Results.read(results_dir)
+    context = _context(results, claims) | {"colour_bar": colour_bar, "number": words.number}
     return render(results.root / PAGE, "report.html.j2", True, context)
 
 
-def _context(results: Results) -> dict[str, Any]:
+def _context(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
     metrics, manifest = results.metrics, results.manifest
+    sections = sorted((part for claim in claims for part in claim.sections(results)), key=lambda part: part.place)
+    addressed = {part.key for part in sections if part.tables}
     limits = brains.limits(results)
     return {
         "simulated": results.simulated,
@@ -47,8 +54,7 @@ def _context(results: Results) -> dict[str, Any]:
         "comparisons": _comparisons(results),
         "quality": words.QUALITY,
         "audit": words.AUDIT,
-        "uncertainty": _uncertainty(results),
-        "uncertainty_columns": words.UNCERTAINTY,
+        "states_sd": any("coverage_90" in scores[d.value] for scores in results.methods.values() for d in Direction),
         "rejected": results.rejected.to_dict("records"),
         "manifest": manifest,
         "notes": manifest.get("notes", []),
@@ -56,10 +62,8 @@ def _context(results: Results) -> dict[str, Any]:
         "controls": {n: t for n, t in words.CONTROLS.items() if n in results.methods},
         "spread": words.spread(results.tested, metrics),
         "seed": metrics.get("seed"),
-        "evidence": (parts := evidence.sections(results)),
-        "not_addressed": [
-            what for key, what in evidence.ADDRESSED.items() if key not in {part.key for part in parts if part.tables}
-        ],
+        "sections": sections,
+        "not_addressed": [what for c in claims for key, what in c.ADDRESSES.items() if key not in addressed],
     }
 
 
@@ -92,7 +96,7 @@ def _direction(results: Results, direction: Direction) -> dict[str, Any]:
         "chart": forest(bars, "PSNR inside the brain, dB"),
         "quality": _rows(results, direction, ordered, words.QUALITY),
         "audit": _rows(results, direction, ordered, words.AUDIT),
-        "groups": _groups(results, direction),
+        "groups": list(groups_of(results, direction)),
     }
 
 
@@ -141,21 +145,6 @@ def _best(scores: list[tuple[str, float | None]], column: words.Column) -> set[s
     return {name for name, value in known if abs(key(value) - top) < 1e-9}
 
 
-def _groups(results: Results, direction: Direction) -> list[dict[str, Any]]:
-    """Mean primary score of the method under test by site and diagnosis; the worst of each is marked."""
-    scores = results.scan_scores(results.tested, direction)
-    rows = []
-    for column in ("site", "diagnosis"):
-        people = (
-            scores[scores[column].fillna("").astype(str) != ""].groupby([column, "participant_id"])["psnr_brain"].mean()
-        )
-        means = people.groupby(level=0).agg(["mean", "count"])
-        for name, row in means.iterrows():
-            worst = len(means) > 1 and row["mean"] == means["mean"].min()
-            rows.append({"by": column, "name": name, "mean": row["mean"], "n": int(row["count"]), "worst": worst})
-    return rows
-
-
 def _comparisons(results: Results) -> list[dict[str, Any]]:
     """The paired tests against each other method, as text."""
     return [
@@ -164,27 +153,10 @@ def _comparisons(results: Results) -> list[dict[str, Any]]:
             "against": row["against"],
             "difference": words.number(row["psnr_brain_difference"], 2),
             "interval": words.interval(row["ci95"][0], row["ci95"][1], 2),
-            "p": _p(row["p"]),
-            "p_holm": _p(row["p_holm"]),
-            "significant": row["p_holm"] < 0.05,
+            "p": p_value(row["p"]),
+            "p_holm": p_value(row["p_holm"]),
+            "significant": row["p_holm"] < SIGNIFICANT,
             "lower": row["psnr_brain_difference"] < 0,
         }
         for row in results.metrics.get("comparisons", [])
     ]
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _uncertainty(results: Results) -> list[dict[str, Any]]:
-    """A row a direction and method that gives an uncertainty."""
-    rows = []
-    for name, entry in results.methods.items():
-        for direction in Direction:
-            scores = entry[direction.value]
-            if "coverage_90" in scores:
-                means = [words.number(words.value_of(scores, c.key)[0], c.decimals) for c in words.UNCERTAINTY]
-                origin = words.spread(name, results.metrics)
-                rows.append({"name": name, "from": origin, "direction": words.DIRECTIONS[direction], "cells": means})
-    return rows

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pdsynth.evaluation.archive import recipe_of
 from pdsynth.evaluation.metrics import METRICS
-from pdsynth.evaluation.statistics import SIGNIFICANT
 from pdsynth.methods.controls import Oracle, PopulationMean
 from pdsynth.methods.recipe import Role
 from pdsynth.recipes import CONTROLS as CONTROL_NAMES
 from pdsynth.recipes import RECIPES
+from pdsynth.results.entries import recipe_of
+from pdsynth.statistics.inference import SIGNIFICANT
 from pdsynth.types import Direction, Modality
 
 MODALITIES = {Modality.FMRI: "fMRI", Modality.DMRI: "dMRI"}

@@ -1,0 +1,37 @@
+"""What a calibration leaves: an entry of the model's card, which `evaluate` copies into its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pdsynth.results.records import from_json, to_json
+
+ENTRY = "calibration"  # of a model's card
+
+
+@dataclass(frozen=True)
+class Entry:
+    """On whom a model was calibrated; by direction the factor of its SD, and the share that 90 % intervals then held.
+
+    coverage_90: of participants left out, null where they are too few. scans_sha256: digests of the scans, by which
+    `evaluate` refuses to score on them; the manifest leaves them out.
+    """
+
+    cohort: str
+    simulated: bool
+    n_participants: int
+    scale: dict[str, float]
+    coverage_90: dict[str, float | None] = field(default_factory=dict)
+    scans_sha256: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, card: Mapping[str, Any]) -> Entry | None:
+        """The entry of a model's card, or of its copy in a manifest; None where the model was not calibrated."""
+        content = card.get(ENTRY)
+        return None if content is None else from_json(cls, {"coverage_90": {}, "scans_sha256": [], **content})
+
+    def in_card(self, card: Mapping[str, Any]) -> dict[str, Any]:
+        """The card with this entry."""
+        return {**card, ENTRY: to_json(self)}

@@ -1,0 +1,52 @@
+"""Calibrates the SD of a saved model on participants of a prepared folder."""
+
+from __future__ import annotations
+
+from math import isnan
+from pathlib import Path
+
+from pdsynth import api
+from pdsynth.data.pairs import Pairs
+from pdsynth.evidence.calibration import compute
+from pdsynth.evidence.calibration.compute import Calibration
+from pdsynth.evidence.calibration.files import Entry
+from pdsynth.methods import checkpoint
+from pdsynth.types import Direction, InputError
+
+
+def calibrate(
+    model: str | Path, pairs: Pairs, out: str | Path, device: str = "auto", progress: compute.Progress | None = None
+) -> dict[Direction, Calibration]:
+    """Scale the SD that a model states until its intervals hold on these scans, and save it as a model in `out`.
+
+    Uses participants that have both scans, are not in the test split and were not in the model's training set. The
+    scans are recorded in the model's card, and `evaluate` refuses to score on them. progress(done, scans) is called in
+    each direction. Raises InputError for a model of another preprocessing, for one that does not name its scans, and where fewer
+    than nine participants are left; ValueError for one that states no SD.
+    """
+    loaded = api.load(model, device)
+    api.refuse_other_preprocessing({str(model): loaded}, pairs)
+    if api.unchecked({str(model): loaded}, pairs):
+        problem = "does not name the scans that it was trained on, so it can't be told whom it has not seen"
+        raise InputError(str(model), problem, "train it again with this version")
+    seen = set(loaded.card["scans_sha256"])
+    paired = pairs.where((pairs.table["split"] != "test") & (pairs.table["available"] == "both")).whole_scans()
+    known = {person for digest, person in pairs.scan_digests().items() if digest in seen}
+    people = paired.where(~paired.table["participant_id"].isin(known))
+    number = people.table["participant_id"].nunique()
+    if number < compute.fewest():
+        problem = f"has {number} participants to calibrate on: with both scans, outside the test split, not trained on"
+        raise InputError(pairs.root, problem, f"prepare {compute.fewest()} or more, better 30")
+    found = {d: compute.calibrate(loaded.method, people, d, progress) for d in Direction}
+    for index, direction in enumerate(Direction):
+        loaded.method.sd_scale[index] *= found[direction].scale
+    entry = Entry(
+        cohort=pairs.root.name,
+        simulated=pairs.simulated,
+        n_participants=number,
+        scale={d.value: round(float(loaded.method.sd_scale[i]), 4) for i, d in enumerate(Direction)},
+        coverage_90={d.value: None if isnan(each.after) else round(each.after, 4) for d, each in found.items()},
+        scans_sha256=sorted(people.scan_digests()),
+    )
+    checkpoint.save(loaded.method.cpu(), out, entry.in_card(loaded.card))
+    return found

@@ -1,0 +1,71 @@
+"""The report on uncertainty, and the facts for the cards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from pdsynth.evidence.calibration.files import Entry
+from pdsynth.report import words
+from pdsynth.report.facts import both_directions
+from pdsynth.report.sections import Section, Table
+from pdsynth.results.folder import Results
+from pdsynth.types import Direction
+
+ADDRESSES: Mapping[str, str] = {}
+COVERAGE = "coverage_90"  # a metric of every method that states an SD or was sampled
+
+
+def sections(results: Results) -> Iterator[Section]:
+    """Coverage and errors of the uncertainty of every method that has one."""
+    rows = [
+        (name, direction, entry[direction.value])
+        for name, entry in results.methods.items()
+        for direction in Direction
+        if COVERAGE in entry[direction.value]
+    ]
+    if not rows:
+        return
+    columns = words.UNCERTAINTY
+    cells = [
+        [
+            name,
+            words.DIRECTIONS[direction],
+            *(words.number(words.value_of(scores, column.key)[0], column.decimals) for column in columns),
+        ]
+        for name, direction, scores in rows
+    ]
+    lead = (
+        "Beside each synthesised volume stands its expected error, voxel by voxel: a standard deviation that the "
+        "method states from one evaluation (errors taken as normal) or that its samples show. A correct 90 % interval "
+        "holds 90 % of the real voxels. Where it holds fewer, the stated error is too small; where more, too large."
+    )
+    table = Table(
+        "Uncertainty",
+        ["Method", "Direction", *(column.label for column in columns)],
+        cells,
+        notes=[words.spread(name, results.metrics) for name, _, _ in rows],
+        meanings=["", "", *(column.meaning for column in columns)],
+    )
+    title = "Does it know what it does not know?"
+    yield Section("uncertainty", title, 0, lead, [], [table], label="Uncertainty")
+
+
+def facts(results: Results) -> Mapping[str, str]:
+    """Coverage of the tested method's uncertainty, where it comes from, and on whom it was calibrated."""
+    tested = results.tested
+    states = COVERAGE in next(iter(results.methods[tested].values()))
+    sampled = tested in results.metrics.get("uncertainty_from_samples", [])  # then the SD of draws is audited
+    entry = None if sampled else Entry.of(results.model.get("card", {}))
+    return {
+        "coverage_50": both_directions(results, tested, "coverage_50", 3),
+        "coverage_90": both_directions(results, tested, COVERAGE, 3),
+        "spread": words.spread(tested, results.metrics) if states else "",
+        "calibrated": "" if entry is None else calibrated(entry),
+    }
+
+
+def calibrated(entry: Entry) -> str:
+    """On whom, and by which factors."""
+    kind = "SIMULATED participants" if entry.simulated else "participants"
+    scale = ", ".join(f"{direction}: {factor}" for direction, factor in entry.scale.items())
+    return f"on {entry.n_participants} {kind} of cohort {entry.cohort}, times {scale}"

@@ -1,0 +1,131 @@
+"""Is a synthesised scan worth having? Diagnosis where participants lack a scan, its place filled in several ways."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pdsynth.evidence.completion.files import COMPLETE, MEAN, ONE_SCAN, RIVALS, SYNTHESISED, Arm
+from pdsynth.results.patterns import REAL, Patterns, diagnosed
+from pdsynth.results.patterns import Values as Features
+from pdsynth.statistics.classification import Block, Predictions, balanced_interval, balanced_mean, out_of_fold
+from pdsynth.statistics.inference import bca_interval, holm, paired_permutation
+from pdsynth.statistics.resampling import Estimate
+from pdsynth.types import Modality
+
+
+def complete(patterns: Patterns, methods: Sequence[str], simulated: bool, seed: int = 0) -> list[Arm]:
+    """The claim's table of patterns, one row per participant. Raises ValueError as `arms` does."""
+    data = "SIMULATED" if simulated else "real"
+    return [replace(arm, data=data) for arm in arms(patterns.values, patterns.people, methods, seed=seed)]
+
+
+def arms(features: Features, people: pd.DataFrame, methods: Sequence[str], masks: int = 5, seed: int = 0) -> list[Arm]:
+    """Accuracy of diagnosis when a third of participants lack the fMRI and a third the dMRI; one row per arm.
+
+    features: (N, R) by modality and origin, "real" or a method's name; people: N rows with participant_id, diagnosis.
+    Arms: "complete-cases" trains on those with both scans; "mean" fills in the training fold's mean; "one-scan"
+    averages a classifier of fMRI and one of dMRI over the scans that a participant has; "real" lacks nothing;
+    "synthesised", once a method, fills in what the method made of the other scan. Test participants lack scans as
+    training ones do; what complete cases lack in the test is the training mean. All arms share the folds.
+
+    Accuracies are averaged over the random masks and have 95 % bootstrap intervals over participants. For synthesised
+    scans the balanced accuracy less that of each rival has an interval, p (paired permutation) and p_holm (a method's
+    three being a family).
+    Raises ValueError where a class has too few participants to train on, or a method lacks a modality.
+    """
+    features, people = diagnosed(features, people, methods)
+    for key in itertools.product(Modality, methods):
+        if key not in features:
+            raise ValueError(f"{key[1]!r} made no {key[0]}; name methods that synthesise both modalities.")
+    labels, participants = (people[name].to_numpy(str) for name in ("diagnosis", "participant_id"))
+    seeds = np.random.default_rng(seed).integers(2**31, size=masks).tolist()
+    found = [_arms(features, labels, participants, methods, s) for s in seeds]
+    one = found[0][REAL, ""]
+    right = {arm: np.mean([predictions[arm].correct for predictions in found], axis=0) for arm in found[0]}
+    return [_row(arm, right, one, seed) for arm in right]
+
+
+def kept_scans(labels: np.ndarray, participants: np.ndarray, seed: int = 0) -> dict[Modality, np.ndarray]:
+    """Which rows keep their scan of each modality, (N,) bool: within each class a third keep both, a third each one.
+
+    A participant's rows are treated alike, by their first label; who is left of a class when it is split in three
+    keeps both.
+    """
+    generator = np.random.default_rng(seed)
+    _, first, person = np.unique(participants, return_index=True, return_inverse=True)
+    kind = np.zeros(len(first), int)
+    for name in np.unique(labels[first]):
+        members = generator.permutation(np.flatnonzero(labels[first] == name))
+        third = len(members) // 3
+        kind[members[:third]], kind[members[third : 2 * third]] = 1, 2
+    return {Modality.FMRI: (kind != 1)[person], Modality.DMRI: (kind != 2)[person]}
+
+
+def _arms(
+    features: Features, labels: np.ndarray, participants: np.ndarray, methods: Sequence[str], seed: int
+) -> dict[tuple[str, str], Predictions]:
+    """Predictions by arm and method for one mask, a row a participant."""
+    has = kept_scans(labels, participants, seed)
+
+    def block(fill: dict[Modality, np.ndarray] | None, modalities: Sequence[Modality] = tuple(Modality)) -> Block:
+        real = {m: features[m, REAL] for m in modalities}
+        filled = real if fill is None else {m: np.where(has[m][:, None], real[m], fill[m]) for m in modalities}
+        return Block(np.hstack(list(filled.values())), labels, participants)
+
+    def tested(train: Block, test: Block) -> Predictions:
+        return out_of_fold([train], [test], repeats=1, seed=seed)[0]
+
+    full = block(None)
+    holes = block({m: np.full_like(features[m, REAL], np.nan, float) for m in Modality})
+    both = np.logical_and.reduce(list(has.values()))
+    found = {
+        (COMPLETE, ""): tested(holes.where(both), holes),
+        (MEAN, ""): tested(holes, holes),
+        (REAL, ""): tested(full, full),
+    }
+    single = {m: block(None, [m]) for m in Modality}
+    by_scan = np.stack([tested(single[m].where(has[m]), single[m]).probabilities for m in Modality])
+    weights = np.stack([has[m] for m in Modality])[..., None]
+    fused = np.sum(by_scan * weights, axis=0) / weights.sum(0)
+    found[ONE_SCAN, ""] = Predictions(found[REAL, ""].classes, labels, participants, fused)
+    for method in methods:
+        filled = block({m: features[m, method] for m in Modality})
+        found[SYNTHESISED, method] = tested(filled, filled)
+    return {arm: predictions.by_participant() for arm, predictions in found.items()}
+
+
+def _row(arm: tuple[str, str], right: dict[tuple[str, str], np.ndarray], one: Predictions, seed: int) -> Arm:
+    labels, participants = one.labels, one.participants
+    over: dict[str, Any] = {}
+    if arm[0] == SYNTHESISED:
+        p = {}
+        for name, rival in RIVALS.items():
+            difference = right[arm] - right[rival, ""]
+            interval = balanced_interval(difference, labels, participants, seed)
+            over[name] = Estimate(balanced_mean(difference, labels), *interval)
+            p[name] = _balanced_permutation(difference, labels, participants, seed)
+        over |= {f"{name}_p": value for name, value in p.items()}
+        over |= {f"{name}_p_holm": float(v) for name, v in zip(p, holm(list(p.values())), strict=True)}
+    balanced = balanced_interval(right[arm], labels, participants, seed)
+    return Arm(
+        arm=arm[0],
+        method=arm[1],
+        n=len(labels),
+        accuracy=Estimate(float(right[arm].mean()), *bca_interval(right[arm], seed=seed)),
+        balanced_accuracy=Estimate(balanced_mean(right[arm], labels), *balanced),
+        **over,
+    )
+
+
+def _balanced_permutation(difference: np.ndarray, labels: np.ndarray, participants: np.ndarray, seed: int) -> float:
+    """p of the balanced mean difference, the signs of whole participants flipped."""
+    _, label, size = np.unique(labels, return_inverse=True, return_counts=True)
+    person = np.unique(participants, return_inverse=True)[1]
+    shares = np.bincount(person, weights=difference / size[label])
+    return paired_permutation(shares, np.zeros_like(shares), seed=seed)

@@ -1,0 +1,37 @@
+"""File of the claim on completion: completion.tsv."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import nan
+
+from pdsynth.results.tables import TableFile
+from pdsynth.statistics.resampling import UNKNOWN, Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to deal with missing scans (see `complete`): accuracies, and for synthesised scans the balanced accuracy
+    less that of each rival, with the p value of a paired permutation test and Holm's correction over the three.
+    """
+
+    data: str = ""
+    arm: str
+    method: str
+    n: int
+    accuracy: Estimate
+    balanced_accuracy: Estimate
+    over_mean: Estimate = UNKNOWN
+    over_mean_p: float = nan
+    over_complete_cases: Estimate = UNKNOWN
+    over_complete_cases_p: float = nan
+    over_one_scan: Estimate = UNKNOWN
+    over_one_scan_p: float = nan
+    over_mean_p_holm: float = nan
+    over_complete_cases_p_holm: float = nan
+    over_one_scan_p_holm: float = nan
+
+
+COMPLETE, MEAN, ONE_SCAN, SYNTHESISED = "complete-cases", "mean", "one-scan", "synthesised"  # arms
+RIVALS = {"over_mean": MEAN, "over_complete_cases": COMPLETE, "over_one_scan": ONE_SCAN}
+ARMS = TableFile("completion.tsv", Arm, "pdsynth diagnose")

@@ -1,0 +1,205 @@
+"""Do synthesised scans show the difference between two diagnoses that real scans show, and agree region by region?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pdsynth.evidence.effects.files import Effect, Effects, GroupScore, RegionAgreement
+from pdsynth.report import words
+from pdsynth.results.folder import Results
+from pdsynth.results.patterns import REAL, Patterns
+from pdsynth.results.tables import records
+from pdsynth.statistics.agreement import agreement_summary, agreement_table
+from pdsynth.statistics.contrast import AD_LESS_NC, Contrast, Groups, contrasted, slope
+from pdsynth.statistics.inference import holm
+from pdsynth.statistics.resampling import RESAMPLES, Estimate, bootstrap_weights, paired, ratio
+from pdsynth.statistics.shrinkage import TRAITS, group_table, shrinkage_slope, variance_ratio
+from pdsynth.types import Direction
+
+SCORE = "psnr_brain"
+STRONG = 0.3  # |g| of a region whose sign is compared
+
+
+@dataclass(frozen=True, eq=False)
+class EffectRecovery:
+    """What `effect_recovery` finds; effects (R,), figures over the regions with 95 % intervals over participants.
+
+    g_real, g_synthesised: Hedges' g, each by its own SD. g_synthesised_by_real_sd: the synthesised scans' difference
+    by the real scans' SD. slope, r and sign_agreement compare the last with g_real; slope_own_sd compares
+    g_synthesised. sign_agreement: share of the n_strong regions where |g_real| > 0.3. reliability: share of the sum
+    of g_real^2 over regions that the sampling of participants does not explain.
+    """
+
+    g_real: np.ndarray
+    g_synthesised: np.ndarray
+    g_synthesised_by_real_sd: np.ndarray
+    slope: Estimate
+    slope_own_sd: Estimate
+    r: Estimate
+    sign_agreement: Estimate
+    n_strong: int
+    reliability: float
+
+
+def effect_recovery(
+    real: np.ndarray,
+    synthesised: np.ndarray,
+    groups: Sequence[str],
+    contrast: Groups = AD_LESS_NC,
+    sites: Sequence[str] | None = None,
+    seed: int = 0,
+    n: int = RESAMPLES,
+) -> EffectRecovery:
+    """Effects of the contrast in synthesised against real scans of the same participants.
+
+    real, synthesised (N, R), one row per participant; groups, sites (N,). Participants of other groups are left out;
+    those of the contrast are resampled n times within their group.
+
+    With sites, the difference is taken within each site and averaged with weights n_a n_b / (n_a + n_b), that is, a
+    linear model with a term for each site, and the SD is the one within groups and sites. Subtracting the sites'
+    means first would also take part of the effect wherever a site has more of one group. Call it with and without
+    sites: what only the call without them shows may be scanners.
+
+    How to read the slopes (through the origin, of the synthesised effect on the real one; 1 = no attenuation):
+
+    - The headline divides both differences by the real scans' SD. An ideal estimate, E[target | source], varies less
+      within a group than real scans do; by its own small SD the same difference looks larger, and slope_own_sd may
+      exceed 1 without any better knowledge.
+    - The same image for everyone has slope and sign agreement 0 (no effect has no sign), and no r or slope_own_sd
+      (nan): it does not vary.
+    - g_real holds the sampling error of these very participants. A method that knows the disease but not the person
+      cannot reproduce that part, and its expected slope is not 1 but the reliability; a method that follows the
+      person reproduces it, with slope 1 even where the disease does nothing. Where the reliability is low, the slope
+      reflects individuals and not the disease.
+
+    Figures are nan where a group has fewer than two participants (at one site, where sites are given, none to compare
+    with). Raises ValueError where shapes or lengths differ.
+    """
+    real, synthesised = paired(real, synthesised)
+    kept, first, places = contrasted(len(real), groups, sites, contrast)
+    compared = Contrast(bootstrap_weights(~first, seed, n), first, places)
+    of_real, of_synthesised = real[kept], synthesised[kept]
+    g_real, own, by_real = (
+        compared.g(values, spread)
+        for values, spread in ((of_real, of_real), (of_synthesised, of_synthesised), (of_synthesised, of_real))
+    )
+    strong = np.abs(g_real) > STRONG
+    agrees = strong & (np.sign(by_real) == np.sign(g_real))
+    return EffectRecovery(
+        g_real=g_real[0],
+        g_synthesised=own[0],
+        g_synthesised_by_real_sd=by_real[0],
+        slope=Estimate.of(slope(by_real, g_real)),
+        slope_own_sd=Estimate.of(slope(own, g_real)),
+        r=Estimate.of(_correlation(by_real, g_real), -1, 1),
+        sign_agreement=Estimate.of(ratio(agrees.sum(1).astype(float), strong.sum(1)), 0, 1),
+        n_strong=int(strong[0].sum()),
+        reliability=compared.reliability(g_real),
+    )
+
+
+def _correlation(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    known = np.isfinite(x) & np.isfinite(y)
+    number = np.maximum(known.sum(1, keepdims=True), 1)
+    y, x = (v - np.sum(v, axis=1, where=known, keepdims=True) / number for v in (y, x))
+    both, of_y, of_x = (np.sum(product, axis=1, where=known) for product in (x * y, y * y, x * x))
+    return ratio(both, np.sqrt(of_y * of_x))
+
+
+def recovered_by(patterns: Patterns, method: str, direction: Direction, seed: int) -> EffectRecovery:
+    """Effect recovery of a method's scans, AD less NC within sites."""
+    groups, sites = (patterns.people[name].astype(str).tolist() for name in ("diagnosis", "site"))
+    return effect_recovery(*patterns.pair(method, direction), groups, AD_LESS_NC, sites, seed=seed)
+
+
+def effects_of(results: Results, patterns: Patterns, seed: int = 0) -> tuple[Effects, dict[Direction, EffectRecovery]]:
+    """The claim's tables, and the effect recovery of the method under test by direction.
+
+    patterns: one row per participant. Every method has its effects; agreement and groups are of the method under test.
+    """
+    effects: list[Effect] = []
+    agreement: list[RegionAgreement] = []
+    groups: list[pd.DataFrame] = []
+    tested: dict[Direction, EffectRecovery] = {}
+    for direction in Direction:
+        recovered = {method: recovered_by(patterns, method, direction, seed) for method in patterns.methods}
+        effects += [_effect(patterns, method, direction, found, seed) for method, found in recovered.items()]
+        tested[direction] = recovered[results.tested]
+        agreement += _by_region(patterns, results.tested, direction, tested[direction])
+        groups.append(_by_group(results, patterns, direction, seed))
+    return Effects(effects, agreement, _one_family(pd.concat(groups, ignore_index=True))), tested
+
+
+def _effect(patterns: Patterns, method: str, direction: Direction, recovered: EffectRecovery, seed: int) -> Effect:
+    real, made = patterns.pair(method, direction)
+    counts = patterns.people["diagnosis"].value_counts()
+    centre = _centre(patterns, direction)
+    first, second = AD_LESS_NC
+    return Effect(
+        method=method,
+        direction=direction,
+        n_AD=int(counts.get(first, 0)),
+        n_NC=int(counts.get(second, 0)),
+        n_strong=recovered.n_strong,
+        reliability=recovered.reliability,
+        slope=recovered.slope,
+        slope_own_sd=recovered.slope_own_sd,
+        r=recovered.r,
+        sign_agreement=recovered.sign_agreement,
+        **agreement_summary(real, made, patterns.people["site"].tolist(), centre, seed),
+        shrinkage=shrinkage_slope(real, made, centre, seed),
+        variance_ratio=float(np.nanmedian(variance_ratio(real, made))),
+    )
+
+
+def _centre(patterns: Patterns, direction: Direction) -> np.ndarray:
+    """The training participants' mean pattern, where the population's mean was evaluated; else these participants'."""
+    average = patterns.values.get((direction.target, words.AVERAGE))
+    return patterns.values[direction.target, REAL].mean(0) if average is None else average.mean(0)
+
+
+def _by_region(
+    patterns: Patterns, method: str, direction: Direction, recovered: EffectRecovery
+) -> list[RegionAgreement]:
+    real, made = patterns.pair(method, direction)
+    regions = patterns.regions
+    table = agreement_table(
+        real, made, patterns.people["site"].tolist(), regions["name"].tolist(), regions["network"].tolist()
+    ).assign(
+        g_real=recovered.g_real,
+        g_synthesised=recovered.g_synthesised_by_real_sd,
+        variance_ratio=variance_ratio(real, made),
+    )
+    return [RegionAgreement(method=method, direction=direction, **row) for row in records(table)]
+
+
+def _by_group(results: Results, patterns: Patterns, direction: Direction, seed: int) -> pd.DataFrame:
+    """PSNR of the method under test by site, sex, third of age and diagnosis."""
+    scores = results.scan_scores(results.tested, direction).groupby("participant_id")[SCORE].mean()
+    people = patterns.people.set_index("participant_id").loc[scores.index]
+    table = group_table(scores.to_numpy(), people[list(TRAITS)].reset_index(drop=True), seed)
+    return table.assign(direction=direction.value)
+
+
+def _one_family(table: pd.DataFrame) -> list[GroupScore]:
+    """The p value of each trait and direction, corrected over all of them."""
+    tests = table[["by", "direction", "p"]].dropna().drop_duplicates()
+    tests["p_holm"] = holm(tests["p"].tolist())
+    corrected = table.drop(columns="p_holm").merge(tests.drop(columns="p"), on=["by", "direction"], how="left")
+    return [
+        GroupScore(
+            by=row["by"],
+            group=row["group"],
+            n=row["n"],
+            mean=Estimate(row["mean"], row["mean_low"], row["mean_high"]),
+            worst=row["worst"],
+            p=row["p"],
+            direction=Direction(row["direction"]),
+            p_holm=row["p_holm"],
+        )
+        for row in records(corrected)
+    ]

@@ -1,0 +1,94 @@
+"""Files of the claim on effects: effects.tsv, agreement.tsv, groups.tsv and its figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pdsynth.results.tables import TableFile
+from pdsynth.statistics.resampling import Estimate
+from pdsynth.types import Direction
+
+COMMAND = "pdsynth roi"
+GROUP_FIGURE, PERSON_FIGURE, EFFECTS_FIGURE = "figure5_{}.png", "figure6_{}.png", "figure_effects_{}.png"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A method in a direction: its effects on those of real scans (see `EffectRecovery`), and its agreement with them.
+
+    icc, ccc, within_site_r, bias: medians over regions; pattern_r, own_pattern_r: medians over participants.
+    """
+
+    method: str
+    direction: Direction
+    n_AD: int  # noqa: N815
+    n_NC: int  # noqa: N815
+    n_strong: int
+    reliability: float
+    slope: Estimate
+    slope_own_sd: Estimate
+    r: Estimate
+    sign_agreement: Estimate
+    icc: Estimate
+    ccc: Estimate
+    within_site_r: Estimate
+    bias: Estimate
+    pattern_r: Estimate
+    own_pattern_r: Estimate
+    shrinkage: Estimate
+    variance_ratio: float
+
+
+@dataclass(frozen=True)
+class RegionAgreement:
+    """A region of the method under test in a direction: agreement over participants, limits of agreement, effects."""
+
+    method: str
+    direction: Direction
+    name: str
+    network: str
+    icc: float
+    ccc: float
+    within_site_r: float
+    bias: float
+    sd_of_difference: float
+    lower: float
+    upper: float
+    g_real: float
+    g_synthesised: float
+    variance_ratio: float
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """PSNR in the brain (dB) of the method under test in a group; p: of any difference between the groups of `by`."""
+
+    by: str
+    group: str
+    n: int
+    mean: Estimate
+    worst: bool
+    p: float
+    direction: Direction
+    p_holm: float
+
+
+EFFECTS = TableFile("effects.tsv", Effect, COMMAND)
+AGREEMENT = TableFile("agreement.tsv", RegionAgreement, COMMAND)
+GROUPS = TableFile("groups.tsv", GroupScore, COMMAND)
+
+
+@dataclass(frozen=True)
+class Effects:
+    """The claim's tables."""
+
+    effects: list[Effect]
+    agreement: list[RegionAgreement]
+    groups: list[GroupScore]
+
+    def write(self, root: Path) -> None:
+        """Write effects.tsv, agreement.tsv and groups.tsv into a results folder."""
+        EFFECTS.write(root, self.effects)
+        AGREEMENT.write(root, self.agreement)
+        GROUPS.write(root, self.groups)

@@ -1,0 +1,137 @@
+"""The report on effects of disease and on region patterns, and the facts for the cards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import isnan
+
+from pdsynth.evidence.effects.files import EFFECTS, EFFECTS_FIGURE, GROUP_FIGURE, GROUPS, PERSON_FIGURE, Effect
+from pdsynth.evidence.probes.files import Probes
+from pdsynth.report import words
+from pdsynth.report.cells import by_direction, number, p_value, spread
+from pdsynth.report.sections import Section, Table, figures
+from pdsynth.results.folder import Results
+from pdsynth.statistics.inference import SIGNIFICANT
+from pdsynth.statistics.resampling import Estimate
+from pdsynth.types import Direction
+
+ADDRESSES = {"effects": "effect recovery between diagnoses"}
+RELIABLE = 0.7  # share of the real effects' sum of squares that is not sampling error
+KNOWING = "a predictor that knew the group difference but nothing about individuals would reach"
+PATTERNS = {
+    "icc": "ICC(2,1)",
+    "ccc": "CCC",
+    "within_site_r": "r within site",
+    "pattern_r": "pattern r",
+    "own_pattern_r": "pattern r, less the mean",
+}
+
+
+def sections(results: Results) -> Iterator[Section]:
+    """Effects of disease, and region patterns."""
+    rows = EFFECTS.read(results.root)
+    if rows:
+        yield _effects(results, rows)
+        yield _patterns(results, rows)
+
+
+def facts(results: Results) -> Mapping[str, str]:
+    """Slope, reliability and numbers of participants of the method under test."""
+    own = [row for row in EFFECTS.read(results.root) if row.method == results.tested]
+    return {
+        "effects": by_direction(own, lambda row: "" if isnan(row.slope.value) else spread(row.slope)),
+        "effect_people": "".join(f"{row.n_AD} AD and {row.n_NC} NC" for row in own[:1]),
+        "reliability": by_direction(own, lambda row: "" if isnan(row.reliability) else number(row.reliability)),
+    }
+
+
+def _effects(results: Results, rows: list[Effect]) -> Section:
+    head = ["Method", "Direction", "slope", "slope, own SD", "r", "sign agrees", "regions", "variance kept",
+            "person's slope", "reliability"]  # fmt: skip
+    cells = [
+        [
+            row.method,
+            words.DIRECTIONS[row.direction],
+            spread(row.slope),
+            spread(row.slope_own_sd),
+            spread(row.r),
+            spread(row.sign_agreement),
+            f"{row.n_strong}",
+            number(row.variance_ratio),
+            spread(row.shrinkage),
+            number(row.reliability),
+        ]
+        for row in rows
+    ]
+    lead = (
+        "Do synthesised scans show the difference between the groups that real scans show? Each region's mean is "
+        f"compared between AD ({rows[0].n_AD}) and NC ({rows[0].n_NC}) within sites (Hedges' g). The slope of "
+        "synthesised on real effects over regions is 1 where nothing is lost, and 0 where the difference is absent. "
+        "Both effects are divided by the real scans' SD: divided by its own smaller SD, the effect of a smooth "
+        "estimate looks larger than it is (slope, own SD). Part of the effects in real scans is sampling error of "
+        f"these participants: {KNOWING} the slope given as reliability. Signs are compared in regions where the real "
+        "|g| is above 0.3. Intervals: 95 %, bootstrap over participants."
+    )
+    probes = Probes.read(results.root)
+    counterfactual = probes and probes.counterfactual
+    changes = {row.direction: row.slope for row in counterfactual.rows} if counterfactual else {}
+    found = [effect_sentence(row, changes.get(row.direction)) for row in rows if row.method == results.tested]
+    table = Table("Effect recovery", head, cells, [row.method == results.tested for row in rows])
+    names = [EFFECTS_FIGURE.format(direction) for direction in Direction]
+    drawn = figures(results, names, "Effects in real and synthesised scans")
+    return Section("effects", "Effects of disease", 10, lead, found, [table], drawn)
+
+
+def effect_sentence(row: Effect, known_change: Estimate | None) -> str:
+    """What the slope of a method supports; known_change: the slope for people simulated at two severities."""
+    name, slope = words.DIRECTIONS[row.direction], row.slope
+    if any(isnan(value) for value in (slope.value, slope.low, slope.high, row.reliability)):
+        return f"{name}: no effect could be estimated."
+    reached = f"{KNOWING} {number(row.reliability)}"
+    if slope.low <= 0 and slope.high >= 1:
+        judged = "these participants are too few to show whether the effect is kept or lost"
+    elif row.reliability < RELIABLE:
+        judged = (
+            f"the reliability of the real effects is {number(row.reliability)}: much of them is sampling error of "
+            "these participants, so the slope reflects individuals as much as the disease"
+        )
+    elif slope.high < row.reliability:
+        judged = f"the effect is attenuated: {reached}"
+    elif slope.high < 1:
+        judged = f"no attenuation is shown: {reached}"
+    else:
+        judged = "no attenuation is shown" if slope.low <= 1 else "the effect is overstated"
+    known = f" For the known change of a SIMULATED person (below) it is {spread(known_change)}." if known_change else ""
+    return f"{name}: the slope of {row.method} is {spread(slope)}; {judged}.{known}"
+
+
+def _patterns(results: Results, rows: list[Effect]) -> Section:
+    cells = [
+        [row.method, words.DIRECTIONS[row.direction], *(spread(getattr(row, name)) for name in PATTERNS)]
+        for row in rows
+    ]
+    lead = (
+        "Do the region means of each participant agree, real and synthesised? Values are medians over regions, in the "
+        "last two columns medians over participants. A correlation over all sites is high even for a site's mean that "
+        "never saw the participant; the correlation within sites is not. In the same way the patterns of any two "
+        "people correlate, until the mean of all real scans is subtracted."
+    )
+    head = ["Method", "Direction", *PATTERNS.values()]
+    tables = [Table("Agreement", head, cells, [row.method == results.tested for row in rows]), *_groups(results)]
+    names = [name.format(direction) for name in (GROUP_FIGURE, PERSON_FIGURE) for direction in Direction]
+    drawn = figures(results, names, "Region patterns, real and synthesised")
+    return Section("patterns", "Region patterns", 30, lead, [], tables, drawn)
+
+
+def _groups(results: Results) -> list[Table]:
+    rows = GROUPS.read(results.root)
+    if not rows:
+        return []
+    head = ["By", "Group", "Direction", "Participants", "PSNR in the brain, dB", "p, Holm"]
+    cells = [
+        [row.by, row.group, words.DIRECTIONS[row.direction], f"{row.n}", spread(row.mean, 1), p_value(row.p_holm)]
+        for row in rows
+    ]
+    marked = [row.worst and row.p_holm < SIGNIFICANT for row in rows]
+    caption = f"PSNR of {results.tested} by group; the lowest is marked where groups differ"
+    return [Table(caption, head, cells, marked)]

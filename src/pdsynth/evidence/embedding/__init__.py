@@ -1,0 +1,1 @@
+"""Claim: the region patterns of synthesised scans mix with those of real ones."""

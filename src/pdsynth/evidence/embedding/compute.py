@@ -1,0 +1,127 @@
+"""Where synthesised patterns lie among real ones (the paper's Fig. 7), and how well they part before any embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.metrics import silhouette_score
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+
+from pdsynth.evidence.embedding.files import POINTS, SEPARATIONS, Point, Separation
+from pdsynth.results.patterns import REAL, Patterns
+from pdsynth.results.tables import records
+from pdsynth.types import Modality
+
+PERPLEXITIES = (5.0, 15.0, 30.0)
+COMPONENTS = 50
+NEIGHBOURS = 5
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The claim's tables."""
+
+    points: list[Point]
+    separations: list[Separation]
+
+    def write(self, root: Path) -> None:
+        """Write embedding.tsv and separation.tsv into a results folder."""
+        POINTS.write(root, self.points)
+        SEPARATIONS.write(root, self.separations)
+
+
+def embedding(patterns: Patterns, method: str) -> Embedding:
+    """Maps and separation of a method's scans among real ones, of both modalities; one row per participant."""
+    points: list[Point] = []
+    separations: list[Separation] = []
+    names = patterns.people["participant_id"].tolist()
+    for modality in Modality:
+        origins = {origin: patterns.values[modality, origin] for origin in (REAL, method)}
+        points += [Point(**row, modality=modality) for row in records(embed(origins, names))]
+        found = records(separation(origins, patterns.people))
+        separations += [Separation(**row, modality=modality, method=method) for row in found]
+    return Embedding(points, separations)
+
+
+def embed(
+    origins: Mapping[str, np.ndarray],
+    participants: Sequence[str],
+    seeds: Sequence[int] = (0, 1, 2),
+    perplexities: Sequence[float] = PERPLEXITIES,
+) -> pd.DataFrame:
+    """t-SNE (van der Maaten and Hinton 2008) of all origins jointly, after standardising and PCA(50).
+
+    origins: (N, R) region means of one modality by origin ("real" or a method's name), rows aligned with participants.
+    Columns: seed, perplexity, origin, participant, x, y; a row a scan, seed and perplexity. A perplexity above a third
+    of the scans is lowered to it. What differs from seed to seed is not in the data. Raises ValueError for fewer than
+    four participants.
+    """
+    values = _standardised(origins)
+    people = len(set(participants))
+    if people < 4:
+        raise ValueError(f"{people} participant(s) make no map; embed at least 4.")
+    reduced = PCA(min(COMPONENTS, *values.shape), random_state=0).fit_transform(values)
+    keys = pd.DataFrame([(origin, person) for origin in origins for person in participants])
+    keys.columns = ["origin", "participant"]
+    tables = []
+    for perplexity in sorted({min(p, (len(values) - 1) / 3) for p in perplexities}):
+        for seed in seeds:
+            points = TSNE(perplexity=perplexity, init="random", random_state=seed).fit_transform(reduced)
+            table = keys.assign(x=points[:, 0].astype(float), y=points[:, 1].astype(float))
+            table.insert(0, "seed", seed)
+            table.insert(1, "perplexity", perplexity)
+            tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def separation(origins: Mapping[str, np.ndarray], people: pd.DataFrame) -> pd.DataFrame:
+    """How far scans of all origins part by diagnosis, site and provenance, in the standardised feature space itself.
+
+    origins: (N, R) by origin; people: N rows with participant_id, diagnosis, site. A row a grouping (`by`), with n and
+    groups (how many), silhouette (Rousseeuw 1987; -1 to 1), knn_accuracy (5 nearest scans of other participants) and
+    chance (share of the largest group, which guessing it scores). Scans without the label are left out of its row; NaN
+    where fewer than two groups are left, or too few scans. Good synthesis leaves provenance near chance.
+    """
+    values = _standardised(origins)
+    copies = len(origins)
+    participants = np.tile(people["participant_id"].to_numpy(str), copies)
+    labels = {
+        "diagnosis": np.tile(people["diagnosis"].to_numpy(object), copies),
+        "site": np.tile(people["site"].to_numpy(object), copies),
+        "provenance": np.repeat(np.array(list(origins), object), len(people)),
+    }
+    rows = []
+    for by, groups in labels.items():
+        known = ~pd.isna(groups)
+        measured = _separation(values[known], groups[known].astype(str), participants[known])
+        rows.append({"by": by, "n": int(known.sum()), "groups": len(set(groups[known]))} | measured)
+    return pd.DataFrame(rows)
+
+
+def _standardised(origins: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(origins x N, R), each region with mean 0 and SD 1 over all scans."""
+    return StandardScaler().fit_transform(np.concatenate(list(origins.values())))
+
+
+def _separation(values: np.ndarray, groups: np.ndarray, participants: np.ndarray) -> dict[str, float]:
+    counts = np.unique(groups, return_counts=True)[1]
+    nothing = {"silhouette": np.nan, "knn_accuracy": np.nan, "chance": np.nan}
+    fewest_others = len(values) - np.unique(participants, return_counts=True)[1].max() if len(values) else 0
+    if not 2 <= len(counts) < len(values) or fewest_others < NEIGHBOURS:
+        return nothing
+    nearest = cross_val_predict(
+        KNeighborsClassifier(NEIGHBOURS), values, groups, groups=participants, cv=LeaveOneGroupOut()
+    )
+    return {
+        "silhouette": float(silhouette_score(values, groups)),
+        "knn_accuracy": float(np.mean(nearest == groups)),
+        "chance": float(counts.max() / counts.sum()),
+    }

@@ -1,0 +1,252 @@
+"""The difference between two groups of a cohort, from its real scans and what is synthesised where one is missing."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from pdsynth import api
+from pdsynth.atlas import Atlas, evidence_regions, region_means
+from pdsynth.data.pairs import Pairs
+from pdsynth.evaluation import evaluate as scoring
+from pdsynth.evidence.group_effects.files import BY_REGION, SUMMARY, RegionEffect, TargetSummary
+from pdsynth.methods.base import Method
+from pdsynth.results.patterns import describe_regions
+from pdsynth.results.tables import records
+from pdsynth.statistics.contrast import AD_LESS_NC, Groups
+from pdsynth.statistics.rectified import RectifiedDifference, rectified_difference
+from pdsynth.statistics.resampling import Estimate, ratio
+from pdsynth.types import Direction, InputError, Modality
+
+FOLDS = 5
+FOUND = 0.05  # false discovery rate
+Means = dict[Direction, np.ndarray]  # of regions, (N, R), nan where nothing is synthesised
+Told = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class GroupEffects:
+    """Every target's regions and summary; real_alone_d (R,): by target, the difference of real scans alone in SD."""
+
+    regions: list[RegionEffect]
+    summary: list[TargetSummary]
+    real_alone_d: dict[Modality, np.ndarray]
+
+    def write(self, out: Path) -> None:
+        """Write group_effects.tsv and group_effects_summary.tsv into a folder."""
+        BY_REGION.write(out, self.regions)
+        SUMMARY.write(out, self.summary)
+
+
+def group_effects(
+    people: Pairs, synthesised: Means, contrast: Groups = AD_LESS_NC, atlas: Atlas | None = None
+) -> GroupEffects:
+    """The difference of the groups in each region of both targets, rectified, beside that of real scans alone.
+
+    people: one row per participant, as `one_row_each` gives them; synthesised: as `cross_fitted` or `by_model` give it.
+    Effects are within sites (`rectified_difference`). Raises ValueError where a group has fewer than two real scans of
+    a target.
+    """
+    atlas = atlas or evidence_regions(people.grid)
+    places = describe_regions(atlas, people.grid)
+    groups, sites = (people.table[name].astype(str).tolist() for name in ("diagnosis", "site"))
+    found = GroupEffects([], [], {})
+    for direction in Direction:
+        real = _real_means(people, direction, atlas)
+        nothing = np.where(np.isfinite(real), 0.0, np.nan)
+        alone = rectified_difference(real, nothing, groups, contrast, sites)
+        both = rectified_difference(real, synthesised[direction], groups, contrast, sites)
+        rows = _by_region(direction.target, places, both, alone)
+        found.regions.extend(rows)
+        found.summary.append(_summary(direction.target, real, synthesised[direction], both, alone, rows))
+        found.real_alone_d[direction.target] = alone.difference / alone.sd
+    return found
+
+
+def one_row_each(pairs: Pairs, contrast: Groups) -> Pairs:
+    """A whole scan of each participant of the contrast: the first session, but with both scans where there is one.
+
+    Raises InputError where a group has fewer than two participants, or no site has real scans of both groups.
+    """
+    whole = pairs.whole_scans()
+    table = whole.table.assign(unpaired=whole.table["available"] != "both")
+    table = table[table["diagnosis"].isin([str(group) for group in contrast])]
+    kept = table.sort_values(["participant_id", "unpaired", "session_id"]).drop_duplicates("participant_id").index
+    people = whole.where(whole.table.index.isin(kept))
+    numbers = {group: int((people.table["diagnosis"] == group).sum()) for group in contrast}
+    if min(numbers.values()) < 2:
+        found = " and ".join(f"{number} participants of {group}" for group, number in numbers.items())
+        raise InputError(pairs.root, f"holds {found}", "name groups of two participants or more in --groups")
+    for modality in Modality:
+        sites = [set(people.table["site"][_has(people, modality) & (people.table["diagnosis"] == g)]) for g in contrast]
+        if not set.intersection(*sites):
+            problem = f"has no site with real {modality} scans of both {contrast[0]} and {contrast[1]}"
+            raise InputError(pairs.root, problem, "effects are taken within sites: name other groups in --groups")
+    return people
+
+
+def cross_fitted(
+    recipe: str,
+    pairs: Pairs,
+    people: Pairs,
+    *,
+    folds: int = FOLDS,
+    budget: float | None = None,
+    atlas: Atlas | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Told = lambda done, total: None,
+) -> Means:
+    """Region means of what a recipe synthesises of people (N rows), never by a model that was trained on them.
+
+    The participants of `pairs` who have both scans, whatever their diagnosis, are divided into folds, and a model is
+    trained without each fold, for `budget` seconds where the recipe needs a budget. A participant with both scans is
+    synthesised by the model that never saw them, a participant who lacks a scan by the average of all models
+    (cross-fitting). From each model's values its mean over participants who lack a scan, at the same site, is
+    subtracted. Raises ValueError where there are fewer paired participants
+    than folds.
+    """
+    paired = pairs.where(pairs.table["available"] == "both")
+    names = np.sort(paired.table["participant_id"].unique())
+    if len(names) < folds:
+        remedy = f"--folds {len(names)} or fewer" if len(names) > 1 else "--model, with a model that is trained already"
+        raise ValueError(f"{len(names)} participants have both scans, too few for {folds} folds. Take {remedy}.")
+    fold = dict(zip(names, np.random.default_rng(seed).permutation(len(names)) % folds, strict=True))
+    of_person = people.table["participant_id"].map(fold).fillna(-1).to_numpy(int)
+    atlas = atlas or evidence_regions(people.grid)
+    totals = {d: np.zeros((len(people), len(atlas))) for d in Direction}
+    with tempfile.TemporaryDirectory() as folder:
+        for k in range(folds):
+            progress(k, folds)
+            train = paired.where(paired.table["participant_id"].map(fold) != k)
+            run = Path(folder) / f"{k}"
+            method = api.fit(recipe, train, run=run, budget=budget, seed=seed, device=device).method
+            for direction, total in totals.items():
+                here, elsewhere = of_person == k, of_person == -1
+                theirs, others = (
+                    _synthesised_means(method, people.where(rows), direction, atlas) for rows in (here, elsewhere)
+                )
+                places = people.table["site"].to_numpy(str)
+                offsets = _offsets(others, places[elsewhere], places)
+                total[here] = theirs - offsets[here]
+                total[elsewhere] += (others - offsets[elsewhere]) / folds
+    progress(folds, folds)
+    return {direction: _where_needed(total, people, direction) for direction, total in totals.items()}
+
+
+def by_model(model: api.Model, pairs: Pairs, people: Pairs, atlas: Atlas | None = None) -> Means:
+    """The same by a model that is there; nothing of participants whom it was trained on, in any session of `pairs`.
+
+    Raises ValueError where it was trained on everybody who has both scans.
+    """
+    seen = set(model.card.get("scans_sha256", []))
+    trained_on = {person for digest, person in pairs.scan_digests().items() if digest in seen}
+    unseen = ~people.table["participant_id"].isin(trained_on).to_numpy()
+    if not (unseen & (people.table["available"] == "both")).any():
+        raise ValueError(
+            "the model was trained on all who have both scans. Leave out --model: a recipe is cross-fitted."
+        )
+    atlas = atlas or evidence_regions(people.grid)
+    found = {}
+    for direction in Direction:
+        means = np.full((len(people), len(atlas)), np.nan)
+        means[unseen] = _synthesised_means(model.method, people.where(unseen), direction, atlas)
+        found[direction] = _where_needed(means, people, direction)
+    return found
+
+
+def _offsets(means: np.ndarray, sites: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """Of means (M, R) at sites (M,), the mean at each site `of` (N,), or where it has none the mean of all: (N, R).
+
+    Each fold's model has its own bias at each site; it is estimated on participants outside all folds, and subtracted.
+    """
+    known = np.isfinite(means).all(1)
+    found = np.zeros((len(of), means.shape[1]))
+    for site in np.unique(of):
+        there = known & (sites == site)
+        there = there if there.any() else known
+        if there.any():
+            found[of == site] = means[there].mean(0)
+    return found
+
+
+def _synthesised_means(method: Method, people: Pairs, direction: Direction, atlas: Atlas) -> np.ndarray:
+    """(N, R), nan where the source is missing."""
+    means = np.full((len(people), len(atlas)), np.nan)
+    there = _has(people, direction.source)
+    if there.any():
+        means[there] = region_means(scoring.predictions(method, people.where(there), direction), atlas)
+    return means
+
+
+def _where_needed(means: np.ndarray, people: Pairs, direction: Direction) -> np.ndarray:
+    """nan for everybody where nobody lacks the target but has the source: there is nothing to fill in."""
+    lacking = _has(people, direction.source) & ~_has(people, direction.target)
+    return means if lacking.any() else np.full_like(means, np.nan)
+
+
+def _real_means(people: Pairs, direction: Direction, atlas: Atlas) -> np.ndarray:
+    volumes = np.stack([people.volume(direction.target, row) for row in range(len(people))])
+    return np.where(_has(people, direction.target)[:, None], region_means(volumes, atlas), np.nan)
+
+
+def _has(people: Pairs, modality: str) -> np.ndarray:
+    return people.table["available"].isin(["both", str(modality)]).to_numpy()
+
+
+def _by_region(
+    target: Modality, regions: pd.DataFrame, both: RectifiedDifference, alone: RectifiedDifference
+) -> list[RegionEffect]:
+    q, alone_q, d = _false_discovery_rate(both.p), _false_discovery_rate(alone.p), both.difference / both.sd
+    return [
+        RegionEffect(
+            target=target,
+            **place,
+            difference=Estimate(both.difference[i], both.low[i], both.high[i]),
+            p=both.p[i],
+            q=q[i],
+            d=d[i],
+            real_alone=Estimate(alone.difference[i], alone.low[i], alone.high[i]),
+            real_alone_p=alone.p[i],
+            real_alone_q=alone_q[i],
+            trust=both.trust[i],
+            worth=both.worth[i],
+        )
+        for i, place in enumerate(records(regions))
+    ]
+
+
+def _summary(
+    target: Modality,
+    real: np.ndarray,
+    synthesised: np.ndarray,
+    both: RectifiedDifference,
+    alone: RectifiedDifference,
+    rows: Sequence[RegionEffect],
+) -> TargetSummary:
+    has, made = np.isfinite(real).all(1), np.isfinite(synthesised).all(1)
+    varies = both.sd > 0
+    return TargetSummary(
+        target=target,
+        n_real=int(has.sum()),
+        n_both=int((has & made).sum()),
+        n_synthesised=int((~has & made).sum()),
+        used=bool(both.trust.any()),
+        worth=float(np.median(both.worth[varies])),
+        width=float(np.median(ratio(both.high - both.low, alone.high - alone.low)[varies])),
+        regions_real_alone=sum(row.real_alone_q < FOUND for row in rows),
+        regions=sum(row.q < FOUND for row in rows),
+    )
+
+
+def _false_discovery_rate(p: np.ndarray) -> np.ndarray:
+    """Benjamini and Hochberg's, over those that are known."""
+    q, known = np.full(p.shape, np.nan), np.isfinite(p)
+    q[known] = stats.false_discovery_control(p[known])
+    return q

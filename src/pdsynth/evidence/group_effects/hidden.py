@@ -1,0 +1,101 @@
+"""What are synthesised scans worth to a study of groups? Effects of disease where half of the scans are hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pdsynth.evidence.group_effects.files import AS_IF_REAL, COMPLETE, RECTIFIED, CompletedEffect
+from pdsynth.results.patterns import REAL, Patterns
+from pdsynth.statistics.contrast import AD_LESS_NC, Contrast, Groups, contrasted, slope
+from pdsynth.statistics.rectified import Rectified, rectify
+from pdsynth.statistics.resampling import UNKNOWN, Estimate, bootstrap_weights, paired, ratio
+from pdsynth.types import Direction
+
+RESAMPLES = 500
+Gain = tuple[Estimate, Estimate]  # width of the interval, worth of a synthesised scan
+NO_GAIN: Gain = (UNKNOWN, UNKNOWN)
+
+
+def completed_effects(patterns: Patterns, seed: int = 0) -> list[CompletedEffect]:
+    """`complete_effects` of every method in both directions, AD less NC within sites; one row per participant."""
+    groups, sites = (patterns.people[name].astype(str).tolist() for name in ("diagnosis", "site"))
+    found: list[CompletedEffect] = []
+    for direction in Direction:
+        made = {method: patterns.pair(method, direction)[1] for method in patterns.methods}
+        real = patterns.values[direction.target, REAL]
+        found += complete_effects(direction, real, made, groups, AD_LESS_NC, sites, seed=seed)
+    return found
+
+
+def complete_effects(
+    direction: Direction,
+    real: np.ndarray,
+    synthesised: Mapping[str, np.ndarray],
+    groups: Sequence[str],
+    contrast: Groups = AD_LESS_NC,
+    sites: Sequence[str] | None = None,
+    masks: int = 10,
+    seed: int = 0,
+    n: int = RESAMPLES,
+) -> list[CompletedEffect]:
+    """Effects of the contrast where half of the real scans are hidden, against those of all scans; one row per arm.
+
+    real (N, R); synthesised: (N, R) by method; groups, sites (N,). Within each site and group a random half is hidden,
+    `masks` times; figures are averaged over them, with 95 % intervals over participants (n resamples).
+
+    Arms: "complete-cases", the scans that are left; for each method "as if real", its scans put in place of the hidden
+    ones and counted as scans, and "rectified" (`rectified_difference`). Of each: n_left, n_hidden; slope
+    of the arm's effects on those of all scans over regions, 1 where nothing is lost; rmse between the two, in SD of
+    real scans within groups and sites; and for the rectified width, its interval's against that of complete cases
+    (median over regions), and worth, how many real scans one synthesised scan replaces (median over regions).
+    nan where too few of a group are left to compare. Raises ValueError where shapes differ.
+    """
+    kept, first, places = contrasted(len(real), groups, sites, contrast)
+    made = {name: paired(real, values)[1][kept] for name, values in synthesised.items()}
+    real = np.asarray(real, np.float64)[kept]
+    generator = np.random.default_rng(seed)
+    halves = [half_left(first, places, generator) for _ in range(masks)]
+    weights = bootstrap_weights(np.char.add(np.where(first, "a", "b"), places), seed, n)
+    everyone = np.ones(len(first), bool)
+    whole = Contrast(weights, first, places)
+    sd = np.sqrt(whole.covariance(real, real))
+    effects = ratio(whole.difference(real), sd)
+    known = np.isfinite(effects[0])
+
+    def row(arm: str, method: str, estimates: Sequence[np.ndarray], gain: Gain = NO_GAIN) -> CompletedEffect:
+        scaled = [ratio(estimate, sd) for estimate in estimates]
+        slopes = np.mean([slope(estimate, effects) for estimate in scaled], axis=0)
+        errors = [np.square(estimate[0] - effects[0])[known] for estimate in scaled]
+        rmse = float(np.sqrt(np.mean(errors))) if known.any() else float("nan")
+        left = int(halves[0].sum())
+        width, worth = gain
+        return CompletedEffect(direction, arm, method, left, len(first) - left, Estimate.of(slopes), rmse, width, worth)
+
+    rows: list[CompletedEffect] = []
+    for name, values in made.items():
+        found = [rectify(weights, real, values, has, everyone, first, places) for has in halves]
+        if not rows:
+            rows.append(row(COMPLETE, "", [one.complete_cases for one in found]))
+        filled = [whole.difference(np.where(has[:, None], real, values)) for has in halves]
+        rows.append(row(AS_IF_REAL, name, filled))
+        rows.append(row(RECTIFIED, name, [one.difference for one in found], _gain(found)))
+    return rows
+
+
+def half_left(first: np.ndarray, sites: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Who keeps the real scan, (N,) bool: half of each site and group, the larger half where it is odd."""
+    left = np.ones(len(first), bool)
+    cells = 2 * np.unique(sites, return_inverse=True)[1] + first
+    for cell in np.unique(cells):
+        members = generator.permutation(np.flatnonzero(cells == cell))
+        left[members[: len(members) // 2]] = False
+    return left
+
+
+def _gain(found: Sequence[Rectified]) -> Gain:
+    """Width of the interval against complete cases', and worth of a synthesised scan in real scans."""
+    width = np.mean([np.median(np.sqrt(ratio(one.variance, one.variance_complete_cases)), axis=1) for one in found], 0)
+    worth = np.mean([np.median(one.worth, axis=1) for one in found], 0)
+    return Estimate.of(width, 0), Estimate.of(worth)

@@ -1,0 +1,185 @@
+"""What a model does with people whom it was trained on, with an inserted lesion, and with a known change."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pdsynth.api import Model
+from pdsynth.atlas import evidence_regions
+from pdsynth.cohorts.bids import bids
+from pdsynth.cohorts.simulated.counterfactual import SESSIONS, SEVERITIES, write_counterfactuals
+from pdsynth.data.batch import source_batch
+from pdsynth.data.pairs import Pairs
+from pdsynth.data.prepare import prepare
+from pdsynth.data.splits import cell_means
+from pdsynth.evaluation.evaluate import predictions
+from pdsynth.evaluation.metrics import dilate
+from pdsynth.evidence.probes.files import Change, Counterfactual, Lesion, Lesions, Memorisation, Memory, Probes
+from pdsynth.evidence.probes.memorisation import membership_auc, nearest_neighbour_ratio
+from pdsynth.evidence.probes.responses import LesionResponse, Predict, counterfactual_response, lesion_response
+from pdsynth.types import Direction
+
+PEOPLE = 40  # of each kind, at most
+FEWEST = 3
+LESIONED, LESIONS, RADIUS_MM, FACTOR, NOISE_SD = 4, 8, 8.0, 1.5, 0.02
+TWICE = 9  # simulated people at two severities
+COUNTERFACTUAL = 4_000_000  # added to the seed, so that they are no cohort's participants
+
+
+class NotMeasurableError(ValueError):
+    """Too few participants for a probe."""
+
+
+def probe(model: Model, pairs: Pairs, split: str, seed: int, jobs: int = 1) -> Probes:
+    """Memorisation, inserted lesions and, on simulated pairs, people at two severities, of a model.
+
+    Memorisation needs, in the prepared folder, participants whom the model was trained on and others in the split. A
+    probe that cannot be measured has a reason. The people at two severities are simulated and prepared here, by `jobs`
+    processes.
+    """
+    others = pairs.split(split).whole_scans()
+    others = others.where(others.table["available"] == "both")
+    reasons: dict[str, str] = {}
+    memorisation = lesions = counterfactual = None
+    try:
+        memorisation = measure_memorisation(model, pairs, others, seed)
+    except NotMeasurableError as error:
+        reasons["memorisation"] = str(error)
+    try:
+        lesions = _lesions(model, others, seed)
+    except ValueError as error:  # no lesion fits into a brain
+        reasons["lesions"] = str(error)
+    if pairs.simulated:  # on other data the response would reflect the distance between simulated and real scans
+        counterfactual = _counterfactual(model, pairs, seed, jobs)
+    return Probes(str(model.card["recipe"]), memorisation, lesions, counterfactual, reasons)
+
+
+def trained_on(model: Model, pairs: Pairs) -> Pairs:
+    """The whole scans of the participants whom the model's card names, by the digests of their files."""
+    scans, known = pairs.whole_scans(), set(model.card.get("scans_sha256", []))
+    people = {person for digest, person in scans.scan_digests().items() if digest in known}
+    return scans.where(scans.table["participant_id"].isin(people) & (scans.table["available"] == "both"))
+
+
+def measure_memorisation(model: Model, pairs: Pairs, others: Pairs, seed: int) -> Memorisation:
+    """Distances to training participants and to strangers, and membership.
+
+    others: participants with both scans, whom the model was not trained on. Raises NotMeasurableError where there are
+    too few of either.
+    """
+    known = trained_on(model, pairs)
+    if len(known) < FEWEST or len(others) < 2 * FEWEST:
+        few_known = f"its card names fewer than {FEWEST} participants of this folder"
+        raise NotMeasurableError(f"{few_known}, or the split holds fewer than {2 * FEWEST}")
+    members, others = _some(known, PEOPLE, seed), _some(others, PEOPLE, seed)
+    order = np.random.default_rng(seed).permutation(len(others))
+    tested, strangers = order[: len(order) // 2], order[len(order) // 2 :]
+    few = np.random.default_rng(seed).permutation(len(known))[: len(strangers)]
+    rows = []
+    for direction in Direction:
+        seen, unseen = _Made.by(model, members, direction), _Made.by(model, others, direction)
+        trained = _real_cells(known, direction)
+        sets = (trained, trained[few], unseen.real[strangers])
+        to_all, to_few, to_strangers = (
+            nearest_neighbour_ratio(unseen.cells[tested], each, unseen.real[tested]) for each in sets
+        )
+        membership = membership_auc(seen.errors, unseen.errors, seed)
+        rows.append(Memory(direction, to_all, to_few, to_strangers, membership))
+    return Memorisation(len(known), len(few), len(strangers), len(members), len(others), rows)
+
+
+def _lesions(model: Model, people: Pairs, seed: int) -> Lesions:
+    rows = []
+    some = _some(people, LESIONED, seed)
+    for direction in Direction:
+        for of_source, found in _responses(model, some, direction, seed).items():
+            rows.append(
+                Lesion(
+                    of_source,
+                    direction,
+                    sensitivity=float(np.mean([each.sensitivity for each in found])),
+                    false_positives=float(np.mean([each.false_positives for each in found])),
+                    contrast_to_noise=float(np.median(np.concatenate([each.contrast_to_noise for each in found]))),
+                )
+            )
+    return Lesions(len(some), LESIONS, RADIUS_MM, FACTOR, NOISE_SD, rows)
+
+
+def _responses(model: Model, people: Pairs, direction: Direction, seed: int) -> dict[bool, list[LesionResponse]]:
+    """Responses of the model's output (False) and of the source itself (True), one per participant."""
+    found: dict[bool, list[LesionResponse]] = {False: [], True: []}
+    for row in range(len(people)):
+        source, brain = people.volume(direction.source, row), people.brain(direction.source, row)
+        seers: tuple[Predict, ...] = (_predictor(model, brain, direction, people, row), lambda volume: volume)
+        for of_source, seer in zip(found, seers, strict=True):
+            found[of_source].append(
+                lesion_response(
+                    seer, source, brain, people.grid.spacing_mm, RADIUS_MM, FACTOR, NOISE_SD, LESIONS, seed + row
+                )
+            )
+    return found
+
+
+def _predictor(model: Model, brain: np.ndarray, direction: Direction, people: Pairs, row: int) -> Predict:
+    """The model as a function of one participant's source volume."""
+    bval = float(people.table["dmri_bval"].iloc[row])
+
+    def predict(volume: np.ndarray) -> np.ndarray:
+        batch = source_batch(volume, brain, direction, bval).to(model.device)
+        with torch.inference_mode():
+            return np.asarray(model.method.predict(batch, direction)[0, 0].float().cpu())
+
+    return predict
+
+
+def _counterfactual(model: Model, pairs: Pairs, seed: int, jobs: int) -> Counterfactual:
+    with tempfile.TemporaryDirectory() as folder:
+        root = write_counterfactuals(Path(folder) / "bids", TWICE, COUNTERFACTUAL + seed, jobs=jobs)
+        made = prepare(bids(root), Path(folder) / "prepared", pairs.grid.spacing_mm[0], split=(0, 0, 1), jobs=jobs)
+        visits = {name: made.where(made.table["session_id"] == name) for name in SESSIONS}
+        rows = []
+        for direction in Direction:
+            synthesised, real = {}, {}
+            for name, people in visits.items():
+                synthesised[name] = predictions(model.method, people, direction)
+                real[name] = np.stack([people.volume(direction.target, row) for row in range(len(people))])
+            low, high = SESSIONS
+            found = counterfactual_response(
+                synthesised[low], synthesised[high], real[low], real[high], evidence_regions(pairs.grid), seed
+            )
+            rows.append(Change(direction, found.slope, found.sign_agreement, int(found.clear.sum())))
+    return Counterfactual(TWICE, list(SEVERITIES), rows)
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """Scans of some people: cell means of the synthesised and of the real ones (N, F), and mean squared errors (N,)."""
+
+    cells: np.ndarray
+    real: np.ndarray
+    errors: np.ndarray
+
+    @classmethod
+    def by(cls, model: Model, people: Pairs, direction: Direction) -> _Made:
+        made = predictions(model.method, people, direction)
+        errors = []
+        for row, image in enumerate(made):
+            mask = dilate(people.brain(direction.target, row))
+            errors.append(float(np.square(image - people.volume(direction.target, row))[mask].mean()))
+        return cls(np.stack([cell_means(volume) for volume in made]), _real_cells(people, direction), np.array(errors))
+
+
+def _real_cells(people: Pairs, direction: Direction) -> np.ndarray:
+    return np.stack([cell_means(people.volume(direction.target, row)) for row in range(len(people))])
+
+
+def _some(people: Pairs, number: int, seed: int) -> Pairs:
+    """At most `number` rows, drawn at random, one per participant."""
+    first = np.flatnonzero(~people.table["participant_id"].duplicated())
+    chosen = np.random.default_rng(seed).permutation(first)[:number]
+    return people.where(np.isin(np.arange(len(people)), chosen))

@@ -1,0 +1,66 @@
+"""What the verbs `roi`, `diagnose`, `effects` and `evidence` compute and write, each from its claims."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pdsynth.api import Model
+from pdsynth.data.pairs import Pairs
+from pdsynth.evidence.completion.compute import complete
+from pdsynth.evidence.completion.files import ARMS
+from pdsynth.evidence.diagnosis.compute import diagnoses
+from pdsynth.evidence.diagnosis.files import PATTERN_LOSS, POWER, SCHEME_SCORES
+from pdsynth.evidence.effects import charts as effects_charts
+from pdsynth.evidence.effects.compute import effects_of
+from pdsynth.evidence.effects.files import AGREEMENT, EFFECTS, GROUPS
+from pdsynth.evidence.embedding.charts import embedding_figure
+from pdsynth.evidence.embedding.compute import embedding
+from pdsynth.evidence.embedding.files import FIGURE, POINTS, SEPARATIONS
+from pdsynth.evidence.group_effects.files import COMPLETED
+from pdsynth.evidence.group_effects.hidden import completed_effects
+from pdsynth.evidence.sites.compute import leave_one_site_out
+from pdsynth.evidence.sites.files import SITES
+from pdsynth.report import words
+from pdsynth.results.folder import Results
+from pdsynth.results.patterns import read
+
+BY_ROI = tuple(file.name for file in (EFFECTS, COMPLETED, AGREEMENT, GROUPS))
+BY_DIAGNOSE = tuple(file.name for file in (SCHEME_SCORES, PATTERN_LOSS, ARMS, POWER, POINTS, SEPARATIONS))
+
+
+def write_roi(results_dir: str | Path, seed: int = 0) -> None:
+    """Write the tables of BY_ROI and Figures 5 and 6 into a results folder, from its patterns.tsv.
+
+    A participant counts once, with the first session. Raises InputError where a file of `evaluate` is missing.
+    """
+    results, patterns = Results.read(results_dir), read(results_dir).one_a_person()
+    effects, tested = effects_of(results, patterns, seed)
+    effects.write(results.root)
+    COMPLETED.write(results.root, completed_effects(patterns, seed))
+    for direction, recovered in tested.items():
+        effects_charts.draw(results, patterns, direction, recovered)
+
+
+def write_diagnosis(results_dir: str | Path, methods: Sequence[str] | None = None, seed: int = 0) -> None:
+    """Write the tables of BY_DIAGNOSE and Figure 7 into a results folder, from its patterns.tsv.
+
+    methods: whose scans are used (default: the method under test and, as a control that knows no individual, the
+    population's mean). A participant counts once, with the first session. table9.tsv is written where both recipes of
+    Table IX were evaluated. Raises InputError where a file of `evaluate` is missing, ValueError where a diagnosis is
+    too rare for the folds or a method was not evaluated.
+    """
+    results, patterns = Results.read(results_dir), read(results_dir).one_a_person()
+    root, tested = results.root, results.tested
+    methods = list(methods or [tested, *(name for name in (words.AVERAGE,) if name in patterns.methods)])
+    diagnoses(patterns, methods, results.simulated, seed).write(root)
+    ARMS.write(root, complete(patterns, methods, results.simulated, seed))
+    found = embedding(patterns, tested)
+    found.write(root)
+    embedding_figure(POINTS.table(found.points), patterns.people, root / FIGURE, results.simulated)
+
+
+def write_sites(out: Path, model: Model, pairs: Pairs, budget: float | None, seed: int, device: str) -> None:
+    """Write sites.tsv of the model's recipe, trained anew without each site, into a results folder."""
+    recipe, size = model.card["recipe"], model.card.get("size", "full")
+    SITES.write(out, leave_one_site_out(recipe, pairs, budget=budget, seed=seed, device=device, size=size))

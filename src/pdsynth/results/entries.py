@@ -1,0 +1,29 @@
+"""Names of a benchmark's entries and the folders that hold them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def recipe_of(entry: str) -> tuple[str, str]:
+    """The recipe and the size that an entry of a benchmark names.
+
+    >>> recipe_of("pds-paper:small"), recipe_of("pds")
+    (('pds-paper', 'small'), ('pds', 'full'))
+    """
+    name, _, size = entry.partition(":")
+    return name, size or "full"
+
+
+def run_folder(out: Path, entry: str) -> Path:
+    """The folder of an entry of the benchmark in `out`: a recipe's name, and ":small" where it is not the full size.
+
+    >>> run_folder(Path("out"), "pds-paper:small").as_posix()
+    'out/runs/pds-paper-small'
+    """
+    return out / "runs" / entry.replace(":", "-")
+
+
+def scores_folder(out: Path, entry: str) -> Path:
+    """The results folder of an entry of the benchmark in `out`."""
+    return run_folder(out, entry) / "scores"

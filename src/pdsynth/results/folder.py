@@ -1,0 +1,159 @@
+"""The reader of a results folder, of `evaluate` or of a benchmark; nothing is computed from scans here.
+
+Required: `metrics.json` and `metrics.tsv` as `archive` writes them, and for pictures `predictions/`. Read where there:
+`manifest.json`, `rejected.tsv` (in the folder or below) and synthesised scans (`*_desc-synthetic_*.nii.gz`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pdsynth import manifest
+from pdsynth.results.archive import GRID, IMAGES, METRICS_JSON, METRICS_TSV, SHOWN
+from pdsynth.results.tables import read_table
+from pdsynth.types import Direction, InputError, Modality
+
+TEXT_COLUMNS = ("participant_id", "session_id", "site", "diagnosis")
+REMEDY = "run `pdsynth evaluate` with this folder as --out first"
+
+
+@dataclass(frozen=True)
+class Synthesised:
+    """A synthesised scan on disk with its SD and its sidecar; source is the scan it was made from, where found."""
+
+    image: Path
+    deviation: Path | None
+    sidecar: dict[str, Any]
+    source: Path | None
+
+    @property
+    def target(self) -> Modality:
+        return Modality.FMRI if "_boldref" in self.image.name else Modality.DMRI
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results folder: metrics (metrics.json), table (metrics.tsv), manifest ({} where there is none)."""
+
+    root: Path
+    metrics: dict[str, Any]
+    table: pd.DataFrame
+    manifest: dict[str, Any]
+
+    @classmethod
+    def read(cls, root: str | Path) -> Results:
+        """Raises InputError where metrics.json or metrics.tsv is missing or cannot be read."""
+        root = Path(root)
+        with _named(root):
+            metrics, table = _json(root / METRICS_JSON), read_table(root / METRICS_TSV, TEXT_COLUMNS)
+        return cls(root, metrics, table, manifest.read(root))
+
+    @cached_property
+    def shown(self) -> pd.DataFrame:
+        """The scans whose images are kept, in their order. Raises InputError where the file is missing or damaged."""
+        with _named(self.root):
+            return _text(self.root / IMAGES / SHOWN)
+
+    @cached_property
+    def affine(self) -> np.ndarray:
+        """Voxels of the images to mm, (4, 4). Raises InputError where the file is missing or damaged."""
+        with _named(self.root):
+            return np.asarray(_json(self.root / IMAGES / GRID)["affine"], np.float64)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the participants who were scored are simulated."""
+        return bool(self.metrics["simulated"])
+
+    @property
+    def methods(self) -> dict[str, dict[str, Any]]:
+        return self.metrics["methods"]
+
+    @property
+    def tested(self) -> str:
+        """The method under test: the first that was evaluated."""
+        return next(iter(self.methods))
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The manifest's entry of the method under test; empty where there is none."""
+        return self.manifest.get("models", {}).get(self.tested, {})
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The manifest's entry of the prepared folder; empty where there is none."""
+        return self.manifest.get("data", {})
+
+    def images(self, name: str) -> np.ndarray | None:
+        """One of predictions/*.npy, (scans, X, Y, Z), mapped from disk; None where it was not written."""
+        path = self.root / IMAGES / f"{name}.npy"
+        return np.load(path, mmap_mode="r") if path.exists() else None
+
+    def scan_scores(self, method: str, direction: Direction) -> pd.DataFrame:
+        """metrics.tsv of one method and direction, in the order of the scans."""
+        chosen = (self.table["method"] == method) & (self.table["direction"] == direction.value)
+        return self.table[chosen].reset_index(drop=True)
+
+    @cached_property
+    def rejected(self) -> pd.DataFrame:
+        """Rows of every rejected.tsv: path, reason, remedy."""
+        tables = [pd.read_csv(p, sep="\t", dtype=str).fillna("") for p in sorted(self.root.rglob("rejected.tsv"))]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["path", "reason", "remedy"])
+
+    @cached_property
+    def synthesised(self) -> list[Synthesised]:
+        """Synthesised scans anywhere in the folder."""
+        return [
+            Synthesised(
+                image=path,
+                deviation=_existing(path.with_name(path.name.replace("_desc-synthetic_", "_desc-syntheticstd_"))),
+                sidecar=(sidecar := _sidecar(path)),
+                source=self._find(sidecar.get("Sources", [])),
+            )
+            for path in sorted(self.root.rglob("*_desc-synthetic_*.nii.gz"))
+        ]
+
+    def _find(self, sources: list[str]) -> Path | None:
+        """The first source's file, which a sidecar names without its folder."""
+        if not sources:
+            return None
+        name = Path(sources[0]).name
+        found = (p for p in sorted(self.root.rglob(name)) if "derivatives" not in p.relative_to(self.root).parts)
+        return next(found, None)
+
+
+@contextmanager
+def _named(root: Path) -> Iterator[None]:
+    """Raise InputError with the name of a file that is missing, or of the folder where a file cannot be read."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(error.filename, "is missing, so there is nothing to report", REMEDY) from error
+    except (ValueError, KeyError) as error:
+        raise InputError(root, f"holds a result file that cannot be read ({error})", REMEDY) from error
+
+
+def _text(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).replace("n/a", "")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _sidecar(image: Path) -> dict[str, Any]:
+    path = image.with_name(image.name.removesuffix(".nii.gz") + ".json")
+    return _json(path) if path.exists() else {}
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.exists() else None

@@ -1,0 +1,131 @@
+"""Region means of every evaluated scan, real and by each method: the input of effects, diagnosis and completion.
+
+On disk `patterns.tsv`, a row a scan and origin ("real" or the method that synthesised it), a column a region, and
+`regions.tsv`, which names the columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pdsynth.atlas import Atlas
+from pdsynth.imaging.spatial import Grid
+from pdsynth.results.tables import read_table, write_table
+from pdsynth.types import Diagnosis, Direction, InputError, Modality
+
+REAL = "real"
+NAME, REGIONS = "patterns.tsv", "regions.tsv"
+PEOPLE = ["participant_id", "session_id", "site", "diagnosis", "age", "sex", "education"]
+SCAN = ["participant_id", "session_id"]
+TEXT = ("participant_id", "session_id", "site", "diagnosis", "sex", "modality", "origin")
+Values = Mapping[tuple[Modality, str], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Patterns:
+    """values: by modality and origin, (N, R) region means. people: the N scans' PEOPLE. regions: the R regions.
+
+    regions has the columns region (r1, r2, ...), name, network and x, y, z (mm, MNI). NaN where a diagnosis, an age or
+    an education is not known.
+    """
+
+    people: pd.DataFrame
+    regions: pd.DataFrame
+    values: Values
+
+    @property
+    def methods(self) -> list[str]:
+        """Who synthesised, in the order of the file."""
+        return list(dict.fromkeys(origin for _, origin in self.values if origin != REAL))
+
+    def pair(self, method: str, direction: Direction) -> tuple[np.ndarray, np.ndarray]:
+        """Real and synthesised patterns of a direction's target, (N, R) each."""
+        return self.values[direction.target, REAL], self.values[direction.target, method]
+
+    def one_a_person(self) -> Patterns:
+        """The first session of each participant."""
+        return self.where(~self.people["participant_id"].duplicated().to_numpy())
+
+    def where(self, keep: np.ndarray) -> Patterns:
+        """The scans for which keep (N,) is true."""
+        people = self.people[keep].reset_index(drop=True)
+        return Patterns(people, self.regions, {key: values[keep] for key, values in self.values.items()})
+
+
+def describe_regions(atlas: Atlas, grid: Grid) -> pd.DataFrame:
+    """The table `regions` of an atlas on a grid."""
+    names = [f"r{number}" for number in range(1, len(atlas) + 1)]
+    table = pd.DataFrame({"region": names, "name": atlas.names, "network": atlas.networks})
+    table[["x", "y", "z"]] = atlas.centres(grid.affine).round(1)
+    return table
+
+
+def save(patterns: Patterns, out: Path) -> None:
+    """Write patterns.tsv and regions.tsv into a results folder."""
+    parts = []
+    for (modality, origin), values in patterns.values.items():
+        kinds = patterns.people.assign(modality=str(modality), origin=origin)
+        parts.append(pd.concat([kinds, pd.DataFrame(values, columns=patterns.regions["region"])], axis=1))
+    tables = {REGIONS: patterns.regions, NAME: pd.concat(parts, ignore_index=True)}
+    for name, table in tables.items():
+        write_table(out / name, table)
+
+
+def read(results: str | Path) -> Patterns:
+    """The patterns in a results folder; raises InputError where there are none, or the file was changed."""
+    results = Path(results)
+    tables = {}
+    for name in (NAME, REGIONS):
+        if not (results / name).exists():
+            raise InputError(results / name, "is missing, so there are no patterns", "run `pdsynth evaluate` first")
+        tables[name] = read_table(results / name, TEXT)
+    table, regions = tables[NAME].fillna({"site": "n/a", "session_id": ""}), tables[REGIONS]
+    columns = {*PEOPLE, "modality", "origin", *regions["region"]}
+    if len(table) == 0 or not columns <= set(table.columns):
+        raise InputError(results / NAME, "lacks scans or columns", "run `pdsynth evaluate` again")
+    groups = dict(iter(table.groupby(["modality", "origin"], sort=False)))
+    people = next(iter(groups.values()))[PEOPLE].reset_index(drop=True)
+    values = {}
+    for (modality, origin), rows in groups.items():
+        if rows[SCAN].to_numpy(str).tolist() != people[SCAN].to_numpy(str).tolist():
+            problem = f"has other scans of {modality} from {origin} than it begins with"
+            raise InputError(results / NAME, problem, "run `pdsynth evaluate` again")
+        values[Modality(str(modality)), str(origin)] = rows[regions["region"]].to_numpy(float)
+    return Patterns(people, regions, values)
+
+
+def people_of(table: pd.DataFrame) -> pd.DataFrame:
+    """PEOPLE of a prepared folder's table; what is "n/a" or empty there is missing."""
+    people = pd.DataFrame({name: table.get(name, pd.Series(pd.NA, index=table.index)) for name in PEOPLE})
+    people = people.reset_index(drop=True)
+    for name in ("age", "education"):
+        people[name] = pd.to_numeric(people[name], errors="coerce")
+    for name in ("diagnosis", "sex"):
+        people[name] = people[name].where(~people[name].isin(["", "n/a", "nan"]))
+    return people
+
+
+def diagnosed(
+    features: Values, people: pd.DataFrame, methods: Sequence[str]
+) -> tuple[dict[tuple[Modality, str], np.ndarray], pd.DataFrame]:
+    """Region means (N, R) by modality and origin, and people, without the rows that have no diagnosis.
+
+    Raises ValueError where real scans of a modality, or any of a method, are missing, or rows do not match the people.
+    """
+    for modality in Modality:
+        if (modality, REAL) not in features:
+            raise ValueError(f"there are no real {modality} scans; evaluate participants who have both.")
+    for (modality, origin), values in features.items():
+        if len(values) != len(people):
+            raise ValueError(f"{origin} {modality} has {len(values)} rows for {len(people)} people; give one a row.")
+    origins = {origin for _, origin in features} - {REAL}
+    for method in methods:
+        if method not in origins:
+            raise ValueError(f"there are no scans by {method!r}; choose among {', '.join(sorted(origins)) or 'none'}.")
+    known = people["diagnosis"].isin(list(Diagnosis)).to_numpy()
+    return {key: values[known] for key, values in features.items()}, people[known].reset_index(drop=True)

@@ -1,0 +1,133 @@
+"""Tables of results as tab-separated text, and a table whose rows are of one dataclass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Generic, TypeVar, get_type_hints
+
+import pandas as pd
+
+from pdsynth import files
+from pdsynth.statistics.resampling import Estimate
+from pdsynth.types import InputError
+
+Row = TypeVar("Row")
+Kind = type[Any]
+ENDS = ("", "_low", "_high")  # of the columns of an Estimate: value and 95 % interval
+BOOLEANS = {"True": True, "False": False}
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table of results: tabs between the columns, six digits, n/a for what is not known."""
+    files.write_table(path, table, float_format="%.6g", na_rep="n/a")
+
+
+def read_table(path: Path, text: Sequence[str] = ()) -> pd.DataFrame:
+    """Read what `write_table` wrote: n/a is NaN, and nothing else; the columns of `text` stay as they are written."""
+    return pd.read_csv(path, sep="\t", dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=["n/a"])
+
+
+def read_by_site(path: Path) -> pd.DataFrame:
+    """A table with a column `site`; a row without a site has the site n/a."""
+    table = pd.read_csv(path, sep="\t", dtype={"site": str})
+    return table.assign(site=table["site"].fillna("n/a"))
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table, each as its cells by column.
+
+    >>> records(pd.DataFrame({"name": ["a"], "n": [1]}))
+    [{'name': 'a', 'n': 1}]
+    """
+    return [{str(name): cell for name, cell in row.items()} for row in table.to_dict("records")]
+
+
+@dataclass(frozen=True)
+class TableFile(Generic[Row]):
+    """A file of a results folder: its name, the dataclass of a row, and the command that writes it.
+
+    A field of the dataclass is a column. It is a str, int, float (nan: not known), bool or StrEnum, or an `Estimate`,
+    which takes the three columns name, name_low and name_high.
+
+    >>> @dataclass
+    ... class Person:
+    ...     name: str
+    ...     slope: Estimate
+    >>> TableFile("people.tsv", Person, "pdsynth roi").table([Person("a", Estimate(0.5, 0.1, 0.9))])
+      name  slope  slope_low  slope_high
+    0    a    0.5        0.1         0.9
+    """
+
+    name: str
+    row: type[Row]
+    command: str
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """The type of each field of a row."""
+        hints = get_type_hints(self.row)
+        return {field.name: hints[field.name] for field in fields(self.row)}  # type: ignore[arg-type]
+
+    @property
+    def columns(self) -> dict[str, Kind]:
+        """The type of each column, in the order of the file."""
+        found: dict[str, Kind] = {}
+        for name, kind in self.kinds.items():
+            found |= {f"{name}{end}": float for end in ENDS} if kind is Estimate else {name: kind}
+        return found
+
+    def table(self, rows: Sequence[Row]) -> pd.DataFrame:
+        """The rows as a table with the file's columns."""
+        kinds = self.kinds
+        cells = [
+            {column: cell for name in kinds for column, cell in _cells(name, getattr(row, name)).items()}
+            for row in rows
+        ]
+        table = pd.DataFrame(cells, columns=list(self.columns))
+        return table.astype({name: kind for name, kind in self.columns.items() if kind in (int, float, bool)})
+
+    def write(self, root: Path, rows: Sequence[Row]) -> None:
+        """Write the file into a results folder."""
+        write_table(root / self.name, self.table(rows))
+
+    def read(self, root: Path) -> list[Row]:
+        """The rows of the file in a results folder; none where there is no file.
+
+        Columns that are not of a row are left alone. Raises InputError where a column is missing, or a cell is not of
+        its column's type.
+        """
+        path, kinds = root / self.name, self.kinds
+        if not path.exists():
+            return []
+        again = f"run `{self.command}` again"
+        table = read_table(path, [name for name, kind in self.columns.items() if issubclass(kind, str)])
+        if missing := [name for name in self.columns if name not in table]:
+            raise InputError(path, f"lacks the columns {', '.join(missing)}", again)
+        try:
+            return [
+                self.row(**{name: _value(cells, name, kind) for name, kind in kinds.items()})
+                for cells in records(table)
+            ]
+        except (ValueError, KeyError) as error:
+            raise InputError(path, f"holds a cell that cannot be read ({error})", again) from error
+
+
+def _cells(name: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, Estimate):
+        return value.columns(name)
+    return {name: str(value) if isinstance(value, StrEnum) else value}
+
+
+def _value(cells: dict[str, Any], name: str, kind: Kind) -> Any:
+    """The value of a field from the cells of a row."""
+    if kind is Estimate:
+        return Estimate(*(float(cells[f"{name}{end}"]) for end in ENDS))
+    cell = cells[name]
+    if kind is bool:
+        return BOOLEANS[str(cell)]
+    if kind is str:
+        return "" if pd.isna(cell) else str(cell)
+    return kind(cell)

@@ -1,0 +1,1 @@
+"""Statistics of groups of participants: resampling, tests, agreement, contrasts, classification. They know no file."""

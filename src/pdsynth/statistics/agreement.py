@@ -1,0 +1,214 @@
+"""Do synthesised region patterns agree with the real ones? By region over participants, and by participant.
+
+Everywhere `real` and `synthesised` are (N, R), region means of N participants, one row each. Fewer than three
+participants, or a region that varies nowhere, give nan. A correlation needs both sides to vary; ICC and CCC, which
+ask for the same values, are 0 for a synthesised region that is the same in everyone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pdsynth.statistics.inference import bca_interval
+from pdsynth.statistics.resampling import (
+    RESAMPLES,
+    ROUNDING,
+    UNKNOWN,
+    Estimate,
+    bootstrap_weights,
+    paired,
+    ratio,
+    scatter,
+)
+
+FEWEST = 3
+
+
+@dataclass(frozen=True, eq=False)
+class BlandAltman:
+    """Per region (R,): mean of synthesised - real, SD of that difference, and limits of agreement, bias -+ 1.96 SD."""
+
+    bias: np.ndarray
+    sd: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+
+
+def icc_2_1(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
+    """ICC(2,1) per region, (R,): two-way random effects, absolute agreement, single measure.
+
+    Shrout and Fleiss 1979; ICC(A,1) of McGraw and Wong 1996. 1 is identity; an offset or a scale lowers it.
+
+    >>> real = np.array([[1.0], [2.0], [3.0]])
+    >>> icc_2_1(real, real).round(3).tolist(), icc_2_1(real, real + 1).round(3).tolist()
+    ([1.0], [0.667])
+    """
+    return _of_sample(_icc, *paired(real, synthesised))
+
+
+def ccc(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
+    """Concordance correlation coefficient per region, (R,): agreement with the line of identity (Lin 1989).
+
+    >>> real = np.array([[1.0], [2.0], [3.0]])
+    >>> ccc(real, -real + 4).round(3).tolist()
+    [-1.0]
+    """
+    return _of_sample(_ccc, *paired(real, synthesised))
+
+
+def within_site_correlation(real: np.ndarray, synthesised: np.ndarray, sites: Sequence[str]) -> np.ndarray:
+    """Correlation per region, (R,), of deviations from each site's own mean; sites (N,).
+
+    A site's mean that never saw the participant correlates highly over sites; here it has nothing to say: nan.
+    """
+    real, synthesised = paired(real, synthesised)
+    if len(real) < FEWEST:
+        return np.full(real.shape[1], np.nan)
+    return _site_r(np.ones((1, len(real))), real, synthesised, np.asarray(sites, str))[0]
+
+
+def bland_altman(real: np.ndarray, synthesised: np.ndarray) -> BlandAltman:
+    """Bias and limits of agreement per region (Bland and Altman 1986), in the units of the patterns.
+
+    >>> found = bland_altman(np.zeros((3, 1)), np.array([[0.0], [1.0], [2.0]]))
+    >>> found.bias.tolist(), found.upper.tolist()
+    ([1.0], [2.96])
+    """
+    real, synthesised = paired(real, synthesised)
+    if len(real) < FEWEST:
+        return BlandAltman(*(np.full(real.shape[1], np.nan) for _ in range(4)))
+    difference = synthesised - real
+    bias, sd = difference.mean(0), difference.std(0, ddof=1)
+    return BlandAltman(bias, sd, bias - 1.96 * sd, bias + 1.96 * sd)
+
+
+def pattern_correlation(real: np.ndarray, synthesised: np.ndarray, centre: np.ndarray | float = 0.0) -> np.ndarray:
+    """Correlation over regions of each participant's real and synthesised pattern, (N,).
+
+    centre (R,): a mean pattern that is taken from both first. Without it anybody's pattern correlates highly with
+    anybody else's; with the population's mean pattern, only what is the participant's own does. nan where a pattern
+    does not differ from the centre.
+
+    >>> average = np.array([[1.0, 2.0, 4.0]])
+    >>> pattern_correlation(average + [[0, 0, 0.1]], average).round(2).tolist()
+    [1.0]
+    >>> pattern_correlation(average + [[0, 0, 0.1]], average, centre=average[0]).tolist()
+    [nan]
+    """
+    sides = paired(real, synthesised)
+    parts = [side - centre for side in sides]
+    parts = [part - part.mean(1, keepdims=True) for part in parts]
+    sums = [np.sum(part**2, axis=1) for part in parts]
+    least = [ROUNDING**2 * np.sum(side**2, axis=1) for side in sides]
+    sums = [np.where(total > rounded, total, 0.0) for total, rounded in zip(sums, least, strict=True)]
+    return ratio(np.sum(parts[0] * parts[1], axis=1), np.sqrt(sums[0] * sums[1]))
+
+
+def agreement_table(
+    real: np.ndarray, synthesised: np.ndarray, sites: Sequence[str], names: Sequence[str], networks: Sequence[str]
+) -> pd.DataFrame:
+    """A row a region: name, network, icc, ccc, within_site_r, bias, sd_of_difference, lower, upper.
+
+    sites (N,); names, networks (R,).
+    """
+    limits = bland_altman(real, synthesised)
+    return pd.DataFrame(
+        {
+            "name": list(names),
+            "network": list(networks),
+            "icc": icc_2_1(real, synthesised),
+            "ccc": ccc(real, synthesised),
+            "within_site_r": within_site_correlation(real, synthesised, sites),
+            "bias": limits.bias,
+            "sd_of_difference": limits.sd,
+            "lower": limits.lower,
+            "upper": limits.upper,
+        }
+    )
+
+
+def agreement_summary(
+    real: np.ndarray,
+    synthesised: np.ndarray,
+    sites: Sequence[str],
+    centre: np.ndarray,
+    seed: int = 0,
+    n: int = RESAMPLES,
+) -> dict[str, Estimate]:
+    """Medians with intervals over participants: of icc, ccc, within_site_r and bias over regions; of pattern_r and
+    own_pattern_r over participants.
+
+    centre (R,): the population's mean pattern, taken away for own_pattern_r. Participants are resampled among all
+    (n times), for within_site_r at their own site; the same seed gives the same intervals.
+    """
+    real, synthesised = paired(real, synthesised)
+    patterns = {"pattern_r": np.zeros(real.shape[1]), "own_pattern_r": centre}
+    if len(real) < FEWEST:
+        return dict.fromkeys(["icc", "ccc", "within_site_r", "bias", *patterns], UNKNOWN)
+    labels, one = np.asarray(sites, str), np.zeros(len(real), str)
+    anyone, at_site = bootstrap_weights(one, seed, n), bootstrap_weights(labels, seed, n)
+    bias = anyone @ (synthesised - real) / len(real)
+    found = {
+        "icc": Estimate.of(_median(_icc(anyone, real, synthesised)), -1, 1),
+        "ccc": Estimate.of(_median(_ccc(anyone, real, synthesised)), -1, 1),
+        "within_site_r": Estimate.of(_median(_site_r(at_site, real, synthesised, labels)), -1, 1),
+        "bias": Estimate.of(_median(bias)),
+    }
+    for name, middle in patterns.items():
+        each = pattern_correlation(real, synthesised, middle)
+        each = each[np.isfinite(each)]
+        value = float(np.median(each)) if len(each) else float("nan")
+        found[name] = Estimate(value, *bca_interval(each, np.median, seed, n))
+    return found
+
+
+def _of_sample(index: Callable[..., np.ndarray], real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
+    if len(real) < FEWEST:
+        return np.full(real.shape[1], np.nan)
+    return index(np.ones((1, len(real))), real, synthesised)[0]
+
+
+def _icc(weights: np.ndarray, real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
+    """ICC(2,1) of two raters, (B, R), its mean squares of rows and error written as variances and covariance.
+
+    MSR = (v_r + v_s + 2 c) / 2, MSE = (v_r + v_s - 2 c) / 2, MSC = N shift^2 / 2.
+    """
+    variances, covariance, shift = _moments(weights, real, synthesised, len(real) - 1)
+    rest = (variances - 2 * covariance) / len(real)
+    return _varying(2 * covariance, variances + shift**2 - rest, variances)
+
+
+def _ccc(weights: np.ndarray, real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
+    """Lin's coefficient, (B, R), from moments about the mean with divisor N as in his paper."""
+    variances, covariance, shift = _moments(weights, real, synthesised, len(real))
+    return _varying(2 * covariance, variances + shift**2, variances)
+
+
+def _site_r(weights: np.ndarray, real: np.ndarray, synthesised: np.ndarray, sites: np.ndarray) -> np.ndarray:
+    both, of_real, of_synthesised = (
+        scatter(weights, x, y, sites) for x, y in ((real, synthesised), (real, real), (synthesised, synthesised))
+    )
+    return ratio(both, np.sqrt(of_real * of_synthesised))
+
+
+def _moments(
+    weights: np.ndarray, real: np.ndarray, synthesised: np.ndarray, divisor: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each (B, R): the two sides' variances added, their covariance, and the shift of the mean."""
+    everyone = np.zeros(len(real), int)
+    variances = scatter(weights, real, real, everyone) + scatter(weights, synthesised, synthesised, everyone)
+    covariance = scatter(weights, real, synthesised, everyone)
+    return variances / divisor, covariance / divisor, weights @ (synthesised - real) / len(real)
+
+
+def _varying(over: np.ndarray, under: np.ndarray, variances: np.ndarray) -> np.ndarray:
+    return ratio(over, np.where(variances > 0, under, 0.0))
+
+
+def _median(values: np.ndarray) -> np.ndarray:
+    """Median over the regions of each row (B, R) that are finite; nan where none is."""
+    return np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in values])

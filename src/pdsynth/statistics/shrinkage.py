@@ -1,0 +1,113 @@
+"""Shrinkage and fairness: how much of what sets people apart is kept, and who is served worse than others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from pdsynth.statistics.inference import bca_interval, holm
+from pdsynth.statistics.resampling import (
+    RESAMPLES,
+    ROUNDING,
+    UNKNOWN,
+    Estimate,
+    bootstrap_weights,
+    deviations,
+    paired,
+    ratio,
+)
+from pdsynth.types import Diagnosis
+
+TRAITS = ("site", "sex", "age", "diagnosis")
+FEWEST = 3
+
+
+def variance_ratio(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
+    """Variance over participants of synthesised over that of real patterns, per region, (R,).
+
+    real, synthesised (N, R). 0: everyone gets the same; 1: as varied as real people, which noise reaches too. An ideal
+    estimate, E[target | source], has the share that the source explains. nan where real ones don't vary and for fewer
+    than three participants.
+
+    >>> variance_ratio(np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [1.5], [2.0]])).tolist()
+    [0.25]
+    """
+    real, synthesised = paired(real, synthesised)
+    if len(real) < FEWEST:
+        return np.full(real.shape[1], np.nan)
+    return ratio(*(np.sum(deviations(side) ** 2, axis=0) for side in (synthesised, real)))
+
+
+def shrinkage_slope(
+    real: np.ndarray, synthesised: np.ndarray, mean: np.ndarray, seed: int = 0, n: int = RESAMPLES
+) -> Estimate:
+    """Slope through the origin of (synthesised - mean) on (real - mean), pooled over regions.
+
+    real, synthesised (N, R), a row a participant; mean (R,), the training population's. 0: the population's mean is
+    printed; 1: nothing of a person's deviation is lost. Pooling sums over regions, so those that vary most count
+    most. The pooled slope has a 95 % interval over participants, resampled n times. nan where nothing deviates and
+    for fewer than three participants.
+
+    >>> real = np.array([[1.0], [2.0], [4.0]])
+    >>> shrinkage_slope(real, 2 + 0.5 * (real - 2), mean=np.array([2.0]))
+    Estimate(value=0.5, low=0.5, high=0.5)
+    """
+    real, synthesised = paired(real, synthesised)
+    if len(real) < FEWEST:
+        return UNKNOWN
+    of_real = np.where(np.abs(real - mean) > ROUNDING * np.abs(mean), real - mean, 0.0)
+    products, squares = (synthesised - mean) * of_real, of_real**2
+    weights = bootstrap_weights(np.zeros(len(real), str), seed, n)
+    return Estimate.of(ratio(weights @ products.sum(1), weights @ squares.sum(1)))
+
+
+def group_table(scores: np.ndarray, columns: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Mean score of each site, sex, third of age and diagnosis: whom does the method serve worse?
+
+    scores (N,), one a participant, higher is better. columns (N rows): some of TRAITS; what is missing, empty or "n/a"
+    in one is left out there. A row a group: by, group, n, mean, mean_low, mean_high (BCa 95 %; nan for one
+    participant), worst (lowest mean among the groups of two or more), p (Kruskal-Wallis over these groups; nan where
+    there are fewer than two or nothing varies) and p_holm, over the traits. Raises ValueError where lengths differ.
+    """
+    scores = np.asarray(scores, np.float64)
+    if scores.shape != (len(columns),):
+        raise ValueError(f"{scores.shape} scores for {len(columns)} participants; give each participant one score.")
+    rows: list[dict[str, Any]] = []
+    p_values: dict[str, float] = {}
+    for trait in [name for name in TRAITS if name in columns]:
+        groups = {label: scores[inside] for label, inside in _groups(trait, columns[trait]).items()}
+        many = {label: values for label, values in groups.items() if len(values) > 1}
+        if len(many) > 1 and np.ptp(np.concatenate(list(many.values()))) > 0:
+            p_values[trait] = float(stats.kruskal(*many.values()).pvalue)
+        worst = min(many, key=lambda label: many[label].mean()) if len(many) > 1 else None
+        for label, values in groups.items():
+            interval = Estimate(float(values.mean()), *bca_interval(values, seed=seed))
+            who = {"by": trait, "group": label, "n": len(values)}
+            rows.append(who | interval.columns("mean") | {"worst": label == worst, "p": p_values.get(trait, np.nan)})
+    table = pd.DataFrame(rows, columns=["by", "group", "n", "mean", "mean_low", "mean_high", "worst", "p"])
+    adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    return table.assign(p_holm=table["by"].map(adjusted).astype(float))
+
+
+def _groups(trait: str, column: pd.Series) -> dict[str, np.ndarray]:
+    """Who (N,) is in each group of a trait: thirds by age, diagnoses as they progress, others by name."""
+    if trait == "age":
+        return _thirds(pd.to_numeric(column, errors="coerce"))
+    names = column.where(~column.isin(["", "n/a"])).astype(object)
+    progress = {str(diagnosis): place for place, diagnosis in enumerate(Diagnosis)}
+    labels = sorted(
+        {str(name) for name in names.dropna()}, key=lambda label: (progress.get(label, len(progress)), label)
+    )
+    return {label: (names.astype(str) == label).to_numpy() for label in labels}
+
+
+def _thirds(ages: pd.Series) -> dict[str, np.ndarray]:
+    """Who is in each third of the known ages, named by its youngest and its oldest; none where all are of one age."""
+    if ages.nunique() < 2:
+        return {}
+    third = pd.qcut(ages, 3, labels=False, duplicates="drop")
+    parts = [(third == place).to_numpy() for place in sorted(third.dropna().unique())]
+    return {f"{ages[part].min():g} to {ages[part].max():g}": part for part in parts}
