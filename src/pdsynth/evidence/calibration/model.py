@@ -21,8 +21,8 @@ def calibrate(
 
     Uses participants that have both scans, are not in the test split and were not in the model's training set. The
     scans are recorded in the model's card, and `evaluate` refuses to score on them. progress(done, scans) is called in
-    each direction. Raises InputError for a model of another preprocessing, for one that does not name its scans, and where
-    fewer than nine participants are left; ValueError for one that states no SD.
+    each direction. Raises InputError for a model of another preprocessing, for one that does not name its scans, and
+    where fewer than nine participants are left; ValueError for one that states no SD.
     """
     loaded = api.load(model, device)
     api.refuse_other_preprocessing({str(model): loaded}, pairs)
