@@ -40,7 +40,7 @@ def reference(case: Case, work: Path) -> tuple[dict[str, str], float]:
     """What an undisturbed run makes, and its seconds: the median of three, as the first is slower."""
     took = []
     for _ in range(3):
-        folder = work / "reference"
+        folder = work / "trial"  # where the trials are: a digest of the place is in what is made
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         out = case.begin(folder)
@@ -79,7 +79,7 @@ def main() -> None:
                     continue
                 if wanted is None:
                     wanted, seconds = reference(case, work / case.verb)
-                folder = work / case.verb / f"{scenario}-{number}"
+                folder = work / case.verb / "trial"
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir(parents=True)
                 drawn = random.Random(f"{scenario} {case.verb} {number}")
@@ -90,8 +90,7 @@ def main() -> None:
                     file.write(json.dumps(trial) + "\n")
                 if trial["bad"]:
                     print(trial, flush=True)
-                else:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    folder.rename(folder.with_name(f"{scenario}-{number}"))
             print(case.verb, scenario, "done", round(seconds, 1), flush=True)
     write_summary(done, given.out)
     sys.exit(1 if any(trial["bad"] for trial in done) else 0)
