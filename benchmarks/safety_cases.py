@@ -15,7 +15,7 @@ from typing import Any
 from pdsynth import manifest
 from pdsynth.files import sha256
 
-CLOCKS = {"started", "finished", "seal", "peak_memory_mb", "resume", "mtime_ns"}  # root: of the trial's place
+CLOCKS = {"started", "finished", "seal", "peak_memory_mb", "resume", "mtime_ns"}
 BY_THE_CLOCK = ("metrics.csv", ".ckpt", ".ckpt.json", "cost.json", "fit.json")  # hold wall times
 PAGES = (".html", ".md")  # may hold a date
 
