@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from fixture_trees import write_volume
 from pdsynth import api
 from pdsynth.atlas import network_spheres
 from pdsynth.cli import main
-from pdsynth.imaging.nifti import Volume, write_volume
+from pdsynth.imaging.nifti import Volume
 from pdsynth.methods import checkpoint
 from pdsynth.types import Direction, InputError, Modality
 
