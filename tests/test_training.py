@@ -318,5 +318,5 @@ def test_a_model_of_another_grid_is_no_beginning(prepared, tmp_path):
     api.fit("population-mean", pairs, run=tmp_path, device="cpu")
     affine = np.diag([7.9, 7.9, 7.9, 1.0]).tolist()
     finer = Pairs(pairs.root, pairs.table, pairs.manifest | {"grid_affine": affine}, pairs.volumes)
-    with pytest.raises(InputError, match=r"has a grid of 7\.9 mm .* one of 8 mm .* prepare with --grid-mm 8\."):
+    with pytest.raises(InputError, match=r"has a grid of 7\.9 mm .* a grid of 8 mm .* prepare with --grid-mm 8\."):
         api.fit("population-mean", finer, run=tmp_path / "run", init=tmp_path / "model")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import pdsynth
 from pdsynth import api
 from pdsynth.data.pairs import Pairs
 from pdsynth.data.preprocessing import BEFORE_IT_WAS_RECORDED, Preprocessing
@@ -118,7 +119,7 @@ def test_pairs_of_another_preprocessing_are_refused(realigned: Path, prepared, t
     with pytest.raises(InputError, match=match):
         api.evaluate(api.load(realigned, "cpu"), plain.test)
     with pytest.raises(InputError, match=match):
-        api.calibrate(realigned, plain, tmp_path / "calibrated", "cpu")
+        pdsynth.calibrate(realigned, plain, tmp_path / "calibrated", "cpu")
     with pytest.raises(InputError, match=match):
         api.fit("population-mean", plain.train, init=realigned, run=tmp_path / "run", device="cpu")
     with pytest.raises(InputError, match=r"denoise True and realign False.*prepare without --denoise, with --realign"):

@@ -47,9 +47,9 @@ def test_metrics_are_those_of_scikit_learn(classes):
     made = guesses(classes=classes)
     found, labels, predicted = scores(made), made.labels, made.predicted
     assert found["n"] == 80
-    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(labels, predicted))
-    assert found["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(labels, predicted))
-    assert found["balanced_accuracy"] == pytest.approx(balanced_mean(made.correct, labels))
+    assert found["accuracy"].value == pytest.approx(metrics.accuracy_score(labels, predicted))
+    assert found["balanced_accuracy"].value == pytest.approx(metrics.balanced_accuracy_score(labels, predicted))
+    assert found["balanced_accuracy"].value == pytest.approx(balanced_mean(made.correct, labels))
     for name in ("f1", "recall", "precision"):
         assert found[name] == pytest.approx(getattr(metrics, f"{name}_score")(labels, predicted, average="macro"))
     order = np.argsort(classes)  # scikit-learn wants the names sorted
@@ -66,7 +66,7 @@ def test_metrics_are_those_of_scikit_learn(classes):
     table = pd.DataFrame(json.loads(found["confusion"])).T  # real in rows, predicted in columns
     assert list(table.index) == list(table.columns) == list(classes)
     assert np.array_equal(table.to_numpy(), metrics.confusion_matrix(labels, predicted, labels=classes))
-    assert found["accuracy_low"] < found["accuracy"] < found["accuracy_high"]
+    assert found["accuracy"].low < found["accuracy"].value < found["accuracy"].high
 
 
 def test_sessions_of_a_participant_count_once():
@@ -102,12 +102,12 @@ def test_the_balanced_interval_has_the_width_of_its_closed_form_and_draws_partic
 def test_strong_signal_is_found_and_shuffled_labels_bring_chance():
     block = cohort(90)
     found = scores(out_of_fold([block], [block], repeats=1)[0])
-    assert found["balanced_accuracy"] > 0.9 and found["auc"] > 0.97
+    assert found["balanced_accuracy"].value > 0.9 and found["auc"] > 0.97
     labels = np.random.default_rng(0).permutation(block.labels)
     blind = Block(block.values, labels, block.participants)
     chance = scores(out_of_fold([blind], [blind], repeats=1)[0])
-    assert chance["balanced_accuracy_low"] < 1 / 3 < chance["balanced_accuracy_high"]
-    assert chance["balanced_accuracy_high"] < 0.55
+    assert chance["balanced_accuracy"].low < 1 / 3 < chance["balanced_accuracy"].high
+    assert chance["balanced_accuracy"].high < 0.55
 
 
 def test_participants_with_several_sessions_do_not_recognise_themselves():
@@ -119,8 +119,8 @@ def test_participants_with_several_sessions_do_not_recognise_themselves():
         values = generator.normal(0, 1, (50, 60))[person] + generator.normal(0, 0.01, (150, 60))
         labels = np.resize(np.array(["NC", "AD"]), 50)[generator.permutation(50)][person]
         block, naive = Block(values, labels, names), Block(values, labels, np.arange(150).astype(str))
-        honest.append(scores(out_of_fold([block], [block], "linear-svm", repeats=1)[0])["balanced_accuracy"])
-    leaked = scores(out_of_fold([naive], [naive], "linear-svm", repeats=1)[0])["balanced_accuracy"]
+        honest.append(scores(out_of_fold([block], [block], "linear-svm", repeats=1)[0])["balanced_accuracy"].value)
+    leaked = scores(out_of_fold([naive], [naive], "linear-svm", repeats=1)[0])["balanced_accuracy"].value
     assert leaked > 0.9  # what folds over sessions would report
     assert np.mean(honest) == pytest.approx(0.5, abs=0.12)
 
@@ -215,7 +215,7 @@ def test_the_support_vector_machine_finds_the_signal_too(classes):
     block = cohort(40, classes=classes)
     (made,) = out_of_fold([block], [block], "linear-svm", repeats=1)
     assert made.probabilities.sum(1) == pytest.approx(np.ones(40))
-    assert scores(made)["balanced_accuracy"] > 0.85 and scores(made)["auc"] > 0.93
+    assert scores(made)["balanced_accuracy"].value > 0.85 and scores(made)["auc"] > 0.93
 
 
 def test_a_table_of_covariates_is_encoded_in_the_fold():
