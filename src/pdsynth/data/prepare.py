@@ -25,7 +25,7 @@ from pdsynth.data.shards import FOLDER, Shards
 from pdsynth.data.splits import assign_splits, near_duplicates
 from pdsynth.files import linked, read_json, sha256, write_table
 from pdsynth.imaging.spatial import mni_grid
-from pdsynth.types import Diagnosis, InputError, Modality
+from pdsynth.types import NA, WHOLE_SCAN, Available, Diagnosis, InputError, Modality
 from pdsynth.workers import Workers
 
 if TYPE_CHECKING:  # at run time only in the parent: a worker needs no torch
@@ -167,7 +167,7 @@ def _sessions_before(out: Path, cohort: Cohort, settings: Settings) -> dict[str,
     table = pd.read_csv(out / "pairs.tsv", sep="\t", dtype=str, keep_default_na=False)
     found = {}
     for row in table.drop_duplicates("shard").to_dict("records"):
-        known = {column: value for column, value in row.items() if value != "n/a"}
+        known = {column: value for column, value in row.items() if value != NA}
 
         def number(column: str, known: dict[Any, Any] = known) -> float | None:
             return float(known[column]) if column in known else None
@@ -314,7 +314,7 @@ def _pairs_table(records: dict[Task, Record]) -> pd.DataFrame:
     for task, record in records.items():
         for index, measured in enumerate(record["rows"]):
             if measured:
-                segment = "mean" if index == 0 else str(index - 1)
+                segment = WHOLE_SCAN if index == 0 else str(index - 1)
                 place = {"shard": task.shard.name, "index": index}
                 rows.append(_row(task, segment, measured, record["dmri_bval"]) | place)
     return pd.DataFrame(rows)
@@ -327,25 +327,25 @@ def _row(task: Task, segment: str, measured: dict[str, float], bval: float | Non
         "participant_id": subject.participant_id,
         "session_id": session.session_id,
         "segment": segment,
-        "site": subject.site or "n/a",
-        "diagnosis": session.diagnosis or "n/a",
+        "site": subject.site or NA,
+        "diagnosis": session.diagnosis or NA,
         "dx_gap_days": _or_na(session.dx_gap_days),
         "scan_gap_days": session.scan_gap_days,
         "age": _or_na(session.age),
-        "sex": subject.sex or "n/a",
+        "sex": subject.sex or NA,
         "education": _or_na(subject.education),
-        "mmse": session.scores.get("mmse", "n/a"),
-        "moca": session.scores.get("moca", "n/a"),
-        "available": "both" if len(there) == 2 else str(there[0]),
+        "mmse": session.scores.get("mmse", NA),
+        "moca": session.scores.get("moca", NA),
+        "available": Available.BOTH if len(there) == 2 else Available(there[0]),
     }
     for modality in Modality:
         row[f"{modality}_path"] = relative(session.scans[modality].path, task.root) if modality in there else ""
-        row[f"{modality}_scale"] = measured.get(f"{modality}_scale", "n/a")
+        row[f"{modality}_scale"] = measured.get(f"{modality}_scale", NA)
     return row | {"dmri_bval": SHELL if bval is None else bval}
 
 
 def _or_na(value: float | None) -> float | str:
-    return "n/a" if value is None else value
+    return NA if value is None else value
 
 
 def _quality(records: dict[Task, Record]) -> pd.DataFrame:
@@ -354,7 +354,7 @@ def _quality(records: dict[Task, Record]) -> pd.DataFrame:
         for modality, measured in record["quality"].items():
             path = relative(task.session.scans[Modality(modality)].path, task.root)
             who = {"participant_id": task.subject.participant_id, "session_id": task.session.session_id}
-            rows.append(who | {"site": task.subject.site or "n/a", "modality": modality, "path": path} | measured)
+            rows.append(who | {"site": task.subject.site or NA, "modality": modality, "path": path} | measured)
     return quality_table(rows)
 
 
@@ -365,7 +365,7 @@ def _splits(
 
     Who has a split from before keeps it, so that nobody a model was trained on is tested later.
     """
-    people = table.assign(unpaired=table["available"] != "both")
+    people = table.assign(unpaired=table["available"] != Available.BOTH)
     people = people.sort_values(["participant_id", "unpaired", "session_id"]).drop_duplicates("participant_id")
     known = people["participant_id"].isin([] if before is None else before["participant_id"])
     dealt = assign_splits(people[~known], split, salt=str(seed), strata=("unpaired", "site", "diagnosis"))
