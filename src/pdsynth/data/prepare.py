@@ -25,6 +25,7 @@ from pdsynth.data.shards import FOLDER, Shards
 from pdsynth.data.splits import assign_splits, near_duplicates
 from pdsynth.files import linked, read_json, sha256, write_table
 from pdsynth.imaging.spatial import mni_grid
+from pdsynth.options import PrepareOptions
 from pdsynth.types import NA, WHOLE_SCAN, Available, Diagnosis, InputError, Modality
 from pdsynth.workers import Workers
 
@@ -38,41 +39,60 @@ TABLES = ("pairs.tsv", "splits.tsv", "rejected.tsv", "quality.tsv")
 def prepare(
     cohort: Cohort,
     out: str | Path,
-    grid_mm: float = 4.0,
-    segments: int = 1,
-    split: tuple[float, float, float] = (0.8, 0.1, 0.1),
-    seed: int = 0,
+    *,
+    grid_mm: float = PrepareOptions.grid_mm,
+    segments: int = PrepareOptions.segments,
+    split: tuple[float, float, float] = PrepareOptions.split,
+    seed: int = PrepareOptions.seed,
+    denoise: bool = PrepareOptions.denoise,
+    realign: bool = PrepareOptions.realign,
     jobs: int = 1,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-    *,
-    denoise: bool = False,
-    realign: bool = False,
-    workers: Workers | None = None,
     prune: bool = False,
-    page: Callable[[Path], object] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Pairs:
     """Standardise every session of a cohort and write the tables, shards and records of a prepared folder.
 
     segments > 1 adds a row for each segment to the row of the whole scan. denoise and realign correct the volumes of a
-    series before they are averaged, in minutes per scan: see `Preprocessing`. jobs processes, or the workers of a
-    cluster, share the sessions; they do not change the result. progress(done, sessions) is called as sessions are
-    finished, and page(folder), which may write a page about it, before the folder gets its name.
+    series before they are averaged, in minutes per scan: see `Preprocessing`. jobs processes share
+    the sessions; they do not change the result. progress(done, sessions) is called as sessions are finished.
 
     Where `out` was prepared before in the same way, only sessions that are new or whose files changed are made, and
     participants keep their split; a run that was cut left `out`.partial, from which the next goes on. A session with a
     scan that cannot be read today stays as it is; with prune it is dropped. overwrite makes everything again. Raises
     InputError where `out` is another folder or no scan can be used; ValueError for a bad argument.
     """
-    if segments < 1:
-        raise ValueError(f"segments={segments} must be 1 or more.")
-    workers = Workers(jobs) if workers is None else workers
-    preprocessing = Preprocessing(grid=mni_grid(grid_mm), denoise=denoise, realign=realign)
-    settings, grid = Settings(preprocessing, segments), preprocessing.grid
-    out = Path(out)
+    options = PrepareOptions(
+        grid_mm=grid_mm, segments=segments, split=split, seed=seed, denoise=denoise, realign=realign
+    )
+    return prepare_cohort(
+        cohort, Path(out), options, Workers(jobs), overwrite=overwrite, prune=prune, progress=progress
+    )
+
+
+def prepare_cohort(
+    cohort: Cohort,
+    out: Path,
+    options: PrepareOptions,
+    workers: Workers,
+    *,
+    overwrite: bool = False,
+    prune: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    page: Callable[[Path], object] | None = None,
+) -> Pairs:
+    """`prepare` with its options as one object, by processes of this machine or the workers of a cluster.
+
+    page(folder), which may write a page about the folder, is called before the folder gets its name.
+    """
+    if options.segments < 1:
+        raise ValueError(f"segments={options.segments} must be 1 or more.")
+    seed = options.seed
+    preprocessing = Preprocessing(grid=mni_grid(options.grid_mm), denoise=options.denoise, realign=options.realign)
+    settings, grid = Settings(preprocessing, options.segments), preprocessing.grid
     if (workers.dask or workers.slurm) and not (cohort.root.is_absolute() and out.is_absolute()):
         raise ValueError("a cluster's workers need absolute paths. Give the dataset and the folder to write so.")
-    asked = {"root": _digest(cohort.root), "split": list(split), **settings.entries()}
+    asked = {"root": _digest(cohort.root), "split": list(options.split), **settings.entries()}
     with folders.making(
         out,
         overwrite=overwrite,
@@ -100,7 +120,7 @@ def prepare(
             refusals = [(relative(r.path, cohort.root), r.reason, r.remedy) for r in rejected]
             tables = {
                 "pairs.tsv": table,
-                "splits.tsv": _splits(table, split, seed, before),
+                "splits.tsv": _splits(table, options, before),
                 "rejected.tsv": pd.DataFrame(refusals, columns=["path", "reason", "remedy"]),
                 "quality.tsv": _quality(records),
             }
@@ -358,9 +378,7 @@ def _quality(records: dict[Task, Record]) -> pd.DataFrame:
     return quality_table(rows)
 
 
-def _splits(
-    table: pd.DataFrame, split: tuple[float, float, float], seed: int, before: pd.DataFrame | None
-) -> pd.DataFrame:
+def _splits(table: pd.DataFrame, options: PrepareOptions, before: pd.DataFrame | None) -> pd.DataFrame:
     """Participants by the first of their rows; those with a pair are dealt apart from those without.
 
     Who has a split from before keeps it, so that nobody a model was trained on is tested later.
@@ -368,7 +386,9 @@ def _splits(
     people = table.assign(unpaired=table["available"] != Available.BOTH)
     people = people.sort_values(["participant_id", "unpaired", "session_id"]).drop_duplicates("participant_id")
     known = people["participant_id"].isin([] if before is None else before["participant_id"])
-    dealt = assign_splits(people[~known], split, salt=str(seed), strata=("unpaired", "site", "diagnosis"))
+    dealt = assign_splits(
+        people[~known], options.split, salt=str(options.seed), strata=("unpaired", "site", "diagnosis")
+    )
     if before is not None:  # those too who have no scan now: once it is repaired they are no newcomers
         dealt = pd.concat([before, dealt]).sort_values("participant_id", ignore_index=True)
     return dealt

@@ -140,7 +140,9 @@ def _predictor(model: Model, brain: np.ndarray, direction: Direction, people: Pa
 def _counterfactual(model: Model, pairs: Pairs, seed: int, jobs: int) -> Counterfactual:
     with tempfile.TemporaryDirectory() as folder:
         root = write_counterfactuals(Path(folder) / "bids", TWICE, COUNTERFACTUAL + seed, jobs=jobs)
-        made = prepare(bids(root), Path(folder) / "prepared", pairs.grid.spacing_mm[0], split=(0, 0, 1), jobs=jobs)
+        made = prepare(
+            bids(root), Path(folder) / "prepared", grid_mm=pairs.grid.spacing_mm[0], split=(0, 0, 1), jobs=jobs
+        )
         visits = {name: made.where(made.table["session_id"] == name) for name in SESSIONS}
         rows = []
         for direction in Direction:
