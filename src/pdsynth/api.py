@@ -73,7 +73,7 @@ def fit(
         atlases=atlases,
         init=init,
     )
-    return fit_recipe(recipe, train, Path(run), options, val)
+    return fit_recipe(recipe, train, Path(run), options, val=val)
 
 
 def fit_recipe(recipe: str, train: Pairs, run: Path, options: FitOptions, val: Pairs | None = None) -> Model:

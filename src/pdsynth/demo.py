@@ -47,9 +47,7 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
     dataset, prepared = out / "bids", out / "prepared"
     with manifest.recorded(out, "demo", seed=seed, subjects=SUBJECTS, missing=MISSING, train=train) as entries:
         entries["notes"] = [TRAINED if train else SHIPPED]
-        with _step(
-            console, f"Simulated {SUBJECTS} participants at {len(SITES)} sites, some without a scan"
-        ) as progress:
+        with _step(console, f"Simulated {SUBJECTS} participants at {len(SITES)} sites, some lack a scan") as progress:
             simulated = SimulateOptions(
                 subjects=SUBJECTS, seed=seed, sites=SITES, missing_fmri=MISSING, missing_dmri=MISSING, quick=True
             )
@@ -57,7 +55,7 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
         with _step(console, "Prepared pairs on one grid, split by participant") as progress:
             pairs = prepare(bids(dataset), prepared, split=SPLIT, seed=seed, jobs=jobs, progress=progress)
         with _step(console, "Trained pds" if train else "Loaded the shipped model"):
-            model = _model(pairs, out, train, seed, device)
+            model = _model(pairs, out, train=train, seed=seed, device=device)
         with _step(console, "Fitted the controls on the training participants"):
             methods = _controls(pairs.train, seed)
         with _step(console, "Synthesised the missing scans") as progress:
@@ -78,7 +76,7 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
         return write_report(out)
 
 
-def _model(pairs: Pairs, out: Path, train: bool, seed: int, device: str) -> api.Model:
+def _model(pairs: Pairs, out: Path, *, train: bool, seed: int, device: str) -> api.Model:
     if not train:
         return api.load("default", device)
     return api.fit("pds", pairs.train, run=out, budget=TRAIN_BUDGET, seed=seed, device=device)

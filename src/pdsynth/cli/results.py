@@ -62,7 +62,7 @@ def evaluate(
     prepared: PreparedFolder, model: Models, out: Out, options: EvaluateOptions, overwrite: Overwrite = False
 ) -> None:
     """Score models and audit their use of the source, on paired participants; writes metrics.json and tables."""
-    with scored("evaluate", prepared, model, out, options, overwrite):
+    with scored("evaluate", prepared, model, out, options=options, overwrite=overwrite):
         pass
     print_scores(out)
     done(f"The metrics are in {out / 'metrics.json'}", "report", out)
@@ -83,7 +83,7 @@ class Scored:
 
 @contextmanager
 def scored(
-    command: str, prepared: Path, model: list[str], out: Path, options: EvaluateOptions, overwrite: bool
+    command: str, prepared: Path, model: list[str], out: Path, *, options: EvaluateOptions, overwrite: bool
 ) -> Iterator[Scored]:
     """Evaluate models into a staging folder, which becomes `out` if the block ends without an error."""
     from pdsynth import api

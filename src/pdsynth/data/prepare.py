@@ -105,9 +105,11 @@ def prepare_cohort(
         before = None if overwrite else _splits_before(out, asked | {"seed": seed})
         old = {} if overwrite or prune or before is None else _sessions_before(out, cohort, settings)
         with manifest.recorded(folder, "prepare", seed=seed, **asked) as entries:
-            tasks = [Task(folder, cohort.root, *visit, settings, cohort.simulated) for visit in cohort]
+            tasks = [
+                Task(folder, cohort.root, *visit, settings=settings, simulated=cohort.simulated) for visit in cohort
+            ]
             _check_names(cohort.root, tasks)
-            tasks, kept = _made(folder, tasks, old, workers, progress)
+            tasks, kept = _made(folder, tasks, old, workers, progress=progress)
             records = {task: read_json(task.record_path) for task in tasks}
             rejected = [*cohort.rejected, *_refused(records)]
             rejected += _refuse_duplicates(Shards(folder, grid.shape), records)
@@ -201,14 +203,20 @@ def _sessions_before(out: Path, cohort: Cohort, settings: Settings) -> dict[str,
         session = Session(
             row["session_id"],
             scans,
-            Diagnosis(known["diagnosis"]) if "diagnosis" in known else None,
-            number("age"),
-            None if gap is None else int(gap),
-            int(row["scan_gap_days"]),
-            {score: value for score in ("mmse", "moca") if (value := number(score)) is not None},
+            diagnosis=Diagnosis(known["diagnosis"]) if "diagnosis" in known else None,
+            age=number("age"),
+            dx_gap_days=None if gap is None else int(gap),
+            scan_gap_days=int(row["scan_gap_days"]),
+            scores={score: value for score in ("mmse", "moca") if (value := number(score)) is not None},
         )
-        subject = Subject(row["participant_id"], [], known.get("sex"), known.get("site"), number("education"))
-        task = Task(out, cohort.root, subject, session, settings, cohort.simulated)
+        subject = Subject(
+            row["participant_id"],
+            sessions=[],
+            sex=known.get("sex"),
+            site=known.get("site"),
+            education=number("education"),
+        )
+        task = Task(out, cohort.root, subject, session, settings=settings, simulated=cohort.simulated)
         found[task.name] = task
     return found
 
@@ -230,7 +238,7 @@ def _made(
         now = today.get(name)
         if now is None or not was.session.scans.keys() <= now.session.scans.keys():
             kept[name] = _as_it_was(folder, was, now)
-    _make_all(folder, [task for task in tasks if task.name not in kept], kept, workers, progress)
+    _make_all(folder, [task for task in tasks if task.name not in kept], kept, workers, progress=progress)
     for name, was in old.items():
         if name not in kept and not was.session.scans.keys() <= _modalities(today[name]):
             kept[name] = _as_it_was(folder, was, today[name])
