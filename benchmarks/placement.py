@@ -83,7 +83,7 @@ def main() -> None:
         "preprocessing": model.preprocessing.model_dump(),
     }
     with tempfile.TemporaryDirectory() as temporary:
-        study = simulate(Path(temporary), options.subjects, 31, ["oasis", "adni", "hospital"], quick=True, truth=False)
+        study = simulate(Path(temporary), options.subjects, seed=31, quick=True, truth=False)
         for name, folder in [("SIMULATED", study), *((folder.name, folder) for folder in options.folders)]:
             rows = {}
             for subject, session in bids(folder):

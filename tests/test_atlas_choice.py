@@ -15,6 +15,7 @@ from pdsynth.atlas import network_spheres
 from pdsynth.cli import main
 from pdsynth.imaging.nifti import Volume
 from pdsynth.methods import checkpoint
+from pdsynth.options import FitOptions
 from pdsynth.types import Direction, InputError, Modality
 
 D = Direction.FMRI_TO_DMRI
@@ -57,7 +58,7 @@ def test_each_modality_has_its_regions_and_the_card_names_the_files(train, image
 
 
 def test_pds_paper_masks_each_modality_by_its_atlas(train, images):
-    method = api.untrained("pds-paper", train, 0, size="small", atlases=images)
+    method = api.untrained("pds-paper", train, FitOptions(size="small", atlases=images))
     method.config.microstructure_weight = 0
     method.fit(train, torch.Generator())
     for mask, modality in zip(method.masks, Modality, strict=True):
@@ -67,17 +68,17 @@ def test_pds_paper_masks_each_modality_by_its_atlas(train, images):
 
 def test_without_an_atlas_both_have_the_spheres_of_three_networks(train, images):
     spheres = network_spheres(train.grid)
-    method = api.untrained("pds", train, 0, settings=TINY)
+    method = api.untrained("pds", train, FitOptions(settings=TINY))
     method.fit(train, torch.Generator())
     labels = method.drafter.structure.labels
     assert labels.shape == (1, *train.grid.shape) and np.array_equal(labels[0].numpy(), spheres.labels)
-    one = api.untrained("pds", train, 0, settings=TINY, atlases={Modality.DMRI: images[Modality.DMRI]})
+    one = api.untrained("pds", train, FitOptions(settings=TINY, atlases={Modality.DMRI: images[Modality.DMRI]}))
     assert np.array_equal(one.regions(train.grid)[Modality.FMRI].labels, spheres.labels)
     assert len(one.regions(train.grid)[Modality.DMRI]) == 3
 
 
 def test_a_model_of_an_atlas_is_read_again(train, images, tmp_path):
-    method = api.untrained("pds", train, 0, settings=TINY, atlases=images)
+    method = api.untrained("pds", train, FitOptions(settings=TINY, atlases=images))
     method.fit(train, torch.Generator())
     checkpoint.save(method, tmp_path / "model", {})
     again = checkpoint.load(tmp_path / "model")[0].state_dict()
@@ -86,10 +87,10 @@ def test_a_model_of_an_atlas_is_read_again(train, images, tmp_path):
 
 def test_atlases_that_can_not_be_used_are_refused(train, images, tmp_path):
     with pytest.raises(ValueError, match="the recipe unet uses no atlas"):
-        api.untrained("unet", train, 0, atlases=images)
+        api.untrained("unet", train, FitOptions(atlases=images))
     slab = label_image(tmp_path / "slab.nii.gz", train.grid, 1)
     with pytest.raises(InputError, match=r"slab\.nii\.gz: has one region on the grid"):
-        api.untrained("pds", train, 0, settings=TINY, atlases={Modality.FMRI: slab})
+        api.untrained("pds", train, FitOptions(settings=TINY, atlases={Modality.FMRI: slab}))
 
 
 def test_a_run_goes_on_with_its_own_atlases_only(prepared, images, tmp_path, capsys):
@@ -105,5 +106,5 @@ def test_a_run_goes_on_with_its_own_atlases_only(prepared, images, tmp_path, cap
     assert status(*chosen) == 0
     assert list(api.load(tmp_path / "run" / "model", "cpu").card["atlases"]) == ["fmri"]
     assert status("--resume") == 2
-    assert "was begun with another --atlas-fmri or --atlas-dmri" in capsys.readouterr().err
+    assert "is a run with another --atlas-fmri or --atlas-dmri" in capsys.readouterr().err
     assert status("--resume", *chosen) == 0

@@ -106,7 +106,7 @@ def test_public_names_are_imported_when_they_are_used() -> None:
     [
         (("inspect", "{tmp}/nowhere"), "nowhere"),
         (("prepare", "{tmp}/nowhere", "{tmp}/out"), "nowhere"),
-        (("prepare", "{tmp}", "{tmp}/out", "--split", "0.5,0.1"), "is no split. Write three fractions"),
+        (("prepare", "{tmp}", "{tmp}/out", "--split", "0.5,0.1"), "is not a split. Write three fractions"),
         (("prepare", "{tmp}", "{tmp}/out", "--split", "0.5,0.1,0.1"), "the split 0.5,0.1,0.1 is not three fractions"),
         (("train", "{tmp}", "{tmp}/run", "--budget", "soon"), "'soon' is not a wall time"),
         (("train", "{tmp}", "{tmp}/run"), "pdsynth prepare"),
@@ -207,7 +207,7 @@ def test_simulate_writes_a_marked_dataset_and_a_manifest(tmp_path: Path, capsys:
         f"2 pairs are in {tmp_path / 'prepared'} (participants: {sizes[0]} train, {sizes[1]} val, {sizes[2]} test)"
         in shown
     )
-    assert "Warning: nobody with both scans is in" in err
+    assert "Warning: no participant with both scans is in" in err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
@@ -250,7 +250,7 @@ def files(folder: Path) -> dict[str, bytes]:
         (("--recipe", "unett"), "there is no recipe 'unett'"),
         (("--recipe", "oracle"), "can't be trained"),
         (("--recipe", "unet", "--size", "small"), "has no size 'small'"),
-        (("--recipe", "unet", "--set", "width"), "says no value"),
+        (("--recipe", "unet", "--set", "width"), "has no value"),
         (("--recipe", "unet", "--set", "wdth=8"), "has no setting 'wdth'"),
         (("--recipe", "pds", "--set", "feature_layer=conv9_9"), "VGG16 has no layer 'conv9_9'"),
         (("--recipe", "pds", "--set", "vgg_weights={model}/none.pth"), "is not there"),
@@ -345,11 +345,14 @@ def test_a_killed_run_goes_on_with_the_same_recipe_seed_and_pairs_only(
     table = (other / "splits.tsv").read_text()
     (other / "splits.tsv").write_text(table.replace("train", "held").replace("test", "train").replace("held", "test"))
     for asked, problem in (
-        ([*words, "--recipe", "unet"], "was begun with recipe voxel-mlp, not unet"),
-        ([*words, "--seed", "1"], "was begun with seed 0, not 1"),
-        (["train", str(other), *words[2:]], "was begun on other pairs or splits"),
+        ([*words, "--recipe", "unet"], "is a run with recipe voxel-mlp, not unet"),
+        ([*words, "--seed", "1"], "is a run with seed 0, not 1"),
+        (["train", str(other), *words[2:]], "is a run on other pairs or splits"),
         (["train", words[1], words[1], *words[3:]], "contains an input of this run"),
-        (["train", words[1], str(tmp_path / "none"), *words[3:]], "holds no run of `pdsynth train` to go on with"),
+        (
+            ["train", words[1], str(tmp_path / "none"), *words[3:]],
+            "holds no run of `pdsynth train` that can be",
+        ),
     ):
         status, _, err = run(capsys, *asked, "--resume")
         assert status == 2

@@ -8,21 +8,23 @@ import pickle
 import resource
 import shutil
 import stat
-from functools import partial
 from hashlib import sha256
 
 import pytest
 import torch
 
-from pdsynth import journal
+from pdsynth import journal, training
 from pdsynth.files import read_json
 from pdsynth.methods import create
+from pdsynth.options import TrainOptions
 from pdsynth.stage_checkpoint import NEEDED, record_of
-from pdsynth.training import train
 from pdsynth.types import InputError
 
 STAGE = "0-regression.ckpt"
-train = partial(train, seed=0, device="cpu", precision="32-true")
+
+
+def train(method, pairs, run, **options):
+    return training.train(method, pairs, run, TrainOptions(seed=0, device="cpu", precision="32-true", **options))
 
 
 def mlp(pairs, width=8):

@@ -13,6 +13,7 @@ from pdsynth import api, journal
 from pdsynth.cli import main
 from pdsynth.methods import create
 from pdsynth.methods.voxel_mlp import VoxelPerceptron
+from pdsynth.options import TrainOptions
 from pdsynth.resources import refuse_more_devices
 from pdsynth.stage_training import CLIP
 from pdsynth.training import train
@@ -50,7 +51,7 @@ def after_one_step(pairs, ranks):
 
 def test_a_step_is_by_the_mean_gradient_of_the_batches_of_both(prepared, tmp_path):
     pairs = prepared.train
-    together = train(perceptron(pairs), pairs, tmp_path, **HOW, steps=1, devices=2)
+    together = train(perceptron(pairs), pairs, tmp_path, TrainOptions(**HOW, steps=1, devices=2))
     torch.testing.assert_close(parameters(together), after_one_step(pairs, [0, 1]), rtol=0, atol=1e-7)  # a step is 1e-6
     for rank in (0, 1):
         assert (parameters(together) - after_one_step(pairs, [rank])).abs().max() > 5e-7
@@ -60,12 +61,12 @@ def test_a_step_is_by_the_mean_gradient_of_the_batches_of_both(prepared, tmp_pat
 def test_a_cut_training_goes_on_to_the_same_bytes(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "SAVE_EVERY", journal.SAVE_EVERY)  # `Cut` changes it
     pairs = prepared.train
-    whole = train(perceptron(pairs), pairs, tmp_path / "whole", **HOW, steps=6, devices=2)
+    whole = train(perceptron(pairs), pairs, tmp_path / "whole", TrainOptions(**HOW, steps=6, devices=2))
     with pytest.raises(RuntimeError, match="power cut"):
-        train(perceptron(pairs, Cut), pairs, tmp_path / "cut", **HOW, steps=6, devices=2)
+        train(perceptron(pairs, Cut), pairs, tmp_path / "cut", TrainOptions(**HOW, steps=6, devices=2))
     with pytest.raises(ValueError, match=r"was begun on 2 devices, not 1. Give --devices 2"):
-        train(perceptron(pairs), pairs, tmp_path / "cut", **HOW, steps=6, resume=True)
-    resumed = train(perceptron(pairs), pairs, tmp_path / "cut", **HOW, steps=6, devices=2, resume=True)
+        train(perceptron(pairs), pairs, tmp_path / "cut", TrainOptions(**HOW, steps=6, resume=True))
+    resumed = train(perceptron(pairs), pairs, tmp_path / "cut", TrainOptions(**HOW, steps=6, devices=2, resume=True))
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
     assert torch.isfinite(parameters(whole)).all()
     for run in (tmp_path / "whole", tmp_path / "cut"):

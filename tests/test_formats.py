@@ -14,6 +14,7 @@ import torch
 from pdsynth import api
 from pdsynth.data.pairs import Pairs
 from pdsynth.evidence.claims import write_report
+from pdsynth.options import FitOptions, TrainOptions
 from pdsynth.training import train
 from pdsynth.types import Direction
 
@@ -46,8 +47,8 @@ def test_an_older_model_predicts_from_older_pairs_what_it_did_then(older):
 def test_an_older_checkpoint_is_gone_on_with(older, tmp_path):
     run = shutil.copytree(older / "run", tmp_path / "run")
     pairs, model = Pairs.open(older / "prepared").train, api.load(run / "model", "cpu")
-    fresh = api.untrained("voxel-mlp", pairs, 1, settings={"width": "16"})  # other weights than those of the run
-    train(fresh, pairs, run, seed=0, steps=20, device="cpu", resume=True)
+    fresh = api.untrained("voxel-mlp", pairs, FitOptions(seed=1, settings={"width": "16"}))
+    train(fresh, pairs, run, TrainOptions(seed=0, steps=20, device="cpu", resume=True))
     state = model.method.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in fresh.state_dict().items())
     assert json.loads((run / "training.json").read_text()) == {"precision": "bf16-mixed"}  # the only one of then

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pdsynth import api, resources
+from pdsynth.options import FitOptions, TrainOptions
 from pdsynth.resources import PRECISIONS, native_bf16, resolve_precision
 from pdsynth.training import train
 
@@ -64,7 +65,9 @@ def test_a_seed_gives_the_same_bytes_in_each_precision(prepared, tmp_path):
     for precision in ("32-true", "bf16-mixed"):
         states = []
         for turn in range(2):
-            method = api.untrained("voxel-mlp", pairs, 0, settings={"width": "16"})
+            method = api.untrained("voxel-mlp", pairs, FitOptions(settings={"width": "16"}))
             run = tmp_path / f"{precision}{turn}"
-            states.append(train(method, pairs, run, seed=0, steps=3, device="cpu", precision=precision).state_dict())
+            states.append(
+                train(method, pairs, run, TrainOptions(seed=0, steps=3, device="cpu", precision=precision)).state_dict()
+            )
         assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())

@@ -10,6 +10,7 @@ from pdsynth.benchmark.tables import rows_of
 from pdsynth.methods import registry
 from pdsynth.methods.pds_paper import readings
 from pdsynth.methods.recipe import Role
+from pdsynth.options import TrainOptions
 from pdsynth.recipes import CONTROLS, RECIPES, build
 from pdsynth.training import train
 from pdsynth.types import Direction, Modality
@@ -23,7 +24,7 @@ def test_a_recipe_trains_and_predicts(name, prepared, tmp_path):
     method = build(name, pairs, size=CPU.get(name, "full"))
     before = [p.detach().clone() for p in method.parameters()]
     steps = 2 * max(1, len(method.stages()))
-    train(method, pairs, tmp_path, seed=0, steps=steps, device="cpu")
+    train(method, pairs, tmp_path, TrainOptions(seed=0, steps=steps, device="cpu"))
     changed = [not torch.equal(old, new) for old, new in zip(before, method.parameters(), strict=True)]
     assert any(changed) == bool(method.stages()) == bool(recipe.steps)
     batch = prepared.split("test").batch(np.array([0]))

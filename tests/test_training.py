@@ -19,6 +19,7 @@ from pdsynth.data.pairs import Pairs
 from pdsynth.journal import COLUMNS, Journal
 from pdsynth.methods import create
 from pdsynth.methods.conditioning import COMPONENTS, CONDITION, FEATURES
+from pdsynth.options import TrainOptions
 from pdsynth.stage_training import StageModule, StepBatches
 from pdsynth.training import flushed_denormals, quiet_lightning, train
 from pdsynth.types import InputError
@@ -63,7 +64,7 @@ def logged_steps(run):
 
 def test_wall_time_ends_training(prepared, tmp_path):
     pairs = prepared.split("train")
-    train(mlp(pairs), pairs, tmp_path, seed=0, budget=3.0, device="cpu")
+    train(mlp(pairs), pairs, tmp_path, TrainOptions(seed=0, budget=3.0, device="cpu"))
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["term"] for row in rows} == {"mse/mse_fmri_to_dmri", "mse/mse_dmri_to_fmri"}
@@ -76,7 +77,7 @@ def test_wall_time_ends_training(prepared, tmp_path):
 
 def test_training_lowers_the_loss(prepared, tmp_path):
     pairs = prepared.split("train")
-    train(mlp(pairs), pairs, tmp_path, seed=0, steps=200, device="cpu")
+    train(mlp(pairs), pairs, tmp_path, TrainOptions(seed=0, steps=200, device="cpu"))
     with (tmp_path / "metrics.csv").open() as file:
         values = [float(row["value"]) for row in csv.DictReader(file) if row["term"] == "mse/mse_fmri_to_dmri"]
     assert values[-1] < 0.7 * values[0]
@@ -85,20 +86,22 @@ def test_training_lowers_the_loss(prepared, tmp_path):
 def test_nothing_to_limit_a_run_is_an_error(prepared, tmp_path):
     pairs = prepared.split("train")
     with pytest.raises(ValueError, match="--steps or --budget"):
-        train(mlp(pairs), pairs, tmp_path, seed=0, device="cpu")
+        train(mlp(pairs), pairs, tmp_path, TrainOptions(seed=0, device="cpu"))
 
 
 def test_unknown_precision_is_an_error(prepared, tmp_path):
     pairs = prepared.split("train")
     with pytest.raises(ValueError, match="no precision '16-true'"):
-        train(mlp(pairs), pairs, tmp_path, seed=0, steps=1, device="cpu", precision="16-true")
+        train(mlp(pairs), pairs, tmp_path, TrainOptions(seed=0, steps=1, device="cpu", precision="16-true"))
 
 
 def test_bf16_takes_the_place_of_fp16_on_a_cpu_that_has_it(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(resources, "native_bf16", lambda: True)
     pairs = prepared.split("train")
     made = {
-        precision: train(mlp(pairs), pairs, tmp_path / precision, seed=0, steps=3, device="cpu", precision=precision)
+        precision: train(
+            mlp(pairs), pairs, tmp_path / precision, TrainOptions(seed=0, steps=3, device="cpu", precision=precision)
+        )
         for precision in ("16-mixed", "bf16-mixed", "32-true")
     }
     states = [dict(method.named_parameters()) for method in made.values()]
@@ -109,16 +112,16 @@ def test_bf16_takes_the_place_of_fp16_on_a_cpu_that_has_it(prepared, tmp_path, m
 def test_a_cluster_job_of_several_tasks_trains_as_any_other(prepared, tmp_path, monkeypatch):
     pairs = prepared.split("train")
     job = {"JOB_ID": "17", "JOB_NAME": "fit", "NTASKS": "4", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
-    outside = train(mlp(pairs), pairs, tmp_path / "outside", seed=0, steps=2, device="cpu")
+    outside = train(mlp(pairs), pairs, tmp_path / "outside", TrainOptions(seed=0, steps=2, device="cpu"))
     for name, value in job.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    inside = train(mlp(pairs), pairs, tmp_path / "inside", seed=0, steps=2, device="cpu")
+    inside = train(mlp(pairs), pairs, tmp_path / "inside", TrainOptions(seed=0, steps=2, device="cpu"))
     assert all(torch.equal(a, b) for a, b in zip(outside.parameters(), inside.parameters(), strict=True))
 
 
 def test_a_run_counts_its_steps_and_their_operations(prepared, tmp_path):
     pairs = prepared.split("train")
-    train(mlp(pairs), pairs, tmp_path, seed=0, steps=3, device="cpu")
+    train(mlp(pairs), pairs, tmp_path, TrainOptions(seed=0, steps=3, device="cpu"))
     spent = json.loads((tmp_path / "cost.json").read_text())["regression"]
     assert spent["steps"] == 3 and spent["seconds"] > 0
     patches, voxels, cells = 128, 128 * 4**3, 6 * 7 * 6
@@ -153,7 +156,7 @@ def test_batches_depend_on_the_step_alone(prepared):
 
 def test_training_leaves_denormals_to_the_rest_of_the_process(prepared, tmp_path):
     pairs = prepared.split("train")
-    train(mlp(pairs), pairs, tmp_path, seed=0, steps=1, device="cpu")
+    train(mlp(pairs), pairs, tmp_path, TrainOptions(seed=0, steps=1, device="cpu"))
     assert not denormals_are_zero()
 
 
@@ -181,15 +184,15 @@ def test_a_larger_budget_trains_every_stage_further(prepared, tmp_path):
     """The checkpoint of stage 2 holds stage 1's old network: it must not bring that back."""
     pairs = prepared.split("train")
     first, second = tmp_path / "checkpoints" / "0-diffusion.ckpt", tmp_path / "checkpoints" / "1-refinement.ckpt"
-    short = train(pds_paper(pairs), pairs, tmp_path, seed=0, steps=20, device="cpu").state_dict()
-    longer = train(pds_paper(pairs), pairs, tmp_path, seed=0, steps=40, device="cpu", resume=True)
+    short = train(pds_paper(pairs), pairs, tmp_path, TrainOptions(seed=0, steps=20, device="cpu")).state_dict()
+    longer = train(pds_paper(pairs), pairs, tmp_path, TrainOptions(seed=0, steps=40, device="cpu", resume=True))
     steps = [torch.load(path, weights_only=True)["pdsynth"]["step"] for path in (first, second)]
     assert steps == [36, 4]
     averages = torch.load(first, weights_only=True)["pdsynth"]["ema"]["averages"]
     for name, parameter in longer.stages()[0].objectives[0].module.named_parameters():
         assert torch.equal(parameter, averages[f"0.{name}"]), name
     assert any(not torch.equal(short[name], tensor) for name, tensor in longer.state_dict().items())
-    again = train(pds_paper(pairs), pairs, tmp_path, seed=0, steps=40, device="cpu", resume=True)
+    again = train(pds_paper(pairs), pairs, tmp_path, TrainOptions(seed=0, steps=40, device="cpu", resume=True))
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in longer.state_dict().items())
 
 
@@ -202,7 +205,7 @@ def test_a_method_is_completed_on_its_averaged_weights(prepared, tmp_path):
         seen.append({name: value.clone() for name, value in method.named_parameters()})
 
     method.complete = complete
-    train(method, pairs, tmp_path, seed=0, steps=30, device="cpu")
+    train(method, pairs, tmp_path, TrainOptions(seed=0, steps=30, device="cpu"))
     (then,) = seen
     kept = torch.load(tmp_path / "checkpoints" / "0-regression.ckpt", weights_only=True)
     averages = kept["pdsynth"]["ema"]["averages"]
@@ -214,17 +217,19 @@ def test_a_method_is_completed_on_its_averaged_weights(prepared, tmp_path):
 def test_the_journal_holds_each_step_of_this_run_once(prepared, tmp_path):
     pairs = prepared.split("train")
     with pytest.raises(RuntimeError, match="power cut"):
-        train(cut_after(mlp(pairs), 60), pairs, tmp_path, seed=0, steps=100, device="cpu")  # before any checkpoint
+        train(
+            cut_after(mlp(pairs), 60), pairs, tmp_path, TrainOptions(seed=0, steps=100, device="cpu")
+        )  # before any checkpoint
     assert logged_steps(tmp_path) == [25, 50]
-    train(mlp(pairs), pairs, tmp_path, seed=0, steps=50, device="cpu", resume=True)
+    train(mlp(pairs), pairs, tmp_path, TrainOptions(seed=0, steps=50, device="cpu", resume=True))
     with pytest.raises(RuntimeError, match="power cut"):
-        train(cut_after(mlp(pairs), 30), pairs, tmp_path, seed=0, steps=100, device="cpu", resume=True)
+        train(cut_after(mlp(pairs), 30), pairs, tmp_path, TrainOptions(seed=0, steps=100, device="cpu", resume=True))
     assert logged_steps(tmp_path) == [25, 50, 75]
     with (tmp_path / "metrics.csv").open("a") as file:
         file.write("regression,9")  # as a killed process leaves it
-    train(mlp(pairs), pairs, tmp_path, seed=0, steps=100, device="cpu", resume=True)
+    train(mlp(pairs), pairs, tmp_path, TrainOptions(seed=0, steps=100, device="cpu", resume=True))
     assert logged_steps(tmp_path) == [25, 50, 75, 100]
-    train(mlp(pairs), pairs, tmp_path, seed=0, steps=25, device="cpu")
+    train(mlp(pairs), pairs, tmp_path, TrainOptions(seed=0, steps=25, device="cpu"))
     assert logged_steps(tmp_path) == [25]
     assert (tmp_path / "metrics.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
 
@@ -242,7 +247,7 @@ def test_the_bar_stops_when_training_breaks_off(prepared, tmp_path, monkeypatch)
     monkeypatch.setattr(StageModule, "training_step", failing)
     pairs = prepared.split("train")
     with pytest.raises(RuntimeError, match="power cut"):
-        train(mlp(pairs), pairs, tmp_path, seed=0, steps=2, device="cpu")
+        train(mlp(pairs), pairs, tmp_path, TrainOptions(seed=0, steps=2, device="cpu"))
     assert len(running) >= 1
     for thread in running:
         thread.join(timeout=10)
@@ -283,7 +288,7 @@ def test_estimates_for_a_later_stage_are_made_where_it_trains(prepared, tmp_path
     method, seen = pds_paper(pairs), []
     cache_drafts = method.cache_drafts
     method.cache_drafts = lambda rows: seen.append(next(method.parameters()).device.type) or cache_drafts(rows)
-    train(method, pairs, tmp_path, seed=0, steps=20, device="cuda")
+    train(method, pairs, tmp_path, TrainOptions(seed=0, steps=20, device="cuda"))
     assert seen == ["cuda"]
 
 
@@ -291,7 +296,7 @@ def test_estimates_for_a_later_stage_are_made_where_it_trains(prepared, tmp_path
 def test_a_device_that_is_not_here_is_an_error(prepared, tmp_path):
     pairs = prepared.split("train")
     with pytest.raises(ValueError, match="no CUDA device"):
-        train(mlp(pairs), pairs, tmp_path / "run", seed=0, steps=1, device="cuda")
+        train(mlp(pairs), pairs, tmp_path / "run", TrainOptions(seed=0, steps=1, device="cuda"))
     assert not (tmp_path / "run").exists()
 
 

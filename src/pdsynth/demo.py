@@ -1,4 +1,4 @@
-"""The main job on the embedded default: from a cohort with missing scans to synthesised scans with evidence."""
+"""The demonstration: simulate a cohort with missing scans, synthesise these, evaluate the model and report."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from rich.console import Console
 
 from pdsynth import api, manifest
 from pdsynth.cohorts.bids import bids
-from pdsynth.cohorts.simulated.cohort import simulate
+from pdsynth.cohorts.simulated.cohort import simulate_cohort
 from pdsynth.data.pairs import Pairs
 from pdsynth.data.prepare import prepare
 from pdsynth.evaluation.provenance import provenance
 from pdsynth.evidence.claims import write_report
 from pdsynth.missing import synthesise_path
+from pdsynth.options import SimulateOptions
 from pdsynth.resources import resolve_device
 
 SUBJECTS = 28
 SITES = ("oasis", "adni", "hospital")
-MISSING = 0.15  # of the participants lack the fMRI, and as many the dMRI
-SPLIT = (0.5, 0.0, 0.5)  # half to fit the controls, half to score
-CONTROL_BUDGET = 8.0  # seconds for each control that is trained by steps
+MISSING = 0.15  # fraction of the participants without fMRI, and fraction of the participants without dMRI
+SPLIT = (0.5, 0.0, 0.5)  # one half fits the controls, the other is scored
+CONTROL_BUDGET = 8.0  # seconds for each control that has training steps
 TRAIN_BUDGET = 90.0  # seconds, for --train
 
 SHIPPED = (
@@ -32,36 +33,39 @@ SHIPPED = (
 )
 TRAINED = "The model and the fitted controls were trained, for a short time, on this cohort's own training split."
 
-Told = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 
 
 def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
-    """Simulate, prepare, take the shipped model (or train one), synthesise what is missing, evaluate, report.
+    """Simulate, prepare, load the shipped model (or train one), synthesise the missing scans, evaluate, report.
 
-    out: an empty folder or none, which gets bids/, prepared/, synthesised/, metrics.json and report.html. Returns the
-    report's path. Prints each step with its seconds.
+    out: a folder that is empty or does not exist; it receives bids/, prepared/, synthesised/, metrics.json and
+    report.html. Returns the path of the report. Prints each step with its duration in seconds.
     """
     console, device = Console(), resolve_device(device)
     out.mkdir(parents=True, exist_ok=True)
     dataset, prepared = out / "bids", out / "prepared"
     with manifest.recorded(out, "demo", seed=seed, subjects=SUBJECTS, missing=MISSING, train=train) as entries:
         entries["notes"] = [TRAINED if train else SHIPPED]
-        with _step(console, f"Simulated {SUBJECTS} participants at {len(SITES)} sites, some without a scan") as told:
-            simulate(dataset, SUBJECTS, seed, SITES, MISSING, MISSING, quick=True, jobs=jobs, progress=told)
-        with _step(console, "Prepared pairs on one grid, split by participant") as told:
-            pairs = prepare(bids(dataset), prepared, split=SPLIT, seed=seed, jobs=jobs, progress=told)
+        with _step(console, f"Simulated {SUBJECTS} participants at {len(SITES)} sites, some lack a scan") as progress:
+            simulated = SimulateOptions(
+                subjects=SUBJECTS, seed=seed, sites=SITES, missing_fmri=MISSING, missing_dmri=MISSING, quick=True
+            )
+            simulate_cohort(dataset, simulated, jobs, progress)
+        with _step(console, "Prepared pairs on one grid, split by participant") as progress:
+            pairs = prepare(bids(dataset), prepared, split=SPLIT, seed=seed, jobs=jobs, progress=progress)
         with _step(console, "Trained pds" if train else "Loaded the shipped model"):
-            model = _model(pairs, out, train, seed, device)
+            model = _model(pairs, out, train=train, seed=seed, device=device)
         with _step(console, "Fitted the controls on the training participants"):
             methods = _controls(pairs.train, seed)
-        with _step(console, "Synthesised what is missing") as told:
+        with _step(console, "Synthesised the missing scans") as progress:
             written, _ = synthesise_path(
                 out / "model" if train else "default",
                 dataset,
                 out / "synthesised",
                 seed=seed,
                 device=device,
-                progress=told,
+                progress=progress,
             )
         with _step(console, "Evaluated on the held-out participants"):
             scored: dict[str, api.Model | api.Method] = {model.method.name: model, **methods}
@@ -72,7 +76,7 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
         return write_report(out)
 
 
-def _model(pairs: Pairs, out: Path, train: bool, seed: int, device: str) -> api.Model:
+def _model(pairs: Pairs, out: Path, *, train: bool, seed: int, device: str) -> api.Model:
     if not train:
         return api.load("default", device)
     return api.fit("pds", pairs.train, run=out, budget=TRAIN_BUDGET, seed=seed, device=device)
@@ -84,17 +88,17 @@ def _controls(train: Pairs, seed: int) -> dict[str, api.Method]:
 
 
 @contextmanager
-def _step(console: Console, what: str) -> Iterator[Told]:
-    """Time a step and print its line; yields the function that shows (done, total) meanwhile."""
-    began = time.monotonic()
-    status = console.status(what)
+def _step(console: Console, name: str) -> Iterator[Progress]:
+    """Time a step and print its line; yields a function that displays (completed, total) during the step."""
+    start = time.monotonic()
+    status = console.status(name)
 
-    def told(completed: int, total: int) -> None:
+    def update(completed: int, total: int) -> None:
         status.update(f"{completed}/{total}")
         status.start()
 
     try:
-        yield told
+        yield update
     finally:
         status.stop()
-    console.print(f"{what}  [dim]{time.monotonic() - began:.1f} s[/dim]", highlight=False)
+    console.print(f"{name}  [dim]{time.monotonic() - start:.1f} s[/dim]", highlight=False)

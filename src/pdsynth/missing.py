@@ -1,6 +1,6 @@
-"""Fill in the scans that a dataset lacks: which, under which names, by how many processes, and what became of each.
+"""Synthesise the scans that a dataset lacks, with several processes, and record the outcome of each scan.
 
-Nothing here needs torch at import: the processes that synthesise load it, and the one that leads them need not.
+This module imports no torch: only the processes that synthesise load it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from pdsynth.workers import Workers
 if TYPE_CHECKING:
     from pdsynth.synthesis import Model
 
-TABLE = "synthesised.tsv"  # a row for each scan that was found: made, skipped or refused, and why
+TABLE = "synthesised.tsv"  # one row per scan of the dataset: made, skipped or refused, and the reason
 COLUMNS = ("participant_id", "session_id", "source", "target", "status", "file", "draws", "reason", "remedy")
-SAID = {  # in the sidecar of a volume, by the names of `Options.entries`
+SIDECAR_FIELDS = {  # of a volume, by the names of `Options.entries`
     "version": "PdsynthVersion",
     "model_sha256": "ModelSHA256",
     "preprocessing": "Preprocessing",
@@ -54,7 +54,7 @@ DESCRIPTION = {
 
 @dataclass(frozen=True)
 class Options:
-    """How volumes are made: number of draws, sampling steps of each, seed, b-value of a synthesised dMRI."""
+    """Options of a synthesis: number of samples, sampling steps of each, seed, b-value (s/mm^2) of a new dMRI."""
 
     samples: int = 0
     steps: int = 8
@@ -62,22 +62,22 @@ class Options:
     shell: float = SHELL
 
     def entries(self, model: str | Path) -> dict[str, Any]:
-        """What decides the bytes of a volume besides its source, as manifest and sidecars name it."""
+        """All that the bytes of a volume depend on besides its source, by its names in manifest and sidecars."""
         card = read_json(located(model) / "config.json").get("card")
-        preprocessing = recorded_by(card) if isinstance(card, dict) else None  # who loads the model refuses it
+        preprocessing = recorded_by(card) if isinstance(card, dict) else None  # `Model.load` refuses it
         identity = {"model_sha256": weights_sha256(model), "preprocessing": preprocessing}
         return {"version": __version__, **identity, **asdict(self)}
 
 
 def refuse_other_options(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise InputError unless a manifest is that of volumes that were made in the same way."""
+    """Raise InputError unless a manifest records the entries `now` of a synthesis."""
     if before.get("command") != "synthesize":
         raise InputError(out, f"was written by pdsynth {before.get('command')}", "choose another folder")
-    then = before.get("parameters", {}).get("made_as", {})
+    recorded = before.get("parameters", {}).get("made_as", {})
     differs = [
-        OTHER.get(name) or f"{name} {then.get(name)}, not {value}"
+        OTHER.get(name) or f"{name} {recorded.get(name)}, not {value}"
         for name, value in now.items()
-        if then.get(name) != value
+        if recorded.get(name) != value
     ]
     if differs:
         problem = f"holds volumes that were made with {'; '.join(differs)}"
@@ -86,7 +86,7 @@ def refuse_other_options(out: Path, before: dict[str, Any], now: dict[str, Any])
 
 @dataclass(frozen=True)
 class Source:
-    """A scan whose counterpart is to be made, and the participant and session under which the cohort found it."""
+    """A scan from which the other modality is synthesised, with its participant and session in the cohort."""
 
     scan: Scan
     participant_id: str
@@ -97,20 +97,21 @@ class Source:
         return Direction.to(self.scan.modality.other)
 
     def paths(self, out: Path, draws: int = 0) -> SyntheticPaths:
-        """Where its volume, uncertainty and draws lie in a folder."""
-        return synthetic_paths(out, self.participant_id, self.session_id, self.scan.path, self.direction, draws)
+        """Paths of its volume, SD and samples in a folder."""
+        names = self.participant_id, self.session_id
+        return synthetic_paths(out, *names, self.scan.path, self.direction, draws=draws)
 
     def row(
         self, root: Path, status: str, file: str = "", draws: int = 0, reason: str = "", remedy: str = ""
     ) -> dict[str, str]:
-        """Its row of the table."""
+        """The scan's row of the table."""
         source, target, drawn = relative(self.scan.path, root), str(self.direction.target), str(draws) if file else ""
         values = (self.participant_id, self.session_id, source, target, status, file, drawn, reason, remedy)
         return dict(zip(COLUMNS, values, strict=True))
 
 
 def sources(cohort: Cohort) -> Iterator[tuple[Source, bool]]:
-    """Every scan of a cohort, and whether its session lacks the other one."""
+    """Every scan of a cohort, and whether its session lacks the other modality."""
     for subject, session in cohort:
         for modality, scan in session.scans.items():
             yield Source(scan, subject.participant_id, session.session_id), modality.other in session.missing
@@ -118,11 +119,11 @@ def sources(cohort: Cohort) -> Iterator[tuple[Source, bool]]:
 
 @dataclass
 class _Run:
-    """What a run makes, and what is known of each scan."""
+    """One call of `synthesise_scans`: the scans to synthesise from, the rows of the table, and the refusals."""
 
     root: Path
     out: Path
-    wanted: list[Source]
+    sources: list[Source]
     rows: list[dict[str, str]] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
     simulated: bool = False
@@ -134,55 +135,71 @@ def synthesise_path(
     out: Path,
     *,
     to: Modality | None = None,
-    samples: int = 0,
-    steps: int = 8,
-    seed: int = 0,
-    shell: float = SHELL,
+    samples: int = Options.samples,
+    steps: int = Options.steps,
+    seed: int = Options.seed,
+    shell: float = Options.shell,
     device: str = "auto",
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Path], list[Rejection]]:
-    """Fill in what a BIDS folder lacks, or synthesise from one scan; returns the files and the scans refused.
+    """Synthesise the scans that a BIDS folder lacks, or the other modality of one scan; returns files and refusals.
 
-    jobs processes share the scans, with one thread each, and do not change the bytes. A volume that `out` holds
-    already, of the same source, model and options, is kept: so a run that was cut goes on. In a folder one bad scan
-    does not stop the rest; a full disk or lack of memory does. A single bad scan raises InputError, and so does a
-    folder where nothing is missing, where every scan is refused, or where two scans would be one file, and a model that
-    gives no draws where samples are asked for.
+    `jobs` processes share the scans, with one thread each; their number does not change the bytes. A volume in `out`
+    of the same source, model and options is not made again, so an interrupted run can be repeated. In a folder a scan
+    that fails is refused and the others continue, except after a full disk or a lack of memory.
+
+    Raises InputError if `path` is one scan and it fails; if a folder lacks no scan, or every scan is refused; if two
+    scans would give the same file; and if `samples` are requested of a model that cannot draw samples.
     """
-    if samples:
+    options = Options(samples=samples, steps=steps, seed=seed, shell=shell)
+    return synthesise_scans(model, path, out, options, to=to, device=device, jobs=jobs, progress=progress)
+
+
+def synthesise_scans(
+    model: str | Path,
+    path: Path,
+    out: Path,
+    options: Options,
+    *,
+    to: Modality | None = None,
+    device: str = "auto",
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Path], list[Rejection]]:
+    """`synthesise_path` with its options as one object."""
+    if options.samples:
         from pdsynth.synthesis import refuse_without_draws
 
         refuse_without_draws(model)
-    options = Options(samples, steps, seed, shell)
     run = _of_folder(path, out, to) if path.is_dir() else _of_scan(path, out, to)
     _refuse_twins(run)
-    made_as = options.entries(model)
-    left = [source for source in run.wanted if not _is_made(source, out, made_as)]
-    _refuse_of_others(left, out)
-    done = len(run.wanted) - len(left)
+    entries = options.entries(model)
+    left = [source for source in run.sources if not _is_made(source, out, entries)]
+    _refuse_other_dataset(left, out)
+    done = len(run.sources) - len(left)
     if progress:
-        progress(done, len(run.wanted))
+        progress(done, len(run.sources))
     work = partial(_synthesise, str(model), device, options, out, path if path.is_dir() else None)
     refusals: dict[Path, Rejection] = {}
-    made = Workers(min(jobs, max(1, len(left)))).run(
+    results = Workers(min(jobs, max(1, len(left)))).run(
         work, left, name=lambda source: source.scan.path, start=partial(_loaded, str(model), device)
     )
-    for number, (source, refusal) in enumerate(made, start=done + 1):
+    for number, (source, refusal) in enumerate(results, start=done + 1):
         if refusal is not None:
             refusals[source.scan.path] = refusal
         if progress:
-            progress(number, len(run.wanted))
+            progress(number, len(run.sources))
     written = []
-    for source in run.wanted:
+    for source in run.sources:
         refusal = refusals.get(source.scan.path)
         if refusal is not None:
             run.rejected.append(refusal)
             run.rows.append(source.row(run.root, "refused", reason=refusal.reason, remedy=refusal.remedy))
             continue
-        volume, uncertainty, draws = source.paths(out, samples)
+        volume, uncertainty, draws = source.paths(out, options.samples)
         written += [file for file in (volume, uncertainty, *draws) if file.exists()]
-        run.rows.append(source.row(run.root, "made", relative(volume, out), samples))
+        run.rows.append(source.row(run.root, "made", file=relative(volume, out), draws=options.samples))
     if not written:
         first = run.rejected[0]
         problem = f"holds no scan that can be used; the first refusal: {first.path}: {first.reason}"
@@ -201,13 +218,13 @@ def _of_folder(path: Path, out: Path, to: Modality | None) -> _Run:
         if not lacks:
             run.rows.append(source.row(path, "skipped", reason=f"the session has its {target}"))
         elif to not in (None, target):
-            run.rows.append(source.row(path, "skipped", reason=f"only {to} was asked for"))
+            run.rows.append(source.row(path, "skipped", reason=f"only {to} is synthesised (--to)"))
         else:
-            run.wanted.append(source)
+            run.sources.append(source)
     for refusal in cohort.rejected:
         row = dict.fromkeys(COLUMNS, "") | {"source": relative(refusal.path, path), "status": "refused"}
         run.rows.append(row | {"reason": refusal.reason, "remedy": refusal.remedy})
-    if not run.wanted:
+    if not run.sources:
         raise InputError(path, "holds no session that lacks one scan and has the other", "name a scan, or --to")
     return run
 
@@ -218,46 +235,46 @@ def _of_scan(path: Path, out: Path, to: Modality | None) -> _Run:
 
 
 def _refuse_twins(run: _Run) -> None:
-    """Raise InputError, before anything is made, where two scans would be one file, on whatever disk."""
-    seen: dict[str, Source] = {}
-    for source in run.wanted:
-        other = seen.setdefault(str(source.paths(run.out).volume).casefold(), source)
+    """Raise InputError if two scans would give the same file; upper and lower case count as equal, as on some disks."""
+    by_name: dict[str, Source] = {}
+    for source in run.sources:
+        other = by_name.setdefault(str(source.paths(run.out).volume).casefold(), source)
         if other is not source:
             paths = [relative(each.scan.path, run.root) for each in (other, source)]
             problem = f"holds two scans that would be one file: {paths[0]} and {paths[1]}"
             raise InputError(run.root, problem, "rename one")
 
 
-def _refuse_of_others(sources: list[Source], out: Path) -> None:
-    """Raise InputError where a volume that would be replaced was made from a scan that lies elsewhere.
+def _refuse_other_dataset(sources: list[Source], out: Path) -> None:
+    """Raise InputError if a volume that would be replaced was made from a scan in another folder.
 
-    Two datasets may have participants of one name, who are two people.
+    Two datasets may use the same name for two participants.
     """
     for source in sources:
         volume = source.paths(out).volume
-        said = read_json(sidecar_path(volume)) if volume.exists() else {}
-        if said and said.get("SourcePlace") != place_digest(source.scan):
+        sidecar = read_json(sidecar_path(volume)) if volume.exists() else {}
+        if sidecar and sidecar.get("SourcePlace") != place_digest(source.scan):
             problem = f"would replace {volume.name}, which was made from a scan in another place"
             raise InputError(source.scan.path, problem, "choose another folder, or replace it with --overwrite")
 
 
-def _is_made(source: Source, out: Path, made_as: dict[str, Any]) -> bool:
-    """Whether a folder holds the volume of a scan and all its draws, as they would be made now."""
-    volume, _, draws = source.paths(out, made_as["samples"])
+def _is_made(source: Source, out: Path, entries: dict[str, Any]) -> bool:
+    """Whether a folder holds the volume and all samples of a scan, made from the same bytes with the same options."""
+    volume, _, draws = source.paths(out, entries["samples"])
     if not all(path.exists() for path in (volume, *draws)):
         return False
-    said = read_json(sidecar_path(volume))
-    alike = all(said.get(SAID[name]) == value for name, value in made_as.items())
-    return alike and said.get("SourceSHA256") == digests(source.scan)
+    sidecar = read_json(sidecar_path(volume))
+    alike = all(sidecar.get(SIDECAR_FIELDS[name]) == value for name, value in entries.items())
+    return alike and sidecar.get("SourceSHA256") == digests(source.scan)
 
 
 def _synthesise(
     model: str, device: str, options: Options, out: Path, root: Path | None, source: Source
 ) -> Rejection | None:
-    """Make one volume; returns why it was refused, where others of the dataset at root are to be made still."""
+    """Make one volume. Returns the refusal of a scan of the dataset at root; raises the error of a lone scan."""
     try:
         synthesis = _loaded(model, device).synthesize(source.scan, **asdict(options))
-    except Exception as error:  # whatever one scan does, the others are synthesised, unless none would fare better
+    except Exception as error:  # the error of one scan does not stop the others, unless they would fail too
         if root is None or stops_run(error):
             raise
         refuse_lost(root)
@@ -269,14 +286,14 @@ def _synthesise(
 
 @lru_cache(maxsize=1)
 def _loaded(model: str, device: str) -> Model:
-    """The model, loaded once per process: before the first scan, so that torch has one thread for this one too."""
+    """The model, loaded once per process and before the first scan, so that the first scan too has one thread."""
     from pdsynth.synthesis import Model
 
     return Model.load(model, device)
 
 
 def _write_table(run: _Run) -> None:
-    """The table of this run; rows of other scans, from runs before, stay."""
+    """Write the table of this run; rows of other scans, from earlier runs, remain."""
     table = pd.DataFrame(run.rows, columns=list(COLUMNS))
     path = run.out / TABLE
     if path.exists():

@@ -13,6 +13,7 @@ from pdsynth.data.pairs import Pairs
 from pdsynth.discovery import modules_of
 from pdsynth.methods import Method, create, registry
 from pdsynth.methods.recipe import Recipe, Role
+from pdsynth.types import Size
 
 
 def _discovered() -> dict[str, Recipe]:
@@ -31,7 +32,7 @@ RECIPES = _discovered()
 CONTROLS = tuple(name for name, recipe in RECIPES.items() if recipe.role in (Role.CONTROL, Role.CEILING))
 
 
-def settings_of(recipe: Recipe, size: str = "full", changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def settings_of(recipe: Recipe, size: str = Size.FULL, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The settings of a recipe in a size, "full" or "small", some of them changed.
 
     Raises ValueError for another size, one that the recipe lacks, and a setting that its method does not have or that
@@ -40,10 +41,10 @@ def settings_of(recipe: Recipe, size: str = "full", changes: Mapping[str, Any] |
     >>> settings_of(RECIPES["pds"], "small", {"pattern_weight": "0.2"})
     {'width': 16, 'pattern_weight': 0.2}
     """
-    if size not in ("full", "small") or (size == "small" and not recipe.small):
+    if size not in set(Size) or (size == Size.SMALL and not recipe.small):
         has = "full and small" if recipe.small else "full only"
         raise ValueError(f"the recipe {recipe.name} has no size {size!r}; it has {has}.")
-    settings = {**recipe.settings, **(recipe.small if size == "small" else {})}
+    settings = {**recipe.settings, **(recipe.small if size == Size.SMALL else {})}
     types = get_type_hints(registry()[recipe.method].config_type)
     for name, value in (changes or {}).items():
         if name not in types or name == "grid_shape":
@@ -59,7 +60,7 @@ def settings_of(recipe: Recipe, size: str = "full", changes: Mapping[str, Any] |
 
 
 def build(
-    name: str, pairs: Pairs, seed: int = 0, size: str = "full", changes: Mapping[str, Any] | None = None
+    name: str, pairs: Pairs, seed: int = 0, size: str = Size.FULL, changes: Mapping[str, Any] | None = None
 ) -> Method:
     """A fresh method of a recipe for the grid of some pairs, its first weights drawn from the seed.
 

@@ -23,6 +23,7 @@ from pdsynth.data.pairs import Pairs
 from pdsynth.files import read_json, write_json
 from pdsynth.journal import COST, Journal
 from pdsynth.methods.base import Method
+from pdsynth.options import TrainOptions
 from pdsynth.resources import PRECISIONS, refuse_more_devices, resolve_device, resolve_precision
 from pdsynth.stage_training import Place, Rank, StageModule, train_stage
 from pdsynth.workers import Workers
@@ -32,31 +33,25 @@ BEGUN_AS = "training.json"  # of a run: the precision and the number of devices 
 
 @dataclass(frozen=True)
 class StagePart:
-    """A stage of a method by its number, with its seed and its part of the run's steps and seconds."""
+    """A stage of a method by its number, with its seed, its part of the run's steps and seconds, and its files."""
 
     number: int
     seed: int
     steps: int | None
     budget: float | None
+    run: Path
+    checkpoint: Path
 
     def of(self, method: Method) -> StageModule:
         """The stage of this method, to be trained."""
-        return StageModule(method, method.stages()[self.number], self.seed, self.steps, self.budget)
+        return StageModule(method, method.stages()[self.number], self.seed, steps=self.steps, budget=self.budget)
+
+    def train(self, module: StageModule, train: Pairs, place: Place, rank: Rank | None = None) -> None:
+        """Train the stage, with rows in the run's metrics.csv."""
+        train_stage(module, train, Journal(self.run, self.checkpoint), self.checkpoint, place=place, environment=rank)
 
 
-def train(
-    method: Method,
-    train: Pairs,
-    run: str | Path,
-    *,
-    seed: int,
-    steps: int | None = None,
-    budget: float | None = None,
-    device: str = "auto",
-    resume: bool = False,
-    precision: str | None = None,
-    devices: int = 1,
-) -> Method:
+def train(method: Method, train: Pairs, run: str | Path, options: TrainOptions) -> Method:
     """Fit a method's closed-form state, then train its stages on the training rows, and return it in eval mode.
 
     The budget is a number of steps, or wall time in seconds, for all stages together by their shares. It counts
@@ -73,12 +68,12 @@ def train(
     Raises ValueError for another precision, and one or a number of devices other than a resumed run's; for a device, or
     a number of them, that is not here; and where neither steps nor budget is given to a method that has stages.
     """
-    run, device = Path(run), resolve_device(device)
+    run, device, devices = Path(run), resolve_device(options.device), options.devices
     folder = run / "checkpoints"
     refuse_more_devices(device, devices)
-    precision = chosen_precision(run, precision, device, resume)
+    precision = chosen_precision(run, options, device)
     begun = read_json(run / BEGUN_AS).get("devices", 1)
-    if resume and any(folder.glob("*.ckpt")) and begun != devices:
+    if options.resume and any(folder.glob("*.ckpt")) and begun != devices:
         raise ValueError(f"{run} was begun on {begun} devices, not {devices}. Give --devices {begun}, or another run.")
     place = Place(device, precision, devices)
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,48 +81,51 @@ def train(
     write_json(run / BEGUN_AS, {"precision": precision, **several})
     with quiet_lightning(), flushed_denormals():
         method.sd_scale.fill_(1)  # what is trained anew is to be calibrated anew
-        method.fit(train, torch.Generator().manual_seed(seed))
+        method.fit(train, torch.Generator().manual_seed(options.seed))
         stages = method.stages()
-        if stages and not (steps or budget):
+        if stages and not (options.steps or options.budget):
             raise ValueError("neither steps nor a budget is given. Set --steps or --budget.")
         total = sum(stage.share for stage in stages)
         checkpoints = [folder / f"{number}-{stage.name}.ckpt" for number, stage in enumerate(stages)]
-        if not resume:
+        if not options.resume:
             _remove(run / "metrics.csv", run / COST, *checkpoints)
         for number, stage in enumerate(stages):
             share = stage.share / total
             part = StagePart(
-                number,
-                seed + 7919 * number,
-                max(1, round(steps * share)) if steps else None,
-                budget * share if budget else None,
+                number=number,
+                seed=options.seed + 7919 * number,
+                steps=max(1, round(options.steps * share)) if options.steps else None,
+                budget=options.budget * share if options.budget else None,
+                run=run,
+                checkpoint=checkpoints[number],
             )
             module = part.of(method)
-            if not _restore(module, checkpoints[number]):
+            if not _restore(module, part.checkpoint):
                 # each holds the whole method, so it would bring back this stage's networks as they were
                 _remove(*checkpoints[number + 1 :])
                 if devices == 1:
-                    train_stage(module, train, Journal(run, checkpoints[number]), checkpoints[number], place)
+                    part.train(module, train, place)
                 else:
-                    _train_together(method, part, train, run, checkpoints[number], place)
-                    _restore(module, checkpoints[number])
+                    _train_together(method, part, train, place)
+                    _restore(module, part.checkpoint)
             module.ema.copy_to_module()
             method.eval()
         method.to(device).complete(train)  # Lightning has brought it back to the CPU
     return method.cpu().eval()
 
 
-def chosen_precision(run: Path, asked: str | None, device: str, resume: bool, default: str = "bf16-mixed") -> str:
+def chosen_precision(run: Path, options: TrainOptions, device: str, default: str = "bf16-mixed") -> str:
     """The precision of a run: as asked, else as it was begun, else the default, or the device's faster one for it.
 
     Raises ValueError for a word that is none, and where another is asked than the run was begun with.
     """
+    asked = options.precision
     if asked is not None and asked not in PRECISIONS:
         raise ValueError(f"there is no precision {asked!r} here. Choose {', '.join(PRECISIONS)}.")
     if asked == "16-mixed":
         asked = resolve_precision(asked, device)
-    begun = read_json(run / BEGUN_AS).get("precision") if resume else None
-    if resume and begun is None and any((run / "checkpoints").glob("*.ckpt")):
+    begun = read_json(run / BEGUN_AS).get("precision") if options.resume else None
+    if options.resume and begun is None and any((run / "checkpoints").glob("*.ckpt")):
         begun = "bf16-mixed"  # by a version that knew no other
     if asked and begun and asked != begun:
         raise ValueError(f"{run} was begun in {begun}, not {asked}. Leave out --precision, or begin another run.")
@@ -195,33 +193,17 @@ def _refuse_others(module: StageModule, kept: dict[str, Any]) -> None:
         optimizer.load_state_dict(state)
 
 
-def _train_together(
-    method: Method,
-    part: StagePart,
-    train: Pairs,
-    run: Path,
-    checkpoint: Path,
-    place: Place,
-) -> None:
+def _train_together(method: Method, part: StagePart, train: Pairs, place: Place) -> None:
     """Train a stage in one process per device; its checkpoint then holds what they have learned."""
-    work = partial(_train_rank, method.cpu(), part, train, run, checkpoint, place, find_free_network_port())
-    for _ in Workers(place.devices).run(work, range(place.devices), name=lambda rank: f"{run}, process {rank}"):
+    work = partial(_train_rank, method.cpu(), part, train, place, find_free_network_port())
+    for _ in Workers(place.devices).run(work, range(place.devices), name=lambda rank: f"{part.run}, process {rank}"):
         pass
 
 
-def _train_rank(
-    method: Method,
-    part: StagePart,
-    train: Pairs,
-    run: Path,
-    checkpoint: Path,
-    place: Place,
-    port: int,
-    rank: int,
-) -> None:
+def _train_rank(method: Method, part: StagePart, train: Pairs, place: Place, port: int, rank: int) -> None:
     """The work of one of the processes: Lightning lets the first alone write rows and checkpoints."""
     method = copy.deepcopy(method)  # its tensors have come in memory that all ranks share
     module = part.of(method)
-    _restore(module, checkpoint)
+    _restore(module, part.checkpoint)
     with quiet_lightning(), flushed_denormals():
-        train_stage(module, train, Journal(run, checkpoint), checkpoint, place, Rank(rank, port))
+        part.train(module, train, place, Rank(rank, port))

@@ -1,16 +1,19 @@
-"""The words that every layer shares: modalities, directions, diagnoses and the error for bad input."""
+"""The words that every layer shares: modalities, directions, diagnoses, splits, and the error for bad input."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
 
+NA = "n/a"  # cell of a table whose value is not known
+WHOLE_SCAN = "mean"  # segment of the row of a whole scan; the other segments of a session are numbered from 0
+
 
 class _Axis(StrEnum):
-    """Words in a fixed order, which is that of the entries of a buffer."""
+    """Words in a fixed order, which is also the order of the entries of a buffer."""
 
     @property
-    def index(self) -> int:  # type: ignore[override]  # nobody searches for text in these words
+    def index(self) -> int:  # type: ignore[override]  # `str.index` is of no use on these words
         """Place in the order."""
         return list(type(self)).index(self)
 
@@ -70,6 +73,42 @@ class Diagnosis(StrEnum):
     AD = "AD"
 
 
+class Available(StrEnum):
+    """The scans that a session of a prepared folder holds: both, or the one of this modality."""
+
+    BOTH = "both"
+    FMRI = Modality.FMRI
+    DMRI = Modality.DMRI
+
+
+class Split(StrEnum):
+    """The part of the participants: for training, for validation, or for the test."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+class Size(StrEnum):
+    """The size of a recipe's networks: the full one, or the small one for the budget of a CPU."""
+
+    FULL = "full"
+    SMALL = "small"
+
+
+class View(StrEnum):
+    """The images of a volume that a loss compares on the features of a network.
+
+    PROJECTIONS are three grey images, one per axis; STACKED are these three as the channels of one image; SLICES are
+    evenly spaced slices along the three axes; VOLUME is the volume itself.
+    """
+
+    PROJECTIONS = "projections"
+    STACKED = "stacked"
+    SLICES = "slices"
+    VOLUME = "volume"
+
+
 class InputError(ValueError):
     """Bad input: one line that names the file and the remedy. The command line exits with status 2 on it.
 
@@ -82,5 +121,5 @@ class InputError(ValueError):
         super().__init__(f"{path}: {problem}. Remedy: {remedy}.")
 
     def __reduce__(self) -> tuple[type[InputError], tuple[Path, str, str]]:
-        """So that it comes whole from another process, which else would seem to have died."""
+        """Pickle the three arguments: without them the error cannot be rebuilt in another process."""
         return type(self), (self.path, self.problem, self.remedy)

@@ -20,9 +20,11 @@ from pdsynth.cohorts.bids import bids
 from pdsynth.data import prepare as module
 from pdsynth.data import sessions
 from pdsynth.data.pairs import Pairs
-from pdsynth.data.prepare import prepare
+from pdsynth.data.prepare import prepare, prepare_cohort
 from pdsynth.files import write_json
+from pdsynth.options import PrepareOptions
 from pdsynth.types import InputError, Modality
+from pdsynth.workers import Workers
 
 KILLED = """
 import os, signal, sys
@@ -212,7 +214,11 @@ def test_a_backup_beside_the_output_is_nobodys_but_its_owners(study, tmp_path: P
 
 def test_the_page_is_in_the_folder_before_it_has_its_name(study, tmp_path: Path) -> None:
     out = tmp_path / "prepared"
-    prepare(one(study), out, grid_mm=8, page=lambda folder: (folder / "quality.html").write_text(f"{out.exists()}"))
+
+    def page(folder: Path) -> None:
+        (folder / "quality.html").write_text(f"{out.exists()}")
+
+    prepare_cohort(one(study), out, PrepareOptions(grid_mm=8), Workers(1), page=page)
     assert (out / "quality.html").read_text() == "False"
     assert "quality.html" in json.loads((out / "manifest.json").read_text())["files"]
 

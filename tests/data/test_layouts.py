@@ -23,7 +23,16 @@ from pdsynth.types import Modality
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory) -> Path:
     """Four simulated participants as plain BIDS, two with both scans and then two with one, without their truth."""
-    made = simulate(tmp_path_factory.mktemp("made"), 4, 3, ["oasis", "adni"], 0.25, 0.25, quick=True, truth=False)
+    made = simulate(
+        tmp_path_factory.mktemp("made"),
+        4,
+        seed=3,
+        sites=["oasis", "adni"],
+        missing_fmri=0.25,
+        missing_dmri=0.25,
+        quick=True,
+        truth=False,
+    )
     root = tmp_path_factory.mktemp("cohort")
     people = pd.read_csv(made / "participants.tsv", sep="\t").set_index("participant_id")
     rows = ["participant_id\tage\tsex\tsite\tdiagnosis"]

@@ -18,10 +18,11 @@ from pdsynth.cohorts.bids import bids
 from pdsynth.cohorts.cohort import Cohort
 from pdsynth.data import sessions
 from pdsynth.data.pairs import Pairs
-from pdsynth.data.prepare import prepare
+from pdsynth.data.prepare import prepare, prepare_cohort
 from pdsynth.data.sessions import oracle_path
 from pdsynth.imaging.intensity import brain_mask
 from pdsynth.imaging.nifti import Volume
+from pdsynth.options import PrepareOptions
 from pdsynth.types import Direction, InputError, Modality
 from pdsynth.workers import Workers
 
@@ -175,7 +176,7 @@ def test_two_sessions_of_one_name_stop_with_both_named(study) -> None:
 def test_a_cluster_needs_absolute_paths(study, monkeypatch) -> None:
     cohort = some(bids(study.root), "sub-03")
     with pytest.raises(ValueError, match="absolute paths"):
-        prepare(cohort, "out", workers=Workers(dask="tcp://127.0.0.1:9"))
+        prepare_cohort(cohort, Path("out"), PrepareOptions(), Workers(dask="tcp://127.0.0.1:9"))
 
 
 def test_no_usable_scan_stops_with_the_first_refusal(study) -> None:

@@ -14,6 +14,7 @@ from pdsynth.data.pairs import Pairs
 from pdsynth.imaging.spatial import COARSEST_MM, mni_grid
 from pdsynth.methods import checkpoint, create, registry
 from pdsynth.methods.base import Method
+from pdsynth.options import TrainOptions
 from pdsynth.recipes import RECIPES
 from pdsynth.training import train
 from pdsynth.types import Direction
@@ -30,7 +31,7 @@ def small(name: str, pairs: Pairs) -> Method:
 def trained(request, prepared, tmp_path_factory):
     pairs = prepared.split("train")
     run = tmp_path_factory.mktemp("run")
-    return train(small(request.param, pairs), pairs, run, seed=1, steps=STEPS, device="cpu"), run
+    return train(small(request.param, pairs), pairs, run, TrainOptions(seed=1, steps=STEPS, device="cpu")), run
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def test_training_is_reproducible_and_ignores_diagnosis(trained, prepared, tmp_p
     pairs = prepared.split("train")
     permuted = pairs.where(np.ones(len(pairs), bool))
     permuted.table["diagnosis"] = permuted.table["diagnosis"].to_numpy()[::-1]
-    again = train(small(method.name, pairs), permuted, tmp_path, seed=1, steps=STEPS, device="cpu")
+    again = train(small(method.name, pairs), permuted, tmp_path, TrainOptions(seed=1, steps=STEPS, device="cpu"))
     for name, tensor in method.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
 
@@ -154,7 +155,7 @@ def test_another_seed_trains_another_network(trained, prepared, tmp_path):
     if not method.stages():
         return
     pairs = prepared.split("train")
-    other = train(small(method.name, pairs), pairs, tmp_path, seed=2, steps=STEPS, device="cpu")
+    other = train(small(method.name, pairs), pairs, tmp_path, TrainOptions(seed=2, steps=STEPS, device="cpu"))
     assert any(not torch.equal(a, b) for a, b in zip(method.parameters(), other.parameters(), strict=True))
 
 
@@ -219,8 +220,10 @@ def test_resumed_training_equals_uninterrupted(trained, prepared, tmp_path, monk
         interrupted.stages = stages
         run = tmp_path / str(number)
         with pytest.raises(RuntimeError, match="power cut"):
-            train(interrupted, pairs, run, seed=1, steps=STEPS, device="cpu")
-        resumed = train(small(method.name, pairs), pairs, run, seed=1, steps=STEPS, device="cpu", resume=True)
+            train(interrupted, pairs, run, TrainOptions(seed=1, steps=STEPS, device="cpu"))
+        resumed = train(
+            small(method.name, pairs), pairs, run, TrainOptions(seed=1, steps=STEPS, device="cpu", resume=True)
+        )
         for name, tensor in method.state_dict().items():
             assert torch.equal(tensor, resumed.state_dict()[name]), name
 

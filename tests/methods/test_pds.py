@@ -12,6 +12,7 @@ import torch
 from pdsynth.methods import checkpoint, create
 from pdsynth.methods.base import Method
 from pdsynth.methods.pds import MICROSTRUCTURE_EVERY, PDSConfig
+from pdsynth.options import TrainOptions
 from pdsynth.recipes import RECIPES
 from pdsynth.training import train
 from pdsynth.types import Direction
@@ -24,7 +25,7 @@ def trained(request, prepared, tmp_path_factory) -> Method:
     torch.manual_seed(0)
     pairs, settings = prepared.split("train"), RECIPES[request.param].settings | SMALL
     method = create("pds", settings | {"grid_shape": list(pairs.grid.shape)})
-    return train(method, pairs, tmp_path_factory.mktemp("run"), seed=0, steps=20, device="cpu")
+    return train(method, pairs, tmp_path_factory.mktemp("run"), TrainOptions(seed=0, steps=20, device="cpu"))
 
 
 def drafts(method: Method, batch, direction: Direction) -> list[torch.Tensor]:

@@ -24,7 +24,7 @@ from pdsynth.files import sha256
 from pdsynth.recipes import CONTROLS, RECIPES, settings_of
 from pdsynth.report.benchmark import write_page
 from pdsynth.results.entries import recipe_of, run_folder
-from pdsynth.types import InputError
+from pdsynth.types import InputError, Size
 from pdsynth.workers import start_worker, terminate
 
 Told = Callable[[int, int], None]
@@ -132,7 +132,7 @@ def _checked(entries: Sequence[str]) -> list[str]:
         if name not in RECIPES:
             raise ValueError(f"there is no recipe {name!r}. Choose from {', '.join(RECIPES)}.")
         settings_of(RECIPES[name], size)
-        entry = name if size == "full" else entry
+        entry = name if size == Size.FULL else entry
         if found.setdefault(name, entry) != entry:
             raise ValueError(f"{name} is asked for in two sizes. Ask for one of them.")
     return list(found.values())

@@ -1,4 +1,4 @@
-"""The command line. Each verb imports what it needs when it runs, so that --help answers at once."""
+"""The command line. Each verb imports its libraries when it runs, so that --help is fast."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ for verb in (
     app.command()(verb)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(is_given: bool) -> None:
+    if is_given:
         typer.echo(f"pdsynth {pdsynth.__version__}")
         raise typer.Exit
 
@@ -60,14 +60,14 @@ def _options(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line.
 
-    Exit status 0 where done; 2 for bad input, a full disk and the like, in one line; 128 and the signal's number where
-    it was stopped; 1 for an error of pdsynth's own.
+    The exit status is 0 after success, 2 for bad input or an error of the machine such as a full disk, 128 plus the
+    signal's number after a stop by a signal, and 1 for a defect of pdsynth. Each error is printed in one line.
     """
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words
     if not debug:
         hush_libraries()
-    if arguments is None:  # the process is this command's own
+    if arguments is None:  # the command has this process to itself
         stop_in_order()
     try:
         status = app(args=[word for word in words if word != "--debug"], prog_name="pdsynth", standalone_mode=False)
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
         error_line(" ".join([f"by {stop.name}.", *_notes(stop)]), "Stopped")
         raise
     except Exception as error:
-        if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # of typer, about the words
+        if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # an error of typer about the arguments
             from typer.rich_utils import rich_format_error
 
             rich_format_error(error)  # type: ignore[arg-type]
@@ -89,5 +89,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _notes(error: BaseException) -> list[str]:
-    """What was added to an error on its way: what is kept, and how to go on."""
+    """The notes of an error: the files that are kept, and the way to resume."""
     return getattr(error, "__notes__", [])

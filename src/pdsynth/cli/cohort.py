@@ -12,36 +12,53 @@ import typer
 from pdsynth import folders, manifest
 from pdsynth.cli.console import done, error_line, progress, table
 from pdsynth.cli.options import AUTO, JOBS, GridMm, Jobs, LayoutOption, Overwrite, Seed
-from pdsynth.types import Diagnosis, Modality
+from pdsynth.options import PrepareOptions, SimulateOptions
+from pdsynth.types import Available, Diagnosis, Modality, Split
 
 if TYPE_CHECKING:
     from pdsynth.cohorts.cohort import Cohort
 
 LISTED = 30  # refused files that are printed
-Fraction = Annotated[float, typer.Option(min=0.0, max=0.9, help="Part of the participants without this scan.")]
-Dataset = Annotated[Path, typer.Argument(help="A BIDS dataset, or ADNI or OASIS-3 as downloaded.", metavar="PATH")]
-DiagnosisColumn = Annotated[str | None, typer.Option(help="Column of participants.tsv or sessions.tsv to read.")]
-DiagnosisMap = Annotated[str | None, typer.Option(help="Further codes, such as 1=NC,2=MCI,3=AD.")]
+Fraction = Annotated[float, typer.Option(min=0.0, max=0.9, help="Fraction of the participants without this scan.")]
+Dataset = Annotated[Path, typer.Argument(help="A BIDS dataset, or a download of ADNI or OASIS-3.", metavar="PATH")]
+DiagnosisColumn = Annotated[
+    str | None, typer.Option(help="Column of the diagnosis in participants.tsv or sessions.tsv.")
+]
+DiagnosisMap = Annotated[str | None, typer.Option(help="Further codes of diagnoses, such as 1=NC,2=MCI,3=AD.")]
 
 
 def simulate(
     out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
-    subjects: Annotated[int, typer.Option(min=1, help="Number of participants.")] = 40,
-    sites: Annotated[str, typer.Option(help="Sites, in turn.")] = "oasis,adni,hospital",
-    missing_fmri: Fraction = 0.0,
-    missing_dmri: Fraction = 0.0,
-    grid_mm: GridMm = 4.0,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer volumes and directions.")] = False,
+    subjects: Annotated[int, typer.Option(min=1, help="Number of participants.")] = SimulateOptions.subjects,
+    sites: Annotated[str, typer.Option(help="Sites among which the participants are divided evenly.")] = ",".join(
+        SimulateOptions.sites
+    ),
+    missing_fmri: Fraction = SimulateOptions.missing_fmri,
+    missing_dmri: Fraction = SimulateOptions.missing_dmri,
+    grid_mm: GridMm = SimulateOptions.grid_mm,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Simulate fewer volumes and directions.")
+    ] = SimulateOptions.quick,
     randomise: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Part of the participants whose acquisition is drawn afresh.")
-    ] = 0.0,
-    seed: Seed = 0,
+        float, typer.Option(min=0.0, max=1.0, help="Fraction of the participants whose acquisition is random.")
+    ] = SimulateOptions.randomise,
+    seed: Seed = SimulateOptions.seed,
     jobs: Jobs = JOBS,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a SIMULATED cohort of both scans as a BIDS dataset, with its truth in derivatives/truth."""
-    from pdsynth.cohorts.simulated.cohort import simulate as simulate_cohort
+    """Write a SIMULATED cohort with fMRI and dMRI as a BIDS dataset; the ground truth is in derivatives/truth."""
+    from pdsynth.cohorts.simulated.cohort import simulate_cohort
 
+    options = SimulateOptions(
+        subjects=subjects,
+        seed=seed,
+        sites=tuple(sites.split(",")),
+        missing_fmri=missing_fmri,
+        missing_dmri=missing_dmri,
+        grid_mm=grid_mm,
+        quick=quick,
+        randomise=randomise,
+    )
     entries = manifest.begin(
         "simulate",
         seed=seed,
@@ -53,20 +70,8 @@ def simulate(
         quick=quick,
         randomise=randomise,
     )
-    with folders.making(out, overwrite=overwrite) as work, progress("Simulating") as told:
-        simulate_cohort(
-            work.folder,
-            subjects,
-            seed,
-            sites.split(","),
-            missing_fmri,
-            missing_dmri,
-            grid_mm,
-            quick,
-            randomise,
-            jobs,
-            progress=told,
-        )
+    with folders.making(out, overwrite=overwrite) as work, progress("Simulating") as update:
+        simulate_cohort(work.folder, options, jobs, update)
         manifest.finish(work.folder, entries)
     done(f"{subjects} SIMULATED participants are in {out}", "prepare", out, "prepared")
 
@@ -74,35 +79,35 @@ def simulate(
 def inspect(
     path: Dataset,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    table1: Annotated[bool, typer.Option("--table1", help="Participants and acquisition by group instead.")] = False,
+    table1: Annotated[bool, typer.Option("--table1", help="Print a table of the groups instead.")] = False,
     layout: LayoutOption = AUTO,
     diagnosis_column: DiagnosisColumn = None,
     diagnosis_map: DiagnosisMap = None,
 ) -> None:
-    """Say what a dataset holds, what is missing, and what is refused and why. Writes nothing."""
+    """Print the contents of a dataset: participants, scans, missing scans, and refused files. Writes no file."""
     cohort = _cohort(path, layout, diagnosis_column, diagnosis_map)
     if table1:
         _print_table1(cohort, as_json)
         return
-    found = _contents(cohort)
+    contents = _contents(cohort)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(contents, indent=2))
         return
-    if found["simulated"]:
+    if contents["simulated"]:
         typer.echo("This dataset is SIMULATED.")
-    counts = [(name.replace("_", " "), str(found[name])) for name in ("participants", "sessions")]
+    counts = [(name.replace("_", " "), str(contents[name])) for name in ("participants", "sessions")]
     counts += [
         (f"{name.replace('_', ' ')}: {value}", str(n))
         for name in ("scans", "brain_masks", "missing", "diagnoses", "sites", "shapes")
-        for value, n in found[name].items()
+        for value, n in contents[name].items()
     ]
-    table(str(path), ("what", "number"), counts)
-    if found["rejected"]:
-        table("Refused", ("why", "number"), [(reason, str(n)) for reason, n in found["refused"].items()])
-        listed = found["rejected"][:LISTED]
-        title = "Refused files" if len(listed) == len(found["rejected"]) else f"The first {LISTED} (all: --json)"
+    table(str(path), ("entry", "number"), counts)
+    if contents["rejected"]:
+        table("Refused", ("reason", "number"), [(reason, str(n)) for reason, n in contents["refused"].items()])
+        listed = contents["rejected"][:LISTED]
+        title = "Refused files" if len(listed) == len(contents["rejected"]) else f"The first {LISTED} (all: --json)"
         table(title, ("file", "reason", "remedy"), [tuple(row.values()) for row in listed])
-    done(f"{sum(found['missing'].values())} scans are missing; synthesis fills them in", "prepare", path, "prepared")
+    done(f"{sum(contents['missing'].values())} scans are missing; synthesis fills them in", "prepare", path, "prepared")
 
 
 def _print_table1(cohort: Cohort, as_json: bool) -> None:
@@ -119,65 +124,73 @@ def _print_table1(cohort: Cohort, as_json: bool) -> None:
 def prepare(
     path: Dataset,
     out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
-    segments: Annotated[int, typer.Option(min=1, help="Segments a scan, besides its mean.")] = 1,
-    grid_mm: GridMm = 4.0,
-    split: Annotated[str, typer.Option(help="Fractions of train, val and test.")] = "0.8,0.1,0.1",
-    seed: Seed = 0,
+    segments: Annotated[int, typer.Option(min=1, help="Segments per scan beside its mean.")] = PrepareOptions.segments,
+    grid_mm: GridMm = PrepareOptions.grid_mm,
+    split: Annotated[str, typer.Option(help="Fractions of train, val and test.")] = ",".join(
+        map(str, PrepareOptions.split)
+    ),
+    seed: Seed = PrepareOptions.seed,
     jobs: Jobs = JOBS,
     overwrite: Overwrite = False,
     layout: LayoutOption = AUTO,
     diagnosis_column: DiagnosisColumn = None,
     diagnosis_map: DiagnosisMap = None,
-    denoise: Annotated[bool, typer.Option("--denoise", help="Denoise dMRI first (minutes a scan).")] = False,
-    realign: Annotated[bool, typer.Option("--realign", help="Correct head motion first (minutes a scan).")] = False,
+    denoise: Annotated[
+        bool, typer.Option("--denoise", help="Denoise dMRI first (minutes per scan).")
+    ] = PrepareOptions.denoise,
+    realign: Annotated[
+        bool, typer.Option("--realign", help="Correct head motion first (minutes per scan).")
+    ] = PrepareOptions.realign,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Drop prepared sessions whose scans cannot be read today.")
+        bool, typer.Option("--prune", help="Remove prepared sessions whose scans cannot be read now.")
     ] = False,
-    dask: Annotated[str | None, typer.Option(help="Work on the cluster of this dask scheduler (tcp://...).")] = None,
-    slurm: Annotated[bool, typer.Option("--slurm", help="Work in as many Slurm jobs as --jobs says.")] = False,
+    dask: Annotated[str | None, typer.Option(help="Run on the cluster of this dask scheduler (tcp://...).")] = None,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Run in Slurm jobs; --jobs is their number.")] = False,
 ) -> None:
-    """Turn a cohort into cached pairs on one grid, split by participant; what is prepared already is kept."""
-    from pdsynth.data.prepare import prepare as prepare_cohort
+    """Turn a cohort into cached pairs on one grid, split by participant; finished sessions are not prepared again."""
+    from pdsynth.data.prepare import prepare_cohort
     from pdsynth.report.quality import write_quality
     from pdsynth.workers import Workers
 
-    fractions = _fractions(split)
+    options = PrepareOptions(
+        grid_mm=grid_mm,
+        segments=segments,
+        split=_fractions(split),
+        seed=seed,
+        denoise=denoise,
+        realign=realign,
+    )
     workers = Workers(jobs, dask, slurm)
     folders.refuse_occupied(out, True, [path])
-    path, out = path.absolute(), out.absolute()  # the workers of a cluster begin elsewhere
+    path, out = path.absolute(), out.absolute()  # the workers of a cluster start in another folder
     cohort = _cohort(path, layout, diagnosis_column, diagnosis_map)
-    with progress("Preparing") as told:
+    with progress("Preparing") as update:
         pairs = prepare_cohort(
             cohort,
             out,
-            grid_mm,
-            segments,
-            fractions,
-            seed,
+            options,
+            workers,
             overwrite=overwrite,
-            progress=told,
-            denoise=denoise,
-            realign=realign,
-            workers=workers,
             prune=prune,
+            progress=update,
             page=write_quality,
         )
     refused = max(len((out / "rejected.tsv").read_text().splitlines()) - 1, 0)
-    sizes = {name: pairs.split(name).table["participant_id"].nunique() for name in ("train", "val", "test")}
-    paired = int((pairs.whole_scans().table["available"] == "both").sum())
+    sizes = {name: pairs.split(name).table["participant_id"].nunique() for name in Split}
+    paired = int((pairs.whole_scans().table["available"] == Available.BOTH).sum())
     listed = ", ".join(f"{size} {name}" for name, size in sizes.items())
     done(f"{paired} pairs are in {out} (participants: {listed}); {refused} files were refused (rejected.tsv)")
-    if kept := pairs.manifest["kept"]:
+    if unread := pairs.manifest["kept"]:
         error_line(
-            f"{len(kept)} sessions whose scans cannot be read today are kept as they were prepared before "
-            f"({', '.join(kept[:LISTED])}). --prune drops them.",
+            f"{len(unread)} sessions have scans that cannot be read now; their earlier preparation remains "
+            f"({', '.join(unread[:LISTED])}). --prune removes them.",
             kind="Warning",
         )
-    done(f"Open {out / 'quality.html'} to see how the scans lie")
-    empty = [name for (name, size), wanted in zip(sizes.items(), fractions, strict=True) if wanted and not size]
+    done(f"Open {out / 'quality.html'} to check the registration of the scans")
+    empty = [name for name, fraction in zip(Split, options.split, strict=True) if fraction and not sizes[name]]
     if empty:
         names = " and ".join(empty)
-        error_line(f"nobody with both scans is in {names}. Give it a larger part in --split.", kind="Warning")
+        error_line(f"no participant with both scans is in {names}. Increase this fraction in --split.", kind="Warning")
     done(
         "Train a model on them",
         "train",
@@ -196,7 +209,7 @@ def _cohort(path: Path, layout: str, diagnosis_column: str | None, diagnosis_map
 
 
 def _diagnoses(text: str) -> dict[str, Diagnosis]:
-    """The map that is written as code=NC,code=MCI.
+    """The diagnosis of each code, from a text such as code=NC,code=MCI.
 
     >>> _diagnoses("1=NC,3=AD")
     {'1': <Diagnosis.NC: 'NC'>, '3': <Diagnosis.AD: 'AD'>}
@@ -204,11 +217,11 @@ def _diagnoses(text: str) -> dict[str, Diagnosis]:
     try:
         return {code.strip(): Diagnosis(name.strip()) for code, name in (part.split("=") for part in text.split(","))}
     except ValueError:
-        raise ValueError(f"{text!r} is no map of diagnoses. Write it as 1=NC,2=MCI,3=AD.") from None
+        raise ValueError(f"{text!r} is not a map of diagnoses. Write it as 1=NC,2=MCI,3=AD.") from None
 
 
 def _fractions(text: str) -> tuple[float, float, float]:
-    """Three fractions that sum to 1.
+    """Three fractions that sum to 1, from a text with commas.
 
     >>> _fractions("0.8,0.1,0.1")
     (0.8, 0.1, 0.1)
@@ -218,7 +231,7 @@ def _fractions(text: str) -> tuple[float, float, float]:
     try:
         train, val, test = (float(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"{text!r} is no split. Write three fractions such as 0.8,0.1,0.1.") from None
+        raise ValueError(f"{text!r} is not a split. Write three fractions such as 0.8,0.1,0.1.") from None
     check_fractions((train, val, test))
     return train, val, test
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from math import isnan
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,27 +20,28 @@ from pdsynth.cli.options import (
     Precision,
     PreparedFolder,
     Seed,
-    Size,
+    Steps,
 )
+from pdsynth.options import FitOptions
 from pdsynth.resources import refuse_more_devices, resolve_device, seconds
-from pdsynth.types import InputError, Modality
+from pdsynth.types import InputError, Modality, Size
 from pdsynth.workers import load_ahead
 
-NO_RUN = "holds no run of `pdsynth train` to go on with"
+NO_RUN, NEW_RUN = "holds no run of `pdsynth train` that can be resumed", "leave out --resume to start a run"
 TABLE = "synthesised.tsv"
-ModelFolder = Annotated[str, typer.Argument(help="A folder written by train, or `default`.", metavar="MODEL")]
+ModelFolder = Annotated[str, typer.Argument(help="A folder that train wrote, or `default`.", metavar="MODEL")]
 
 
 def recipes() -> None:
-    """List the named runs."""
+    """List the recipes."""
     from pdsynth.methods.recipe import Role
     from pdsynth.recipes import RECIPES
 
     for role in Role:
         found = [recipe for recipe in RECIPES.values() if recipe.role is role]
-        rows = [(r.name, r.method, "full, small" if r.small else "full", r.summary) for r in found]
-        table(f"Recipes: {role}", ("name", "method", "sizes", "what it is"), rows)
-    done("Take one of them", "train", "prepared", "run", "--recipe", "pds")
+        rows = [(r.name, r.method, ", ".join(Size) if r.small else Size.FULL, r.summary) for r in found]
+        table(f"Recipes: {role}", ("name", "method", "sizes", "summary"), rows)
+    done("Train one of them", *("train", "prepared", "run", "--recipe", "pds"))
 
 
 def train(
@@ -49,44 +49,64 @@ def train(
     run: Annotated[Path, typer.Argument(help="Folder to write.", metavar="RUN")],
     recipe: Annotated[str, typer.Option(help="Name of a recipe (`pdsynth recipes` lists them).")] = "pds",
     budget: Budget = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of a budget.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoints in RUN.")] = False,
-    size: Annotated[Size, typer.Option(help="Small: the same wiring for a CPU's budget.")] = Size.full,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of a budget.")] = FitOptions.steps,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the checkpoints in RUN.")] = FitOptions.resume,
+    size: Annotated[Size, typer.Option(help="Size of the networks; small suits the budget of a CPU.")] = Size.FULL,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting of the recipe.", metavar="NAME=VALUE")
     ] = None,
-    init: Annotated[str | None, typer.Option(help="Begin with the weights of this model.", metavar="MODEL")] = None,
+    init: Annotated[str | None, typer.Option(help="Start from the weights of this model.", metavar="MODEL")] = None,
     precision: Annotated[
         Precision | None, typer.Option(help="Arithmetic of training (default: the fast one of this device).")
     ] = None,
     atlas_fmri: Annotated[
         Path | None, typer.Option(help="Label image in MNI space for the pattern loss on fMRI.", metavar="NIFTI")
     ] = None,
-    atlas_dmri: Annotated[Path | None, typer.Option(help="The same on dMRI.", metavar="NIFTI")] = None,
-    seed: Seed = 0,
+    atlas_dmri: Annotated[Path | None, typer.Option(help="The same for dMRI.", metavar="NIFTI")] = None,
+    seed: Seed = FitOptions.seed,
     device: DeviceOption = Device.auto,
     devices: Annotated[
         int, typer.Option(min=1, help="GPUs, or processes on a CPU, that train together, each on its own batches.")
-    ] = 1,
+    ] = FitOptions.devices,
     overwrite: Overwrite = False,
 ) -> None:
     """Train a recipe on the training participants; writes RUN/model and RUN/metrics.csv."""
-    limit = seconds(budget) if budget else None
     chosen = resolve_device(device.value)
     refuse_more_devices(chosen, devices)
+    atlases = {m: path for m, path in zip(Modality, (atlas_fmri, atlas_dmri), strict=True) if path is not None}
+    options = FitOptions(
+        steps=steps,
+        budget=seconds(budget) if budget else None,
+        seed=seed,
+        device=chosen,
+        devices=devices,
+        precision=precision and precision.value,
+        resume=resume,
+        size=size,
+        settings=dict(_setting(change) for change in changes or []),
+        atlases=atlases,
+        init=init,
+    )
     from pdsynth import api
     from pdsynth.data.pairs import Pairs, content
 
     pairs = Pairs.open(prepared)
-    atlases = {m: path for m, path in zip(Modality, (atlas_fmri, atlas_dmri), strict=True) if path is not None}
     inputs = [prepared, *([api.model_folder(init)] if init else []), *atlases.values()]
     digests = content(prepared)
-    settings = dict(_setting(change) for change in changes or [])
-    # whatever is wrong with them is said before anything is begun
-    api.untrained(recipe, pairs.train, seed, init, size.value, settings, atlases)
-    atlas_digests = {modality.value: files.sha256(path) for modality, path in atlases.items()}
+    api.untrained(recipe, pairs.train, options)  # an error of the options must come before any file is written
+    parameters = {
+        "recipe": recipe,
+        "prepared": digests,
+        "budget": budget,
+        "steps": steps,
+        "resume": resume,
+        "size": size,
+        "settings": options.settings,
+        "devices": devices,
+        "atlases": {modality.value: files.sha256(path) for modality, path in atlases.items()},
+    }
     if resume and not (folders.place(run).exists() or folders.stopped(run)):
-        raise InputError(run, NO_RUN, "leave out --resume to begin one")
+        raise InputError(run, NO_RUN, NEW_RUN)
     with (
         folders.making(
             run,
@@ -94,103 +114,60 @@ def train(
             update=resume,
             resume="give the same command with --resume",
             go_on=resume,
-            again=lambda before: _refuse_other_run(
-                run, before, recipe, seed, size.value, settings, digests, atlas_digests
-            ),
+            again=lambda before: _refuse_other_run(run, before, seed, parameters),
             inputs=inputs,
         ) as work,
-        manifest.recorded(
-            work.folder,
-            "train",
-            inputs=inputs,
-            seed=seed,
-            recipe=recipe,
-            prepared=digests,
-            budget=budget,
-            steps=steps,
-            resume=resume,
-            size=size.value,
-            settings=settings,
-            devices=devices,
-            atlases=atlas_digests,
-        ),
+        manifest.recorded(work.folder, "train", inputs=inputs, seed=seed, **parameters),
     ):
-        fitted = api.fit(
-            recipe,
-            pairs.train,
-            val=pairs.val,
-            run=work.folder,
-            budget=limit,
-            steps=steps,
-            seed=seed,
-            device=chosen,
-            resume=resume,
-            init=init,
-            size=size.value,
-            settings=settings,
-            precision=precision and precision.value,
-            devices=devices,
-            atlases=atlases,
-        )
+        fitted = api.fit_recipe(recipe, pairs.train, work.folder, options, val=pairs.val)
+    model = run / "model"
     done(
-        f"The model, trained in {fitted.card['precision']}, is in {run / 'model'}",
-        "evaluate",
-        prepared,
-        "--model",
-        run / "model",
-        "--out",
-        "results",
+        f"The model, trained in {fitted.card['precision']}, is in {model}",
+        *("evaluate", prepared, "--model", model, "--out", "results"),
     )
 
 
 def _setting(change: str) -> tuple[str, str]:
     name, equals, value = change.partition("=")
     if not equals:
-        raise ValueError(f"--set {change} says no value. Write it as NAME=VALUE.")
+        raise ValueError(f"--set {change} has no value. Write it as NAME=VALUE.")
     return name, value
 
 
-def _refuse_other_run(
-    run: Path,
-    begun: dict[str, Any],
-    recipe: str,
-    seed: int,
-    size: str,
-    settings: dict[str, str],
-    prepared: dict[str, str],
-    atlases: dict[str, str],
-) -> None:
-    """Raise InputError unless a run was begun by train, as this one would be: checkpoints do not say whom they saw."""
-    if begun.get("command") != "train":
-        raise InputError(run, NO_RUN, "leave out --resume to begin one")
-    parameters = begun["parameters"]
-    for what, before, now in (("recipe", parameters["recipe"], recipe), ("seed", begun["seed"], seed)):
-        if before != now:
-            raise InputError(
-                run, f"was begun with {what} {before}, not {now}", f"give --{what} {before}, or another RUN"
-            )
-    if (parameters.get("size", "full"), parameters.get("settings", {})) != (size, settings):
-        raise InputError(run, "was begun with another --size or --set", "give the same ones, or another RUN")
-    if parameters.get("atlases", {}) != atlases:
-        problem = "was begun with another --atlas-fmri or --atlas-dmri"
+def _refuse_other_run(run: Path, before: dict[str, Any], seed: int, parameters: dict[str, Any]) -> None:
+    """Raise InputError unless the manifest `before` is that of a training with this seed and these parameters.
+
+    The checkpoints themselves do not record the participants that they were trained on.
+    """
+    if before.get("command") != "train":
+        raise InputError(run, NO_RUN, NEW_RUN)
+    earlier = {"size": Size.FULL, "settings": {}, "atlases": {}, "prepared": None} | before["parameters"]
+    for name, old, new in (("recipe", earlier["recipe"], parameters["recipe"]), ("seed", before["seed"], seed)):
+        if old != new:
+            problem = f"is a run with {name} {old}, not {new}"
+            raise InputError(run, problem, f"give --{name} {old}, or another RUN")
+    if any(earlier[name] != parameters[name] for name in ("size", "settings")):
+        raise InputError(run, "is a run with another --size or --set", "give the same ones, or another RUN")
+    if earlier["atlases"] != parameters["atlases"]:
+        problem = "is a run with another --atlas-fmri or --atlas-dmri"
         raise InputError(run, problem, "give the same ones, or another RUN")
-    if parameters.get("prepared") != prepared:
-        problem = "was begun on other pairs or splits than PREPARED holds, so people could leak between splits"
-        raise InputError(run, problem, "name the folder that it was begun on, or another RUN without --resume")
+    if earlier["prepared"] != parameters["prepared"]:
+        problem = "is a run on other pairs or splits than those of PREPARED, so people could leak between splits"
+        raise InputError(run, problem, "give the PREPARED folder of the run, or another RUN without --resume")
 
 
 def calibrate(
     model: ModelFolder,
     prepared: PreparedFolder,
-    out: Annotated[Path, typer.Argument(help="Folder to write: the model, calibrated.", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(help="Folder to write, for the calibrated model.", metavar="OUT")],
     device: DeviceOption = Device.auto,
     overwrite: Overwrite = False,
 ) -> None:
-    """Scale a model's uncertainty until it holds on your scans, on people outside the test split whom it never saw."""
+    """Scale the SD of a model to its errors on participants outside its training and outside the test split."""
     chosen = resolve_device(device.value)
     from pdsynth import api
     from pdsynth.data.pairs import Pairs
-    from pdsynth.evidence.calibration.model import calibrate as scaled
+    from pdsynth.evidence.calibration.model import calibrate as calibrate_model
     from pdsynth.report.words import DIRECTIONS
 
     pairs = Pairs.open(prepared)
@@ -198,53 +175,53 @@ def calibrate(
     with (
         folders.making(out, overwrite=overwrite, inputs=inputs) as work,
         manifest.recorded(work.folder, "calibrate", inputs=inputs),
-        progress("Calibrating") as told,
+        progress("Calibrating") as update,
     ):
-        found = scaled(model, pairs, work.folder, chosen, told)
+        calibrations = calibrate_model(model, pairs, work.folder, device=chosen, progress=update)
     rows = [
         (
             DIRECTIONS[direction],
             f"{each.participants}",
             f"{100 * each.before:.1f} %",
             f"{each.scale:.2f}",
-            "too few to tell" if isnan(each.after) else f"{100 * each.after:.1f} %",
+            "too few participants" if isnan(each.after) else f"{100 * each.after:.1f} %",
         )
-        for direction, each in found.items()
+        for direction, each in calibrations.items()
     ]
-    columns = ("direction", "participants", "90 % intervals held", "SD times", "held then, of people left out")
+    columns = ("direction", "participants", "in 90 % interval", "SD factor", "after it, cross-validated")
     table(f"{'SIMULATED. ' if pairs.simulated else ''}Calibration", columns, rows)
-    done(f"The model is in {out}", "evaluate", prepared, "--model", out, "--out", "results")
+    done(f"The model is in {out}", *("evaluate", prepared, "--model", out, "--out", "results"))
 
 
 def synthesize(
     model: ModelFolder,
     path: Annotated[Path, typer.Argument(help="A BIDS dataset, or one scan.", metavar="PATH")],
-    out: Annotated[Path, typer.Argument(help="Folder to write, or to add to.", metavar="OUT")],
-    to: Annotated[Modality | None, typer.Option(help="Modality to make (default: what is missing).")] = None,
+    out: Annotated[Path, typer.Argument(help="Folder to write, or to extend.", metavar="OUT")],
+    to: Annotated[Modality | None, typer.Option(help="Modality to synthesise (default: the missing one).")] = None,
     samples: Annotated[
-        int, typer.Option(min=0, help="Draws to write beside the estimate and its SD; for a generative model.")
+        int, typer.Option(min=0, help="Draws to write besides the estimate and its SD; for a generative model.")
     ] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Sampling steps of each draw.")] = 8,
-    shell: Annotated[float, typer.Option(min=100, help="b-value, s/mm^2, that a synthesised dMRI shows.")] = 1000,
+    steps: Steps = 8,
+    shell: Annotated[float, typer.Option(min=100, help="b-value of a synthesised dMRI, s/mm^2.")] = 1000,
     seed: Seed = 0,
     jobs: Jobs = JOBS,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit status 2 where a scan was refused.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with status 2 if a scan is refused.")] = False,
     device: DeviceOption = Device.auto,
     overwrite: Overwrite = False,
 ) -> None:
-    """Synthesise the missing scans of a dataset, or the other scan of one; every file is marked synthetic.
+    """Synthesise the missing scans of a dataset, or the other modality of one scan; all files are marked synthetic.
 
-    What is made already, by the same model with the same options, is kept.
+    Volumes that the same model made with the same options are not made again.
     """
     if device is Device.cuda:
-        resolve_device(device.value)  # that there is none is said at once; auto is left to whoever loads torch
+        resolve_device(device.value)  # a missing GPU is an error at once; auto is resolved when torch is loaded
     if jobs > 1:
         load_ahead("pdsynth.synthesis")
-    from pdsynth.missing import Options, refuse_other_options, synthesise_path
+    from pdsynth.missing import Options, refuse_other_options, synthesise_scans
     from pdsynth.weights import model_folder
 
     folder = model_folder(model)
-    options = Options(samples, steps, seed, shell)
+    options = Options(samples=samples, steps=steps, seed=seed, shell=shell)
     made_as = options.entries(folder)
     with (
         folders.making(
@@ -256,22 +233,19 @@ def synthesize(
             inputs=[folder, path],
         ) as work,
         manifest.recorded(work.folder, "synthesize", inputs=[folder, path], seed=seed, to=to, made_as=made_as),
-        progress("Synthesising") as told,
+        progress("Synthesising") as update,
     ):
-        written, refused = synthesise_path(
-            folder, path, work.folder, to=to, **asdict(options), device=device.value, jobs=jobs, progress=told
+        written, refused = synthesise_scans(
+            folder, path, work.folder, options, to=to, device=device.value, jobs=jobs, progress=update
         )
     if refused:
         table("Refused", ("file", "reason", "remedy"), [(str(r.path), r.reason, r.remedy) for r in refused])
-    done(f"{len(written)} files, SYNTHETIC, research only, are in {out}; {TABLE} says what became of each scan")
+    done(f"{len(written)} files, SYNTHETIC, research only, are in {out}; {TABLE} lists the outcome of each scan")
     if strict and refused:
-        raise InputError(path, f"holds {len(refused)} scans that were refused", f"mend them; {out / TABLE} names each")
+        raise InputError(
+            path, f"holds {len(refused)} scans that were refused", f"repair them; {out / TABLE} lists each"
+        )
     done(
         "Score the model on real pairs before you use them",
-        "evaluate",
-        "prepared",
-        "--model",
-        model,
-        "--out",
-        "results",
+        *("evaluate", "prepared", "--model", model, "--out", "results"),
     )

@@ -1,21 +1,25 @@
-"""The options that several verbs share: the same word, type and help everywhere."""
+"""Options that several verbs share, so that each has one name, one type and one help text."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from enum import StrEnum
+from inspect import Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from pdsynth.options import EvaluateOptions
 from pdsynth.resources import default_jobs
+from pdsynth.types import Split
 
 JOBS = default_jobs()
 AUTO = "auto"
 
 
 class Device(StrEnum):
-    """Where networks run."""
+    """The device that runs the networks."""
 
     auto = "auto"
     cpu = "cpu"
@@ -23,35 +27,31 @@ class Device(StrEnum):
 
 
 def _layouts() -> list[str]:
-    """`auto` and the layouts that are discovered, for the shell; their libraries would slow `pdsynth --help` down."""
+    """`auto` and the discovered layouts, for completion in the shell.
+
+    The import is here because the libraries of the layouts would slow `pdsynth --help`.
+    """
     from pdsynth.cohorts import LAYOUTS
 
     return [AUTO, *LAYOUTS]
 
 
 class Precision(StrEnum):
-    """Of the arithmetic in training."""
+    """Precision of the arithmetic in training."""
 
     fp32 = "32-true"
     bf16 = "bf16-mixed"
     fp16 = "16-mixed"
 
 
-class Size(StrEnum):
-    """Of a recipe's networks."""
-
-    full = "full"
-    small = "small"
-
-
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes to use.")]
-DeviceOption = Annotated[Device, typer.Option("--device", help="Where networks run.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random numbers.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Number of processes.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Device that runs the networks.")]
 Budget = Annotated[
     str | None,
     typer.Option(
         "--budget",
-        help="Wall time of the training steps, such as 90s or 10m; closed-form fits and cached estimates come on top.",
+        help="Wall time of the training steps, such as 90s or 10m, without closed-form fits and cached estimates.",
     ),
 ]
 LayoutOption = Annotated[
@@ -60,10 +60,64 @@ LayoutOption = Annotated[
         "--layout",
         metavar="LAYOUT",
         autocompletion=_layouts,
-        help="How the cohort lies on disk; auto decides by names, an unknown name is answered with the known ones.",
+        help="Layout of the cohort's files; auto detects it from their names, a wrong one lists the choices.",
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what pdsynth wrote there before.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a folder that pdsynth wrote.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.", metavar="DIR")]
-GridMm = Annotated[float, typer.Option("--grid-mm", min=1.0, max=8.0, help="Spacing of the common grid in mm.")]
+GridMm = Annotated[float, typer.Option("--grid-mm", min=1.0, max=8.0, help="Voxel spacing of the common grid, mm.")]
 PreparedFolder = Annotated[Path, typer.Argument(help="A folder written by `pdsynth prepare`.", metavar="PREPARED")]
+SplitOption = Annotated[Split, typer.Option("--split", help="The split to score.")]
+Models = Annotated[list[str], typer.Option("--model", help="A model to score; may be repeated.", metavar="MODEL")]
+Controls = Annotated[
+    bool, typer.Option("--controls/--no-controls", help="Fit the fast controls on the training split and score them.")
+]
+Samples = Annotated[
+    int, typer.Option("--samples", min=0, help="Draws per scan for the uncertainty audit; at least 3 are needed.")
+]
+Steps = Annotated[int, typer.Option("--steps", min=1, help="Sampling steps of each draw.")]
+AtlasFile = Annotated[
+    Path | None, typer.Option("--atlas", help="Label image in MNI space that replaces the regions of the paper.")
+]
+EVALUATE_OPTIONS = {
+    "split": SplitOption,
+    "controls": Controls,
+    "samples": Samples,
+    "steps": Steps,
+    "atlas": AtlasFile,
+    "seed": Seed,
+    "device": DeviceOption,
+}
+Verb = Callable[..., None]
+
+
+def spread(kind: type[Any], declared: Mapping[str, Any]) -> Callable[[Verb], Verb]:
+    """Replace the parameter `options` of a verb, a dataclass, by one option of the command line per field.
+
+    declared: typer's declaration of each field, by the name of the field. The defaults are those of the dataclass.
+    """
+
+    def decorate(verb: Verb) -> Verb:
+        hints = get_type_hints(verb, include_extras=True)
+        parameters = []
+        for parameter in signature(verb).parameters.values():
+            if parameter.name == "options":
+                parameters += [
+                    parameter.replace(name=name, annotation=annotation, default=getattr(kind, name))
+                    for name, annotation in declared.items()
+                ]
+            else:
+                parameters.append(parameter.replace(annotation=hints[parameter.name]))
+
+        def command(**values: Any) -> None:
+            options = kind(**{name: values.pop(name) for name in declared})
+            verb(**values, options=options)
+
+        command.__name__, command.__doc__ = verb.__name__, verb.__doc__
+        command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+scoring_options = spread(EvaluateOptions, EVALUATE_OPTIONS)

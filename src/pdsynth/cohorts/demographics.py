@@ -10,7 +10,7 @@ import pandas as pd
 from pdsynth.cohorts.cohort import Cohort, Scan, Session, Subject
 from pdsynth.cohorts.scans import extent_mm, sidecar
 from pdsynth.imaging.nifti import read_header
-from pdsynth.types import Diagnosis, Modality
+from pdsynth.types import NA, Diagnosis, Modality
 
 UNKNOWN = "no diagnosis"
 MILLI = 1000
@@ -95,7 +95,7 @@ def _mean_and_sd(values: Sequence[float | None]) -> str:
     """
     known = [value for value in values if value is not None]
     if not known:
-        return "n/a"
+        return NA
     sd = np.std(known, ddof=1) if len(known) > 1 else 0.0
     return f"{np.mean(known):.1f} ± {sd:.1f}{_missing(len(values) - len(known))}"
 

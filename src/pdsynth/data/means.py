@@ -22,7 +22,7 @@ from pdsynth.imaging.segments import (
     steady_start,
     time_blocks,
 )
-from pdsynth.types import InputError, Modality
+from pdsynth.types import NA, InputError, Modality
 
 SAME_AFFINE = 1e-3  # between a scan and its mask: what rounding in a header can make
 
@@ -139,7 +139,7 @@ def reported_motion(scan: Scan) -> float | None:
     if path is None:
         return None
     try:
-        moved = pd.read_csv(path, sep="\t", na_values="n/a")["framewise_displacement"].astype(float).mean()
+        moved = pd.read_csv(path, sep="\t", na_values=NA)["framewise_displacement"].astype(float).mean()
     except (KeyError, ValueError):
         return None
     return float(moved) if np.isfinite(moved) else None

@@ -23,7 +23,7 @@ from pdsynth.files import read_json, sha256
 from pdsynth.imaging.spatial import Grid, Transform
 from pdsynth.manifest import FILES, NAME
 from pdsynth.manifest import read as read_manifest
-from pdsynth.types import Direction, InputError, Modality
+from pdsynth.types import WHOLE_SCAN, Available, Direction, InputError, Modality, Split
 
 CACHED_BYTES = 4 << 30  # of source views, at most
 SOURCE_BYTES = 2 * CONTEXT_CHANNELS + 1  # a voxel
@@ -119,26 +119,26 @@ class Pairs:
 
     def split(self, name: str) -> Pairs:
         """The paired rows of one split: train, val or test."""
-        return self.where((self.table["split"] == name) & (self.table["available"] == "both"))
+        return self.where((self.table["split"] == name) & (self.table["available"] == Available.BOTH))
 
     @property
     def train(self) -> Pairs:
         """The training participants' pairs."""
-        return self.split("train")
+        return self.split(Split.TRAIN)
 
     @property
     def val(self) -> Pairs:
         """The validation participants' pairs."""
-        return self.split("val")
+        return self.split(Split.VAL)
 
     @property
     def test(self) -> Pairs:
         """The test participants' pairs."""
-        return self.split("test")
+        return self.split(Split.TEST)
 
     def whole_scans(self) -> Pairs:
         """The rows of whole-scan means: the unit of evaluation."""
-        return self.where(self.table["segment"] == "mean")
+        return self.where(self.table["segment"] == WHOLE_SCAN)
 
     def read(self, name: str, row: int) -> np.ndarray:
         """A row's volume by name, such as `fmri_brain`: (X, Y, Z), as it lies on disk."""

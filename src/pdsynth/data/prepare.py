@@ -25,7 +25,8 @@ from pdsynth.data.shards import FOLDER, Shards
 from pdsynth.data.splits import assign_splits, near_duplicates
 from pdsynth.files import linked, read_json, sha256, write_table
 from pdsynth.imaging.spatial import mni_grid
-from pdsynth.types import Diagnosis, InputError, Modality
+from pdsynth.options import PrepareOptions
+from pdsynth.types import NA, WHOLE_SCAN, Available, Diagnosis, InputError, Modality
 from pdsynth.workers import Workers
 
 if TYPE_CHECKING:  # at run time only in the parent: a worker needs no torch
@@ -38,41 +39,60 @@ TABLES = ("pairs.tsv", "splits.tsv", "rejected.tsv", "quality.tsv")
 def prepare(
     cohort: Cohort,
     out: str | Path,
-    grid_mm: float = 4.0,
-    segments: int = 1,
-    split: tuple[float, float, float] = (0.8, 0.1, 0.1),
-    seed: int = 0,
+    *,
+    grid_mm: float = PrepareOptions.grid_mm,
+    segments: int = PrepareOptions.segments,
+    split: tuple[float, float, float] = PrepareOptions.split,
+    seed: int = PrepareOptions.seed,
+    denoise: bool = PrepareOptions.denoise,
+    realign: bool = PrepareOptions.realign,
     jobs: int = 1,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-    *,
-    denoise: bool = False,
-    realign: bool = False,
-    workers: Workers | None = None,
     prune: bool = False,
-    page: Callable[[Path], object] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Pairs:
     """Standardise every session of a cohort and write the tables, shards and records of a prepared folder.
 
     segments > 1 adds a row for each segment to the row of the whole scan. denoise and realign correct the volumes of a
-    series before they are averaged, in minutes per scan: see `Preprocessing`. jobs processes, or the workers of a
-    cluster, share the sessions; they do not change the result. progress(done, sessions) is called as sessions are
-    finished, and page(folder), which may write a page about it, before the folder gets its name.
+    series before they are averaged, in minutes per scan: see `Preprocessing`. jobs processes share
+    the sessions; they do not change the result. progress(done, sessions) is called as sessions are finished.
 
     Where `out` was prepared before in the same way, only sessions that are new or whose files changed are made, and
     participants keep their split; a run that was cut left `out`.partial, from which the next goes on. A session with a
     scan that cannot be read today stays as it is; with prune it is dropped. overwrite makes everything again. Raises
     InputError where `out` is another folder or no scan can be used; ValueError for a bad argument.
     """
-    if segments < 1:
-        raise ValueError(f"segments={segments} must be 1 or more.")
-    workers = Workers(jobs) if workers is None else workers
-    preprocessing = Preprocessing(grid=mni_grid(grid_mm), denoise=denoise, realign=realign)
-    settings, grid = Settings(preprocessing, segments), preprocessing.grid
-    out = Path(out)
+    options = PrepareOptions(
+        grid_mm=grid_mm, segments=segments, split=split, seed=seed, denoise=denoise, realign=realign
+    )
+    return prepare_cohort(
+        cohort, Path(out), options, Workers(jobs), overwrite=overwrite, prune=prune, progress=progress
+    )
+
+
+def prepare_cohort(
+    cohort: Cohort,
+    out: Path,
+    options: PrepareOptions,
+    workers: Workers,
+    *,
+    overwrite: bool = False,
+    prune: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    page: Callable[[Path], object] | None = None,
+) -> Pairs:
+    """`prepare` with its options as one object, by processes of this machine or the workers of a cluster.
+
+    page(folder), which may write a page about the folder, is called before the folder gets its name.
+    """
+    if options.segments < 1:
+        raise ValueError(f"segments={options.segments} must be 1 or more.")
+    seed = options.seed
+    preprocessing = Preprocessing(grid=mni_grid(options.grid_mm), denoise=options.denoise, realign=options.realign)
+    settings, grid = Settings(preprocessing, options.segments), preprocessing.grid
     if (workers.dask or workers.slurm) and not (cohort.root.is_absolute() and out.is_absolute()):
         raise ValueError("a cluster's workers need absolute paths. Give the dataset and the folder to write so.")
-    asked = {"root": _digest(cohort.root), "split": list(split), **settings.entries()}
+    asked = {"root": _digest(cohort.root), "split": list(options.split), **settings.entries()}
     with folders.making(
         out,
         overwrite=overwrite,
@@ -85,9 +105,11 @@ def prepare(
         before = None if overwrite else _splits_before(out, asked | {"seed": seed})
         old = {} if overwrite or prune or before is None else _sessions_before(out, cohort, settings)
         with manifest.recorded(folder, "prepare", seed=seed, **asked) as entries:
-            tasks = [Task(folder, cohort.root, *visit, settings, cohort.simulated) for visit in cohort]
+            tasks = [
+                Task(folder, cohort.root, *visit, settings=settings, simulated=cohort.simulated) for visit in cohort
+            ]
             _check_names(cohort.root, tasks)
-            tasks, kept = _made(folder, tasks, old, workers, progress)
+            tasks, kept = _made(folder, tasks, old, workers, progress=progress)
             records = {task: read_json(task.record_path) for task in tasks}
             rejected = [*cohort.rejected, *_refused(records)]
             rejected += _refuse_duplicates(Shards(folder, grid.shape), records)
@@ -100,7 +122,7 @@ def prepare(
             refusals = [(relative(r.path, cohort.root), r.reason, r.remedy) for r in rejected]
             tables = {
                 "pairs.tsv": table,
-                "splits.tsv": _splits(table, split, seed, before),
+                "splits.tsv": _splits(table, options, before),
                 "rejected.tsv": pd.DataFrame(refusals, columns=["path", "reason", "remedy"]),
                 "quality.tsv": _quality(records),
             }
@@ -167,7 +189,7 @@ def _sessions_before(out: Path, cohort: Cohort, settings: Settings) -> dict[str,
     table = pd.read_csv(out / "pairs.tsv", sep="\t", dtype=str, keep_default_na=False)
     found = {}
     for row in table.drop_duplicates("shard").to_dict("records"):
-        known = {column: value for column, value in row.items() if value != "n/a"}
+        known = {column: value for column, value in row.items() if value != NA}
 
         def number(column: str, known: dict[Any, Any] = known) -> float | None:
             return float(known[column]) if column in known else None
@@ -181,14 +203,20 @@ def _sessions_before(out: Path, cohort: Cohort, settings: Settings) -> dict[str,
         session = Session(
             row["session_id"],
             scans,
-            Diagnosis(known["diagnosis"]) if "diagnosis" in known else None,
-            number("age"),
-            None if gap is None else int(gap),
-            int(row["scan_gap_days"]),
-            {score: value for score in ("mmse", "moca") if (value := number(score)) is not None},
+            diagnosis=Diagnosis(known["diagnosis"]) if "diagnosis" in known else None,
+            age=number("age"),
+            dx_gap_days=None if gap is None else int(gap),
+            scan_gap_days=int(row["scan_gap_days"]),
+            scores={score: value for score in ("mmse", "moca") if (value := number(score)) is not None},
         )
-        subject = Subject(row["participant_id"], [], known.get("sex"), known.get("site"), number("education"))
-        task = Task(out, cohort.root, subject, session, settings, cohort.simulated)
+        subject = Subject(
+            row["participant_id"],
+            sessions=[],
+            sex=known.get("sex"),
+            site=known.get("site"),
+            education=number("education"),
+        )
+        task = Task(out, cohort.root, subject, session, settings=settings, simulated=cohort.simulated)
         found[task.name] = task
     return found
 
@@ -210,7 +238,7 @@ def _made(
         now = today.get(name)
         if now is None or not was.session.scans.keys() <= now.session.scans.keys():
             kept[name] = _as_it_was(folder, was, now)
-    _make_all(folder, [task for task in tasks if task.name not in kept], kept, workers, progress)
+    _make_all(folder, [task for task in tasks if task.name not in kept], kept, workers, progress=progress)
     for name, was in old.items():
         if name not in kept and not was.session.scans.keys() <= _modalities(today[name]):
             kept[name] = _as_it_was(folder, was, today[name])
@@ -314,7 +342,7 @@ def _pairs_table(records: dict[Task, Record]) -> pd.DataFrame:
     for task, record in records.items():
         for index, measured in enumerate(record["rows"]):
             if measured:
-                segment = "mean" if index == 0 else str(index - 1)
+                segment = WHOLE_SCAN if index == 0 else str(index - 1)
                 place = {"shard": task.shard.name, "index": index}
                 rows.append(_row(task, segment, measured, record["dmri_bval"]) | place)
     return pd.DataFrame(rows)
@@ -327,25 +355,25 @@ def _row(task: Task, segment: str, measured: dict[str, float], bval: float | Non
         "participant_id": subject.participant_id,
         "session_id": session.session_id,
         "segment": segment,
-        "site": subject.site or "n/a",
-        "diagnosis": session.diagnosis or "n/a",
+        "site": subject.site or NA,
+        "diagnosis": session.diagnosis or NA,
         "dx_gap_days": _or_na(session.dx_gap_days),
         "scan_gap_days": session.scan_gap_days,
         "age": _or_na(session.age),
-        "sex": subject.sex or "n/a",
+        "sex": subject.sex or NA,
         "education": _or_na(subject.education),
-        "mmse": session.scores.get("mmse", "n/a"),
-        "moca": session.scores.get("moca", "n/a"),
-        "available": "both" if len(there) == 2 else str(there[0]),
+        "mmse": session.scores.get("mmse", NA),
+        "moca": session.scores.get("moca", NA),
+        "available": Available.BOTH if len(there) == 2 else Available(there[0]),
     }
     for modality in Modality:
         row[f"{modality}_path"] = relative(session.scans[modality].path, task.root) if modality in there else ""
-        row[f"{modality}_scale"] = measured.get(f"{modality}_scale", "n/a")
+        row[f"{modality}_scale"] = measured.get(f"{modality}_scale", NA)
     return row | {"dmri_bval": SHELL if bval is None else bval}
 
 
 def _or_na(value: float | None) -> float | str:
-    return "n/a" if value is None else value
+    return NA if value is None else value
 
 
 def _quality(records: dict[Task, Record]) -> pd.DataFrame:
@@ -354,21 +382,21 @@ def _quality(records: dict[Task, Record]) -> pd.DataFrame:
         for modality, measured in record["quality"].items():
             path = relative(task.session.scans[Modality(modality)].path, task.root)
             who = {"participant_id": task.subject.participant_id, "session_id": task.session.session_id}
-            rows.append(who | {"site": task.subject.site or "n/a", "modality": modality, "path": path} | measured)
+            rows.append(who | {"site": task.subject.site or NA, "modality": modality, "path": path} | measured)
     return quality_table(rows)
 
 
-def _splits(
-    table: pd.DataFrame, split: tuple[float, float, float], seed: int, before: pd.DataFrame | None
-) -> pd.DataFrame:
+def _splits(table: pd.DataFrame, options: PrepareOptions, before: pd.DataFrame | None) -> pd.DataFrame:
     """Participants by the first of their rows; those with a pair are dealt apart from those without.
 
     Who has a split from before keeps it, so that nobody a model was trained on is tested later.
     """
-    people = table.assign(unpaired=table["available"] != "both")
+    people = table.assign(unpaired=table["available"] != Available.BOTH)
     people = people.sort_values(["participant_id", "unpaired", "session_id"]).drop_duplicates("participant_id")
     known = people["participant_id"].isin([] if before is None else before["participant_id"])
-    dealt = assign_splits(people[~known], split, salt=str(seed), strata=("unpaired", "site", "diagnosis"))
+    dealt = assign_splits(
+        people[~known], options.split, salt=str(options.seed), strata=("unpaired", "site", "diagnosis")
+    )
     if before is not None:  # those too who have no scan now: once it is repaired they are no newcomers
         dealt = pd.concat([before, dealt]).sort_values("participant_id", ignore_index=True)
     return dealt

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from pdsynth.imaging.spatial import block_means
-from pdsynth.types import InputError
+from pdsynth.types import InputError, Split
 
-SPLITS = ("train", "val", "test")
+SPLITS = tuple(Split)
 CELL = 4  # voxels: the edge of the cells that images are compared in
 SAME_IMAGE = 0.005  # relative RMS difference: see `near_duplicates`
 
@@ -82,7 +82,7 @@ def _deal(n: int, sizes: np.ndarray) -> list[str]:
     for i in range(n):
         k = int(np.argmax(sizes * (i + 1) / n - counts))
         counts[k] += 1
-        dealt.append(SPLITS[k])
+        dealt.append(SPLITS[k].value)
     return dealt
 
 

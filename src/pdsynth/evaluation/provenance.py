@@ -11,12 +11,12 @@ import pandas as pd
 
 from pdsynth.cohorts.cohort import by_reason
 from pdsynth.data.pairs import Pairs
+from pdsynth.types import NA
 
 if TYPE_CHECKING:
     from pdsynth.synthesis import Model
 
 GROUPED = ["split", "site", "diagnosis", "sex"]
-UNKNOWN = "n/a"
 LONG = "scans_sha256"  # a digest a scan: the model's own card keeps them
 
 
@@ -41,7 +41,7 @@ def _shortened(card: Mapping[str, Any]) -> dict[str, Any]:
 def _data(pairs: Pairs) -> dict[str, Any]:
     sessions = pairs.whole_scans().table
     people = sessions.drop_duplicates("participant_id")
-    counts = people.reindex(columns=GROUPED).fillna(UNKNOWN).groupby(GROUPED).size().reset_index(name="participants")
+    counts = people.reindex(columns=GROUPED).fillna(NA).groupby(GROUPED).size().reset_index(name="participants")
     rejected, quality = (_table(pairs.root / name) for name in ("rejected.tsv", "quality.tsv"))
     return {
         "cohort": pairs.root.name,

@@ -24,6 +24,7 @@ from pdsynth.evidence.sites.files import SITES
 from pdsynth.report import words
 from pdsynth.results.folder import Results
 from pdsynth.results.patterns import read
+from pdsynth.types import Size
 
 BY_ROI = tuple(file.name for file in (EFFECTS, COMPLETED, AGREEMENT, GROUPS))
 BY_DIAGNOSE = tuple(file.name for file in (SCHEME_SCORES, PATTERN_LOSS, ARMS, POWER, POINTS, SEPARATIONS))
@@ -62,5 +63,5 @@ def write_diagnosis(results_dir: str | Path, methods: Sequence[str] | None = Non
 
 def write_sites(out: Path, model: Model, pairs: Pairs, budget: float | None, seed: int, device: str) -> None:
     """Write sites.tsv of the model's recipe, trained anew without each site, into a results folder."""
-    recipe, size = model.card["recipe"], model.card.get("size", "full")
+    recipe, size = model.card["recipe"], model.card.get("size", Size.FULL)
     SITES.write(out, leave_one_site_out(recipe, pairs, budget=budget, seed=seed, device=device, size=size))

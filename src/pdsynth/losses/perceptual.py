@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pdsynth.losses.features import FrozenFeatures, ResNetFeatures, VGGFeatures
 from pdsynth.losses.microstructure import FeatureLoss, MicrostructureLoss, StackedMicrostructureLoss
+from pdsynth.types import View
 
 SLICES = 2  # an axis
 
@@ -44,11 +45,11 @@ def feature_loss(views: str, layer: str = "conv2_2", depth: int = 16, weights: s
     'VGG16 of fixed random weights (seed 0), to conv1_1'
     """
     of_vgg: dict[str, Callable[[FrozenFeatures], FeatureLoss]] = {
-        "projections": MicrostructureLoss,
-        "stacked": StackedMicrostructureLoss,
-        "slices": SliceLoss,
+        View.PROJECTIONS: MicrostructureLoss,
+        View.STACKED: StackedMicrostructureLoss,
+        View.SLICES: SliceLoss,
     }
-    if views == "volume":
+    if views == View.VOLUME:
         return VolumeLoss(ResNetFeatures())
     if views not in of_vgg:
         raise ValueError(f"there are no views {views!r}. Choose projections, stacked, slices or volume.")

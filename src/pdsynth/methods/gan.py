@@ -21,7 +21,7 @@ from pdsynth.losses.perceptual import feature_loss
 from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.methods.unet import SourceUNet, UNetConfig
-from pdsynth.types import Direction, Modality
+from pdsynth.types import Direction, Modality, View
 
 
 @dataclass
@@ -53,7 +53,7 @@ class GAN(Method):
         super().__init__(config)
         self.generator = SourceUNet(config)
         self.discriminators = Discriminators(2, config.discriminator_width)
-        self.perceptual = feature_loss("slices") if config.perceptual_weight else None
+        self.perceptual = feature_loss(View.SLICES) if config.perceptual_weight else None
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
         self.generator.voxels.fit(train)

@@ -33,7 +33,7 @@ from pdsynth.methods.refinement import TissueRefiner
 from pdsynth.methods.unet import UNetConfig
 from pdsynth.networks.haar import without_cells
 from pdsynth.networks.unet import HaarUNet
-from pdsynth.types import Direction, Modality
+from pdsynth.types import Direction, Modality, View
 
 LOG_SD_LIMIT = 5.0
 MICROSTRUCTURE_EVERY = 4  # steps
@@ -56,7 +56,7 @@ class PDSConfig(UNetConfig):
     uncertainty_weight: float = 0.05
     pattern_weight: float = 0.01
     microstructure_weight: float = 0.02
-    microstructure_views: str = "projections"
+    microstructure_views: str = View.PROJECTIONS.value
     feature_layer: str = "conv2_2"
     vgg_depth: int = 16
     vgg_weights: str | None = None

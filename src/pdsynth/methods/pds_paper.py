@@ -29,7 +29,7 @@ from pdsynth.methods.cached import Cached, spread_rows
 from pdsynth.methods.conditioning import patches_of
 from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.networks.unet import pad_to_multiple
-from pdsynth.types import Direction, Modality
+from pdsynth.types import Direction, Modality, View
 
 GAMMA = 0.996
 BETA_MAX = 0.012624066  # clipped there, the cosine schedule ends at sqrt(1 - alpha_bar_T) = GAMMA
@@ -85,7 +85,7 @@ class PDSPaperConfig(MethodConfig):
     networks: Literal["one", "each"] = "one"
     pattern_target: Literal["image", "noise", "weighted"] = "image"
     microstructure_input: Literal["noise", "image"] = "noise"
-    views: Literal["stacked", "projections"] = "stacked"
+    views: Literal["stacked", "projections"] = View.STACKED.value
     tissue_norm: Literal["l1", "mse"] = "l1"
     repeated_terms: Literal["twice", "once"] = "twice"
     gamma: Literal["noise_level", "average"] = "noise_level"

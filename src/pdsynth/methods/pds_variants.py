@@ -8,7 +8,7 @@ from dataclasses import replace
 from pdsynth.losses.features import CONVOLUTIONS
 from pdsynth.methods.base import Settings
 from pdsynth.methods.recipe import Recipe, Role
-from pdsynth.types import Modality
+from pdsynth.types import Modality, View
 
 
 def recipes() -> Iterator[Recipe]:
@@ -61,7 +61,7 @@ def recipes() -> Iterator[Recipe]:
         {"microstructure_weight": 0.0},
         {Modality.FMRI: (28.47, 86.56), Modality.DMRI: (27.98, 76.42)},
     )
-    volume, slices = ({"microstructure_views": views} for views in ("volume", "slices"))
+    volume, slices = ({"microstructure_views": view.value} for view in (View.VOLUME, View.SLICES))
     yield variant("pds-resnet3d", "pds with a loss on features of a 3D ResNet", (6,), volume)
     yield variant("pds-slices", "pds with a VGG16 loss on slices", (6,), slices)
     for depth, convolutions in CONVOLUTIONS.items():

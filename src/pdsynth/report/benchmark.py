@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from pdsynth import manifest
+from pdsynth.evaluation.metrics import PRIMARY
 from pdsynth.recipes import RECIPES
 from pdsynth.report import words
 from pdsynth.report.figures import comparison_figure
@@ -66,7 +67,7 @@ def _parts(number: int, table: pd.DataFrame) -> list[dict[str, Any]]:
     for key, rows in table.groupby(["direction", "site"], sort=False):
         direction, site = map(str, key)  # type: ignore[arg-type]
         where = "" if site == "all" else f", site {site}"
-        ordered = rows.sort_values("psnr_brain", ascending=False)
+        ordered = rows.sort_values(PRIMARY, ascending=False)
         parts.append(
             {
                 "title": f"{words.DIRECTIONS[Direction(direction)]}{where}",
@@ -100,7 +101,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
     compared = not pd.isna(row["pds_less_this"])
     return {
         "method": row["method"],
-        "psnr": spread("psnr_brain", 2),
+        "psnr": spread(PRIMARY, 2),
         "ssim": spread("ssim_brain", 3),
         "affine": text("psnr_brain_affine", 2),
         "full": f"{text('psnr_full', 2)} / {text('ssim_full', 3)}",

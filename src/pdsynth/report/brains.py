@@ -11,6 +11,7 @@ import numpy as np
 from pdsynth.cohorts.scans import single_scan
 from pdsynth.data.means import scan_means
 from pdsynth.data.preprocessing import Preprocessing
+from pdsynth.evaluation.metrics import PRIMARY
 from pdsynth.report import words
 from pdsynth.report.pictures import EDGES, PLANES, View
 from pdsynth.results.archive import image_name
@@ -45,7 +46,7 @@ def participants(results: Results, tops: dict[str, float]) -> list[dict[str, Any
     """Panels of scans spread over the ranks of the method under test, so that its failures are shown too."""
     scores = {d: results.scan_scores(results.tested, d) for d in Direction}
     kept = len(results.shown)
-    total = sum(np.asarray(scores[d]["psnr_brain"], float)[:kept] for d in Direction)
+    total = sum(np.asarray(scores[d][PRIMARY], float)[:kept] for d in Direction)
     ranked = np.argsort(-total)
     rows: dict[int, str] = {}
     for quantile, label in SHOWN:
@@ -91,7 +92,7 @@ def _panels(results: Results, row: int, direction: Direction, score: Any, tops: 
         columns.append(_column("deviation", "Uncertainty", view.slices(spread, tops["deviation"], "deviation")))
     return {
         "name": words.DIRECTIONS[direction],
-        "psnr": words.number(float(score["psnr_brain"]), 1),
+        "psnr": words.number(float(score[PRIMARY]), 1),
         "ssim": words.number(float(score["ssim_brain"]), 3),
         "columns": columns,
         "planes": _planes(view),
@@ -103,7 +104,7 @@ def gallery(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
     panels = []
     kept = len(results.shown)
     for direction in Direction:
-        scores = results.scan_scores(results.tested, direction)["psnr_brain"].to_numpy(float)[:kept]
+        scores = results.scan_scores(results.tested, direction)[PRIMARY].to_numpy(float)[:kept]
         row = int(np.argsort(-scores)[kept // 2])
         real, brain = (_image(results, f"{direction.target}{end}", row) for end in ("", "_brain"))
         view = View.around(_brains(results), results.affine)
@@ -111,7 +112,7 @@ def gallery(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
         for name in results.methods:
             image = _image(results, image_name(name, direction), row)
             error = (image - real) * (brain > 0)
-            score = results.scan_scores(name, direction)["psnr_brain"].iloc[row]
+            score = results.scan_scores(name, direction)[PRIMARY].iloc[row]
             tiles.append(
                 {
                     "name": name,

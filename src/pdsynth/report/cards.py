@@ -18,7 +18,7 @@ from pdsynth.report.facts import PRIMARY, WORST, facts, groups_of, participants_
 from pdsynth.report.rendering import render
 from pdsynth.report.sections import Claim
 from pdsynth.results.folder import Results
-from pdsynth.types import Direction
+from pdsynth.types import NA, Direction
 
 NOT_ADDRESSED = "not addressed"
 CHECKLISTS = ("claim", "tripod_ai")
@@ -122,7 +122,7 @@ def _groups(run: Results) -> list[dict[str, Any]]:
 def _failures(run: Results) -> Iterator[dict[str, str]]:
     """The lowest scores of each direction, the worst first."""
     for direction in Direction:
-        for person in participants_of(run, direction).head(WORST).fillna("n/a").to_dict("records"):
+        for person in participants_of(run, direction).head(WORST).fillna(NA).to_dict("records"):
             names = {key: plain(str(person[key])) for key in ("participant_id", "site", "diagnosis")}
             yield names | {"direction": words.DIRECTIONS[direction], "psnr": words.number(person[PRIMARY], 2)}
 

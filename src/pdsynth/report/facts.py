@@ -9,18 +9,17 @@ from typing import Any
 
 import pandas as pd
 
-from pdsynth.evaluation.provenance import UNKNOWN
+from pdsynth.evaluation.metrics import PRIMARY
 from pdsynth.report import words
 from pdsynth.report.sections import Claim
 from pdsynth.results.folder import Results
 from pdsynth.statistics.inference import SIGNIFICANT
-from pdsynth.types import Diagnosis, Direction
+from pdsynth.types import NA, Diagnosis, Direction, Split
 
 WORST = 3  # participants of a direction who are named as failures
-PRIMARY = "psnr_brain"
 GROUPS = ("site", "diagnosis")
 COUNTED = {"sites": "site", "diagnoses": "diagnosis", "sexes": "sex", "splits": "split"}
-ORDER = ("train", "val", "test", *Diagnosis)
+ORDER = (*Split, *Diagnosis)
 YES = {True: "yes", False: "no", None: None}
 
 
@@ -171,7 +170,7 @@ def counted(data: Mapping[str, Any], column: str) -> dict[str, int]:
     counts: dict[str, int] = {}
     for group in data.get("groups", []):
         counts[group[column]] = counts.get(group[column], 0) + group["participants"]
-    return {name: counts[name] for name in sorted(counts, key=place)} if set(counts) != {UNKNOWN} else {}
+    return {name: counts[name] for name in sorted(counts, key=place)} if set(counts) != {NA} else {}
 
 
 def place(name: str) -> tuple[int, str]:

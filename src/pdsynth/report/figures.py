@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
+from pdsynth.evaluation.metrics import PRIMARY
 from pdsynth.files import complete_or_absent
 from pdsynth.report import words
 from pdsynth.report.pictures import PLANES, View, colours
@@ -31,7 +32,7 @@ def comparison_figure(out: Path, path: Path, entries: Sequence[str], tested: str
     scale. Writes a PNG to `path` and returns it.
     """
     found = {entry: Results.read(scores_folder(out, entry)) for entry in dict.fromkeys((*entries, tested))}
-    scores = {entry: results.scan_scores(entry, direction)["psnr_brain"] for entry, results in found.items()}
+    scores = {entry: results.scan_scores(entry, direction)[PRIMARY] for entry, results in found.items()}
     first = found[tested]
     row = int(np.argsort(scores[tested].to_numpy()[: len(first.shown)])[len(first.shown) // 2])
     volumes = {name: _volume(first, name, row) for name in (direction.source.value, direction.target.value)}

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pdsynth.evaluation.metrics import PRIMARY
 from pdsynth.report import brains, words
 from pdsynth.report.cells import p_value
 from pdsynth.report.charts import Bar, forest
@@ -76,12 +77,12 @@ def _counts(results: Results, column: str) -> dict[str, int]:
 def _direction(results: Results, direction: Direction) -> dict[str, Any]:
     """One direction's headline, chart and tables."""
     methods, tested = results.methods, results.tested
-    mean, low, high = words.value_of(methods[tested][direction.value], "psnr_brain")
+    mean, low, high = words.value_of(methods[tested][direction.value], PRIMARY)
     ordered = _ordered(results, direction)
     bars = []
     for name in ordered:
         scores = methods[name][direction.value]
-        value, *ends = words.value_of(scores, "psnr_brain")
+        value, *ends = words.value_of(scores, PRIMARY)
         shuffled = words.value_of(scores, "shuffled_source_psnr_brain")[0]
         if value is not None:
             bars.append(Bar(name, words.group_of(name, tested), value, ends[0], ends[1], shuffled))
@@ -105,7 +106,7 @@ def _ordered(results: Results, direction: Direction) -> list[str]:
     groups = list(words.GROUPS)
 
     def place(name: str) -> tuple[int, float]:
-        score = words.value_of(results.methods[name][direction.value], "psnr_brain")[0]
+        score = words.value_of(results.methods[name][direction.value], PRIMARY)[0]
         return groups.index(words.group_of(name, results.tested)), -(score if score is not None else -np.inf)
 
     return sorted(results.methods, key=place)

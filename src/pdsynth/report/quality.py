@@ -16,7 +16,7 @@ from pdsynth.imaging.template import tissue_template
 from pdsynth.report.charts import curves, strips
 from pdsynth.report.pictures import View
 from pdsynth.report.rendering import render
-from pdsynth.types import Diagnosis, InputError, Modality
+from pdsynth.types import NA, Available, Diagnosis, InputError, Modality, Split
 
 PAGE = "quality.html"
 SHOWN = 48  # scans on the contact sheet, besides those that are flagged
@@ -71,7 +71,7 @@ def write_quality(prepared: str | Path) -> Path:
 
 
 def _named(value: str) -> str:
-    return UNKNOWN if value in ("", "n/a") else value
+    return UNKNOWN if value in ("", NA) else value
 
 
 def _groups(table: pd.DataFrame) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def _groups(table: pd.DataFrame) -> dict[str, Any]:
     people = table.drop_duplicates("participant_id")
     counts = pd.crosstab(people["site"].map(_named), people["diagnosis"].map(_named), margins=True, margins_name="all")
     counts = counts[[name for name in (*Diagnosis, UNKNOWN, "all") if name in counts]]
-    splits = people["split"].value_counts().reindex(["train", "val", "test"], fill_value=0)
+    splits = people["split"].value_counts().reindex(list(Split), fill_value=0)
     return {
         "columns": list(counts.columns),
         "rows": [(name, [int(n) for n in row]) for name, row in zip(counts.index, counts.to_numpy(), strict=True)],
@@ -115,7 +115,7 @@ def _sheet(whole: Pairs, quality: pd.DataFrame) -> list[dict[str, Any]]:
 def _histograms(whole: Pairs, modality: Modality) -> dict[str, np.ndarray]:
     """By site, the mean share of brain voxels in each of BINS steps from 0 to 1; empty where it has no such scan."""
     sites = whole.table["site"].map(_named)
-    table = whole.table[whole.table["available"].isin(["both", modality.value])]
+    table = whole.table[whole.table["available"].isin([Available.BOTH, modality])]
     found = {str(site): np.zeros(0) for site in sorted(sites.unique())}
     for site, rows in table.groupby(sites):
         shares = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pdsynth.evaluation.metrics import METRICS
+from pdsynth.evaluation.metrics import METRICS, PRIMARY
 from pdsynth.methods.controls import Oracle, PopulationMean
 from pdsynth.methods.recipe import Role
 from pdsynth.recipes import CONTROLS as CONTROL_NAMES
@@ -41,7 +41,7 @@ class Column:
 
 QUALITY = [Column(m.name, m.heading, m.decimals, m.better, m.meaning) for m in METRICS if m.label]
 AUDIT = [
-    Column("psnr_brain", "own source", 1, "high", "PSNR inside the brain from the participant's own source, dB."),
+    Column(PRIMARY, "own source", 1, "high", "PSNR inside the brain from the participant's own source, dB."),
     Column("shuffled_source_psnr_brain", "shuffled", 1, "", "The same from another participant's source, dB."),
     Column("drop", "drop", 1, "high", "Own minus shuffled, dB. About 0 means that the source is ignored."),
     Column("identification_rate", "identified", 2, "high", "Share of outputs nearest to their own participant's scan."),
@@ -71,7 +71,7 @@ def group_of(name: str, tested: str) -> str:
 def value_of(scores: dict[str, Any], key: str) -> tuple[float | None, float | None, float | None]:
     """(mean, low, high) of a metric in one method's and direction's scores; None where it was not measured."""
     if key == "drop":
-        own, shuffled = value_of(scores, "psnr_brain")[0], value_of(scores, "shuffled_source_psnr_brain")[0]
+        own, shuffled = value_of(scores, PRIMARY)[0], value_of(scores, "shuffled_source_psnr_brain")[0]
         return (None if own is None or shuffled is None else own - shuffled), None, None
     found = scores.get(key)
     if isinstance(found, dict):
@@ -103,7 +103,7 @@ def skill(methods: dict[str, Any], name: str, direction: Direction) -> float | N
     """Part of the way from the population mean (0) to the oracle (1) in PSNR; None without both."""
     if AVERAGE not in methods or CEILING not in methods:
         return None
-    own, floor, top = (value_of(methods[m][direction.value], "psnr_brain")[0] for m in (name, AVERAGE, CEILING))
+    own, floor, top = (value_of(methods[m][direction.value], PRIMARY)[0] for m in (name, AVERAGE, CEILING))
     return None if own is None or floor is None or top is None or top <= floor else (own - floor) / (top - floor)
 
 
@@ -111,7 +111,7 @@ def verdicts(metrics: dict[str, Any], name: str, direction: Direction) -> list[t
     """Sentences on the method under test, each with a tone: "good", "warn" or "plain"; of metrics.json's content."""
     methods, people = metrics["methods"], metrics["n_participants"]
     scores = methods[name][direction.value]
-    drop, own = value_of(scores, "drop")[0], value_of(scores, "psnr_brain")[0]
+    drop, own = value_of(scores, "drop")[0], value_of(scores, PRIMARY)[0]
     if own is None:
         return []
     said = _compared([row for row in metrics.get("comparisons", []) if row["direction"] == direction.value])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pdsynth.types import Size
+
 
 def recipe_of(entry: str) -> tuple[str, str]:
     """The recipe and the size that an entry of a benchmark names.
@@ -12,7 +14,7 @@ def recipe_of(entry: str) -> tuple[str, str]:
     (('pds-paper', 'small'), ('pds', 'full'))
     """
     name, _, size = entry.partition(":")
-    return name, size or "full"
+    return name, size or Size.FULL
 
 
 def run_folder(out: Path, entry: str) -> Path:

@@ -20,7 +20,7 @@ import pandas as pd
 from pdsynth import manifest
 from pdsynth.results.archive import GRID, IMAGES, METRICS_JSON, METRICS_TSV, SHOWN
 from pdsynth.results.tables import read_table
-from pdsynth.types import Direction, InputError, Modality
+from pdsynth.types import NA, Direction, InputError, Modality
 
 TEXT_COLUMNS = ("participant_id", "session_id", "site", "diagnosis")
 REMEDY = "run `pdsynth evaluate` with this folder as --out first"
@@ -143,7 +143,7 @@ def _named(root: Path) -> Iterator[None]:
 
 
 def _text(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).replace("n/a", "")
+    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).replace(NA, "")
 
 
 def _json(path: Path) -> dict[str, Any]:

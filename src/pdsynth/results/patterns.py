@@ -16,7 +16,7 @@ import pandas as pd
 from pdsynth.atlas import Atlas
 from pdsynth.imaging.spatial import Grid
 from pdsynth.results.tables import read_table, write_table
-from pdsynth.types import Diagnosis, Direction, InputError, Modality
+from pdsynth.types import NA, Diagnosis, Direction, InputError, Modality
 
 REAL = "real"
 NAME, REGIONS = "patterns.tsv", "regions.tsv"
@@ -84,7 +84,7 @@ def read(results: str | Path) -> Patterns:
         if not (results / name).exists():
             raise InputError(results / name, "is missing, so there are no patterns", "run `pdsynth evaluate` first")
         tables[name] = read_table(results / name, TEXT)
-    table, regions = tables[NAME].fillna({"site": "n/a", "session_id": ""}), tables[REGIONS]
+    table, regions = tables[NAME].fillna({"site": NA, "session_id": ""}), tables[REGIONS]
     columns = {*PEOPLE, "modality", "origin", *regions["region"]}
     if len(table) == 0 or not columns <= set(table.columns):
         raise InputError(results / NAME, "lacks scans or columns", "run `pdsynth evaluate` again")
@@ -106,7 +106,7 @@ def people_of(table: pd.DataFrame) -> pd.DataFrame:
     for name in ("age", "education"):
         people[name] = pd.to_numeric(people[name], errors="coerce")
     for name in ("diagnosis", "sex"):
-        people[name] = people[name].where(~people[name].isin(["", "n/a", "nan"]))
+        people[name] = people[name].where(~people[name].isin(["", NA, "nan"]))
     return people
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from pdsynth import files
 from pdsynth.statistics.resampling import Estimate
-from pdsynth.types import InputError
+from pdsynth.types import NA, InputError
 
 Row = TypeVar("Row")
 Kind = type[Any]
@@ -22,18 +22,18 @@ BOOLEANS = {"True": True, "False": False}
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table of results: tabs between the columns, six digits, n/a for what is not known."""
-    files.write_table(path, table, float_format="%.6g", na_rep="n/a")
+    files.write_table(path, table, float_format="%.6g", na_rep=NA)
 
 
 def read_table(path: Path, text: Sequence[str] = ()) -> pd.DataFrame:
     """Read what `write_table` wrote: n/a is NaN, and nothing else; the columns of `text` stay as they are written."""
-    return pd.read_csv(path, sep="\t", dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=["n/a"])
+    return pd.read_csv(path, sep="\t", dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[NA])
 
 
 def read_by_site(path: Path) -> pd.DataFrame:
     """A table with a column `site`; a row without a site has the site n/a."""
     table = pd.read_csv(path, sep="\t", dtype={"site": str})
-    return table.assign(site=table["site"].fillna("n/a"))
+    return table.assign(site=table["site"].fillna(NA))
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from pdsynth.statistics.resampling import (
     paired,
     ratio,
 )
-from pdsynth.types import Diagnosis
+from pdsynth.types import NA, Diagnosis
 
 TRAITS = ("site", "sex", "age", "diagnosis")
 FEWEST = 3
@@ -96,7 +96,7 @@ def _groups(trait: str, column: pd.Series) -> dict[str, np.ndarray]:
     """Who (N,) is in each group of a trait: thirds by age, diagnoses as they progress, others by name."""
     if trait == "age":
         return _thirds(pd.to_numeric(column, errors="coerce"))
-    names = column.where(~column.isin(["", "n/a"])).astype(object)
+    names = column.where(~column.isin(["", NA])).astype(object)
     progress = {str(diagnosis): place for place, diagnosis in enumerate(Diagnosis)}
     labels = sorted(
         {str(name) for name in names.dropna()}, key=lambda label: (progress.get(label, len(progress)), label)

@@ -206,7 +206,7 @@ def test_what_cannot_be_checked_or_folded_is_refused(cohort, tmp_path, capsys):
     assert run(*words, "--recipe", "unet") == 2
     assert "--budget 10m" in capsys.readouterr().err
     assert run(*words, "--recipe", "unet", "--model", "default") == 2
-    assert "trained already" in capsys.readouterr().err
+    assert "--model names a trained model" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from pdsynth.cohorts.simulated.files import Task, describe, write_session, write_tsv
 from pdsynth.cohorts.simulated.sites import SITES
 from pdsynth.cohorts.simulated.streams import COHORT, Streams
+from pdsynth.options import SimulateOptions
 from pdsynth.types import Diagnosis, InputError, Modality
 from pdsynth.workers import Workers
 
@@ -22,17 +23,18 @@ Result = TypeVar("Result")
 
 
 def simulate(
-    out: Path,
-    subjects: int,
-    seed: int = 0,
-    sites: Sequence[str] = ("oasis", "adni", "hospital"),
-    missing_fmri: float = 0.0,
-    missing_dmri: float = 0.0,
-    grid_mm: float = 4.0,
-    quick: bool = False,
-    randomise: float = 0.0,
+    out: str | Path,
+    subjects: int = SimulateOptions.subjects,
+    *,
+    seed: int = SimulateOptions.seed,
+    sites: Sequence[str] = SimulateOptions.sites,
+    missing_fmri: float = SimulateOptions.missing_fmri,
+    missing_dmri: float = SimulateOptions.missing_dmri,
+    grid_mm: float = SimulateOptions.grid_mm,
+    quick: bool = SimulateOptions.quick,
+    randomise: float = SimulateOptions.randomise,
+    truth: bool = SimulateOptions.truth,
     jobs: int = 1,
-    truth: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a simulated cohort of NC, MCI and AD participants as BIDS with 4D scans, and return its root.
@@ -42,22 +44,51 @@ def simulate(
     subjects whose acquisition is random instead of their site's. truth adds the oracle volumes. The bytes do not
     depend on jobs. Raises InputError if out is not empty, and ValueError for arguments out of range.
     """
-    out = Path(out)
+    options = SimulateOptions(
+        subjects=subjects,
+        seed=seed,
+        sites=tuple(sites),
+        missing_fmri=missing_fmri,
+        missing_dmri=missing_dmri,
+        grid_mm=grid_mm,
+        quick=quick,
+        randomise=randomise,
+        truth=truth,
+    )
+    return simulate_cohort(Path(out), options, jobs, progress)
+
+
+def simulate_cohort(
+    out: Path, options: SimulateOptions, jobs: int = 1, progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """`simulate` with its options as one object."""
+    missing_fmri, missing_dmri = options.missing_fmri, options.missing_dmri
     if min(missing_fmri, missing_dmri) < 0 or missing_fmri + missing_dmri > 1:
         raise ValueError(
             f"missing_fmri {missing_fmri} and missing_dmri {missing_dmri} must be 0 or more and add up to at most 1."
         )
-    if not 0 <= randomise <= 1:
-        raise ValueError(f"randomise is {randomise}; give the fraction of subjects, from 0 to 1.")
-    begin(out, subjects, sites)
-    describe(
-        out, "SIMULATED cohort (pdsynth)", "pdsynth simulate", f"seed {seed}, quick {quick}, randomise {randomise}"
-    )
-    plan = _plan(subjects, seed, sites, missing_fmri, missing_dmri)
-    random_acquisition = np.diff(np.floor(np.arange(subjects + 1) * randomise)) > 0  # spread evenly over the plan
+    if not 0 <= options.randomise <= 1:
+        raise ValueError(f"randomise is {options.randomise}; give the fraction of subjects, from 0 to 1.")
+    begin(out, options.subjects, options.sites)
+    settings = f"seed {options.seed}, quick {options.quick}, randomise {options.randomise}"
+    describe(out, "SIMULATED cohort (pdsynth)", "pdsynth simulate", settings)
+    plan = _plan(options)
+    counts = np.floor(np.arange(options.subjects + 1) * options.randomise)
+    random_acquisition = np.diff(counts) > 0  # spread evenly over the plan
     tasks = [
-        Task(out, seed, i, group, site, grid_mm, quick, hidden, bool(random_acquisition[i]), truth)
-        for i, (group, site, hidden) in enumerate(plan)
+        Task(
+            root=out,
+            seed=options.seed,
+            index=index,
+            diagnosis=group,
+            site=site,
+            grid_mm=options.grid_mm,
+            quick=options.quick,
+            hidden=hidden,
+            randomise=bool(random_acquisition[index]),
+            truth=options.truth,
+        )
+        for index, (group, site, hidden) in enumerate(plan)
     ]
     table = pd.DataFrame(each(write_session, tasks, jobs, progress))
     write_tsv(table[PARTICIPANT], out / "participants.tsv")
@@ -106,18 +137,17 @@ def _name(numbered: tuple[int, object]) -> str | Path:
     return item.root / item.participant_id if isinstance(item, Task) else f"simulated person {number}"
 
 
-def _plan(
-    subjects: int, seed: int, sites: Sequence[str], missing_fmri: float, missing_dmri: float
-) -> list[tuple[Diagnosis, str, Modality | None]]:
+def _plan(options: SimulateOptions) -> list[tuple[Diagnosis, str, Modality | None]]:
     """Group, site and missing modality of each subject. Groups and sites are balanced; the order is random."""
-    generator = Streams(seed, COHORT).generator(0)
+    subjects, sites = options.subjects, options.sites
+    generator = Streams(options.seed, COHORT).generator(0)
     groups = list(Diagnosis)
     cells = [(groups[i % 3], sites[i // 3 % len(sites)]) for i in range(subjects)]
     cells = [cells[i] for i in generator.permutation(subjects)]
     hidden: list[Modality | None] = [None] * subjects
     order = generator.permutation(subjects)
-    n_fmri = round(subjects * missing_fmri)
-    n_dmri = min(round(subjects * missing_dmri), subjects - n_fmri)
+    n_fmri = round(subjects * options.missing_fmri)
+    n_dmri = min(round(subjects * options.missing_dmri), subjects - n_fmri)
     for i in order[:n_fmri]:
         hidden[i] = Modality.FMRI
     for i in order[n_fmri : n_fmri + n_dmri]:

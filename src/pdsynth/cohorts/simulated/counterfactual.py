@@ -23,7 +23,7 @@ from pdsynth.cohorts.simulated.sites import SEVERITY, SITES
 from pdsynth.imaging.intensity import RobustScale
 from pdsynth.imaging.nifti import Volume
 from pdsynth.imaging.spatial import Grid, mni_grid, resample
-from pdsynth.types import Diagnosis, Modality
+from pdsynth.types import NA, Diagnosis, Modality
 
 SEVERITIES = (SEVERITY[Diagnosis.NC][0], SEVERITY[Diagnosis.AD][0])  # group means
 SESSIONS = ("ses-low", "ses-high")
@@ -158,7 +158,7 @@ def write_counterfactuals(
     ]
     table = pd.DataFrame(each(write_session, tasks, jobs, progress))
     table.insert(1, "session_id", [task.session_id for task in tasks])
-    people = table.drop_duplicates("participant_id").assign(diagnosis="n/a")
+    people = table.drop_duplicates("participant_id").assign(diagnosis=NA)
     write_tsv(people[PARTICIPANT], out / "participants.tsv")
     write_tsv(table, out / "derivatives" / "truth" / "truth.tsv")
     return out

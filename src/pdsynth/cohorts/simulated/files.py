@@ -14,7 +14,7 @@ import pandas as pd
 
 from pdsynth.cohorts.simulated.session import Session, means, simulate_session
 from pdsynth.cohorts.simulated.sites import PAPER_SLIPS, DmriProtocol, FmriProtocol
-from pdsynth.types import Diagnosis, Modality
+from pdsynth.types import NA, Diagnosis, Modality
 
 ORACLE_DRAWS, ORACLE_DRAWS_QUICK = 16, 8
 NOTE = "SIMULATED by pdsynth: no person was scanned"
@@ -115,7 +115,7 @@ def _row(task: Task, session: Session) -> dict[str, object]:
         "hippocampus_grey_ml": round(float(anatomy.gm[hippocampus].sum()) * voxel_ml, 3),
         "hippocampus_csf_fraction": round(float(anatomy.csf[hippocampus].mean()), 4),
         "lesion_ml": round(float(anatomy.lesion.sum()) * voxel_ml, 3),
-        "hidden": str(task.hidden) if task.hidden else "n/a",
+        "hidden": str(task.hidden) if task.hidden else NA,
         "dmri_bval": session.acquisition.dmri_protocol.bval,
     }
 

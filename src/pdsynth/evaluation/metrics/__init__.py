@@ -14,10 +14,9 @@ import numpy as np
 from pdsynth.discovery import modules_of
 from pdsynth.evaluation.metrics.intensity import psnr
 from pdsynth.evaluation.metrics.masks import dilate
-from pdsynth.evaluation.metrics.metric import Better, Metric
+from pdsynth.evaluation.metrics.metric import PRIMARY, Better, Metric
 
-__all__ = ["METRICS", "MODULES", "Better", "Metric", "dilate", "image_quality", "psnr"]
-PRIMARY = "psnr_brain"
+__all__ = ["METRICS", "MODULES", "PRIMARY", "Better", "Metric", "dilate", "image_quality", "psnr"]
 
 _FOUND = [module for module in modules_of(__name__) if hasattr(module, "METRICS")]
 MODULES = tuple(module.__name__ for module in _FOUND)  # whose code a score depends on

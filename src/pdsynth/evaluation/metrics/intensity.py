@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pdsynth.evaluation.metrics.metric import Better, Metric
+from pdsynth.evaluation.metrics.metric import PRIMARY, Better, Metric
 
 PERFECT_PSNR = 100.0  # dB given to identical images, so that tables and JSON hold no infinity
 
@@ -54,7 +54,7 @@ def _decibel(mse: float) -> float:
 
 METRICS = (
     Metric(
-        "psnr_brain",
+        PRIMARY,
         "PSNR",
         "dB",
         Better.HIGH,

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+PRIMARY = "psnr_brain"  # name of the primary endpoint
+
 
 class Better(StrEnum):
     """Which of two values is the better one."""

@@ -11,7 +11,7 @@ from pdsynth.evidence.calibration import compute
 from pdsynth.evidence.calibration.compute import Calibration
 from pdsynth.evidence.calibration.files import Entry
 from pdsynth.methods import checkpoint
-from pdsynth.types import Direction, InputError
+from pdsynth.types import Available, Direction, InputError, Split
 
 
 def calibrate(
@@ -30,7 +30,9 @@ def calibrate(
         problem = "does not name the scans that it was trained on, so it can't be told whom it has not seen"
         raise InputError(str(model), problem, "train it again with this version")
     seen = set(loaded.card["scans_sha256"])
-    paired = pairs.where((pairs.table["split"] != "test") & (pairs.table["available"] == "both")).whole_scans()
+    paired = pairs.where(
+        (pairs.table["split"] != Split.TEST) & (pairs.table["available"] == Available.BOTH)
+    ).whole_scans()
     known = {person for digest, person in pairs.scan_digests().items() if digest in seen}
     people = paired.where(~paired.table["participant_id"].isin(known))
     number = people.table["participant_id"].nunique()

@@ -33,7 +33,7 @@ from pdsynth.statistics.power import (
     wilson_interval,
 )
 from pdsynth.statistics.resampling import UNKNOWN, Estimate
-from pdsynth.types import Modality
+from pdsynth.types import NA, Modality
 
 SYNTHESISED = "synthesised"
 WITH_AND_WITHOUT = ("pds-ne-pa", "pds-ne")  # Table IX: the noise estimator with the pattern loss, and without
@@ -253,7 +253,7 @@ def covariates(people: pd.DataFrame) -> pd.DataFrame:
     """Age and education as numbers (NaN where missing), sex and site as words ("n/a" where missing)."""
     table = people.reindex(columns=["age", "education", "sex", "site"])
     numbers = table[["age", "education"]].apply(pd.to_numeric, errors="coerce").astype(float)
-    return numbers.join(table[["sex", "site"]].astype(object).fillna("n/a").astype(str))
+    return numbers.join(table[["sex", "site"]].astype(object).fillna(NA).astype(str))
 
 
 def permuted_labels(labels: np.ndarray, participants: np.ndarray, seed: int = 0) -> np.ndarray:

@@ -17,6 +17,7 @@ from pdsynth.evidence.diagnosis.files import (
 from pdsynth.report.cells import number, p_value, spread
 from pdsynth.report.sections import Section, Table
 from pdsynth.results.folder import Results
+from pdsynth.types import Split
 
 ADDRESSES = {"diagnosis": "diagnosis from synthesised scans"}
 DIFFERENCE = 0.04  # of accuracy, that between the paper's 68 and 64 %
@@ -45,7 +46,7 @@ def sections(results: Results) -> Iterator[Section]:
         tables.append(_schemes(title, paired, "pds-ne-pa"))
     if power := POWER.read(results.root):
         tables.append(_power(power, rows[0].n))
-    yield Section("diagnosis", "Diagnosis", 40, lead, [seen] if split == "train" else [], tables)
+    yield Section("diagnosis", "Diagnosis", 40, lead, [seen] if split == Split.TRAIN else [], tables)
 
 
 def facts(results: Results) -> Mapping[str, str]:

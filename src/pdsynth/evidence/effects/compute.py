@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from pdsynth.evaluation.metrics import PRIMARY
 from pdsynth.evidence.effects.files import Effect, Effects, GroupScore, RegionAgreement
 from pdsynth.report import words
 from pdsynth.results.folder import Results
@@ -20,7 +21,6 @@ from pdsynth.statistics.resampling import RESAMPLES, Estimate, bootstrap_weights
 from pdsynth.statistics.shrinkage import TRAITS, group_table, shrinkage_slope, variance_ratio
 from pdsynth.types import Direction
 
-SCORE = "psnr_brain"
 STRONG = 0.3  # |g| of a region whose sign is compared
 
 
@@ -179,7 +179,7 @@ def _by_region(
 
 def _by_group(results: Results, patterns: Patterns, direction: Direction, seed: int) -> pd.DataFrame:
     """PSNR of the method under test by site, sex, third of age and diagnosis."""
-    scores = results.scan_scores(results.tested, direction).groupby("participant_id")[SCORE].mean()
+    scores = results.scan_scores(results.tested, direction).groupby("participant_id")[PRIMARY].mean()
     people = patterns.people.set_index("participant_id").loc[scores.index]
     table = group_table(scores.to_numpy(), people[list(TRAITS)].reset_index(drop=True), seed)
     return table.assign(direction=direction.value)

@@ -22,7 +22,7 @@ from pdsynth.results.tables import records
 from pdsynth.statistics.contrast import AD_LESS_NC, Groups
 from pdsynth.statistics.rectified import RectifiedDifference, rectified_difference
 from pdsynth.statistics.resampling import Estimate, ratio
-from pdsynth.types import Direction, InputError, Modality
+from pdsynth.types import Available, Direction, InputError, Modality
 
 FOLDS = 5
 FOUND = 0.05  # false discovery rate
@@ -75,7 +75,7 @@ def one_row_each(pairs: Pairs, contrast: Groups) -> Pairs:
     Raises InputError where a group has fewer than two participants, or no site has real scans of both groups.
     """
     whole = pairs.whole_scans()
-    table = whole.table.assign(unpaired=whole.table["available"] != "both")
+    table = whole.table.assign(unpaired=whole.table["available"] != Available.BOTH)
     table = table[table["diagnosis"].isin([str(group) for group in contrast])]
     kept = table.sort_values(["participant_id", "unpaired", "session_id"]).drop_duplicates("participant_id").index
     people = whole.where(whole.table.index.isin(kept))
@@ -112,7 +112,7 @@ def cross_fitted(
     subtracted. Raises ValueError where there are fewer paired participants
     than folds.
     """
-    paired = pairs.where(pairs.table["available"] == "both")
+    paired = pairs.where(pairs.table["available"] == Available.BOTH)
     names = np.sort(paired.table["participant_id"].unique())
     if len(names) < folds:
         remedy = f"--folds {len(names)} or fewer" if len(names) > 1 else "--model, with a model that is trained already"
@@ -148,7 +148,7 @@ def by_model(model: api.Model, pairs: Pairs, people: Pairs, atlas: Atlas | None 
     seen = set(model.card.get("scans_sha256", []))
     trained_on = {person for digest, person in pairs.scan_digests().items() if digest in seen}
     unseen = ~people.table["participant_id"].isin(trained_on).to_numpy()
-    if not (unseen & (people.table["available"] == "both")).any():
+    if not (unseen & (people.table["available"] == Available.BOTH)).any():
         raise ValueError(
             "the model was trained on all who have both scans. Leave out --model: a recipe is cross-fitted."
         )
@@ -197,7 +197,7 @@ def _real_means(people: Pairs, direction: Direction, atlas: Atlas) -> np.ndarray
 
 
 def _has(people: Pairs, modality: str) -> np.ndarray:
-    return people.table["available"].isin(["both", str(modality)]).to_numpy()
+    return people.table["available"].isin([Available.BOTH, modality]).to_numpy()
 
 
 def _by_region(

@@ -22,7 +22,7 @@ from pdsynth.evaluation.metrics import dilate
 from pdsynth.evidence.probes.files import Change, Counterfactual, Lesion, Lesions, Memorisation, Memory, Probes
 from pdsynth.evidence.probes.memorisation import membership_auc, nearest_neighbour_ratio
 from pdsynth.evidence.probes.responses import LesionResponse, Predict, counterfactual_response, lesion_response
-from pdsynth.types import Direction
+from pdsynth.types import Available, Direction
 
 PEOPLE = 40  # of each kind, at most
 FEWEST = 3
@@ -43,7 +43,7 @@ def probe(model: Model, pairs: Pairs, split: str, seed: int, jobs: int = 1) -> P
     processes.
     """
     others = pairs.split(split).whole_scans()
-    others = others.where(others.table["available"] == "both")
+    others = others.where(others.table["available"] == Available.BOTH)
     reasons: dict[str, str] = {}
     memorisation = lesions = counterfactual = None
     try:
@@ -63,7 +63,7 @@ def trained_on(model: Model, pairs: Pairs) -> Pairs:
     """The whole scans of the participants whom the model's card names, by the digests of their files."""
     scans, known = pairs.whole_scans(), set(model.card.get("scans_sha256", []))
     people = {person for digest, person in scans.scan_digests().items() if digest in known}
-    return scans.where(scans.table["participant_id"].isin(people) & (scans.table["available"] == "both"))
+    return scans.where(scans.table["participant_id"].isin(people) & (scans.table["available"] == Available.BOTH))
 
 
 def measure_memorisation(model: Model, pairs: Pairs, others: Pairs, seed: int) -> Memorisation:
@@ -140,7 +140,9 @@ def _predictor(model: Model, brain: np.ndarray, direction: Direction, people: Pa
 def _counterfactual(model: Model, pairs: Pairs, seed: int, jobs: int) -> Counterfactual:
     with tempfile.TemporaryDirectory() as folder:
         root = write_counterfactuals(Path(folder) / "bids", TWICE, COUNTERFACTUAL + seed, jobs=jobs)
-        made = prepare(bids(root), Path(folder) / "prepared", pairs.grid.spacing_mm[0], split=(0, 0, 1), jobs=jobs)
+        made = prepare(
+            bids(root), Path(folder) / "prepared", grid_mm=pairs.grid.spacing_mm[0], split=(0, 0, 1), jobs=jobs
+        )
         visits = {name: made.where(made.table["session_id"] == name) for name in SESSIONS}
         rows = []
         for direction in Direction:

@@ -18,7 +18,7 @@ from pdsynth.evidence.sites.files import SiteScores
 from pdsynth.methods.base import Method
 from pdsynth.statistics.inference import bca_interval, holm, paired_permutation
 from pdsynth.statistics.resampling import Estimate
-from pdsynth.types import Direction
+from pdsynth.types import NA, Direction, Size
 
 
 def leave_one_site_out(
@@ -29,7 +29,7 @@ def leave_one_site_out(
     steps: int | None = None,
     seed: int = 0,
     device: str = "auto",
-    size: str = "full",
+    size: str = Size.FULL,
 ) -> list[SiteScores]:
     """What a site costs that the model never saw: trained without it, against trained on as many people of all sites.
 
@@ -58,7 +58,7 @@ def sites_to_leave_out(pairs: Pairs) -> list[str]:
     Raises ValueError where these are fewer than two.
     """
     people = pairs.test.whole_scans().table.groupby("site")["participant_id"].nunique()
-    sites = [s for s in sorted(set(pairs.train.table["site"]) - {"", "n/a"}) if people.get(s, 0) >= 2]
+    sites = [s for s in sorted(set(pairs.train.table["site"]) - {"", NA}) if people.get(s, 0) >= 2]
     if len(sites) < 2:
         raise ValueError(f"{len(sites)} site(s) have training and test participants; leave-one-site-out needs two.")
     return sites
