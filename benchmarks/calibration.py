@@ -1,9 +1,10 @@
-"""What calibration makes of the 90 % intervals of people who took no part in it, by the number of those who did.
+"""Coverage of the 90 % intervals after calibration, by the number of participants used for calibration.
 
 Usage: python benchmarks/calibration.py MODEL PREPARED [TEST_PREPARED] [--site NAME] [--out FILE.json]
-The calibrating participants are those outside the test split of PREPARED, DRAWS times for each of NUMBERS; the others
-are the test split of a folder that shares nobody with it, or without one those who were not drawn. MODEL was trained on
-none of them. --site takes those of one site ("randomised": of simulated cohorts, with an acquisition of their own).
+Calibration uses participants outside the test split of PREPARED: for each of NUMBERS, that many are drawn, DRAWS times.
+Coverage is measured on other participants: the test split of TEST_PREPARED, a folder without common participants, or
+those who were not drawn. MODEL was trained on none of them. --site selects the participants of one site ("randomised":
+the site of simulated participants whose acquisition parameters are drawn at random).
 """
 
 from __future__ import annotations
@@ -67,14 +68,14 @@ def main() -> None:
 
 
 def chosen(prepared: Path, site: str | None, test: bool) -> Pairs:
-    """Whole scans of those with both in the test split, or outside it; of one site where it is named."""
+    """Whole scans of participants with both modalities inside or outside the test split, of one site if given."""
     pairs = Pairs.open(prepared)
     keep = (pairs.table["available"] == "both") & ((pairs.table["split"] == "test") == test)
     return pairs.where(keep & (pairs.table["site"] == site if site else True)).whole_scans()
 
 
 def held(ratios: list[np.ndarray], scale: float) -> float:
-    """Share of voxels within their interval times scale, the mean over participants."""
+    """Coverage: share of voxels whose ratio is at most scale, mean over participants."""
     return round(float(np.mean([np.mean(each <= scale) for each in ratios])), 4)
 
 

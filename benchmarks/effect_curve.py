@@ -1,10 +1,11 @@
-"""How much of a disease's effect is synthesised, by the number of training participants; and what a source tells of it.
+"""Slope of synthesised disease effects by the number of training participants, and severity predicted from the source.
 
 Usage: python benchmarks/effect_curve.py TRAIN_PREPARED TEST_PREPARED --truth TRAIN.tsv TEST.tsv [--out FILE.json]
-Both are simulated cohorts that share nobody, prepared; --truth names their derivatives/truth/truth.tsv. `local-ridge`,
-in closed form, is trained on the first N participants of the training split and scored on the test split. Beside it, r
-of the severity that a ridge regression on the source's voxels, trained on the same N, predicts: a bound to what can be
-passed on.
+Both folders are prepared simulated cohorts without common participants; --truth gives their derivatives/truth/truth.tsv
+files.
+`local-ridge` is fitted in closed form on the first N participants of the training split and scored on the test split. A
+ridge regression from the source's voxels to the severity is trained on the same N participants. The correlation of its
+output with the true severity measures the source's information about the disease, which limits synthesised effects.
 """
 
 from __future__ import annotations
@@ -35,18 +36,21 @@ PENALTIES = 10.0 ** np.arange(2, 7.5, 0.5)  # in voxels of unit SD
 
 
 def volumes(pairs: Pairs, modality: Modality) -> np.ndarray:
-    """(N, X, Y, Z)."""
+    """Volumes of all rows, (N, X, Y, Z)."""
     return np.stack([pairs.volume(modality, row) for row in range(len(pairs))])
 
 
 def severity(pairs: Pairs, truth: Path) -> np.ndarray:
-    """What was put in, 0 healthy to 1, of each row, (N,)."""
+    """Simulated severity of each row, 0 (healthy) to 1, (N,)."""
     table = pd.read_csv(truth, sep="\t").set_index("participant_id")
     return table.loc[pairs.table["participant_id"], "severity"].to_numpy(float)
 
 
-def told_severity(train: np.ndarray, test: np.ndarray, of_train: np.ndarray, of_test: np.ndarray) -> float:
-    """r of the severity that a ridge regression predicts from volumes (N, X, Y, Z); its penalty by leave-one-out."""
+def r_of_severity(train: np.ndarray, test: np.ndarray, of_train: np.ndarray, of_test: np.ndarray) -> float:
+    """Correlation of true severity and that predicted by ridge regression from volumes (N, X, Y, Z).
+
+    Leave-one-out cross-validation chooses the penalty.
+    """
     inside = (train > 0).mean(0) > 0.5
     model = make_pipeline(StandardScaler(), RidgeCV(PENALTIES)).fit(train[:, inside], of_train)
     return float(np.corrcoef(model.predict(test[:, inside]), of_test)[0, 1])
@@ -69,15 +73,15 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as run:
             method = fit("local-ridge", part, run=run, device="cpu").method
         for direction in Direction:
-            made = region_means(predictions(method, test, direction), atlas)
-            found = effect_recovery(real[direction], made, groups, sites=sites)
+            synthesised = region_means(predictions(method, test, direction), atlas)
+            found = effect_recovery(real[direction], synthesised, groups, sites=sites)
             source = [volumes(pairs, direction.source) for pairs in (part, test)]
             rows.append(
                 {
                     "participants": number,
                     "direction": direction.value,
                     "slope": [round(v, 3) for v in (found.slope.value, found.slope.low, found.slope.high)],
-                    "r_of_severity_told_by_source": round(told_severity(*source, known[0][:number], known[1]), 3),
+                    "r_of_severity_told_by_source": round(r_of_severity(*source, known[0][:number], known[1]), 3),
                 }
             )
             print(rows[-1], flush=True)

@@ -1,14 +1,17 @@
-"""Effects of the disease estimated from the real scans of a prepared simulated cohort, against the truth put in.
+"""Disease effects estimated from the real scans of a prepared simulated cohort, against the simulated truth.
 
 Usage: python benchmarks/effect_truth.py COHORT_PREPARED [--results DIR] [--people 24] [--jobs 2] [--out FILE.json]
-COHORT_PREPARED is what `pdsynth prepare` made of a simulated cohort of 200 participants or more (none randomised).
-Estimated: AD less NC of each region's mean over different people, by least squares with site and age, so within sites.
-Truth: the same people at the two groups' mean severities, scanned at the same sites, no registration in between.
-Intervals are t intervals of the estimates, and over participants drawn within their group (2000 times) of the slope.
-The truth has a standard error too, given beside.
+COHORT_PREPARED is a folder of `pdsynth prepare` with 200 simulated participants or more (none with --randomise).
 
-With --results, a folder that `pdsynth evaluate` wrote, so are the effects of a study that lacks half of its scans: of
-those left, with synthesised scans counted as scans, and rectified by those who have both (20 masks of the missing).
+- Estimate: the difference AD minus NC of each region's mean between different people, by least squares with site and
+  age as covariates, and therefore within sites.
+- Truth: the difference between the mean severities of the two groups in the same people, simulated at the same sites,
+  without registration. It has a standard error, which is reported.
+- Intervals: t intervals of the estimates, and bootstrap intervals of the slope (2000 resamples within groups).
+
+With --results, a folder of `pdsynth evaluate`, a study that lacks half of its scans is compared with the truth too: by
+its remaining scans, with synthesised scans counted as real, and rectified by the participants who have both scans.
+Results are means over 20 random choices of the missing scans.
 """
 
 from __future__ import annotations
@@ -35,14 +38,14 @@ from pdsynth.statistics.rectified import rectified_difference
 from pdsynth.statistics.resampling import RESAMPLES, Estimate, bootstrap_weights
 from pdsynth.types import Diagnosis, Direction, Modality
 
-TRUTH_SEED = 20_000  # no cohort's seed, so that the truth is told by other people
+TRUTH_SEED = 20_000  # differs from the seeds of all cohorts, so that the truth is from other people
 CONTRAST = (Diagnosis.AD, Diagnosis.NC)
 MASKS = 20
-STRONG = 20  # regions of the largest true effects
+STRONG = 20  # number of regions with the largest true effects
 
 
 def design(table: pd.DataFrame) -> np.ndarray:
-    """Columns AD, MCI, age (decades from the mean) and one a site, (N, 3 + sites); AD and MCI are against NC."""
+    """Design matrix (N, 3 + sites): AD, MCI (both against NC), age (decades from the mean), and one column per site."""
     groups = [table["diagnosis"] == str(group) for group in (Diagnosis.AD, Diagnosis.MCI)]
     age = table["age"].astype(float)
     sites = [table["site"] == site for site in sorted(set(table["site"]))]
@@ -50,12 +53,12 @@ def design(table: pd.DataFrame) -> np.ndarray:
 
 
 def group_effect(x: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The first column's coefficient by weighted least squares: (R,) of x (N, k), values (N, R), weights (N,)."""
+    """Coefficient (R,) of the first column by weighted least squares, from x (N, k), values (N, R), weights (N,)."""
     return np.asarray(np.linalg.solve((x.T * weights) @ x, (x.T * weights) @ values)[0])
 
 
 def half_widths(x: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Of the 95 % t intervals of `group_effect`, (R,)."""
+    """Half widths of the 95 % t intervals of `group_effect`, (R,)."""
     freedom = len(x) - x.shape[1]
     residual = values - x @ np.linalg.lstsq(x, values, rcond=None)[0]
     variance = np.square(residual).sum(0) / freedom * np.linalg.inv(x.T @ x)[0, 0]
@@ -63,7 +66,7 @@ def half_widths(x: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def compare(x: np.ndarray, values: np.ndarray, groups: pd.Series, truth: TrueEffects, modality: Modality) -> dict:
-    """How the estimates from values (N, R) meet the truth: slopes on it, r, and how many intervals hold it."""
+    """Agreement of estimates from values (N, R) with the truth: slopes, r, and share of intervals that contain it."""
     known, error = truth.mean(modality), truth.standard_error(modality)
     estimates = np.stack([group_effect(x, values, w) for w in bootstrap_weights(groups.to_numpy(str), 0, RESAMPLES)])
     inside = np.abs(estimates[0] - known) <= half_widths(x, values)
@@ -90,14 +93,14 @@ def compare(x: np.ndarray, values: np.ndarray, groups: pd.Series, truth: TrueEff
 
 
 def completed(results: Path, truth: TrueEffects) -> dict:
-    """How estimates of a study that lacks half of its scans meet the truth, filled in by the method under test."""
+    """Agreement with the truth of a study that lacks half of its scans, completed by the method under test."""
     patterns = read(results).one_a_person()
     patterns = patterns.where(patterns.people["diagnosis"].isin(CONTRAST).to_numpy())
     groups, sites = (patterns.people[name].to_numpy(str) for name in ("diagnosis", "site"))
     method, found = Results.read(results).tested, {}
     for direction in Direction:
         known = truth.mean(direction.target)
-        real, made = patterns.pair(method, direction)
+        real, synthesised = patterns.pair(method, direction)
         generator = np.random.default_rng(0)
         arms: dict[str, list[tuple[float, float, float]]] = {}
         for _ in range(MASKS):
@@ -106,11 +109,11 @@ def completed(results: Path, truth: TrueEffects) -> dict:
             ways = {
                 "all scans": (real, nothing),
                 "complete cases": (hidden, nothing),
-                "as if real": (np.where(has, real, made), nothing),
-                "rectified": (hidden, made),
+                "as if real": (np.where(has, real, synthesised), nothing),
+                "rectified": (hidden, synthesised),
             }
-            for arm, (scans, synthesised) in ways.items():
-                one = rectified_difference(scans, synthesised, groups.tolist(), CONTRAST, sites.tolist())
+            for arm, (scans, predictor) in ways.items():
+                one = rectified_difference(scans, predictor, groups.tolist(), CONTRAST, sites.tolist())
                 inside = np.mean((one.low <= known) & (known <= one.high))
                 width = np.mean(one.high - one.low)
                 arms.setdefault(arm, []).append((one.difference @ known / (known @ known), float(inside), float(width)))

@@ -1,8 +1,8 @@
-"""Write the tables of the evidence's page from result files, so that no figure in them was typed.
+"""Write the tables of the page evidence.md from result files, so that no number in them is typed by hand.
 
 Usage: python benchmarks/evidence_tables.py RESULTS [--page benchmarks/results/simulated/evidence.md]
-RESULTS is a folder of `pdsynth evaluate` with what `roi` and `diagnose` added. A table stands in the page between
-`<!-- NAME -->` and `<!-- end -->`; the result files that the page links to are copied beside it.
+RESULTS is a folder of `pdsynth evaluate` with the files of `roi` and `diagnose`. In the page, a table is between
+`<!-- NAME -->` and `<!-- end -->`. The result files that the page links to are copied into the folder `evidence`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from pdsynth.report.cells import number, p_value, spread
 from pdsynth.results.folder import Results
 from pdsynth.types import Direction
 
-COPIED = tuple(name for name in (*BY_ROI, *BY_DIAGNOSE) if name != POINTS.name)  # coordinates, a row a scan: too long
+COPIED = tuple(name for name in (*BY_ROI, *BY_DIAGNOSE) if name != POINTS.name)  # one row per scan: too long
 PAGE = Path(__file__).parent / "results" / "simulated" / "evidence.md"
 FEW = ("pds", "local-ridge", "unet", "pds-ne-pa-tr", "pds-refiner-only", "population-mean", "oracle", "")
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """
+    """A Markdown table.
+
     >>> markdown(["a", "b"], [["1", "2"]])
     '| a | b |\\n|---|---|\\n| 1 | 2 |'
     """
@@ -43,7 +44,7 @@ def code(method: str) -> str:
 
 
 def quality(root: Path) -> str:
-    """PSNR in the brain, a row a method."""
+    """PSNR in the brain, one row per method."""
     rows = []
     for name, scores in Results.read(root).methods.items():
         each = [scores[d.value]["psnr_brain"] for d in Direction]
@@ -52,7 +53,7 @@ def quality(root: Path) -> str:
 
 
 def effects(root: Path) -> str:
-    """Slope, sign and persons, one row per method and direction."""
+    """Slope of effects, agreement of signs, and correlations over persons, one row per method and direction."""
     head = ["direction", "method", "slope", "sign agrees (regions)", "r within site", "a person's slope"]
     rows = [
         [
@@ -69,7 +70,7 @@ def effects(root: Path) -> str:
 
 
 def half_missing(root: Path) -> str:
-    """One row per arm of a few methods."""
+    """Effects with half of the scans missing, one row per arm of the methods in FEW."""
     head = ["direction", "missing scans", "by", "slope", "error", "worth"]
     rows = [
         [
@@ -108,7 +109,7 @@ def diagnosis(root: Path) -> str:
 
 
 def completion(root: Path) -> str:
-    """One row per arm."""
+    """Classification with missing scans, one row per arm."""
     head = ["arm", "scans by", "balanced accuracy", "less the mean", "less complete cases", "less one-scan"]
     rows = []
     for row in ARMS.read(root):
@@ -136,9 +137,9 @@ def main() -> None:
     for name, table in TABLES.items():
         block = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.S)
         if not block.search(text):
-            raise SystemExit(f"{options.page} has no place for the table {name!r}: <!-- {name} --> ... <!-- end -->")
-        made = table(options.results)
-        text = block.sub(lambda found, made=made: f"{found[1]}{made}{found[2]}", text)  # type: ignore[misc]
+            raise SystemExit(f"{options.page} has no lines <!-- {name} --> ... <!-- end --> for the table {name!r}")
+        rows = table(options.results)
+        text = block.sub(lambda found, rows=rows: f"{found[1]}{rows}{found[2]}", text)  # type: ignore[misc]
     options.page.write_text(text)
     beside = options.page.with_suffix("")
     for path in [*(options.results / name for name in COPIED), *options.results.glob("figure*.png")]:

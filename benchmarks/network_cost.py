@@ -1,7 +1,8 @@
-"""What a training step and a whole-volume inference of HaarUNet cost on this CPU, and what MONAI's U-Net costs.
+"""Time and FLOPs of a training step and a whole-volume inference on this CPU, of HaarUNet and of MONAI's U-Net.
 
-Every setting is timed once a round, in turn, so that other work on the machine disturbs all alike; medians over rounds.
-Run `python benchmarks/network_cost.py` (MONAI needs einops); it prints tables and writes results/network_cost.json.
+The settings are timed in turn, once per round, so that other processes on the machine affect all of them equally.
+Results are medians over rounds. Run `python benchmarks/network_cost.py` (MONAI needs einops); it prints tables and
+writes results/network_cost.json.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pdsynth.methods.conditioning import FEATURES, STEERING
 from pdsynth.networks.unet import HaarUNet
 
-CHANNELS, CONDITION = FEATURES + 2, STEERING  # what the denoiser of `pds` is given: voxel features, stem, x_t
+CHANNELS, CONDITION = FEATURES + 2, STEERING  # inputs of the denoiser of `pds`: voxel features, stem, x_t
 VOLUME, PATCHES, PATCH = (48, 56, 48), 24, (16, 16, 16)
 RESULT = Path(__file__).parent / "results" / "network_cost.json"
 Row = dict[str, Any]
@@ -40,7 +41,7 @@ def haar_unet(width: int, levels: int) -> nn.Module:
 
 
 def monai_unet() -> nn.Module:
-    """The paper's noise estimator: [64, 128, 256, 512], 2 residual units, 4 heads at the last level."""
+    """The paper's noise estimator: channels [64, 128, 256, 512], 2 residual units, 4 heads at the last level."""
     return DiffusionModelUNet(
         spatial_dims=3,
         in_channels=2,
@@ -84,7 +85,7 @@ def seconds(work: Work) -> float:
 
 
 def teraflops(net: nn.Module, given: tuple[Tensor, Tensor], backward: bool) -> float:
-    """Counted on tensors without data, multiplications and additions apart."""
+    """TFLOPs on tensors without data; multiplications and additions are counted separately."""
     ghost = copy.deepcopy(net).to("meta")
     with FlopCounterMode(display=False) as counter:
         out = ghost(*(x.to("meta") for x in given))
@@ -98,7 +99,7 @@ def parameters(net: nn.Module) -> int:
 
 
 def haar_costs(rounds: int) -> list[Row]:
-    """Sizes and precisions, interleaved; memory layouts and thread counts for two levels alone."""
+    """Costs of all sizes and precisions of HaarUNet; other memory layouts and thread counts only for two levels."""
     rows: list[Row] = []
     jobs: list[Work] = []
     sizes = [(width, levels, False) for width in (32, 48, 64) for levels in (1, 2, 3)]
@@ -121,19 +122,19 @@ def haar_costs(rounds: int) -> list[Row]:
                 jobs.append(partial(work, bf16))
     times: list[list[float]] = [[] for _ in jobs]
     for number in range(rounds + 1):
-        for row, work, kept in zip(rows, jobs, times, strict=True):
+        for row, work, measured in zip(rows, jobs, times, strict=True):
             torch.set_num_threads(row["threads"])
             taken = seconds(work)
             if number:  # the first round warms up
-                kept.append(taken)
+                measured.append(taken)
     return [
-        {**row, "seconds": statistics.median(kept), "seconds_best": min(kept)}
-        for row, kept in zip(rows, times, strict=True)
+        {**row, "seconds": statistics.median(measured), "seconds_best": min(measured)}
+        for row, measured in zip(rows, times, strict=True)
     ]
 
 
 def against_monai(rounds: int) -> list[Row]:
-    """One training step and one inference on a whole volume, fp32, one thread, ours and MONAI's in turn."""
+    """Costs of a training step and an inference on a whole volume, fp32, one thread, of HaarUNet and MONAI in turn."""
     torch.set_num_threads(1)
     nets = {"MONAI [64, 128, 256, 512]": monai_unet()}
     nets |= {f"HaarUNet width {width}": haar_unet(width, 2) for width in (32, 48, 64)}
@@ -161,7 +162,7 @@ def machine() -> Row:
         "avx512_bf16": "avx512_bf16" in info,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "load_average": os.getloadavg(),  # above the number of cores: others were at work, trust the best times
+        "load_average": os.getloadavg(),  # if above the number of cores, use the best times
     }
 
 

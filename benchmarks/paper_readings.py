@@ -1,10 +1,10 @@
-"""Which reading of the paper trains: `pds-paper:small` with some of its readings changed, beside the population mean.
+"""Scores of readings of the paper: `pds-paper:small` with some of its settings changed, and the population mean.
 
 Usage: python benchmarks/paper_readings.py PREPARED WORK [--set NAME=VALUE ...] [--budget 1h] [--out FILE.json]
-One call trains and scores one entry on one core; FILE.json keeps all entries. An entry that is in the file is not
-trained again, and a training that was stopped goes on from its checkpoint in WORK. `--set` takes the settings of
-`pds-paper` (docs/departures.md); the entry without any is `pds-paper:small` itself. An entry holds psnr_brain (dB, mean
-over the test participants and its 95 % interval) of the refined output, and of the drafts alone.
+One call trains and scores one entry on one core; FILE.json has all entries. An entry that is in the file is not trained
+again, and a stopped training resumes from its checkpoint in WORK. `--set` accepts the settings of `pds-paper`
+(docs/departures.md); the entry without changes is `pds-paper:small` itself. An entry has psnr_brain (dB, mean over the
+test participants and its 95 % interval) of the refined output, and the mean of psnr_brain of the drafts.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ RECIPE, CONTROL, SEED = "pds-paper", "population-mean", 0
 
 
 def entry_name(settings: dict[str, str], budget: str) -> str:
-    """The key of an entry: its settings in the order of their names, and the budget."""
+    """The key of an entry: its settings, sorted by name, and the budget."""
     return " ".join([*(f"{name}={value}" for name, value in sorted(settings.items())), f"budget={budget}"])
 
 
 @torch.inference_mode()
 def drafted(method: PDSPaper, test: Pairs) -> dict[str, float]:
-    """Mean psnr_brain, dB, of the drafts before refinement, cut to [0, 1]."""
+    """Mean psnr_brain, dB, of the drafts before refinement, clipped to [0, 1]."""
     found: dict[str, float] = {}
     for direction in Direction:
         scores = []
@@ -58,7 +58,7 @@ def psnr_brain(scores: dict[str, Any]) -> dict[str, Any]:
 
 
 def trained_and_scored(pairs: Pairs, work: Path, settings: dict[str, str], budget: str) -> dict[str, Any]:
-    """One entry of the file; what is trained lies in `work` and is gone on with."""
+    """Train and score one entry of the file. The run is in a subfolder of `work`; a stopped run is resumed."""
     run = work / entry_name(settings, budget).replace(" ", "_")
     model = api.fit(
         RECIPE,
@@ -97,7 +97,7 @@ def main() -> None:
     torch.set_num_threads(1)
     pairs = Pairs.open(given.prepared)
     settings = dict(change.split("=", 1) for change in given.set)
-    build(RECIPE, pairs.train, size="small", changes=settings)  # refuses a setting that there is not
+    build(RECIPE, pairs.train, size="small", changes=settings)  # raises an error for an unknown setting
     cohort = {
         "machine": f"one core of {os.cpu_count()}, {platform.machine().replace('_', '-')}",
         "data": "SIMULATED" if pairs.simulated else pairs.root.name,
@@ -105,24 +105,24 @@ def main() -> None:
         "train_participants": int(pairs.train.table["participant_id"].nunique()),
         "test_participants": int(pairs.test.table["participant_id"].nunique()),
     }
-    kept = read_json(given.out)
-    if kept and kept["prepared_sha256"] != cohort["prepared_sha256"]:
-        parser.error(f"{given.out} holds entries of other pairs; name another --out")
-    if not kept:
+    results = read_json(given.out)
+    if results and results["prepared_sha256"] != cohort["prepared_sha256"]:
+        parser.error(f"{given.out} has entries of another prepared folder; name another --out")
+    if not results:
         control = api.fit_controls(pairs.train, names=[CONTROL])
         scores = api.evaluate(control, pairs.test, ceiling=False)["methods"][CONTROL]
-        kept = cohort | {CONTROL: psnr_brain(scores), "entries": {}}
+        results = cohort | {CONTROL: psnr_brain(scores), "entries": {}}
     name = entry_name(settings, given.budget)
-    if name not in kept["entries"]:
+    if name not in results["entries"]:
         entry = trained_and_scored(pairs, given.work, settings, given.budget)
-        # another call may have added its entry meanwhile
-        kept = read_json(given.out) or kept
-        kept["entries"][name] = entry
-        write_json(given.out, kept)
-    entry = kept["entries"][name]
+        # another call may have added its entry during the training
+        results = read_json(given.out) or results
+        results["entries"][name] = entry
+        write_json(given.out, results)
+    entry = results["entries"][name]
     for direction in Direction:
         scored = (entry["psnr_brain"][direction]["mean"], entry["draft_psnr_brain"][direction])
-        mean = kept[CONTROL][direction]["mean"]
+        mean = results[CONTROL][direction]["mean"]
         print(f"{direction}: {scored[0]:.2f} dB, drafts {scored[1]:.2f}, {CONTROL} {mean:.2f}  ({name})")
 
 

@@ -1,15 +1,17 @@
-"""How far a dMRI that is registered alone lies from where it lies in a pair, and what the shipped model makes of it.
+"""Position of a dMRI registered alone and registered in a pair, and the shipped model's output for each position.
 
 Usage: python benchmarks/placement.py [BIDS_FOLDER ...] [--subjects 12] [--out benchmarks/results/placement.json]
-In a pair, the dMRI goes to MNI through its session's fMRI; at synthesis the fMRI is missing, and the dMRI is registered
-to the template directly. Both placements are made of SIMULATED participants and of the pairs in the folders given.
+In a pair, the dMRI is registered to MNI space through its session's fMRI. At synthesis there is no fMRI, and the dMRI
+is registered to the template directly. Both positions are computed for SIMULATED participants and for the pairs in the
+given folders.
 
-- displacement_mm: between the two placements of a voxel, mean over the brain; shift_x_mm, shift_y_mm, shift_z_mm: its
-  mean along each axis, alone less paired, which is alike in everybody where the two placements differ by a bias.
-- input_rms: between the two volumes on the grid, root mean square in the brain (range 0..1).
-- input_ssim: of the one volume against the other.
-- output_rms: between the two fMRI volumes that the shipped model makes, each brought back to the scan's own grid.
-- psnr_paired, psnr_alone: of those two against the real fMRI, in the brain of the dMRI, dB.
+- displacement_mm: distance between the two positions of a voxel, mean over the brain; shift_x_mm, shift_y_mm,
+  shift_z_mm: its mean along each axis, alone minus paired. If the positions differ by a bias, the shifts of all
+  participants are similar.
+- input_rms: difference of the two volumes on the grid, root mean square in the brain (range 0..1).
+- input_ssim: SSIM of one volume against the other.
+- output_rms: difference of the two fMRI volumes that the shipped model synthesises, resampled to the scan's own grid.
+- psnr_paired, psnr_alone: PSNR of these two against the real fMRI, in the brain of the dMRI, dB.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from pdsynth.types import Direction, Modality
 
 
 def native_output(model: Model, source: Standardised) -> np.ndarray:
-    """The fMRI that the model makes of a dMRI, on the dMRI's own grid."""
+    """The fMRI that the model synthesises from a dMRI, on the dMRI's own grid."""
     batch = source_batch(source.volume, source.brain, Direction.DMRI_TO_FMRI, source.bval or 1000.0)
     with torch.inference_mode():
         output = model.method.estimate(batch, Direction.DMRI_TO_FMRI)[0][0, 0].numpy()
@@ -45,20 +47,20 @@ def native_output(model: Model, source: Standardised) -> np.ndarray:
 
 
 def measured(model: Model, session: Session) -> dict[str, float]:
-    """The entries of the module's docstring, of one session with both scans."""
+    """The entries of the module's docstring, for one session with both scans."""
     fmri = standardise(session.scans[Modality.FMRI], model.preprocessing)
     dmri = session.scans[Modality.DMRI]
     paired, alone = standardise(dmri, model.preprocessing, partner=fmri), standardise(dmri, model.preprocessing)
     native = paired.reference.affine
     points = np.argwhere(paired.native_brain) @ native[:3, :3].T + native[:3, 3]
-    there = [points @ s.transform.matrix[:3, :3].T + s.transform.matrix[:3, 3] for s in (paired, alone)]
+    positions = [points @ s.transform.matrix[:3, :3].T + s.transform.matrix[:3, 3] for s in (paired, alone)]
     outputs = [native_output(model, source) for source in (paired, alone)]
     mask = dilate(paired.native_brain)
     back = paired.transform.inverse().matrix
     real = resample(Volume(fmri.volume, model.grid.affine), paired.native, back)
-    shift = (there[1] - there[0]).mean(0)
+    shift = (positions[1] - positions[0]).mean(0)
     found = {
-        "displacement_mm": np.linalg.norm(there[0] - there[1], axis=1).mean(),
+        "displacement_mm": np.linalg.norm(positions[0] - positions[1], axis=1).mean(),
         **{f"shift_{axis}_mm": along for axis, along in zip("xyz", shift, strict=True)},
         "input_rms": np.sqrt(np.square(paired.volume - alone.volume)[paired.brain].mean()),
         "input_ssim": ssim(alone.volume, paired.volume, dilate(paired.brain)),

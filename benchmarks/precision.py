@@ -1,9 +1,9 @@
-"""The time of a training step in the default precision over the best one, for each recipe that trains by steps.
+"""Time of a training step in the default precision relative to the best one, for each recipe that trains by steps.
 
 Usage: python benchmarks/precision.py PREPARED [--recipes pds,unet] [--out benchmarks/results/precision.json]
-The precisions take turns in one process, a step each, on the same batches; a figure is the median of the ratios of
-neighbouring steps. The result of each kind of CPU is kept under its name. With ONEDNN_MAX_CPU_ISA=AVX2 and
-ATEN_CPU_CAPABILITY=avx2 in the environment a newer CPU stands in for one of AVX2 alone, and its name says so.
+The precisions alternate in one process, one step each, on the same batches; a result is the median of the ratios of
+neighbouring steps. The result file has one entry per type of CPU. With ONEDNN_MAX_CPU_ISA=AVX2 and
+ATEN_CPU_CAPABILITY=avx2 in the environment, a newer CPU emulates one with AVX2 only, and the entry's name says so.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TURNS, WARM = 9, 2
 
 
 def step_seconds(method: Method, stage: Stage, pairs: Pairs, precision: str, step: int) -> float:
-    """Wall time of the losses, gradients and updates of one step."""
+    """Wall time, in seconds, of the losses, gradients and updates of one step."""
     batch = pairs.patches(stage.patch, stage.batch_size, [0, 0], step)
     started = time.perf_counter()
     for objective in stage.objectives:
@@ -43,7 +43,7 @@ def step_seconds(method: Method, stage: Stage, pairs: Pairs, precision: str, ste
 
 
 def ratios(recipe: str, pairs: Pairs) -> dict[str, object]:
-    """By stage the seconds of a step in each precision, and the default's over the best one's."""
+    """For each stage, the seconds of a step in each precision, and the ratio of the default to the best."""
     size = "small" if recipe == "pds-paper" else "full"
     method = build(recipe, pairs, 0, size)
     method.fit(pairs, torch.Generator().manual_seed(0))
@@ -58,8 +58,8 @@ def ratios(recipe: str, pairs: Pairs) -> dict[str, object]:
                 took[name].append(step_seconds(method, stage, train, name, turn))
         seconds = {name: times[WARM:] for name, times in took.items()}
         worst = max(median(d / o for d, o in zip(seconds[default], other, strict=True)) for other in seconds.values())
-        shown = {name: round(median(times), 4) for name, times in seconds.items()}
-        found[stage.name] = {"seconds": shown, "default_over_best": round(worst, 3)}
+        medians = {name: round(median(times), 4) for name, times in seconds.items()}
+        found[stage.name] = {"seconds": medians, "default_over_best": round(worst, 3)}
     return found
 
 
@@ -77,15 +77,15 @@ def main() -> None:
     if isa := os.environ.get("ONEDNN_MAX_CPU_ISA"):
         kind += f", held to {isa}"
         if "BF16" not in isa:
-            resources.native_bf16 = lambda: False  # what a CPU of this kind reports
+            resources.native_bf16 = lambda: False  # as a CPU of this type reports
     found = {}
     for name in names:
         found[name] = ratios(name, pairs)
         print(name, found[name], flush=True)
     entry = {"date": date.today().isoformat(), "torch": torch.__version__, "threads": torch.get_num_threads()}
-    kept = read_json(given.out)
-    kept[kind] = entry | {"steps": kept.get(kind, {}).get("steps", {}) | found}
-    write_json(given.out, kept)
+    results = read_json(given.out)
+    results[kind] = entry | {"steps": results.get(kind, {}).get("steps", {}) | found}
+    write_json(given.out, results)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Zero-shot synthesis of a real session: each scan hidden in turn, by a model that saw simulated scans only.
+"""Synthesis of real scans by a model that was trained on simulated scans only; each scan is hidden in turn.
 
 Usage: python benchmarks/real_pair.py BIDS_FOLDER [--model default] [--out benchmarks/results/real_pair.json]
-The folder holds real participants with both scans. Each synthesised volume is written on its source's own grid as the
-command line writes it, read back, brought to the standard grid by its source's transform, and held against the real
-scan, which was registered to the source. Nothing is rescaled with the target's statistics.
+The folder has real participants with both scans. Each synthesised volume is written on its source's own grid, as by the
+command line. It is read again, resampled to the standard grid by its source's transform, and compared with the real
+scan, which was registered to the source. Nothing is rescaled with statistics of the target.
 """
 
 from __future__ import annotations

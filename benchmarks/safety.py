@@ -1,10 +1,10 @@
-"""Attacks on every verb that writes: kills, full disks, dead workers, two runs at once, a user's files in the output.
+"""Attacks on every command that writes: kills, full disks, dead workers, two runs, files of a user in the output.
 
 Usage: python benchmarks/safety.py WORK [--only kills,full,workers,double,placements] [--verbs a,b] [--count N]
        [--out benchmarks/results/safety.json]
-WORK is an empty folder, or one of an earlier run, which goes on: what is measured is kept. A trial is a function of its
-scenario, verb and number alone. Each runs in a forked process, which has loaded the libraries: so it begins at once.
-The cohorts are SIMULATED, of 2 to 12 participants, on a grid of 8 mm.
+WORK is an empty folder, or that of an earlier run, whose trials are kept and not repeated. A trial depends only on its
+scenario, command and number. It runs in a forked process, which has loaded the libraries, so that it starts fast. The
+cohorts are SIMULATED, with 2 to 12 participants, on a grid of 8 mm.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COUNTS = {"kills": 50, "full": 20, "workers": 20, "double": 20, "placements": 50
 
 
 def cpu() -> str:
-    """The processor by name."""
+    """The name of the processor."""
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
@@ -37,10 +37,10 @@ def cpu() -> str:
 
 
 def reference(case: Case, work: Path) -> tuple[dict[str, str], float]:
-    """What an undisturbed run makes, and its seconds: the median of three, as the first is slower."""
+    """Content of an undisturbed output, and its time in seconds: the median of three, because the first is slower."""
     took = []
     for _ in range(3):
-        folder = work / "trial"  # where the trials are: a digest of the place is in what is made
+        folder = work / "trial"  # the folder of the trials, because outputs contain a digest of their location
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         out = case.begin(folder)
@@ -63,13 +63,13 @@ def main() -> None:
     verbs = set(given.verbs.split(",")) if given.verbs else set()
     work.mkdir(parents=True, exist_ok=True)
     inputs = prepare_inputs(work / "inputs", verbs or {"all"})
-    kept = work / "trials.jsonl"
-    done = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    record = work / "trials.jsonl"
+    done = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
     known = {(t["scenario"], t["verb"], t["number"]) for t in done}
     for case in cases(inputs):
         if verbs and case.verb not in verbs:
             continue
-        wanted, seconds = None, 0.0
+        expected, seconds = None, 0.0
         for scenario in given.only.split(","):
             attack = SCENARIOS[scenario]
             if scenario == "workers" and not case.has_workers:
@@ -77,16 +77,16 @@ def main() -> None:
             for number in range(given.count or COUNTS[scenario]):
                 if (scenario, case.verb, number) in known:
                     continue
-                if wanted is None:
-                    wanted, seconds = reference(case, work / case.verb)
+                if expected is None:
+                    expected, seconds = reference(case, work / case.verb)
                 folder = work / case.verb / "trial"
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir(parents=True)
-                drawn = random.Random(f"{scenario} {case.verb} {number}")
-                trial = attack(case, folder, wanted, seconds, drawn, number)
+                generator = random.Random(f"{scenario} {case.verb} {number}")
+                trial = attack(case, folder, expected, seconds, generator, number)
                 trial = {"scenario": scenario, "verb": case.verb, "number": number} | trial
                 done.append(trial)
-                with kept.open("a") as file:
+                with record.open("a") as file:
                     file.write(json.dumps(trial) + "\n")
                 if trial["bad"]:
                     print(trial, flush=True)
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def write_summary(trials: list[dict], out: Path) -> None:
-    """The figures of each scenario and verb: trials, those that landed in the run, and what must be nothing."""
+    """Write the counts of each scenario and command: trials, attacks during the run, and failures, which must be 0."""
     rows: dict[str, dict[str, dict[str, object]]] = {}
     for scenario in SCENARIOS:
         for verb in sorted({t["verb"] for t in trials if t["scenario"] == scenario}):

@@ -1,4 +1,4 @@
-"""The verbs that `safety.py` attacks, as small as they can be, and what their outputs hold."""
+"""The commands that `safety.py` attacks, each as small as possible, and the comparable content of their outputs."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from typing import Any
 from pdsynth import manifest
 from pdsynth.files import sha256
 
-CLOCKS = {"started", "finished", "seal", "peak_memory_mb", "resume", "mtime_ns"}
-BY_THE_CLOCK = ("metrics.csv", ".ckpt", ".ckpt.json", "cost.json", "fit.json")  # hold wall times
-PAGES = (".html", ".md")  # may hold a date
+TIMES = {"started", "finished", "seal", "peak_memory_mb", "resume", "mtime_ns"}
+BY_THE_CLOCK = ("metrics.csv", ".ckpt", ".ckpt.json", "cost.json", "fit.json")  # files that contain wall times
+PAGES = (".html", ".md")  # may contain a date
 
 
 @dataclass(frozen=True)
 class Case:
-    """A verb with its words, of which OUT stands for the output; base: a folder that it begins from, if any."""
+    """A command (verb) and its arguments. The argument OUT represents the output. base is a folder that it updates."""
 
     verb: str
     words: Sequence[str]
-    again: Sequence[str] = ()  # words that the next run needs
+    again: Sequence[str] = ()  # further arguments of a run that resumes
     base: Path | None = None
     has_workers: bool = False
     inputs: dict[str, Path] = field(default_factory=dict)
 
     def begin(self, folder: Path) -> Path:
-        """The output of a trial, with what the verb begins from."""
+        """The output folder of a trial, with the content of `base`."""
         out = folder / "out"
         if self.base is not None:
             shutil.copytree(self.base, out)
         return out
 
     def arguments(self, out: Path, again: bool = False) -> list[str]:
-        """The words of the command line."""
+        """The arguments of the command line."""
         words = [str(out) if word == "OUT" else word for word in self.words]
         return [self.verb, *words, *(self.again if again else ())]
 
     def content(self, out: Path) -> dict[str, str]:
-        """Digests of all files by path; of manifests without their times; of what holds a wall time its name alone."""
+        """Digests of all files by path: of manifests without times, and empty for files that contain wall times."""
         found = {}
         for path in sorted(p for p in out.rglob("*") if p.is_file()):
             name = path.relative_to(out).as_posix()
@@ -62,20 +62,20 @@ def _digest(content: Any) -> str:
 
 
 def _timeless(content: Any) -> Any:
-    """JSON without times, and without the digests of files that hold them; what was added twice counts once."""
+    """JSON content without times, without the digests of files that contain times, and without repeated additions."""
     if isinstance(content, dict):
         if isinstance(content.get("added"), list):
             content = content | {"added": sorted({json.dumps(_timeless(each)) for each in content["added"]})}
         return {
             k: _timeless(v)
             for k, v in content.items()
-            if k not in CLOCKS and "seconds" not in k and not k.endswith((*PAGES, *BY_THE_CLOCK, ".json"))
+            if k not in TIMES and "seconds" not in k and not k.endswith((*PAGES, *BY_THE_CLOCK, ".json"))
         }
     return [_timeless(each) for each in content] if isinstance(content, list) else content
 
 
 def prepare_inputs(folder: Path, verbs: set[str]) -> dict[str, Path]:
-    """Cohorts, prepared folders, models and results, for the verbs that need them: made once."""
+    """Create the cohorts, prepared folders, models and results that the commands need, unless they exist."""
     names = ("bids", "prepared", "run", "results", "others-bids", "small-bids", "pds")
     names += ("many-bids", "many", "many-results", "others")
     paths = {name: folder / name for name in names}
@@ -90,7 +90,7 @@ def prepare_inputs(folder: Path, verbs: set[str]) -> dict[str, Path]:
             ["train", paths["prepared"], paths["pds"], "--recipe", "pds", "--steps", "2"],
             ["train", paths["prepared"], paths["run"], "--recipe", "local-ridge"],
             ["evaluate", paths["prepared"], "--model", ridge, "--no-controls", "--out", paths["results"]],
-            # `diagnose` scores at least five people a class
+            # `diagnose` needs at least five people per class
             ["simulate", paths["many-bids"], "--subjects", "24", *quick, "--seed", "11"],
             ["prepare", paths["many-bids"], paths["many"], "--grid-mm", "8", "--split", "0.1,0,0.9"],
             ["evaluate", paths["many"], "--model", ridge, "--no-controls", "--out", paths["many-results"]],
@@ -102,7 +102,7 @@ def prepare_inputs(folder: Path, verbs: set[str]) -> dict[str, Path]:
 
 
 def cases(inputs: dict[str, Path]) -> list[Case]:
-    """Every verb that writes, as small as it can be."""
+    """Every command that writes, each as small as possible."""
     bids, small, prepared, model = (str(inputs[name]) for name in ("bids", "small-bids", "prepared", "run"))
     model = f"{model}/model"
     results = inputs["results"]

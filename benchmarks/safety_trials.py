@@ -1,4 +1,8 @@
-"""The verbs under attack, and the attacks of `safety.py`: each is one trial on a fresh folder."""
+"""Running the commands, and the attacks of `safety.py`: each function of SCENARIOS is one trial on a new folder.
+
+An attack has the arguments case, folder, expected (the content of an undisturbed output), seconds (of an undisturbed
+run), generator and number, and returns the entries of its trial.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ import pdsynth.evidence.claims
 import pdsynth.evidence.probes.compute
 import pdsynth.evidence.verbs
 import pdsynth.missing
-import pdsynth.synthesis  # noqa: F401  (all that a verb imports: a forked run begins at once)
+import pdsynth.synthesis  # noqa: F401  (all imports of the commands, so that a forked run starts fast)
 from pdsynth import folders, manifest
 from pdsynth.files import sha256
 
@@ -35,28 +39,28 @@ STOPPED = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.S
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: exit status (negative: the signal) and what it wrote on stderr."""
+    """The end of a run: its exit status (negative for a signal) and its output on stderr."""
 
     status: int
-    said: str
+    stderr: str
 
 
 def start(arguments: Sequence[str], before: Callable[[], None] | None = None) -> tuple[int, int]:
-    """Fork a process that runs the command line as its own; returns its number and the end of its stderr."""
+    """Fork a process that runs the command line; returns its process id and the reading end of its stderr."""
     reader, writer = os.pipe()
-    if arguments[0] == "benchmark":  # it begins processes of its own from threads, which a forked one cannot
+    if arguments[0] == "benchmark":  # it starts processes from threads, which a forked process cannot
         words = [sys.executable, "-m", "pdsynth", *arguments]
-        begun = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=writer, start_new_session=True)
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=writer, start_new_session=True)
         os.close(writer)
-        begun.returncode = 0  # it is waited for by its number
-        return begun.pid, reader
+        process.returncode = 0  # `end` waits for it by its id
+        return process.pid, reader
     number = os.fork()
     if number:
         os.close(writer)
         return number, reader
     try:
         _hasten()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command has its own
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command sets its own
         os.setsid()
         os.dup2(writer, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -78,7 +82,7 @@ def start(arguments: Sequence[str], before: Callable[[], None] | None = None) ->
 
 
 def _hasten() -> None:
-    """Fewer simulated people and fewer fits of classifiers: what is measured here is how runs end."""
+    """Lower the number of simulated people and of classifier fits, because only the end of a run is tested here."""
     from pdsynth import api, demo
     from pdsynth.evidence.probes import compute as probes
     from pdsynth.statistics import classification
@@ -91,22 +95,22 @@ def _hasten() -> None:
 
 
 def end(number: int, reader: int) -> Ended:
-    """Wait for a process."""
-    said = b""
+    """Wait for the end of a process."""
+    stderr = b""
     while piece := os.read(reader, 65536):
-        said += piece
+        stderr += piece
     os.close(reader)
     _, status = os.waitpid(number, 0)
-    return Ended(os.waitstatus_to_exitcode(status), said.decode(errors="replace"))
+    return Ended(os.waitstatus_to_exitcode(status), stderr.decode(errors="replace"))
 
 
 def run_to_end(case: Case, out: Path, again: bool = False, before: Callable[[], None] | None = None) -> Ended:
-    """Run a verb without disturbance."""
+    """Run a command without an attack."""
     return end(*start(case.arguments(out, again), before))
 
 
 def is_whole(case: Case, out: Path) -> bool:
-    """Whether the output is absent, what the verb began from, or complete."""
+    """Whether the output is absent, unchanged, or complete."""
     if not out.exists() or not any(out.iterdir()):
         return True
     try:
@@ -117,18 +121,18 @@ def is_whole(case: Case, out: Path) -> bool:
 
 
 def mixed(case: Case, out: Path) -> int:
-    """Synthesised volumes that do not stem from the scans of the participant whose name they bear."""
+    """Number of synthesised volumes that were not computed from scans of the participant in their name."""
     wrong = 0
     for sidecar in out.glob("sub-*/**/*_desc-synthetic*.json"):
-        said = json.loads(sidecar.read_text())
+        entries = json.loads(sidecar.read_text())
         person = sidecar.relative_to(out).parts[0]
         own = {sha256(p) for p in (case.inputs["bids"] / person).rglob("*") if p.is_file()}
-        wrong += not set(said["SourceSHA256"]) <= own or not sidecar.name.startswith(f"{person}_")
+        wrong += not set(entries["SourceSHA256"]) <= own or not sidecar.name.startswith(f"{person}_")
     return wrong
 
 
-def restarted(case: Case, out: Path, wanted: dict[str, str]) -> tuple[bool, int, list[int]]:
-    """Give the command again until it is done; whether the output equals the reference, what is left, and statuses."""
+def restarted(case: Case, out: Path, expected: dict[str, str]) -> tuple[bool, int, list[int]]:
+    """Repeat the command until it is complete: whether the output is as expected, further files, exit statuses."""
     statuses = []
     if not (out.exists() and case.base is None and is_whole(case, out) and any(out.iterdir())):
         again = bool(case.again) and folders.stopped(out)
@@ -136,19 +140,19 @@ def restarted(case: Case, out: Path, wanted: dict[str, str]) -> tuple[bool, int,
         statuses.append(ended.status)
         if ended.status:
             sys.stderr.write(f"{case.verb} again: {ended}\n")
-    if (out.with_name("out.partial")).exists():  # the next run ends what a killed one has left
+    if (out.with_name("out.partial")).exists():  # the next run completes the work of a killed run
         statuses.append(run_to_end(case, out, bool(case.again)).status)
     found = case.content(out)
-    different = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+    different = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
     if different:
         sys.stderr.write(f"{case.verb} differs: {different[:5]}\n")
     return not different, len([p for p in out.parent.iterdir() if p != out]), statuses
 
 
-def judged(case: Case, out: Path, wanted: dict[str, str], first: list[int], allowed: set[int]) -> dict[str, Any]:
-    """The figures of a trial whose first runs ended with the statuses `first`."""
+def judged(case: Case, out: Path, expected: dict[str, str], first: list[int], allowed: set[int]) -> dict[str, Any]:
+    """The entries of a trial whose first runs ended with the statuses `first`; others than `allowed` are failures."""
     half, crossed = not is_whole(case, out), mixed(case, out)
-    identical, left, statuses = restarted(case, out, wanted)
+    identical, left, statuses = restarted(case, out, expected)
     bad = half or crossed or not identical or left or any(s not in allowed for s in first)
     bad = bool(bad or any(s not in (0, 2) for s in statuses) or mixed(case, out))
     return {
@@ -157,39 +161,45 @@ def judged(case: Case, out: Path, wanted: dict[str, str], first: list[int], allo
     }  # fmt: skip
 
 
-def killed(case: Case, folder: Path, wanted: dict[str, str], seconds: float, drawn: random.Random, number: int) -> dict:
+def killed(
+    case: Case, folder: Path, expected: dict[str, str], seconds: float, generator: random.Random, number: int
+) -> dict:
     """A signal at a random moment of the run."""
     out, sent = case.begin(folder), SIGNALS[number % 4]
     process, reader = start(case.arguments(out))
-    time.sleep(drawn.uniform(0, seconds))
+    time.sleep(generator.uniform(0, seconds))
     os.kill(process, sent)
     ended = end(process, reader)
-    said = "Stopped: by " in ended.said
+    reported = "Stopped: by " in ended.stderr
     landed = ended.status == STOPPED[sent]
-    trial = judged(case, out, wanted, [ended.status], {STOPPED[sent], 0, -sent})
-    silent = landed and sent != signal.SIGKILL and not said
+    trial = judged(case, out, expected, [ended.status], {STOPPED[sent], 0, -sent})
+    silent = landed and sent != signal.SIGKILL and not reported
     return trial | {"landed": landed, "silent": silent, "bad": trial["bad"] or silent, "signal": sent.name}
 
 
-def full(case: Case, folder: Path, wanted: dict[str, str], seconds: float, drawn: random.Random, number: int) -> dict:
-    """No room at the n-th sync of a file; in every second trial, where it can be mounted, a disk that is too small."""
+def full(
+    case: Case, folder: Path, expected: dict[str, str], seconds: float, generator: random.Random, number: int
+) -> dict:
+    """No space at the n-th sync of a file; in every second trial, if mounting is possible, a disk that is too small."""
     out = case.begin(folder)
     if number % 2 and os.geteuid() == 0:
         disk = folder / "disk"
         disk.mkdir()
-        kilobytes = int(sum(p.stat().st_size for p in out.rglob("*") if p.is_file()) / 1024) + drawn.randint(40, 900)
+        kilobytes = int(sum(p.stat().st_size for p in out.rglob("*") if p.is_file()) / 1024) + generator.randint(
+            40, 900
+        )
         if not subprocess.run(
             ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", disk], check=False
         ).returncode:
             try:
-                there = disk / "out"
+                on_disk = disk / "out"
                 if out.exists():
-                    shutil.copytree(out, there)
-                ended = run_to_end(case, there)
-                half = not is_whole(case, there)
+                    shutil.copytree(out, on_disk)
+                ended = run_to_end(case, on_disk)
+                half = not is_whole(case, on_disk)
                 subprocess.run(["mount", "-o", "remount,size=1g", disk], check=True)
-                trial = judged(case, there, wanted, [ended.status], {0, 2})
-                named = ended.status == 0 or "space" in ended.said
+                trial = judged(case, on_disk, expected, [ended.status], {0, 2})
+                named = ended.status == 0 or "space" in ended.stderr
                 landed = ended.status != 0
                 return trial | {
                     "half": half or trial["half"],
@@ -198,7 +208,7 @@ def full(case: Case, folder: Path, wanted: dict[str, str], seconds: float, drawn
                 }
             finally:
                 subprocess.run(["umount", disk], check=False)
-    at = drawn.randint(1, 40)
+    at = generator.randint(1, 40)
 
     def no_room() -> None:
         real, count = os.fsync, 0
@@ -213,13 +223,13 @@ def full(case: Case, folder: Path, wanted: dict[str, str], seconds: float, drawn
         os.fsync = sync
 
     ended = run_to_end(case, out, before=no_room)
-    trial = judged(case, out, wanted, [ended.status], {0, 2})
-    named = ended.status == 0 or "No space left" in ended.said
+    trial = judged(case, out, expected, [ended.status], {0, 2})
+    named = ended.status == 0 or "No space left" in ended.stderr
     return trial | {"landed": ended.status != 0, "bad": trial["bad"] or not named}
 
 
 def workers(
-    case: Case, folder: Path, wanted: dict[str, str], seconds: float, drawn: random.Random, number: int
+    case: Case, folder: Path, expected: dict[str, str], seconds: float, generator: random.Random, number: int
 ) -> dict:
     """One of two worker processes is killed at a random moment."""
     out = case.begin(folder)
@@ -230,7 +240,7 @@ def workers(
     while not children and not _is_over(process):
         time.sleep(0.02)
         children = _workers_of(process)
-    time.sleep(drawn.uniform(0, 4 + seconds / 2))  # a worker takes seconds to begin
+    time.sleep(generator.uniform(0, 4 + seconds / 2))  # a worker takes seconds to start
     children, landed = _workers_of(process), False
     for child in children[:1]:
         try:
@@ -239,8 +249,8 @@ def workers(
         except ProcessLookupError:
             pass
     ended = end(process, reader)
-    trial = judged(case, out, wanted, [ended.status], {0, 2})
-    named = ended.status != 2 or ("was killed" in ended.said and "Remedy" in ended.said)
+    trial = judged(case, out, expected, [ended.status], {0, 2})
+    named = ended.status != 2 or ("was killed" in ended.stderr and "Remedy" in ended.stderr)
     return trial | {"landed": landed and ended.status == 2, "bad": trial["bad"] or not named}
 
 
@@ -252,7 +262,7 @@ def _is_over(process: int) -> bool:
 
 
 def _workers_of(process: int) -> list[int]:
-    """The processes that do its tasks: its own children, or those of its server; not Python's tracker of resources."""
+    """Worker processes: children of the process or of its fork server, without Python's resource tracker."""
     parents, commands = {}, {}
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -266,41 +276,46 @@ def _workers_of(process: int) -> list[int]:
     return sorted(found)
 
 
-def double(case: Case, folder: Path, wanted: dict[str, str], seconds: float, drawn: random.Random, number: int) -> dict:
+def double(
+    case: Case, folder: Path, expected: dict[str, str], seconds: float, generator: random.Random, number: int
+) -> dict:
     """Two runs into one folder, the second at a random moment of the first."""
     out = case.begin(folder)
     first = start(case.arguments(out))
-    time.sleep(drawn.uniform(0, seconds))
+    time.sleep(generator.uniform(0, seconds))
     second = start(case.arguments(out))
     ended = [end(*first), end(*second)]
-    trial = judged(case, out, wanted, [each.status for each in ended], {0, 2})
+    trial = judged(case, out, expected, [each.status for each in ended], {0, 2})
     nobody = all(each.status for each in ended)
     return trial | {"bad": trial["bad"] or nobody}
 
 
-def placed(case: Case, folder: Path, wanted: dict[str, str], seconds: float, drawn: random.Random, number: int) -> dict:
-    """A user's file, folder or link in a finished output, or one of ours edited; then the verb, in both ways."""
+def placed(
+    case: Case, folder: Path, expected: dict[str, str], seconds: float, generator: random.Random, number: int
+) -> dict:
+    """A file, folder or link of a user in a finished output, or an edited file; then the command, with and without
+    --overwrite."""
     out = case.begin(folder)
     first = run_to_end(case, out)
     inside = [p for p in out.rglob("*") if p.is_file()]
     parents = [out, *(p for p in out.rglob("*") if p.is_dir())]
     kind = ("file", "folder", "link", "edited", "linked", "old", "partial")[number % 7]
-    place = drawn.choice(parents) / drawn.choice(["notes.txt", "my masks.npy", ".hidden", "thesis.docx"])
+    place = generator.choice(parents) / generator.choice(["notes.txt", "my masks.npy", ".hidden", "thesis.docx"])
     if kind == "file":
-        place.write_bytes(drawn.randbytes(drawn.randint(0, 4000)))
+        place.write_bytes(generator.randbytes(generator.randint(0, 4000)))
     elif kind == "folder":
         place.mkdir()
-        if drawn.random() < 0.7:
-            (place / "raw.dat").write_bytes(drawn.randbytes(3000))
+        if generator.random() < 0.7:
+            (place / "raw.dat").write_bytes(generator.randbytes(3000))
     elif kind == "link":
-        place.symlink_to(drawn.choice([folder, folder / "nowhere"]))
+        place.symlink_to(generator.choice([folder, folder / "nowhere"]))
     elif kind == "edited":
-        place = drawn.choice(inside)
+        place = generator.choice(inside)
         content = bytearray(place.read_bytes() or b"x")
-        content[drawn.randrange(len(content))] ^= 1 << drawn.randrange(8)
+        content[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
         place.write_bytes(content)
     elif kind == "linked":
-        place = drawn.choice(inside)
+        place = generator.choice(inside)
         place.rename(folder / "moved")
         place.symlink_to(folder / "moved")
     else:
@@ -311,11 +326,11 @@ def placed(case: Case, folder: Path, wanted: dict[str, str], seconds: float, dra
     for extra in ([], ["--overwrite"]) if case.base is None and case.verb != "benchmark" else ([],):
         ended = end(*start([*case.arguments(out), *extra]))
         statuses.append(ended.status)
-        tables.append(ended.said)
+        tables.append(ended.stderr)
         if kind not in ("old",):
-            named &= ended.status == 2 and (place.name in ended.said or place.parent.name in ended.said)
+            named &= ended.status == 2 and (place.name in ended.stderr or place.parent.name in ended.stderr)
     after = _user_bytes(folder)
-    if kind == "old":  # a backup is nobody's business; the run may do its work
+    if kind == "old":  # a backup beside the output is not an obstacle; the run may succeed
         lost = sum(len(v) for k, v in before.items() if k.startswith("out.old") and after.get(k) != v)
     else:
         lost = sum(len(v) or 1 for k, v in before.items() if after.get(k) != v)
@@ -324,7 +339,7 @@ def placed(case: Case, folder: Path, wanted: dict[str, str], seconds: float, dra
 
 
 def _user_bytes(folder: Path) -> dict[str, bytes]:
-    """Every file and link in the folder by path, and empty folders too."""
+    """Contents of every file, link and empty folder in the folder, by path."""
     found = {}
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()

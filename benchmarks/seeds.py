@@ -1,8 +1,8 @@
-"""What another training of the same recipe would have scored: the spread over seeds that no interval over people holds.
+"""Spread of scores over repeated trainings of a recipe, which intervals over participants do not include.
 
 Usage: python benchmarks/seeds.py TRAIN_PREPARED TEST_PREPARED [--recipe NAME ...] [--budget 5m] [--out FILE.json]
-Each recipe is trained anew with each of SEEDS on the training split of one folder, and scored on the test split of
-another that shares nobody with it.
+Each recipe is trained with each of SEEDS on the training split of one folder, and scored on the test split of another
+folder without common participants.
 """
 
 from __future__ import annotations
@@ -48,17 +48,18 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as run:
                 model = fit(recipe, train, run=run, budget=seconds(options.budget), seed=seed, device="cpu")
             for d in Direction:
-                made = predictions(model.method, test, d)
-                scores = [psnr(made[i], real[d][i], dilate(test.brain(d.target, i))) for i in range(len(test))]
-                effect = effect_recovery(region_means(real[d], atlas), region_means(made, atlas), groups, sites=sites)
+                outputs = predictions(model.method, test, d)
+                scores = [psnr(outputs[i], real[d][i], dilate(test.brain(d.target, i))) for i in range(len(test))]
+                means = (region_means(volumes, atlas) for volumes in (real[d], outputs))
+                effect = effect_recovery(*means, groups, sites=sites)
                 found[d.value].append((float(np.mean(scores)), effect.slope.value))
                 print(recipe, seed, d.value, found[d.value][-1], flush=True)
         for direction, values in found.items():
             names = ("psnr_brain", "effect_slope")
             columns = dict(zip(names, np.array(values).T, strict=True))
-            told = {name: [round(float(v), 3) for v in column] for name, column in columns.items()}
+            scores_of_seeds = {name: [round(float(v), 3) for v in column] for name, column in columns.items()}
             spread = {f"{name}_sd": round(float(np.std(column, ddof=1)), 4) for name, column in columns.items()}
-            rows.append({"recipe": recipe, "direction": direction, **told, **spread})
+            rows.append({"recipe": recipe, "direction": direction, **scores_of_seeds, **spread})
     result = {
         "date": date.today().isoformat(),
         "machine": f"{os.cpu_count()}-core {platform.machine().replace('_', '-')}",

@@ -1,8 +1,8 @@
-"""Time and memory of streamed segment means against loading the whole scan with nibabel.
+"""Time and memory of streamed segment means, compared with loading the whole scan with nibabel.
 
 Usage: python benchmarks/segment_means.py [--rounds 7] [--out benchmarks/results/segment_means.json]
-The scan is 64 x 64 x 36 x 150 int16 .nii.gz. The three ways take turns within a round, so that other work on the
-machine disturbs all alike; the result holds medians over rounds. Memory is tracemalloc's peak less the result's size.
+The scan is 64 x 64 x 36 x 150 int16 .nii.gz. The three methods alternate within a round, so that other processes on the
+machine affect all of them equally. Results are medians over rounds. Memory is tracemalloc's peak minus the result.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHAPE = (64, 64, 36, 150)
 
 
 def write_scan(path: Path) -> None:
-    """A head-like scan: one smooth volume, scaled noise about it, air around it."""
+    """Write a head-like scan: an ellipsoid of constant intensity with noise, in air with noise."""
     generator = np.random.default_rng(0)
     axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE[:3]], indexing="ij")
     head = 900 * (sum(np.square(a) for a in axes) < 0.7)
@@ -38,7 +38,7 @@ def write_scan(path: Path) -> None:
 
 
 def ways(path: Path) -> dict[str, Callable[[], np.ndarray]]:
-    """The whole mean by nibabel and by the stream, and the stream with four blocks beside the whole."""
+    """Functions that compute the mean by nibabel, by streaming, and by streaming with four further block means."""
     everything = np.arange(SHAPE[3])
     return {
         "get_fdata().mean": lambda: nib.load(path).get_fdata().mean(-1)[None],

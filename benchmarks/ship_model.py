@@ -1,4 +1,4 @@
-"""Make a trained model the one that ships: fp16 weights, its card, the commands that made it.
+"""Install a trained model as the shipped model: fp16 weights and its card, with the commands that produced it.
 
 pdsynth simulate cohort --subjects 620 --quick --randomise 0.6 --seed 7001
 pdsynth prepare cohort prepared --split 0.97,0.03,0
@@ -32,7 +32,7 @@ def main() -> None:
     folder = checkpoint.save(method, DEFAULT, card, half=True)
     size = (folder / "model.safetensors").stat().st_size / 1e6
     if size > LIMIT_MB:
-        raise SystemExit(f"{size:.1f} MB are too many to ship; the limit is {LIMIT_MB} MB")
+        raise SystemExit(f"the model has {size:.1f} MB, more than the limit of {LIMIT_MB} MB for the shipped model")
     print(f"{folder}: {size:.1f} MB, sha256 {weights_sha256(folder)}")
 
 

@@ -1,8 +1,8 @@
-"""`pdsynth synthesize` with one job and with two, as whole commands in turns: seconds, and whether the bytes are equal.
+"""Time of `pdsynth synthesize` with one job and with two, and whether their output bytes are equal.
 
 Usage: python benchmarks/synthesize_jobs.py BIDS WORK [--turns 2] [--out benchmarks/results/synthesize_jobs.json]
-BIDS is a SIMULATED dataset that lacks 60 scans: `pdsynth simulate BIDS --subjects 60 --quick --missing-dmri 0.5
---missing-fmri 0.5 --seed 3`. The start of the program is included.
+BIDS is a SIMULATED dataset with 60 missing scans: `pdsynth simulate BIDS --subjects 60 --quick --missing-dmri 0.5
+--missing-fmri 0.5 --seed 3`. The two commands alternate. Their times include the start of the program.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pdsynth.files import sha256, write_json
 
 
 def volumes(out: Path) -> dict[str, str]:
-    """Digests of everything but the manifest, whose times differ."""
+    """Digests of all files except the manifest, which contains times."""
     files = (p for p in out.rglob("*") if p.is_file() and p != out / "manifest.json")
     return {p.relative_to(out).as_posix(): sha256(p) for p in files}
 

@@ -1,10 +1,13 @@
-"""Indexing, opening, reading and preparing at the size of the paper's cohorts.
+"""Times for indexing, opening, reading and preparing cohorts of the size of the paper's.
 
 Usage: python benchmarks/throughput.py COHORT [--out benchmarks/results/throughput.json]
-COHORT is a simulated one: `pdsynth simulate COHORT --subjects 200 --quick`. Measured are: a BIDS dataset of 5,000
-subjects and 20,000 files from names to a cohort, three times; a prepared folder of 56,000 rows from nothing to open; a
-pair read from a prepared folder, each from a file not opened yet, against two .nii.gz read by nibabel, in turns,
-medians of ratios: COHORT's small scans and scans of 64x64x36x150; COHORT prepared by one process and by two.
+COHORT is simulated: `pdsynth simulate COHORT --subjects 200 --quick`. The following times are measured:
+
+- index: reading a BIDS dataset of 5,000 subjects and 20,000 files into a cohort, three times.
+- open: opening a prepared folder of 56,000 rows.
+- read: reading a pair from a prepared folder, from files that are not open yet, compared with reading two .nii.gz by
+  nibabel, in turn: COHORT's small scans, and scans of 64x64x36x150. Results are medians of ratios.
+- prepare: preparing COHORT by one process and by two.
 """
 
 from __future__ import annotations
@@ -39,17 +42,17 @@ FULL_SIZE = (64, 64, 36, 150)
 
 
 def index_seconds(folder: Path) -> dict[str, float]:
-    """Two small scans with gradient tables a subject; each file its own copy."""
+    """Time for indexing a dataset with two small scans and gradient tables per subject, each in files of its own."""
     series = nib.Nifti1Image(np.ones((48, 48, 24, 4), np.int16), np.diag([4.0, 4.0, 4.0, 1.0]))
     nib.save(series, folder / "scan.nii.gz")
     for number in range(SUBJECTS):
         name = f"sub-{number:05d}"
         for kind, stem in (("func", f"{name}_task-rest_bold"), ("dwi", f"{name}_dwi")):
-            place = folder / "bids" / name / kind
-            place.mkdir(parents=True)
-            shutil.copy(folder / "scan.nii.gz", place / f"{stem}.nii.gz")
-        (place / f"{stem}.bval").write_text("0 1000 1000 1000\n")
-        (place / f"{stem}.bvec").write_text("0 1 0 0\n0 0 1 0\n0 0 0 1\n")
+            scans = folder / "bids" / name / kind
+            scans.mkdir(parents=True)
+            shutil.copy(folder / "scan.nii.gz", scans / f"{stem}.nii.gz")
+        (scans / f"{stem}.bval").write_text("0 1000 1000 1000\n")
+        (scans / f"{stem}.bvec").write_text("0 1 0 0\n0 0 1 0\n0 0 0 1\n")
     took = []
     for _ in range(3):
         start = time.perf_counter()
@@ -65,7 +68,7 @@ def index_seconds(folder: Path) -> dict[str, float]:
 
 
 def open_seconds(prepared: Path, folder: Path) -> dict[str, float]:
-    """A prepared folder whose tables, manifest and files are as many and as large as those of ROWS rows."""
+    """Time for opening a prepared folder whose tables, manifest and files have the number and size of ROWS rows."""
     pairs = Pairs.open(prepared)
     out = folder / "large"
     (out / FOLDER).mkdir(parents=True)
@@ -95,7 +98,7 @@ def open_seconds(prepared: Path, folder: Path) -> dict[str, float]:
 
 
 def read_seconds(prepared: Path, cohort: Path, folder: Path) -> dict[str, float]:
-    """Both volumes of a pair, from the prepared folder, from its small scans, and from scans of FULL_SIZE."""
+    """Time for reading both volumes of a pair: from the prepared folder, its small scans, and scans of FULL_SIZE."""
     pairs = Pairs.open(prepared)
     noise = np.random.default_rng(0).normal(600, 60, FULL_SIZE).astype(np.int16)
     full = folder / "full.nii.gz"
@@ -122,7 +125,7 @@ def read_seconds(prepared: Path, cohort: Path, folder: Path) -> dict[str, float]
 
 
 def prepare_seconds(cohort: Path, folder: Path) -> dict[str, float]:
-    """The command, from start to end, by one process and by two."""
+    """Time of the whole command `prepare` by one process and by two."""
     took = {}
     for jobs in (1, 2):
         command = [

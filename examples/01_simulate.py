@@ -1,4 +1,4 @@
-"""A small SIMULATED cohort as BIDS, of which some participants lack a scan, and what is in it."""
+"""Simulate a small BIDS cohort in which some participants lack a scan, and print the missing scans. SIMULATED."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ from pdsynth.cohorts.simulated.cohort import simulate
 
 work = Path(sys.argv[1] if len(sys.argv) > 1 else "example-study")
 
-if __name__ == "__main__":  # other processes, which simulate too, import this file
+if __name__ == "__main__":  # the worker processes import this file
     root = simulate(work / "bids", subjects=30, missing_fmri=0.1, missing_dmri=0.1, quick=True, jobs=2)
     cohort = pdsynth.cohorts.bids(root)
     for subject, session in cohort:

@@ -1,4 +1,4 @@
-"""Fill in what is missing with the shipped model; every file says that it is synthetic, and is refused as real."""
+"""Synthesise the missing scans with the shipped model. Every file is marked as synthetic and refused as a real scan."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Score the shipped model on people with both scans, beside controls that see nobody, or only who else was scanned."""
+"""Score the shipped model and two controls on participants with both scans, with own and with shuffled sources."""
 
 import sys
 from pathlib import Path
@@ -12,8 +12,8 @@ if __name__ == "__main__":
     cohort = pdsynth.cohorts.bids(work / "bids")
     pairs = pdsynth.prepare(cohort, out=work / "prepared", split=(0.5, 0.0, 0.5), jobs=2)
     controls = api.fit_controls(pairs.train, names=("population-mean", "local-ridge"))
-    found = pdsynth.evaluate({"default": pdsynth.load("default", device="cpu"), **controls}, pairs.test)
-    for name, directions in found["methods"].items():
+    results = pdsynth.evaluate({"default": pdsynth.load("default", device="cpu"), **controls}, pairs.test)
+    for name, directions in results["methods"].items():
         for direction, scores in directions.items():
             own, low, high = scores["psnr_brain"]["mean"], *scores["psnr_brain"]["ci95"]
             shuffled = scores["shuffled_source_psnr_brain"]["mean"]

@@ -140,7 +140,7 @@ def test_no_table_or_two_are_errors(tmp_path):
 
 
 def test_a_folder_that_fits_two_layouts_or_none_is_an_error(tmp_path):
-    with pytest.raises(InputError, match=r"holds none of these: folders .*\(adni\); sub-\* folders \(bids\);"):
+    with pytest.raises(InputError, match=r"contains none of these: folders .*\(adni\); sub-\* folders \(bids\);"):
         detect(tmp_path)
     scan(tmp_path, "027_S_0074", "Axial_DTI", "2011-04-10")
     (tmp_path / "sub-01").mkdir()

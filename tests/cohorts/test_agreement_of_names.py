@@ -122,7 +122,7 @@ def test_of_a_hospitals_folders_without_sessions(one_scan, files):
 def test_participants_and_sessions_of_bids_that_are_one_on_some_disks_are_an_error(tmp_path):
     write_scan(tmp_path / "sub-a/ses-1/func/sub-a_ses-1_bold.nii.gz")
     write_scan(tmp_path / "sub-A/ses-2/func/sub-A_ses-2_bold.nii.gz")
-    with pytest.raises(InputError, match="participants sub-A and sub-a, which differ in capital letters alone"):
+    with pytest.raises(InputError, match="participants sub-A and sub-a, which differ only in capital letters"):
         bids(tmp_path)
     (tmp_path / "sub-A").rename(tmp_path / "sub-a_ses-1")
     write_scan(tmp_path / "sub-a_ses-1/func/rest_bold.nii.gz")

@@ -80,7 +80,7 @@ def test_simulated_is_read_from_the_description(study: Path) -> None:
     (study / "dataset_description.json").write_text(json.dumps({"Name": "x", "Simulated": True}))
     assert bids(study).simulated
     (study / "dataset_description.json").write_text("{")
-    with pytest.raises(InputError, match=r"dataset_description.json: is no JSON"):
+    with pytest.raises(InputError, match=r"dataset_description.json: is not a JSON"):
         bids(study)
 
 
@@ -171,7 +171,7 @@ def test_synthesised_scan_is_refused(study: Path) -> None:
 
 
 def test_what_stops_a_cohort(tmp_path: Path, study: Path) -> None:
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         bids(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"no sub-\* folder"):
@@ -193,7 +193,7 @@ def test_what_stops_a_cohort(tmp_path: Path, study: Path) -> None:
 def test_unreadable_age_is_a_row_and_the_cohort_goes_on(study: Path) -> None:
     table(study, "participant_id age\nsub-01 old")
     cohort = bids(study)
-    assert cohort.rejected[0].reason == "age 'old' of sub-01 is no number"
+    assert cohort.rejected[0].reason == "age 'old' of sub-01 is not a number"
     assert len(cohort.subjects) == 3
 
 

@@ -52,7 +52,7 @@ def hospital(tmp_path: Path) -> Path:
 
 
 def test_scans_and_table_are_read_to_exactly_the_table(hospital):
-    assert detect(hospital) == ("folder", "it holds a pdsynth.yaml, which says how to read it")
+    assert detect(hospital) == ("folder", "it contains a pdsynth.yaml with patterns of its scans")
     cohort = read(hospital)
     assert [
         (p.participant_id, p.sex, p.site, v.session_id, sorted(v.scans), v.diagnosis, v.age, dict(v.scores))
@@ -79,20 +79,23 @@ def test_without_sessions_or_a_table_the_scans_are_there_all_the_same(tmp_path):
     ("text", "problem"),
     [
         ("fmri: [", "cannot be read"),
-        ("table: x.csv", "names no pattern"),
-        ('fmri: "{participant}.nii"\nfmrii: x', "has an entry 'fmrii'"),
+        ("table: x.csv", "has no pattern"),
+        ('fmri: "{participant}.nii"\nfmrii: x', "has an unknown entry 'fmrii'"),
         ('fmri: "scans/*.nii.gz"', r"has no \{participant\}"),
-        ('fmri: "{participant}.nii"', "patterns that no file fits"),
+        ('fmri: "{participant}.nii"', "patterns that match no file"),
         (SETTINGS.replace("session: visit", "visit: visit"), "a column for 'visit'"),
         (SETTINGS.replace("2: MCI", "2: MCX"), "maps the code 2 to 'MCX'"),
-        (SETTINGS.replace("participant: Patient No, ", ""), "not its column of participants"),
+        (SETTINGS.replace("participant: Patient No, ", ""), "no column of participants"),
         (SETTINGS.replace("years", "alter"), "has no column alter"),
         (SETTINGS.replace("{1: NC, 2: MCI, 3: AD}", "{1: NC}"), "gives P-01 the diagnosis '2'"),
         (SETTINGS.replace("session: visit, ", ""), "lists P-01 twice"),
         (re.sub("columns: .*", "columns: [a, b]", SETTINGS), "yaml: has a list as columns"),
         (re.sub("columns: .*", "columns: 5", SETTINGS), "yaml: has 5 as columns"),
         (re.sub("columns: .*", "columns: {participant: [a]}", SETTINGS), "yaml: has a list as the column of part"),
-        (re.sub("columns: .*", "columns: {participant: id, 5: a, x: b}", SETTINGS), "yaml: names a column for '5'"),
+        (
+            re.sub("columns: .*", "columns: {participant: id, 5: a, x: b}", SETTINGS),
+            "yaml: has a column for '5', which is unknown",
+        ),
         (re.sub("diagnoses: .*", "diagnoses: [NC, MCI]", SETTINGS), "yaml: has a list as diagnoses"),
         (re.sub("diagnoses: .*", "diagnoses: {1: [NC]}", SETTINGS), "yaml: maps the code 1 to a list"),
         (re.sub("site: .*", "site: {a: b}", SETTINGS), "yaml: has a dict as site"),
@@ -129,14 +132,14 @@ def test_a_site_may_be_a_number_or_left_empty(hospital):
 def test_two_sessions_of_one_name_are_an_error(hospital, other):
     write_scan(hospital / f"scans/P-01/{other}/rest.nii.gz")
     both = " and ".join(sorted([f"P-01 {other}", "P-01 v1"]))
-    same = "which differ in capital letters alone" if other == "V1" else "both sub-P01_ses-v1"
+    same = "which differ only in capital letters" if other == "V1" else "both sub-P01_ses-v1"
     with pytest.raises(InputError, match=f"has sessions {both}, {same}"):
         read(hospital)
 
 
 def test_participants_that_differ_in_capital_letters_or_have_none_are_an_error(hospital):
     write_scan(hospital / "scans/p-01/v1/rest.nii.gz")
-    with pytest.raises(InputError, match="participants P-01 and p-01, which differ in capital letters alone"):
+    with pytest.raises(InputError, match="participants P-01 and p-01, which differ only in capital letters"):
         read(hospital)
     (hospital / "scans/p-01").rename(hospital / "scans/--")
     with pytest.raises(InputError, match="a name '--' without any letter or digit"):
@@ -198,6 +201,6 @@ def test_many_stars_end_at_once(tmp_path, stars):
     (tmp_path / "P1").mkdir()
     (tmp_path / "P1" / f"{'a' * 60}b.nii").touch()
     began = perf_counter()
-    with pytest.raises(InputError, match="patterns that no file fits"):
+    with pytest.raises(InputError, match="patterns that match no file"):
         read(tmp_path)
     assert perf_counter() - began < 2

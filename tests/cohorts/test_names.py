@@ -44,7 +44,7 @@ def test_entities_of_a_name(name, expected):
         ("sub-a_bold.nii.gz", "sub-b", "", "is named for sub-a but lies in the folder of sub-b"),
         ("sub-a_ses-1_bold.nii.gz", "sub-b", "ses-2", "is named for sub-a but lies in the folder of sub-b"),
         ("sub-a_ses-1_bold.nii.gz", "sub-a", "ses-2", "is named for ses-1 but lies in the folder of ses-2"),
-        ("sub-a_ses-2_bold.nii.gz", "sub-a", "", "is named for ses-2 but lies in no session's folder of sub-a"),
+        ("sub-a_ses-2_bold.nii.gz", "sub-a", "", "is named for ses-2 but lies in a folder of sub-a without sessions"),
         ("sub-A_bold.nii.gz", "sub-a", "", "is named for sub-A but lies in the folder of sub-a"),
         ("sub-a_bold.nii.gz", "sub-a_b", "", "is named for sub-a but lies in the folder of sub-a_b"),
         ("sub-a_sub-b_bold.nii.gz", "sub-a", "", "is named for sub-b but lies in the folder of sub-a"),
@@ -149,7 +149,7 @@ def test_a_lone_scan_whose_participant_is_not_known_is_named(tmp_path, path, pro
 
 def test_twins_are_named():
     refuse_twins(Path("s"), "sessions", [("a", "sub-a"), ("a", "sub-a"), ("b", "sub-b")])
-    with pytest.raises(InputError, match="s: has sessions A and a, which differ in capital letters alone"):
+    with pytest.raises(InputError, match="s: has sessions A and a, which differ only in capital letters"):
         refuse_twins(Path("s"), "sessions", [("a", "sub-a"), ("A", "sub-A")])
 
 

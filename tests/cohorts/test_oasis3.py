@@ -154,7 +154,7 @@ def test_bids_names_are_preferred_only_where_a_participants_table_gives_diagnose
     with pytest.raises(InputError, match="--layout bids or --layout oasis3"):
         detect(tmp_path)
     (tmp_path / "pdsynth.yaml").write_text("")
-    assert detect(tmp_path) == ("folder", "it holds a pdsynth.yaml, which says how to read it")
+    assert detect(tmp_path) == ("folder", "it contains a pdsynth.yaml with patterns of its scans")
 
 
 def test_tables_twice_or_absent_are_errors(tmp_path):
@@ -165,5 +165,5 @@ def test_tables_twice_or_absent_are_errors(tmp_path):
     tables(tmp_path / "older")
     with pytest.raises(InputError, match="keep only the newest"):
         oasis3(tmp_path)
-    with pytest.raises(InputError, match=r"holds no sub-OAS3"):
+    with pytest.raises(InputError, match=r"contains no sub-OAS3"):
         oasis3(tmp_path / "older")

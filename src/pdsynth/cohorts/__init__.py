@@ -1,6 +1,7 @@
-"""Data sources: each file with a `LAYOUT` is an adapter, a function from a folder to a `Cohort`; `read` picks one.
+"""Readers of data sets. A module with a `LAYOUT` is an adapter: it reads a folder of one layout into a `Cohort`.
 
-An adapter is offered here under the name of its layout too: `pdsynth.cohorts.bids(root)`.
+`read` detects the layout and calls its adapter. This package also exports each adapter's function under the name of its
+layout: `pdsynth.cohorts.bids(root)`.
 """
 
 from pdsynth.cohorts.detect import LAYOUTS, detect, read

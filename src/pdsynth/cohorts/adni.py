@@ -1,6 +1,6 @@
-"""ADNI as downloaded from its archive: a folder a participant, series and date; diagnoses from ADNIMERGE or DXSUM.
+"""ADNI as downloaded from its archive: folders PTID/series/date, with diagnoses from the tables ADNIMERGE or DXSUM.
 
-What Clinica makes of ADNI is BIDS, and is read as such.
+PTID is ADNI's participant identifier (027_S_0074). `bids` reads ADNI data that Clinica has converted to BIDS.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from pdsynth.types import Diagnosis, InputError, Modality
 PTID = re.compile(r"\d{3}_S_\d{4,5}")
 ANY_PTID = re.compile(rf"(?<!\d){PTID.pattern}(?!\d)", re.IGNORECASE)
 WHEN = re.compile(r"(\d{4}-\d{2}-\d{2})_\d{2}_\d{2}_\d{2}(\.\d+)?")
-DERIVED = {"mb", "adc", "fa", "tracew", "enhanced", "reg"}  # words of series that are no plain DWI
+DERIVED = {"mb", "adc", "fa", "tracew", "enhanced", "reg"}  # words that exclude a DTI series: computed maps, multiband
 RESTING = ("fmri", "fcmri", "resting")
-NO_BOLD = {"asl", "pcasl", "perfusion", "mocoseries"}
+NOT_BOLD = {"asl", "pcasl", "perfusion", "mocoseries"}
 MERGED = {"cn": Diagnosis.NC, "smc": Diagnosis.NC, "mci": Diagnosis.MCI, "dementia": Diagnosis.AD, "ad": Diagnosis.AD}
-COLUMNS = (  # of DXSUM, by the phase that filled them in
+COLUMNS = (  # diagnosis columns of DXSUM with their codes; each study phase filled in one of them
     ("DIAGNOSIS", {1: Diagnosis.NC, 2: Diagnosis.MCI, 3: Diagnosis.AD}),
     (
         "DXCHANGE",
@@ -42,21 +42,23 @@ SEX = {"female": "F", "male": "M", "2": "F", "1": "M"}
 
 
 def adni(root: str | Path) -> Cohort:
-    """Read ADNI's archive layout, PTID/series/date/image, with ADNIMERGE.csv or DXSUM*.csv beside the participants.
+    """Read ADNI's archive layout, PTID/series/date/image, with ADNIMERGE.csv or DXSUM*.csv in the same folder.
 
-    A scan is its folder's participant's; one that is named for another is left out.
-    A subjective memory complaint is cognitively normal. Days are counted from year 1; a session is named by its date.
-    Raises InputError where no scan or neither table is found, where one is there twice, and for an unknown code.
+    A scan belongs to the participant of its folder. A scan whose name contains another participant is rejected.
+    Participants with a subjective memory complaint count as cognitively normal. Days are counted from year 1. A session
+    is named by its date.
+
+    Raises InputError if there is no scan, if there is neither table, if a table exists twice, and for an unknown code.
     """
     root = Path(root)
     rejected: list[Rejection] = []
     files = _files(root, rejected)
     if not files and not rejected:
-        raise InputError(root, "holds no scan as PTID/series/date/image", "give the folder of the ADNI participants")
+        raise InputError(root, "contains no scan PTID/series/date/image", "give the folder of the ADNI participants")
     merged = find_table(root, "ADNIMERGE", ("PTID", "EXAMDATE", "DX"))
     summary = find_table(root, "DXSUM", ("PTID",)) or find_table(root, "DXSUM_PDXCONV_ADNIALL", ("PTID",))
     if merged is None and summary is None:
-        raise InputError(root, "has neither ADNIMERGE.csv nor DXSUM*.csv", "put one of them beside the participants")
+        raise InputError(root, "has neither ADNIMERGE.csv nor DXSUM*.csv", "put one of them into this folder")
     visits: dict[str, list[Visit]] = defaultdict(list)
     baseline: dict[str, Row] = {}
     for row in merged or ():
@@ -79,15 +81,15 @@ def adni(root: str | Path) -> Cohort:
 
 
 def is_adni(root: Path) -> bool:
-    """Whether root holds a folder that is named as ADNI names participants."""
+    """Whether root contains a folder whose name is a PTID."""
     return any(PTID.fullmatch(path.name) for path in root.iterdir() if path.is_dir())
 
 
-LAYOUT = Layout("adni", "folders that are named as ADNI names participants (027_S_0074)", is_adni, adni)
+LAYOUT = Layout("adni", "folders with participant names of ADNI (027_S_0074)", is_adni, adni)
 
 
 def modality_of(series: str) -> Modality | None:
-    """What an ADNI series holds, by its description; None for what is neither a plain DWI nor a resting fMRI.
+    """Modality of an ADNI series by its description; None if it is neither a plain DWI nor a resting-state fMRI.
 
     >>> modality_of("Axial_DTI"), modality_of("Axial_rsfMRI__Eyes_Open_"), modality_of("Axial_DTI_ADC")
     (<Modality.DMRI: 'dmri'>, <Modality.FMRI: 'fmri'>, None)
@@ -96,13 +98,13 @@ def modality_of(series: str) -> Modality | None:
     words = set(re.split(r"[^a-z0-9]+", name))
     if "dti" in name and not words & DERIVED:
         return Modality.DMRI
-    if any(word in name for word in RESTING) and not words & NO_BOLD:
+    if any(word in name for word in RESTING) and not words & NOT_BOLD:
         return Modality.FMRI
     return None
 
 
 def _files(root: Path, rejected: list[Rejection]) -> dict[str, dict[Modality, dict[int, list[Path]]]]:
-    """Paths by participant, modality and day; those that are named for another participant go into `rejected`."""
+    """Paths by participant, modality and day. Files whose names contradict their folders are appended to `rejected`."""
     found: dict[str, dict[Modality, dict[int, list[Path]]]] = {}
     for person in root.iterdir():
         if not (person.is_dir() and PTID.fullmatch(person.name)):
@@ -115,15 +117,15 @@ def _files(root: Path, rejected: list[Rejection]) -> dict[str, dict[Modality, di
                 continue
             for path in (Path(folder, name) for name in names if name.endswith((".nii", ".nii.gz"))):
                 day = date.fromisoformat(when[1]).toordinal()
-                if problem := _elsewhere(path, person, day):
+                if problem := _conflict(path, person, day):
                     rejected.append(Rejection(path, problem, REMEDY))
                 else:
                     found.setdefault(person.name, {}).setdefault(modality, {}).setdefault(day, []).append(path)
     return found
 
 
-def _elsewhere(path: Path, person: Path, day: int) -> str | None:
-    """What in the name of a file, or of a folder above it, speaks against its participant's folder and its day."""
+def _conflict(path: Path, person: Path, day: int) -> str | None:
+    """The conflict of a file's name, or of a folder above it, with the participant's folder and the day; or None."""
     other = next((o for o in ANY_PTID.findall(str(path.relative_to(person))) if o.upper() != person.name), None)
     if other is not None:
         return f"is named for {other} but lies in the folder of {person.name}"
@@ -133,7 +135,7 @@ def _elsewhere(path: Path, person: Path, day: int) -> str | None:
 def _merged_visit(row: Row) -> Visit:
     text = row.text("DX")
     if text is not None and text.lower() not in MERGED:
-        problem = f"gives {_ptid(row)} the diagnosis {text!r}, which is none of CN, SMC, MCI, Dementia"
+        problem = f"gives {_ptid(row)} the diagnosis {text!r}, which is not one of CN, SMC, MCI, Dementia"
         raise InputError(row.path, problem, "correct the cell, or leave it empty")
     day = _day(row, "EXAMDATE")
     if day is None:
@@ -144,7 +146,7 @@ def _merged_visit(row: Row) -> Visit:
 
 
 def _summary_diagnosis(row: Row) -> Diagnosis | None:
-    """The diagnosis in whichever column the visit's phase filled in."""
+    """The diagnosis from the first column that has a value; None if all are empty."""
     for column, codes in COLUMNS:
         text = row.text(column)
         if text is None or text in NOT_DONE:
@@ -158,7 +160,7 @@ def _summary_diagnosis(row: Row) -> Diagnosis | None:
 
 
 def _day(row: Row, *columns: str) -> int | None:
-    """Ordinal of the first date that is there, written as 2011-02-03 or 2/3/2011."""
+    """Ordinal of the first date in the columns, written 2011-02-03 or 2/3/2011 (month/day/year); None without one."""
     for column in columns:
         text = row.text(column)
         if text is None:
@@ -169,7 +171,7 @@ def _day(row: Row, *columns: str) -> int | None:
                 found = date(year, month, day)
             else:
                 found = date.fromisoformat(text[:10])
-            if found.year < FIRST_YEAR:  # 2/3/11 is no day of the year 11
+            if found.year < FIRST_YEAR:  # 2/3/11 would be read as a day of the year 11
                 raise ValueError
             return found.toordinal()
         except ValueError:

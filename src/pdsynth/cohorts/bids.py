@@ -1,7 +1,7 @@
-"""Plain BIDS: subjects, sessions, scans and diagnoses, by file name and header; no voxel is read.
+"""Plain BIDS: participants, sessions, scans and diagnoses, from file names, tables and headers. No voxel is read.
 
-A subject may have either modality alone: that is what synthesis completes. A file that cannot be used becomes a
-`Rejection` and the cohort goes on; a dataset that cannot be understood as a whole raises `InputError`.
+A session may have one modality only; synthesis can supply the other. An unusable file becomes a `Rejection`, and the
+other files are read. A dataset that is unusable as a whole raises `InputError`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CODES = {
     "cn": Diagnosis.NC,
     "hc": Diagnosis.NC,
     "control": Diagnosis.NC,
-    "smc": Diagnosis.NC,  # a subjective memory complaint is no impairment
+    "smc": Diagnosis.NC,  # a subjective memory complaint is not an impairment
     "mci": Diagnosis.MCI,
     "emci": Diagnosis.MCI,
     "lmci": Diagnosis.MCI,
@@ -43,23 +43,27 @@ def bids(
 ) -> Cohort:
     """Read a BIDS dataset: names, tables and headers.
 
-    Of several runs of one modality in a session the one with most volumes is taken, then the first by name. A file
-    that is named for another participant or session than its folder is left out.
-    `diagnosis_column` is a column of participants.tsv or sessions.tsv (default: `diagnosis` or `dx`, in any case);
-    `diagnosis_map` adds codes to the known ones (NC, CN, HC, MCI, EMCI, LMCI, AD, Dementia, in any case).
-    Raises InputError where the folder is no BIDS dataset, a participant is listed twice, two participants or sessions
-    differ in capital letters alone, or a diagnosis is unknown.
+    If a session has several runs of one modality, the run in MNI152 space is preferred, then the run with the most
+    volumes, then the first by name. A file whose name contains another participant or session than its folder is
+    rejected.
+
+    `diagnosis_column` is a column of participants.tsv or sessions.tsv (default: `diagnosis` or `dx`, in any case).
+    `diagnosis_map` maps further codes to NC, MCI and AD. The known codes, in any case, are NC, CN, HC, control, SMC,
+    MCI, EMCI, LMCI, AD and dementia.
+
+    Raises InputError if the folder is not a BIDS dataset, a table lists an id twice, the names of two participants or
+    sessions differ only in capital letters, or a diagnosis is unknown.
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(root, "is no folder", "give the folder that holds participants.tsv and the sub-* folders")
+        raise InputError(root, "is not a folder", "give the folder with participants.tsv and the sub-* folders")
     if not is_bids(root):
-        raise InputError(root, "holds no sub-* folder", "give the root of a BIDS dataset")
+        raise InputError(root, "contains no sub-* folder", "give the root of a BIDS dataset")
     return read_trees(root, [root], diagnosis_column, diagnosis_map)
 
 
 def is_bids(root: Path) -> bool:
-    """Whether root holds a folder of a participant, sub-*."""
+    """Whether root contains a participant's folder, sub-*."""
     return any(path.is_dir() for path in root.glob("sub-*"))
 
 
@@ -72,9 +76,9 @@ def read_trees(
     diagnosis_column: str | None = None,
     diagnosis_map: Mapping[str, Diagnosis] | None = None,
 ) -> Cohort:
-    """The sub-* folders of several trees as one dataset, with the participants.tsv of root or else of the first tree.
+    """Read the sub-* folders of several folders (trees) as one dataset.
 
-    Raises what `bids` raises.
+    participants.tsv is read from root, or else from the first tree that has it. Raises InputError as `bids` does.
     """
     codes = CODES | {str(code).lower(): Diagnosis(value) for code, value in (diagnosis_map or {}).items()}
     tables = [tree / "participants.tsv" for tree in (root, *trees)]
@@ -85,10 +89,10 @@ def read_trees(
     subjects = [_subject([t / name for t in trees], participants, diagnosis_column, codes, rejected) for name in names]
     subjects = [subject for subject in subjects if subject.sessions]
     if not subjects and not rejected:
-        raise InputError(root, "holds no *_bold.nii.gz and no *_dwi.nii.gz", "give the root of a BIDS dataset")
+        raise InputError(root, "contains no *_bold.nii.gz and no *_dwi.nii.gz", "give the root of a BIDS dataset")
     cohort = Cohort(root, subjects, rejected, _is_simulated(root))
     refuse_twins(root, "participants", [(s.participant_id, s.participant_id) for s in subjects])
-    # A folder sub-1_ses-2 beside sub-1/ses-2 would have its name.
+    # The session name of a folder sub-1_ses-2 would be equal to that of sub-1/ses-2.
     refuse_twins(root, "sessions", [(f"{p.participant_id}/{s.session_id}", session_name(p, s)) for p, s in cohort])
     if diagnosis_column is not None and all(session.diagnosis is None for _, session in cohort):
         raise InputError(
@@ -101,7 +105,7 @@ PREFIX = {"participant_id": "sub-", "session_id": "ses-"}
 
 
 class _Table:
-    """A participants.tsv or sessions.tsv, by id: diagnosis, age, sex, site. Absent files and cells are None."""
+    """Cells of a participants.tsv or sessions.tsv by id. A cell that is empty or in no table is None."""
 
     def __init__(self, path: Path, key: str, diagnosis_column: str | None, codes: Mapping[str, Diagnosis]) -> None:
         self.path, self.codes = path, codes
@@ -111,11 +115,11 @@ class _Table:
             name = row.cells[key].strip()
             name = name if name.startswith(PREFIX[key]) else f"{PREFIX[key]}{name}"
             if name in self.rows:
-                raise InputError(path, f"lists {name} twice", "keep one row for each")
+                raise InputError(path, f"lists {name} twice", "keep one row per id")
             self.rows[name] = row
 
     def cell(self, name: str, *columns: str) -> str | None:
-        """The first of the columns that the table has, or None where it is empty or n/a."""
+        """The cell of the first of the columns that the table has; None if it is empty or n/a."""
         return self.rows[name].text(*columns) if name in self.rows else None
 
     def diagnosis(self, name: str) -> Diagnosis | None:
@@ -124,20 +128,21 @@ class _Table:
             known = ", ".join(sorted(self.codes))
             raise InputError(
                 self.path,
-                f"gives {name} the diagnosis {code!r}, which is none of {known}",
+                f"gives {name} the diagnosis {code!r}, which is not one of {known}",
                 "map this code to NC, MCI or AD with diagnosis_map, or write n/a",
             )
         return None if code is None else self.codes[code.lower()]
 
     def number(self, name: str, column: str, rejected: list[Rejection]) -> float | None:
-        """A number; '89+', as BIDS writes high ages, is 89."""
+        """A cell as a number; None, with a Rejection, if it is not one. BIDS writes high ages as '89+', read as 89."""
         text = self.cell(name, column)
         if text is None:
             return None
         try:
             return float(text.rstrip("+"))
         except ValueError:
-            rejected.append(Rejection(self.path, f"{column} {text!r} of {name} is no number", "write one, or n/a"))
+            problem = f"{column} {text!r} of {name} is not a number"
+            rejected.append(Rejection(self.path, problem, "write a number, or n/a"))
             return None
 
 
@@ -153,16 +158,18 @@ def _subject(
     path = next((table for table in tables if table.exists()), tables[0])
     visits = _Table(path, "session_id", diagnosis_column, codes)
     if visits.rows and OASIS3.fullmatch(name):
-        problem = "may be Clinica's, which merges scores of OASIS-3 across participants; it was not read"
-        rejected.append(Rejection(path, problem, "give the archive's tables and --layout oasis3"))
+        problem = "may be written by Clinica, which mixes up scores of OASIS-3 participants; it was not read"
+        rejected.append(Rejection(path, problem, "use the archive's tables with --layout oasis3"))
         visits.rows.clear()
     diagnosis = participants.diagnosis(name)
     numbers = {column: participants.number(name, column, rejected) for column in NUMBERS}
     sessions = []
-    there = sorted({p.name for folder in folders for p in folder.glob("ses-*") if p.is_dir()}) or [""]
-    for visit in there:
-        places = [folder / visit for folder in folders]
-        files = {m: [p for place in places for p in (place / FOLDER[m]).glob(f"*_{SUFFIX[m]}.nii*")] for m in Modality}
+    names = sorted({p.name for folder in folders for p in folder.glob("ses-*") if p.is_dir()}) or [""]
+    for visit in names:
+        parents = [folder / visit for folder in folders]
+        files = {
+            m: [p for parent in parents for p in (parent / FOLDER[m]).glob(f"*_{SUFFIX[m]}.nii*")] for m in Modality
+        }
         found = {m: best_run(agreeing(paths, name, visit, rejected), m, rejected) for m, paths in files.items()}
         scans = {modality: scan for modality, scan in found.items() if scan is not None}
         if scans:
@@ -182,4 +189,4 @@ def _is_simulated(root: Path) -> bool:
     try:
         return bool(json.loads(description.read_text()).get("Simulated", False))
     except (ValueError, AttributeError):
-        raise InputError(description, "is no JSON object", "repair the file") from None
+        raise InputError(description, "is not a JSON object", "repair the file") from None

@@ -1,4 +1,4 @@
-"""What fMRIPrep and QSIPrep wrote: their trees, side by side or below a dataset's derivatives/, as one dataset."""
+"""Output of fMRIPrep and QSIPrep, read as one dataset. Their folders may be siblings, or below derivatives/."""
 
 from __future__ import annotations
 
@@ -21,25 +21,27 @@ def derivatives(
     diagnosis_column: str | None = None,
     diagnosis_map: Mapping[str, Diagnosis] | None = None,
 ) -> Cohort:
-    """Read preprocessed scans: of each session the one in MNI152 space, where there is one.
+    """Read preprocessed scans; in each session, scans in MNI152 space are preferred.
 
-    A scan in MNI152 is resampled; one in its participant's own space (QSIPrep writes ACPC or T1w) is registered, as a
-    raw scan is. participants.tsv may lie in root or beside either tool's sub-* folders. Raises InputError where no tree
-    is found, where two trees hold the same kind of scan of one participant, and what `bids` raises.
+    Preparation resamples a scan that is in MNI152 space. It registers a scan in the participant's own space (QSIPrep
+    writes ACPC or T1w) like a raw scan. participants.tsv may be in root, or in either tool's output folder.
+
+    Raises InputError if no output folder is found, if two of them contain scans of the same modality of one
+    participant, and in the cases of `bids`.
     """
     root = Path(root)
     trees = find_trees(root)
     if not trees:
-        problem = "holds no *_desc-preproc_bold.nii.gz and no *_desc-preproc_dwi.nii.gz of fMRIPrep or QSIPrep"
-        raise InputError(root, problem, "give the folder that holds their output folders")
+        problem = "contains no *_desc-preproc_bold.nii.gz and no *_desc-preproc_dwi.nii.gz of fMRIPrep or QSIPrep"
+        raise InputError(root, problem, "give the folder that contains their output folders")
     _refuse_copies(root, trees)
     return read_trees(root, trees, diagnosis_column, diagnosis_map)
 
 
 def find_trees(root: Path) -> list[Path]:
-    """The folders, root itself or at most three below, whose sub-* folders hold preprocessed scans."""
-    places = chain([root], *(root.glob(f"{above}{tool}") for tool in TOOLS for above in ("", "*/", "*/*/")))
-    return [place for place in dict.fromkeys(places) if _preprocessed(place)]
+    """Output folders (trees) up to three levels below root: those whose sub-* folders contain preprocessed scans."""
+    candidates = chain([root], *(root.glob(f"{above}{tool}") for tool in TOOLS for above in ("", "*/", "*/*/")))
+    return [folder for folder in dict.fromkeys(candidates) if _preprocessed(folder)]
 
 
 def _preprocessed(tree: Path) -> bool:
@@ -47,8 +49,8 @@ def _preprocessed(tree: Path) -> bool:
     return any(next(tree.glob(f"{folder}/{name}"), None) for folder in folders for name in PREPROCESSED)
 
 
-def _rather_than(root: Path, other: str) -> bool:
-    """The sub-* folders that a tool wrote are no raw BIDS dataset."""
+def _preferred_to(root: Path, other: str) -> bool:
+    """True for `bids` if root itself is the output folder of a tool: its sub-* folders are not a raw dataset."""
     return other == "bids" and _preprocessed(root)
 
 
@@ -58,21 +60,22 @@ LAYOUT = Layout(
     lambda root: bool(find_trees(root)),
     derivatives,
     participants_tsv=True,
-    preferred_to=_rather_than,
+    preferred_to=_preferred_to,
 )
 
 
 def _refuse_copies(root: Path, trees: Sequence[Path]) -> None:
-    """Raise InputError where two trees hold one kind of scan of one participant.
+    """Raise InputError if two trees contain scans of the same modality of one participant.
 
-    These may be two runs of a tool, or two sites whose participants have the same labels: which can't be known.
+    The trees may be two runs of a tool, or two sites that gave the same label to different people. The files do not
+    show which.
     """
     for kind, suffix in ((FOLDER[modality], SUFFIX[modality]) for modality in Modality):
         holder: dict[str, Path] = {}
-        for tree in {tree.resolve(): tree for tree in trees}.values():  # a link to a tree is no other tree
+        for tree in {tree.resolve(): tree for tree in trees}.values():  # a link to a tree is the same tree
             scans = chain(*(tree.glob(f"sub-*/{session}{kind}/*_{suffix}.nii*") for session in ("", "ses-*/")))
             for name in sorted({path.relative_to(tree).parts[0] for path in scans}):
                 other = holder.setdefault(name, tree)
                 if other != tree:
-                    problem = f"holds {suffix} scans of {name} in {other} and in {tree}, perhaps of two people"
+                    problem = f"contains {suffix} scans of {name} in {other} and in {tree}, perhaps of two people"
                     raise InputError(root, problem, "give one of these folders, or move the other elsewhere")

@@ -1,4 +1,4 @@
-"""Which adapter reads a folder, and why."""
+"""Detection of a folder's layout, and reading it with the layout's adapter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pdsynth.types import Diagnosis, InputError
 
 
 def _discovered() -> dict[str, Layout]:
-    """The layouts that the modules of `pdsynth.cohorts` give, by name."""
+    """The `LAYOUT` of each module of `pdsynth.cohorts`, by name."""
     found: dict[str, Layout] = {}
     for layout in (module.LAYOUT for module in modules_of("pdsynth.cohorts") if hasattr(module, "LAYOUT")):
         if layout.name in found:
@@ -25,13 +25,13 @@ LAYOUTS = _discovered()
 
 
 def detect(root: str | Path) -> tuple[str, str]:
-    """The layout of a folder and the reason, by names alone.
+    """Name of the layout of a folder, and the reason in words. Only names of files and folders are read.
 
-    Raises InputError where the folder fits no layout, and where it fits two of which neither is preferred.
+    Raises InputError if the folder has no known layout, or several of which none is preferred.
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(root, "is no folder", "give the folder that holds the participants")
+        raise InputError(root, "is not a folder", "give the folder that contains the participants")
     fitting = [layout for layout in LAYOUTS.values() if layout.recognises(root)]
     found = [
         layout
@@ -40,12 +40,12 @@ def detect(root: str | Path) -> tuple[str, str]:
     ]
     if not found:
         signs = "; ".join(f"{layout.sign} ({layout.name})" for layout in LAYOUTS.values())
-        raise InputError(root, f"holds none of these: {signs}", "give the folder that holds the participants")
+        raise InputError(root, f"contains none of these: {signs}", "give the folder that contains the participants")
     if len(found) > 1:
-        reasons = "; as ".join(f"{layout.name}: it holds {layout.sign}" for layout in found)
+        reasons = "; as ".join(f"{layout.name}: it contains {layout.sign}" for layout in found)
         choices = " or ".join(f"--layout {layout.name}" for layout in found)
         raise InputError(root, f"can be read as {reasons}", f"choose {choices}")
-    return found[0].name, f"it holds {found[0].sign}"
+    return found[0].name, f"it contains {found[0].sign}"
 
 
 def read(
@@ -54,10 +54,12 @@ def read(
     diagnosis_column: str | None = None,
     diagnosis_map: Mapping[str, Diagnosis] | None = None,
 ) -> Cohort:
-    """A cohort in any known layout, found by `detect` where none is given.
+    """Read a cohort in any known layout; `detect` chooses the layout if none is given.
 
-    The column and the map of diagnoses are of participants.tsv: the archives have tables and codes of their own.
-    Raises InputError for what the adapter refuses, ValueError for an unknown layout or an option that does not fit.
+    diagnosis_column and diagnosis_map refer to participants.tsv. The other layouts have tables and codes of their own.
+
+    Raises InputError as the adapter does. Raises ValueError for an unknown layout, and for diagnosis options with a
+    layout that has no participants.tsv.
     """
     layout = detect(root)[0] if layout is None else layout
     if layout not in LAYOUTS:

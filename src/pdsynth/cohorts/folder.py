@@ -1,4 +1,6 @@
-"""A hospital's folders, as they are: patterns for the scans and a table, all named in one pdsynth.yaml.
+"""Folders of any structure. The user describes them in pdsynth.yaml: path patterns of the scans, and a table.
+
+An example of pdsynth.yaml:
 
 fmri: "{participant}/{session}/rest*.nii.gz"
 dmri: "{participant}/{session}/dti*.nii.gz"
@@ -30,18 +32,19 @@ KEYS = {"fmri", "dmri", "table", "columns", "diagnoses", "site"}
 COLUMNS = ("participant", "session", "diagnosis", "age", "sex", "site", "education", "mmse", "moca")
 WILDCARDS = re.compile(r"(\{participant\}|\{session\}|\*+)")
 MOST_WILDCARDS = 50  # in a pattern
-Key = tuple[str, str]  # participant and session as the folders write them; "" where there is no session
+Key = tuple[str, str]  # participant and session as the paths and the table write them; "" for no session
 
 
 def folder(root: str | Path) -> Cohort:
     """Read a folder by the patterns in its pdsynth.yaml.
 
-    A pattern is a path below the folder in which {participant}, which each needs, and {session} stand for a part of a
-    name and * for anything but a slash. `table` is a CSV or TSV file with one row per participant, or per participant
-    and session; `columns` says which of its columns is which; `diagnoses` adds codes to the known ones. A file that is
-    named sub-* or ses-* for another than the pattern finds is left out.
-    Raises InputError for settings that are not understood, a pattern that no file fits, two participants or sessions
-    whose letters and digits are the same, and an unknown diagnosis.
+    A pattern is a path below the folder. In it, {participant} and {session} match part of a name, and * matches any
+    text without a slash. {participant} is required. `table` is a CSV or TSV file with one row per participant, or one
+    row per participant and session. `columns` maps our column names to the table's. `diagnoses` maps further codes to
+    NC, MCI and AD. A file whose name contains another sub-* or ses-* than the pattern matches is rejected.
+
+    Raises InputError for invalid settings, for patterns that match no file, for two participants or sessions that have
+    the same letters and digits, and for an unknown diagnosis.
     """
     root = Path(root)
     settings = _settings(root / SETTINGS)
@@ -51,7 +54,7 @@ def folder(root: str | Path) -> Cohort:
             key = parts["participant"], parts.get("session", "")
             files.setdefault(key, {}).setdefault(modality, []).append(path)
     if not files:
-        raise InputError(root / SETTINGS, "has patterns that no file fits", "compare them with the names on disk")
+        raise InputError(root / SETTINGS, "has patterns that match no file", "compare them with the names on disk")
     ids = _ids(root, files)
     table = _rows(root, settings)
     rejected: list[Rejection] = []
@@ -81,7 +84,7 @@ def folder(root: str | Path) -> Cohort:
 
 LAYOUT = Layout(
     "folder",
-    f"a {SETTINGS}, which says how to read it",
+    f"a {SETTINGS} with patterns of its scans",
     lambda root: (root / SETTINGS).exists(),
     folder,
     preferred_to=lambda root, other: True,
@@ -91,45 +94,43 @@ LAYOUT = Layout(
 def _settings(path: Path) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except Exception as error:  # of many kinds: the reader of YAML lets through what its own parts raise
-        raise InputError(path, f"cannot be read ({error})".replace("\n", " "), "write it as the docs show") from None
+    except Exception as error:  # the YAML reader raises errors of many types
+        raise InputError(path, f"cannot be read ({error})".replace("\n", " "), "write it as in the docs") from None
     if not isinstance(settings, dict) or not {"fmri", "dmri"} & settings.keys():
-        raise InputError(
-            path, "names no pattern for fmri or dmri", "write one such as fmri: '{participant}/rest.nii.gz'"
-        )
+        raise InputError(path, "has no pattern for fmri or dmri", "write one such as fmri: '{participant}/rest.nii.gz'")
     for unknown in sorted(set(map(str, settings)) - KEYS):
-        raise InputError(path, f"has an entry {unknown!r}", f"choose among {', '.join(sorted(KEYS))}")
+        raise InputError(path, f"has an unknown entry {unknown!r}", f"choose among {', '.join(sorted(KEYS))}")
     _check_kinds(path, settings)
     for unknown in sorted(set(map(str, settings.get("columns") or {})) - set(COLUMNS)):
-        raise InputError(path, f"names a column for {unknown!r}", f"choose among {', '.join(COLUMNS)}")
+        raise InputError(path, f"has a column for {unknown!r}, which is unknown", f"choose among {', '.join(COLUMNS)}")
     for code, value in (settings.get("diagnoses") or {}).items():
         if value not in list(Diagnosis):
-            raise InputError(path, f"maps the code {code!r} to {_shown(value)}", "map it to NC, MCI or AD")
+            raise InputError(path, f"maps the code {code!r} to {_described(value)}", "map it to NC, MCI or AD")
     return settings
 
 
 def _check_kinds(path: Path, settings: dict[str, Any]) -> None:
-    """Raise InputError where an entry is a list, say, and should be a text."""
+    """Raise InputError if an entry has the wrong type, such as a list instead of a text."""
     for key in settings.keys() & {"fmri", "dmri", "table"}:
         if not isinstance(settings[key], str):
-            raise InputError(path, f"has {_shown(settings[key])} as {key}", "write a text, in quotes")
+            raise InputError(path, f"has {_described(settings[key])} as {key}", "write a text, in quotes")
     site, examples = settings.get("site"), {"columns": "{participant: id}", "diagnoses": "{1: NC}"}
     if site is not None and not _is_word(site):
-        raise InputError(path, f"has {_shown(site)} as site", "write a text, in quotes")
+        raise InputError(path, f"has {_described(site)} as site", "write a text, in quotes")
     for key, example in examples.items():
         if not isinstance(settings.get(key), dict | None):
-            raise InputError(path, f"has {_shown(settings[key])} as {key}", f"write it as {key}: {example}")
+            raise InputError(path, f"has {_described(settings[key])} as {key}", f"write it as {key}: {example}")
     for word, column in (settings.get("columns") or {}).items():
         if not _is_word(column):
-            raise InputError(path, f"has {_shown(column)} as the column of {word}", "write its name, in quotes")
+            raise InputError(path, f"has {_described(column)} as the column of {word}", "write its name, in quotes")
 
 
 def _is_word(value: object) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool)  # `no` is a bool in YAML
 
 
-def _shown(value: object) -> str:
-    """A value for a message; only its kind where it may be long."""
+def _described(value: object) -> str:
+    """A value as text for a message; only the type of a list or mapping, which may be long."""
     if value is None:
         return "nothing"
     return repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
@@ -141,27 +142,27 @@ def _site(settings: dict[str, Any]) -> str | None:
 
 
 def _matching(root: Path, settings: dict[str, Any], modality: Modality) -> list[tuple[Path, dict[str, str]]]:
-    """The files that fit the modality's pattern, in the order of their names, each with what the pattern finds."""
+    """The files that match the modality's pattern, sorted, each with the texts that its placeholders match."""
     if modality.value not in settings:
         return []
     pattern = settings[modality.value]
     tokens = [token for token in WILDCARDS.split(pattern) if token]
     if "{participant}" not in tokens:
         raise InputError(
-            root / SETTINGS, f"has no {{participant}} in its pattern {pattern!r}", "say where its id stands"
+            root / SETTINGS, f"has no {{participant}} in its pattern {pattern!r}", "write it in place of the id"
         )
     if len(tokens) > 2 * MOST_WILDCARDS:
         raise InputError(root / SETTINGS, f"has more than {MOST_WILDCARDS} stars in a pattern", "write fewer of them")
-    paths = sorted(Path(place, name) for place, _, names in os.walk(root) for name in names)
+    paths = sorted(Path(parent, name) for parent, _, names in os.walk(root) for name in names)
     matches = [(path, _match(tokens, path.relative_to(root).as_posix())) for path in paths]
     return [(path, match) for path, match in matches if match is not None]
 
 
 def _match(tokens: list[str], text: str) -> dict[str, str] | None:
-    """What {participant} and {session} stand for in a text that fits the whole pattern; None where it does not.
+    """The texts that {participant} and {session} match, if `text` matches the whole pattern; None otherwise.
 
-    A star takes as much of a name as it can, the others as little; the second of a name must repeat the first. Whatever
-    has failed once is not tried again, so that many stars take no longer than few.
+    A star matches as many characters as possible, a placeholder as few as possible. A placeholder that occurs twice
+    must match the same text. Failed states are remembered, so that the time is polynomial in the number of stars.
 
     >>> _match(["scans/", "{participant}", "/", "*", "rest.nii"], "scans/P-01/a_rest.nii")
     {'participant': 'P-01'}
@@ -186,7 +187,7 @@ def _match(tokens: list[str], text: str) -> dict[str, str] | None:
 
 
 def _ends(token: str, text: str, start: int, taken: dict[str, str]) -> Iterable[int]:
-    """Where a token that begins at `start` may end, the best first."""
+    """The possible end positions of a token that starts at `start`, in order of preference."""
     slash = text.find("/", start)
     last = len(text) if slash < 0 else slash
     if token.startswith("*"):
@@ -198,19 +199,19 @@ def _ends(token: str, text: str, start: int, taken: dict[str, str]) -> Iterable[
 
 
 def _rows(root: Path, settings: dict[str, Any]) -> dict[Key, Row]:
-    """The table's rows by participant and session, their cells by our words."""
+    """The table's rows by participant and session, with our column names."""
     if "table" not in settings:
         return {}
     columns = settings.get("columns") or {}
     path = root / str(settings["table"])
     if "participant" not in columns:
-        raise InputError(root / SETTINGS, "names a table but not its column of participants", "add it to columns")
+        raise InputError(root / SETTINGS, "has a table but no column of participants", "add the column to columns")
     found: dict[Key, Row] = {}
     for row in Table(path, tuple(str(column) for column in columns.values())):
         cells = {word: row.text(str(column)) or "" for word, column in columns.items()}
         key = cells["participant"], cells.get("session", "")
         if key in found:
-            raise InputError(path, f"lists {' '.join(key).strip()} twice", "keep one row for each")
+            raise InputError(path, f"lists {' '.join(key).strip()} twice", "keep one row per participant and session")
         found[key] = Row(path, cells)
     return found
 
@@ -219,13 +220,13 @@ def _diagnosis(row: Row, settings: dict[str, Any], participant: str) -> Diagnosi
     code = row.text("diagnosis")
     codes = CODES | {str(code).lower(): Diagnosis(value) for code, value in (settings.get("diagnoses") or {}).items()}
     if code is not None and code.lower() not in codes:
-        problem = f"gives {participant} the diagnosis {code!r}, which is none of {', '.join(sorted(codes))}"
+        problem = f"gives {participant} the diagnosis {code!r}, which is not one of {', '.join(sorted(codes))}"
         raise InputError(row.path, problem, f"add the code to diagnoses in {SETTINGS}, or leave the cell empty")
     return None if code is None else codes[code.lower()]
 
 
 def _ids(root: Path, keys: Collection[Key]) -> dict[Key, tuple[str, str]]:
-    """BIDS's names of participant and session, of letters and digits, by the folders' own."""
+    """BIDS identifiers of participant and session (letters and digits only) by their names on disk."""
     ids = {(p, s): (_id(root, "sub", p), _id(root, "ses", s) if s else "") for p, s in keys}
     refuse_twins(root, "participants", [(p, ids[p, s][0]) for p, s in keys])
     refuse_twins(root, "sessions", [(f"{p} {s}".strip(), "_".join(ids[p, s])) for p, s in keys])

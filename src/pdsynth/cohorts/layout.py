@@ -1,4 +1,4 @@
-"""What an adapter is: how one layout of a cohort on disk is recognised and read."""
+"""The `Layout` of an adapter: how a cohort of one layout on disk is recognised and read."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ def _never(root: Path, other: str) -> bool:
 
 @dataclass(frozen=True)
 class Layout:
-    """One layout of a cohort. A module of `pdsynth.cohorts` that has one as `LAYOUT` is an adapter.
+    """One layout of a cohort. A module of `pdsynth.cohorts` with a `Layout` named `LAYOUT` is an adapter.
 
-    name: what `--layout` takes. sign: what a folder of this layout holds, as a noun. recognises(root): whether it holds
-    that, by names alone. read(root) gives the cohort; where `participants_tsv` is true, read(root, diagnosis_column,
-    diagnosis_map). preferred_to(root, other): whether this layout is meant where the folder fits the one named `other`
-    too; where neither of two is preferred, the user must choose.
+    - name is the value for `--layout`.
+    - sign is a noun phrase for the content by which a folder of this layout is recognised.
+    - recognises(root) is true if the folder has this content. It reads names of files and folders only.
+    - read(root) returns the cohort. If `participants_tsv` is true, it is read(root, diagnosis_column, diagnosis_map).
+    - preferred_to(root, other) is true if this layout is to be chosen for a folder that also has the layout named
+      `other`. If a folder has two layouts and neither is preferred, the user must choose.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Whose a scan is by its file name, where that speaks against its folder, and what a synthesised volume is called."""
+"""Participant and session in file names: conflicts with the folders, and the names of synthesised volumes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SUFFIX = {Modality.FMRI: "bold", Modality.DMRI: "dwi"}
 REFERENCE = {modality: f"{suffix}ref" for modality, suffix in SUFFIX.items()}  # of mean volumes
 ENDING = re.compile(rf"_({'|'.join((*SUFFIX.values(), *REFERENCE.values()))})$")
 FOLDER = {Modality.FMRI: "func", Modality.DMRI: "dwi"}
-KEPT = ("space", "res")  # of the source: they describe its grid, on which the synthesised volume lies
+GRID_ENTITIES = ("space", "res")  # copied from the source's name, because the synthesised volume is on its grid
 VALUE = re.compile(r"[A-Za-z0-9+]+")  # of a BIDS entity
-DRAW = "syntheticdraw"  # and a number: the description of one draw
-LEVELS = 3  # sub-1/ses-2/func above a file
+DRAW = "syntheticdraw"  # the description of a draw, without its number
+LEVELS = 3  # folders above a file: sub-1/ses-2/func
 REMEDY = "rename it, or move it to the folder of its participant and session"
 
 
 def entities(name: str) -> dict[str, str]:
-    """The BIDS key-value pairs of a file name in their order, without suffix and extension; the first of a key counts.
+    """The BIDS key-value pairs (entities) of a file name, in order. Of a repeated key, the first value is returned.
 
     >>> entities("sub-1_ses-2_task-rest_bold.nii.gz")
     {'sub': '1', 'ses': '2', 'task': 'rest'}
@@ -37,7 +37,7 @@ def entities(name: str) -> dict[str, str]:
 
 
 def plain(text: str) -> str:
-    """The letters and digits of a text, as a BIDS label must be written.
+    """The text without all characters that are not allowed in a BIDS label, which has letters and digits only.
 
     >>> plain("P-01_b")
     'P01b'
@@ -46,37 +46,37 @@ def plain(text: str) -> str:
 
 
 def contradiction(path: Path, participant_id: str, session_id: str, by_label: bool = False) -> str | None:
-    """What in a file's name speaks against the participant ("sub-1") and session ("ses-2", or "") it was found under.
+    """The conflict of a file's name with the participant ("sub-1") and session ("ses-2", or "") of its folder, or None.
 
-    None where nothing does: a name that does not begin with "sub-", or that names no session, contradicts nothing.
-    `by_label` compares letters and digits alone, for folders that are not named as BIDS names them.
+    A name that does not start with "sub-" has no conflict, and a name without a session has no conflict with a session.
+    `by_label` compares letters and digits only, for folders without BIDS names.
 
     >>> contradiction(Path("sub-2/func/sub-1_bold.nii.gz"), "sub-2", "")
     'is named for sub-1 but lies in the folder of sub-2'
     """
     if not path.name.startswith("sub-"):
         return None
-    said = f"_{EXTENSION.sub('', path.name)}_"
+    parts = f"_{EXTENSION.sub('', path.name)}_"
     for own in (participant_id, session_id):
-        # An id may hold an underscore (sub-a_b). One that holds a session (sub-1_ses-2) is no participant's:
-        # one person would be two.
+        # A participant's id may contain an underscore (sub-a_b) but not a session (sub-1_ses-2): one person would
+        # then count as two.
         if own and "_ses-" not in own:
-            said = said.replace(f"_{own}_", "_")
+            parts = parts.replace(f"_{own}_", "_")
     agreed = {plain(participant_id), plain(session_id)} if by_label else set()
-    others = [part for part in said.split("_") if part[:4] in ("sub-", "ses-") and plain(part) not in agreed]
+    others = [part for part in parts.split("_") if part[:4] in ("sub-", "ses-") and plain(part) not in agreed]
     if not others:
         return None
     other = next((part for part in others if part.startswith("sub-")), others[0])
     if other.startswith("sub-"):
         return f"is named for {other} but lies in the folder of {participant_id}"
-    place = f"the folder of {session_id}" if session_id else f"no session's folder of {participant_id}"
-    return f"is named for {other} but lies in {place}"
+    folder = f"the folder of {session_id}" if session_id else f"a folder of {participant_id} without sessions"
+    return f"is named for {other} but lies in {folder}"
 
 
 def agreeing(
     paths: Iterable[Path], participant_id: str, session_id: str, rejected: list[Rejection], by_label: bool = False
 ) -> list[Path]:
-    """The files whose names do not contradict participant and session, sorted; the others go into `rejected`.
+    """The files without a `contradiction` to participant and session, sorted; the others are appended to `rejected`.
 
     >>> refused: list[Rejection] = []
     >>> [path.name for path in agreeing([Path("sub-1_bold.nii"), Path("sub-2_bold.nii")], "sub-2", "", refused)]
@@ -84,50 +84,52 @@ def agreeing(
     >>> refused[0].path.name
     'sub-1_bold.nii'
     """
-    kept = []
+    consistent = []
     for path in sorted(paths):
         problem = contradiction(path, participant_id, session_id, by_label)
         if problem is None:
-            kept.append(path)
+            consistent.append(path)
         else:
             rejected.append(Rejection(path, problem, REMEDY))
-    return kept
+    return consistent
 
 
 def refuse_twins(root: Path, kind: str, ids: Iterable[tuple[str, str]]) -> None:
-    """Raise InputError where two of `kind`, each (its name on disk, its id), have one id, written in any case.
+    """Raise InputError if two names have the same id, or ids that differ only in capital letters.
 
-    Many disks take no notice of capital letters: there two such ids are one folder.
+    ids are pairs (name on disk, id). kind is the plural noun for the message. On a file system that ignores case, two
+    such ids would be the same folder.
 
     >>> refuse_twins(Path("study"), "participants", [("P-01", "sub-P01"), ("P01", "sub-P01")])
     Traceback (most recent call last):
     pdsynth.types.InputError: study: has participants P-01 and P01, both sub-P01. Remedy: rename one of them.
     """
-    seen: dict[str, tuple[str, str]] = {}
+    first: dict[str, tuple[str, str]] = {}
     for name, own in sorted(set(ids)):
-        other, their = seen.setdefault(own.casefold(), (name, own))
+        other, their = first.setdefault(own.casefold(), (name, own))
         if (other, their) != (name, own):
-            same = f"both {own}" if own == their else "which differ in capital letters alone"
+            same = f"both {own}" if own == their else "which differ only in capital letters"
             raise InputError(root, f"has {kind} {other} and {name}, {same}", "rename one of them")
 
 
 def synthetic_stem(participant_id: str, session_id: str, target: Modality, source: Path) -> str:
-    """The name of a volume synthesised for a participant and session, as far as its `desc` entity.
+    """The name of a synthesised volume up to its `desc` entity.
 
-    The ids are kept as the cohort has them. `space` and `res` are the source's, as the volume lies on its grid; `run`,
-    `acq`, `dir` and the like are not copied: they describe the acquisition of another modality.
+    The ids are those of the cohort. `space` and `res` are copied from the source's name, because the volume is on the
+    source's grid. Entities such as `run`, `acq` and `dir` are not copied: they describe an acquisition of the other
+    modality.
 
     >>> synthetic_stem("sub-1", "ses-2", Modality.FMRI, Path("sub-1_ses-2_space-T1w_dir-AP_desc-preproc_dwi.nii.gz"))
     'sub-1_ses-2_task-rest_space-T1w'
     """
-    said = entities(source.name)
+    source_entities = entities(source.name)
     parts = [participant_id, session_id, "task-rest" if target is Modality.FMRI else ""]
-    parts += [f"{key}-{said[key]}" for key in KEPT if VALUE.fullmatch(said.get(key, ""))]
+    parts += [f"{key}-{source_entities[key]}" for key in GRID_ENTITIES if VALUE.fullmatch(source_entities.get(key, ""))]
     return "_".join(filter(None, parts))
 
 
 def synthetic_name(stem: str, description: str, target: Modality) -> str:
-    """The file name of a synthesised volume by its description, a BIDS label: see `synthetic_paths`.
+    """The file name of a synthesised volume. description is the value of `desc`, a BIDS label; see `synthetic_paths`.
 
     >>> synthetic_name("sub-1_task-rest", "synthetic", Modality.FMRI)
     'sub-1_task-rest_desc-synthetic_boldref.nii.gz'
@@ -136,33 +138,33 @@ def synthetic_name(stem: str, description: str, target: Modality) -> str:
 
 
 def lone_participant(path: Path) -> tuple[str, str]:
-    """Participant and session of one scan outside of any cohort: ("sub-1", "ses-2"), or "" for no session.
+    """Participant and session of a single scan outside a cohort: ("sub-1", "ses-2"), with "" for no session.
 
-    By the nearest folders above it named sub-* and ses-*, by the name where it begins with "sub-", or else by the
-    letters and digits of the name. Raises InputError where folder and name contradict each other, and where the name
-    holds no letter or digit.
+    They are taken from the nearest folders named sub-* and ses-*, else from a file name that starts with "sub-". Else
+    the participant is the letters and digits of the file name. Raises InputError if folder and name contradict each
+    other, and if the name has no letter or digit.
 
     >>> lone_participant(Path("mean_dwi.nii.gz"))
     ('sub-mean', '')
     """
     by_name = plain(ENDING.sub("", EXTENSION.sub("", path.name)))
-    said = entities(path.name) if path.name.startswith("sub-") else {"sub": by_name}
+    of_file = entities(path.name) if path.name.startswith("sub-") else {"sub": by_name}
     above = [parent.name.removesuffix(".feat") for parent in path.absolute().parents[:LEVELS]]  # FEAT's sub-1.feat
-    sources = [*(entities(name) for name in above if name.startswith(("sub-", "ses-"))), said]
+    sources = [*(entities(name) for name in above if name.startswith(("sub-", "ses-"))), of_file]
 
     def own(key: str) -> str:
         return next((f"{key}-{found[key]}" for found in sources if found.get(key)), "")
 
     participant_id, session_id = own("sub"), own("ses")
     if not participant_id:
-        raise InputError(path, "has no letter or digit in its name that could name a participant", "rename it")
+        raise InputError(path, "has no letter or digit in its name, from which to name a participant", "rename it")
     if problem := contradiction(path, participant_id, session_id):
         raise InputError(path, problem, REMEDY)
     return participant_id, session_id
 
 
 class SyntheticPaths(NamedTuple):
-    """Where a synthesised volume, its uncertainty and its draws lie."""
+    """Paths of a synthesised volume, of its SD map (uncertainty) and of its draws."""
 
     volume: Path
     uncertainty: Path
@@ -172,9 +174,9 @@ class SyntheticPaths(NamedTuple):
 def synthetic_paths(
     out: Path, participant_id: str, session_id: str, source: Path, direction: Direction, draws: int = 0
 ) -> SyntheticPaths:
-    """Where a synthesised volume, its uncertainty and so many draws lie in a folder.
+    """Paths of a synthesised volume, of its SD map and of `draws` draws in the folder `out`.
 
-    BIDS has no entity for a draw, so its number is part of the description.
+    BIDS has no entity for a draw, so the number of a draw is part of its description.
 
     >>> found = synthetic_paths(Path(), "sub-1", "", Path("sub-1_dwi.nii.gz"), Direction.DMRI_TO_FMRI, draws=2)
     >>> [path.name for path in found.draws][1]
@@ -191,9 +193,9 @@ def synthetic_paths(
 
 
 def other_draws(volume: Path, draws: list[Path]) -> list[Path]:
-    """Draws beside a synthesised volume that are none of these, with their sidecars: of a run that made more."""
+    """Paths of further draws of the same volume, and of their sidecars, left by an earlier run with more draws."""
     before, after = volume.name.removesuffix(".nii.gz").split("_desc-synthetic")
     ours = {path.name.removesuffix(".nii.gz") for path in draws}
-    there = re.compile(rf"({re.escape(before)}_desc-{DRAW}\d+{re.escape(after)})\.(nii\.gz|json)")
-    matches = ((path, there.fullmatch(path.name)) for path in volume.parent.glob(f"*_desc-{DRAW}*"))
+    pattern = re.compile(rf"({re.escape(before)}_desc-{DRAW}\d+{re.escape(after)})\.(nii\.gz|json)")
+    matches = ((path, pattern.fullmatch(path.name)) for path in volume.parent.glob(f"*_desc-{DRAW}*"))
     return [path for path, match in matches if match is not None and match[1] not in ours]

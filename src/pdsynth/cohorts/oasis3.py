@@ -1,4 +1,7 @@
-"""OASIS-3: scans found by their names in either layout, diagnoses from the UDS forms by days since entry."""
+"""OASIS-3: scans by their file names, and diagnoses from the UDS forms, matched by days since entry into the study.
+
+The Uniform Data Set (UDS) is the set of clinical forms of the study; form D1 contains the diagnosis.
+"""
 
 from __future__ import annotations
 
@@ -23,31 +26,35 @@ SITE = "OASIS-3"
 DIAGNOSES = "OASIS3_UDSd1_diagnoses"
 SEX = {"1": "M", "2": "F", "m": "M", "f": "F"}
 MCI = ("MCIAMEM", "MCIAPLUS", "MCINON1", "MCINON2")
-FLAG, MISSING = frozenset("01"), frozenset("89")  # of form D1
-ROLE = frozenset("01237")  # primary, contributing, non-contributing
+FLAG, MISSING = frozenset("01"), frozenset("89")  # codes of form D1
+ROLE = frozenset("01237")  # 1 primary cause, 2 contributing, 3 non-contributing
 SCORE_MISSING = frozenset({88.0, 95.0, 96.0, 97.0, 98.0, 99.0, 888.0, 999.0, -4.0})
 EDUC_MISSING = frozenset({88.0, 99.0, 888.0, 999.0})
 SCORES = (("OASIS3_UDSb4_cdr", "MMSE", "mmse"), ("OASIS3_UDSc1_cognitive_assessments", "mocatots", "moca"))
 
 
 def oasis3(root: str | Path) -> Cohort:
-    """Read OASIS-3 as downloaded, in a folder a session or as BIDS, with its CSV tables beside.
+    """Read OASIS-3 as downloaded, with one folder per session or as BIDS, and its CSV tables in the same folder.
 
-    A scan is its name's participant's and day's; one that lies in the folder of another is left out.
-    Possible Alzheimer's disease is excluded, as dementia of other causes and impairment short of MCI are. A CDR of 0.5
-    alone is no MCI. Raises InputError where no scan or no diagnosis table is
-    found, where one day is written in two ways, and for a code that a form does not have.
+    Participant and day of a scan are taken from its file name. A scan in the folder of another participant or day is
+    rejected. Sessions with possible Alzheimer's disease, dementia of another cause, or cognitive impairment that is not
+    MCI are rejected. The Clinical Dementia Rating (CDR) is not used: a CDR of 0.5 does not imply MCI.
+
+    Raises InputError if there is no scan or no diagnosis table, if one day is written in two ways, and for a code that
+    the form does not have.
     """
     root = Path(root)
     rejected: list[Rejection] = []
     files = _files(root, rejected)
     if not files and not rejected:
-        raise InputError(root, "holds no sub-OAS3*_bold.nii.gz or *_dwi.nii.gz", "give the folder of the OASIS-3 scans")
+        raise InputError(
+            root, "contains no sub-OAS3*_bold.nii.gz or *_dwi.nii.gz", "give the folder of the OASIS-3 scans"
+        )
     diagnoses = find_table(root, DIAGNOSES, ("OASISID", "days_to_visit"))
     if diagnoses is None:
-        raise InputError(root, f"has no {DIAGNOSES}.csv", "put the table beside the scans")
+        raise InputError(root, f"has no {DIAGNOSES}.csv", "put the table into the folder of the scans")
     visits: dict[str, list[Visit]] = defaultdict(list)
-    entry: dict[str, float] = {}  # age then
+    entry: dict[str, float] = {}  # age at entry, years
     for row in diagnoses:
         participant, day = _participant(row), _day(row)
         visits[participant].append(Visit(day, *uds_diagnosis(row)))
@@ -75,7 +82,7 @@ def _age(at_entry: float | None, day: int) -> float | None:
 
 
 def uds_diagnosis(row: Row) -> tuple[Diagnosis | None, str | None]:
-    """The group of a row of UDS form D1, or why it is in none; both None where the form decides nothing."""
+    """Diagnosis of a row of UDS form D1, or the reason for its exclusion; both None if the form has no diagnosis."""
 
     def ticked(*columns: str) -> bool:
         return any(row.code(column, FLAG, MISSING) == "1" for column in columns)
@@ -83,7 +90,7 @@ def uds_diagnosis(row: Row) -> tuple[Diagnosis | None, str | None]:
     if ticked("NORMCOG"):
         return Diagnosis.NC, None
     if ticked("DEMENTED"):
-        # version 3 of the form says whether Alzheimer's disease is there and whether it is the primary cause (1)
+        # version 3 of the form: ALZDIS is the presence of Alzheimer's disease, ALZDISIF its role (1: primary cause)
         primary = ticked("ALZDIS") and row.code("ALZDISIF", ROLE, MISSING) == "1"
         if ticked("PROBAD") or primary:
             return Diagnosis.AD, None
@@ -98,31 +105,31 @@ def uds_diagnosis(row: Row) -> tuple[Diagnosis | None, str | None]:
 
 
 def is_oasis3(root: Path) -> bool:
-    """Whether a scan under root has a name of OASIS-3, and the table of diagnoses is there."""
+    """Whether root contains a scan with an OASIS-3 name, and the table of diagnoses."""
     return next(_named(root), None) is not None and find_table(root, DIAGNOSES) is not None
 
 
-def _rather_than(root: Path, other: str) -> bool:
-    """As BIDS these scans have no diagnosis, unless a participants.tsv gives one."""
+def _preferred_to(root: Path, other: str) -> bool:
+    """True for `bids` without a participants.tsv: read as BIDS, these scans would then have no diagnosis."""
     return other == "bids" and not (root / "participants.tsv").exists()
 
 
 LAYOUT = Layout(
     "oasis3",
-    f"scans that are named as OASIS-3 names them, and {DIAGNOSES}.csv",
+    f"scans with file names of OASIS-3, and {DIAGNOSES}.csv",
     is_oasis3,
     oasis3,
-    preferred_to=_rather_than,
+    preferred_to=_preferred_to,
 )
 
 
 def _files(root: Path, rejected: list[Rejection]) -> dict[str, dict[Modality, dict[int, list[Path]]]]:
-    """Paths by participant, modality and day; those in a folder of another participant or day go into `rejected`."""
+    """Paths by participant, modality and day. Files in a folder of another one are appended to `rejected`."""
     found: dict[str, dict[Modality, dict[int, list[Path]]]] = {}
     days = []
     for path, match in _named(root):
         participant, day, suffix, _ = match.groups()
-        if problem := _elsewhere(path, root, participant, day):
+        if problem := _conflict(path, root, participant, day):
             rejected.append(Rejection(path, problem, REMEDY))
             continue
         days.append((f"d{day} of {participant}", f"sub-{participant}_{_session_id(int(day))}"))
@@ -131,8 +138,8 @@ def _files(root: Path, rejected: list[Rejection]) -> dict[str, dict[Modality, di
     return found
 
 
-def _elsewhere(path: Path, root: Path, participant: str, day: str) -> str | None:
-    """What in the folders below root, or later in the name, speaks against the participant and day of a file's name."""
+def _conflict(path: Path, root: Path, participant: str, day: str) -> str | None:
+    """The conflict of participant and day with the folders below root or the rest of the file's name; or None."""
     for folder in path.relative_to(root).parts[:-1]:
         others = [label for label in PARTICIPANT.findall(folder) if label != participant]
         others += [f"d{other}" for other in DAY.findall(folder) if int(other) != int(day)]

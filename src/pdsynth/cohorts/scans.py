@@ -1,4 +1,4 @@
-"""Which file holds a scan that can be used: by its name, its header and its gradient tables; no voxel is read."""
+"""Selection of usable scans, by file name, header and gradient tables. No voxel is read."""
 
 from __future__ import annotations
 
@@ -23,19 +23,17 @@ from pdsynth.types import InputError, Modality
 
 LEAST_HEIGHT_MM = 60.0  # a lower stack of slices is a slab, not a brain
 LEAST_WIDTH_MM = 100.0
-GRADIENTS = (("bval",), ("eddy_rotated_bvecs", "bvec"))  # directions that FSL's eddy turned with the head come first
+GRADIENTS = (("bval",), ("eddy_rotated_bvecs", "bvec"))  # gradients that FSL's eddy rotated with the head come first
 FEAT_SERIES, FEAT_MATRIX = "filtered_func_data.nii", Path("reg") / "example_func2standard.mat"
 SPACE = re.compile(r"_space-([A-Za-z0-9]+)_")
-KIND = re.compile(
-    r"(_desc-[A-Za-z0-9]+)?_(bold|dwi|boldref|dwiref)$"
-)  # what a brain mask's name has other than its scan's
+KIND = re.compile(r"(_desc-[A-Za-z0-9]+)?_(bold|dwi|boldref|dwiref)$")  # replaced by _desc-brain_mask in a mask's name
 
 
 def single_scan(path: str | Path, modality: Modality | None = None) -> Scan:
-    """One scan by path, outside any dataset: a 4D acquisition, or a 3D mean volume, which needs no b-values.
+    """A single scan outside a dataset: a 4D acquisition, or a 3D mean volume, which needs no b-values.
 
-    The name (`bold`, `dwi`) or b-values beside the file say which modality it is, where none is given.
-    Raises InputError where nothing says it or the file cannot be used.
+    If modality is not given, it is taken from the file name (`bold`, `func` or `dwi`) or from a .bval file of the same
+    name. Raises InputError if the modality is unknown or the file is unusable.
     """
     path = Path(path)
     name = path.name.lower()
@@ -51,10 +49,10 @@ def single_scan(path: str | Path, modality: Modality | None = None) -> Scan:
 
 
 def best_run(paths: Iterable[Path], modality: Modality, rejected: list[Rejection]) -> Scan | None:
-    """Of several files the usable one in MNI152 space, of those that with most volumes, then the first by name.
+    """The best usable scan among files: in MNI152 space, then with the most volumes, then the first by name.
 
-    What cannot be used goes into `rejected`, whatever is wrong with it: one scan never ends a cohort. Only what would
-    hit every scan alike, such as lack of memory, is raised.
+    None if there is no usable scan. Unusable files are appended to `rejected`, whatever the error: one scan never stops
+    the reading of a cohort. Only errors that would affect every scan, such as lack of memory, are raised.
     """
     best, most = None, (False, 0)
     for path in sorted(paths):
@@ -77,18 +75,18 @@ def _rejection(path: Path, error: Exception) -> Rejection:
     if isinstance(error, InputError):
         return Rejection(error.path, error.problem, error.remedy)
     reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-    remedy = "check the file and the tables beside it, or leave it out"
+    remedy = "check the file and its tables, or leave it out"
     return Rejection(path, f"cannot be read ({reason})".replace("\n", " "), remedy)
 
 
 def _usable(scan: Scan, mean_allowed: bool = False) -> ScanHeader:
-    """The header of a scan that can be used; InputError says why another can't."""
+    """The header of a usable scan. Raises InputError with the reason if the scan is unusable."""
     header = read_header(scan.path)
     if header.synthetic:
         raise InputError(scan.path, "was synthesised, not acquired", "give the acquired scan")
     one_volume = len(header.shape) < 4 or header.shape[3] == 1
     if one_volume and not mean_allowed:
-        raise InputError(scan.path, "holds one volume, not a series", "give the whole 4D acquisition")
+        raise InputError(scan.path, "contains one volume, not a series", "give the whole 4D acquisition")
     extent = extent_mm(header)
     if header.suspicious_zooms and min(extent[:2]) < LEAST_WIDTH_MM:
         size = "x".join(str(n) for n in header.shape[:3])
@@ -109,14 +107,14 @@ def _usable(scan: Scan, mean_allowed: bool = False) -> ScanHeader:
 def _check_gradients(scan: Scan, n_volumes: int) -> None:
     for kind, path in (("bval", scan.bval), ("bvec", scan.bvec)):
         if path is None:
-            raise InputError(scan.path, f"has no .{kind} file", f"put {_stem(scan.path)}.{kind} beside it")
+            raise InputError(scan.path, f"has no .{kind} file", f"put {_stem(scan.path)}.{kind} into its folder")
     gradients = read_gradients(scan.bval, scan.bvec, n_volumes, scan.path)
     if not np.any(gradients.bvals > B0_LIMIT):
         raise InputError(scan.path, "has no volume with b > 0", "give the diffusion-weighted run, not a b0 or fieldmap")
 
 
 def extent_mm(header: ScanHeader) -> tuple[float, float, float]:
-    """Field of view left-right, back-front, foot-head, of the voxel axes nearest to these."""
+    """Field of view in mm: left-right, back-front, foot-head, along the voxel axes nearest to these directions."""
     sizes = np.linalg.norm(header.affine[:3, :3], axis=0)
     order = nib.orientations.io_orientation(header.affine)[:, 0].astype(int)
     extent = np.empty(3)
@@ -136,33 +134,33 @@ def _scan(modality: Modality, path: Path) -> Scan:
 
 
 def _brain_mask(path: Path) -> Path | None:
-    """The mask beside a scan, under the name that fMRIPrep and QSIPrep give it: the scan's, with desc-brain_mask."""
+    """The brain mask of fMRIPrep or QSIPrep in the scan's folder: the scan's name with _desc-brain_mask, or None."""
     stem = KIND.sub("", _stem(path))
     names = (path.with_name(f"{stem}_desc-brain_mask{ending}") for ending in (".nii.gz", ".nii"))
     return next((mask for mask in names if mask.exists()), None)
 
 
 def _gradient_table(path: Path, kinds: tuple[str, ...]) -> Path | None:
-    """The first of the kinds that is there under the scan's name, or one that FSL names alone."""
+    """The table with the scan's name and the first kind that exists; else FSL's `bvals` or `bvecs`; else None."""
     found = (_companion(path, kind) for kind in kinds)
     alone = path.parent / f"{kinds[-1]}s"
     return next((table for table in found if table is not None), alone if alone.exists() else None)
 
 
 def sidecar(scan: Scan) -> dict[str, Any]:
-    """What the scan's JSON sidecar says of its acquisition; empty where there is none, or it is no JSON object."""
+    """Entries of the scan's JSON sidecar; empty if there is no sidecar, or it is not a JSON object."""
     path = _companion(scan.path, "json")
     if path is None:
         return {}
     try:
-        said = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _companion(path: Path, kind: str) -> Path | None:
-    """The file beside the scan, or one that it inherits from a folder above (BIDS inheritance principle)."""
+    """The file NAME.kind of a scan, or one that the scan inherits from a parent folder (BIDS inheritance principle)."""
     beside = path.with_name(f"{_stem(path)}.{kind}")
     if beside.exists():
         return beside
@@ -170,8 +168,8 @@ def _companion(path: Path, kind: str) -> Path | None:
         return None
     entities, suffix = set(_stem(path).split("_")), _stem(path).rpartition("_")[2]
     for folder in path.parents[:4]:
-        named = (name for name in _files(folder, folder.stat().st_mtime_ns) if name.endswith(f"{suffix}.{kind}"))
-        inherited = next((name for name in named if set(_stem(Path(name)).split("_")) <= entities), None)
+        candidates = (name for name in _files(folder, folder.stat().st_mtime_ns) if name.endswith(f"{suffix}.{kind}"))
+        inherited = next((name for name in candidates if set(_stem(Path(name)).split("_")) <= entities), None)
         if inherited is not None:
             return folder / inherited
         if (folder / "dataset_description.json").exists():
@@ -181,7 +179,7 @@ def _companion(path: Path, kind: str) -> Path | None:
 
 @lru_cache(maxsize=64)
 def _files(folder: Path, changed: int) -> list[str]:
-    """The files of a folder by name, listed once until it changes: above thousands of scans lies the same folder."""
+    """Sorted names of a folder's files, cached until it changes: thousands of scans have the same parent folder."""
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
 
 
@@ -190,10 +188,10 @@ def _stem(path: Path) -> str:
 
 
 def digests(scan: Scan) -> list[str]:
-    """Of the files that a volume is made from: the image, the gradient tables of dMRI and the brain mask given."""
+    """SHA-256 of each file that a volume is computed from: the image, the gradient tables and the brain mask."""
     return [sha256(path) for path in (scan.path, scan.bval, scan.bvec, scan.mask) if path is not None]
 
 
 def place_digest(scan: Scan) -> str:
-    """Digest of where a scan lies, which tells it from one of another dataset and names no folder."""
+    """Digest of a scan's path. It distinguishes scans of different datasets and does not reveal the path."""
     return hashlib.sha256(os.fsencode(scan.path.resolve())).hexdigest()[:16]

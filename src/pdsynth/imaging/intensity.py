@@ -1,4 +1,4 @@
-"""Brain mask and robust intensity scale of a mean volume."""
+"""Brain mask, receive-field correction and robust intensity scale of a mean volume."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from pdsynth.imaging.registration import register
 from pdsynth.imaging.spatial import Grid, mni_grid, resample
 from pdsynth.imaging.template import epi_template, tissue_template
 
-FIELD_MM = 25.0  # SD of the blur that stands for the receive field
+FIELD_MM = 25.0  # SD of the blur that estimates the receive field
 BRIGHTEST = 3.0  # in units of the local mean
-AIR_PERCENTILE = 25  # of the voxels: air, whose noise floor is subtracted
-SURROUNDINGS_MM = 20.0  # SD of the blur that a voxel is compared with
-BRIGHT, FLOOR = 0.6, 0.12  # of the surroundings; of the 98th percentile
-OPEN_MM, CLOSE_MM = 6.0, 9.0  # radii: scalp is thinner than the first, sulci than the second
-LEAST_HEAD_MM, USUAL_VIEW_MM, SLAB_MM = 120.0, 220.0, 60.0  # fields of view
-DEEP_MM, FAR_MM = 5.0, 3.0  # from the registered template's edge: inside it surely brain, outside surely not
-LEAST_DICE = 0.75  # of rough mask and template, or the template is not used
+AIR_PERCENTILE = 25  # taken as the noise floor of air, which is subtracted
+SURROUNDINGS_MM = 20.0  # SD of the blur that gives the local mean of a voxel's surroundings
+BRIGHT, FLOOR = 0.6, 0.12  # threshold in units of the local mean; least local mean, in units of the 98th percentile
+OPEN_MM, CLOSE_MM = 6.0, 9.0  # radii: the scalp is thinner than the first, sulci are narrower than the second
+LEAST_HEAD_MM, TYPICAL_VIEW_MM, SLAB_MM = 120.0, 220.0, 60.0  # fields of view
+DEEP_MM, FAR_MM = 5.0, 3.0  # a voxel deeper inside the template brain is brain; one farther outside is not
+LEAST_DICE = 0.75  # of rough mask and registered template; with less overlap the template is not used
 
 
 @dataclass(frozen=True)
 class RobustScale:
-    """Division by a high percentile inside the brain, the 99.5th if not said otherwise, then clipping to [0, 1].
+    """Division by a high percentile inside the brain (by default the 99.5th), then clipping to [0, 1].
 
     >>> RobustScale(200.0).apply(np.array([-1.0, 50.0, 300.0])).tolist()
     [0.0, 0.25, 1.0]
@@ -38,25 +38,30 @@ class RobustScale:
 
     @classmethod
     def fit(cls, volume: np.ndarray, mask: np.ndarray, percentile: float = 99.5) -> RobustScale:
-        """The scale of volume (X, Y, Z) inside mask (X, Y, Z).
+        """The scale of a volume (X, Y, Z) inside a mask (X, Y, Z).
 
-        Raises ValueError where the mask is empty or the percentile not positive.
+        Raises ValueError if the mask is empty or the intensity at the percentile is not positive.
         """
         inside = np.asarray(volume)[np.asarray(mask) > 0]
         if inside.size == 0:
             raise ValueError("the brain mask is empty; check the scan and its mask.")
         p995 = float(np.percentile(inside, percentile))
         if not p995 > 0:
-            raise ValueError(f"percentile {percentile:g} in the brain is {p995}; check that the scan holds a signal.")
+            raise ValueError(
+                f"percentile {percentile:g} in the brain is {p995}; check that the scan contains a signal."
+            )
         return cls(p995)
 
     def apply(self, x: np.ndarray) -> np.ndarray:
-        """x / p99.5, clipped to [0, 1], float32."""
+        """x / p995, clipped to [0, 1], float32, of the shape of x."""
         return np.clip(np.asarray(x, np.float32) / np.float32(self.p995), 0, 1)
 
 
 def flatten(volume: Volume, mask: np.ndarray) -> Volume:
-    """Divide out the receive field: the volume over its own blur (FWHM 59 mm) inside the mask, zero outside it."""
+    """The volume without its receive field: divided by its own blur (FWHM 59 mm) inside the mask, zero outside it.
+
+    mask is (X, Y, Z) bool. The result is at most 3, in units of the local mean.
+    """
     inside = mask.astype(np.float32)
     sigma = FIELD_MM / volume.spacing_mm
     field = ndimage.gaussian_filter(np.maximum(volume.data, 0) * inside, sigma, truncate=3)
@@ -66,15 +71,18 @@ def flatten(volume: Volume, mask: np.ndarray) -> Volume:
 
 
 def brain_mask(volume: Volume) -> np.ndarray:
-    """Brain of a mean BOLD, b0 or mean b>0 volume, with or without skull: (X, Y, Z) bool, read-only, one piece.
+    """Brain mask of a mean BOLD, b0 or mean b>0 volume, with or without skull: (X, Y, Z) bool, read-only.
 
-    Voxels brighter than 0.6 of their surroundings are opened, so that scalp and eyes come off, and the largest piece is
-    registered to the template. The registered template then says where the brain has to be (its inside, whatever the
-    intensity: CSF is black at b>0, and susceptibility empties regions) and where it cannot be. Without a whole head (a
-    thin slab, a header that lost the voxel size) the first step stands alone. A volume's mask is kept as long as the
-    volume is.
+    1. Voxels brighter than 0.6 of their local mean form a rough mask. Morphological opening separates scalp and eyes
+       from it, and its largest connected piece is kept.
+    2. The template brain is registered to the rough mask. Voxels deep inside the registered template are added to the
+       mask whatever their intensity, because CSF is dark at b>0 and susceptibility causes signal loss. Voxels far
+       outside it are removed.
 
-    Raises ValueError where there is no such piece, or the mask holds less than 2 % or more than 95 % of the voxels.
+    Step 2 is omitted without a whole head: for a thin slab, and if the header has lost the voxel size. The mask is
+    cached for the lifetime of the volume.
+
+    Raises ValueError if there is no such piece, or if the mask has less than 2 % or more than 95 % of the voxels.
     """
     if volume not in _MASKS:
         _MASKS[volume] = _brain_mask(volume)
@@ -86,27 +94,27 @@ _MASKS: WeakKeyDictionary[Volume, np.ndarray] = WeakKeyDictionary()
 
 def _brain_mask(volume: Volume) -> np.ndarray:
     extent = np.array(volume.data.shape) * volume.spacing_mm
-    lost = extent.max() < LEAST_HEAD_MM  # no head is so small: the voxel size is wrong, so a usual head is assumed
-    spacing_mm = volume.spacing_mm * (USUAL_VIEW_MM / extent.max() if lost else 1)
+    lost = extent.max() < LEAST_HEAD_MM  # smaller than any head: the voxel size is wrong, and a typical view is assumed
+    spacing_mm = volume.spacing_mm * (TYPICAL_VIEW_MM / extent.max() if lost else 1)
     rough = _bright_piece(np.maximum(volume.data, 0), spacing_mm)
     mask = rough if lost or extent.min() < SLAB_MM else _guided(volume, rough)
     if not 0.02 <= mask.mean() <= 0.95:
         raise ValueError(
-            f"the brain mask holds {mask.mean():.1%} of the voxels; check that the scan shows a head, and its header."
+            f"the brain mask has {mask.mean():.1%} of the voxels; check that the scan shows a head, and its header."
         )
     mask.flags.writeable = False
     return mask
 
 
 def _bright_piece(data: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """The largest opened piece of what is brighter than 0.6 of its surroundings, its holes filled.
+    """The largest connected piece, after opening, of the voxels brighter than 0.6 of their local mean, without holes.
 
-    Surface coils make the rim of the head several times brighter than its centre, so no one threshold tells brain from
-    air; the local mean does, kept above a floor or noise would pass for tissue.
+    Surface coils make the rim of the head several times brighter than its centre, so that one global threshold cannot
+    separate brain from air. The local mean has a lower limit, because noise in air would otherwise count as tissue.
     """
     data = np.maximum(data - np.percentile(data, AIR_PERCENTILE), 0)
     if not (data > 0).any():
-        raise ValueError("the volume holds no signal; check the scan.")
+        raise ValueError("the volume contains no signal; check the scan.")
     local = ndimage.gaussian_filter(data, SURROUNDINGS_MM / spacing_mm, truncate=2.5)
     bright = data > BRIGHT * np.maximum(local, FLOOR * np.percentile(data[data > 0], 98))
     opened = _morphology(ndimage.binary_opening, bright, OPEN_MM, spacing_mm, "edge")
@@ -115,7 +123,7 @@ def _bright_piece(data: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
 
 
 def _guided(volume: Volume, rough: np.ndarray) -> np.ndarray:
-    """The rough mask corrected by the registered template brain, or as it is where the two do not meet."""
+    """The rough mask corrected by the registered template brain; unchanged if the two overlap too little."""
     grid = mni_grid(4.0)
     template, brain = epi_template(grid), tissue_template(grid)["brain"]
     inside = brain > 0.5
@@ -133,7 +141,7 @@ def _guided(volume: Volume, rough: np.ndarray) -> np.ndarray:
 def _morphology(
     operation: Callable[..., np.ndarray], mask: np.ndarray, radius_mm: float, spacing_mm: np.ndarray, border: Any
 ) -> np.ndarray:
-    """Opening or closing with a ball in mm, the mask continued beyond the field of view as `border` says."""
+    """Opening or closing with a ball of a radius in mm. border is the mode of `np.pad` beyond the field of view."""
     reach = np.maximum(1, np.floor(radius_mm / spacing_mm)).astype(int)
     axes = np.meshgrid(*[np.arange(-r, r + 1) / r for r in reach], indexing="ij")
     ball = sum(np.square(a) for a in axes) <= 1.01

@@ -1,4 +1,4 @@
-"""Grids, resampling and the named, invertible steps from a scan's world to another's."""
+"""Grids, resampling, and transforms between coordinate systems in mm, as named and invertible affine steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CENTRE_MM = np.array([0.0, -22.0, 16.0])  # MNI
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """A lattice in the world: shape (X, Y, Z) and affine (4, 4), voxel index -> mm. Comparable and hashable."""
+    """A voxel grid: shape (X, Y, Z) and affine (4, 4), voxel index -> mm. Comparable and hashable."""
 
     shape: tuple[int, int, int]
     affine: np.ndarray
@@ -48,13 +48,13 @@ class Grid:
 
     @classmethod
     def of(cls, volume: Volume) -> Grid:
-        """The grid that a volume lies on."""
+        """The grid of a volume."""
         x, y, z = volume.data.shape
         return cls((x, y, z), volume.affine)
 
 
 def mni_grid(spacing_mm: float = 4.0) -> Grid:
-    """The RAS grid over the head in MNI space; every axis is a multiple of 4 voxels and covers 192 x 224 x 192 mm.
+    """The RAS grid over the head in MNI space. It covers at least 192 x 224 x 192 mm in multiples of 4 voxels.
 
     Raises ValueError for a spacing outside 0.5 to 8 mm.
 
@@ -63,8 +63,8 @@ def mni_grid(spacing_mm: float = 4.0) -> Grid:
     """
     if not FINEST_MM <= spacing_mm <= COARSEST_MM:
         raise ValueError(
-            f"a grid of {spacing_mm} mm is not supported: methods train on patches of up to 24 voxels, which have to "
-            f"fit into it. Choose {FINEST_MM:g} to {COARSEST_MM:g} mm."
+            f"a grid of {spacing_mm} mm is not supported: methods train on patches of up to 24 voxels, which must fit "
+            f"into it. Choose {FINEST_MM:g} to {COARSEST_MM:g} mm."
         )
     shape = 4 * np.ceil(FIELD_OF_VIEW_MM / spacing_mm / 4 - 1e-6).astype(int)
     affine = np.diag([spacing_mm] * 3 + [1.0])
@@ -73,9 +73,9 @@ def mni_grid(spacing_mm: float = 4.0) -> Grid:
 
 
 def from_flirt(matrix: np.ndarray, moving: Grid, fixed: Grid) -> np.ndarray:
-    """FSL's matrix between two images as a map from the moving one's mm to the fixed one's mm, (4, 4).
+    """The (4, 4) matrix from mm of the moving image to mm of the fixed image, by FSL FLIRT's matrix between the two.
 
-    FSL counts mm from the first voxel of an image, along x from the last where its affine is right-handed.
+    FSL measures mm from the first voxel of an image. If the affine is right-handed, it measures x from the last voxel.
 
     >>> grid = mni_grid(4)
     >>> bool(np.allclose(from_flirt(np.eye(4), grid, grid), np.eye(4)))
@@ -85,7 +85,7 @@ def from_flirt(matrix: np.ndarray, moving: Grid, fixed: Grid) -> np.ndarray:
 
 
 def _to_fsl(grid: Grid) -> np.ndarray:
-    """From voxel indices to FSL's mm."""
+    """The (4, 4) matrix from voxel indices to FSL's mm."""
     scale = np.diag([*grid.spacing_mm, 1.0])
     if np.linalg.det(grid.affine[:3, :3]) > 0:
         flip = np.diag([-1.0, 1.0, 1.0, 1.0])
@@ -95,11 +95,11 @@ def _to_fsl(grid: Grid) -> np.ndarray:
 
 
 def resample(volume: Volume, grid: Grid, world: np.ndarray | None = None, order: int = 1) -> np.ndarray:
-    """The volume on another grid, (X, Y, Z) float32; zero outside its field of view.
+    """The volume resampled to another grid, (X, Y, Z) float32; zero outside the volume's field of view.
 
-    world (4, 4) maps the volume's mm to the grid's mm (default: they are the same). order is the spline's: 0 for
-    labels, 1 or 3 for intensities. Going coarser, the data are smoothed first to the new voxel's size, which keeps
-    means and avoids aliasing (Cardoso et al. 2015).
+    world (4, 4) maps the volume's mm to the grid's mm; by default the two are the same. order is that of the spline: 0
+    for labels, 1 or 3 for intensities. If the new voxels are larger, the data are first smoothed to their size, which
+    preserves means and avoids aliasing (Cardoso et al. 2015).
     """
     world = np.eye(4) if world is None else np.asarray(world, np.float64)
     to_source = np.linalg.inv(world @ volume.affine) @ grid.affine
@@ -107,16 +107,16 @@ def resample(volume: Volume, grid: Grid, world: np.ndarray | None = None, order:
     if order > 0:
         data, shrink = _antialias(data, np.sqrt(np.square(to_source[:3, :3]).sum(1)))
         to_source = shrink @ to_source
-    # "constant" would drop the outermost voxels wherever rounding puts a coordinate at -1e-17.
+    # With the mode "constant", the outermost voxels would be zero if rounding gives a coordinate of -1e-17.
     return ndimage.affine_transform(
         data, to_source[:3, :3], to_source[:3, 3], grid.shape, np.float32, order, "grid-constant", prefilter=order > 1
     )
 
 
 def _antialias(data: np.ndarray, ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth for steps of `ratio` voxels; returns the data and the map from old to new voxel indices.
+    """Data smoothed for sampling at every `ratio` voxels, (3,), and the (4, 4) matrix from old to new voxel indices.
 
-    Where the ratio is 4 or more, blocks are averaged first: the same smoothing for a fraction of the work.
+    If the ratio is 4 or more, blocks of voxels are averaged first, which gives the same smoothing in less time.
     """
     block = np.maximum(1, np.floor(ratio / 2)).astype(int)
     shrink = np.eye(4)
@@ -126,8 +126,8 @@ def _antialias(data: np.ndarray, ratio: np.ndarray) -> tuple[np.ndarray, np.ndar
         data = block_means(padded, block)
         shrink[:3, :3] = np.diag(1 / block)
         shrink[:3, 3] = -(block - 1) / 2 / block
-    wanted = np.maximum(np.square(ratio) - 1, 0) / FWHM**2  # variance, in the old voxels
-    rest = np.maximum(wanted - (np.square(block) - 1) / 12, 0) / np.square(block)
+    variance = np.maximum(np.square(ratio) - 1, 0) / FWHM**2  # of the smoothing, in squared old voxels
+    rest = np.maximum(variance - (np.square(block) - 1) / 12, 0) / np.square(block)
     if (rest > 0.01).any():
         data = ndimage.gaussian_filter(data, np.sqrt(rest), mode="nearest", truncate=3)
     return data, shrink
@@ -135,7 +135,7 @@ def _antialias(data: np.ndarray, ratio: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 @dataclass(frozen=True, eq=False)
 class Transform:
-    """Named affine steps, first one applied first; each is (4, 4), mm -> mm.
+    """Named affine steps in the order of their application; each is (4, 4), mm -> mm.
 
     >>> shift = np.eye(4); shift[0, 3] = 5
     >>> t = Transform({"centre": shift})
@@ -147,36 +147,37 @@ class Transform:
 
     @property
     def matrix(self) -> np.ndarray:
-        """All steps in one, (4, 4)."""
+        """The product of all steps, (4, 4)."""
         matrix = np.eye(4)
         for step in self.steps.values():
             matrix = np.asarray(step, np.float64) @ matrix
         return matrix
 
     def then(self, name: str, step: np.ndarray) -> Transform:
-        """The same steps with one more."""
+        """The transform with one further step, applied last. Raises ValueError if the name exists already."""
         if name in self.steps:
             raise ValueError(f"there is a step {name!r} already; give another name.")
         return Transform({**self.steps, name: np.asarray(step, np.float64)})
 
     def inverse(self) -> Transform:
-        """The way back."""
+        """The inverse transform, with the inverse of each step in reverse order."""
         return Transform({f"{name}, inverse": np.linalg.inv(step) for name, step in reversed(self.steps.items())})
 
     def entries(self) -> list[dict[str, Any]]:
-        """Steps as JSON holds them, exact to the last bit; the unit is mm."""
+        """The steps as values for JSON, exact to the last bit; the unit is mm."""
         return [{"name": name, "matrix": np.asarray(step).tolist()} for name, step in self.steps.items()]
 
     @classmethod
     def of(cls, entries: list[dict[str, Any]]) -> Transform:
-        """The transform that gave these entries."""
+        """The transform with these `entries`."""
         return cls({entry["name"]: np.asarray(entry["matrix"], np.float64) for entry in entries})
 
 
 def block_means(volume: np.ndarray, edge: int | np.ndarray) -> np.ndarray:
-    """Means over blocks of `edge` voxels, one length or one per axis: (X, Y, Z) -> (X//edge, Y//edge, Z//edge) float32.
+    """Means over blocks of voxels: (X, Y, Z) -> (X//edge, Y//edge, Z//edge) float32.
 
-    Voxels at the far borders that fill no block are left out.
+    edge is the number of voxels along an edge of a block, one number or one per axis. Voxels at the far borders that do
+    not fill a block are omitted.
 
     >>> block_means(np.arange(27.0).reshape(3, 3, 3), 2).tolist()
     [[[6.5]]]
