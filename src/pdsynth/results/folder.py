@@ -58,8 +58,11 @@ class Results:
         return cls(root, metrics, table, manifest.read(root))
 
     @cached_property
-    def shown(self) -> pd.DataFrame:
-        """The scans whose images are kept, in their order. Raises InputError where the file is missing or damaged."""
+    def imaged(self) -> pd.DataFrame:
+        """The scans with images in predictions/, in the order of the arrays.
+
+        Raises InputError if predictions/participants.tsv is missing or damaged.
+        """
         with _named(self.root):
             return _text(self.root / IMAGES / SHOWN)
 
