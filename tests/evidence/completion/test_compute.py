@@ -149,5 +149,5 @@ def test_the_verdict_says_what_the_interval_says():
 def test_a_method_of_one_direction_is_refused():
     features, people = cohort(30)
     del features[Modality.DMRI, "oracle"]
-    with pytest.raises(ValueError, match="'oracle' made no dmri"):
+    with pytest.raises(ValueError, match="'oracle' has no dmri scans"):
         complete(features, people, ["oracle"])

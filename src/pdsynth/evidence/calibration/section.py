@@ -68,5 +68,5 @@ def facts(results: Results) -> Mapping[str, str]:
 def calibrated(entry: Entry) -> str:
     """The calibration participants, and the calibration factor of each direction."""
     kind = "SIMULATED participants" if entry.simulated else "participants"
-    scale = ", ".join(f"{direction}: {factor}" for direction, factor in entry.scale.items())
-    return f"on {entry.n_participants} {kind} of cohort {entry.cohort}; the SD was multiplied by {scale}"
+    scale = ", ".join(f"{direction} {factor}" for direction, factor in entry.scale.items())
+    return f"on {entry.n_participants} {kind} of cohort {entry.cohort}; calibration factors: {scale}"
