@@ -96,7 +96,7 @@ def test_probes_measure(evidence_out):
     assert all(row["sensitivity"] >= 0.9 for row in found["lesions"]["rows"] if row["of_source"])
     assert found["counterfactual"]["people"] == 2 and len(found["counterfactual"]["rows"]) == 2
     page = (evidence_out / "report.html").read_text()
-    assert '<th scope="col">to 15 never seen</th>' in page and "local-ridge&#39;s output" in page
+    assert '<th scope="col">to 15 other people</th>' in page and "the output of local-ridge" in page
     assert f"<td>{memory['rows'][0]['ratio_to_all']:.2f}</td>" in page
 
 

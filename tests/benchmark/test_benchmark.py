@@ -230,7 +230,7 @@ def test_other_terms_or_pairs_are_refused(made, prepared, tmp_path):
     with pytest.raises(InputError, match="was not written by pdsynth"):
         benchmark(prepared.root, tmp_path / "mine", ENTRIES, steps=2)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
-    with pytest.raises(InputError, match="is no benchmark"):
+    with pytest.raises(InputError, match="is not a benchmark"):
         benchmark(prepared.root, scores_folder(out, "unet"), ENTRIES, steps=2)
 
 
@@ -239,7 +239,7 @@ def test_bad_requests_are_answered(prepared, tmp_path):
         benchmark(prepared.root, tmp_path / "out", ["pdss"], steps=1)
     with pytest.raises(ValueError, match="has no size 'small'"):
         benchmark(prepared.root, tmp_path / "out", ["unet:small"], steps=1)
-    with pytest.raises(ValueError, match="pds is asked for in two sizes"):
+    with pytest.raises(ValueError, match="pds is given in two sizes"):
         benchmark(prepared.root, tmp_path / "out", ["pds", "pds:small"], steps=1)
     with pytest.raises(ValueError, match="neither a budget nor steps"):
         benchmark(prepared.root, tmp_path / "out", ["unet"])

@@ -151,20 +151,21 @@ def test_the_findings_are_those_of_the_tables(evidence):
     write_cards(evidence)
     claim, tripod, card = (said((evidence / name).read_text(encoding="utf-8")) for name in PAGES[:3])
     assert claim["38"] == (
-        "Balanced accuracy for NC and AD, nested cross-validation: real both 0.52 (0.10 to 0.90); with scans by "
-        f"{RECIPE}, S6 0.55 (0.10 to 0.90); permuted labels 0.33 (0.10 to 0.90)."
+        "Balanced accuracy for NC and AD in nested cross-validation: real scans, real both 0.52 (0.10 to 0.90); scans "
+        f"by {RECIPE}, S6 0.55 (0.10 to 0.90); permuted labels, 0.33 (0.10 to 0.90)."
     )
-    assert "2204 where errors are independent, 1102 where half" in claim["21"] and "2204" in tripod["10"]
+    assert "2204 if the errors of two classifiers are independent, 1102 if half" in claim["21"]
+    assert "2204" in tripod["10"]
     assert "fMRI → dMRI 0.88 in the source" in claim["30"]
     assert "fMRI → dMRI at adni \N{MINUS SIGN}0.31 (\N{MINUS SIGN}0.40 to \N{MINUS SIGN}0.20) dB" in claim["33"]
     assert "between 19 AD and 21 NC" in claim["40"] and "fMRI → dMRI 0.61 (0.27 to 0.91)." in claim["40"]
     assert claim["40"].endswith("but nothing about individuals would reach: fMRI → dMRI 0.78.")
     assert "dMRI → fMRI 0.25 (0.18 to 0.34)" in claim["41"]
-    assert "it beats filling in the mean (+9.0 points" in tripod["25"] and "zeros" not in tripod["25"]
-    assert card["change of one person from healthy to ill, SIMULATED, slope on the real one"].startswith(
+    assert "better than filling in the mean (+9.0 points" in tripod["25"] and "zeros" not in tripod["25"]
+    assert card["slope of synthesised on real changes of a SIMULATED person from healthy to ill"].startswith(
         "fMRI → dMRI 0.13"
     )
-    assert "AUC (0.5: not at all): fMRI → dMRI 0.71 (0.59 to 0.81)." in (evidence / "model_card.md").read_text()
+    assert "training set (0.5: chance): fMRI → dMRI 0.71 (0.59 to 0.81)." in (evidence / "model_card.md").read_text()
 
 
 def test_the_figures_are_those_of_the_metrics(pages, results):
@@ -179,11 +180,12 @@ def test_the_figures_are_those_of_the_metrics(pages, results):
     assert figures(rows["SSIM in the brain"])["fmri_to_dmri"][0] == pytest.approx(
         scores["fmri_to_dmri"]["ssim_brain"]["mean"], abs=0.0005
     )
-    slope = float(re.search(r"dMRI → fMRI ([\d.]+)", rows["slope within site (1: nothing is shrunk)"])[1])
+    label = "slope of synthesised on real differences between participants of a site (1: kept in full)"
+    slope = float(re.search(r"dMRI → fMRI ([\d.]+)", rows[label])[1])
     assert slope == pytest.approx(scores["dmri_to_fmri"]["within_site_slope"], abs=0.005)
     told = [test["psnr_brain_difference"] for test in metrics["comparisons"] if test["p_holm"] < 0.05]
-    counted = f"higher in {sum(d > 0 for d in told)}, lower in {sum(d < 0 for d in told)}"
-    assert f"PSNR in the brain {counted}, of {len(metrics['comparisons'])}." in claim["29"]
+    counted = f"higher in {sum(d > 0 for d in told)} and lower in {sum(d < 0 for d in told)}"
+    assert f"PSNR in the brain is {counted} of {len(metrics['comparisons'])} tests." in claim["29"]
     assert f"{metrics['n_participants']} participants, {metrics['n_scans']} scans" in claim["35"]
 
 
@@ -211,7 +213,7 @@ def test_groups_and_failures_are_those_of_the_table(pages, results):
 def test_the_model_card_names_the_training(pages, results):
     config = json.loads((results.parent / "model" / "config.json").read_text())["card"]
     rows = said(pages["model_card.md"])
-    assert rows["participants' ids, sha256"] == config["participants_sha256"]
+    assert rows["ids of the training participants, sha256"] == config["participants_sha256"]
     assert rows["weights, sha256"] == sha256(results.parent / "model" / "model.safetensors")
     assert f"{config['n_participants']} SIMULATED participants (cohort {config['cohort']})" in rows["trained on"]
     assert rows["training"] == "Seed 3."
@@ -234,12 +236,12 @@ def test_the_data_card_counts_the_folder(pages, results):
     train = people.loc[people["split"] == "train", "age"]
     ages = rows["age, years: mean (SD), range"]
     assert f"train {train.mean():g} (SD {train.std():.2f}), 60 to 65, of 6 participants" in ages
-    assert rows["participants"] == "10" and rows["files refused"] == "3"
+    assert rows["participants"] == "10" and rows["refused files"] == "3"
     assert rows["is a slab of # mm"] == "2" and rows[r"holds a\|b \<i>"] == "1"
-    assert rows["scans kept that stand out (quality.tsv)"] == "1 of 2"
+    assert rows["scans flagged as outliers, still in the data (quality.tsv)"] == "1 of 2"
     assert rows["grid"] == "8 mm, MNI"
-    assert (rows["dMRI denoised"], rows["volumes realigned"], rows["segments a scan"]) == ("no", "yes", "2")
-    assert "Asked for: 0.6, 0, 0.4 (train, val, test), seed 5." in pages["data_card.md"]
+    assert (rows["dMRI denoised"], rows["volumes realigned"], rows["segments per scan"]) == ("no", "yes", "2")
+    assert "Requested fractions: 0.6, 0, 0.4 (train, val, test), seed 5." in pages["data_card.md"]
 
 
 def test_what_a_prepared_folder_lost_is_unknown_and_not_zero(prepared, bare):
@@ -251,7 +253,7 @@ def test_what_a_prepared_folder_lost_is_unknown_and_not_zero(prepared, bare):
     write_cards(bare)
     rows = said((bare / "data_card.md").read_text())
     assert (rows["participants"], rows["by sex"]) == ("10", "F: 10")
-    assert rows["files refused"] == rows["grid"] == rows["dMRI denoised"] == NOT_ADDRESSED
+    assert rows["refused files"] == rows["grid"] == rows["dMRI denoised"] == NOT_ADDRESSED
 
 
 def test_the_items_are_complete(pages):
@@ -262,7 +264,7 @@ def test_the_items_are_complete(pages):
         letters = {n: [m[-1] for m in numbers if re.fullmatch(rf"{n}[a-g]", m)] for n in range(1, count + 1)}
         assert all(found == [chr(ord("a") + i) for i in range(len(found))] for found in letters.values())
         answered = sum(row[-1] != NOT_ADDRESSED for row in cells(pages[f"{name}.md"]) if row[0] != "item")
-        assert f"{answered}\nof {parts} are addressed" in pages[f"{name}.md"]
+        assert f"\n{answered} of {parts} items are addressed" in pages[f"{name}.md"]
 
 
 def test_each_fact_of_a_sentence_is_one_that_exists(evidence):
@@ -278,7 +280,8 @@ def test_each_fact_of_a_sentence_is_one_that_exists(evidence):
     cards = [(TEMPLATES / f"{name}.md.j2").read_text() for name in ("model_card", "data_card")]
     named = {fact for text in (*sentences, *cards) for fact in re.findall(r"(?<!{){(\w+)}", text)}
     assert named == facts(run, claims()).keys()
-    assert facts(run, claims())["calibrated"] == "on 30 SIMULATED participants of cohort mine, times fmri_to_dmri: 1.2"
+    expected = "on 30 SIMULATED participants of cohort mine; calibration factors: fmri_to_dmri 1.2"
+    assert facts(run, claims())["calibrated"] == expected
 
 
 def test_what_is_absent_is_not_addressed(pages, bare):
@@ -292,7 +295,7 @@ def test_what_is_absent_is_not_addressed(pages, bare):
     assert lost == {"3", "8", "9", "12", "19", "20", "22", "23", "24", "25", "36", "41", "42", "43"}
     model, data = ((bare / name).read_text() for name in PAGES[2:])
     assert said(model)["trained on"] == said(model)["weights, sha256"] == NOT_ADDRESSED
-    assert said(data)["by site"] == said(data)["files refused"] == NOT_ADDRESSED
+    assert said(data)["by site"] == said(data)["refused files"] == NOT_ADDRESSED
     assert figures(said(model)["PSNR in the brain (95 % interval)"])  # what is known is still told
     assert not re.search(r"\bNone\b|\bnan\b|{|}", "".join(p.read_text() for p in bare.glob("*.md")))
 

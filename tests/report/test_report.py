@@ -166,7 +166,7 @@ def test_real_results_carry_no_simulated_mark(results, tmp_path):
     (tmp_path / "predictions").symlink_to(results / "predictions")
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert "SIMULATED" not in text and "SYNTHETIC" in text
-    assert 'id="missing"' not in text and "Files that were refused" not in text
+    assert 'id="missing"' not in text and "Refused files" not in text
     assert Page(text).open == []
 
 
@@ -232,14 +232,17 @@ def test_words_follow_the_numbers():
 
     good = verdicts("good", {"blind": 5.0, "population-mean": 4.5})
     assert [tone for tone, _ in good] == ["good", "good", "plain", "plain"]
-    assert good[0][1] == "Scores higher than every other method; nearest is population-mean (by 4.50 dB)."
-    assert "chance 10%" in good[2][1]
+    expected = "PSNR is higher than that of every other method; the closest is population-mean (by 4.50 dB)."
+    assert good[0][1] == expected
+    assert "by chance: 10%" in good[2][1]
     blind = verdicts("blind", {"good": -5.0, "population-mean": 0.5})
     assert [tone for tone, _ in blind] == ["warn", "plain", "warn", "warn", "warn"]
-    assert blind[0][1] == "Scores lower than good (by 5.00 dB)." and "average brain" in blind[2][1]
-    assert blind[1][1] == "Scores higher than 1 of 2 others; nearest is population-mean (by 0.50 dB)."
+    assert blind[0][1] == "PSNR is lower than that of good (by 5.00 dB)." and "average brain" in blind[2][1]
+    expected = "PSNR is higher than that of 1 of 2 other methods; the closest is population-mean (by 0.50 dB)."
+    assert blind[1][1] == expected
     unsure = verdicts("good", {"blind": 5.0, "population-mean": 4.5}, p_holm=0.06)
-    assert unsure[0] == ("warn", "Cannot be told from population-mean, blind.")  # whatever the means
+    expected = "PSNR does not differ significantly from that of population-mean, blind."
+    assert unsure[0] == ("warn", expected)  # whatever the means
     assert words.group_of("pds-refiner-only:small", "pds") == "control"
     assert words.skill(methods, "good", direction) == pytest.approx(0.5)
     texts = [words.number(value, 1) for value in (-0.04, -1.25, None)]

@@ -66,5 +66,5 @@ def test_a_further_column_is_left_alone_and_a_missing_one_is_named(tmp_path):
 def test_a_cell_of_another_type_is_refused(tmp_path, column, cell):
     table = FILE.table(ROWS).astype(object).assign(**{column: cell})
     table.to_csv(tmp_path / "found.tsv", sep="\t", index=False)
-    with pytest.raises(InputError, match=rf"holds a cell that cannot be read \(.*{cell}"):
+    with pytest.raises(InputError, match=rf"has a cell that cannot be read \(.*{cell}"):
         FILE.read(tmp_path)

@@ -241,7 +241,7 @@ def test_too_few_of_a_class_are_named():
     without = block.where(block.labels != "AD")
     with pytest.raises(ValueError, match="AD has 0 participants to train on"):
         out_of_fold([without], [block])
-    with pytest.raises(ValueError, match="'Control' is no diagnosis"):
+    with pytest.raises(ValueError, match="'Control' is not a diagnosis"):
         out_of_fold([block], [Block(block.values, np.array(["Control"] * 45), block.participants)])
     with pytest.raises(ValueError, match="different rows"):
         out_of_fold([block], [block, few])

@@ -1,4 +1,4 @@
-"""Recipes on an equal footing, with the same pairs, split, budget and seed; and the paper's tables of their scores."""
+"""Comparison of recipes with the same pairs, split, budget and seed, and the paper's tables of their scores."""
 
 from pdsynth.benchmark.jobs import benchmark
 from pdsynth.benchmark.tables import ALL

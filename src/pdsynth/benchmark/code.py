@@ -1,4 +1,4 @@
-"""The digest of the code that a result comes from: rows that other code made are not to stand in one table."""
+"""The digest of the code behind a result, so that one table contains only rows of the same code."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ RECIPES = "recipes"  # the function of a method's module that names its runs
 
 @lru_cache(maxsize=64)
 def code_digest(*modules: str) -> str:
-    """Hex digest of what modules of pdsynth do, and all modules of it that they import, directly or not.
+    """Hex digest of the code of modules of pdsynth and of all modules of pdsynth that they import, directly or not.
 
-    Comments, docstrings, layout and a module's `recipes` do not enter it: a run's settings are in its key, and a new
-    recipe changes no other's. Another version of Python may give another digest of the same code. Raises
-    ModuleNotFoundError for a module that is not there.
+    Comments, docstrings, layout and the function `recipes` of a module do not change it: the settings of a run are in
+    its key, and a new recipe does not affect other recipes. Another version of Python may give another digest of the
+    same code. Raises ModuleNotFoundError if a module does not exist.
 
     >>> code_digest("pdsynth.types") == code_digest("pdsynth.types"), len(code_digest("pdsynth.types"))
     (True, 64)
@@ -31,9 +31,10 @@ def code_digest(*modules: str) -> str:
 
 
 def _reached(modules: Iterable[str]) -> dict[str, ast.Module]:
-    """The modules and those that they import, parsed.
+    """The parsed modules and the modules that they import.
 
-    What a package discovers at run time is not among them: one method's results do not depend on the others.
+    Modules that a package discovers at run time are not included, because the results of one method do not depend on
+    other methods.
     """
     found: dict[str, ast.Module] = {}
     left = list(modules)
@@ -46,7 +47,7 @@ def _reached(modules: Iterable[str]) -> dict[str, ast.Module]:
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:
-    """Modules of pdsynth that a module names in its imports, wherever they stand."""
+    """Modules of pdsynth in all import statements of a module."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith(f"{PACKAGE}."))
@@ -55,14 +56,14 @@ def _imported(tree: ast.Module) -> Iterator[str]:
                 inner = f"{node.module}.{alias.name}"
                 if _is_module(inner):
                     yield inner
-                elif node.module != PACKAGE:  # of the package itself only the version is taken
+                elif node.module != PACKAGE:  # only the version is imported from the package itself
                     yield str(node.module)
 
 
 def _is_module(name: str) -> bool:
     try:
         return find_spec(name) is not None
-    except ModuleNotFoundError:  # the name of a class or function in a module that is no package
+    except ModuleNotFoundError:  # the name is a class or function, and its module is not a package
         return False
 
 

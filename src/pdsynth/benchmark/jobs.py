@@ -1,4 +1,4 @@
-"""Runs the entries of a benchmark, one process each, here or on a cluster, and writes what comes of them."""
+"""Runs the entries of a benchmark, each in its own process or cluster job, and writes tables, figures and a page."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from pdsynth.results.entries import recipe_of, run_folder
 from pdsynth.types import InputError, Size
 from pdsynth.workers import start_worker, terminate
 
-Told = Callable[[int, int], None]
-SLURM_SLACK = 3.0  # times the budget, for fits, caches and scores
+Progress = Callable[[int, int], None]
+SLURM_SLACK = 3.0  # time limit of a job relative to the budget: fits, caches and scores need additional time
 SLURM_LEAST_MINUTES = 120
 
 
@@ -43,19 +43,20 @@ def benchmark(
     jobs: int = 1,
     device: str = "cpu",
     cluster: str | None = None,
-    progress: Told | None = None,
+    progress: Progress | None = None,
 ) -> Path:
-    """Train and score every entry on an equal budget, and write tables, figures and a page; returns the page's path.
+    """Train and score every entry with an equal budget, and write tables, figures and a page; returns the page's path.
 
-    `out` becomes a results folder of all entries, as `evaluate` writes one.
+    `out` becomes a results folder of all entries, in the format of `evaluate`.
 
-    entries are recipes by name, "name:small" for their small size; None for all rows of the tables that can be run
-    here. The budget is wall time of training in seconds, or
-    steps. `jobs` entries run at once, each in a process of its own with an equal part of the threads; with `cluster`,
-    "slurm" or "local", submitit runs them instead. A run that `out` holds already is taken as it is, one that was cut
-    goes on, and the tables show all that are finished. Raises ValueError for an unknown entry, or without a budget;
-    InputError where `out` was made under other terms, the test split has fewer than two participants, or, after the
-    others are done, an entry failed.
+    entries: names of recipes, or "name:small" for their small size; None for all rows of the tables that can be run
+    with these pairs and on this device. budget: training time of each entry in seconds (wall time); steps: number of
+    training steps instead. jobs: number of entries that run at the same time, each in its own process with an equal
+    share of the threads. cluster: "slurm" or "local", to run the entries with submitit instead. A finished run in `out`
+    is used again, a stopped run is resumed, and the tables contain all finished runs. progress(done, total) is called
+    after each entry. Raises ValueError for an unknown entry, or without budget and steps; InputError if `out` was
+    written under other terms, if the test split has fewer than two participants, or, after all other entries are
+    finished, if an entry failed.
     """
     prepared, out = Path(prepared), Path(out)
     if not (budget or steps):
@@ -63,12 +64,12 @@ def benchmark(
     entries = None if entries is None else _checked(entries)
     pairs = Pairs.open(prepared)
     if pairs.test.table["participant_id"].nunique() < 2:
-        raise InputError(prepared, "holds fewer than two test participants", "prepare with a larger --split")
+        raise InputError(prepared, "has fewer than two test participants", "prepare with a larger --split")
     if entries is None:
         on_cpu = {"pds-paper": "pds-paper:small"} if device == "cpu" else {}
         entries = [on_cpu.get(name, name) for name in ALL if pairs.has_oracle or name != ORACLE]
     if ORACLE in entries and not pairs.has_oracle:
-        raise InputError(prepared, "has no oracle, as only simulated cohorts have", "leave oracle out of --recipes")
+        raise InputError(prepared, "is not simulated, so it has no oracle", "leave oracle out of --recipes")
     threads = max(1, torch.get_num_threads() // jobs)
     terms = Terms(budget, steps, seed, device, threads)
     failed: dict[str, str] = {}
@@ -83,7 +84,7 @@ def benchmark(
     if failed:
         listed = "; ".join(f"{entry}: {why}" for entry, why in failed.items())
         problem = f"lacks {len(failed)} of {len(entries)} entries, which failed ({listed})"
-        raise InputError(out, problem, "mend what they name, and give the same command again")
+        raise InputError(out, problem, "correct the causes, and give the same command again")
     return out / page.name
 
 
@@ -95,28 +96,32 @@ def _page(
     terms: Terms,
     jobs: int,
     cluster: str | None,
-    progress: Told | None,
+    progress: Progress | None,
     failed: dict[str, str],
 ) -> Path:
-    """Run what is not finished and write what comes of all; entries that fail get into `failed` with the reason."""
+    """Run the unfinished entries, and write the results of all finished entries; returns the path of the page.
+
+    Entries that fail are added to `failed` with the reason.
+    """
     with manifest.recorded(
         out, "benchmark", inputs=[prepared], seed=terms.seed, terms=asdict(terms), jobs=jobs
-    ) as kept:
-        kept["simulated"] = pairs.simulated
-        kept["n_train"] = int(pairs.train.table["participant_id"].nunique())
+    ) as record:
+        record["simulated"] = pairs.simulated
+        record["n_train"] = int(pairs.train.table["participant_id"].nunique())
         done = _finished(prepared, out, terms, entries)
         left = [entry for entry in entries if entry not in done]
-        clear_joined(out)  # until all is done again, nothing is to stand under this manifest
+        clear_joined(out)  # the new manifest must not describe old joined results
         failed |= _run_all(prepared, out, left, terms, jobs, cluster, progress)
         finished = _finished(prepared, out, terms, entries)
         changed = "the code or the pairs changed while it ran; run it again"
         failed |= {entry: changed for entry in left if entry not in {*finished, *failed}}
-        kept |= {"failed": failed, "entries": list(finished), "machine": ", ".join(sorted(set(finished.values())))}
-        kept |= provenance(_models(out, finished), pairs)
-        kept["notes"] = ["All were trained on the training split of this cohort, on an equal budget, or fitted to it."]
+        record |= {"failed": failed, "entries": list(finished), "machine": ", ".join(sorted(set(finished.values())))}
+        record |= provenance(_models(out, finished), pairs)
+        note = "All methods were trained on, or fitted to, the training split of this cohort, with an equal budget."
+        record["notes"] = [note]
     if not finished:
         listed = "; ".join(f"{entry}: {why}" for entry, why in failed.items())
-        raise InputError(prepared, f"every entry failed ({listed})", "mend what they name")
+        raise InputError(prepared, f"every entry failed ({listed})", "correct the causes")
     tested = tested_of(list(finished))
     join_scores(out, sorted(finished, key=lambda entry: _rank(entry, tested)), terms.seed)
     titles = write_tables(out, list(finished), terms.seed)
@@ -125,7 +130,7 @@ def _page(
 
 
 def _checked(entries: Sequence[str]) -> list[str]:
-    """The entries, each once; ValueError where one is none, or a recipe is asked for in two sizes."""
+    """The entries without duplicates. Raises ValueError for an unknown entry, or for two sizes of one recipe."""
     found: dict[str, str] = {}
     for entry in entries:
         name, size = recipe_of(entry)
@@ -134,14 +139,14 @@ def _checked(entries: Sequence[str]) -> list[str]:
         settings_of(RECIPES[name], size)
         entry = name if size == Size.FULL else entry
         if found.setdefault(name, entry) != entry:
-            raise ValueError(f"{name} is asked for in two sizes. Ask for one of them.")
+            raise ValueError(f"{name} is given in two sizes. Give one of them.")
     return list(found.values())
 
 
-def _finished(prepared: Path, out: Path, terms: Terms, asked: Sequence[str]) -> dict[str, str]:
-    """All entries that are done in `out`, with the machine of each; of two sizes of a recipe the one that is asked."""
+def _finished(prepared: Path, out: Path, terms: Terms, requested: Sequence[str]) -> dict[str, str]:
+    """All finished entries in `out` with the machine of each; of two sizes of a recipe, the requested one."""
     found: dict[str, tuple[str, str]] = {}
-    for folder in sorted((out / "runs").glob("*/"), key=lambda folder: _entry_of(folder) in asked):
+    for folder in sorted((out / "runs").glob("*/"), key=lambda folder: _entry_of(folder) in requested):
         run, entry = manifest.read(folder), _entry_of(folder)
         recipe = recipe_of(entry)[0]
         if recipe in RECIPES and run.get("finished") and _key(run) == begun_as(prepared, entry, terms):
@@ -150,7 +155,7 @@ def _finished(prepared: Path, out: Path, terms: Terms, asked: Sequence[str]) -> 
 
 
 def _entry_of(folder: Path) -> str:
-    """The entry whose run a folder holds; "" where it does not say."""
+    """The entry of the run in a folder; "" if its manifest does not name one."""
     return str(_key(manifest.read(folder)).get("entry", ""))
 
 
@@ -159,13 +164,13 @@ def _key(run: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _rank(entry: str, tested: str | None) -> tuple[bool, bool, bool]:
-    """What is under test comes first; where `pds` is not there, any method rather than a control."""
+    """Sort key of an entry: the entry under test first, then other methods, then controls, then the oracle."""
     recipe = recipe_of(entry)[0]
     return entry != tested, recipe in CONTROLS, recipe == ORACLE
 
 
 def _models(out: Path, entries: Iterable[str]) -> dict[str, api.Model]:
-    """Of the entries that have one: the oracle is no model."""
+    """The models of the entries that have one; the oracle has none."""
     folders = {entry: run_folder(out, entry) / "model" for entry in entries}
     return {entry: api.load(folder, "cpu") for entry, folder in folders.items() if folder.exists()}
 
@@ -176,31 +181,37 @@ def _entries(recipes: Sequence[str], done: Iterable[str]) -> list[str]:
 
 
 def _run_all(
-    prepared: Path, out: Path, entries: Sequence[str], terms: Terms, jobs: int, cluster: str | None, told: Told | None
+    prepared: Path,
+    out: Path,
+    entries: Sequence[str],
+    terms: Terms,
+    jobs: int,
+    cluster: str | None,
+    progress: Progress | None,
 ) -> dict[str, str]:
-    """Run the entries; returns those that failed, and why."""
+    """Run the entries; returns the reason by entry for those that failed."""
     failed: dict[str, str] = {}
-    if told is not None:
-        told(0, len(entries))
+    if progress is not None:
+        progress(0, len(entries))
     pool = ThreadPoolExecutor(jobs)
     processes: list[ProcessPoolExecutor] = []
-    begun: dict[Any, str]
+    started: dict[Any, str]
     try:
         if cluster is not None:
             submit = _submitter(out, cluster, terms)
-            begun = {submit(run_entry, prepared, out, entry, terms): entry for entry in entries}
+            started = {submit(run_entry, prepared, out, entry, terms): entry for entry in entries}
         else:
             free = _free_gpus(jobs) if terms.device == "cuda" else None
             given = (processes, free, prepared, out)
-            begun = {pool.submit(_in_a_process, *given, entry, terms): entry for entry in entries}
-        for number, job in enumerate(begun if cluster is not None else as_completed(begun), 1):
+            started = {pool.submit(_in_a_process, *given, entry, terms): entry for entry in entries}
+        for number, job in enumerate(started if cluster is not None else as_completed(started), 1):
             try:
                 job.result()
             except Exception as error:
-                failed[begun[job]] = f"{type(error).__name__}: {error}"
-            if told is not None:
-                told(number, len(entries))
-    except BaseException:  # an interruption: what waits is not begun, and what is on goes on with the next run
+                failed[started[job]] = f"{type(error).__name__}: {error}"
+            if progress is not None:
+                progress(number, len(entries))
+    except BaseException:  # an interruption: waiting entries are not started; the next run resumes the running ones
         pool.shutdown(wait=False, cancel_futures=True)
         terminate(processes)
         raise
@@ -210,28 +221,28 @@ def _run_all(
 
 
 def _in_a_process(processes: list[ProcessPoolExecutor], free: Queue[str] | None, *given: Any) -> str:
-    """Run an entry in a fresh process, so that its peak of memory is its own, and its death harms no other."""
+    """Run an entry in a new process, so that its peak memory is measured alone, and a crash stops only this entry."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=start_worker) as process:
         processes.append(process)
         return process.submit(_here, free, *given).result()
 
 
 def _free_gpus(jobs: int) -> Queue[str]:
-    """As many places on the GPUs that are to be seen as there are jobs."""
+    """A queue with the name of a visible GPU for each of `jobs` jobs; GPUs are shared if there are fewer."""
     free: Queue[str] = multiprocessing.Manager().Queue()
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    names = seen if seen != [""] else [str(number) for number in range(torch.cuda.device_count())]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    names = visible if visible != [""] else [str(number) for number in range(torch.cuda.device_count())]
     for number in range(jobs):
         free.put(names[number % len(names)])
     return free
 
 
 def _here(free: Queue[str] | None, prepared: Path, out: Path, entry: str, terms: Terms) -> str:
-    """Run an entry in this process, on a GPU that is free, where there are any."""
+    """Run an entry in this process, on a GPU of the queue `free` if it is given."""
     if free is None:
         return run_entry(prepared, out, entry, terms)
     number = free.get()
-    os.environ["CUDA_VISIBLE_DEVICES"] = number  # CUDA is not begun yet: each entry has a fresh process
+    os.environ["CUDA_VISIBLE_DEVICES"] = number  # CUDA is not initialised yet, because each entry has a new process
     try:
         return run_entry(prepared, out, entry, terms)
     finally:
@@ -239,7 +250,7 @@ def _here(free: Queue[str] | None, prepared: Path, out: Path, entry: str, terms:
 
 
 def _submitter(out: Path, cluster: str, terms: Terms) -> Callable[..., Any]:
-    """submitit's `submit`, its logs in out/jobs. Raises ValueError where submitit is not installed."""
+    """The function `submit` of submitit, with logs in out/jobs. Raises ValueError if submitit is not installed."""
     try:
         import submitit
     except ImportError as error:
@@ -253,12 +264,12 @@ def _submitter(out: Path, cluster: str, terms: Terms) -> Callable[..., Any]:
 
 def _refuse_other_terms(out: Path, before: dict[str, Any], prepared: Path, terms: Terms) -> None:
     """Raise InputError unless the manifest `before` is that of a benchmark of these pairs under these terms."""
-    begun = before.get("parameters", {}).get("terms")
-    if before.get("command") != "benchmark" or begun is None:
-        raise InputError(out, "exists and is no benchmark", "choose another folder")
+    earlier = before.get("parameters", {}).get("terms")
+    if before.get("command") != "benchmark" or earlier is None:
+        raise InputError(out, "exists and is not a benchmark", "choose another folder")
     now = asdict(terms)
-    differs = [f"{name} {value}, not {now[name]}" for name, value in begun.items() if value != now[name]]
+    differs = [f"{name} {value}, not {now[name]}" for name, value in earlier.items() if value != now[name]]
     if list(before["inputs"].values()) != [sha256(prepared)]:
         differs.append("other pairs")
     if differs:
-        raise InputError(out, f"was begun with {'; '.join(differs)}", "give the same, or choose another folder")
+        raise InputError(out, f"was begun with {'; '.join(differs)}", "use the same settings, or choose another folder")

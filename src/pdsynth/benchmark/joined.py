@@ -1,4 +1,4 @@
-"""The scores of all entries as one results folder, so that `roi`, `diagnose` and `report` read a benchmark too."""
+"""Joins the scores of all entries into one results folder, so that `roi`, `diagnose` and `report` can read it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from pdsynth.types import InputError
 def join_scores(out: Path, entries: Sequence[str], seed: int) -> None:
     """Write metrics.json, metrics.tsv, patterns.tsv, regions.tsv and predictions/ of all entries into `out`.
 
-    Entries are in the order of the results: the first is the one under test, which the others are compared with, and a
-    family of its own. All were scored on the same scans, as `benchmark` sees to; raises InputError where they were not.
+    The order of entries is that of the results; the first is under test and is compared with each other entry. The
+    p values of these comparisons are one family. Raises InputError if the entries were scored on different scans.
     """
     folders = [scores_folder(out, entry) for entry in entries]
     table = pd.concat([read_table(folder / METRICS_TSV, patterns.TEXT) for folder in folders], ignore_index=True)
@@ -42,11 +42,11 @@ def join_scores(out: Path, entries: Sequence[str], seed: int) -> None:
 
 
 def clear_joined(out: Path) -> None:
-    """Remove scores, tables, figures and pages of all entries, of `roi`, `diagnose` and `report` too."""
+    """Remove the joined scores, tables, figures and pages, including those of `roi`, `diagnose` and `report`."""
     cards = [f"{name}.md" for name in (*CHECKLISTS, *CARDS)]
     scores = [METRICS_JSON, METRICS_TSV, patterns.NAME, patterns.REGIONS]
-    made = [*scores, *BY_ROI, *BY_DIAGNOSE, REPORT, BENCHMARK, *cards]
-    for stale in [*(out / name for name in made), *out.glob("table*.tsv"), *out.glob("figure*.png")]:
+    names = [*scores, *BY_ROI, *BY_DIAGNOSE, REPORT, BENCHMARK, *cards]
+    for stale in [*(out / name for name in names), *out.glob("table*.tsv"), *out.glob("figure*.png")]:
         stale.unlink(missing_ok=True)
     shutil.rmtree(out / IMAGES, ignore_errors=True)
 
@@ -55,19 +55,20 @@ def _joined_patterns(folders: Sequence[Path]) -> patterns.Patterns:
     each = [patterns.read(folder) for folder in folders]
     for folder, other in zip(folders, each, strict=True):
         if not other.people.equals(each[0].people) or not other.regions.equals(each[0].regions):
-            raise InputError(folder, f"was scored on other scans or regions than {folders[0]}", "remove it, run again")
+            problem = f"was scored on other scans or regions than {folders[0]}"
+            raise InputError(folder, problem, "remove it, and run the benchmark again")
     values = {key: value for one in each for key, value in one.values.items()}
     return patterns.Patterns(each[0].people, each[0].regions, values)
 
 
 def _link_images(folders: Sequence[Path], images: Path) -> None:
-    """The images of all entries in one folder, as hard links where the file system has them."""
-    made = images.with_name(f".{images.name}")
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir()
+    """Put the images of all entries into one folder, as hard links if the file system supports them."""
+    new = images.with_name(f".{images.name}")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
     for folder in folders:
         for path in sorted((folder / IMAGES).iterdir()):
-            if not (made / path.name).exists():
-                linked(path, made / path.name)
+            if not (new / path.name).exists():
+                linked(path, new / path.name)
     shutil.rmtree(images, ignore_errors=True)
-    made.rename(images)
+    new.rename(images)

@@ -1,4 +1,4 @@
-"""One recipe of a benchmark: trained, its costs counted, scored. What is done already is left alone."""
+"""The run of one entry of a benchmark: training, cost measurement and scoring. Finished parts are not repeated."""
 
 from __future__ import annotations
 
@@ -35,15 +35,18 @@ from pdsynth.resources import resolve_precision
 from pdsynth.results.entries import recipe_of, run_folder, scores_folder
 from pdsynth.types import Direction, InputError
 
-FIT = "fit.json"  # of a run: wall time and peak memory of fitting, over all the times that it was begun
+FIT = "fit.json"  # file of a run: total wall time and peak memory of fitting, over all its resumed parts
 GIGA = 1e9
 SCORING = "scoring"
-LIBRARIES = ("torch", "monai", "numpy", "scikit-learn", "nilearn")  # whose numbers are in the results
+LIBRARIES = ("torch", "monai", "numpy", "scikit-learn", "nilearn")  # libraries whose versions may change results
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What is equal for every recipe: budget in seconds or steps of training, seed, device, threads of each process."""
+    """The terms that are equal for every recipe.
+
+    budget: training time in seconds; steps: number of training steps instead; threads: threads per process.
+    """
 
     budget: float | None
     steps: int | None
@@ -53,9 +56,10 @@ class Terms:
 
 
 def begun_as(prepared: Path, entry: str, terms: Terms) -> dict[str, Any]:
-    """What a run's results depend on, as JSON holds it: every setting, the terms, the pairs, versions, the code.
+    """The key of a run as JSON content: all that its results depend on.
 
-    The code is that of the trainer and the method, apart from it that which scores, and all that these import.
+    It contains the settings, the terms, a digest of the pairs, versions of libraries, and two digests of code: that of
+    trainer and method ("training"), and that of the evaluation ("scoring"), both with all modules that they import.
     """
     name, size = recipe_of(entry)
     recipe = RECIPES[name]
@@ -78,57 +82,57 @@ def begun_as(prepared: Path, entry: str, terms: Terms) -> dict[str, Any]:
 
 
 def run_entry(prepared: Path, out: Path, entry: str, terms: Terms) -> str:
-    """Train and score one entry in this process, from where it was cut; returns the entry.
+    """Train and score one entry in this process, and resume a stopped run; returns the entry.
 
-    Leaves model/, metrics.csv, scores/ (as `evaluate` writes them) and a manifest with its costs. A run that was begun
-    with other settings, pairs or code is begun anew, and one that other code scored is scored anew. Raises InputError
-    where another process is at it.
+    Writes model/, metrics.csv, scores/ (in the format of `evaluate`) and a manifest with the costs. If settings, pairs
+    or training code differ from those of an earlier run, training starts again; if only the scoring code differs,
+    scoring does. Raises InputError if another process works on the same run.
     """
     name, size = recipe_of(entry)
     folder = run_folder(out, entry)
     torch.set_num_threads(terms.threads)
-    pairs, wanted = Pairs.open(prepared), begun_as(prepared, entry, terms)
+    pairs, key = Pairs.open(prepared), begun_as(prepared, entry, terms)
     with _locked(folder):
         before = manifest.read(folder)
-        begun = before.get("parameters", {}).get("begun_as", {})
-        if before and _of_training(begun) != _of_training(wanted):
+        earlier = before.get("parameters", {}).get("begun_as", {})
+        if before and _of_training(earlier) != _of_training(key):
             shutil.rmtree(folder)
-        elif before.get("finished") and begun == wanted:
+        elif before.get("finished") and earlier == key:
             return entry
-        with manifest.recorded(folder, "benchmark", inputs=[prepared], seed=terms.seed, begun_as=wanted) as kept:
-            kept["machine"] = machine(terms.device)
+        with manifest.recorded(folder, "benchmark", inputs=[prepared], seed=terms.seed, begun_as=key) as record:
+            record["machine"] = machine(terms.device)
             if name == ORACLE:
                 method = create(ORACLE, asdict(MethodConfig(pairs.grid.shape)))
             else:
-                method, kept["cost"] = _trained(pairs, folder, name, size, terms)
+                method, record["cost"] = _trained(pairs, folder, name, size, terms)
             scores = scores_folder(out, entry)
-            with folders.making(scores, overwrite=True) as made:
-                write_json(made.folder / manifest.NAME, manifest.begin("evaluate", seed=terms.seed))
-                api.evaluate({entry: method}, pairs.test, made.folder, seed=terms.seed, ceiling=False)
+            with folders.making(scores, overwrite=True) as work:
+                write_json(work.folder / manifest.NAME, manifest.begin("evaluate", seed=terms.seed))
+                api.evaluate({entry: method}, pairs.test, work.folder, seed=terms.seed, ceiling=False)
     return entry
 
 
 def _of_training(key: dict[str, Any]) -> dict[str, Any]:
-    """What the trained model depends on, of all that `begun_as` tells."""
+    """The part of a key of `begun_as` that the trained model depends on: all but the digest of the scoring code."""
     code = key.get("code")
     return key | {"code": {part: code[part] for part in code if part != SCORING} if isinstance(code, dict) else code}
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from a run folder."""
+    """Lock a run folder against other processes. Raises InputError if another process has the lock."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f"{PARTIAL}{folder.name}.lock"))
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        raise InputError(folder, "is being worked on by another process", "wait for it, or stop it") from error
+        raise InputError(folder, "is in use by another process", "wait for it, or stop it") from error
     with lock:
         yield
 
 
 def _trained(pairs: Pairs, folder: Path, name: str, size: str, terms: Terms) -> tuple[Method, dict[str, Any]]:
-    """The recipe, trained or taken from where it is, and what it costs."""
+    """The trained model of a recipe, loaded if it exists already, and its costs."""
     if (folder / "model" / "config.json").exists() and (folder / FIT).exists():
         model = api.load(folder / "model", terms.device)
     else:
@@ -155,31 +159,34 @@ def _trained(pairs: Pairs, folder: Path, name: str, size: str, terms: Terms) -> 
 
 
 def machine(device: str) -> str:
-    """In words, for the page."""
+    """Name of the GPU or processor type, for the page."""
     return torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU"
 
 
 def counts(method: Method, pairs: Pairs, device: str) -> dict[str, Any]:
-    """Trained weights, FLOPs of one predicted volume, and what a loss on features costs, where there is one."""
+    """Costs of a method: number of trained weights, GFLOP per predicted volume, and those of its feature loss.
+
+    gflop_per_volume is None for methods without training stages. Keys of the feature loss are absent if there is none.
+    """
     batch = pairs.test.batch(np.array([0])).to(device)
     with torch.inference_mode(), counted_flops() as counter:
         method.predict(batch, next(iter(Direction)))
     found: dict[str, Any] = {"parameters": sum(p.numel() for p in method.parameters())}
-    # torch counts no trees, and scikit-learn's regressions are a product with a matrix
+    # torch does not count the operations of trees and of scikit-learn's regressions
     found["gflop_per_volume"] = counter.get_total_flops() / GIGA if method.stages() else None
     loss = method.feature_loss()
     return found | ({} if loss is None else _loss_cost(loss, batch.targets[next(iter(Direction))]))
 
 
 def _peak_memory_mb(device: str) -> float:
-    """Of the GPU where it is used, else of this process, the pairs that it keeps in memory among them."""
+    """Peak memory of the GPU if it is used, else of this process including the pairs in memory, MiB."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def _loss_cost(loss: FeatureLoss, target: torch.Tensor) -> dict[str, Any]:
-    """What a loss on features costs for one whole volume, forward and backward; weights are those of its network."""
+    """Costs of a feature loss for one whole volume, forward and backward: GFLOP, median seconds, and its weights."""
     loss = loss.to(target.device)
 
     def once() -> float:

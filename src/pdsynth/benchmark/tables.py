@@ -1,4 +1,4 @@
-"""The paper's tables: which recipes are their rows, and their figures from the scores of a benchmark."""
+"""The paper's tables: the recipes in their rows, and their numbers from the scores of a benchmark."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ COSTS = (
     "loss_seconds",
 )
 Effects = dict[tuple[str, Direction], EffectRecovery]  # by entry
-CODE_DIGITS = 12  # of the digests of the code that made a row
+CODE_DIGITS = 12  # printed digits of the digests of the code behind a row
 
 
 def rows_of(*tables: int) -> tuple[str, ...]:
-    """The recipes that are rows of any of these tables of the paper; controls only where they name the table."""
+    """The recipes that name any of these tables of the paper as theirs."""
     return tuple(name for name, recipe in RECIPES.items() if set(tables) & set(recipe.tables))
 
 
@@ -53,7 +53,7 @@ class Table:
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """Names of recipes, the controls first."""
+        """Names of the recipes in the rows, with the controls first."""
         return tuple(dict.fromkeys((*CONTROLS, *rows_of(self.number))))
 
 
@@ -75,10 +75,10 @@ ALL = tuple(dict.fromkeys(name for table in TABLES for name in table.rows))
 def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]:
     """Write table2.tsv to table8.tsv into `out` from the scores of finished entries; returns their titles.
 
-    A row an entry and direction (and site): mean and 95 % interval of each metric over participants; `pds` less this
-    entry, with interval and paired permutation test, corrected by Holm over the table; what it keeps of the disease's
-    effect; what it costs. By site, the correction is over the site, and effect and costs are left out. `out` must hold
-    the joined scores. A recipe that was not run has no row.
+    There is one row per entry and direction (and site), with the mean and 95 % interval of each metric over
+    participants; `pds` minus this entry, with interval and paired permutation test, Holm-corrected over the table; the
+    slope of synthesised on real effects of disease; and costs. In the table by site, the correction is over each site,
+    and effects and costs are left out. `out` must contain the joined scores. A recipe that was not run has no row.
     """
     run = {recipe_of(entry)[0]: entry for entry in entries}
     scores = {entry: read_by_site(scores_folder(out, entry) / METRICS_TSV) for entry in entries}
@@ -86,13 +86,13 @@ def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]
     effects = _effects(out, entries, seed)
     written = {}
     for table in TABLES:
-        wanted = [run[name] for name in table.rows if name in run]
-        if not wanted:
+        present = [run[name] for name in table.rows if name in run]
+        if not present:
             continue
-        people = pd.concat([scores[entry] for entry in wanted], ignore_index=True)
+        people = pd.concat([scores[entry] for entry in present], ignore_index=True)
         groups = people.groupby("site", sort=True) if table.by_site else [("all", people)]
         parts = [
-            _rows(out, wanted, group, seed, None if table.by_site else effects).assign(site=str(site))
+            _rows(out, present, group, seed, None if table.by_site else effects).assign(site=str(site))
             for site, group in groups
         ]
         content = pd.concat(parts, ignore_index=True).assign(data="SIMULATED" if simulated else "real")
@@ -104,12 +104,12 @@ def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]
 
 
 def tested_of(entries: Sequence[str]) -> str | None:
-    """The entry of `pds`, in whatever size, which the others are compared with."""
+    """The entry of `pds` in any size, with which the others are compared; None if it was not run."""
     return next((entry for entry in entries if recipe_of(entry)[0] == TESTED), None)
 
 
 def _effects(out: Path, entries: Sequence[str], seed: int) -> Effects:
-    """The secondary endpoint: slope of the synthesised difference between AD and NC on the real one, within sites."""
+    """The secondary endpoint: effect recovery (slope of synthesised on real effects), AD minus NC within sites."""
     found = patterns.read(out).one_a_person()
     groups, sites = (found.people[name].astype(str).tolist() for name in ("diagnosis", "site"))
     return {
@@ -120,7 +120,7 @@ def _effects(out: Path, entries: Sequence[str], seed: int) -> Effects:
 
 
 def _rows(out: Path, entries: list[str], people: pd.DataFrame, seed: int, effects: Effects | None) -> pd.DataFrame:
-    """The rows of one table, or of one site in it, which has no effects and costs."""
+    """The rows of one table or of one site. If effects is None, effects and costs are left out."""
     against = {}
     tested = tested_of(entries)
     if tested is not None:
@@ -145,7 +145,7 @@ def _rows(out: Path, entries: list[str], people: pd.DataFrame, seed: int, effect
 
 
 def _compared(row: dict[str, Any] | None) -> dict[str, Any]:
-    """pds less the entry."""
+    """The columns of the comparison: `pds` minus the entry; None in all columns if there is no comparison."""
     row = row or {"psnr_brain_difference": None, "ci95": (None, None), "p": None, "p_holm": None}
     low, high = row["ci95"]
     return {"pds_less_this": row["psnr_brain_difference"], "pds_less_this_low": low, "pds_less_this_high": high} | {

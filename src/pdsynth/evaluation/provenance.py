@@ -1,4 +1,4 @@
-"""Who trained and who is scored: what `evaluate` notes in its manifest, so that a results folder explains itself."""
+"""Provenance in the manifest of `evaluate`: the models, and counts of training and scored participants."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from pdsynth.synthesis import Model
 
 GROUPED = ["split", "site", "diagnosis", "sex"]
-LONG = "scans_sha256"  # a digest a scan: the model's own card keeps them
+LONG = "scans_sha256"  # one digest per scan, which only the model's own card contains
 
 
 def provenance(models: Mapping[str, Model], pairs: Pairs) -> dict[str, Any]:
-    """Entries of a manifest: `models` (weights' digest, card and settings by name) and `data`, of the whole folder.
+    """Entries of a manifest: `models` (digest of the weights, card and settings, by name) and `data` (prepared folder).
 
-    data: the cohort's name, how and when it was prepared, and counts only: participants by split, site, diagnosis and
-    sex, ages (years) by split, sessions by what they hold, refused files by reason, scans that stand out.
+    data: name of the cohort, settings and date of its preparation, and counts: participants by split, site, diagnosis
+    and sex; ages (years) by split; sessions by available scans; refused files by reason; flagged scans.
     """
     return {"models": {name: _model(model) for name, model in models.items()}, "data": _data(pairs)}
 
@@ -34,8 +34,8 @@ def _model(model: Model) -> dict[str, Any]:
 
 
 def _shortened(card: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in card.items() if key != LONG}
-    return {key: _shortened(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
+    short = {key: value for key, value in card.items() if key != LONG}
+    return {key: _shortened(value) if isinstance(value, Mapping) else value for key, value in short.items()}
 
 
 def _data(pairs: Pairs) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _data(pairs: Pairs) -> dict[str, Any]:
 
 
 def _spread(column: pd.Series) -> dict[str, float | int | None]:
-    """Of the values that are known; None where there are too few."""
+    """Mean, SD and range of the known values, with their number; None if there are too few for a measure."""
     known = pd.to_numeric(column, errors="coerce").dropna()
     measures = {"mean": known.mean(), "sd": known.std(ddof=1), "min": known.min(), "max": known.max()}
     rounded = {name: None if pd.isna(value) else round(float(value), 2) for name, value in measures.items()}

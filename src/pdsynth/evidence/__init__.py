@@ -1,1 +1,1 @@
-"""Evidence beyond image quality: one package per claim, with its computation, its files and its part of the report."""
+"""Evidence beyond image quality: one package per claim, with its computation, its files and its report section."""

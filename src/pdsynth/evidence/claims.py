@@ -1,7 +1,7 @@
-"""Discovers the claims, and writes the report and the cards with what they found.
+"""Discovers the claims, and writes the report and the cards with their sections and facts.
 
-A claim is a package of `pdsynth.evidence` with a module `section` that has what `report.sections.Claim` names. Nothing
-else lists the claims: a new package is in the report as soon as it is there.
+A claim is a package of `pdsynth.evidence` with a module `section` that has the interface `report.sections.Claim`. There
+is no list of claims elsewhere: a new package is part of the report without further changes.
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ from pdsynth.report.sections import Claim
 
 
 def claims() -> list[Claim]:
-    """The module `section` of every claim, by the names of their packages."""
+    """The module `section` of every claim, in the order of the package names."""
     packages = (info.name for info in pkgutil.iter_modules(evidence.__path__) if info.ispkg)
     names = (f"{evidence.__name__}.{package}.section" for package in packages)
     return [cast(Claim, import_module(name)) for name in names if find_spec(name)]
 
 
 def write_report(results: str | Path) -> Path:
-    """Write report.html into a results folder; returns its path. Raises InputError where a result file is missing."""
+    """Write report.html into a results folder; returns its path. Raises InputError if a result file is missing."""
     return page.write_report(results, claims())
 
 
 def write_cards(results: str | Path) -> list[Path]:
-    """Write checklists and cards into a results folder; returns their paths. Raises InputError as `write_report`."""
+    """Write the checklists and cards into a results folder; returns their paths.
+
+    Raises InputError if the metrics are missing or cannot be read.
+    """
     return cards.write_cards(results, claims())

@@ -1,4 +1,4 @@
-"""What the verbs `roi`, `diagnose`, `effects` and `evidence` compute and write, each from its claims."""
+"""The work of the commands `roi`, `diagnose` and `evidence --leave-site-out`: compute claims and write their files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BY_DIAGNOSE = tuple(file.name for file in (SCHEME_SCORES, PATTERN_LOSS, ARMS, PO
 def write_roi(results_dir: str | Path, seed: int = 0) -> None:
     """Write the tables of BY_ROI and Figures 5 and 6 into a results folder, from its patterns.tsv.
 
-    A participant counts once, with the first session. Raises InputError where a file of `evaluate` is missing.
+    Each participant counts once, with the first session. Raises InputError if a file of `evaluate` is missing.
     """
     results, patterns = Results.read(results_dir), read(results_dir).one_a_person()
     effects, tested = effects_of(results, patterns, seed)
@@ -46,10 +46,10 @@ def write_roi(results_dir: str | Path, seed: int = 0) -> None:
 def write_diagnosis(results_dir: str | Path, methods: Sequence[str] | None = None, seed: int = 0) -> None:
     """Write the tables of BY_DIAGNOSE and Figure 7 into a results folder, from its patterns.tsv.
 
-    methods: whose scans are used (default: the method under test and, as a control that knows no individual, the
-    population's mean). A participant counts once, with the first session. table9.tsv is written where both recipes of
-    Table IX were evaluated. Raises InputError where a file of `evaluate` is missing, ValueError where a diagnosis is
-    too rare for the folds or a method was not evaluated.
+    methods: names of the methods whose scans are used. The default is the method under test and, as a control without
+    information about individuals, the population mean. Each participant counts once, with the first session. table9.tsv
+    is written if both recipes of Table IX were evaluated. Raises InputError if a file of `evaluate` is missing;
+    ValueError if a diagnosis is too rare for the folds or a method was not evaluated.
     """
     results, patterns = Results.read(results_dir), read(results_dir).one_a_person()
     root, tested = results.root, results.tested
@@ -62,6 +62,9 @@ def write_diagnosis(results_dir: str | Path, methods: Sequence[str] | None = Non
 
 
 def write_sites(out: Path, model: Model, pairs: Pairs, budget: float | None, seed: int, device: str) -> None:
-    """Write sites.tsv of the model's recipe, trained anew without each site, into a results folder."""
+    """Train the model's recipe without each site in turn, and write the scores as sites.tsv into a results folder.
+
+    budget: seconds per training.
+    """
     recipe, size = model.card["recipe"], model.card.get("size", Size.FULL)
     SITES.write(out, leave_one_site_out(recipe, pairs, budget=budget, seed=seed, device=device, size=size))

@@ -1,1 +1,1 @@
-"""Self-contained HTML pages and cards, from result files and prepared folders. They know no claim."""
+"""Self-contained HTML pages and Markdown cards from result files and prepared folders. No module imports a claim."""

@@ -1,4 +1,4 @@
-"""The page of a benchmark: its tables and figures, and the paper's figures beside ours; nothing is computed here."""
+"""The page of a benchmark: its tables and figures, and the paper's scores beside ours. No score is computed here."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from pdsynth.results.tables import read_by_site
 from pdsynth.types import Direction
 
 PAGE = "benchmark.md"
-SECONDS_A_MINUTE = 60
-LOSS_TABLE = 6  # which compares losses on features, and shows what they cost
+SECONDS_PER_MINUTE = 60
+LOSS_TABLE = 6  # compares losses on features, and lists their costs
 
 
 def write_page(
     out: Path, titles: Mapping[int, str], figures: Mapping[int, tuple[str, Sequence[str]]], tested: str | None
 ) -> Path:
-    """Write `out`/benchmark.md, Markdown that stands beside its figures and the tables' files; returns its path.
+    """Write `out`/benchmark.md and its figures; returns the path of the page.
 
-    titles: of the tables by number. figures: title and entries by number; those that were not run are left out. Without
-    a tested entry there is no figure, as it chooses the participant.
+    `out` contains the files of the tables. titles: title by number of the table. figures: title and finished entries
+    by number of the figure; a figure without entries is left out. tested: the entry under test, which determines the
+    participant of the figures; None leaves out all figures.
     """
-    kept = manifest.read(out)
-    terms = kept["parameters"]["terms"]
+    record = manifest.read(out)
+    terms = record["parameters"]["terms"]
     drawn = []
     for number, (title, entries) in figures.items():
         if tested is not None and entries:
@@ -42,17 +43,17 @@ def write_page(
             ]
             drawn.append({"number": number, "title": title, "files": files})
     tables = {number: read_by_site(out / f"table{number}.tsv") for number in titles}
-    budget = f"{terms['budget'] / SECONDS_A_MINUTE:g} min" if terms["budget"] else f"{terms['steps']} steps"
+    budget = f"{terms['budget'] / SECONDS_PER_MINUTE:g} min" if terms["budget"] else f"{terms['steps']} steps"
     context = {
-        "simulated": kept["simulated"],
-        "machine": kept["machine"],
-        "date": kept["started"][:10],
+        "simulated": record["simulated"],
+        "machine": record["machine"],
+        "date": record["started"][:10],
         "budget": budget,
         "threads": terms["threads"],
         "seed": terms["seed"],
-        "n_train": kept["n_train"],
+        "n_train": record["n_train"],
         "n_test": int(next(iter(tables.values()))["n_participants"].max()),
-        "failed": kept["failed"],
+        "failed": record["failed"],
         "tested": tested or "pds",
         "tables": [{"number": n, "title": titles[n], "parts": _parts(n, tables[n])} for n in titles],
         "figures": drawn,
@@ -62,7 +63,7 @@ def write_page(
 
 
 def _parts(number: int, table: pd.DataFrame) -> list[dict[str, Any]]:
-    """A part a direction and site, best first."""
+    """One part per direction and site, its rows by descending PSNR."""
     parts = []
     for key, rows in table.groupby(["direction", "site"], sort=False):
         direction, site = map(str, key)  # type: ignore[arg-type]
@@ -81,13 +82,13 @@ def _parts(number: int, table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _reliability(rows: pd.DataFrame) -> str | None:
-    """Of the real scans' effects, which is one for all methods; None where there are none."""
+    """Reliability of the real scans' effects, the same for all methods; None if no effect was estimated."""
     known = rows["effect_reliability"].dropna().tolist() if "effect_reliability" in rows else []
     return words.number(known[0], 2) if known else None
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
-    """A row in words."""
+    """The cells of a row as text."""
 
     def text(name: str, decimals: int, scale: float = 1.0) -> str:
         value = row.get(name)
@@ -114,7 +115,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         "gflop": text("gflop_per_volume", 1),
         "steps": text("train_steps", 0),
         "train": text("train_tflop", 1),
-        "minutes": text("fit_seconds", 1, SECONDS_A_MINUTE),
+        "minutes": text("fit_seconds", 1, SECONDS_PER_MINUTE),
         "seconds": text("seconds_per_volume", 2),
         "memory": text("peak_memory_mb", 0),
         "features": "" if pd.isna(row.get("loss_features")) else str(row["loss_features"]),
@@ -123,7 +124,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _beside(tables: Iterable[pd.DataFrame]) -> list[dict[str, str]]:
-    """The paper's figures and ours over the whole volume, of the rows that have both."""
+    """The paper's scores beside ours, for the rows that have both."""
     content = pd.concat([table[table["site"] == "all"] for table in tables])
     rows = []
     for row in content.drop_duplicates(["direction", "method"]).to_dict("records"):

@@ -1,4 +1,4 @@
-"""Which brains the report shows, and their panels."""
+"""The scans that the report shows, and their panels."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ from pdsynth.types import Direction, InputError
 SHOWN = ((0.0, "highest"), (1 / 3, "upper third"), (2 / 3, "lower third"), (1.0, "lowest"))
 SHOWN_MISSING = 4
 AXIAL = 2
-SHOWN_SIGNAL = 0.02  # a synthesised volume is brain above this
-MOST_FIGURES = 9  # in a row of the gallery
+SHOWN_SIGNAL = 0.02  # voxels of a synthesised volume above this signal count as brain
+MOST_FIGURES = 9  # most figures per row of the gallery
 
 
 def limits(results: Results) -> dict[str, float]:
-    """Upper ends of the difference and deviation scales, one pair for the page: 99th percentiles, rounded up."""
-    found = {"difference": 0.1, "deviation": 0.02}
+    """Upper ends of the colour scales for "difference" and "deviation" on the whole page.
+
+    They are the 99th percentiles in the brain, rounded up, and at least 0.1 and 0.02.
+    """
+    ends = {"difference": 0.1, "deviation": 0.02}
     for direction in Direction:
         real, brain = results.images(direction.target), results.images(f"{direction.target}_brain")
         synthesised = results.images(image_name(results.tested, direction))
@@ -35,29 +38,32 @@ def limits(results: Results) -> dict[str, float]:
         if real is None or brain is None or synthesised is None:
             continue
         error = np.abs(np.asarray(synthesised, np.float32) - real)[brain]
-        found["difference"] = max(found["difference"], float(np.ceil(np.percentile(error, 99) * 20) / 20))
+        ends["difference"] = max(ends["difference"], float(np.ceil(np.percentile(error, 99) * 20) / 20))
         if deviation is not None:
             spread = np.asarray(deviation, np.float32)[brain[: len(deviation)]]
-            found["deviation"] = max(found["deviation"], float(np.ceil(np.percentile(spread, 99) * 50) / 50))
-    return found
+            ends["deviation"] = max(ends["deviation"], float(np.ceil(np.percentile(spread, 99) * 50) / 50))
+    return ends
 
 
 def participants(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
-    """Panels of scans spread over the ranks of the method under test, so that its failures are shown too."""
+    """Panels of scans from the highest to the lowest rank of the method under test, so that failures are included.
+
+    tops: see `limits`.
+    """
     scores = {d: results.scan_scores(results.tested, d) for d in Direction}
-    kept = len(results.shown)
-    total = sum(np.asarray(scores[d][PRIMARY], float)[:kept] for d in Direction)
+    number = len(results.imaged)
+    total = sum(np.asarray(scores[d][PRIMARY], float)[:number] for d in Direction)
     ranked = np.argsort(-total)
     rows: dict[int, str] = {}
     for quantile, label in SHOWN:
-        rows.setdefault(int(ranked[round(quantile * (kept - 1))]), label)
+        rows.setdefault(int(ranked[round(quantile * (number - 1))]), label)
     return [
         {
-            "id": results.shown["participant_id"][row],
-            "session": results.shown["session_id"][row],
+            "id": results.imaged["participant_id"][row],
+            "session": results.imaged["session_id"][row],
             "about": _about(results, row),
             "rank": label,
-            "of": kept,
+            "of": number,
             "directions": [_panels(results, row, d, scores[d].iloc[row], tops) for d in Direction],
         }
         for row, label in rows.items()
@@ -65,13 +71,13 @@ def participants(results: Results, tops: dict[str, float]) -> list[dict[str, Any
 
 
 def _about(results: Results, row: int) -> list[str]:
-    shown = results.shown.iloc[row]
-    site = f"site {shown['site']}" if shown["site"] else ""
-    return [text for text in (shown["session_id"], shown["diagnosis"], site) if text]
+    scan = results.imaged.iloc[row]
+    site = f"site {scan['site']}" if scan["site"] else ""
+    return [text for text in (scan["session_id"], scan["diagnosis"], site) if text]
 
 
 def _panels(results: Results, row: int, direction: Direction, score: Any, tops: dict[str, float]) -> dict[str, Any]:
-    """Five columns of three planes: source, real, synthesised, difference, and SD where there is one."""
+    """Columns of three planes each: source, real, synthesised, difference and, if the method has one, SD."""
     names = (direction.source.value, direction.target.value, image_name(results.tested, direction))
     source, real, synthesised = (_image(results, name, row) for name in names)
     brain = _image(results, f"{direction.target}_brain", row) > 0
@@ -100,12 +106,12 @@ def _panels(results: Results, row: int, direction: Direction, score: Any, tops: 
 
 
 def gallery(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
-    """One axial slice of the scan of middle rank, by every method: the volume and its difference from the real one."""
+    """One axial slice of the scan of middle rank by PSNR, as every method synthesises it, with its difference."""
     panels = []
-    kept = len(results.shown)
+    number = len(results.imaged)
     for direction in Direction:
-        scores = results.scan_scores(results.tested, direction)[PRIMARY].to_numpy(float)[:kept]
-        row = int(np.argsort(-scores)[kept // 2])
+        scores = results.scan_scores(results.tested, direction)[PRIMARY].to_numpy(float)[:number]
+        row = int(np.argsort(-scores)[number // 2])
         real, brain = (_image(results, f"{direction.target}{end}", row) for end in ("", "_brain"))
         view = View.around(_brains(results), results.affine)
         tiles = []
@@ -127,7 +133,7 @@ def gallery(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
             {
                 "name": words.DIRECTIONS[direction],
                 "target": words.MODALITIES[direction.target],
-                "participant": results.shown["participant_id"][row],
+                "participant": results.imaged["participant_id"][row],
                 "real": view.slice(real, AXIAL, 1),
                 "source": view.slice(_image(results, direction.source, row), AXIAL, 1),
                 "cut": view.labels[AXIAL],
@@ -139,11 +145,11 @@ def gallery(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
 
 
 def missing_scans(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
-    """Scans that nobody acquired, in their sources' own space: source, synthesised volume, SD."""
-    shown: list[Synthesised] = []
+    """Panels of scans that the cohort lacks, in the space of their sources: source, synthesised volume and SD."""
+    scans: list[Synthesised] = []
     for target in dict.fromkeys(each.target for each in results.synthesised):
-        shown += [each for each in results.synthesised if each.target is target][: SHOWN_MISSING // 2]
-    return [_missing(each, results.root, tops) for each in shown]
+        scans += [each for each in results.synthesised if each.target is target][: SHOWN_MISSING // 2]
+    return [_missing(each, results.root, tops) for each in scans]
 
 
 def _missing(scan: Synthesised, root: Path, tops: dict[str, float]) -> dict[str, Any]:
@@ -180,13 +186,13 @@ def _source_mean(scan: Synthesised) -> np.ndarray | None:
 
 
 def _canonical(image: nib.Nifti1Image) -> tuple[np.ndarray, np.ndarray]:
-    """Data (X, Y, Z) and affine with axes to the right, front and top."""
+    """Data (X, Y, Z) and affine, with the axes in the order right, anterior, superior."""
     turned = nib.as_closest_canonical(image)
     return np.asarray(turned.dataobj, np.float32), turned.affine
 
 
 def _image(results: Results, name: str, row: int) -> np.ndarray:
-    """One scan of predictions/<name>.npy; zeros where the file is missing, so that one lost file spoils no report."""
+    """One scan of predictions/<name>.npy; zeros if the file is missing, so that the report can still be written."""
     images = results.images(name)
     if images is None:
         shape = next(a.shape for n in Direction if (a := results.images(n.target)) is not None)
@@ -203,7 +209,7 @@ def _column(kind: str, title: str, slices: list[Any]) -> dict[str, Any]:
 
 
 def _planes(view: View) -> list[dict[str, Any]]:
-    """Names, places and edge letters of the rows; share is a plane's part of the panel's width, so that mm agree."""
+    """Name, cut and edge letters of each row. share: width relative to the widest plane, so that mm scales agree."""
     widths = [view.width_mm(axis) for axis in range(3)]
     return [
         {"name": name, "cut": cut, "left": edge[0], "right": edge[1], "top": edge[2], "share": width / max(widths)}

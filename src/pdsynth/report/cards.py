@@ -1,4 +1,4 @@
-"""Four Markdown pages on what a run reports, and what it does not: two checklists, a model card and a data card."""
+"""Four Markdown pages about a run: two reporting checklists, a model card and a data card."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from pdsynth.report import words
-from pdsynth.report.facts import PRIMARY, WORST, facts, groups_of, participants_of, place
+from pdsynth.report.facts import PRIMARY, WORST, facts, groups_of, participants_of, sort_key
 from pdsynth.report.rendering import render
 from pdsynth.report.sections import Claim
 from pdsynth.results.folder import Results
@@ -28,7 +28,7 @@ COLUMNS = ("split", "site", "diagnosis", "sex")
 
 @dataclass(frozen=True)
 class Item:
-    """One item of a checklist: what it asks, and sentences that answer it, with the names of facts in braces."""
+    """One item of a checklist. asks: the requested information; says: sentences with the names of facts in braces."""
 
     number: str
     section: str
@@ -38,7 +38,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Checklist:
-    """A reporting guideline, its items in our own words."""
+    """A reporting guideline with its items in our own words."""
 
     title: str
     source: str
@@ -59,17 +59,17 @@ class Checklist:
 def write_cards(results: str | Path, claims: Iterable[Claim]) -> list[Path]:
     """Write claim.md, tripod_ai.md, model_card.md and data_card.md into a results folder; returns their paths.
 
-    They are made of its tables and manifests alone, and the same files give the same bytes; what those do not tell is
-    "not addressed". Follows CLAIM (Tejani et al. 2024), TRIPOD+AI (Collins et al. 2024) and model
-    cards (Mitchell et al. 2019). Raises InputError where the metrics are missing or cannot be read.
+    The pages use only the tables and manifests of the folder, and the same files give the same bytes. Information that
+    these files lack is "not addressed". Follows CLAIM (Tejani et al. 2024), TRIPOD+AI (Collins et al. 2024) and model
+    cards (Mitchell et al. 2019). Raises InputError if the metrics are missing or cannot be read.
     """
     run = Results.read(results)
-    said = partial(answer, known={name: plain(value) for name, value in facts(run, claims).items()})
-    shared = {"simulated": run.simulated, "said": said}
+    fill = partial(answer, known={name: plain(value) for name, value in facts(run, claims).items()})
+    shared = {"simulated": run.simulated, "fill": fill}
     pages = []
     for name in CHECKLISTS:
         checklist = Checklist.read(name)
-        rows = [(item, said(*item.says)) for item in checklist.items]
+        rows = [(item, fill(*item.says)) for item in checklist.items]
         addressed = sum(text != NOT_ADDRESSED for _, text in rows)
         context = shared | {"checklist": checklist, "rows": rows, "addressed": addressed}
         pages.append(render(run.root / f"{name}.md", "checklist.md.j2", False, context))
@@ -80,23 +80,23 @@ def write_cards(results: str | Path, claims: Iterable[Claim]) -> list[Path]:
 
 
 def answer(*sentences: str, known: Mapping[str, str]) -> str:
-    """The sentences of which every fact is known, filled in; "not addressed" where none is.
+    """Fill in the sentences whose facts are all known; "not addressed" if there is no such sentence.
 
     >>> answer("{people} were scored.", "Funded by {funder}.", known={"people": "12"})
     '12 were scored.'
     >>> answer("Funded by {funder}.", known={"people": "12"})
     'not addressed'
     """
-    told = [
+    complete = [
         s.format_map(known)
         for s in sentences
         if {name for _, name, _, _ in Formatter().parse(s) if name} <= known.keys()
     ]
-    return " ".join(told) or NOT_ADDRESSED
+    return " ".join(complete) or NOT_ADDRESSED
 
 
 def plain(text: str) -> str:
-    r"""What a file holds as text that Markdown shows as it is, on one line.
+    r"""Escape the text of a file for Markdown, on one line.
 
     >>> plain("a|b <i>\n`x`")
     'a\\|b \\<i> \\`x\\`'
@@ -120,7 +120,7 @@ def _groups(run: Results) -> list[dict[str, Any]]:
 
 
 def _failures(run: Results) -> Iterator[dict[str, str]]:
-    """The lowest scores of each direction, the worst first."""
+    """The lowest scores of each direction, in ascending order."""
     for direction in Direction:
         for person in participants_of(run, direction).head(WORST).fillna(NA).to_dict("records"):
             names = {key: plain(str(person[key])) for key in ("participant_id", "site", "diagnosis")}
@@ -128,7 +128,7 @@ def _failures(run: Results) -> Iterator[dict[str, str]]:
 
 
 def _counts(run: Results) -> list[dict[str, Any]]:
-    ordered = sorted(run.data.get("groups", []), key=lambda group: [place(group[column]) for column in COLUMNS])
+    ordered = sorted(run.data.get("groups", []), key=lambda group: [sort_key(group[column]) for column in COLUMNS])
     return [{key: plain(str(value)) for key, value in group.items()} for group in ordered]
 
 

@@ -1,4 +1,4 @@
-"""Cells of tables and parts of sentences, from numbers."""
+"""Numbers as text, for the cells of tables and for sentences."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pdsynth.types import Direction
 
 
 class Directed(Protocol):
-    """A row of a direction."""
+    """A row of a table that belongs to one direction of synthesis."""
 
     @property
     def direction(self) -> Direction:
-        """Which modality is synthesised from which."""
+        """The direction of synthesis."""
 
 
 Row = TypeVar("Row", bound=Directed)
 
 
 def number(value: float, decimals: int = 2) -> str:
-    """A number rounded; a dash for nan.
+    """A rounded number; a dash for nan.
 
     >>> number(-0.256), number(float("nan"))
     ('−0.26', '–')
@@ -32,7 +32,7 @@ def number(value: float, decimals: int = 2) -> str:
 
 
 def spread(estimate: Estimate, decimals: int = 2) -> str:
-    """An estimate with its interval, where it has one.
+    """An estimate, with its interval if it has one.
 
     >>> spread(Estimate(0.5, 0.41, 0.6))
     '0.50 (0.41 to 0.60)'
@@ -44,7 +44,7 @@ def spread(estimate: Estimate, decimals: int = 2) -> str:
 
 
 def p_value(value: float) -> str:
-    """To three decimals; a dash where there was no test.
+    """A p value with three decimals; a dash for nan (no test).
 
     >>> p_value(0.0004), p_value(0.02), p_value(float("nan"))
     ('< 0.001', '0.020', '–')
@@ -54,7 +54,7 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def by_direction(rows: Iterable[Row], tell: Callable[[Row], str]) -> str:
-    """What is known of each row after its direction; rows without a value are left out."""
-    parts = ((words.DIRECTIONS[row.direction], tell(row)) for row in rows)
+def by_direction(rows: Iterable[Row], describe: Callable[[Row], str]) -> str:
+    """The text of each row after the name of its direction; a row with an empty text is left out."""
+    parts = ((words.DIRECTIONS[row.direction], describe(row)) for row in rows)
     return "; ".join(f"{name} {text}" for name, text in parts if text)

@@ -1,4 +1,4 @@
-"""Charts as inline SVG that take their colours from the page's style sheet."""
+"""Charts as inline SVG. Their colours come from the style sheet of the page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WIDTH, LEFT, RIGHT, ROW, TOP, BOTTOM = 760, 176, 60, 25, 8, 44
 
 @dataclass(frozen=True)
 class Bar:
-    """A method's row: score with its interval, and the score with shuffled sources (all dB)."""
+    """One method in `forest`: its score with the interval, and its score with shuffled sources (all in dB)."""
 
     name: str
     group: str
@@ -24,7 +24,10 @@ class Bar:
 
 
 def forest(bars: list[Bar], unit: str) -> Markup:
-    """A row a method: dot and interval for its own sources, ring for shuffled ones; a line between them."""
+    """A chart with one row per method: dot and interval for own sources, ring for shuffled ones, a line between them.
+
+    unit: the label of the axis.
+    """
     numbers = [v for b in bars for v in (b.value, b.low, b.high, b.shuffled) if v is not None]
     ticks = _ticks(min(numbers), max(numbers))
     span = ticks[-1] - ticks[0]
@@ -61,9 +64,10 @@ SMALL, TALL, SIDE, FOOT = 460, 190, 44, 40
 
 
 def curves(groups: dict[str, np.ndarray], low: float, high: float, unit: str) -> Markup:
-    """A line a group over equal steps from low to high, all scaled to the highest; values are (n,) and not negative.
+    """A chart with one line per group over equal steps from low to high, scaled to the maximum of all groups.
 
-    A group without values has no line but keeps its colour, so that charts beside each other agree.
+    groups: non-negative values (n,) by name. A group without values has no line but keeps its colour, so that colours
+    agree between charts. unit: the label of the axis.
     """
     top = max((float(np.max(values)) for values in groups.values() if len(values)), default=0.0) or 1.0
     floor = TALL - FOOT
@@ -82,7 +86,10 @@ def curves(groups: dict[str, np.ndarray], low: float, high: float, unit: str) ->
 
 
 def strips(groups: dict[str, np.ndarray], unit: str) -> Markup:
-    """A row a group with a mark a value and a long one at the median; values that are not finite are left out."""
+    """A chart with one row per group: one mark per value, and a long mark at the median.
+
+    groups: values (n,) by name; values that are not finite are left out. Returns "" if none is finite.
+    """
     known = {name: values[np.isfinite(values)] for name, values in groups.items()}
     every = np.concatenate([*known.values(), np.zeros(0)])
     if not every.size:
@@ -114,7 +121,7 @@ def strips(groups: dict[str, np.ndarray], unit: str) -> Markup:
 
 
 def _scale(ticks: np.ndarray, x: Callable[[float], float], floor: float) -> Iterator[str]:
-    """A line and its number at each tick."""
+    """SVG elements of a grid line and a number at each tick."""
     for tick in ticks:
         yield f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{TOP}" y2="{floor}"/>'
         yield f'<text class="tick" x="{x(tick):.1f}" y="{floor + 17}" text-anchor="middle">{tick:g}</text>'
@@ -127,7 +134,7 @@ def _spoken(bar: Bar) -> str:
 
 
 def _ticks(low: float, high: float) -> np.ndarray:
-    """Round numbers around a range, about six of them.
+    """About six round numbers that cover a range.
 
     >>> _ticks(3.2, 27.9).tolist()
     [0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]

@@ -1,4 +1,4 @@
-"""What a run says of itself, in words: facts by name, from the tables and manifest of its results folder."""
+"""Facts about a run for the checklists and cards: text by name, from tables and manifest of a results folder."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pdsynth.report import words
 from pdsynth.report.sections import Claim
 from pdsynth.results.folder import Results
 from pdsynth.statistics.inference import SIGNIFICANT
-from pdsynth.types import NA, Diagnosis, Direction, Split
+from pdsynth.types import Diagnosis, Direction, Split
 
-WORST = 3  # participants of a direction who are named as failures
+WORST = 3  # participants per direction who are listed as failures
 GROUPS = ("site", "diagnosis")
 COUNTED = {"sites": "site", "diagnoses": "diagnosis", "sexes": "sex", "splits": "split"}
 ORDER = (*Split, *Diagnosis)
@@ -25,7 +25,10 @@ YES = {True: "yes", False: "no", None: None}
 
 @dataclass(frozen=True)
 class Group:
-    """The participants of a site or diagnosis (`by`): their number and mean score; worst: the lowest of its kind."""
+    """The participants of a site or diagnosis: their number n and mean PSNR (dB).
+
+    by: "site" or "diagnosis". worst: the lowest mean among the groups of the same kind with two participants or more.
+    """
 
     by: str
     name: str
@@ -35,25 +38,25 @@ class Group:
 
 
 def participants_of(results: Results, direction: Direction) -> pd.DataFrame:
-    """The primary score of the method under test, one row per participant (mean of the sessions), lowest first."""
+    """PSNR in the brain of the method under test: one row per participant (mean over sessions), lowest first."""
     rows = results.scan_scores(results.tested, direction)
     people = rows.groupby("participant_id", sort=True).agg({**dict.fromkeys(GROUPS, "first"), PRIMARY: "mean"})
     return people.reset_index().sort_values([PRIMARY, "participant_id"], ignore_index=True)
 
 
 def groups_of(results: Results, direction: Direction) -> Iterator[Group]:
-    """Mean primary score of the method under test at each site and in each diagnosis that is known."""
+    """Mean PSNR in the brain of the method under test, for each known site and each known diagnosis."""
     people = participants_of(results, direction)
     for by in GROUPS:
         scores = people[people[by].fillna("").astype(str) != ""].groupby(by)[PRIMARY].agg(["mean", "count"])
-        several = scores.loc[scores["count"] > 1, "mean"]  # one person is no group
+        several = scores.loc[scores["count"] > 1, "mean"]  # a group needs two participants
         for name, row in scores.iterrows():
             worst = len(several) > 1 and row["count"] > 1 and row["mean"] == several.min()
             yield Group(by, str(name), int(row["count"]), float(row["mean"]), bool(worst))
 
 
 def facts(results: Results, claims: Iterable[Claim]) -> dict[str, str]:
-    """What is known, by the name that the checklists' sentences use; what is not known is not in it."""
+    """Facts by the names that the sentences of the checklists use; an unknown fact is absent."""
     every = _scored(results) | _recorded(results.manifest) | _trained(results.model) | _prepared(results.data)
     for claim in claims:
         every |= claim.facts(results)
@@ -83,17 +86,17 @@ def _scored(results: Results) -> dict[str, Any]:
         "seconds": both_directions(results, results.tested, "seconds_per_volume", 3, " s"),
         "average": both_directions(results, words.AVERAGE, PRIMARY, 2, " dB"),
         "ceiling": both_directions(results, words.CEILING, PRIMARY, 2, " dB"),
-        "comparisons": _compared(tests),
+        "comparisons": _comparisons(tests),
         "worst": _each(lambda d: ", ".join(participants_of(results, d)["participant_id"].head(WORST))),
         "worst_groups": _each(lambda d: _worst_groups(results, d)),
     }
 
 
-def _compared(tests: Sequence[Mapping[str, Any]]) -> str:
-    """In how many of the tests of the primary endpoint the method under test is told from another, by sign."""
+def _comparisons(tests: Sequence[Mapping[str, Any]]) -> str:
+    """Numbers of tests of the primary endpoint in which the method under test is significantly higher or lower."""
     differences = [test["psnr_brain_difference"] for test in tests if test["p_holm"] < SIGNIFICANT]
     higher = sum(difference > 0 for difference in differences)
-    return f"higher in {higher}, lower in {len(differences) - higher}, of {len(tests)}" if tests else ""
+    return f"higher in {higher} and lower in {len(differences) - higher} of {len(tests)} tests" if tests else ""
 
 
 def _worst_groups(results: Results, direction: Direction) -> str:
@@ -133,7 +136,7 @@ def _trained(model: Mapping[str, Any]) -> dict[str, Any]:
         "trained_budget": None if budget is None else f"{budget:g}",
         "trained_on": card.get("made_on"),
         "training_data": card.get("training_data"),
-        "begun_with": card.get("init"),
+        "initial_model": card.get("init"),
         "loss_features": card.get("loss_features"),
         "validated": ", ".join(f"{words.DIRECTIONS[Direction(d)]} {words.number(v, 2)} dB" for d, v in scores.items()),
     }
@@ -149,7 +152,7 @@ def _prepared(data: Mapping[str, Any]) -> dict[str, Any]:
         "sessions": data.get("n_sessions"),
         "available": _listed(data.get("available", {})),
         **{name: _listed(counted(data, column)) for name, column in COUNTED.items()},
-        "ages": "; ".join(f"{split} {_age(ages[split])}" for split in sorted(ages, key=place) if ages[split]["known"]),
+        "ages": "; ".join(f"{s} {_age(ages[s])}" for s in sorted(ages, key=sort_key) if ages[s]["known"]),
         "refused": None if rejected is None else sum(rejected.values()),
         "judged": flagged.get("scans"),
         "flagged": flagged.get("flagged"),
@@ -166,22 +169,25 @@ def _prepared(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def counted(data: Mapping[str, Any], column: str) -> dict[str, int]:
-    """Participants of the prepared folder by one of split, site, diagnosis and sex; none where nothing is known."""
+    """Number of participants of the prepared folder by value of a column; empty if no value is known.
+
+    column: "split", "site", "diagnosis" or "sex".
+    """
     counts: dict[str, int] = {}
     for group in data.get("groups", []):
         counts[group[column]] = counts.get(group[column], 0) + group["participants"]
-    return {name: counts[name] for name in sorted(counts, key=place)} if set(counts) != {NA} else {}
+    return {name: counts[name] for name in sorted(counts, key=sort_key)} if set(counts) != {NA} else {}
 
 
-def place(name: str) -> tuple[int, str]:
-    """Splits and diagnoses in their own order, all else after them by name."""
+def sort_key(name: str) -> tuple[int, str]:
+    """Sorts splits (train, val, test) and diagnoses (NC, MCI, AD) in this order, and other names after them."""
     return (ORDER.index(name) if name in ORDER else len(ORDER)), name
 
 
 def both_directions(results: Results, method: str, metric: str, decimals: int, unit: str = "") -> str:
-    """A metric in both directions with its interval; empty where it was not measured."""
+    """A metric in both directions with its interval, as text; "" if it was not measured."""
 
-    def said(direction: Direction) -> str:
+    def value(direction: Direction) -> str:
         scores = results.metrics["methods"].get(method, {}).get(direction.value, {})
         mean, low, high = words.value_of(scores, metric)
         if mean is None:
@@ -189,13 +195,13 @@ def both_directions(results: Results, method: str, metric: str, decimals: int, u
         interval = words.interval(low, high, decimals)
         return f"{words.number(mean, decimals)}{unit}" + (f" ({interval})" if interval else "")
 
-    return _each(said)
+    return _each(value)
 
 
-def _each(said: Callable[[Direction], str]) -> str:
-    """What is said of each direction, those of which nothing is said left out."""
-    told = ((words.DIRECTIONS[direction], said(direction)) for direction in Direction)
-    return "; ".join(f"{name} {text}" for name, text in told if text)
+def _each(describe: Callable[[Direction], str]) -> str:
+    """The text of each direction after its name; a direction with an empty text is left out."""
+    texts = ((words.DIRECTIONS[direction], describe(direction)) for direction in Direction)
+    return "; ".join(f"{name} {text}" for name, text in texts if text)
 
 
 def _listed(values: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Figures 4 and 8: one participant by every method, in three planes, with the difference from the real scan."""
+"""Figures 4 and 8: one participant's scan as every method synthesises it, and its difference from the real scan."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from pdsynth.results.entries import scores_folder
 from pdsynth.results.folder import Results
 from pdsynth.types import Direction
 
-TOP = 0.3  # of the difference scale
-Columns = dict[str, tuple[np.ndarray, np.ndarray | None]]  # a volume, and its difference from the real one
+TOP = 0.3  # upper end of the difference scale
+Columns = dict[str, tuple[np.ndarray, np.ndarray | None]]  # by title: a volume, and its difference from the real one
 DPI = 100
-INCHES = 1.25  # a column's width
+INCHES = 1.25  # width of a column
 
 
 def comparison_figure(out: Path, path: Path, entries: Sequence[str], tested: str, direction: Direction) -> Path:
-    """Draw the participant of middle rank under the tested method, as every entry of a benchmark makes them.
+    """Draw the scan of one participant as every entry of the benchmark in `out` synthesises it.
 
-    A column an entry, after the source and the real scan; a row a plane, and below it synthesised less real, on one
-    scale. Writes a PNG to `path` and returns it.
+    The participant is the one of middle rank by PSNR of the tested entry. The source, the real scan and each entry have
+    one column. Each plane has one row, and below it a row with synthesised minus real, on one scale. Writes a PNG to
+    `path` and returns `path`.
     """
     found = {entry: Results.read(scores_folder(out, entry)) for entry in dict.fromkeys((*entries, tested))}
     scores = {entry: results.scan_scores(entry, direction)[PRIMARY] for entry, results in found.items()}
     first = found[tested]
-    row = int(np.argsort(scores[tested].to_numpy()[: len(first.shown)])[len(first.shown) // 2])
+    row = int(np.argsort(scores[tested].to_numpy()[: len(first.imaged)])[len(first.imaged) // 2])
     volumes = {name: _volume(first, name, row) for name in (direction.source.value, direction.target.value)}
     brain = _volume(first, f"{direction.target}_brain", row) > 0
     real = volumes[direction.target.value]
@@ -43,8 +44,8 @@ def comparison_figure(out: Path, path: Path, entries: Sequence[str], tested: str
         f"real\n{words.MODALITIES[direction.target]}": (real, None),
     }
     for entry in entries:
-        made = _volume(found[entry], image_name(entry, direction), row)
-        columns[f"{entry}\n{scores[entry].iloc[row]:.1f} dB"] = (made, (made - real) * brain)
+        synthesised = _volume(found[entry], image_name(entry, direction), row)
+        columns[f"{entry}\n{scores[entry].iloc[row]:.1f} dB"] = (synthesised, (synthesised - real) * brain)
     masks = first.images(f"{direction.target}_brain")
     view = View.around(np.asarray(masks), first.affine)
     _draw(path, columns, view, _title(first, row, direction))
@@ -53,18 +54,18 @@ def comparison_figure(out: Path, path: Path, entries: Sequence[str], tested: str
 
 def _volume(results: Results, name: str, row: int) -> np.ndarray:
     images = results.images(name)
-    assert images is not None, f"{results.root} holds no {name}"
+    assert images is not None, f"{results.root} has no images of {name}"
     return np.asarray(images[row], np.float32)
 
 
 def _title(results: Results, row: int, direction: Direction) -> str:
-    shown = results.shown.iloc[row]
+    scan = results.imaged.iloc[row]
     simulated = "SIMULATED " if results.simulated else ""
-    return f"{words.DIRECTIONS[direction]}, {simulated}participant {shown['participant_id']}, site {shown['site']}"
+    return f"{words.DIRECTIONS[direction]}, {simulated}participant {scan['participant_id']}, site {scan['site']}"
 
 
 def _draw(path: Path, columns: Columns, view: View, title: str) -> None:
-    """Planes below each other, the difference below each plane; left of the picture is the participant's left."""
+    """Planes one below the other, each with its difference below; left in the picture is the participant's left."""
     source = next(iter(columns.values()))[0]
     heights, widths = zip(*(view.plane(source, axis).shape for axis in range(3)), strict=True)
     ratios, width = np.repeat(heights, 2).tolist(), max(widths)

@@ -1,4 +1,4 @@
-"""Builds report.html: result files in, one page that needs nothing else."""
+"""Builds report.html from the result files: one page that loads nothing."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PAGE = "report.html"
 
 
 def write_report(results_dir: str | Path, claims: Sequence[Claim]) -> Path:
-    """Write `results_dir`/report.html from the result files in that folder and what the claims say; returns its path.
+    """Write `results_dir`/report.html from the result files in that folder and the claims' sections; returns its path.
 
-    The page holds its images, styles and script; it loads nothing. Raises InputError where a result file is missing.
+    The page contains its images, styles and script, and loads nothing. Raises InputError if a result file is missing.
     """
     results = Results.read(results_dir)
     context = _context(results, claims) | {"colour_bar": colour_bar, "number": words.number}
@@ -36,7 +36,7 @@ def write_report(results_dir: str | Path, claims: Sequence[Claim]) -> Path:
 
 def _context(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
     metrics, manifest = results.metrics, results.manifest
-    sections = sorted((part for claim in claims for part in claim.sections(results)), key=lambda part: part.place)
+    sections = sorted((part for claim in claims for part in claim.sections(results)), key=lambda part: part.position)
     addressed = {part.key for part in sections if part.tables}
     limits = brains.limits(results)
     return {
@@ -64,7 +64,7 @@ def _context(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
         "spread": words.spread(results.tested, metrics),
         "seed": metrics.get("seed"),
         "sections": sections,
-        "not_addressed": [what for c in claims for key, what in c.ADDRESSES.items() if key not in addressed],
+        "not_addressed": [topic for c in claims for key, topic in c.ADDRESSES.items() if key not in addressed],
     }
 
 
@@ -75,7 +75,7 @@ def _counts(results: Results, column: str) -> dict[str, int]:
 
 
 def _direction(results: Results, direction: Direction) -> dict[str, Any]:
-    """One direction's headline, chart and tables."""
+    """Headline, chart and tables of one direction."""
     methods, tested = results.methods, results.tested
     mean, low, high = words.value_of(methods[tested][direction.value], PRIMARY)
     ordered = _ordered(results, direction)
@@ -102,20 +102,20 @@ def _direction(results: Results, direction: Direction) -> dict[str, Any]:
 
 
 def _ordered(results: Results, direction: Direction) -> list[str]:
-    """Methods by group, then by falling primary score."""
+    """Methods sorted by group, then by descending PSNR."""
     groups = list(words.GROUPS)
 
-    def place(name: str) -> tuple[int, float]:
+    def sort_key(name: str) -> tuple[int, float]:
         score = words.value_of(results.methods[name][direction.value], PRIMARY)[0]
         return groups.index(words.group_of(name, results.tested)), -(score if score is not None else -np.inf)
 
-    return sorted(results.methods, key=place)
+    return sorted(results.methods, key=sort_key)
 
 
 def _rows(
     results: Results, direction: Direction, ordered: list[str], columns: list[words.Column]
 ) -> list[dict[str, Any]]:
-    """Table rows; the best of each column, the ceiling left out, is marked."""
+    """Table rows; the best value of each column is marked. The ceiling takes no part in this comparison."""
     values = {n: [words.value_of(results.methods[n][direction.value], c.key) for c in columns] for n in ordered}
     rows, previous = [], ""
     best = [_best([(n, values[n][i][0]) for n in ordered if n != words.CEILING], c) for i, c in enumerate(columns)]
@@ -137,7 +137,7 @@ def _rows(
 
 
 def _best(scores: list[tuple[str, float | None]], column: words.Column) -> set[str]:
-    """Names whose score, as printed, is the column's best."""
+    """Names of the methods whose score is the best of the column after rounding."""
     key = {"high": lambda v: -v, "low": lambda v: v, "one": lambda v: abs(v - 1)}.get(column.better)
     known = [(name, round(value, column.decimals)) for name, value in scores if value is not None]
     if key is None or not known:
@@ -147,7 +147,7 @@ def _best(scores: list[tuple[str, float | None]], column: words.Column) -> set[s
 
 
 def _comparisons(results: Results) -> list[dict[str, Any]]:
-    """The paired tests against each other method, as text."""
+    """The paired tests of the method under test against each other method, as text."""
     return [
         {
             "direction": words.DIRECTIONS[Direction(row["direction"])],

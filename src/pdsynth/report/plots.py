@@ -1,4 +1,4 @@
-"""Plots of regions on a glass brain, and how plots of matplotlib are styled and written."""
+"""Plots of regions on a glass brain, and the style and file format of all plots by matplotlib."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ def brain_figure(
     path: Path,
     ringed: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
-    """Values of the R regions (x, y, z in mm) on a glass brain, by nilearn: colour and size, a row a name, one scale.
+    """Draw values of R regions on a glass brain (nilearn), and write a PNG to `path`; returns `path`.
 
-    ringed: by the same names, the regions (R,) that a black ring marks.
+    regions: R rows with x, y, z in mm. values: (R,) by name; each name has its own row of the figure. Colour and size
+    of a marker show its value, on one scale for the whole figure. ringed: (R,) bool by the same names; a black ring
+    marks these regions.
     """
     from nilearn import plotting
 
     finite = np.concatenate([value[np.isfinite(value)] for value in values.values()])
     top = float(np.abs(finite).max(initial=0.0)) or 1.0
-    places = regions[["x", "y", "z"]].to_numpy(float)
+    centres = regions[["x", "y", "z"]].to_numpy(float)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 0.5 + 2.5 * len(values)), layout="constrained")
         figure.suptitle(f"{title}\ncolour and size: {unit}")
@@ -42,22 +44,22 @@ def brain_figure(
             axis.set_title(name, fontsize=8, loc="left")
             known = np.isfinite(value)
             if not known.any():
-                axis.text(0.5, 0.5, "too few participants to tell", ha="center", va="center")
+                axis.text(0.5, 0.5, "too few participants for an estimate", ha="center", va="center")
                 axis.set_axis_off()
                 continue
             display = plotting.plot_markers(
-                value[known], places[known], node_size=8 + 60 * np.abs(value[known]) / top, node_cmap="RdBu_r",
+                value[known], centres[known], node_size=8 + 60 * np.abs(value[known]) / top, node_cmap="RdBu_r",
                 node_vmin=-top, node_vmax=top, alpha=1.0, display_mode="lyrz", axes=axis, annotate=True,
                 node_kwargs={"edgecolors": "#777777", "linewidths": 0.3},
             )  # fmt: skip
-            rings = places[ringed[name]] if ringed else places[:0]
+            rings = centres[ringed[name]] if ringed else centres[:0]
             if len(rings):
                 display.add_markers(rings, marker_color="none", marker_size=80, edgecolors="black", linewidths=1.1)
         return save(figure, path)
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, whole or not at all, with nothing in it that changes from run to run."""
+    """Write a figure as a complete PNG or not at all. The same figure gives the same bytes in every run."""
     with complete_or_absent(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     return path

@@ -1,4 +1,4 @@
-"""quality.html of a prepared folder: what is in it, what was refused or stands out, and how the scans lie."""
+"""quality.html of a prepared folder: its participants, flagged and refused scans, registration and intensity."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from pdsynth.report.rendering import render
 from pdsynth.types import NA, Available, Diagnosis, InputError, Modality, Split
 
 PAGE = "quality.html"
-SHOWN = 48  # scans on the contact sheet, besides those that are flagged
+SHOWN = 48  # unflagged scans on the contact sheet
 SHOWN_FLAGGED, SHOWN_REFUSED = 100, 200
 BINS = 50
-PER_SITE = 60  # scans that a site's histogram is made of
+PER_SITE = 60  # most scans in the histogram of a site
 UNKNOWN = "unknown"
 NAMES = {Modality.FMRI: "fMRI", Modality.DMRI: "dMRI"}
 MEASURES = {
@@ -34,9 +34,9 @@ MEASURES = {
 
 
 def write_quality(prepared: str | Path) -> Path:
-    """Write `prepared`/quality.html, which holds its images and loads nothing; returns its path.
+    """Write `prepared`/quality.html, which contains its images and loads nothing; returns its path.
 
-    Raises InputError where the folder is no prepared one.
+    Raises InputError if `prepared` is not a prepared folder.
     """
     pairs = Pairs.open(prepared)
     if not (pairs.root / "quality.tsv").exists():
@@ -61,7 +61,7 @@ def write_quality(prepared: str | Path) -> Path:
         "histograms": [
             (NAMES[m], curves(_histograms(whole, m), 0, 1, "signal, of the 99.5th percentile")) for m in Modality
         ],
-        "sites": sorted({_named(site) for site in whole.table["site"]}),
+        "sites": sorted({_label(site) for site in whole.table["site"]}),
         "measures": _measures(quality),
         "reasons": by_reason(refused["reason"]),
         "refused": refused.head(SHOWN_REFUSED).to_dict("records"),
@@ -70,14 +70,14 @@ def write_quality(prepared: str | Path) -> Path:
     return render(pairs.root / PAGE, "quality.html.j2", True, context)
 
 
-def _named(value: str) -> str:
+def _label(value: str) -> str:
     return UNKNOWN if value in ("", NA) else value
 
 
 def _groups(table: pd.DataFrame) -> dict[str, Any]:
     """Participants by site and diagnosis, and by split."""
     people = table.drop_duplicates("participant_id")
-    counts = pd.crosstab(people["site"].map(_named), people["diagnosis"].map(_named), margins=True, margins_name="all")
+    counts = pd.crosstab(people["site"].map(_label), people["diagnosis"].map(_label), margins=True, margins_name="all")
     counts = counts[[name for name in (*Diagnosis, UNKNOWN, "all") if name in counts]]
     splits = people["split"].value_counts().reindex(list(Split), fill_value=0)
     return {
@@ -88,20 +88,21 @@ def _groups(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _sheet(whole: Pairs, quality: pd.DataFrame) -> list[dict[str, Any]]:
-    """The flagged scans, then others from the least to the greatest overlap: three planes with the template's edge."""
+    """Three planes of each flagged scan, then of other scans from the lowest to the highest overlap.
+
+    The outline of the template's brain is drawn on each plane.
+    """
     template = tissue_template(whole.grid)["brain"] > 0.5
     view = View.around(template, whole.grid.affine)
     ranked = quality.sort_values("overlap", ignore_index=True)
     others = ranked[ranked["flag"] == ""]
     spread = np.unique(np.linspace(0, len(others) - 1, min(SHOWN, len(others))).round().astype(int))
     chosen = pd.concat([ranked[ranked["flag"] != ""].head(SHOWN_FLAGGED), others.iloc[spread]])
-    places = {
-        (p, s): row for row, (p, s) in enumerate(whole.table[["participant_id", "session_id"]].to_numpy().tolist())
-    }
+    rows = {(p, s): row for row, (p, s) in enumerate(whole.table[["participant_id", "session_id"]].to_numpy().tolist())}
     sheet = []
     for scan in chosen.to_dict("records"):
-        row = places.get((scan["participant_id"], scan["session_id"]))
-        if row is None:  # all of its session was refused afterwards, as a duplicate
+        row = rows.get((scan["participant_id"], scan["session_id"]))
+        if row is None:  # the whole session was refused later, as a duplicate
             continue
         volume = whole.volume(Modality(scan["modality"]), row)
         planes: list[Markup] = [view.outlined(volume, template, axis) for axis in range(3)]
@@ -113,8 +114,8 @@ def _sheet(whole: Pairs, quality: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _histograms(whole: Pairs, modality: Modality) -> dict[str, np.ndarray]:
-    """By site, the mean share of brain voxels in each of BINS steps from 0 to 1; empty where it has no such scan."""
-    sites = whole.table["site"].map(_named)
+    """Mean share of brain voxels in each of BINS steps from 0 to 1, (BINS,) by site; empty without such a scan."""
+    sites = whole.table["site"].map(_label)
     table = whole.table[whole.table["available"].isin([Available.BOTH, modality])]
     found = {str(site): np.zeros(0) for site in sorted(sites.unique())}
     for site, rows in table.groupby(sites):
@@ -127,11 +128,11 @@ def _histograms(whole: Pairs, modality: Modality) -> dict[str, np.ndarray]:
 
 
 def _measures(quality: pd.DataFrame) -> list[dict[str, Any]]:
-    """A chart a measure and modality, a row a site; without those that nothing is known of."""
+    """One chart per modality and measure, with one row per site; charts without a known value are left out."""
     charts = []
     for modality, scans in quality.groupby("modality"):
         for measure, unit in MEASURES.items():
-            by_site = {str(s): v[measure].to_numpy(float) for s, v in scans.groupby(scans["site"].map(_named))}
+            by_site = {str(s): v[measure].to_numpy(float) for s, v in scans.groupby(scans["site"].map(_label))}
             if chart := strips(by_site, unit):
                 charts.append({"modality": NAMES[Modality(str(modality))], "chart": chart})
     return charts

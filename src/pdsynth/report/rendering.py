@@ -1,4 +1,4 @@
-"""From a template of this package to a file."""
+"""Writes a file from a template of this package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from pdsynth.files import write_text
 
 
 def render(path: Path, template: str, escape: bool, context: dict[str, Any]) -> Path:
-    """Fill a template, escaping for HTML where asked, and write it to `path`, whole or not at all; returns the path."""
+    """Fill a template with `context` and write it to `path`, completely or not at all; returns `path`.
+
+    escape: whether values are escaped for HTML.
+    """
     environment = Environment(
         loader=PackageLoader("pdsynth.report", "templates"),
         autoescape=escape,

@@ -1,4 +1,7 @@
-"""What a claim gives to the pages: sections of the report, and facts for the cards. The pages know no claim."""
+"""The interface between claims and pages: a claim gives sections to the report and facts to the cards.
+
+The modules of `report` import no claim.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ from pdsynth.results.folder import Results
 
 @dataclass(frozen=True)
 class Table:
-    """A table as text: the headings of its columns, then rows of as many cells; a marked row stands out.
+    """A table of text: `head` has the headings of the columns, and each row has one cell per column.
 
-    notes: a small line below the first cell of each row. meanings: what each column means, shown by its heading.
+    marked: whether a row is highlighted. notes: a small line below the first cell of each row. meanings: an explanation
+    of each column, which its heading shows as a tooltip.
     """
 
     caption: str
@@ -27,7 +31,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture of the results folder, as an address that holds its data."""
+    """A picture of the results folder. address: a data URL; alt: the alternative text."""
 
     alt: str
     address: str
@@ -35,41 +39,41 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report: the question (lead), findings as sentences, tables and figures.
+    """A part of the report: an introduction (lead), findings as sentences, tables and figures.
 
-    key: its anchor in the page. place: sections stand in the order of their places. label: its name in the list of
-    contents, where the title is too long.
+    key: its anchor in the page. position: sections are sorted by it. label: a short title for the table of contents;
+    "" if the title is short enough.
     """
 
     key: str
     title: str
-    place: int
+    position: int
     lead: str
-    found: Sequence[str] = ()
+    findings: Sequence[str] = ()
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = field(default_factory=tuple)
     label: str = ""
 
 
 class Claim(Protocol):
-    """What the module `section` of a claim has.
+    """Interface of the module `section` of a claim.
 
-    ADDRESSES: the question of a section by its key; the report names the questions that a run leaves open.
+    ADDRESSES: topic by the key of a section. The report lists the topics whose sections have no table in this run.
     """
 
     ADDRESSES: Mapping[str, str]
 
     def sections(self, results: Results) -> Iterable[Section]:
-        """The claim's sections, of the files that are in the results folder."""
+        """The claim's sections, from its files in the results folder; none if it has no file there."""
 
     def facts(self, results: Results) -> Mapping[str, str]:
-        """What the claim found of the method under test, by the names that checklists and cards use; "" is unknown."""
+        """Facts about the method under test, by the names that checklists and cards use; "" if a fact is unknown."""
 
 
 def figures(results: Results, names: Sequence[str], alt: str) -> list[Figure]:
-    """The PNG files of these names that are in the results folder."""
-    there = [results.root / name for name in names if (results.root / name).exists()]
+    """Those of the named PNG files that exist in the results folder."""
+    existing = [results.root / name for name in names if (results.root / name).exists()]
     return [
         Figure(f"{alt} ({path.stem})", f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}")
-        for path in there
+        for path in existing
     ]

@@ -1,4 +1,4 @@
-"""What the report calls things, and the sentences it draws from the numbers."""
+"""Names, labels and explanations that the report prints, and the sentences that it derives from the scores."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GROUPS = {
     "control": "Controls",
     "ceiling": "Ceiling",
 }
-GROUP_OF = {Role.CONTROL: "control", Role.CEILING: "ceiling"}  # the other roles are "Other models"
+GROUP_OF = {Role.CONTROL: "control", Role.CEILING: "ceiling"}  # recipes of every other role are "baseline"
 CEILING = Oracle.name
 AVERAGE = PopulationMean.name
 CONTROLS = {name: RECIPES[name].summary for name in CONTROL_NAMES}
@@ -30,7 +30,7 @@ CONTROLS = {name: RECIPES[name].summary for name in CONTROL_NAMES}
 
 @dataclass(frozen=True)
 class Column:
-    """A metric in a table: better is "high", "low", "one" (nearest to 1) or "" (no order)."""
+    """A metric in a table. better: the best value is "high", "low" or "one" (nearest to 1); "" if there is none."""
 
     key: str
     label: str
@@ -42,26 +42,38 @@ class Column:
 QUALITY = [Column(m.name, m.heading, m.decimals, m.better, m.meaning) for m in METRICS if m.label]
 AUDIT = [
     Column(PRIMARY, "own source", 1, "high", "PSNR inside the brain from the participant's own source, dB."),
-    Column("shuffled_source_psnr_brain", "shuffled", 1, "", "The same from another participant's source, dB."),
-    Column("drop", "drop", 1, "high", "Own minus shuffled, dB. About 0 means that the source is ignored."),
-    Column("identification_rate", "identified", 2, "high", "Share of outputs nearest to their own participant's scan."),
+    Column("shuffled_source_psnr_brain", "shuffled", 1, "", "PSNR from another participant's source, dB."),
+    Column("drop", "drop", 1, "high", "Own source minus shuffled, dB. About 0: the method ignores the source."),
     Column(
-        "within_site_r", "within-site r", 2, "high", "Do differences from the site's average agree with the real ones?"
+        "identification_rate",
+        "identified",
+        2,
+        "high",
+        "Share of outputs that are closer to their own participant's real scan than to any other real scan.",
     ),
-    Column("within_site_slope", "slope", 2, "one", "How much of those differences is kept: 1 is all."),
-    Column("seconds_per_volume", "s / volume", 2, "", "Median time of one prediction."),
+    Column(
+        "within_site_r",
+        "within-site r",
+        2,
+        "high",
+        "Correlation of synthesised and real differences from the site's average.",
+    ),
+    Column(
+        "within_site_slope", "slope", 2, "one", "Slope of the synthesised on the real differences: 1 if all is kept."
+    ),
+    Column("seconds_per_volume", "s / volume", 2, "", "Median time of one prediction, seconds."),
 ]
 UNCERTAINTY = [
     Column("coverage_50", "within 50 % interval", 2, "", "Share of voxels inside the 50 % interval; ideal 0.50."),
     Column("coverage_90", "within 90 % interval", 2, "", "Share of voxels inside the 90 % interval; ideal 0.90."),
     Column("crps", "CRPS", 4, "low", "Continuous ranked probability score; lower is better."),
-    Column("error_sd_rank_r", "error-SD rank r", 2, "high", "Is the error large where the method says it is unsure?"),
+    Column("error_sd_rank_r", "error-SD rank r", 2, "high", "Rank correlation of absolute error and SD over voxels."),
     Column("mean_sd", "mean SD", 3, "", "Mean SD inside the brain, in the unit of the images."),
 ]
 
 
 def group_of(name: str, tested: str) -> str:
-    """The group of GROUPS that a method belongs to."""
+    """The key in GROUPS of a method; tested: the method under test."""
     if name == tested:
         return "tested"
     recipe = RECIPES.get(recipe_of(name)[0])
@@ -69,7 +81,7 @@ def group_of(name: str, tested: str) -> str:
 
 
 def value_of(scores: dict[str, Any], key: str) -> tuple[float | None, float | None, float | None]:
-    """(mean, low, high) of a metric in one method's and direction's scores; None where it was not measured."""
+    """(mean, low, high) of a metric in the scores of one method and direction; None if it was not measured."""
     if key == "drop":
         own, shuffled = value_of(scores, PRIMARY)[0], value_of(scores, "shuffled_source_psnr_brain")[0]
         return (None if own is None or shuffled is None else own - shuffled), None, None
@@ -81,13 +93,13 @@ def value_of(scores: dict[str, Any], key: str) -> tuple[float | None, float | No
 
 
 def spread(name: str, metrics: dict[str, Any]) -> str:
-    """Where a method's SD comes from."""
+    """The origin of a method's SD, in words; metrics: the content of metrics.json."""
     drawn = name in metrics.get("uncertainty_from_samples", [])
     return f"SD of {metrics['samples']} samples" if drawn else "SD stated by the method"
 
 
 def number(value: float | None, decimals: int) -> str:
-    """A number with a true minus sign, or a dash."""
+    """A number with a typographic minus sign; an en dash for None."""
     if value is None:
         return "\N{EN DASH}"
     text = f"{value:.{decimals}f}"
@@ -95,12 +107,12 @@ def number(value: float | None, decimals: int) -> str:
 
 
 def interval(low: float | None, high: float | None, decimals: int) -> str:
-    """An interval in words, or nothing."""
+    """An interval in words; "" if it is unknown."""
     return "" if low is None or high is None else f"{number(low, decimals)} to {number(high, decimals)}"
 
 
 def skill(methods: dict[str, Any], name: str, direction: Direction) -> float | None:
-    """Part of the way from the population mean (0) to the oracle (1) in PSNR; None without both."""
+    """PSNR on a scale from the population mean (0) to the oracle (1); None if either was not evaluated."""
     if AVERAGE not in methods or CEILING not in methods:
         return None
     own, floor, top = (value_of(methods[m][direction.value], PRIMARY)[0] for m in (name, AVERAGE, CEILING))
@@ -108,33 +120,37 @@ def skill(methods: dict[str, Any], name: str, direction: Direction) -> float | N
 
 
 def verdicts(metrics: dict[str, Any], name: str, direction: Direction) -> list[tuple[str, str]]:
-    """Sentences on the method under test, each with a tone: "good", "warn" or "plain"; of metrics.json's content."""
+    """Sentences on the method under test, each with a tone: "good", "warn" or "plain".
+
+    metrics: the content of metrics.json; name: the method under test.
+    """
     methods, people = metrics["methods"], metrics["n_participants"]
     scores = methods[name][direction.value]
     drop, own = value_of(scores, "drop")[0], value_of(scores, PRIMARY)[0]
     if own is None:
         return []
-    said = _compared([row for row in metrics.get("comparisons", []) if row["direction"] == direction.value])
+    sentences = _comparisons([row for row in metrics.get("comparisons", []) if row["direction"] == direction.value])
     if drop is not None:
+        source = "with another participant's source"
         if drop < 0.5:
-            said.append(("warn", "The score hardly falls when sources are shuffled: it prints an average brain."))
+            sentences.append(("warn", f"PSNR hardly falls {source}: the method synthesises an average brain."))
         else:
-            said.append(
-                ("good", f"Falls by {number(drop, 1)} dB with another participant's source: it follows its source.")
-            )
+            sentences.append(("good", f"PSNR falls by {number(drop, 1)} dB {source}: the method follows its source."))
     identified = value_of(scores, "identification_rate")[0]
     if identified is not None:
-        tone, chance = "plain" if identified > 2 / people else "warn", f"chance {1 / people:.0%}"
-        said.append((tone, f"{identified:.0%} of the outputs lie nearest to their own participant's scan ({chance})."))
+        tone, chance = "plain" if identified > 2 / people else "warn", f"by chance: {1 / people:.0%}"
+        text = f"{identified:.0%} of the outputs are closest to the real scan of their own participant ({chance})."
+        sentences.append((tone, text))
     slope = value_of(scores, "within_site_slope")[0]
     if slope is not None:
-        kept = f"Keeps {slope:.0%} of what sets a participant apart from others at the site"
-        said.append(("warn", f"{kept}: individual findings are flattened.") if slope < 0.8 else ("plain", f"{kept}."))
-    return said
+        text = f"The outputs keep {slope:.0%} of the differences between participants of the same site"
+        flattened = f"{text}: individual findings are flattened."
+        sentences.append(("warn", flattened) if slope < 0.8 else ("plain", f"{text}."))
+    return sentences
 
 
-def _compared(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Which methods the one under test is told from, by the corrected test of the primary endpoint."""
+def _comparisons(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Sentences on the methods that score significantly higher, not differently and lower than the one under test."""
     lower: list[str] = []
     higher: list[str] = []
     level: list[str] = []
@@ -144,12 +160,13 @@ def _compared(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
             level.append(row["against"])
         else:
             (lower if difference < 0 else higher).append(f"{row['against']} (by {number(abs(difference), 2)} dB)")
-    said = []
+    sentences = []
     if lower:
-        said.append(("warn", f"Scores lower than {', '.join(lower[:3])}."))
+        sentences.append(("warn", f"PSNR is lower than that of {', '.join(lower[:3])}."))
     if level:
-        said.append(("warn", f"Cannot be told from {', '.join(level)}."))
+        sentences.append(("warn", f"PSNR does not differ significantly from that of {', '.join(level)}."))
     if higher:
-        every = "every other method" if not (lower or level) else f"{len(higher)} of {len(rows)} others"
-        said.append(("plain" if lower or level else "good", f"Scores higher than {every}; nearest is {higher[0]}."))
-    return said
+        others = "every other method" if not (lower or level) else f"{len(higher)} of {len(rows)} other methods"
+        text = f"PSNR is higher than that of {others}; the closest is {higher[0]}."
+        sentences.append(("plain" if lower or level else "good", text))
+    return sentences

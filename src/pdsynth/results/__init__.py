@@ -1,1 +1,1 @@
-"""The results folder: the one writer and the one reader of what `evaluate` leaves, and the tables beside it."""
+"""The results folder of `evaluate`: its writer, its reader, and the tables that other commands add."""

@@ -1,4 +1,4 @@
-"""Names of a benchmark's entries and the folders that hold them."""
+"""Names of the entries of a benchmark, and their folders. An entry is a recipe in one of its sizes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pdsynth.types import Size
 
 
 def recipe_of(entry: str) -> tuple[str, str]:
-    """The recipe and the size that an entry of a benchmark names.
+    """The recipe and the size of an entry of a benchmark.
 
     >>> recipe_of("pds-paper:small"), recipe_of("pds")
     (('pds-paper', 'small'), ('pds', 'full'))
@@ -18,7 +18,7 @@ def recipe_of(entry: str) -> tuple[str, str]:
 
 
 def run_folder(out: Path, entry: str) -> Path:
-    """The folder of an entry of the benchmark in `out`: a recipe's name, and ":small" where it is not the full size.
+    """The folder of an entry of the benchmark in `out`; entry: "recipe", or "recipe:small" for its small size.
 
     >>> run_folder(Path("out"), "pds-paper:small").as_posix()
     'out/runs/pds-paper-small'

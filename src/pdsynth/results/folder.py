@@ -1,7 +1,8 @@
 """The reader of a results folder, of `evaluate` or of a benchmark; nothing is computed from scans here.
 
-Required: `metrics.json` and `metrics.tsv` as `archive` writes them, and for pictures `predictions/`. Read where there:
-`manifest.json`, `rejected.tsv` (in the folder or below) and synthesised scans (`*_desc-synthetic_*.nii.gz`).
+Required files: `metrics.json` and `metrics.tsv` as `archive` writes them, and for pictures `predictions/`. Optional
+files: `manifest.json`, and, in the folder or below it, `rejected.tsv` and synthesised scans
+(`*_desc-synthetic_*.nii.gz`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ REMEDY = "run `pdsynth evaluate` with this folder as --out first"
 
 @dataclass(frozen=True)
 class Synthesised:
-    """A synthesised scan on disk with its SD and its sidecar; source is the scan it was made from, where found."""
+    """The files of a synthesised scan: image, SD (deviation) and the content of its sidecar.
+
+    source: the scan from which it was synthesised; None if that file was not found.
+    """
 
     image: Path
     deviation: Path | None
@@ -42,7 +46,7 @@ class Synthesised:
 
 @dataclass(frozen=True)
 class Results:
-    """A results folder: metrics (metrics.json), table (metrics.tsv), manifest ({} where there is none)."""
+    """A results folder: metrics (metrics.json), table (metrics.tsv) and manifest ({} if there is no manifest.json)."""
 
     root: Path
     metrics: dict[str, Any]
@@ -51,27 +55,30 @@ class Results:
 
     @classmethod
     def read(cls, root: str | Path) -> Results:
-        """Raises InputError where metrics.json or metrics.tsv is missing or cannot be read."""
+        """Read a results folder. Raises InputError if metrics.json or metrics.tsv is missing or cannot be read."""
         root = Path(root)
         with _named(root):
             metrics, table = _json(root / METRICS_JSON), read_table(root / METRICS_TSV, TEXT_COLUMNS)
         return cls(root, metrics, table, manifest.read(root))
 
     @cached_property
-    def shown(self) -> pd.DataFrame:
-        """The scans whose images are kept, in their order. Raises InputError where the file is missing or damaged."""
+    def imaged(self) -> pd.DataFrame:
+        """The scans with images in predictions/, in the order of the arrays.
+
+        Raises InputError if predictions/participants.tsv is missing or damaged.
+        """
         with _named(self.root):
             return _text(self.root / IMAGES / SHOWN)
 
     @cached_property
     def affine(self) -> np.ndarray:
-        """Voxels of the images to mm, (4, 4). Raises InputError where the file is missing or damaged."""
+        """Affine (4, 4) from voxels of the images to mm. Raises InputError if its file is missing or damaged."""
         with _named(self.root):
             return np.asarray(_json(self.root / IMAGES / GRID)["affine"], np.float64)
 
     @property
     def simulated(self) -> bool:
-        """Whether the participants who were scored are simulated."""
+        """Whether the scored participants are simulated."""
         return bool(self.metrics["simulated"])
 
     @property
@@ -80,38 +87,38 @@ class Results:
 
     @property
     def tested(self) -> str:
-        """The method under test: the first that was evaluated."""
+        """The method under test, which is the first method in metrics.json."""
         return next(iter(self.methods))
 
     @property
     def model(self) -> dict[str, Any]:
-        """The manifest's entry of the method under test; empty where there is none."""
+        """The manifest's entry of the method under test; empty if it has none."""
         return self.manifest.get("models", {}).get(self.tested, {})
 
     @property
     def data(self) -> dict[str, Any]:
-        """The manifest's entry of the prepared folder; empty where there is none."""
+        """The manifest's entry of the prepared folder; empty if it has none."""
         return self.manifest.get("data", {})
 
     def images(self, name: str) -> np.ndarray | None:
-        """One of predictions/*.npy, (scans, X, Y, Z), mapped from disk; None where it was not written."""
+        """predictions/<name>.npy, (scans, X, Y, Z), memory-mapped; None if it does not exist."""
         path = self.root / IMAGES / f"{name}.npy"
         return np.load(path, mmap_mode="r") if path.exists() else None
 
     def scan_scores(self, method: str, direction: Direction) -> pd.DataFrame:
-        """metrics.tsv of one method and direction, in the order of the scans."""
+        """The rows of metrics.tsv of one method and direction, in the order of the scans."""
         chosen = (self.table["method"] == method) & (self.table["direction"] == direction.value)
         return self.table[chosen].reset_index(drop=True)
 
     @cached_property
     def rejected(self) -> pd.DataFrame:
-        """Rows of every rejected.tsv: path, reason, remedy."""
+        """The rows of every rejected.tsv in the folder or below: path, reason, remedy."""
         tables = [pd.read_csv(p, sep="\t", dtype=str).fillna("") for p in sorted(self.root.rglob("rejected.tsv"))]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["path", "reason", "remedy"])
 
     @cached_property
     def synthesised(self) -> list[Synthesised]:
-        """Synthesised scans anywhere in the folder."""
+        """The synthesised scans in the folder or below."""
         return [
             Synthesised(
                 image=path,
@@ -123,7 +130,7 @@ class Results:
         ]
 
     def _find(self, sources: list[str]) -> Path | None:
-        """The first source's file, which a sidecar names without its folder."""
+        """The file of the first source. The sidecar names it without its folder, so the results folder is searched."""
         if not sources:
             return None
         name = Path(sources[0]).name
@@ -133,13 +140,13 @@ class Results:
 
 @contextmanager
 def _named(root: Path) -> Iterator[None]:
-    """Raise InputError with the name of a file that is missing, or of the folder where a file cannot be read."""
+    """Convert errors to InputError with the name of the missing file, or of the folder if a file cannot be read."""
     try:
         yield
     except FileNotFoundError as error:
         raise InputError(error.filename, "is missing, so there is nothing to report", REMEDY) from error
     except (ValueError, KeyError) as error:
-        raise InputError(root, f"holds a result file that cannot be read ({error})", REMEDY) from error
+        raise InputError(root, f"has a result file that cannot be read ({error})", REMEDY) from error
 
 
 def _text(path: Path) -> pd.DataFrame:

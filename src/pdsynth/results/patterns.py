@@ -1,7 +1,7 @@
-"""Region means of every evaluated scan, real and by each method: the input of effects, diagnosis and completion.
+"""Region patterns: the region means of every evaluated scan, real and by each method. Input of most claims.
 
-On disk `patterns.tsv`, a row a scan and origin ("real" or the method that synthesised it), a column a region, and
-`regions.tsv`, which names the columns.
+On disk: `patterns.tsv`, with one row per scan and origin ("real" or the method that synthesised it) and one column per
+region, and `regions.tsv`, which describes these columns.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Values = Mapping[tuple[Modality, str], np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Patterns:
-    """values: by modality and origin, (N, R) region means. people: the N scans' PEOPLE. regions: the R regions.
+    """Region means of N scans, and the descriptions of the scans and of the R regions.
 
-    regions has the columns region (r1, r2, ...), name, network and x, y, z (mm, MNI). NaN where a diagnosis, an age or
-    an education is not known.
+    values: (N, R) by modality and origin. people: N rows with the columns PEOPLE; an unknown diagnosis, age or
+    education is NaN. regions: R rows with the columns region (r1, r2, ...), name, network and x, y, z (mm, MNI).
     """
 
     people: pd.DataFrame
@@ -40,7 +40,7 @@ class Patterns:
 
     @property
     def methods(self) -> list[str]:
-        """Who synthesised, in the order of the file."""
+        """The names of the methods, in the order of the file."""
         return list(dict.fromkeys(origin for _, origin in self.values if origin != REAL))
 
     def pair(self, method: str, direction: Direction) -> tuple[np.ndarray, np.ndarray]:
@@ -48,7 +48,7 @@ class Patterns:
         return self.values[direction.target, REAL], self.values[direction.target, method]
 
     def one_a_person(self) -> Patterns:
-        """The first session of each participant."""
+        """The patterns of the first session of each participant."""
         return self.where(~self.people["participant_id"].duplicated().to_numpy())
 
     def where(self, keep: np.ndarray) -> Patterns:
@@ -58,7 +58,7 @@ class Patterns:
 
 
 def describe_regions(atlas: Atlas, grid: Grid) -> pd.DataFrame:
-    """The table `regions` of an atlas on a grid."""
+    """The table `Patterns.regions` for an atlas on a grid."""
     names = [f"r{number}" for number in range(1, len(atlas) + 1)]
     table = pd.DataFrame({"region": names, "name": atlas.names, "network": atlas.networks})
     table[["x", "y", "z"]] = atlas.centres(grid.affine).round(1)
@@ -77,7 +77,7 @@ def save(patterns: Patterns, out: Path) -> None:
 
 
 def read(results: str | Path) -> Patterns:
-    """The patterns in a results folder; raises InputError where there are none, or the file was changed."""
+    """Read the patterns of a results folder. Raises InputError if a file is missing, incomplete or inconsistent."""
     results = Path(results)
     tables = {}
     for name in (NAME, REGIONS):
@@ -93,14 +93,14 @@ def read(results: str | Path) -> Patterns:
     values = {}
     for (modality, origin), rows in groups.items():
         if rows[SCAN].to_numpy(str).tolist() != people[SCAN].to_numpy(str).tolist():
-            problem = f"has other scans of {modality} from {origin} than it begins with"
+            problem = f"has other scans for {modality} from {origin} than for its first modality and origin"
             raise InputError(results / NAME, problem, "run `pdsynth evaluate` again")
         values[Modality(str(modality)), str(origin)] = rows[regions["region"]].to_numpy(float)
     return Patterns(people, regions, values)
 
 
 def people_of(table: pd.DataFrame) -> pd.DataFrame:
-    """PEOPLE of a prepared folder's table; what is "n/a" or empty there is missing."""
+    """The columns PEOPLE of the table of a prepared folder; "n/a" and empty values become NaN."""
     people = pd.DataFrame({name: table.get(name, pd.Series(pd.NA, index=table.index)) for name in PEOPLE})
     people = people.reset_index(drop=True)
     for name in ("age", "education"):
@@ -115,14 +115,17 @@ def diagnosed(
 ) -> tuple[dict[tuple[Modality, str], np.ndarray], pd.DataFrame]:
     """Region means (N, R) by modality and origin, and people, without the rows that have no diagnosis.
 
-    Raises ValueError where real scans of a modality, or any of a method, are missing, or rows do not match the people.
+    Raises ValueError if the real scans of a modality or all scans of a method are missing, or if the number of rows is
+    not that of people.
     """
     for modality in Modality:
         if (modality, REAL) not in features:
             raise ValueError(f"there are no real {modality} scans; evaluate participants who have both.")
     for (modality, origin), values in features.items():
         if len(values) != len(people):
-            raise ValueError(f"{origin} {modality} has {len(values)} rows for {len(people)} people; give one a row.")
+            raise ValueError(
+                f"{origin} {modality} has {len(values)} rows for {len(people)} people; give one row per person."
+            )
     origins = {origin for _, origin in features} - {REAL}
     for method in methods:
         if method not in origins:

@@ -1,4 +1,4 @@
-"""Dataclasses as JSON, and back."""
+"""Conversion of dataclasses to JSON and back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Record = TypeVar("Record")
 
 
 def to_json(record: Any) -> dict[str, Any]:
-    """A dataclass as JSON holds it; a number that is not finite is null.
+    """A dataclass as JSON content; a number that is not finite becomes null.
 
     >>> from pdsynth.statistics.resampling import Estimate
     >>> to_json(Estimate(0.5, 0.25, nan))
@@ -24,11 +24,11 @@ def to_json(record: Any) -> dict[str, Any]:
 
 
 def from_json(kind: type[Record], content: Mapping[str, Any]) -> Record:
-    """The dataclass that `to_json` gave; null is nan in a field of type float.
+    """The inverse of `to_json`: a dataclass of type `kind`; null becomes nan in a field of type float.
 
-    Fields are str, int, float, bool, StrEnum, dict, another such dataclass, a list of these, or one of these or None.
-    Entries that are no field are left alone. Raises KeyError, TypeError or ValueError where an entry is missing or of
-    another type.
+    Types of fields are str, int, float, bool, StrEnum, dict, another such dataclass, a list of these, or a union of one
+    of these with None. Entries without a field are ignored. Raises KeyError, TypeError or ValueError if an entry is
+    missing or has another type.
 
     >>> from pdsynth.statistics.resampling import Estimate
     >>> from_json(Estimate, {"value": 0.5, "low": 0.25, "high": None})
@@ -53,7 +53,7 @@ def _value(hint: Any, value: Any) -> Any:
     if issubclass(hint, StrEnum):
         return hint(value)
     if not isinstance(value, hint):
-        raise TypeError(f"{value!r} is no {hint.__name__}")
+        raise TypeError(f"{value!r} does not have the type {hint.__name__}")
     return value
 
 

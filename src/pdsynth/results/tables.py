@@ -1,4 +1,4 @@
-"""Tables of results as tab-separated text, and a table whose rows are of one dataclass."""
+"""Tables of results as tab-separated text, and tables whose rows are instances of one dataclass."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ BOOLEANS = {"True": True, "False": False}
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table of results: tabs between the columns, six digits, n/a for what is not known."""
+    """Write a table of results: tabs between columns, six significant digits, n/a for unknown values."""
     files.write_table(path, table, float_format="%.6g", na_rep=NA)
 
 
 def read_table(path: Path, text: Sequence[str] = ()) -> pd.DataFrame:
-    """Read what `write_table` wrote: n/a is NaN, and nothing else; the columns of `text` stay as they are written."""
+    """Read a table of `write_table`. Only n/a becomes NaN; the columns in `text` are read as text."""
     return pd.read_csv(path, sep="\t", dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[NA])
 
 
 def read_by_site(path: Path) -> pd.DataFrame:
-    """A table with a column `site`; a row without a site has the site n/a."""
+    """Read a table with a column `site`; a missing site becomes "n/a"."""
     table = pd.read_csv(path, sep="\t", dtype={"site": str})
     return table.assign(site=table["site"].fillna(NA))
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table, each as its cells by column.
+    """The rows of a table, each as a dictionary of its cells by column.
 
     >>> records(pd.DataFrame({"name": ["a"], "n": [1]}))
     [{'name': 'a', 'n': 1}]
@@ -49,8 +49,8 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 class TableFile(Generic[Row]):
     """A file of a results folder: its name, the dataclass of a row, and the command that writes it.
 
-    A field of the dataclass is a column. It is a str, int, float (nan: not known), bool or StrEnum, or an `Estimate`,
-    which takes the three columns name, name_low and name_high.
+    Each field of the dataclass is one column of type str, int, float (nan: unknown), bool or StrEnum. A field of type
+    `Estimate` has three columns: name, name_low and name_high.
 
     >>> @dataclass
     ... class Person:
@@ -94,10 +94,10 @@ class TableFile(Generic[Row]):
         write_table(root / self.name, self.table(rows))
 
     def read(self, root: Path) -> list[Row]:
-        """The rows of the file in a results folder; none where there is no file.
+        """The rows of the file in a results folder; an empty list if there is no file.
 
-        Columns that are not of a row are left alone. Raises InputError where a column is missing, or a cell is not of
-        its column's type.
+        Columns without a field are ignored. Raises InputError if a column is missing, or if a cell does not have the
+        type of its column.
         """
         path, kinds = root / self.name, self.kinds
         if not path.exists():
@@ -112,7 +112,7 @@ class TableFile(Generic[Row]):
                 for cells in records(table)
             ]
         except (ValueError, KeyError) as error:
-            raise InputError(path, f"holds a cell that cannot be read ({error})", again) from error
+            raise InputError(path, f"has a cell that cannot be read ({error})", again) from error
 
 
 def _cells(name: str, value: Any) -> dict[str, Any]:

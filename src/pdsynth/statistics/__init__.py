@@ -1,1 +1,1 @@
-"""Statistics of groups of participants: resampling, tests, agreement, contrasts, classification. They know no file."""
+"""Statistics of groups of participants: resampling, tests, agreement, contrasts, classification. No file is read."""

@@ -1,8 +1,8 @@
-"""Do synthesised region patterns agree with the real ones? By region over participants, and by participant.
+"""Agreement of synthesised and real region patterns: by region over participants, and by participant over regions.
 
-Everywhere `real` and `synthesised` are (N, R), region means of N participants, one row each. Fewer than three
-participants, or a region that varies nowhere, give nan. A correlation needs both sides to vary; ICC and CCC, which
-ask for the same values, are 0 for a synthesised region that is the same in everyone.
+In all functions, `real` and `synthesised` are (N, R): means of R regions, one row per participant. Results are nan for
+fewer than three participants and for a region that varies neither in real nor in synthesised patterns. A correlation is
+nan if either side does not vary. ICC and CCC measure equality of values; they are 0 if only one side varies.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ FEWEST = 3
 
 @dataclass(frozen=True, eq=False)
 class BlandAltman:
-    """Per region (R,): mean of synthesised - real, SD of that difference, and limits of agreement, bias -+ 1.96 SD."""
+    """Per region (R,): bias (mean of synthesised - real), SD of this difference, and limits of agreement.
+
+    lower, upper: bias - 1.96 SD and bias + 1.96 SD.
+    """
 
     bias: np.ndarray
     sd: np.ndarray
@@ -41,7 +44,7 @@ class BlandAltman:
 def icc_2_1(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
     """ICC(2,1) per region, (R,): two-way random effects, absolute agreement, single measure.
 
-    Shrout and Fleiss 1979; ICC(A,1) of McGraw and Wong 1996. 1 is identity; an offset or a scale lowers it.
+    Shrout and Fleiss 1979; ICC(A,1) of McGraw and Wong 1996. 1 means equal values; an offset or a scale lowers it.
 
     >>> real = np.array([[1.0], [2.0], [3.0]])
     >>> icc_2_1(real, real).round(3).tolist(), icc_2_1(real, real + 1).round(3).tolist()
@@ -61,9 +64,9 @@ def ccc(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
 
 
 def within_site_correlation(real: np.ndarray, synthesised: np.ndarray, sites: Sequence[str]) -> np.ndarray:
-    """Correlation per region, (R,), of deviations from each site's own mean; sites (N,).
+    """Correlation per region, (R,), of real and synthesised deviations from the mean of each site; sites (N,).
 
-    A site's mean that never saw the participant correlates highly over sites; here it has nothing to say: nan.
+    A method that gives each participant the mean of their site correlates highly over all sites; here it gives nan.
     """
     real, synthesised = paired(real, synthesised)
     if len(real) < FEWEST:
@@ -89,8 +92,8 @@ def bland_altman(real: np.ndarray, synthesised: np.ndarray) -> BlandAltman:
 def pattern_correlation(real: np.ndarray, synthesised: np.ndarray, centre: np.ndarray | float = 0.0) -> np.ndarray:
     """Correlation over regions of each participant's real and synthesised pattern, (N,).
 
-    centre (R,): a mean pattern that is taken from both first. Without it anybody's pattern correlates highly with
-    anybody else's; with the population's mean pattern, only what is the participant's own does. nan where a pattern
+    centre (R,): a mean pattern that is subtracted from both first. Without it, the patterns of any two people correlate
+    highly. After subtraction of the population's mean pattern, only individual deviations correlate. nan if a pattern
     does not differ from the centre.
 
     >>> average = np.array([[1.0, 2.0, 4.0]])
@@ -111,9 +114,9 @@ def pattern_correlation(real: np.ndarray, synthesised: np.ndarray, centre: np.nd
 def agreement_table(
     real: np.ndarray, synthesised: np.ndarray, sites: Sequence[str], names: Sequence[str], networks: Sequence[str]
 ) -> pd.DataFrame:
-    """A row a region: name, network, icc, ccc, within_site_r, bias, sd_of_difference, lower, upper.
+    """One row per region: name, network, icc, ccc, within_site_r, bias, sd_of_difference, lower, upper.
 
-    sites (N,); names, networks (R,).
+    sites (N,); names, networks (R,). The last four columns are those of `BlandAltman`.
     """
     limits = bland_altman(real, synthesised)
     return pd.DataFrame(
@@ -139,11 +142,11 @@ def agreement_summary(
     seed: int = 0,
     n: int = RESAMPLES,
 ) -> dict[str, Estimate]:
-    """Medians with intervals over participants: of icc, ccc, within_site_r and bias over regions; of pattern_r and
-    own_pattern_r over participants.
+    """Medians over regions of icc, ccc, within_site_r and bias, and medians over participants of pattern correlations.
 
-    centre (R,): the population's mean pattern, taken away for own_pattern_r. Participants are resampled among all
-    (n times), for within_site_r at their own site; the same seed gives the same intervals.
+    pattern_r: without a centre. own_pattern_r: after subtraction of `centre` (R,), the population's mean pattern.
+    Intervals are over participants, from n resamples: within each site for within_site_r, else among all participants.
+    The same seed gives the same intervals.
     """
     real, synthesised = paired(real, synthesised)
     patterns = {"pattern_r": np.zeros(real.shape[1]), "own_pattern_r": centre}
@@ -173,8 +176,9 @@ def _of_sample(index: Callable[..., np.ndarray], real: np.ndarray, synthesised: 
 
 
 def _icc(weights: np.ndarray, real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
-    """ICC(2,1) of two raters, (B, R), its mean squares of rows and error written as variances and covariance.
+    """ICC(2,1) of two raters, (B, R), for each of B rows of weights.
 
+    The mean squares of rows, error and raters are, with variances v_r and v_s, covariance c and shift of the mean:
     MSR = (v_r + v_s + 2 c) / 2, MSE = (v_r + v_s - 2 c) / 2, MSC = N shift^2 / 2.
     """
     variances, covariance, shift = _moments(weights, real, synthesised, len(real) - 1)
@@ -183,7 +187,7 @@ def _icc(weights: np.ndarray, real: np.ndarray, synthesised: np.ndarray) -> np.n
 
 
 def _ccc(weights: np.ndarray, real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
-    """Lin's coefficient, (B, R), from moments about the mean with divisor N as in his paper."""
+    """Lin's concordance coefficient, (B, R), from central moments with the divisor N, as in Lin 1989."""
     variances, covariance, shift = _moments(weights, real, synthesised, len(real))
     return _varying(2 * covariance, variances + shift**2, variances)
 
@@ -198,7 +202,7 @@ def _site_r(weights: np.ndarray, real: np.ndarray, synthesised: np.ndarray, site
 def _moments(
     weights: np.ndarray, real: np.ndarray, synthesised: np.ndarray, divisor: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each (B, R): the two sides' variances added, their covariance, and the shift of the mean."""
+    """Sum of the two variances, covariance, and difference of the means (synthesised - real), (B, R) each."""
     everyone = np.zeros(len(real), int)
     variances = scatter(weights, real, real, everyone) + scatter(weights, synthesised, synthesised, everyone)
     covariance = scatter(weights, real, synthesised, everyone)
@@ -210,5 +214,5 @@ def _varying(over: np.ndarray, under: np.ndarray, variances: np.ndarray) -> np.n
 
 
 def _median(values: np.ndarray) -> np.ndarray:
-    """Median over the regions of each row (B, R) that are finite; nan where none is."""
+    """Median over the finite values of each row of (B, R), (B,); nan if no value is finite."""
     return np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in values])

@@ -1,4 +1,7 @@
-"""The protocol by which scans are told apart by diagnosis: nested folds by participant, every fit inside the fold."""
+"""Classification of scans by diagnosis in nested cross-validation; folds are formed by participant.
+
+Every fitting step (imputation, scaling, encoding, choice of the penalty) uses the training folds only.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ from pdsynth.statistics.resampling import Estimate, bootstrap_weights, ratio
 from pdsynth.types import Diagnosis
 
 Classifier = Literal["elastic-net", "linear-svm"]
-# Strongest penalty first: it wins a tie in the inner folds.
+# Strongest penalty first, because the first value of the grid is chosen if inner folds give equal scores.
 ELASTIC_NET_C = (0.05, 0.2, 1.0)
 LINEAR_SVM_C = (1e-3, 1e-2, 1e-1)
 INNER_FOLDS = 3
@@ -38,10 +41,10 @@ INNER_FOLDS = 3
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Rows that a classifier trains on or is asked about.
+    """Training or test rows of a classifier.
 
-    values (N, F): an array, in which NaN stands for what is missing, or a table whose numbers are scaled and whose
-    words are one-hot encoded. labels, participants (N,): text.
+    values (N, F): an array, in which NaN is a missing value, or a table. Columns of numbers are scaled, columns of text
+    are one-hot encoded. labels, participants (N,): text.
     """
 
     values: np.ndarray | pd.DataFrame
@@ -55,7 +58,7 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What was said of each row by classifiers that never saw its participant.
+    """Out-of-fold predictions: of each row, by classifiers whose training folds do not contain its participant.
 
     classes: K names. labels, participants (N,): text. probabilities (N, K): in the order of classes, rows sum to 1.
     """
@@ -72,18 +75,20 @@ class Predictions:
 
     @property
     def correct(self) -> np.ndarray:
-        """Whether it is the right one, (N,) bool."""
+        """Whether the predicted class equals the label, (N,) bool."""
         return self.predicted == self.labels
 
     def by_participant(self) -> Predictions:
-        """One row a participant: probabilities averaged over the sessions that share a diagnosis."""
+        """One row per participant and diagnosis: probabilities averaged over the sessions with this diagnosis."""
         table = pd.DataFrame(self.probabilities).groupby([self.participants, self.labels], sort=False).mean()
         people, labels = (table.index.get_level_values(level).to_numpy(str) for level in (0, 1))
         return Predictions(self.classes, labels, people, table.to_numpy())
 
 
 def classes_of(labels: np.ndarray) -> tuple[str, ...]:
-    """The diagnoses that occur, in the order NC, MCI, AD; raises ValueError for other words or fewer than two.
+    """The diagnoses that occur in labels, in the order NC, MCI, AD.
+
+    Raises ValueError for other labels or fewer than two diagnoses.
 
     >>> classes_of(np.array(["AD", "NC", "AD"]))
     ('NC', 'AD')
@@ -91,9 +96,9 @@ def classes_of(labels: np.ndarray) -> tuple[str, ...]:
     present = set(labels.tolist())
     classes = tuple(d.value for d in Diagnosis if d in present)
     if unknown := sorted(map(str, present - set(classes))):
-        raise ValueError(f"{unknown[0]!r} is no diagnosis; leave out participants that are not NC, MCI or AD.")
+        raise ValueError(f"{unknown[0]!r} is not a diagnosis; leave out participants that are not NC, MCI or AD.")
     if len(classes) < 2:
-        raise ValueError(f"there is only {' '.join(classes) or 'nobody'} to tell apart; add another diagnosis.")
+        raise ValueError(f"diagnoses are {' '.join(classes) or 'none'}; a classifier needs two, so add another.")
     return classes
 
 
@@ -105,12 +110,13 @@ def out_of_fold(
     repeats: int = 2,
     seed: int = 0,
 ) -> list[Predictions]:
-    """Predictions for each test block, out of the outer folds of a nested, repeated StratifiedGroupKFold.
+    """Out-of-fold predictions for each test block, by a nested, repeated StratifiedGroupKFold.
 
-    The train blocks are used together, without the participants of the outer-test fold. The test blocks are several
-    views of the same rows (real or synthesised scans, say), so that each classifier is fitted once for all; folds come
-    from their labels and participants and the seed alone. Probabilities are averaged over repeats. Raises ValueError
-    where a class has fewer participants than folds, or none to train on in a fold.
+    All train blocks together, without the participants of the outer test fold, are the training data. The test blocks
+    are different data for the same rows (such as real and synthesised scans), so that each classifier is fitted only
+    once. The folds depend only on labels, participants and seed. Probabilities are averaged over repeats. Raises
+    ValueError if a class has fewer participants than folds, if a class has no training participants in a fold, or if
+    the test blocks have different rows.
     """
     first = tests[0]
     for test in tests[1:]:
@@ -127,8 +133,8 @@ def out_of_fold(
             tested = np.isin(np.arange(len(first.labels)), held)
             people = first.participants[held]
             others = [block.where(~np.isin(block.participants, people)) for block in train]
-            made = fit_predict(others, [test.where(tested) for test in tests], classes, classifier, state)
-            for probabilities, found in zip(total, made, strict=True):
+            predictions = fit_predict(others, [test.where(tested) for test in tests], classes, classifier, state)
+            for probabilities, found in zip(total, predictions, strict=True):
                 probabilities[tested] += found / repeats
     return [Predictions(classes, first.labels, first.participants, probabilities) for probabilities in total]
 
@@ -140,10 +146,10 @@ def fit_predict(
     classifier: Classifier = "elastic-net",
     seed: int = 0,
 ) -> list[np.ndarray]:
-    """Class probabilities (N, K) of each test block by one classifier that was fitted to all train blocks.
+    """Class probabilities (N, K) of each test block by one classifier that is fitted to all train blocks.
 
-    Its penalty is chosen for balanced accuracy in three inner folds by participant. Raises ValueError where a
-    participant is on both sides, or nobody of a class is left to train on.
+    The penalty maximises balanced accuracy in three inner folds by participant. Raises ValueError if a participant is
+    in both training and test, or if a class has no training participants.
     """
     block = _joined(train)
     for test in tests:
@@ -160,17 +166,17 @@ def fit_predict(
         inner = StratifiedGroupKFold(splits, shuffle=True, random_state=seed)
         model = GridSearchCV(pipeline, grid, scoring="balanced_accuracy", cv=inner, error_score="raise")
         model.fit(block.values, _codes(block.labels, classes), groups=block.participants)
-    else:  # one participant can't be in two inner folds: the middle of the grid, unchosen
+    else:  # one participant cannot be in two inner folds: use the middle of the grid
         model.fit(block.values, _codes(block.labels, classes))
     return [_probabilities(model, test.values) for test in tests]
 
 
 def scores(predictions: Predictions, seed: int = 0) -> dict[str, Any]:
-    """Metrics of predictions, participants being the unit (see `Predictions.by_participant`).
+    """Metrics of predictions; the unit is the participant (see `Predictions.by_participant`).
 
-    Keys: n, accuracy with its Wilson 95 % interval, balanced_accuracy with a bootstrap interval over participants, f1,
-    recall, precision (macro), auc (macro one-vs-rest), brier (mean squared distance to the truth, 0 to 2) and
-    confusion: JSON text, of each real class the count of each predicted one.
+    Keys: n; accuracy with its Wilson 95 % interval; balanced_accuracy with a bootstrap interval over participants; f1,
+    recall, precision (macro averages); auc (macro average, one versus rest); brier (mean squared distance of the
+    probabilities from the truth, 0 to 2); confusion (JSON text: counts of predicted classes by real class).
     """
     people = predictions.by_participant()
     labels, predicted, classes = people.labels, people.predicted, people.classes
@@ -197,7 +203,9 @@ def scores(predictions: Predictions, seed: int = 0) -> dict[str, Any]:
 
 
 def balanced_mean(values: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over classes of the mean within each: of correctness, the balanced accuracy. values, labels (N,).
+    """Mean over classes of the mean within each class; of correct predictions, the balanced accuracy.
+
+    values, labels (N,).
 
     >>> balanced_mean(np.array([1, 1, 1, 0]), np.array(["NC", "NC", "NC", "AD"]))
     0.5
@@ -208,9 +216,10 @@ def balanced_mean(values: np.ndarray, labels: np.ndarray) -> float:
 def balanced_interval(
     values: np.ndarray, labels: np.ndarray, participants: np.ndarray, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap 95 % interval of `balanced_mean`; participants are drawn within their (first) label.
+    """Percentile bootstrap 95 % interval of `balanced_mean` over participants.
 
-    values, labels, participants (N,). A participant comes with all of their rows.
+    values, labels, participants (N,). Participants are resampled within the class of their first row; all rows of a
+    participant are drawn together.
     """
     _, first, person = np.unique(participants, return_index=True, return_inverse=True)
     weights = bootstrap_weights(labels[first], seed)[1:, person]
@@ -228,7 +237,7 @@ def _joined(blocks: Sequence[Block]) -> Block:
 
 
 def _participants(block: Block, classes: tuple[str, ...]) -> dict[str, int]:
-    """How many participants each class has."""
+    """Number of participants in each class."""
     return {name: len(set(block.participants[block.labels == name].tolist())) for name in classes}
 
 
@@ -239,7 +248,7 @@ def _codes(labels: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
 def _pipeline(
     values: np.ndarray | pd.DataFrame, classifier: Classifier, seed: int
 ) -> tuple[Pipeline, dict[str, tuple[float, ...]]]:
-    """Encoders, scaler and classifier, to be fitted inside a fold, and the grid of its penalty."""
+    """Encoder, scaler and classifier as one pipeline that is fitted inside a fold, and the grid of its penalty."""
     numbers = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler())
     encoder: BaseEstimator = numbers
     if isinstance(values, pd.DataFrame):
@@ -250,8 +259,8 @@ def _pipeline(
         )
     if classifier == "elastic-net":
         grid, middle = ELASTIC_NET_C, ELASTIC_NET_C[1]
-        # At tol=1e-3 probabilities are within .04 of those at 1e-7 (48 x 400 correlated features, every penalty), in a
-        # third of the time of 1e-4.
+        # With tol=1e-3, probabilities differ by at most 0.04 from those with 1e-7 (48 x 400 correlated features, every
+        # penalty), and the fit takes a third of the time of 1e-4.
         model = LogisticRegression(
             C=middle, l1_ratio=0.5, solver="saga", tol=1e-3, max_iter=5000, random_state=seed % 2**31
         )
@@ -264,7 +273,7 @@ def _pipeline(
 
 
 def _probabilities(model: BaseEstimator, values: np.ndarray | pd.DataFrame) -> np.ndarray:
-    """(N, K); of a support vector machine the softmax of its margins, which ranks but is not calibrated."""
+    """Class probabilities (N, K). For a support vector machine: softmax of its margins, which is not calibrated."""
     if hasattr(model, "predict_proba"):
         return model.predict_proba(values)
     margins = model.decision_function(values)

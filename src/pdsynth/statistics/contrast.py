@@ -1,4 +1,7 @@
-"""The difference between two groups within sites, for every resample of the participants at once."""
+"""The difference between two groups within sites, for all resamples of the participants at once.
+
+In this module, weights (B, N) are B resamples of N participants, as `bootstrap_weights` gives them.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +12,37 @@ import numpy as np
 from pdsynth.statistics.resampling import deviations, ratio, scatter
 from pdsynth.types import Diagnosis
 
-Groups = tuple[Diagnosis, Diagnosis]  # the first less the second
+Groups = tuple[Diagnosis, Diagnosis]  # the contrast is the first group minus the second
 AD_LESS_NC: Groups = (Diagnosis.AD, Diagnosis.NC)
 
 
 def contrasted(
     n: int, groups: Sequence[str], sites: Sequence[str] | None, contrast: Groups
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which of n participants are of the contrast, (n,) bool; of these, who is of its first group, and the sites.
+    """Select the participants of a contrast.
 
-    Without sites all are of one. Raises ValueError where groups or sites are not n.
+    Returns whether each of n participants is in one of its groups, (n,) bool, and for those M participants whether they
+    are in the first group, (M,) bool, and their sites, (M,). If sites is None, all are at one site. Raises ValueError
+    if the number of groups or sites is not n.
 
     >>> contrasted(3, ["NC", "MCI", "AD"], None, AD_LESS_NC)[:2]
     (array([ True, False,  True]), array([False,  True]))
     """
     labels = np.asarray(groups, str)
-    places = np.zeros(n, str) if sites is None else np.asarray(sites, str)
-    if not len(labels) == len(places) == n:
+    site_labels = np.zeros(n, str) if sites is None else np.asarray(sites, str)
+    if not len(labels) == len(site_labels) == n:
         raise ValueError(
-            f"{n} participants have {len(labels)} groups and {len(places)} sites; give each participant one."
+            f"{n} participants have {len(labels)} groups and {len(site_labels)} sites; give each participant one."
         )
-    kept = np.isin(labels, [str(group) for group in contrast])
-    return kept, labels[kept] == contrast[0], places[kept]
+    in_contrast = np.isin(labels, [str(group) for group in contrast])
+    return in_contrast, labels[in_contrast] == contrast[0], site_labels[in_contrast]
 
 
 class Contrast:
-    """The group where `first` (N,) is true less the other, within sites (N,), for each row of weights (B, N).
+    """The group where `first` (N,) is true minus the other group, within sites (N,), for each row of weights (B, N).
 
-    pairs (B, 1): 1 / the variance of a difference of values with SD 1. df (B, 1): degrees of freedom within groups and
-    sites.
+    pairs (B, 1): sum over sites of n_a n_b / (n_a + n_b), which is 1 / variance of the difference for values with SD 1;
+    0 if a group has fewer than two participants. df (B, 1): degrees of freedom within groups and sites.
 
     >>> values = np.array([[3.0], [5.0], [1.0], [1.0]])
     >>> contrast = Contrast(np.ones((1, 4)), np.array([True, True, False, False]), np.zeros(4, int))
@@ -57,16 +62,16 @@ class Contrast:
         self.pairs = pairs.sum(1, keepdims=True) * enough
 
     def g(self, values: np.ndarray, spread: np.ndarray) -> np.ndarray:
-        """Hedges' g (B, R) of values (N, R), by the SD of `spread` (N, R) within groups and sites."""
+        """Hedges' g (B, R) of values (N, R), in units of the SD of `spread` (N, R) within groups and sites."""
         sd = np.sqrt(self.covariance(spread, spread))
         return (1 - 3 / (4 * np.maximum(self.df, 1) - 1)) * ratio(self.difference(values), sd)
 
     def coefficients(self) -> np.ndarray:
-        """Of the participants in `difference`, (B, N)."""
+        """Coefficients (B, N) of the participants in `difference`: difference(values) = coefficients @ values."""
         return np.nan_to_num(ratio(sum(pairs * one for pairs, one in self.by_site()), self.pairs))
 
     def by_site(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Pairs (B, 1) and coefficients (B, N) of the difference at each site, in the order of their names."""
+        """Pairs (B, 1) and coefficients (B, N) of the difference at each site, in the order of the site names."""
         found = []
         for site in np.unique(self.sites):
             a, b = (self.weights * (group & (self.sites == site)) for group in self.groups)
@@ -76,20 +81,21 @@ class Contrast:
         return found
 
     def covariance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Of a and b (N, R) within groups and sites, (B, R)."""
+        """Covariance (B, R) of a and b (N, R) within groups and sites."""
         return scatter(self.weights, a, b, self.cells) / np.maximum(self.df, 1)
 
     def reliability(self, g: np.ndarray) -> float:
-        """Share of the sum of g^2 over regions, g (B, R) as `g` gives it, beyond its sampling variance in the sample.
+        """Share of the sum of g^2 over regions that is not sampling variance, in the sample itself (row 0); at least 0.
 
-        That is 1 / pairs + g^2 / (2 df) for each region (Hedges and Olkin 1985).
+        g (B, R): from the method `g`. The sampling variance of a region is 1 / pairs + g^2 / (2 df) (Hedges and Olkin
+        1985).
         """
         squares = g[0][np.isfinite(g[0])] ** 2
         noise = np.sum(1 / np.maximum(self.pairs[0], 1e-9) + squares / (2 * np.maximum(self.df[0], 1)))
         return float(np.maximum(1 - ratio(noise, squares.sum()), 0))
 
     def difference(self, values: np.ndarray) -> np.ndarray:
-        """Of the groups' means of values (N, R), (B, R): averaged over sites with weights n_a n_b / (n_a + n_b)."""
+        """Difference (B, R) of group means of values (N, R), averaged over sites with weights n_a n_b / (n_a + n_b)."""
         total = np.zeros((len(self.weights), values.shape[1]))
         for site in np.unique(self.sites):
             inside = self.sites == site
@@ -100,13 +106,14 @@ class Contrast:
         return ratio(total, self.pairs)
 
 
-def gap(weights: np.ndarray, first: np.ndarray, sites: np.ndarray, here: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Coefficients (B, N) of the difference among `here` less that among `there` (N,), at the same weights of sites.
+def gap(weights: np.ndarray, first: np.ndarray, sites: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Coefficients (B, N) of the group difference in one part of the participants minus that in the other part.
 
-    Whatever moves a group at a site alike in both parts is gone. A site weighs as the variance of its gap bids; 0 where
-    no site has both groups in both parts.
+    one, other (N,) bool: the two parts. Both differences use the same weights of sites, so that an offset of a group at
+    a site that is equal in both parts cancels. The weight of a site is the inverse of the variance of its gap.
+    Coefficients are 0 if no site has both groups in both parts.
     """
-    parts = [Contrast(weights * part, first, sites).by_site() for part in (here, there)]
+    parts = [Contrast(weights * part, first, sites).by_site() for part in (one, other)]
     total, sum_of_weights = np.zeros_like(weights), np.zeros((len(weights), 1))
     for (n, c), (m, d) in zip(*parts, strict=True):
         weight = n * m / np.maximum(n + m, 1e-9)
@@ -116,7 +123,7 @@ def gap(weights: np.ndarray, first: np.ndarray, sites: np.ndarray, here: np.ndar
 
 
 def slope(y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Through the origin, (B,), over the regions that have both; y (B, R), x (B, R) or (R,)."""
+    """Slope (B,) of y on x through the origin, over the regions where both are finite; y (B, R), x (B, R) or (R,)."""
     x = np.broadcast_to(x, y.shape)
     known = np.isfinite(x) & np.isfinite(y)
     return ratio(np.sum(x * y, axis=1, where=known), np.sum(x * x, axis=1, where=known))

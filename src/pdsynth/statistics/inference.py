@@ -1,4 +1,4 @@
-"""Uncertainty of a result over participants: bootstrap intervals, paired tests, correction for several tests."""
+"""Uncertainty of a result over participants: bootstrap intervals, paired tests, correction for multiple tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
-SIGNIFICANT = 0.05  # p values below, corrected over their family, are called a difference
+SIGNIFICANT = 0.05  # a difference is significant if its p value, corrected over its family of tests, is below this
 
 
 def bca_interval(
@@ -19,8 +19,8 @@ def bca_interval(
 ) -> tuple[float, float]:
     """Bias-corrected and accelerated bootstrap interval of a statistic over participants (Efron 1987).
 
-    values (participants,); statistic takes `axis`. Values that do not vary give (v, v); fewer than two participants
-    give (nan, nan): one person says nothing about the next.
+    values (participants,); statistic takes `axis`. Values that are not finite are left out. Values that do not vary
+    give (v, v). Fewer than two participants give (nan, nan), because one person shows no variation between people.
 
     >>> bca_interval([2.0, 2.0, 2.0])
     (2.0, 2.0)
@@ -41,8 +41,8 @@ def bca_interval(
 def paired_permutation(a: np.ndarray, b: np.ndarray, seed: int = 0, n: int = 10_000) -> float:
     """Two-sided p value of the mean difference a - b over participants, under random signs of each difference.
 
-    a, b (participants,). All 2^N signs are tried where these are n or fewer, else n random ones. With N participants p
-    is 2 / 2^N or more. Raises ValueError where there are no participants.
+    a, b (participants,). All 2^N sign patterns are used if these are n or fewer, else n random ones. With N
+    participants, p is at least 2 / 2^N. Raises ValueError if there are no participants.
 
     >>> paired_permutation(np.array([1.0, 2.0, 3.0]), np.zeros(3))
     0.25
@@ -50,7 +50,7 @@ def paired_permutation(a: np.ndarray, b: np.ndarray, seed: int = 0, n: int = 10_
     difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     if difference.size == 0:
         raise ValueError("a paired test needs participants; got none.")
-    # With |mean| as the statistic a large value on either side counts, and random signs give (1 + hits) / (1 + n).
+    # |mean| makes the test two-sided; with random signs, p is (1 + hits) / (1 + n).
     result = stats.permutation_test(
         (difference,),
         lambda signed, axis: np.abs(np.mean(signed, axis=axis)),
@@ -64,7 +64,7 @@ def paired_permutation(a: np.ndarray, b: np.ndarray, seed: int = 0, n: int = 10_
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Holm's step-down adjusted p values of one declared family, in the order given (Holm 1979).
+    """Holm's step-down adjusted p values of one family of tests, in the order of the input (Holm 1979).
 
     >>> holm([0.01, 0.04, 0.03]).tolist()
     [0.03, 0.06, 0.06]

@@ -1,4 +1,4 @@
-"""How many participants a difference of accuracy needs, and the power of a given number."""
+"""Comparison of the accuracies of two classifiers: McNemar's test, its power and sample size, and intervals."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from scipy import special, stats
 
 
 def discordant_share(p_a: float, p_b: float, shared: float = 0.0) -> float:
-    """Share of participants whom one classifier gets right and the other wrong, from the accuracies of the two.
+    """Share of participants whom exactly one of two classifiers predicts correctly, from their accuracies p_a and p_b.
 
-    shared: 0 where their errors are independent, 1 where they err on the same people as far as the accuracies allow;
-    between them in proportion.
+    shared: 0 if the errors are independent, 1 if both make errors on the same people as far as the accuracies allow;
+    values between are interpolated linearly.
 
     >>> round(discordant_share(0.6, 0.7), 3), round(discordant_share(0.6, 0.7, shared=1), 3)
     (0.46, 0.1)
@@ -22,11 +22,11 @@ def discordant_share(p_a: float, p_b: float, shared: float = 0.0) -> float:
 
 
 def mcnemar_participants(p_a: float, p_b: float, discordant: float, alpha: float = 0.05, power: float = 0.8) -> int:
-    """Participants that McNemar's two-sided test needs to tell two classifiers of the same people apart.
+    """Participants that McNemar's two-sided test needs to show a difference between two classifiers of the same people.
 
     Connor 1987, from Miettinen 1968: n = (z_{1 - alpha/2} sqrt(psi) + z_power sqrt(psi - d^2))^2 / d^2, with the
-    discordant share psi and the difference d of the accuracies. The exact test is more careful and needs a few more.
-    Raises ValueError where the accuracies are equal or cannot have that discordant share.
+    discordant share psi and the difference d of the accuracies. The exact test is more conservative and needs a few
+    more. Raises ValueError if the accuracies are equal or are not possible with this discordant share.
 
     >>> mcnemar_participants(0.6, 0.7, discordant_share(0.6, 0.7))
     359
@@ -37,7 +37,7 @@ def mcnemar_participants(p_a: float, p_b: float, discordant: float, alpha: float
 
 
 def mcnemar_power(n: int, p_a: float, p_b: float, discordant: float, alpha: float = 0.05) -> float:
-    """Chance that n participants show the better of two classifiers as better: `mcnemar_participants` solved for it.
+    """Power of McNemar's two-sided test with n participants: `mcnemar_participants` solved for the power.
 
     >>> round(mcnemar_power(359, 0.6, 0.7, 0.46), 2)
     0.8
@@ -48,9 +48,9 @@ def mcnemar_power(n: int, p_a: float, p_b: float, discordant: float, alpha: floa
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
-    """95 % interval of an accuracy, `correct` of n participants (Wilson 1927).
+    """95 % interval of an accuracy of `correct` out of n participants (Wilson 1927).
 
-    Raises ValueError where n is 0 or `correct` isn't within 0 and n.
+    Raises ValueError if n is 0 or `correct` is not between 0 and n.
 
     >>> [round(end, 2) for end in wilson_interval(36, 53)]
     [0.55, 0.79]
@@ -62,10 +62,10 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
 
 
 def mcnemar_exact(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
-    """Two-sided p value that two classifiers of the same participants are equally accurate (exact binomial).
+    """Two-sided p value of the exact (binomial) McNemar test that two classifiers are equally accurate.
 
-    correct_a, correct_b (N,) bool: whom each got right. 1 where they never differ. Raises ValueError where lengths
-    differ.
+    correct_a, correct_b (N,) bool: whether each prediction for the same participants is correct. 1 if they never
+    differ. Raises ValueError if the lengths differ.
 
     >>> mcnemar_exact(np.array([True] * 6), np.array([False] * 6))
     0.03125
@@ -80,7 +80,7 @@ def mcnemar_exact(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
 def _difference(p_a: float, p_b: float, discordant: float) -> float:
     d = abs(p_a - p_b)
     if d == 0:
-        raise ValueError(f"accuracies of {p_a} and {p_b} are the same; no number of participants tells them apart.")
+        raise ValueError(f"accuracies of {p_a} and {p_b} are equal; give two different accuracies.")
     most = min(p_a + p_b, 2 - p_a - p_b)
     if not d - 1e-9 <= discordant <= most + 1e-9:
         raise ValueError(

@@ -1,4 +1,7 @@
-"""A group difference where only some have the scan: synthesised scans of the others count, and are put right."""
+"""A rectified group difference: real scans of some participants, and synthesised scans of the others with a correction.
+
+The correction is the error of the synthesised group difference among participants who have both scans.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,18 @@ from pdsynth.statistics.contrast import AD_LESS_NC, Contrast, Groups, contrasted
 from pdsynth.statistics.resampling import paired, ratio
 
 LEVEL = 0.95
-FREEDOM = 10  # within groups and sites, to learn the trust from; with less, a wrong trust costs more than scans give
-NOTHING = 1e-6  # of a real scan's SD: what is synthesised and varies less does not vary
+FREEDOM = 10  # least degrees of freedom to estimate the trust; with fewer, its error costs more than the scans gain
+NOTHING = 1e-6  # a synthesised SD below this fraction of the real SD counts as 0
 
 
 @dataclass(frozen=True, eq=False)
 class RectifiedDifference:
-    """What `rectified_difference` finds, a figure a region, (R,).
+    """Result of `rectified_difference`, one value per region, (R,).
 
-    difference: between the groups, in the units of the scans; low, high: its 95 % interval; p: two-sided t test.
-    complete_cases: the same of real scans alone; trust: the weight given to synthesised scans, 0 where they know
-    nothing; worth: how many real scans one synthesised scan replaces; sd: of real scans within groups and sites.
+    difference: between the groups, in the units of the scans. low, high: its 95 % interval. p: two-sided t test.
+    complete_cases: the difference from real scans alone. trust: weight of the synthesised scans, 0 if they have no
+    information. worth: number of real scans that one synthesised scan replaces. sd: SD of real scans within groups and
+    sites.
     """
 
     difference: np.ndarray
@@ -42,26 +46,30 @@ def rectified_difference(
     contrast: Groups = AD_LESS_NC,
     sites: Sequence[str] | None = None,
 ) -> RectifiedDifference:
-    """Difference between two groups within sites, from real scans of some and synthesised scans of others.
+    """Difference between two groups within sites, from real scans of some and synthesised scans of other participants.
 
-    real, synthesised (N, R): a row a participant, nan where there is none; groups, sites (N,). What is synthesised must
-    come from a model that was not trained on that participant. Other groups than the contrast's are left out.
+    real, synthesised (N, R): one row per participant, nan if there is no scan; groups, sites (N,). A synthesised scan
+    must come from a model that was not trained on this participant. Participants of other groups are left out.
 
-    d = d(real) + trust (d(synthesised | missing) - d(synthesised | both)), the bracket taken within sites too, and the
-    weights of sites are the same in both its parts. A synthesised scan shrinks and may be biased by group: that stands
-    in both and cancels, whatever the model, so d is unbiased where scans are missing at random within group and site.
-    Where all have a synthesised scan at one site, trust = cov(real, synthesised) / var(synthesised) n_missing /
-    (n_missing + n_both), both within groups; the variance of d is then the least. What it costs to learn the trust is
-    in the interval, and where synthesised scans know nothing the worth is below 0. Where some real scans have no
-    synthesised one beside them, d(real | both) - d(real | without) is weighed in too, as the covariances say.
-    This is the regression estimator of double sampling (Cochran 1977, chapter 12), in the words of today a
-    prediction-powered estimate with power tuning (Angelopoulos et al. 2023).
+        d = d(real) + trust (d(synthesised | missing) - d(synthesised | both))
 
-    Intervals take the variance of both groups to be one, as those of a linear model do: where patients are fewer and
-    vary more than controls, they are too short, those of real scans alone no less. Synthesised scans count for nothing
-    where fewer than 10 participants with both scans remain after one is taken for each group and site. Raises
-    ValueError where shapes or lengths differ, a row is nan in a part of the regions, or a group has fewer than two real
-    scans or no site has real scans of both groups.
+    - d(...): the group difference within sites. Both terms in the bracket use the same weights of sites.
+    - missing, both: participants who have only the synthesised scan, and who have both scans.
+    - trust: the weight that minimises the variance of d. If everyone has a synthesised scan at one site, it is
+      cov(real, synthesised) / var(synthesised) n_missing / (n_missing + n_both), within groups.
+
+    Synthesised scans may be shrunk or biased by group. This error is in both terms of the bracket and cancels for any
+    model, so d is unbiased if scans are missing at random within group and site. The interval includes the uncertainty
+    of the trust; if synthesised scans have no information, the worth is below 0. If some participants have a real scan
+    only, d(real | both) - d(real | real scan only) enters with a second weight, chosen in the same way. This is the
+    regression estimator of double sampling (Cochran 1977, chapter 12), also known as a prediction-powered estimate with
+    power tuning (Angelopoulos et al. 2023).
+
+    Intervals assume one variance for both groups, as a linear model does. If patients are fewer and vary more than
+    controls, they are too short; the same is true with real scans alone. The trust is 0 if there are fewer than 10
+    degrees of freedom: participants with both scans, minus one for each group at each site. Raises ValueError if shapes
+    or lengths differ, if a row is nan in some regions only, if a group has fewer than two real scans, or if no site has
+    real scans of both groups.
 
     >>> real = np.repeat([[3.0, 5.0, np.nan, np.nan], [0.0, 2.0, np.nan, np.nan]], 3)[:, None]
     >>> synthesised = np.repeat([[2.0, 3.0, 4.0, 3.0], [1.0, 2.0, 1.0, 1.0]], 3)[:, None]
@@ -70,16 +78,16 @@ def rectified_difference(
     ([3.0], [1.0], [4.5])
     """
     real, synthesised = paired(real, synthesised)
-    kept, first, places = contrasted(len(real), groups, sites, contrast)
-    real, synthesised = real[kept], synthesised[kept]
-    has, made = np.isfinite(real).all(1), np.isfinite(synthesised).all(1)
-    if not np.array_equal(has, np.isfinite(real).any(1)) or not np.array_equal(made, np.isfinite(synthesised).any(1)):
+    in_contrast, first, site_labels = contrasted(len(real), groups, sites, contrast)
+    real, synthesised = real[in_contrast], synthesised[in_contrast]
+    has, filled = np.isfinite(real).all(1), np.isfinite(synthesised).all(1)
+    if not np.array_equal(has, np.isfinite(real).any(1)) or not np.array_equal(filled, np.isfinite(synthesised).any(1)):
         raise ValueError("a participant has some regions and lacks others; leave the regions out, or the participant.")
     if min(np.sum(has & first), np.sum(has & ~first)) < 2:
         raise ValueError(f"two participants of {contrast[0]} and two of {contrast[1]} must have a real scan, or more.")
-    if not set(places[has & first]) & set(places[has & ~first]):
+    if not set(site_labels[has & first]) & set(site_labels[has & ~first]):
         raise ValueError(f"no site has real scans of both {contrast[0]} and {contrast[1]}; effects are within sites.")
-    found = rectify(np.ones((1, len(real))), real, synthesised, has, made, first, places)
+    found = rectify(np.ones((1, len(real))), real, synthesised, has, filled, first, site_labels)
     difference, error = found.difference[0], np.sqrt(found.variance[0])
     half = stats.t.ppf((1 + LEVEL) / 2, found.freedom[0]) * error
     return RectifiedDifference(
@@ -96,7 +104,10 @@ def rectified_difference(
 
 @dataclass(frozen=True, eq=False)
 class Rectified:
-    """`rectify`'s figures for each row of weights and region, (B, R); freedom: of the variance; of_real: variance."""
+    """Results of `rectify` for each row of weights and each region, (B, R).
+
+    of_real: variance of real scans within groups and sites. freedom: degrees of freedom of `variance`.
+    """
 
     difference: np.ndarray
     variance: np.ndarray
@@ -113,40 +124,41 @@ def rectify(
     real: np.ndarray,
     synthesised: np.ndarray,
     has: np.ndarray,
-    made: np.ndarray,
+    filled: np.ndarray,
     first: np.ndarray,
     sites: np.ndarray,
 ) -> Rectified:
     """The estimate of `rectified_difference` for each row of weights (B, N).
 
-    has, made (N,): who has a real and who a synthesised scan, elsewhere neither is read; first, sites (N,).
+    has, filled (N,) bool: whether a participant has a real and a synthesised scan; other rows are not read. first (N,)
+    bool: membership of the first group; sites (N,).
     """
-    pair = has & made
-    every, both, missing = (Contrast(weights[:, part], first[part], sites[part]) for part in (has, pair, ~has & made))
-    y, f = np.where(has[:, None], real, 0.0), np.where(made[:, None], synthesised, 0.0)
+    pair = has & filled
+    every, both, missing = (Contrast(weights[:, part], first[part], sites[part]) for part in (has, pair, ~has & filled))
+    y, f = np.where(has[:, None], real, 0.0), np.where(filled[:, None], synthesised, 0.0)
     c = np.zeros_like(weights)
     c[:, has] = every.coefficients()
-    # both differ from 0 by chance alone, whatever a model does to a group at a site
-    z = gap(weights, first, sites, ~has & made, pair)  # of synthesised scans
-    w = gap(weights, first, sites, pair, has & ~made)  # of real ones
+    # The expectation of both gaps is 0, even if the model is biased for a group at a site.
+    z = gap(weights, first, sites, ~has & filled, pair)  # gap of synthesised scans
+    w = gap(weights, first, sites, pair, has & ~filled)  # gap of real scans
 
     def shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Covariance (B, 1) of two differences with these coefficients, of values with SD 1."""
+        """Covariance (B, 1) of two differences with coefficients a and b, for values with SD 1."""
         return np.sum(a * b / np.maximum(weights, 1), axis=1, keepdims=True)
 
     of_y, of_f, of_both = (both.covariance(one[pair], two[pair]) for one, two in ((y, y), (f, f), (y, f)))
     varies = (of_f > np.square(NOTHING) * of_y) & (both.df >= FREEDOM)
     explained = varies * np.nan_to_num(ratio(np.square(of_both), of_y * of_f))
     unbiased = varies * (1 - (1 - explained) * both.df / np.maximum(both.df - 1, 1))
-    # d = c y + trust z f - mix w y, of least variance: the normal equations, in SD of the values
+    # d = c y + trust z f - mix w y; trust and mix minimise its variance (normal equations, in SD of the values)
     var_c, c_z, c_w, z_w = shared(c, c), shared(c, z), shared(c, w), shared(z, w)
     var_z, var_w = (np.where(v > 0, v, 1) for v in (shared(z, z), shared(w, w)))
-    steepness = (c_w * z_w - c_z * var_w) / (var_z * var_w - explained * np.square(z_w))  # of trust on cov / var
+    steepness = (c_w * z_w - c_z * var_w) / (var_z * var_w - explained * np.square(z_w))  # trust / (cov / var)
     mix = (c_w * var_z - explained * c_z * z_w) / (var_z * var_w - explained * np.square(z_w))
     trust = np.nan_to_num(varies * steepness * ratio(of_both, of_f))
 
     def left(explained: np.ndarray) -> np.ndarray:
-        """Variance of d where the trust is known."""
+        """Variance of d, in units of the variance of real scans, for a known trust."""
         saved = explained * (np.square(c_z) * var_w - 2 * c_z * c_w * z_w) + np.square(c_w) * var_z
         return var_c - saved / (var_z * var_w - explained * np.square(z_w))
 

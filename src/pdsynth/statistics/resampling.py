@@ -1,4 +1,4 @@
-"""Bootstrap over participants as weights, so that a weighted sum is computed for all resamples at once."""
+"""Bootstrap over participants as weights, so that one matrix product gives a sum for all resamples at once."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLES = 2000
-ROUNDING = 1e-9  # of a value's size; what varies less does not vary
+ROUNDING = 1e-9  # variation below this fraction of a value's magnitude is rounding error
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure of the participants at hand and its 95 % interval over participants; nan where there is none."""
+    """A statistic of a sample and its 95 % interval over participants; nan if it cannot be estimated."""
 
     value: float
     low: float
@@ -21,19 +21,19 @@ class Estimate:
 
     @classmethod
     def of(cls, values: np.ndarray, lowest: float = -np.inf, highest: float = np.inf) -> Estimate:
-        """From a statistic of each row of `bootstrap_weights`, (1 + n,): the sample's, then the resamples'.
+        """Estimate from a statistic of each row of `bootstrap_weights`, (1 + n,): of the sample, then of the resamples.
 
-        The interval is the bootstrap's percentile interval, corrected for median bias by a shift:
+        The interval is the percentile interval of the bootstrap, corrected for median bias by a shift:
 
             (q_low - bias, q_high - bias),  bias = median of the resamples - value of the sample,
 
-        cut at the statistic's bounds. Percentile interval and bootstrap estimate of bias: Efron and Tibshirani 1993,
-        chapters 13 and 10. The BC interval of Efron 1981 corrects the same bias by other quantiles; where the sample's
-        value lies in the tail of the resamples, those quantiles do not exist, and a shift does. The correction is
-        needed because resampling adds the sampling noise a second time, which pulls correlations and slopes of noisy
-        effects towards 0. In a simulation with 25 participants per group, percentile intervals held the mean slope of
-        such cohorts in 75 % and r in 59 % of them; corrected intervals held them in 91 % and 98 %. The interval is nan
-        where fewer than half of the resamples are finite.
+        clipped to [lowest, highest]. Percentile interval and bootstrap estimate of bias: Efron and Tibshirani 1993,
+        chapters 13 and 10. The BC interval of Efron 1981 corrects the same bias by other quantiles, which do not exist
+        if the value of the sample is in the tail of the resamples; a shift always exists. The correction is needed
+        because resampling adds the sampling noise a second time, which shifts correlations and slopes of noisy effects
+        towards 0. In a simulation with 25 participants per group, the coverage of the mean slope was 75 % with
+        percentile intervals and 91 % with corrected ones; that of r was 59 % and 98 %. The interval is nan if fewer
+        than half of the resamples are finite.
 
         >>> Estimate.of(np.array([0.5, 0.4, 0.4, 0.4]))
         Estimate(value=0.5, low=0.5, high=0.5)
@@ -47,7 +47,7 @@ class Estimate:
         return cls(value, float(low), float(high))
 
     def columns(self, name: str) -> dict[str, float]:
-        """As columns of a table: name, name_low, name_high."""
+        """The three columns of a table: name, name_low, name_high."""
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
@@ -55,9 +55,9 @@ UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
 
 
 def bootstrap_weights(groups: Sequence[str] | np.ndarray, seed: int = 0, n: int = RESAMPLES) -> np.ndarray:
-    """How often each participant is drawn, (1 + n, N): row 0 is the sample itself, each once.
+    """Number of times that each participant is drawn, (1 + n, N); row 0 is the sample itself, with ones.
 
-    groups (N,): participants are drawn with replacement among their own group, so that its size stays.
+    groups (N,): participants are drawn with replacement within their group, so that group sizes stay the same.
 
     >>> bootstrap_weights(["AD", "NC", "NC"], n=2)[:, 0].tolist()
     [1.0, 1.0, 1.0]
@@ -71,9 +71,9 @@ def bootstrap_weights(groups: Sequence[str] | np.ndarray, seed: int = 0, n: int 
 
 
 def scatter(weights: np.ndarray, x: np.ndarray, y: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Sum over participants of the products of x and y about their cell's own means, for each row of weights.
+    """Weighted sum (B, R) of products of deviations of x and y from the mean of their cell, for each row of weights.
 
-    weights (B, N); x, y (N, R); cells (N,) a label a participant. (B, R); exactly 0 where a cell does not vary.
+    weights (B, N); x, y (N, R); cells (N,): one label per participant. A cell without variation contributes exactly 0.
     """
     total = np.zeros((len(weights), x.shape[1]))
     for cell in np.unique(cells):
@@ -88,13 +88,13 @@ def scatter(weights: np.ndarray, x: np.ndarray, y: np.ndarray, cells: np.ndarray
 
 
 def deviations(values: np.ndarray) -> np.ndarray:
-    """values (N, R) less their mean over N; exactly 0 where they do not vary."""
+    """values (N, R) minus their mean over N; exactly 0 for a column that does not vary."""
     varies = np.ptp(values, axis=0) > ROUNDING * np.abs(values).max(0)
     return np.where(varies, values - values.mean(0), 0.0)
 
 
 def ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
-    """over / under; nan where `under` is 0.
+    """over / under; nan for elements where `under` is 0.
 
     >>> ratio(np.array([1.0, 1.0]), np.array([2.0, 0.0])).tolist()
     [0.5, nan]
@@ -104,7 +104,7 @@ def ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
 
 
 def paired(real: np.ndarray, synthesised: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64; raises ValueError where they are not two tables (participants, regions) of one shape."""
+    """Both arrays as float64. Raises ValueError if they do not have the same shape (participants, regions)."""
     real, synthesised = np.asarray(real, np.float64), np.asarray(synthesised, np.float64)
     if real.shape != synthesised.shape or real.ndim != 2:
         raise ValueError(

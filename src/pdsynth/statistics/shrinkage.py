@@ -1,4 +1,4 @@
-"""Shrinkage and fairness: how much of what sets people apart is kept, and who is served worse than others."""
+"""Shrinkage of differences between people, and fairness: scores of groups of participants."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ FEWEST = 3
 
 
 def variance_ratio(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
-    """Variance over participants of synthesised over that of real patterns, per region, (R,).
+    """Variance over participants of synthesised patterns divided by that of real patterns, per region, (R,).
 
-    real, synthesised (N, R). 0: everyone gets the same; 1: as varied as real people, which noise reaches too. An ideal
-    estimate, E[target | source], has the share that the source explains. nan where real ones don't vary and for fewer
-    than three participants.
+    real, synthesised (N, R). 0: everyone gets the same value. 1: synthesised patterns vary as much as real ones, which
+    is also possible by noise. The posterior mean E[target | source] has the share of variance that the source explains.
+    nan if real patterns do not vary, and for fewer than three participants.
 
     >>> variance_ratio(np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [1.5], [2.0]])).tolist()
     [0.25]
@@ -46,10 +46,10 @@ def shrinkage_slope(
 ) -> Estimate:
     """Slope through the origin of (synthesised - mean) on (real - mean), pooled over regions.
 
-    real, synthesised (N, R), a row a participant; mean (R,), the training population's. 0: the population's mean is
-    printed; 1: nothing of a person's deviation is lost. Pooling sums over regions, so those that vary most count
-    most. The pooled slope has a 95 % interval over participants, resampled n times. nan where nothing deviates and
-    for fewer than three participants.
+    real, synthesised (N, R), one row per participant; mean (R,): mean pattern of the training population. 0: the method
+    gives the population mean. 1: individual deviations are kept in full. Products and squares are summed over regions,
+    so that regions with large variation have a large weight. The 95 % interval is over participants, from n resamples.
+    nan if no pattern deviates from the mean, and for fewer than three participants.
 
     >>> real = np.array([[1.0], [2.0], [4.0]])
     >>> shrinkage_slope(real, 2 + 0.5 * (real - 2), mean=np.array([2.0]))
@@ -65,12 +65,13 @@ def shrinkage_slope(
 
 
 def group_table(scores: np.ndarray, columns: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Mean score of each site, sex, third of age and diagnosis: whom does the method serve worse?
+    """Mean score of the participants of each site, sex, third of age and diagnosis, and tests of differences.
 
-    scores (N,), one a participant, higher is better. columns (N rows): some of TRAITS; what is missing, empty or "n/a"
-    in one is left out there. A row a group: by, group, n, mean, mean_low, mean_high (BCa 95 %; nan for one
-    participant), worst (lowest mean among the groups of two or more), p (Kruskal-Wallis over these groups; nan where
-    there are fewer than two or nothing varies) and p_holm, over the traits. Raises ValueError where lengths differ.
+    scores (N,): one per participant; higher is better. columns (N rows): some of TRAITS; a value that is missing, empty
+    or "n/a" is left out. Returns one row per group with by (the trait), group, n, mean, mean_low and mean_high (BCa 95
+    % interval; nan for one participant), worst (whether it has the lowest mean among groups of two or more), p
+    (Kruskal-Wallis test over these groups; nan for fewer than two groups, or if scores do not vary) and p_holm
+    (corrected over the traits). Raises ValueError if the lengths differ.
     """
     scores = np.asarray(scores, np.float64)
     if scores.shape != (len(columns),):
@@ -93,11 +94,11 @@ def group_table(scores: np.ndarray, columns: pd.DataFrame, seed: int = 0) -> pd.
 
 
 def _groups(trait: str, column: pd.Series) -> dict[str, np.ndarray]:
-    """Who (N,) is in each group of a trait: thirds by age, diagnoses as they progress, others by name."""
+    """Members (N,) bool of each group of a trait: thirds of age, diagnoses in the order NC, MCI, AD, others by name."""
     if trait == "age":
         return _thirds(pd.to_numeric(column, errors="coerce"))
     names = column.where(~column.isin(["", NA])).astype(object)
-    progress = {str(diagnosis): place for place, diagnosis in enumerate(Diagnosis)}
+    progress = {str(diagnosis): position for position, diagnosis in enumerate(Diagnosis)}
     labels = sorted(
         {str(name) for name in names.dropna()}, key=lambda label: (progress.get(label, len(progress)), label)
     )
@@ -105,9 +106,9 @@ def _groups(trait: str, column: pd.Series) -> dict[str, np.ndarray]:
 
 
 def _thirds(ages: pd.Series) -> dict[str, np.ndarray]:
-    """Who is in each third of the known ages, named by its youngest and its oldest; none where all are of one age."""
+    """Members (N,) bool of each third of the known ages, by its range of ages; empty if all ages are equal."""
     if ages.nunique() < 2:
         return {}
     third = pd.qcut(ages, 3, labels=False, duplicates="drop")
-    parts = [(third == place).to_numpy() for place in sorted(third.dropna().unique())]
+    parts = [(third == number).to_numpy() for number in sorted(third.dropna().unique())]
     return {f"{ages[part].min():g} to {ages[part].max():g}": part for part in parts}

@@ -18,7 +18,7 @@ from pdsynth import api
 from pdsynth.cli import main
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation.evaluate import estimates
-from pdsynth.evidence.calibration.compute import calibrate, conformal_scale, fewest, held_of_others, interval_ratios
+from pdsynth.evidence.calibration.compute import calibrate, conformal_scale, fewest, held_out_coverage, interval_ratios
 from pdsynth.evidence.calibration.model import calibrate as calibrate_model
 from pdsynth.files import read_json, write_json
 from pdsynth.methods import checkpoint
@@ -78,8 +78,8 @@ def test_too_few_participants_tell_nothing():
     assert fewest(0.9) == 9 and fewest(0.5) == 1
     ratios = [np.array([k + 1.0, 0.5]) for k in range(9)]
     assert conformal_scale(ratios) == 9  # the most that any of them was missed by
-    assert np.isnan(held_of_others(ratios))
-    with pytest.raises(ValueError, match=r"8 participants cannot tell intervals of 90 %; it takes 9 or more"):
+    assert np.isnan(held_out_coverage(ratios))
+    with pytest.raises(ValueError, match=r"8 participants cannot calibrate 90 % intervals; give 9 or more"):
         conformal_scale(ratios[:8])
 
 
@@ -91,20 +91,20 @@ def test_no_factor_stretches_a_point():
 
 def test_where_the_others_are_too_few_or_too_wrong_nothing_is_told_of_who_is_left_out():
     ratios = [np.linspace(0, 3, 50)] * 19 + [np.full(50, np.inf)]  # one of 20 may be missed everywhere, not one of 18
-    assert np.isfinite(conformal_scale(ratios)) and np.isnan(held_of_others(ratios))
+    assert np.isfinite(conformal_scale(ratios)) and np.isnan(held_out_coverage(ratios))
 
 
 def test_people_left_out_are_of_every_part_of_the_table():
     ratios = [np.array([1.0])] * 20 + [np.array([3.0])] * 20  # two sites, one after the other
     # of 36 others, 18 at either, (36 + 1) / 10 - 1 = 2.7 may be missed: the scale is 3, and nobody left out is missed
-    assert held_of_others(ratios) == 1
+    assert held_out_coverage(ratios) == 1
 
 
 def test_people_left_out_are_scored_by_the_others():
     ratios = [np.array([float(k)]) for k in range(20)]
     # in pairs, 10 apart: of 18 others (18 + 1) / 10 - 1 = 0.9 of one may be missed, so none, and the largest is the
     # scale: nobody is missed but the last, whose scale is 18
-    assert held_of_others(ratios) == pytest.approx(19 / 20)
+    assert held_out_coverage(ratios) == pytest.approx(19 / 20)
 
 
 @pytest.mark.parametrize("direction", Direction)
@@ -182,7 +182,7 @@ def test_a_model_is_calibrated_on_nobody_it_was_trained_on(model, prepared, tmp_
     with pytest.raises(SystemExit) as stop:
         main(["calibrate", str(model), str(prepared.root), str(tmp_path / "out"), "--device", "cpu"])
     assert stop.value.code == 2
-    assert "has 0 participants to calibrate on" in capsys.readouterr().err
+    assert "has 0 participants with both scans outside the test split" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -191,7 +191,7 @@ def test_a_method_without_uncertainty_and_one_that_names_nobody_are_refused(mode
     written = json.loads((copy / "config.json").read_text())
     del written["card"]["scans_sha256"]
     write_json(copy / "config.json", written)
-    with pytest.raises(InputError, match="can't be told whom it has not seen"):
+    with pytest.raises(InputError, match="does not list its training scans"):
         calibrate_model(copy, unseen, tmp_path / "out", "cpu")
     api.fit("voxelwise-ridge", unseen.test, run=tmp_path / "run", device="cpu")
     with pytest.raises(ValueError, match="states no uncertainty"):

@@ -124,8 +124,8 @@ def test_the_same_seed_gives_the_same_table():
 
 def test_the_verdict_says_what_the_interval_says():
     said = verdict(arms(*cohort(), ["oracle", "nothing"], masks=2))
-    assert "by oracle: it beats filling in the mean (" in said
-    assert "by nothing: it is not shown to differ from filling in the mean (+0.0 points" in said
+    assert "by oracle is better than filling in the mean (" in said
+    assert "by nothing is not shown to differ from filling in the mean (+0.0 points" in said
     row = Arm(
         arm="synthesised",
         method="pds",
@@ -138,16 +138,16 @@ def test_the_verdict_says_what_the_interval_says():
         over_complete_cases_p_holm=0.6,
     )
     assert verdict([row]) == (
-        "Filling in missing scans with those by pds: it is worse than filling in the mean (-5.0 points of balanced "
-        "accuracy, 95 % interval -9.0 to -1.0, corrected p 0.02); it is not shown to differ from leaving participants "
-        "out (+2.0 points of balanced accuracy, 95 % interval -3.1 to +7.0, corrected p 0.6)."
+        "Filling in scans synthesised by pds is worse than filling in the mean (-5.0 points of balanced accuracy, "
+        "95 % interval -9.0 to -1.0, corrected p 0.02); not shown to differ from leaving participants out (+2.0 points "
+        "of balanced accuracy, 95 % interval -3.1 to +7.0, corrected p 0.6)."
     )
     uncorrected = verdict([replace(row, over_mean_p_holm=0.08)])
-    assert "it is not shown to differ from filling in the mean (-5.0 points" in uncorrected
+    assert "not shown to differ from filling in the mean (-5.0 points" in uncorrected
 
 
 def test_a_method_of_one_direction_is_refused():
     features, people = cohort(30)
     del features[Modality.DMRI, "oracle"]
-    with pytest.raises(ValueError, match="'oracle' made no dmri"):
+    with pytest.raises(ValueError, match="'oracle' has no dmri scans"):
         complete(features, people, ["oracle"])

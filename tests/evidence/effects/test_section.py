@@ -17,7 +17,7 @@ from rows import filled
         (0.4, 0.2, 0.6, 0.9, "the effect is attenuated: a predictor that knew the group difference"),
         (0.9, 0.7, 1.1, 0.9, "no attenuation is shown"),
         (1.4, 1.1, 1.8, 0.9, "the effect is overstated"),
-        (0.4, -0.2, 1.1, 0.9, "too few to show whether the effect is kept or lost"),
+        (0.4, -0.2, 1.1, 0.9, "too few participants to show whether the effect is kept or lost"),
         (0.9, 0.8, 0.96, 0.1, "reflects individuals as much as the disease"),
     ],
 )
@@ -25,7 +25,7 @@ def test_the_sentence_claims_what_the_numbers_carry(slope, low, high, reliabilit
     row = filled(Effect, method="pds", direction=Direction.FMRI_TO_DMRI, slope=Estimate(slope, low, high))
     sentence = effect_sentence(replace(row, reliability=reliability), Estimate(0.13, 0.09, 0.17))
     assert said in sentence and f"the slope of pds is {slope:.2f} (" in sentence
-    assert sentence.endswith("For the known change of a SIMULATED person (below) it is 0.13 (0.09 to 0.17).")
+    assert sentence.endswith("For SIMULATED people with a known change (below), it is 0.13 (0.09 to 0.17).")
 
 
 def test_an_effect_that_is_not_known_is_said_so():

@@ -123,7 +123,7 @@ def test_another_session_in_training_counts(cohort, tmp_path):
 def test_a_model_that_saw_all_who_have_both_is_refused(cohort, tmp_path):
     train = cohort.where(cohort.table["available"] == "both")
     model = fit("population-mean", train, run=tmp_path, device="cpu")
-    with pytest.raises(ValueError, match="trained on all who have both"):
+    with pytest.raises(ValueError, match="trained on all participants who have both"):
         by_model(model, cohort, one_row_each(cohort, CONTRAST))
 
 

@@ -78,6 +78,6 @@ def test_what_was_not_measured_and_what_is_not_finite_come_back(tmp_path):
 def test_a_file_of_another_form_is_refused_by_name(tmp_path, content):
     (tmp_path / "probes.json").write_text(json.dumps(content))
     with pytest.raises(
-        InputError, match=r"probes\.json: holds no probes of this version.*run `pdsynth evidence` again"
+        InputError, match=r"probes\.json: does not contain probes of this version.*run `pdsynth evidence` again"
     ):
         Probes.read(tmp_path)

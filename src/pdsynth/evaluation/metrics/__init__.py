@@ -2,7 +2,7 @@
 
 Every function takes `pred` and `real` (X, Y, Z) in [0, 1] (data range 1) and, unless its name says `full`, a boolean
 `mask` (X, Y, Z): the real brain, dilated by one voxel. A prediction is never rescaled with the target's statistics.
-A file in this package that has a tuple `METRICS` is all that results, tables and report need.
+Results, tables and report include the metrics of every file in this package that has a tuple `METRICS`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pdsynth.evaluation.metrics.metric import PRIMARY, Better, Metric
 __all__ = ["METRICS", "MODULES", "PRIMARY", "Better", "Metric", "dilate", "image_quality", "psnr"]
 
 _FOUND = [module for module in modules_of(__name__) if hasattr(module, "METRICS")]
-MODULES = tuple(module.__name__ for module in _FOUND)  # whose code a score depends on
+MODULES = tuple(module.__name__ for module in _FOUND)  # scores depend on the code of these modules
 
 
 def _ordered(found: list[Metric]) -> tuple[Metric, ...]:
-    """The primary endpoint first, metrics for comparison only last, the others as their files have them."""
+    """The primary endpoint, then the others in the order of their files, then metrics for comparison only."""
     twice = [name for name, number in Counter(metric.name for metric in found).items() if number > 1]
     if twice:
         raise ValueError(f"two metrics are named {twice[0]!r}")
@@ -34,6 +34,6 @@ METRICS = _ordered([metric for module in _FOUND for metric in module.METRICS])
 
 
 def image_quality(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """Every metric of one volume by its name."""
+    """Values of all metrics of one volume by name."""
     found = {function: function(pred, real, mask) for function in dict.fromkeys(m.function for m in METRICS)}
     return {m.name: float(found[m.function] if m.part is None else found[m.function][m.part]) for m in METRICS}

@@ -6,7 +6,7 @@ import numpy as np
 
 from pdsynth.evaluation.metrics.metric import PRIMARY, Better, Metric
 
-PERFECT_PSNR = 100.0  # dB given to identical images, so that tables and JSON hold no infinity
+PERFECT_PSNR = 100.0  # dB for identical images, so that tables and JSON contain no infinity
 
 
 def psnr(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
@@ -19,7 +19,7 @@ def psnr(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
 
 
 def psnr_full(pred: np.ndarray, real: np.ndarray) -> float:
-    """The same over the whole grid, dB. Background adds several dB: for comparison with papers only."""
+    """PSNR over the whole grid, dB. Empty background adds several dB, so it is only for comparison with papers."""
     return _decibel(np.mean(np.square(pred - real, dtype=np.float64)))
 
 
@@ -37,7 +37,7 @@ def mae(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
 
 
 def voxel_r(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
-    """Pearson correlation of the voxels inside the mask; 0 where either image is constant.
+    """Pearson correlation of the voxels inside the mask; 0 if either image is constant.
 
     >>> voxel_r(np.zeros(4), np.arange(4.0), np.ones(4, bool))
     0.0
@@ -79,7 +79,7 @@ METRICS = (
         "dB",
         Better.NEITHER,
         1,
-        "Over the whole grid, empty background included: for comparison only.",
+        "PSNR over the whole grid, including empty background: only for comparison with papers.",
         lambda pred, real, mask: psnr_full(pred, real),
     ),
 )

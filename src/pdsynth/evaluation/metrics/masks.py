@@ -9,7 +9,7 @@ from scipy import ndimage
 
 
 def dilate(mask: np.ndarray) -> np.ndarray:
-    """The mask and its face neighbours.
+    """The mask, dilated by one voxel (6-neighbourhood).
 
     >>> int(dilate(np.pad(np.ones((1, 1, 1), bool), 1)).sum())
     7
@@ -18,10 +18,10 @@ def dilate(mask: np.ndarray) -> np.ndarray:
 
 
 def bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
-    """The box around the mask, widened by margin voxels and kept on the grid.
+    """The box around the mask, widened by `margin` voxels and clipped to the grid.
 
-    A filter of that radius has the same values inside the mask on the box as on the whole grid. Raises ValueError for
-    an empty mask.
+    Inside the mask, a filter with this radius gives the same values on the box as on the whole grid. Raises ValueError
+    for an empty mask.
     """
     found = ndimage.find_objects(mask.astype(np.uint8))
     if not found:
@@ -31,5 +31,5 @@ def bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
 
 
 def ratio(a: float, b: float) -> float:
-    """a / b, or 0 where b is not positive."""
+    """a / b, or 0 if b is not positive."""
     return float(a / b) if b > 0 else 0.0

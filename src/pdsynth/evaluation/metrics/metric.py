@@ -1,4 +1,4 @@
-"""What a metric of image quality is: how it is computed, named, printed and read."""
+"""The description of an image quality metric: its function, name, format and interpretation."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ PRIMARY = "psnr_brain"  # name of the primary endpoint
 
 
 class Better(StrEnum):
-    """Which of two values is the better one."""
+    """Interpretation of a metric: the better one of two values."""
 
     HIGH = "high"
     LOW = "low"
-    ONE = "one"  # the nearer to 1
+    ONE = "one"  # the value nearer to 1
     NEITHER = ""  # for comparison with papers only
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of one volume. A module of `pdsynth.evaluation.metrics` gives its own as a tuple `METRICS`.
+    """A metric of one volume. Each module of `pdsynth.evaluation.metrics` lists its metrics in a tuple `METRICS`.
 
-    name: in metrics.json and the tables. label: the head of its column; "" for a metric that only metrics.json and
-    metrics.tsv hold. function(pred, real, mask): of two volumes (X, Y, Z) in [0, 1] and the real brain (X, Y, Z), bool,
-    dilated by one voxel; it returns a float, or several by name, of which `part` is this metric. A function that
-    several metrics share runs once per volume.
+    name: key in metrics.json and in the tables. label: heading of its column; "" for a metric that is only in
+    metrics.json and metrics.tsv. decimals: in printed tables. meaning: explanation for the reader of the report.
+    function(pred, real, mask): two volumes (X, Y, Z) in [0, 1] and the real brain (X, Y, Z), bool, dilated by one
+    voxel; it returns a float, or several floats by name, of which `part` is this metric. A function that several
+    metrics share runs once per volume.
     """
 
     name: str

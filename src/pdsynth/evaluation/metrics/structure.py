@@ -10,11 +10,11 @@ from pdsynth.evaluation.metrics.masks import bounding_box
 from pdsynth.evaluation.metrics.metric import Better, Metric
 
 SSIM_SIGMA, SSIM_RADIUS = 1.5, 5  # skimage's Gaussian window of 11 voxels
-MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001)  # the first 3 of Wang et al. 2003's 5 scales: 4 mm brains hold no more
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001)  # 3 of the 5 scales of Wang et al. 2003: 4 mm brains are too small for more
 
 
 def ssim_map(pred: np.ndarray, real: np.ndarray) -> tuple[float, np.ndarray]:
-    """skimage's mean structural similarity (its border left out) and its map (X, Y, Z), Wang et al. 2004 in 3D."""
+    """Mean structural similarity by skimage, without the border, and its map (X, Y, Z); Wang et al. 2004 in 3D."""
     mean, image = structural_similarity(
         real, pred, data_range=1.0, gaussian_weights=True, sigma=SSIM_SIGMA, use_sample_covariance=False, full=True
     )
@@ -28,7 +28,7 @@ def ssim(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
 
 
 def ssim_full(pred: np.ndarray, real: np.ndarray) -> float:
-    """Structural similarity over the whole grid, as papers report it: an empty image scores about .5."""
+    """Structural similarity over the whole grid, as in papers. An empty image scores about 0.5."""
     return ssim_map(pred, real)[0]
 
 
@@ -39,10 +39,10 @@ def ssim_means(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str
 
 
 def ms_ssim(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
-    """Multi-scale structural similarity inside the mask over three scales, each half of the last (Wang et al. 2003).
+    """Multi-scale structural similarity inside the mask (Wang et al. 2003), over three scales with halved resolution.
 
-    The last scale's map holds luminance, contrast and structure, the others contrast and structure; negative means
-    count as 0.
+    The map of the last scale is the product of luminance, contrast and structure; those of the other scales are
+    contrast times structure. Negative means count as 0.
     """
     box = bounding_box(mask, SSIM_RADIUS * 4)
     pred, real, inside = pred[box], real[box], mask[box].astype(np.float32)
@@ -97,7 +97,7 @@ METRICS = (
         "",
         Better.NEITHER,
         3,
-        "Over the whole grid: an empty image scores about half.",
+        "Structural similarity over the whole grid; an empty image scores about 0.5.",
         ssim_means,
         "full",
     ),

@@ -15,7 +15,7 @@ BANDS = ("low", "mid", "high")  # thirds of the radial frequencies below Nyquist
 
 
 def hfen(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
-    """High-frequency error norm inside the mask: |LoG(pred - real)| / |LoG(real)|; 0 is ideal, an empty image has 1."""
+    """High-frequency error norm inside the mask: |LoG(pred - real)| / |LoG(real)|. 0 is ideal; an empty image has 1."""
     box = bounding_box(mask, HFEN_RADIUS)
     edges = [
         ndimage.gaussian_laplace(image[box].astype(np.float32), HFEN_SIGMA, truncate=HFEN_TRUNCATE)[mask[box]]
@@ -25,16 +25,16 @@ def hfen(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
 
 
 def sharpness(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
-    """Mean gradient magnitude inside the mask over the real image's; 1 is ideal, below 1 is blur."""
+    """Mean gradient magnitude inside the mask, divided by that of the real image; 1 is ideal, below 1 is blur."""
     box = bounding_box(mask, 1)
     slopes = [np.sqrt(sum(np.square(g) for g in np.gradient(image[box])))[mask[box]].mean() for image in (pred, real)]
     return ratio(*slopes)
 
 
 def spectrum_ratios(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """Spectral power of the masked prediction over the real image's in three radial bands; 1 is ideal.
+    """Spectral power of the masked prediction, divided by that of the real image, in three radial bands; 1 is ideal.
 
-    The bands are thirds of the frequencies up to Nyquist, without the mean. Keys are `BANDS`.
+    The bands are thirds of the frequencies up to the Nyquist frequency, without the mean. Keys are `BANDS`.
     """
     bands = _radial_bands(mask.shape)
     totals = []
@@ -54,9 +54,17 @@ def _radial_bands(shape: tuple[int, ...]) -> np.ndarray:
 
 
 METRICS = (
-    Metric("hfen", "HFEN", "", Better.LOW, 2, "Error of edges over the real scan's edges; an empty image has 1.", hfen),
     Metric(
-        "sharpness", "sharpness", "", Better.ONE, 2, "Mean gradient over the real scan's; below 1 is blur.", sharpness
+        "hfen", "HFEN", "", Better.LOW, 2, "Error of edges divided by the edges of the real scan; 1: empty image.", hfen
+    ),
+    Metric(
+        "sharpness",
+        "sharpness",
+        "",
+        Better.ONE,
+        2,
+        "Mean gradient divided by that of the real scan; below 1 is blur.",
+        sharpness,
     ),
     *(
         Metric(
@@ -65,10 +73,10 @@ METRICS = (
             "",
             Better.ONE,
             2,
-            f"Power in the {place} third of frequencies over the real scan's.",
+            f"Power in the {position} third of frequencies, divided by that of the real scan.",
             spectrum_ratios,
             band,
         )
-        for band, place in zip(BANDS, ("lowest", "middle", "highest"), strict=True)
+        for band, position in zip(BANDS, ("lowest", "middle", "highest"), strict=True)
     ),
 )

@@ -1,1 +1,1 @@
-"""Claim: the uncertainty of a model holds what it states, after scaling on participants whom it never saw."""
+"""Claim: intervals from a model's SD have their nominal coverage, after the SD was scaled on unseen participants."""

@@ -1,7 +1,7 @@
-"""By how much the SD that a method states must be scaled for its intervals to hold, by conformal risk control.
+"""Calibration factor of a method's SD, by conformal risk control.
 
-The risk is the share of a participant's voxels that lie outside their interval (Angelopoulos, Bates, Fisch, Lei and
-Schuster 2024, Conformal Risk Control).
+The risk is the share of a participant's voxels whose real value is outside their interval (Angelopoulos, Bates, Fisch,
+Lei and Schuster 2024, Conformal Risk Control). Coverage is the share inside.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ Progress = Callable[[int, int], None]
 
 COVERAGE = 0.9
 FOLDS = 10
-ROUNDING = 1e-9  # of sums of shares
+ROUNDING = 1e-9  # rounding error of sums of shares
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Scale of the SD, and the share of voxels that 90 % intervals held: before it, and after it of people left out."""
+    """Calibration factor of the SD (`scale`), and coverage of 90 % intervals.
+
+    before: coverage without the factor. after: coverage of participants who were left out of the estimate of the factor
+    (cross-validation); nan if there are too few participants.
+    """
 
     scale: float
     before: float
@@ -36,44 +40,45 @@ class Calibration:
 
 
 def calibrate(method: Method, pairs: Pairs, direction: Direction, progress: Progress | None = None) -> Calibration:
-    """What the SD of a method must be multiplied with, from participants whom it never saw, on their whole scans.
+    """Estimate the calibration factor of a method's SD from whole scans of unseen participants.
 
-    progress(done, scans) is called after each scan. Raises ValueError for a method that states no SD, and where
-    `conformal_scale` does.
+    pairs: scans of participants who were not in the training set. progress(done, scans) is called after each scan.
+    Raises ValueError if the method states no SD, and in the cases of `conformal_scale`.
     """
     ratios = interval_ratios(method, pairs, direction, progress=progress)
     before = float(np.mean([np.mean(each <= 1) for each in ratios]))
-    return Calibration(conformal_scale(ratios), before, held_of_others(ratios), len(ratios))
+    return Calibration(conformal_scale(ratios), before, held_out_coverage(ratios), len(ratios))
 
 
 def conformal_scale(ratios: Sequence[np.ndarray], coverage: float = COVERAGE) -> float:
-    """The factor on intervals that makes them hold `coverage` of a new participant's voxels, on average over people.
+    """The factor by which intervals must be widened to cover a share `coverage` of a new participant's voxels.
 
-    ratios: of each calibration participant, error over half the interval at each voxel. However the intervals were
-    made, the expected share is `coverage` or more, where the new participant is drawn as these were; expected over
-    calibrations too, so that a single one may hold less. Raises ValueError for too few participants (for .9, below 9),
-    or where no factor is enough, as where too many intervals are points.
+    ratios: for each calibration participant, absolute error divided by half the interval width at each voxel. The
+    expected coverage is `coverage` or more for any method of computing the intervals, if the new participant comes from
+    the same population. The expectation is over new participants and over calibration samples, so the coverage after
+    one particular calibration may be lower. Raises ValueError if there are too few participants (fewer than 9 for 0.9),
+    or if no factor is large enough, for example because too many intervals have width 0.
 
     >>> conformal_scale([np.array([1.0, 2.0, 3.0])] * 99, coverage=0.5)
     2.0
     """
     n, needed = len(ratios), fewest(coverage)
     if n < needed:
-        raise ValueError(f"{n} participants cannot tell intervals of {100 * coverage:g} %; it takes {needed} or more.")
+        raise ValueError(f"{n} participants cannot calibrate {100 * coverage:g} % intervals; give {needed} or more.")
     values = np.concatenate(ratios)
     shares = np.concatenate([np.full(len(each), 1 / len(each)) for each in ratios])
     order = np.argsort(values)
-    missed = n - np.cumsum(shares[order])  # by a factor of each value, in participants
+    missed = n - np.cumsum(shares[order])  # sum over participants of the share outside, if the factor is each value
     allowed = (n + 1) * (1 - coverage) - 1 + ROUNDING
     first = min(int(np.searchsorted(-missed, -allowed)), len(values) - 1)
     scale = values[order[first]]
     if not np.isfinite(scale):
-        raise ValueError("no factor is enough: where the method is certain, it is wrong too often for so few people.")
+        raise ValueError("no factor is large enough: too many voxels with an SD of 0 have an error. Give more people.")
     return float(scale)
 
 
 def fewest(coverage: float = COVERAGE) -> int:
-    """The fewest participants from which intervals of this coverage can be estimated.
+    """The smallest number of participants from which intervals of this coverage can be calibrated.
 
     >>> fewest(0.9)
     9
@@ -81,10 +86,11 @@ def fewest(coverage: float = COVERAGE) -> int:
     return int(np.ceil(1 / (1 - coverage) - 1 - ROUNDING))
 
 
-def held_of_others(ratios: Sequence[np.ndarray], coverage: float = COVERAGE) -> float:
-    """Mean share that the intervals hold of participants left out of the scale, in turn; nan where they are too few.
+def held_out_coverage(ratios: Sequence[np.ndarray], coverage: float = COVERAGE) -> float:
+    """Mean coverage of participants who are left out of the estimate of the factor (10-fold cross-validation).
 
-    Fold k holds the participants k, k + 10, k + 20 ...: of a table sorted by site every fold then holds every site.
+    ratios: as in `conformal_scale`. Fold k contains participants k, k + 10, k + 20 ...; in a table sorted by site,
+    every fold then contains every site. Returns nan if there are too few participants.
     """
     people = np.arange(len(ratios))
     held = []
@@ -92,7 +98,7 @@ def held_of_others(ratios: Sequence[np.ndarray], coverage: float = COVERAGE) -> 
         out = people % FOLDS == fold
         try:
             scale = conformal_scale([ratios[i] for i in people[~out]], coverage)
-        except ValueError:  # the others are too few, or no factor is enough for them
+        except ValueError:  # too few other participants, or no factor is large enough for them
             return float("nan")
         held += [np.mean(ratios[i] <= scale) for i in people[out]]
     return float(np.mean(held))
@@ -101,7 +107,12 @@ def held_of_others(ratios: Sequence[np.ndarray], coverage: float = COVERAGE) -> 
 def interval_ratios(
     method: Method, pairs: Pairs, direction: Direction, coverage: float = COVERAGE, progress: Progress | None = None
 ) -> list[np.ndarray]:
-    """Error over half the interval of a normal target at each voxel of the dilated brain; an array a participant."""
+    """Absolute error divided by half the interval width, one array per participant over the voxels of all sessions.
+
+    The interval of coverage `coverage` is that of a normal distribution with the stated mean and SD. Voxels are those
+    of the dilated target brain. 0 if the error is 0, inf if only the SD is 0. Raises ValueError if the method states no
+    SD.
+    """
     half = special.ndtri((1 + coverage) / 2)
     found: dict[str, list[np.ndarray]] = {}
     for row, (mean, sd) in enumerate(estimates(method, pairs, direction)):

@@ -1,4 +1,4 @@
-"""What a calibration leaves: an entry of the model's card, which `evaluate` copies into its manifest."""
+"""The record of a calibration: an entry of the model's card, which `evaluate` copies into its manifest."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any
 
 from pdsynth.results.records import from_json, to_json
 
-ENTRY = "calibration"  # of a model's card
+ENTRY = "calibration"  # key in a model's card
 
 
 @dataclass(frozen=True)
 class Entry:
-    """On whom a model was calibrated; by direction the factor of its SD, and the share that 90 % intervals then held.
+    """The calibration participants of a model, and its calibration factors.
 
-    coverage_90: of participants left out, null where they are too few. scans_sha256: digests of the scans, by which
-    `evaluate` refuses to score on them; the manifest leaves them out.
+    cohort: name of the prepared folder. scale: calibration factor of the SD by direction. coverage_90: coverage of 90 %
+    intervals by direction, for participants left out of the estimate; None if there are too few. scans_sha256: digests
+    of the calibration scans; `evaluate` refuses to score on these scans. The manifest does not contain the digests.
     """
 
     cohort: str
@@ -28,7 +29,7 @@ class Entry:
 
     @classmethod
     def of(cls, card: Mapping[str, Any]) -> Entry | None:
-        """The entry of a model's card, or of its copy in a manifest; None where the model was not calibrated."""
+        """The entry of a model's card, or of its copy in a manifest; None if the model was not calibrated."""
         content = card.get(ENTRY)
         return None if content is None else from_json(cls, {"coverage_90": {}, "scans_sha256": [], **content})
 

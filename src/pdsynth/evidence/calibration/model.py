@@ -17,27 +17,27 @@ from pdsynth.types import Available, Direction, InputError, Split
 def calibrate(
     model: str | Path, pairs: Pairs, out: str | Path, device: str = "auto", progress: compute.Progress | None = None
 ) -> dict[Direction, Calibration]:
-    """Scale the SD that a model states until its intervals hold on these scans, and save it as a model in `out`.
+    """Scale the SD of a model so that its 90 % intervals have their nominal coverage, and save the model in `out`.
 
     Uses participants that have both scans, are not in the test split and were not in the model's training set. The
     scans are recorded in the model's card, and `evaluate` refuses to score on them. progress(done, scans) is called in
-    each direction. Raises InputError for a model of another preprocessing, for one that does not name its scans, and
-    where fewer than nine participants are left; ValueError for one that states no SD.
+    each direction. Raises InputError if the model has another preprocessing, if its card does not list its training
+    scans, and if fewer than nine participants remain; ValueError if the model states no SD.
     """
     loaded = api.load(model, device)
     api.refuse_other_preprocessing({str(model): loaded}, pairs)
     if api.unchecked({str(model): loaded}, pairs):
-        problem = "does not name the scans that it was trained on, so it can't be told whom it has not seen"
+        problem = "does not list its training scans, so that participants outside its training set are not known"
         raise InputError(str(model), problem, "train it again with this version")
-    seen = set(loaded.card["scans_sha256"])
+    training_scans = set(loaded.card["scans_sha256"])
     paired = pairs.where(
         (pairs.table["split"] != Split.TEST) & (pairs.table["available"] == Available.BOTH)
     ).whole_scans()
-    known = {person for digest, person in pairs.scan_digests().items() if digest in seen}
+    known = {person for digest, person in pairs.scan_digests().items() if digest in training_scans}
     people = paired.where(~paired.table["participant_id"].isin(known))
     number = people.table["participant_id"].nunique()
     if number < compute.fewest():
-        problem = f"has {number} participants to calibrate on: with both scans, outside the test split, not trained on"
+        problem = f"has {number} participants with both scans outside the test split and the training set of the model"
         raise InputError(pairs.root, problem, f"prepare {compute.fewest()} or more, better 30")
     found = {d: compute.calibrate(loaded.method, people, d, progress) for d in Direction}
     for index, direction in enumerate(Direction):

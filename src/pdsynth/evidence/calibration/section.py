@@ -35,9 +35,10 @@ def sections(results: Results) -> Iterator[Section]:
         for name, direction, scores in rows
     ]
     lead = (
-        "Beside each synthesised volume stands its expected error, voxel by voxel: a standard deviation that the "
-        "method states from one evaluation (errors taken as normal) or that its samples show. A correct 90 % interval "
-        "holds 90 % of the real voxels. Where it holds fewer, the stated error is too small; where more, too large."
+        "Each synthesised volume comes with an expected error at every voxel: a standard deviation (SD). The method "
+        "states it with each prediction, or it is the SD of repeated samples; errors are taken as normally "
+        "distributed. A correct 90 % interval contains 90 % of the real voxels. If it contains fewer, the SD is too "
+        "small; if it contains more, the SD is too large."
     )
     table = Table(
         "Uncertainty",
@@ -46,12 +47,12 @@ def sections(results: Results) -> Iterator[Section]:
         notes=[words.spread(name, results.metrics) for name, _, _ in rows],
         meanings=["", "", *(column.meaning for column in columns)],
     )
-    title = "Does it know what it does not know?"
+    title = "Is the stated uncertainty correct?"
     yield Section("uncertainty", title, 0, lead, [], [table], label="Uncertainty")
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """Coverage of the tested method's uncertainty, where it comes from, and on whom it was calibrated."""
+    """Coverage of the uncertainty of the method under test, its origin, and its calibration participants."""
     tested = results.tested
     states = COVERAGE in next(iter(results.methods[tested].values()))
     sampled = tested in results.metrics.get("uncertainty_from_samples", [])  # then the SD of draws is audited
@@ -65,7 +66,7 @@ def facts(results: Results) -> Mapping[str, str]:
 
 
 def calibrated(entry: Entry) -> str:
-    """On whom, and by which factors."""
+    """The calibration participants, and the calibration factor of each direction."""
     kind = "SIMULATED participants" if entry.simulated else "participants"
-    scale = ", ".join(f"{direction}: {factor}" for direction, factor in entry.scale.items())
-    return f"on {entry.n_participants} {kind} of cohort {entry.cohort}, times {scale}"
+    scale = ", ".join(f"{direction} {factor}" for direction, factor in entry.scale.items())
+    return f"on {entry.n_participants} {kind} of cohort {entry.cohort}; calibration factors: {scale}"

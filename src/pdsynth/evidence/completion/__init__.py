@@ -1,1 +1,1 @@
-"""Claim: a classifier that needs both scans is served by synthesised ones where a scan is missing."""
+"""Claim: a classifier that needs both scans is more accurate if synthesised scans replace missing ones."""

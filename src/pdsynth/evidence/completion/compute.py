@@ -1,4 +1,4 @@
-"""Is a synthesised scan worth having? Diagnosis where participants lack a scan, its place filled in several ways."""
+"""Diagnosis of participants who lack a scan: accuracy with synthesised scans and with alternatives to them."""
 
 from __future__ import annotations
 
@@ -20,29 +20,35 @@ from pdsynth.types import Modality
 
 
 def complete(patterns: Patterns, methods: Sequence[str], simulated: bool, seed: int = 0) -> list[Arm]:
-    """The claim's table of patterns, one row per participant. Raises ValueError as `arms` does."""
+    """The rows of the claim's table. patterns: one row per participant. Raises ValueError in the cases of `arms`."""
     data = "SIMULATED" if simulated else "real"
     return [replace(arm, data=data) for arm in arms(patterns.values, patterns.people, methods, seed=seed)]
 
 
 def arms(features: Features, people: pd.DataFrame, methods: Sequence[str], masks: int = 5, seed: int = 0) -> list[Arm]:
-    """Accuracy of diagnosis when a third of participants lack the fMRI and a third the dMRI; one row per arm.
+    """Accuracy of diagnosis if a third of the participants lack the fMRI and a third the dMRI; one row per arm.
 
     features: (N, R) by modality and origin, "real" or a method's name; people: N rows with participant_id, diagnosis.
-    Arms: "complete-cases" trains on those with both scans; "mean" fills in the training fold's mean; "one-scan"
-    averages a classifier of fMRI and one of dMRI over the scans that a participant has; "real" lacks nothing;
-    "synthesised", once a method, fills in what the method made of the other scan. Test participants lack scans as
-    training ones do; what complete cases lack in the test is the training mean. All arms share the folds.
+    masks: number of random choices of the missing scans.
 
-    Accuracies are averaged over the random masks and have 95 % bootstrap intervals over participants. For synthesised
-    scans the balanced accuracy less that of each rival has an interval, p (paired permutation) and p_holm (a method's
-    three being a family).
-    Raises ValueError where a class has too few participants to train on, or a method lacks a modality.
+    An arm is a way to deal with missing scans:
+
+    - "complete-cases" trains on participants with both scans; in the test, the training mean replaces a missing scan.
+    - "mean" replaces a missing scan by the mean of the training fold.
+    - "one-scan" has a classifier of fMRI and one of dMRI, and averages those of the scans that a participant has.
+    - "real" has all scans.
+    - "synthesised", one row per method, replaces a missing scan by the one that the method synthesised from the other.
+
+    Scans are missing in the same way in training and test participants. All arms share the folds. Accuracies are
+    averaged over the masks, with 95 % bootstrap intervals over participants. Rows of synthesised scans also have the
+    balanced accuracy minus that of each alternative in RIVALS, with interval, p (paired permutation test) and p_holm
+    (corrected over the three alternatives of a method). Raises ValueError if a class has too few participants to train
+    on, or if a method lacks a modality.
     """
     features, people = diagnosed(features, people, methods)
     for key in itertools.product(Modality, methods):
         if key not in features:
-            raise ValueError(f"{key[1]!r} made no {key[0]}; name methods that synthesise both modalities.")
+            raise ValueError(f"{key[1]!r} has no {key[0]} scans; name methods that synthesise both modalities.")
     labels, participants = (people[name].to_numpy(str) for name in ("diagnosis", "participant_id"))
     seeds = np.random.default_rng(seed).integers(2**31, size=masks).tolist()
     found = [_arms(features, labels, participants, methods, s) for s in seeds]
@@ -52,10 +58,10 @@ def arms(features: Features, people: pd.DataFrame, methods: Sequence[str], masks
 
 
 def kept_scans(labels: np.ndarray, participants: np.ndarray, seed: int = 0) -> dict[Modality, np.ndarray]:
-    """Which rows keep their scan of each modality, (N,) bool: within each class a third keep both, a third each one.
+    """Random choice of the scans that are not missing, (N,) bool by modality.
 
-    A participant's rows are treated alike, by their first label; who is left of a class when it is split in three
-    keeps both.
+    Within each class, a third of the participants lack the fMRI, a third the dMRI, and all others have both. The class
+    of a participant is the label of the first row; all rows of a participant get the same choice.
     """
     generator = np.random.default_rng(seed)
     _, first, person = np.unique(participants, return_index=True, return_inverse=True)
@@ -70,7 +76,7 @@ def kept_scans(labels: np.ndarray, participants: np.ndarray, seed: int = 0) -> d
 def _arms(
     features: Features, labels: np.ndarray, participants: np.ndarray, methods: Sequence[str], seed: int
 ) -> dict[tuple[str, str], Predictions]:
-    """Predictions by arm and method for one mask, a row a participant."""
+    """Predictions by arm and method for one mask, one row per participant."""
     has = kept_scans(labels, participants, seed)
 
     def block(fill: dict[Modality, np.ndarray] | None, modalities: Sequence[Modality] = tuple(Modality)) -> Block:
@@ -124,7 +130,7 @@ def _row(arm: tuple[str, str], right: dict[tuple[str, str], np.ndarray], one: Pr
 
 
 def _balanced_permutation(difference: np.ndarray, labels: np.ndarray, participants: np.ndarray, seed: int) -> float:
-    """p of the balanced mean difference, the signs of whole participants flipped."""
+    """p value of the balanced mean difference, by a permutation test that flips the signs of whole participants."""
     _, label, size = np.unique(labels, return_inverse=True, return_counts=True)
     person = np.unique(participants, return_inverse=True)[1]
     shares = np.bincount(person, weights=difference / size[label])

@@ -11,8 +11,11 @@ from pdsynth.statistics.resampling import UNKNOWN, Estimate
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One way to deal with missing scans (see `complete`): accuracies, and for synthesised scans the balanced accuracy
-    less that of each rival, with the p value of a paired permutation test and Holm's correction over the three.
+    """Scores of one way to deal with missing scans (see `arms`).
+
+    data: "SIMULATED" or "real". n: participants. over_*: balanced accuracy minus that of the alternative in RIVALS,
+    with the p value of a paired permutation test and its Holm correction over the three alternatives; nan for other
+    arms than "synthesised".
     """
 
     data: str = ""
@@ -33,5 +36,5 @@ class Arm:
 
 
 COMPLETE, MEAN, ONE_SCAN, SYNTHESISED = "complete-cases", "mean", "one-scan", "synthesised"  # arms
-RIVALS = {"over_mean": MEAN, "over_complete_cases": COMPLETE, "over_one_scan": ONE_SCAN}
+RIVALS = {"over_mean": MEAN, "over_complete_cases": COMPLETE, "over_one_scan": ONE_SCAN}  # alternatives to synthesis
 ARMS = TableFile("completion.tsv", Arm, "pdsynth diagnose")

@@ -1,4 +1,4 @@
-"""The report on filling in what is missing, and the facts for the cards."""
+"""The report on filling in missing scans for a diagnosis, and the facts for the cards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pdsynth.results.folder import Results
 from pdsynth.statistics.inference import SIGNIFICANT
 
 ADDRESSES: Mapping[str, str] = {}
-WAYS = {MEAN: "filling in the mean", COMPLETE: "leaving participants out", ONE_SCAN: "a classifier for each scan"}
+WAYS = {MEAN: "filling in the mean", COMPLETE: "leaving participants out", ONE_SCAN: "one classifier per scan"}
 
 
 def sections(results: Results) -> Iterator[Section]:
@@ -20,8 +20,8 @@ def sections(results: Results) -> Iterator[Section]:
     rows = ARMS.read(results.root)
     if not rows:
         return
-    head = ["Missing scans", "by", "balanced accuracy", "accuracy", "less the mean's", "p, Holm",
-            "less complete cases'", "p, Holm", "less one-scan's", "p, Holm"]  # fmt: skip
+    head = ["Missing scans", "scans by", "balanced accuracy", "accuracy", "minus mean", "p, Holm",
+            "minus complete-cases", "p, Holm", "minus one-scan", "p, Holm"]  # fmt: skip
     cells = [
         [
             row.arm,
@@ -38,13 +38,14 @@ def sections(results: Results) -> Iterator[Section]:
         for row in rows
     ]
     lead = (
-        "A third of the participants lack the fMRI and a third the dMRI, at random and repeatedly. Is a classifier "
-        "that needs both served better by synthesised scans than by the average scan (mean), by leaving participants "
-        "out of the training (complete-cases), or by one classifier per scan (one-scan)? The upper limit is its "
-        "accuracy where nothing is missing (real)."
+        "Is a classifier that needs both scans more accurate if synthesised scans replace missing ones? A third of "
+        "the participants lack the fMRI and another third the dMRI; they are drawn at random several times, and "
+        "accuracies are averaged. The alternatives are the average training scan in place of a missing scan (mean), "
+        "training without the participants who lack a scan (complete-cases), and one classifier per scan (one-scan). "
+        "The upper limit is the accuracy if no scan is missing (real). Differences are in balanced accuracy."
     )
-    table = Table("Completion", head, cells)
-    yield Section("completion", "Filling in what is missing", 50, lead, [verdict(rows)], [table])
+    table = Table("Diagnosis with missing scans", head, cells)
+    yield Section("completion", "Filling in missing scans", 50, lead, [verdict(rows)], [table])
 
 
 def facts(results: Results) -> Mapping[str, str]:
@@ -53,27 +54,27 @@ def facts(results: Results) -> Mapping[str, str]:
 
 
 def verdict(rows: Sequence[Arm]) -> str:
-    """For each method's scans: better or worse than each rival, or that the data do not show which.
+    """One sentence per method: its scans are better or worse than each alternative, or no difference is shown.
 
-    A difference is shown where the interval excludes 0 and the corrected p is below .05.
+    A difference counts as shown if its interval excludes 0 and its corrected p value is below 0.05.
     """
     sentences = []
     for row in rows:
-        parts = [_judged(row, name) for name in RIVALS if not isnan(getattr(row, name).value)]
+        parts = [_comparison(row, name) for name in RIVALS if not isnan(getattr(row, name).value)]
         if row.arm == SYNTHESISED and parts:
-            sentences.append(f"Filling in missing scans with those by {row.method}: {'; '.join(parts)}.")
+            sentences.append(f"Filling in scans synthesised by {row.method} is {'; '.join(parts)}.")
     return " ".join(sentences)
 
 
-def _judged(row: Arm, name: str) -> str:
+def _comparison(row: Arm, name: str) -> str:
     found, p = getattr(row, name), getattr(row, f"{name}_p_holm")
     difference, low, high = (100 * value for value in (found.value, found.low, found.high))
     rival = WAYS[RIVALS[name]]
     if p < SIGNIFICANT and low > 0:
-        judged = f"it beats {rival}"
+        outcome = f"better than {rival}"
     elif p < SIGNIFICANT and high < 0:
-        judged = f"it is worse than {rival}"
+        outcome = f"worse than {rival}"
     else:
-        judged = f"it is not shown to differ from {rival}"
+        outcome = f"not shown to differ from {rival}"
     interval = f"95 % interval {low:+.1f} to {high:+.1f}, corrected p {p:.2g}"
-    return f"{judged} ({difference:+.1f} points of balanced accuracy, {interval})"
+    return f"{outcome} ({difference:+.1f} points of balanced accuracy, {interval})"

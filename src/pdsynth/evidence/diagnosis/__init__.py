@@ -1,1 +1,1 @@
-"""Claim: synthesised scans serve the diagnosis, in training or in test, as their controls do."""
+"""Claim: a diagnosis with synthesised scans, in training or in test, is as accurate as its control."""

@@ -1,4 +1,4 @@
-"""Diagnosis with real and synthesised scans (the paper's Tables V and IX), every scheme beside its control."""
+"""Diagnosis with real and synthesised scans (the paper's Tables V and IX), each scheme with its control."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from pdsynth.statistics.resampling import UNKNOWN, Estimate
 from pdsynth.types import NA, Modality
 
 SYNTHESISED = "synthesised"
-WITH_AND_WITHOUT = ("pds-ne-pa", "pds-ne")  # Table IX: the noise estimator with the pattern loss, and without
-DIFFERENCES = (0.02, 0.04, 0.05, 0.10, 0.15, 0.20)  # of accuracy; .04 lies between the paper's 68 and 64 %
-MIDDLE = 0.66  # accuracy about which the differences lie, as in the paper's Table V
+WITH_AND_WITHOUT = ("pds-ne-pa", "pds-ne")  # Table IX: the noise estimator with the pattern loss, and without it
+DIFFERENCES = (0.02, 0.04, 0.05, 0.10, 0.15, 0.20)  # in accuracy; 0.04 is that between 68 and 64 % in the paper
+MIDDLE = 0.66  # mean accuracy of the two classifiers that are compared, as in the paper's Table V
 REAL_FMRI, REAL_DMRI, REAL_BOTH = "real fMRI", "real dMRI", "real both"
 COVARIATES, SITE, MAJORITY = "covariates only", "site only", "majority class"
 PAPER_CASES = 53
@@ -51,11 +51,12 @@ Scored = TypeVar("Scored", bound=SchemeScores)
 
 @dataclass(frozen=True)
 class Scheme:
-    """What a classifier is trained on and tested on.
+    """Training and test scans of a classifier.
 
-    train: blocks used together; train and test: "real" or "synthesised" by modality, one left out being absent. paper:
-    the accuracy in the paper's Table V, 0 to 1, where it can be told. control: the scheme whose accuracy it must beat
-    or keep.
+    train: origins ("real" or "synthesised") by modality of each training set; the sets are used together. test: origins
+    by modality of the test scans. A modality that is absent is not used. paper: accuracy in the paper's Table V, 0 to
+    1; None if the paper does not give it. asks: the question that the scheme answers. control: name of the scheme that
+    its accuracy is compared with.
     """
 
     name: str
@@ -70,26 +71,27 @@ _BOTH = {F: REAL, D: REAL}
 _NEITHER = {F: SYNTHESISED, D: SYNTHESISED}
 
 CONTROLS = (
-    Scheme(REAL_FMRI, ({F: REAL},), {F: REAL}, None, "What does the fMRI alone tell?"),
-    Scheme(REAL_DMRI, ({D: REAL},), {D: REAL}, None, "What does the dMRI alone tell?"),
-    Scheme(REAL_BOTH, (_BOTH,), _BOTH, None, "What do both scans tell?"),
+    Scheme(REAL_FMRI, ({F: REAL},), {F: REAL}, None, "How accurate is the fMRI alone?"),
+    Scheme(REAL_DMRI, ({D: REAL},), {D: REAL}, None, "How accurate is the dMRI alone?"),
+    Scheme(REAL_BOTH, (_BOTH,), _BOTH, None, "How accurate are both scans?"),
 )
-# Where synthesised scans are tested, the control is what they were made from (source only): a synthesised scan holds
-# nothing that its source lacks. Where they are trained on, it is the same test after training on real ones.
+# If synthesised scans are tested, the control uses only their source scans, because a synthesised scan contains no
+# information that its source lacks. If they are only trained on, the control is the same test after training on real
+# scans.
 SCHEMES = (
-    Scheme("S1", ({F: SYNTHESISED},), {F: REAL}, 0.5660, "Does synthesised fMRI train as real fMRI does?", REAL_FMRI),
-    Scheme("S2", (_NEITHER,), _BOTH, None, "Do both, synthesised, train as both, real, do?", REAL_BOTH),
-    Scheme("S3", ({D: SYNTHESISED},), {D: REAL}, 0.5849, "Does synthesised dMRI train as real dMRI does?", REAL_DMRI),
-    Scheme("S4", ({F: REAL},), {F: SYNTHESISED}, 0.6415, "Does fMRI made from dMRI tell more than it?", REAL_DMRI),
-    Scheme("S5", (_BOTH,), _NEITHER, 0.6792, "Do both, synthesised, tell what both, real, tell?", REAL_BOTH),
-    Scheme("S6", ({D: REAL},), {D: SYNTHESISED}, 0.6226, "Does dMRI made from fMRI tell more than it?", REAL_FMRI),
-    Scheme("S7", (_BOTH, _NEITHER), _BOTH, 0.6602, "Does adding synthesised scans to the training help?", REAL_BOTH),
+    Scheme("S1", ({F: SYNTHESISED},), {F: REAL}, 0.5660, "Can synthesised fMRI replace real training fMRI?", REAL_FMRI),
+    Scheme("S2", (_NEITHER,), _BOTH, None, "Can synthesised scans replace both real training scans?", REAL_BOTH),
+    Scheme("S3", ({D: SYNTHESISED},), {D: REAL}, 0.5849, "Can synthesised dMRI replace real training dMRI?", REAL_DMRI),
+    Scheme("S4", ({F: REAL},), {F: SYNTHESISED}, 0.6415, "Is synthesised fMRI better than its source dMRI?", REAL_DMRI),
+    Scheme("S5", (_BOTH,), _NEITHER, 0.6792, "Are both synthesised scans as accurate as both real ones?", REAL_BOTH),
+    Scheme("S6", ({D: REAL},), {D: SYNTHESISED}, 0.6226, "Is synthesised dMRI better than its source fMRI?", REAL_FMRI),
+    Scheme("S7", (_BOTH, _NEITHER), _BOTH, 0.6602, "Do additional synthesised training scans help?", REAL_BOTH),
     Scheme(
         "S8",
         ({F: REAL, D: SYNTHESISED},),
         {F: REAL, D: SYNTHESISED},
         None,
-        "Does dMRI made from the fMRI add to the fMRI?",
+        "Does synthesised dMRI help beside its source fMRI?",
         REAL_FMRI,
     ),
     Scheme(
@@ -97,7 +99,7 @@ SCHEMES = (
         ({F: SYNTHESISED, D: REAL},),
         {F: SYNTHESISED, D: REAL},
         None,
-        "Does fMRI made from the dMRI add to the dMRI?",
+        "Does synthesised fMRI help beside its source dMRI?",
         REAL_DMRI,
     ),
 )
@@ -112,15 +114,15 @@ def diagnose(
     repeats: int = 2,
     without: Mapping[str, str] | None = None,
 ) -> list[SchemeScores] | list[PairedScores]:
-    """Accuracy of every scheme with every method's scans, and of the controls, against each other.
+    """Scores of every scheme with the scans of every method, and of the controls; one row per method and scheme.
 
     features: (N, R) by modality and origin, "real" or a method's name; people: N rows with participant_id, site,
     diagnosis, age, sex, education. Rows without a diagnosis are left out. A method's scans must come from a model that
-    never saw these participants. One row per method and scheme; controls that need no synthesis have the method "", and
-    schemes for which a method has no scans are left out. The difference to the control has a BCa interval over
-    participants, p is the exact McNemar test, and p_holm corrects over the schemes of a method. `without` names a
-    method's counterpart that lacks a part of it: the rows are then `PairedScores`. Raises ValueError where real scans
-    are missing, a method has none at all, or `out_of_fold` refuses.
+    was not trained on these participants. Controls without synthesised scans have the method "". Schemes for which a
+    method has no scans are left out. The difference from the control has a BCa interval over participants; p is from
+    the exact McNemar test, and p_holm is corrected over the schemes of a method. without: by method, the name of a
+    counterpart that lacks one part of it; the rows are then `PairedScores`. Raises ValueError if real scans are
+    missing, if a method has no scans, and in the cases of `out_of_fold`.
     """
     features, people = diagnosed(features, people, methods)
     schemes = [("", scheme) for scheme in CONTROLS]
@@ -142,14 +144,14 @@ def diagnose(
 
 @dataclass(frozen=True)
 class Diagnoses:
-    """The claim's tables; pattern_loss is empty where the two recipes of Table IX were not both evaluated."""
+    """The claim's tables. pattern_loss is empty unless both recipes of Table IX were evaluated."""
 
     schemes: list[SchemeScores]
     pattern_loss: list[PairedScores]
     power: list[Power]
 
     def write(self, root: Path) -> None:
-        """Write table5.tsv, power.tsv and, where it has rows, table9.tsv into a results folder."""
+        """Write table5.tsv, power.tsv and, if it has rows, table9.tsv into a results folder."""
         SCHEME_SCORES.write(root, self.schemes)
         if self.pattern_loss:
             PATTERN_LOSS.write(root, self.pattern_loss)
@@ -157,9 +159,10 @@ class Diagnoses:
 
 
 def diagnoses(patterns: Patterns, methods: Sequence[str], simulated: bool, seed: int = 0) -> Diagnoses:
-    """Tables V and IX by two classifiers, and the power of these participants.
+    """Tables V and IX by an elastic net and a linear SVM, and the power of a comparison on these participants.
 
-    patterns: one row per participant; methods: whose scans are used. Raises ValueError as `diagnose` does.
+    patterns: one row per participant; methods: names of the methods whose scans are used. Raises ValueError in the
+    cases of `diagnose`.
     """
     asks = {scheme.name: scheme.asks for scheme in (*CONTROLS, *SCHEMES)}
 
@@ -177,14 +180,17 @@ def diagnoses(patterns: Patterns, methods: Sequence[str], simulated: bool, seed:
         ]
 
     schemes = table(methods)
-    of_recipe = {recipe_of(name)[0]: name for name in patterns.methods}  # a benchmark has recipes in a small size too
+    of_recipe = {recipe_of(name)[0]: name for name in patterns.methods}  # the name of a small size is "recipe:small"
     pair = [of_recipe[name] for name in WITH_AND_WITHOUT if name in of_recipe]
     pattern_loss = table(pair, dict([pair])) if len(pair) == len(WITH_AND_WITHOUT) else []
     return Diagnoses(schemes, pattern_loss, power_of(schemes[0].n))
 
 
 def power_of(n: int) -> list[Power]:
-    """What n participants can show: one row per difference of accuracy, half above and half below 66 %."""
+    """Power of a comparison on n participants, one row per difference in accuracy.
+
+    One accuracy is half of the difference above 66 %, the other half of it below.
+    """
     rows = []
     for difference in DIFFERENCES:
         p_a, p_b = MIDDLE - difference / 2, MIDDLE + difference / 2
@@ -196,7 +202,7 @@ def power_of(n: int) -> list[Power]:
 
 
 def block_of(columns: Columns, features: Features, people: pd.DataFrame) -> Block:
-    """Region means of the named modalities and origins side by side, with the people's diagnoses."""
+    """Region means of several modalities and origins, joined along the feature axis, with the diagnoses as labels."""
     labels, participants = (people[name].to_numpy(str) for name in ("diagnosis", "participant_id"))
     return Block(np.hstack([features[column] for column in columns]), labels, participants)
 
@@ -219,7 +225,7 @@ def _tested(
     repeats: int,
     seed: int,
 ) -> dict[tuple[str, str], Predictions]:
-    """Predictions by method and scheme; those that train on the same scans share their classifiers."""
+    """Predictions by method and scheme. Schemes with the same training scans share the fitted classifiers."""
     trained: dict[tuple[Columns, ...], dict[tuple[str, str], Columns]] = {}
     for method, scheme in schemes:
         train = tuple(_resolved(origins, method) for origins in scheme.train)
@@ -227,15 +233,15 @@ def _tested(
     found: dict[tuple[str, str], Predictions] = {}
     for train, tests in trained.items():
         blocks, views = ([block_of(c, features, people) for c in side] for side in (train, tests.values()))
-        made = out_of_fold(blocks, views, classifier, repeats=repeats, seed=seed)
-        found |= dict(zip(tests, made, strict=True))
+        predictions = out_of_fold(blocks, views, classifier, repeats=repeats, seed=seed)
+        found |= dict(zip(tests, predictions, strict=True))
     return {(method, scheme.name): found[method, scheme.name] for method, scheme in schemes}
 
 
 def _controls(
     features: Features, people: pd.DataFrame, classifier: Classifier, repeats: int, seed: int
 ) -> dict[tuple[str, str], Predictions]:
-    """What no scan is needed for, and what chance gives."""
+    """Predictions of the controls without scans (covariates, site, majority class) and with permuted labels."""
     real = block_of(((F, REAL), (D, REAL)), features, people)
     blocks = {
         COVARIATES: replace(real, values=covariates(people)),
@@ -257,7 +263,9 @@ def covariates(people: pd.DataFrame) -> pd.DataFrame:
 
 
 def permuted_labels(labels: np.ndarray, participants: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Each participant's rows get the (first) diagnosis of a participant drawn without replacement. All (N,).
+    """Labels (N,) after a permutation of the diagnoses between participants; labels, participants (N,).
+
+    The diagnosis of a participant is the label of the first row; all rows of a participant get the same new label.
 
     >>> sorted(permuted_labels(np.array(["NC", "AD", "AD"]), np.array(["a", "b", "c"])).tolist())
     ['AD', 'AD', 'NC']
@@ -267,7 +275,10 @@ def permuted_labels(labels: np.ndarray, participants: np.ndarray, seed: int = 0)
 
 
 def majority(block: Block) -> Predictions:
-    """The cohort's shares of the classes said of everyone; not by fold, where a class held out is less frequent."""
+    """Predictions that give every row the shares of the classes in the whole cohort as its probabilities.
+
+    Shares of the training folds would be biased, because a class that is frequent in the test fold is rarer in them.
+    """
     classes = classes_of(block.labels)
     shares = np.mean(block.labels[:, None] == np.asarray(classes), axis=0)
     return Predictions(classes, block.labels, block.participants, np.tile(shares, (len(block.labels), 1)))
@@ -276,7 +287,7 @@ def majority(block: Block) -> Predictions:
 def _row(
     key: tuple[str, str], scheme: Scheme | None, found: Mapping[tuple[str, str], Predictions], seed: int
 ) -> dict[str, Any]:
-    """The fields of `SchemeScores` that one row gives."""
+    """The fields of `SchemeScores` of one method and scheme."""
     method, name = key
     paper = scheme.paper if scheme else None
     control = scheme.control if scheme else None
@@ -295,7 +306,7 @@ def _row(
 
 
 def _compared(own: Predictions, other: Predictions | None, seed: int) -> tuple[Estimate, float]:
-    """Accuracy less the other's, with interval, and exact McNemar; nan where there is no other."""
+    """Accuracy minus that of `other` with its interval, and p of the exact McNemar test; nan if `other` is None."""
     if other is None:
         return UNKNOWN, nan
     difference = own.correct.astype(float) - other.correct
@@ -304,7 +315,7 @@ def _compared(own: Predictions, other: Predictions | None, seed: int) -> tuple[E
 
 
 def _with_holm(rows: Sequence[Scored], p: str) -> list[Scored]:
-    """The rows with p corrected, a method's rows being a family: a further method changes no verdict on this one."""
+    """The rows with Holm-corrected p values. Each method is a family, so other methods do not change its p values."""
     corrected = list(rows)
     for method in dict.fromkeys(row.method for row in rows):
         family = [i for i, row in enumerate(rows) if row.method == method and not isnan(getattr(row, p))]

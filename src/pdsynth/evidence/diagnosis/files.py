@@ -9,15 +9,16 @@ from pdsynth.results.tables import TableFile
 from pdsynth.statistics.resampling import UNKNOWN, Estimate
 
 COMMAND = "pdsynth diagnose"
-PERMUTED = "permuted labels"  # the control that shows chance
+PERMUTED = "permuted labels"  # the control that gives the accuracy by chance
 
 
 @dataclass(frozen=True, kw_only=True)
 class SchemeScores:
-    """A scheme with a method's scans, or a control (method ""): scores of an elastic-net classifier (see `diagnose`).
+    """Scores of an elastic-net classifier in one scheme with the scans of one method (see `diagnose`).
 
-    data: "SIMULATED" or "real"; confusion: JSON text, of each real class the count of each predicted one; paper: the
-    accuracy in the paper's Table V; against: the control; difference: accuracy less the control's; asks: the question.
+    data: "SIMULATED" or "real". method: "" for a control. n: participants. confusion: JSON text, counts of predicted
+    classes by real class. paper: accuracy in the paper's Table V. against: name of the control. difference: accuracy
+    minus that of the control. p, p_holm: exact McNemar test, and corrected. asks: the question of the scheme.
     """
 
     data: str = ""
@@ -43,7 +44,7 @@ class SchemeScores:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedScores(SchemeScores):
-    """The same beside a counterpart; gain: accuracy less the counterpart's in the same scheme."""
+    """`SchemeScores` with `gain`: accuracy minus that of the method's counterpart in the same scheme, and its test."""
 
     gain: Estimate = UNKNOWN
     gain_p: float = nan
@@ -52,9 +53,9 @@ class PairedScores(SchemeScores):
 
 @dataclass(frozen=True)
 class Power:
-    """A difference of accuracy: participants needed for a power of 80 %, and the power of those at hand.
+    """A difference in accuracy (0 to 1): participants needed for a power of 80 %, and the power of this sample.
 
-    The two classifiers' errors are independent, or half of them are shared.
+    Both are given for two classifiers with independent errors, and for two that share half of their errors.
     """
 
     difference: float

@@ -20,41 +20,43 @@ from pdsynth.results.folder import Results
 from pdsynth.types import Split
 
 ADDRESSES = {"diagnosis": "diagnosis from synthesised scans"}
-DIFFERENCE = 0.04  # of accuracy, that between the paper's 68 and 64 %
-HEAD = ["Scheme", "Scans by", "balanced accuracy", "by linear SVM", "accuracy", "AUC", "macro F1", "Brier", "control",
-        "accuracy less the control's", "p, Holm", "accuracy in the paper"]  # fmt: skip
+DIFFERENCE = 0.04  # in accuracy: the difference between 68 and 64 % in the paper
+HEAD = ["Scheme", "Scans by", "balanced accuracy", "balanced accuracy, linear SVM", "accuracy", "AUC", "macro F1",
+        "Brier", "control", "accuracy minus control", "p, Holm", "accuracy in the paper"]  # fmt: skip
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """Schemes and controls, and the power of the participants."""
+    """Scores of the schemes and controls, and the power of a comparison on this number of participants."""
     rows = SCHEME_SCORES.read(results.root)
     if not rows:
         return
     split = results.metrics["split"]
     lead = (
-        f"Nested, grouped cross-validation on {rows[0].n} participants (split: {split}): an elastic-net logistic "
-        "regression on region means, with every fit inside the fold. Each scheme stands beside its control. Where "
-        "synthesised scans are tested, the control is the same classifier on the scans that they were made from; where "
-        "they are trained on, it is the classifier trained on real ones. A synthesised scan adds no information that "
-        "its source lacks. The paper's accuracies come from 53 test cases: their 95 % intervals, printed beside them, "
-        "overlap each other."
+        "Can a classifier recognise the diagnosis from synthesised scans? The classifier is an elastic-net logistic "
+        f"regression on region means. It is tested on {rows[0].n} participants (split: {split}) by nested "
+        "cross-validation: all scans of a participant are in one fold, and every fit uses the training folds only. "
+        "Each scheme is compared with a control. If a scheme tests synthesised scans, the control uses the source "
+        "scans instead. If a scheme only trains on synthesised scans, the control trains on real scans. A synthesised "
+        "scan contains no information that its source lacks. The paper's accuracies come from 53 test cases; their "
+        "95 % intervals, printed beside them, overlap each other."
     )
-    seen = "The generator was trained on these participants; scans of other people would serve less well."
+    warning = "The generator was trained on these participants. For other people, the accuracy will be lower."
     tables = [_schemes("Schemes and controls (Table V)", rows, results.tested)]
     if paired := PATTERN_LOSS.read(results.root):
         title = "With the pattern loss (pds-ne-pa) and without it (pds-ne) (Table IX)"
         tables.append(_schemes(title, paired, "pds-ne-pa"))
     if power := POWER.read(results.root):
         tables.append(_power(power, rows[0].n))
-    yield Section("diagnosis", "Diagnosis", 40, lead, [seen] if split == Split.TRAIN else [], tables)
+    yield Section("diagnosis", "Diagnosis", 40, lead, [warning] if split == Split.TRAIN else [], tables)
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """Balanced accuracies of the tested method's scans and of real ones, classes, and participants needed."""
+    """Balanced accuracies with scans by the method under test and with real scans; classes; participants needed."""
     rows = SCHEME_SCORES.read(results.root)
     controls = [row for row in rows if not row.method]
     needed = (
-        f"{row.needed_independent} where errors are independent, {row.needed_half_shared} where half of them are shared"
+        f"{row.needed_independent} if the errors of two classifiers are independent, "
+        f"{row.needed_half_shared} if half of the errors are shared"
         for row in POWER.read(results.root)
         if row.difference == DIFFERENCE
     )
@@ -68,7 +70,7 @@ def facts(results: Results) -> Mapping[str, str]:
 
 
 def classes(confusion: str) -> str:
-    """The diagnoses of a confusion table.
+    """The diagnoses in a confusion table (JSON text), as words.
 
     >>> classes('{"NC": {}, "MCI": {}, "AD": {}}')
     'NC, MCI and AD'
@@ -101,13 +103,13 @@ def _schemes(caption: str, rows: Sequence[SchemeScores], marked: str) -> Table:
         ]
         for row in rows
     ]
-    head = HEAD + ["less without the loss", "p, Holm"] * paired
+    head = HEAD + ["accuracy minus without the loss", "p, Holm"] * paired
     return Table(caption, head, cells, [row.method == marked for row in rows])
 
 
 def _power(rows: Sequence[Power], n: int) -> Table:
-    head = ["Difference, points", "participants needed, errors independent", "errors half shared",
-            f"power of these {n}, independent", "half shared"]  # fmt: skip
+    head = ["Difference, points", "participants needed, errors independent", "participants needed, errors half shared",
+            f"power with {n} participants, errors independent", "power, errors half shared"]  # fmt: skip
     cells = [
         [
             number(100 * row.difference, 0),
@@ -118,4 +120,5 @@ def _power(rows: Sequence[Power], n: int) -> Table:
         ]
         for row in rows
     ]
-    return Table("How many participants a difference of accuracy needs (McNemar, about 66 %, power 80 %)", head, cells)
+    caption = "Participants needed to show a difference in accuracy (McNemar's test, accuracy near 66 %, power 80 %)"
+    return Table(caption, head, cells)

@@ -1,4 +1,4 @@
-"""Figures 5 and 6: region patterns, real and synthesised, by group and by participant; and effects on the brain."""
+"""Figures 5 and 6 (real and synthesised region patterns by group and by participant), and effects on the brain."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from pdsynth.results.patterns import Patterns
 from pdsynth.types import Diagnosis, Direction
 
 SHOWN_PEOPLE = 6
-REAL_COLOUR, MADE_COLOUR = "#222222", "#c8441b"
+REAL_COLOUR, SYNTHESISED_COLOUR = "#222222", "#c8441b"
 
 
 def draw(results: Results, patterns: Patterns, direction: Direction, recovered: EffectRecovery) -> None:
-    """Draw the method under test into the results folder: its groups, its participants, and its effects."""
+    """Write the figures of the method under test into the results folder: groups, participants and effects."""
     root, simulated, method = results.root, results.simulated, results.tested
     if patterns.people["diagnosis"].value_counts().max() > 1:
         group_figure(patterns, method, direction, root / GROUP_FIGURE.format(direction), simulated)
     person_figure(patterns, method, direction, root / PERSON_FIGURE.format(direction), simulated)
     if np.isfinite(recovered.g_real).any():
         effects = {"real": recovered.g_real, f"synthesised by {method}": recovered.g_synthesised_by_real_sd}
-        title = f"{'SIMULATED. ' if simulated else ''}AD less NC, {words.DIRECTIONS[direction]}"
-        unit = "Hedges' g, both by the real scans' SD within groups and sites"
+        title = f"{'SIMULATED. ' if simulated else ''}AD minus NC, {words.DIRECTIONS[direction]}"
+        unit = "Hedges' g; both differences are divided by the SD of real scans within groups and sites"
         brain_figure(patterns.regions, effects, title, unit, root / EFFECTS_FIGURE.format(direction))
 
 
 def group_figure(patterns: Patterns, method: str, direction: Direction, path: Path, simulated: bool) -> Path:
-    """Figure 5: each group's mean pattern with its 95 % interval (normal), real and synthesised; returns `path`.
+    """Figure 5: mean real and synthesised pattern of each group, with 95 % intervals (normal); returns `path`.
 
-    The mean of all real scans is taken away, as the regions differ far more from each other than the groups do.
+    The mean pattern of all real scans is subtracted, because regions differ far more than groups do.
     """
-    real, made = patterns.pair(method, direction)
+    real, synthesised = patterns.pair(method, direction)
     order, borders = _by_network(patterns)
     groups = [g for g in Diagnosis if (patterns.people["diagnosis"] == g).sum() > 1]
     centre = real.mean(0)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 1.2 + 1.7 * len(groups)), layout="constrained")
         axes = figure.subplots(len(groups), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-        figure.suptitle(_title("Region means of a group less those of all real scans", method, direction, simulated))
+        figure.suptitle(_title("Region means of a group minus those of all real scans", method, direction, simulated))
         for axis, group in zip(axes, groups, strict=True):
             rows = (patterns.people["diagnosis"] == group).to_numpy()
-            for values, colour, name in ((real, REAL_COLOUR, "real"), (made, MADE_COLOUR, "synthesised")):
+            for values, colour, name in ((real, REAL_COLOUR, "real"), (synthesised, SYNTHESISED_COLOUR, "synthesised")):
                 part = (values[rows] - centre)[:, order]
                 mean, reach = part.mean(0), 1.96 * part.std(0, ddof=1) / np.sqrt(rows.sum())
                 at = np.arange(len(order))
@@ -63,21 +63,24 @@ def group_figure(patterns: Patterns, method: str, direction: Direction, path: Pa
 
 
 def person_figure(patterns: Patterns, method: str, direction: Direction, path: Path, simulated: bool) -> Path:
-    """Figure 6: participants' patterns less the mean of all real scans, from the best to the worst correlation."""
-    real, made = patterns.pair(method, direction)
+    """Figure 6: patterns of participants minus the mean of all real scans, from the highest to the lowest correlation.
+
+    Returns `path`.
+    """
+    real, synthesised = patterns.pair(method, direction)
     order, borders = _by_network(patterns)
     centre = real.mean(0)
-    r = np.array([_correlation(a - centre, b - centre) for a, b in zip(real, made, strict=True)])
+    r = np.array([_correlation(a - centre, b - centre) for a, b in zip(real, synthesised, strict=True)])
     ranked = np.argsort(-np.nan_to_num(r, nan=-2))
     chosen = ranked[np.unique(np.linspace(0, len(ranked) - 1, min(SHOWN_PEOPLE, len(ranked))).round().astype(int))]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 1.2 + 1.25 * len(chosen)), layout="constrained")
         axes = figure.subplots(len(chosen), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         figure.suptitle(
-            _title("Region means of a participant less those of all real scans", method, direction, simulated)
+            _title("Region means of a participant minus those of all real scans", method, direction, simulated)
         )
         for axis, row in zip(axes, chosen, strict=True):
-            for values, colour, name in ((real, REAL_COLOUR, "real"), (made, MADE_COLOUR, "synthesised")):
+            for values, colour, name in ((real, REAL_COLOUR, "real"), (synthesised, SYNTHESISED_COLOUR, "synthesised")):
                 axis.plot((values[row] - centre)[order], color=colour, lw=1, label=name)
             axis.axhline(0, color="#888888", lw=0.5)
             person = patterns.people.iloc[row]
@@ -90,13 +93,13 @@ def person_figure(patterns: Patterns, method: str, direction: Direction, path: P
 
 
 def _by_network(patterns: Patterns) -> tuple[np.ndarray, list[tuple[str, int, int]]]:
-    """Places of the regions sorted by network, and each network's first and last place in that order."""
+    """Order of the regions by network, and name, first and last position of each network in this order."""
     networks = patterns.regions["network"].fillna("").to_numpy(str)
     order = np.argsort(networks, kind="stable")
     borders = []
     for name in dict.fromkeys(networks[order]):
-        places = np.flatnonzero(networks[order] == name)
-        borders.append((name, int(places[0]), int(places[-1])))
+        positions = np.flatnonzero(networks[order] == name)
+        borders.append((name, int(positions[0]), int(positions[-1])))
     return order, borders
 
 
@@ -112,5 +115,5 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a, b)[0, 1]) if min(a.std(), b.std()) > 0 else float("nan")
 
 
-def _title(what: str, method: str, direction: Direction, simulated: bool) -> str:
-    return f"{'SIMULATED. ' if simulated else ''}{what}; {method}, {words.DIRECTIONS[direction]}"
+def _title(content: str, method: str, direction: Direction, simulated: bool) -> str:
+    return f"{'SIMULATED. ' if simulated else ''}{content}; {method}, {words.DIRECTIONS[direction]}"

@@ -1,4 +1,4 @@
-"""Do synthesised scans show the difference between two diagnoses that real scans show, and agree region by region?"""
+"""Effects of disease in synthesised and real scans of the same participants, and their agreement region by region."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from pdsynth.statistics.resampling import RESAMPLES, Estimate, bootstrap_weights
 from pdsynth.statistics.shrinkage import TRAITS, group_table, shrinkage_slope, variance_ratio
 from pdsynth.types import Direction
 
-STRONG = 0.3  # |g| of a region whose sign is compared
+STRONG = 0.3  # signs are compared in regions with a larger |g|
 
 
 @dataclass(frozen=True, eq=False)
 class EffectRecovery:
-    """What `effect_recovery` finds; effects (R,), figures over the regions with 95 % intervals over participants.
+    """Result of `effect_recovery`: effects (R,) by region, and their comparison over regions.
 
-    g_real, g_synthesised: Hedges' g, each by its own SD. g_synthesised_by_real_sd: the synthesised scans' difference
-    by the real scans' SD. slope, r and sign_agreement compare the last with g_real; slope_own_sd compares
-    g_synthesised. sign_agreement: share of the n_strong regions where |g_real| > 0.3. reliability: share of the sum
-    of g_real^2 over regions that the sampling of participants does not explain.
+    g_real, g_synthesised: Hedges' g, each with its own SD. g_synthesised_by_real_sd: the difference of the synthesised
+    scans in SD of the real scans. slope, r and sign_agreement compare it with g_real; slope_own_sd compares
+    g_synthesised with g_real. Their intervals are 95 %, over participants. sign_agreement: share of the n_strong
+    regions with |g_real| > 0.3 that have the same sign. reliability: share of the sum of g_real^2 over regions that
+    the sampling of participants does not explain.
     """
 
     g_real: np.ndarray
@@ -54,35 +55,35 @@ def effect_recovery(
     seed: int = 0,
     n: int = RESAMPLES,
 ) -> EffectRecovery:
-    """Effects of the contrast in synthesised against real scans of the same participants.
+    """Effects of the contrast in synthesised scans, compared with those in real scans of the same participants.
 
     real, synthesised (N, R), one row per participant; groups, sites (N,). Participants of other groups are left out;
     those of the contrast are resampled n times within their group.
 
-    With sites, the difference is taken within each site and averaged with weights n_a n_b / (n_a + n_b), that is, a
-    linear model with a term for each site, and the SD is the one within groups and sites. Subtracting the sites'
-    means first would also take part of the effect wherever a site has more of one group. Call it with and without
-    sites: what only the call without them shows may be scanners.
+    With sites, the difference is taken within each site and averaged with weights n_a n_b / (n_a + n_b), which is a
+    linear model with one term per site. The SD is that within groups and sites. Subtracting the mean of each site
+    first would also remove part of the effect, because sites have different shares of the groups. An effect that only
+    a call without sites shows may be an effect of the scanners.
 
     How to read the slopes (through the origin, of the synthesised effect on the real one; 1 = no attenuation):
 
-    - The headline divides both differences by the real scans' SD. An ideal estimate, E[target | source], varies less
-      within a group than real scans do; by its own small SD the same difference looks larger, and slope_own_sd may
-      exceed 1 without any better knowledge.
-    - The same image for everyone has slope and sign agreement 0 (no effect has no sign), and no r or slope_own_sd
-      (nan): it does not vary.
-    - g_real holds the sampling error of these very participants. A method that knows the disease but not the person
-      cannot reproduce that part, and its expected slope is not 1 but the reliability; a method that follows the
-      person reproduces it, with slope 1 even where the disease does nothing. Where the reliability is low, the slope
+    - `slope` divides both differences by the SD of real scans. The posterior mean E[target | source] varies less
+      within a group than real scans do. Divided by its own small SD, the same difference looks larger, so slope_own_sd
+      may exceed 1 although the method contains no more information.
+    - An image that is the same for everyone has slope 0 and sign agreement 0. Its r and slope_own_sd are nan, because
+      it does not vary.
+    - g_real contains the sampling error of these participants. A method that knows the disease but nothing about
+      individuals cannot reproduce this error, and its expected slope is the reliability, not 1. A method that follows
+      individuals reproduces it, with slope 1 even if the disease has no effect. If the reliability is low, the slope
       reflects individuals and not the disease.
 
-    Figures are nan where a group has fewer than two participants (at one site, where sites are given, none to compare
-    with). Raises ValueError where shapes or lengths differ.
+    Results are nan if a group has fewer than two participants, or if no site has both groups. Raises ValueError if
+    shapes or lengths differ.
     """
     real, synthesised = paired(real, synthesised)
-    kept, first, places = contrasted(len(real), groups, sites, contrast)
-    compared = Contrast(bootstrap_weights(~first, seed, n), first, places)
-    of_real, of_synthesised = real[kept], synthesised[kept]
+    in_contrast, first, site_labels = contrasted(len(real), groups, sites, contrast)
+    compared = Contrast(bootstrap_weights(~first, seed, n), first, site_labels)
+    of_real, of_synthesised = real[in_contrast], synthesised[in_contrast]
     g_real, own, by_real = (
         compared.g(values, spread)
         for values, spread in ((of_real, of_real), (of_synthesised, of_synthesised), (of_synthesised, of_real))
@@ -111,7 +112,7 @@ def _correlation(y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def recovered_by(patterns: Patterns, method: str, direction: Direction, seed: int) -> EffectRecovery:
-    """Effect recovery of a method's scans, AD less NC within sites."""
+    """Effect recovery of a method's scans for AD minus NC within sites."""
     groups, sites = (patterns.people[name].astype(str).tolist() for name in ("diagnosis", "site"))
     return effect_recovery(*patterns.pair(method, direction), groups, AD_LESS_NC, sites, seed=seed)
 
@@ -119,7 +120,8 @@ def recovered_by(patterns: Patterns, method: str, direction: Direction, seed: in
 def effects_of(results: Results, patterns: Patterns, seed: int = 0) -> tuple[Effects, dict[Direction, EffectRecovery]]:
     """The claim's tables, and the effect recovery of the method under test by direction.
 
-    patterns: one row per participant. Every method has its effects; agreement and groups are of the method under test.
+    patterns: one row per participant. The table of effects contains every method; agreement by region and scores by
+    group are those of the method under test.
     """
     effects: list[Effect] = []
     agreement: list[RegionAgreement] = []
@@ -135,7 +137,7 @@ def effects_of(results: Results, patterns: Patterns, seed: int = 0) -> tuple[Eff
 
 
 def _effect(patterns: Patterns, method: str, direction: Direction, recovered: EffectRecovery, seed: int) -> Effect:
-    real, made = patterns.pair(method, direction)
+    real, synthesised = patterns.pair(method, direction)
     counts = patterns.people["diagnosis"].value_counts()
     centre = _centre(patterns, direction)
     first, second = AD_LESS_NC
@@ -150,14 +152,14 @@ def _effect(patterns: Patterns, method: str, direction: Direction, recovered: Ef
         slope_own_sd=recovered.slope_own_sd,
         r=recovered.r,
         sign_agreement=recovered.sign_agreement,
-        **agreement_summary(real, made, patterns.people["site"].tolist(), centre, seed),
-        shrinkage=shrinkage_slope(real, made, centre, seed),
-        variance_ratio=float(np.nanmedian(variance_ratio(real, made))),
+        **agreement_summary(real, synthesised, patterns.people["site"].tolist(), centre, seed),
+        shrinkage=shrinkage_slope(real, synthesised, centre, seed),
+        variance_ratio=float(np.nanmedian(variance_ratio(real, synthesised))),
     )
 
 
 def _centre(patterns: Patterns, direction: Direction) -> np.ndarray:
-    """The training participants' mean pattern, where the population's mean was evaluated; else these participants'."""
+    """Mean pattern (R,) of the training participants if the population mean was evaluated, else of these scans."""
     average = patterns.values.get((direction.target, words.AVERAGE))
     return patterns.values[direction.target, REAL].mean(0) if average is None else average.mean(0)
 
@@ -165,20 +167,20 @@ def _centre(patterns: Patterns, direction: Direction) -> np.ndarray:
 def _by_region(
     patterns: Patterns, method: str, direction: Direction, recovered: EffectRecovery
 ) -> list[RegionAgreement]:
-    real, made = patterns.pair(method, direction)
+    real, synthesised = patterns.pair(method, direction)
     regions = patterns.regions
     table = agreement_table(
-        real, made, patterns.people["site"].tolist(), regions["name"].tolist(), regions["network"].tolist()
+        real, synthesised, patterns.people["site"].tolist(), regions["name"].tolist(), regions["network"].tolist()
     ).assign(
         g_real=recovered.g_real,
         g_synthesised=recovered.g_synthesised_by_real_sd,
-        variance_ratio=variance_ratio(real, made),
+        variance_ratio=variance_ratio(real, synthesised),
     )
     return [RegionAgreement(method=method, direction=direction, **row) for row in records(table)]
 
 
 def _by_group(results: Results, patterns: Patterns, direction: Direction, seed: int) -> pd.DataFrame:
-    """PSNR of the method under test by site, sex, third of age and diagnosis."""
+    """PSNR in the brain of the method under test by site, sex, third of age and diagnosis."""
     scores = results.scan_scores(results.tested, direction).groupby("participant_id")[PRIMARY].mean()
     people = patterns.people.set_index("participant_id").loc[scores.index]
     table = group_table(scores.to_numpy(), people[list(TRAITS)].reset_index(drop=True), seed)
@@ -186,7 +188,7 @@ def _by_group(results: Results, patterns: Patterns, direction: Direction, seed: 
 
 
 def _one_family(table: pd.DataFrame) -> list[GroupScore]:
-    """The p value of each trait and direction, corrected over all of them."""
+    """The rows of both directions, with p values corrected over all traits and directions (Holm)."""
     tests = table[["by", "direction", "p"]].dropna().drop_duplicates()
     tests["p_holm"] = holm(tests["p"].tolist())
     corrected = table.drop(columns="p_holm").merge(tests.drop(columns="p"), on=["by", "direction"], how="left")

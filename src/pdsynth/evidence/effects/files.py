@@ -15,9 +15,10 @@ GROUP_FIGURE, PERSON_FIGURE, EFFECTS_FIGURE = "figure5_{}.png", "figure6_{}.png"
 
 @dataclass(frozen=True)
 class Effect:
-    """A method in a direction: its effects on those of real scans (see `EffectRecovery`), and its agreement with them.
+    """Effect recovery of one method in one direction (see `EffectRecovery`), and its agreement with real scans.
 
-    icc, ccc, within_site_r, bias: medians over regions; pattern_r, own_pattern_r: medians over participants.
+    icc, ccc, within_site_r, bias: medians over regions; pattern_r, own_pattern_r: medians over participants (see
+    `agreement_summary`). shrinkage: see `shrinkage_slope`. variance_ratio: median over regions.
     """
 
     method: str
@@ -42,7 +43,10 @@ class Effect:
 
 @dataclass(frozen=True)
 class RegionAgreement:
-    """A region of the method under test in a direction: agreement over participants, limits of agreement, effects."""
+    """Agreement of the method under test in one region and direction (see `agreement_table`), and its effects.
+
+    g_real, g_synthesised: Hedges' g, both in SD of the real scans.
+    """
 
     method: str
     direction: Direction
@@ -62,7 +66,10 @@ class RegionAgreement:
 
 @dataclass(frozen=True)
 class GroupScore:
-    """PSNR in the brain (dB) of the method under test in a group; p: of any difference between the groups of `by`."""
+    """PSNR in the brain (dB) of the method under test in one group and direction (see `group_table`).
+
+    by: the trait that defines the groups. p: test for any difference between the groups of the trait.
+    """
 
     by: str
     group: str

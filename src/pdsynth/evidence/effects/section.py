@@ -16,19 +16,19 @@ from pdsynth.statistics.resampling import Estimate
 from pdsynth.types import Direction
 
 ADDRESSES = {"effects": "effect recovery between diagnoses"}
-RELIABLE = 0.7  # share of the real effects' sum of squares that is not sampling error
+RELIABLE = 0.7  # lowest reliability: share of the real effects' sum of squares that is not sampling error
 KNOWING = "a predictor that knew the group difference but nothing about individuals would reach"
 PATTERNS = {
     "icc": "ICC(2,1)",
     "ccc": "CCC",
     "within_site_r": "r within site",
     "pattern_r": "pattern r",
-    "own_pattern_r": "pattern r, less the mean",
+    "own_pattern_r": "pattern r, mean subtracted",
 }
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """Effects of disease, and region patterns."""
+    """One section on the effects of disease, one on region patterns."""
     rows = EFFECTS.read(results.root)
     if rows:
         yield _effects(results, rows)
@@ -36,7 +36,7 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """Slope, reliability and numbers of participants of the method under test."""
+    """Slope and reliability of the method under test, and the number of participants per group."""
     own = [row for row in EFFECTS.read(results.root) if row.method == results.tested]
     return {
         "effects": by_direction(own, lambda row: "" if isnan(row.slope.value) else spread(row.slope)),
@@ -46,8 +46,8 @@ def facts(results: Results) -> Mapping[str, str]:
 
 
 def _effects(results: Results, rows: list[Effect]) -> Section:
-    head = ["Method", "Direction", "slope", "slope, own SD", "r", "sign agrees", "regions", "variance kept",
-            "person's slope", "reliability"]  # fmt: skip
+    head = ["Method", "Direction", "slope", "slope, own SD", "r", "sign agrees", "regions", "variance ratio",
+            "individual slope", "reliability"]  # fmt: skip
     cells = [
         [
             row.method,
@@ -64,13 +64,15 @@ def _effects(results: Results, rows: list[Effect]) -> Section:
         for row in rows
     ]
     lead = (
-        "Do synthesised scans show the difference between the groups that real scans show? Each region's mean is "
-        f"compared between AD ({rows[0].n_AD}) and NC ({rows[0].n_NC}) within sites (Hedges' g). The slope of "
-        "synthesised on real effects over regions is 1 where nothing is lost, and 0 where the difference is absent. "
-        "Both effects are divided by the real scans' SD: divided by its own smaller SD, the effect of a smooth "
-        "estimate looks larger than it is (slope, own SD). Part of the effects in real scans is sampling error of "
-        f"these participants: {KNOWING} the slope given as reliability. Signs are compared in regions where the real "
-        "|g| is above 0.3. Intervals: 95 %, bootstrap over participants."
+        "Do synthesised scans show the difference between the groups that real scans show? The mean signal of each "
+        f"region is compared between AD ({rows[0].n_AD} participants) and NC ({rows[0].n_NC}) within sites (Hedges' "
+        "g). The slope of synthesised on real effects over regions is 1 if the difference is kept in full, and 0 if "
+        "it is lost. Both effects are divided by the SD of the real scans. Synthesised scans vary less than real "
+        "ones; divided by their own smaller SD, the effect looks larger than it is (slope, own SD). Part of the "
+        f"effect in real scans is sampling error of these participants: {KNOWING} the slope given as reliability. "
+        "Signs are compared in regions where the real |g| is above 0.3. The variance ratio (synthesised over real, "
+        "median over regions) and the individual slope (synthesised on real deviations from the average pattern) are "
+        "1 if the differences between people are kept in full. Intervals: 95 %, bootstrap over participants."
     )
     probes = Probes.read(results.root)
     counterfactual = probes and probes.counterfactual
@@ -83,26 +85,29 @@ def _effects(results: Results, rows: list[Effect]) -> Section:
 
 
 def effect_sentence(row: Effect, known_change: Estimate | None) -> str:
-    """What the slope of a method supports; known_change: the slope for people simulated at two severities."""
+    """The conclusion that the slope of a method supports.
+
+    known_change: the slope for people who were simulated at two severities, if it was measured.
+    """
     name, slope = words.DIRECTIONS[row.direction], row.slope
     if any(isnan(value) for value in (slope.value, slope.low, slope.high, row.reliability)):
         return f"{name}: no effect could be estimated."
     reached = f"{KNOWING} {number(row.reliability)}"
     if slope.low <= 0 and slope.high >= 1:
-        judged = "these participants are too few to show whether the effect is kept or lost"
+        verdict = "there are too few participants to show whether the effect is kept or lost"
     elif row.reliability < RELIABLE:
-        judged = (
-            f"the reliability of the real effects is {number(row.reliability)}: much of them is sampling error of "
-            "these participants, so the slope reflects individuals as much as the disease"
+        verdict = (
+            f"the reliability of the real effects is only {number(row.reliability)}: a large part of them is sampling "
+            "error of these participants, so the slope reflects individuals as much as the disease"
         )
     elif slope.high < row.reliability:
-        judged = f"the effect is attenuated: {reached}"
+        verdict = f"the effect is attenuated: {reached}"
     elif slope.high < 1:
-        judged = f"no attenuation is shown: {reached}"
+        verdict = f"no attenuation is shown: {reached}"
     else:
-        judged = "no attenuation is shown" if slope.low <= 1 else "the effect is overstated"
-    known = f" For the known change of a SIMULATED person (below) it is {spread(known_change)}." if known_change else ""
-    return f"{name}: the slope of {row.method} is {spread(slope)}; {judged}.{known}"
+        verdict = "no attenuation is shown" if slope.low <= 1 else "the effect is overstated"
+    known = f" For SIMULATED people with a known change (below), it is {spread(known_change)}." if known_change else ""
+    return f"{name}: the slope of {row.method} is {spread(slope)}; {verdict}.{known}"
 
 
 def _patterns(results: Results, rows: list[Effect]) -> Section:
@@ -111,10 +116,10 @@ def _patterns(results: Results, rows: list[Effect]) -> Section:
         for row in rows
     ]
     lead = (
-        "Do the region means of each participant agree, real and synthesised? Values are medians over regions, in the "
-        "last two columns medians over participants. A correlation over all sites is high even for a site's mean that "
-        "never saw the participant; the correlation within sites is not. In the same way the patterns of any two "
-        "people correlate, until the mean of all real scans is subtracted."
+        "Do the region means of a participant's synthesised scan agree with those of the real scan? Values are "
+        "medians over regions; the last two columns are medians over participants. Over all sites, agreement can be "
+        "high even if each participant gets the average of their site; the correlation within sites does not reward "
+        "this. In the same way, the patterns of any two people correlate until the average pattern is subtracted."
     )
     head = ["Method", "Direction", *PATTERNS.values()]
     tables = [Table("Agreement", head, cells, [row.method == results.tested for row in rows]), *_groups(results)]
@@ -133,5 +138,5 @@ def _groups(results: Results) -> list[Table]:
         for row in rows
     ]
     marked = [row.worst and row.p_holm < SIGNIFICANT for row in rows]
-    caption = f"PSNR of {results.tested} by group; the lowest is marked where groups differ"
+    caption = f"PSNR of {results.tested} by group; if the groups differ (p < {SIGNIFICANT:g}), the lowest is marked"
     return [Table(caption, head, cells, marked)]

@@ -1,1 +1,1 @@
-"""Claim: the region patterns of synthesised scans mix with those of real ones."""
+"""Claim: the region patterns of synthesised scans cannot be distinguished from those of real scans."""

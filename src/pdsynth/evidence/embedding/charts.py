@@ -18,10 +18,11 @@ COLOURS = ("#0a7d94", "#c2571a", "#6a5acd", "#3a8f4d", "#b03a6f", "#8a7a1f")
 
 
 def embedding_figure(maps: pd.DataFrame, people: pd.DataFrame, path: Path, simulated: bool) -> Path:
-    """maps: the columns of embedding.tsv. One row per modality and colouring, one column per setting.
+    """Write a PNG with one row per modality and colouring, and one column per setting; returns `path`.
 
-    Discs are real scans, crosses synthesised ones. All perplexities are shown at the first seed, then the other seeds
-    at the middle perplexity: what changes from one to the next is not in the data.
+    maps: a table with the columns of embedding.tsv. people: participant_id, diagnosis and site. Discs are real scans,
+    crosses synthesised ones. The settings are all perplexities at the first seed, then the other seeds at the middle
+    perplexity. Differences between settings are not properties of the data.
     """
     perplexities, seeds = sorted(maps["perplexity"].unique()), sorted(maps["seed"].unique())
     middle = perplexities[len(perplexities) // 2]
@@ -42,9 +43,9 @@ def embedding_figure(maps: pd.DataFrame, people: pd.DataFrame, path: Path, simul
                 for number, name in enumerate(names):
                     for marker, side in (("o", real), ("x", ~real)):
                         at = points[np.asarray(groups == name) & side]
-                        kept = {"label": name} if marker == "o" else {}
+                        label = {"label": name} if marker == "o" else {}
                         colour = COLOURS[number % len(COLOURS)]
-                        axis.scatter(at["x"], at["y"], s=9, marker=marker, color=colour, lw=0.8, **kept)
+                        axis.scatter(at["x"], at["y"], s=9, marker=marker, color=colour, lw=0.8, **label)
                 axis.set(xticks=[], yticks=[])
                 if modality is rows[0][0] and by == rows[0][1]:
                     axis.set_title(f"perplexity {perplexity:g}, seed {seed}", fontsize=8)

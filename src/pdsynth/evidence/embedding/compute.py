@@ -1,4 +1,4 @@
-"""Where synthesised patterns lie among real ones (the paper's Fig. 7), and how well they part before any embedding."""
+"""t-SNE maps of real and synthesised patterns (the paper's Fig. 7), and their separation in the original space."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ class Embedding:
 
 
 def embedding(patterns: Patterns, method: str) -> Embedding:
-    """Maps and separation of a method's scans among real ones, of both modalities; one row per participant."""
+    """Maps and separation of real scans and those of one method, for both modalities.
+
+    patterns: one row per participant.
+    """
     points: list[Point] = []
     separations: list[Separation] = []
     names = patterns.people["participant_id"].tolist()
@@ -57,17 +60,18 @@ def embed(
     seeds: Sequence[int] = (0, 1, 2),
     perplexities: Sequence[float] = PERPLEXITIES,
 ) -> pd.DataFrame:
-    """t-SNE (van der Maaten and Hinton 2008) of all origins jointly, after standardising and PCA(50).
+    """t-SNE maps (van der Maaten and Hinton 2008) of all origins together, after standardisation and PCA.
 
-    origins: (N, R) region means of one modality by origin ("real" or a method's name), rows aligned with participants.
-    Columns: seed, perplexity, origin, participant, x, y; a row a scan, seed and perplexity. A perplexity above a third
-    of the scans is lowered to it. What differs from seed to seed is not in the data. Raises ValueError for fewer than
-    four participants.
+    origins: (N, R) region means of one modality by origin ("real" or a method's name), one row per participant. PCA
+    keeps 50 components, or fewer if there are fewer scans or regions. Returns one row per scan, seed and perplexity
+    with the columns seed, perplexity, origin, participant, x, y. A perplexity above a third of the number of scans is
+    lowered to it. Differences between seeds are not properties of the data. Raises ValueError for fewer than four
+    participants.
     """
     values = _standardised(origins)
     people = len(set(participants))
     if people < 4:
-        raise ValueError(f"{people} participant(s) make no map; embed at least 4.")
+        raise ValueError(f"{people} participant(s) are too few for a map; give at least 4.")
     reduced = PCA(min(COMPONENTS, *values.shape), random_state=0).fit_transform(values)
     keys = pd.DataFrame([(origin, person) for origin in origins for person in participants])
     keys.columns = ["origin", "participant"]
@@ -83,12 +87,13 @@ def embed(
 
 
 def separation(origins: Mapping[str, np.ndarray], people: pd.DataFrame) -> pd.DataFrame:
-    """How far scans of all origins part by diagnosis, site and provenance, in the standardised feature space itself.
+    """Separation of the scans by diagnosis, site and provenance (their origin), in the standardised feature space.
 
-    origins: (N, R) by origin; people: N rows with participant_id, diagnosis, site. A row a grouping (`by`), with n and
-    groups (how many), silhouette (Rousseeuw 1987; -1 to 1), knn_accuracy (5 nearest scans of other participants) and
-    chance (share of the largest group, which guessing it scores). Scans without the label are left out of its row; NaN
-    where fewer than two groups are left, or too few scans. Good synthesis leaves provenance near chance.
+    origins: (N, R) by origin; people: N rows with participant_id, diagnosis, site. Returns one row per grouping (`by`)
+    with n (scans), groups (number of groups), silhouette (Rousseeuw 1987; -1 to 1), knn_accuracy (from the 5 nearest
+    scans of other participants) and chance (the accuracy of always guessing the largest group). Scans without a label
+    are left out of that row. Measures are nan if there are fewer than two groups or too few scans. With good synthesis,
+    knn_accuracy for provenance is near chance.
     """
     values = _standardised(origins)
     copies = len(origins)

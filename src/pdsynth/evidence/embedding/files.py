@@ -1,4 +1,4 @@
-"""Files of the claim on mixing: embedding.tsv, separation.tsv and Figure 7."""
+"""Files of the claim on separation of real and synthesised scans: embedding.tsv, separation.tsv and Figure 7."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ FIGURE = "figure7.png"
 
 @dataclass(frozen=True)
 class Point:
-    """A scan in a t-SNE map of a seed and perplexity; origin: "real" or the method that synthesised it."""
+    """Coordinates of one scan in the t-SNE map of one seed and perplexity.
+
+    origin: "real" or the method that synthesised the scan.
+    """
 
     seed: int
     perplexity: float
@@ -26,7 +29,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Separation:
-    """How far scans of a modality separate by a grouping (see `separation`); method: whose synthesised scans."""
+    """Separation of the scans of one modality by one grouping (see `separation`).
+
+    method: the method that synthesised the scans among the real ones.
+    """
 
     by: str
     n: int

@@ -1,4 +1,4 @@
-"""The report on how real and synthesised scans mix. The cards have no fact of it."""
+"""The report on whether synthesised scans can be distinguished from real ones. It gives no facts to the cards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ADDRESSES: Mapping[str, str] = {}
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """Separation by diagnosis, site and provenance, and Figure 7."""
+    """Separation of the scans by diagnosis, site and provenance, and Figure 7."""
     rows = SEPARATIONS.read(results.root)
     if not rows:
         return
@@ -31,11 +31,12 @@ def sections(results: Results) -> Iterator[Section]:
         for row in rows
     ]
     lead = (
-        "t-SNE of region patterns, real and synthesised scans embedded together. The pictures change with seed and "
-        "perplexity and prove nothing; the table holds measures in the original space, beside chance. Where "
-        "synthesised scans cannot be distinguished from real ones, provenance is at chance."
+        "The figure shows a t-SNE map of the region patterns of real and synthesised scans together. The map depends "
+        "on its seed and perplexity, so it proves nothing. The table gives measures in the original space, beside the "
+        "accuracy expected by chance. If synthesised scans cannot be distinguished from real ones, the "
+        "nearest-neighbour accuracy for provenance (real or synthesised) is near chance."
     )
-    table = Table("In the original space", head, cells)
+    table = Table("Separation of groups in the original space", head, cells)
     drawn = figures(results, [FIGURE], "t-SNE of region patterns")
     yield Section("embedding", "Do real and synthesised scans mix?", 60, lead, [], [table], drawn)
 

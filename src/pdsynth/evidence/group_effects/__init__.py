@@ -1,1 +1,4 @@
-"""Claim: synthesised scans, rectified by real ones, sharpen the difference between groups where scans are missing."""
+"""Claim: if scans are missing, synthesised scans that are rectified with real ones make group differences more precise.
+
+Rectified: the mean error of the synthesised scans is estimated on participants who have both scans, and subtracted.
+"""

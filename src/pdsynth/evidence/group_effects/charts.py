@@ -1,4 +1,4 @@
-"""Effects of a cohort with missing scans on the brain, from real scans alone and with synthesised ones."""
+"""Figures of group differences on the brain, from real scans alone and with synthesised scans."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ NAMES = ("real scans alone", "with synthesised scans")
 
 
 def draw(out: Path, effects: GroupEffects, contrast: Sequence[str], simulated: bool) -> None:
-    """Write a figure of each target: effects in SD, with a ring where the false discovery rate is below .05."""
+    """Write one figure per target: effects in SD, with a ring around regions with a false discovery rate below 0.05."""
     first, second = contrast
     for target in Modality:
         rows = [row for row in effects.regions if row.target is target]
-        places = pd.DataFrame([(row.x, row.y, row.z) for row in rows], columns=["x", "y", "z"])
+        centres = pd.DataFrame([(row.x, row.y, row.z) for row in rows], columns=["x", "y", "z"])
         both = np.array([row.d for row in rows])
         values = dict(zip(NAMES, (effects.real_alone_d[target], both), strict=True))
         q = ([row.real_alone_q for row in rows], [row.q for row in rows])
         ringed = {name: np.array(each) < FOUND for name, each in zip(NAMES, q, strict=True)}
-        title = f"{'SIMULATED. ' if simulated else ''}{first} less {second}, {words.MODALITIES[target]}"
-        unit = "difference in the real scans' SD within groups and sites; ringed: false discovery rate below .05"
-        brain_figure(places, values, title, unit, out / FIGURE.format(target), ringed=ringed)
+        title = f"{'SIMULATED. ' if simulated else ''}{first} minus {second}, {words.MODALITIES[target]}"
+        unit = "difference in SD of real scans within groups and sites; ring: false discovery rate below 0.05"
+        brain_figure(centres, values, title, unit, out / FIGURE.format(target), ringed=ringed)

@@ -1,4 +1,4 @@
-"""The difference between two groups of a cohort, from its real scans and what is synthesised where one is missing."""
+"""The difference between two groups of a cohort, from real scans and, if one is missing, synthesised scans."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from pdsynth.statistics.resampling import Estimate, ratio
 from pdsynth.types import Available, Direction, InputError, Modality
 
 FOLDS = 5
-FOUND = 0.05  # false discovery rate
-Means = dict[Direction, np.ndarray]  # of regions, (N, R), nan where nothing is synthesised
-Told = Callable[[int, int], None]
+FOUND = 0.05  # largest false discovery rate of a region that counts as different
+Means = dict[Direction, np.ndarray]  # region means (N, R) of synthesised scans; nan for participants without one
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class GroupEffects:
-    """Every target's regions and summary; real_alone_d (R,): by target, the difference of real scans alone in SD."""
+    """Results by region and by target; real_alone_d (R,): difference from real scans alone, in SD, by target."""
 
     regions: list[RegionEffect]
     summary: list[TargetSummary]
@@ -47,14 +47,13 @@ class GroupEffects:
 def group_effects(
     people: Pairs, synthesised: Means, contrast: Groups = AD_LESS_NC, atlas: Atlas | None = None
 ) -> GroupEffects:
-    """The difference of the groups in each region of both targets, rectified, beside that of real scans alone.
+    """The rectified difference of the groups in each region of both targets, and that from real scans alone.
 
-    people: one row per participant, as `one_row_each` gives them; synthesised: as `cross_fitted` or `by_model` give it.
-    Effects are within sites (`rectified_difference`). Raises ValueError where a group has fewer than two real scans of
-    a target.
+    people: one row per participant, from `one_row_each`; synthesised: from `cross_fitted` or `by_model`. Effects are
+    within sites (see `rectified_difference`). Raises ValueError if a group has fewer than two real scans of a target.
     """
     atlas = atlas or evidence_regions(people.grid)
-    places = describe_regions(atlas, people.grid)
+    regions = describe_regions(atlas, people.grid)
     groups, sites = (people.table[name].astype(str).tolist() for name in ("diagnosis", "site"))
     found = GroupEffects([], [], {})
     for direction in Direction:
@@ -62,7 +61,7 @@ def group_effects(
         nothing = np.where(np.isfinite(real), 0.0, np.nan)
         alone = rectified_difference(real, nothing, groups, contrast, sites)
         both = rectified_difference(real, synthesised[direction], groups, contrast, sites)
-        rows = _by_region(direction.target, places, both, alone)
+        rows = _by_region(direction.target, regions, both, alone)
         found.regions.extend(rows)
         found.summary.append(_summary(direction.target, real, synthesised[direction], both, alone, rows))
         found.real_alone_d[direction.target] = alone.difference / alone.sd
@@ -70,19 +69,19 @@ def group_effects(
 
 
 def one_row_each(pairs: Pairs, contrast: Groups) -> Pairs:
-    """A whole scan of each participant of the contrast: the first session, but with both scans where there is one.
+    """One whole scan of each participant of the contrast: the first session with both scans, or else the first session.
 
-    Raises InputError where a group has fewer than two participants, or no site has real scans of both groups.
+    Raises InputError if a group has fewer than two participants, or if no site has real scans of both groups.
     """
     whole = pairs.whole_scans()
     table = whole.table.assign(unpaired=whole.table["available"] != Available.BOTH)
     table = table[table["diagnosis"].isin([str(group) for group in contrast])]
-    kept = table.sort_values(["participant_id", "unpaired", "session_id"]).drop_duplicates("participant_id").index
-    people = whole.where(whole.table.index.isin(kept))
+    chosen = table.sort_values(["participant_id", "unpaired", "session_id"]).drop_duplicates("participant_id").index
+    people = whole.where(whole.table.index.isin(chosen))
     numbers = {group: int((people.table["diagnosis"] == group).sum()) for group in contrast}
     if min(numbers.values()) < 2:
         found = " and ".join(f"{number} participants of {group}" for group, number in numbers.items())
-        raise InputError(pairs.root, f"holds {found}", "name groups of two participants or more in --groups")
+        raise InputError(pairs.root, f"has {found}", "name groups of two participants or more in --groups")
     for modality in Modality:
         sites = [set(people.table["site"][_has(people, modality) & (people.table["diagnosis"] == g)]) for g in contrast]
         if not set.intersection(*sites):
@@ -101,16 +100,15 @@ def cross_fitted(
     atlas: Atlas | None = None,
     seed: int = 0,
     device: str = "auto",
-    progress: Told = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> Means:
-    """Region means of what a recipe synthesises of people (N rows), never by a model that was trained on them.
+    """Out-of-fold region means of the scans that a recipe synthesises for people (N rows), by cross-fitting.
 
-    The participants of `pairs` who have both scans, whatever their diagnosis, are divided into folds, and a model is
-    trained without each fold, for `budget` seconds where the recipe needs a budget. A participant with both scans is
-    synthesised by the model that never saw them, a participant who lacks a scan by the average of all models
-    (cross-fitting). From each model's values its mean over participants who lack a scan, at the same site, is
-    subtracted. Raises ValueError where there are fewer paired participants
-    than folds.
+    The participants of `pairs` who have both scans, whatever their diagnosis, are divided into folds, and one model is
+    trained without each fold, for `budget` seconds if the recipe needs a budget. The scan of a participant with both
+    scans is synthesised by the model whose training set does not contain this participant. For a participant who lacks
+    a scan, the average over all models is used. Each model's mean over the participants who lack a scan, at the same
+    site, is subtracted from its values. Raises ValueError if there are fewer paired participants than folds.
     """
     paired = pairs.where(pairs.table["available"] == Available.BOTH)
     names = np.sort(paired.table["participant_id"].unique())
@@ -128,29 +126,30 @@ def cross_fitted(
             run = Path(folder) / f"{k}"
             method = api.fit(recipe, train, run=run, budget=budget, seed=seed, device=device).method
             for direction, total in totals.items():
-                here, elsewhere = of_person == k, of_person == -1
+                in_fold, unpaired = of_person == k, of_person == -1
                 theirs, others = (
-                    _synthesised_means(method, people.where(rows), direction, atlas) for rows in (here, elsewhere)
+                    _synthesised_means(method, people.where(rows), direction, atlas) for rows in (in_fold, unpaired)
                 )
-                places = people.table["site"].to_numpy(str)
-                offsets = _offsets(others, places[elsewhere], places)
-                total[here] = theirs - offsets[here]
-                total[elsewhere] += (others - offsets[elsewhere]) / folds
+                sites = people.table["site"].to_numpy(str)
+                offsets = _offsets(others, sites[unpaired], sites)
+                total[in_fold] = theirs - offsets[in_fold]
+                total[unpaired] += (others - offsets[unpaired]) / folds
     progress(folds, folds)
     return {direction: _where_needed(total, people, direction) for direction, total in totals.items()}
 
 
 def by_model(model: api.Model, pairs: Pairs, people: Pairs, atlas: Atlas | None = None) -> Means:
-    """The same by a model that is there; nothing of participants whom it was trained on, in any session of `pairs`.
+    """Region means of the scans that a given model synthesises for people (N rows).
 
-    Raises ValueError where it was trained on everybody who has both scans.
+    Participants with any session of `pairs` in the model's training set are nan. Raises ValueError if the model was
+    trained on all participants who have both scans.
     """
-    seen = set(model.card.get("scans_sha256", []))
-    trained_on = {person for digest, person in pairs.scan_digests().items() if digest in seen}
+    training_scans = set(model.card.get("scans_sha256", []))
+    trained_on = {person for digest, person in pairs.scan_digests().items() if digest in training_scans}
     unseen = ~people.table["participant_id"].isin(trained_on).to_numpy()
     if not (unseen & (people.table["available"] == Available.BOTH)).any():
         raise ValueError(
-            "the model was trained on all who have both scans. Leave out --model: a recipe is cross-fitted."
+            "the model was trained on all participants who have both scans. Leave out --model to cross-fit a recipe."
         )
     atlas = atlas or evidence_regions(people.grid)
     found = {}
@@ -162,31 +161,32 @@ def by_model(model: api.Model, pairs: Pairs, people: Pairs, atlas: Atlas | None 
 
 
 def _offsets(means: np.ndarray, sites: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """Of means (M, R) at sites (M,), the mean at each site `of` (N,), or where it has none the mean of all: (N, R).
+    """Mean of means (M, R), at sites (M,), over the site of each participant in `of` (N,); (N, R).
 
-    Each fold's model has its own bias at each site; it is estimated on participants outside all folds, and subtracted.
+    A site without known means gets the mean over all sites. Each fold's model has its own site-wise bias; these means
+    estimate it on participants outside all folds.
     """
     known = np.isfinite(means).all(1)
     found = np.zeros((len(of), means.shape[1]))
     for site in np.unique(of):
-        there = known & (sites == site)
-        there = there if there.any() else known
-        if there.any():
-            found[of == site] = means[there].mean(0)
+        at_site = known & (sites == site)
+        at_site = at_site if at_site.any() else known
+        if at_site.any():
+            found[of == site] = means[at_site].mean(0)
     return found
 
 
 def _synthesised_means(method: Method, people: Pairs, direction: Direction, atlas: Atlas) -> np.ndarray:
-    """(N, R), nan where the source is missing."""
+    """Region means (N, R) of synthesised scans; nan for participants without the source."""
     means = np.full((len(people), len(atlas)), np.nan)
-    there = _has(people, direction.source)
-    if there.any():
-        means[there] = region_means(scoring.predictions(method, people.where(there), direction), atlas)
+    has_source = _has(people, direction.source)
+    if has_source.any():
+        means[has_source] = region_means(scoring.predictions(method, people.where(has_source), direction), atlas)
     return means
 
 
 def _where_needed(means: np.ndarray, people: Pairs, direction: Direction) -> np.ndarray:
-    """nan for everybody where nobody lacks the target but has the source: there is nothing to fill in."""
+    """The means, or nan for all participants if none of them has the source and lacks the target."""
     lacking = _has(people, direction.source) & ~_has(people, direction.target)
     return means if lacking.any() else np.full_like(means, np.nan)
 
@@ -207,7 +207,7 @@ def _by_region(
     return [
         RegionEffect(
             target=target,
-            **place,
+            **region,
             difference=Estimate(both.difference[i], both.low[i], both.high[i]),
             p=both.p[i],
             q=q[i],
@@ -218,7 +218,7 @@ def _by_region(
             trust=both.trust[i],
             worth=both.worth[i],
         )
-        for i, place in enumerate(records(regions))
+        for i, region in enumerate(records(regions))
     ]
 
 
@@ -230,13 +230,13 @@ def _summary(
     alone: RectifiedDifference,
     rows: Sequence[RegionEffect],
 ) -> TargetSummary:
-    has, made = np.isfinite(real).all(1), np.isfinite(synthesised).all(1)
+    has_real, has_synthesised = np.isfinite(real).all(1), np.isfinite(synthesised).all(1)
     varies = both.sd > 0
     return TargetSummary(
         target=target,
-        n_real=int(has.sum()),
-        n_both=int((has & made).sum()),
-        n_synthesised=int((~has & made).sum()),
+        n_real=int(has_real.sum()),
+        n_both=int((has_real & has_synthesised).sum()),
+        n_synthesised=int((~has_real & has_synthesised).sum()),
         used=bool(both.trust.any()),
         worth=float(np.median(both.worth[varies])),
         width=float(np.median(ratio(both.high - both.low, alone.high - alone.low)[varies])),
@@ -246,7 +246,7 @@ def _summary(
 
 
 def _false_discovery_rate(p: np.ndarray) -> np.ndarray:
-    """Benjamini and Hochberg's, over those that are known."""
+    """Adjusted p values of Benjamini and Hochberg over the finite p values; nan for the others."""
     q, known = np.full(p.shape, np.nan), np.isfinite(p)
     q[known] = stats.false_discovery_control(p[known])
     return q

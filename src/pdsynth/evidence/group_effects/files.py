@@ -14,10 +14,10 @@ COMPLETE, AS_IF_REAL, RECTIFIED = "complete-cases", "as if real", "rectified"  #
 
 @dataclass(frozen=True)
 class RegionEffect:
-    """A region of a target (x, y, z in mm): the rectified difference of the groups in the scans' units, and its tests.
+    """The rectified difference of the groups in one region of one target, in the units of the scans, and its tests.
 
-    q: false discovery rate over regions (Benjamini and Hochberg); d: the difference in SD; real_alone: the difference
-    of real scans alone; trust, worth: see `RectifiedDifference`.
+    x, y, z: centre of the region, mm. q: false discovery rate over regions (Benjamini and Hochberg). d: the difference
+    in SD of real scans. real_alone: the difference from real scans alone. trust, worth: see `RectifiedDifference`.
     """
 
     target: Modality
@@ -40,9 +40,11 @@ class RegionEffect:
 
 @dataclass(frozen=True)
 class TargetSummary:
-    """A target: numbers of scans, medians over regions, and regions with q < .05.
+    """Summary of one target: numbers of scans, medians over regions, and numbers of regions with q < 0.05.
 
-    used: whether synthesised scans have any weight; width: of the interval, against that of real scans alone.
+    n_real, n_both, n_synthesised: participants with a real scan, with both, and with a synthesised scan only. used:
+    whether synthesised scans have any weight. width: width of the interval relative to that of real scans alone.
+    regions_real_alone, regions: numbers of regions with real scans alone, and with synthesised scans.
     """
 
     target: Modality
@@ -58,7 +60,7 @@ class TargetSummary:
 
 @dataclass(frozen=True)
 class CompletedEffect:
-    """An arm in a direction, where half of the real scans are hidden (see `complete_effects`)."""
+    """Results of one arm in one direction if half of the real scans are hidden (see `complete_effects`)."""
 
     direction: Direction
     arm: str

@@ -1,4 +1,4 @@
-"""What are synthesised scans worth to a study of groups? Effects of disease where half of the scans are hidden."""
+"""Worth of synthesised scans in a comparison of groups: effects of disease if half of the real scans are hidden."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ NO_GAIN: Gain = (UNKNOWN, UNKNOWN)
 
 
 def completed_effects(patterns: Patterns, seed: int = 0) -> list[CompletedEffect]:
-    """`complete_effects` of every method in both directions, AD less NC within sites; one row per participant."""
+    """`complete_effects` of every method in both directions, for AD minus NC within sites.
+
+    patterns: one row per participant.
+    """
     groups, sites = (patterns.people[name].astype(str).tolist() for name in ("diagnosis", "site"))
     found: list[CompletedEffect] = []
     for direction in Direction:
-        made = {method: patterns.pair(method, direction)[1] for method in patterns.methods}
+        synthesised = {method: patterns.pair(method, direction)[1] for method in patterns.methods}
         real = patterns.values[direction.target, REAL]
-        found += complete_effects(direction, real, made, groups, AD_LESS_NC, sites, seed=seed)
+        found += complete_effects(direction, real, synthesised, groups, AD_LESS_NC, sites, seed=seed)
     return found
 
 
@@ -40,26 +43,27 @@ def complete_effects(
     seed: int = 0,
     n: int = RESAMPLES,
 ) -> list[CompletedEffect]:
-    """Effects of the contrast where half of the real scans are hidden, against those of all scans; one row per arm.
+    """Effects of the contrast if half of the real scans are hidden, compared with those of all scans; one row per arm.
 
     real (N, R); synthesised: (N, R) by method; groups, sites (N,). Within each site and group a random half is hidden,
-    `masks` times; figures are averaged over them, with 95 % intervals over participants (n resamples).
+    `masks` times. Results are averages over the masks, with 95 % intervals over participants (n resamples).
 
-    Arms: "complete-cases", the scans that are left; for each method "as if real", its scans put in place of the hidden
-    ones and counted as scans, and "rectified" (`rectified_difference`). Of each: n_left, n_hidden; slope
-    of the arm's effects on those of all scans over regions, 1 where nothing is lost; rmse between the two, in SD of
-    real scans within groups and sites; and for the rectified width, its interval's against that of complete cases
-    (median over regions), and worth, how many real scans one synthesised scan replaces (median over regions).
-    nan where too few of a group are left to compare. Raises ValueError where shapes differ.
+    Arms: "complete-cases" uses the remaining real scans only. For each method, "as if real" replaces each hidden scan
+    by the synthesised one and counts it as real, and "rectified" uses `rectified_difference`. Columns: n_left,
+    n_hidden: numbers of real scans; slope: of the arm's effects on those of all scans, over regions (1: the effect is
+    kept in full); rmse: root mean square difference between the two, in SD of real scans within groups and sites. For
+    "rectified" only: width: of the interval, relative to complete cases (median over regions); worth: number of real
+    scans that one synthesised scan replaces (median over regions). Results are nan if too few participants of a group
+    remain. Raises ValueError if shapes differ.
     """
-    kept, first, places = contrasted(len(real), groups, sites, contrast)
-    made = {name: paired(real, values)[1][kept] for name, values in synthesised.items()}
-    real = np.asarray(real, np.float64)[kept]
+    in_contrast, first, site_labels = contrasted(len(real), groups, sites, contrast)
+    by_method = {name: paired(real, values)[1][in_contrast] for name, values in synthesised.items()}
+    real = np.asarray(real, np.float64)[in_contrast]
     generator = np.random.default_rng(seed)
-    halves = [half_left(first, places, generator) for _ in range(masks)]
-    weights = bootstrap_weights(np.char.add(np.where(first, "a", "b"), places), seed, n)
+    halves = [half_left(first, site_labels, generator) for _ in range(masks)]
+    weights = bootstrap_weights(np.char.add(np.where(first, "a", "b"), site_labels), seed, n)
     everyone = np.ones(len(first), bool)
-    whole = Contrast(weights, first, places)
+    whole = Contrast(weights, first, site_labels)
     sd = np.sqrt(whole.covariance(real, real))
     effects = ratio(whole.difference(real), sd)
     known = np.isfinite(effects[0])
@@ -74,8 +78,8 @@ def complete_effects(
         return CompletedEffect(direction, arm, method, left, len(first) - left, Estimate.of(slopes), rmse, width, worth)
 
     rows: list[CompletedEffect] = []
-    for name, values in made.items():
-        found = [rectify(weights, real, values, has, everyone, first, places) for has in halves]
+    for name, values in by_method.items():
+        found = [rectify(weights, real, values, has, everyone, first, site_labels) for has in halves]
         if not rows:
             rows.append(row(COMPLETE, "", [one.complete_cases for one in found]))
         filled = [whole.difference(np.where(has[:, None], real, values)) for has in halves]
@@ -85,7 +89,7 @@ def complete_effects(
 
 
 def half_left(first: np.ndarray, sites: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Who keeps the real scan, (N,) bool: half of each site and group, the larger half where it is odd."""
+    """Random choice of the real scans that are not hidden, (N,) bool: half of each site and group, rounded up."""
     left = np.ones(len(first), bool)
     cells = 2 * np.unique(sites, return_inverse=True)[1] + first
     for cell in np.unique(cells):
@@ -95,7 +99,7 @@ def half_left(first: np.ndarray, sites: np.ndarray, generator: np.random.Generat
 
 
 def _gain(found: Sequence[Rectified]) -> Gain:
-    """Width of the interval against complete cases', and worth of a synthesised scan in real scans."""
+    """Width of the interval relative to complete cases, and worth of a synthesised scan in real scans."""
     width = np.mean([np.median(np.sqrt(ratio(one.variance, one.variance_complete_cases)), axis=1) for one in found], 0)
     worth = np.mean([np.median(one.worth, axis=1) for one in found], 0)
     return Estimate.of(width, 0), Estimate.of(worth)

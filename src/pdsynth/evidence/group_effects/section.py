@@ -1,4 +1,4 @@
-"""The report on effects where scans are missing, and the facts for the cards."""
+"""The report on effects of disease in a study with missing scans, and the facts for the cards."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ ADDRESSES: Mapping[str, str] = {}
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """Effects where half of the scans are hidden."""
+    """Effects if half of the scans are hidden."""
     rows = COMPLETED.read(results.root)
     if not rows:
         return
-    head = ["Direction", "Missing scans", "by", "slope", "error, SD", "interval's width", "worth in real scans"]
+    head = ["Direction", "Missing scans", "scans by", "slope", "error, SD", "interval width", "worth in real scans"]
     cells = [
         [
             words.DIRECTIONS[row.direction],
@@ -33,26 +33,28 @@ def sections(results: Results) -> Iterator[Section]:
         for row in rows
     ]
     lead = (
-        "How near do a study's effects come to those of all scans where half of the AD and NC participants "
-        f"({rows[0].n_hidden}) lack the target scan, hidden at random and repeatedly? Participants without the scan "
-        "are left out (complete-cases), or get a synthesised scan that counts as a real one (as if real) or is "
-        "corrected by participants who have both (rectified). The slope over regions is 1 where nothing is lost; the "
-        "error is the root mean square distance in the real scans' SD; the width is that of the 95 % interval, 1 in "
-        "complete cases. The worth is the number of real scans that one synthesised scan replaces: 0 for a method "
-        "that knows nothing about individuals, and where too few participants have both scans to estimate it."
+        "How close does a study with missing scans come to the effects of a study with all scans? The target scans of "
+        f"half of the AD and NC participants ({rows[0].n_hidden}) are hidden; they are drawn at random several times, "
+        "and results are averaged. These participants are left out (complete-cases), get a synthesised scan that "
+        "counts as a real one (as if real), or get a synthesised scan whose error is corrected with participants who "
+        "have both scans (rectified). The slope over regions is 1 if the effect is kept in full. The error is the "
+        "root mean square difference from the effects of all scans, in SD of the real scans. The width is that of the "
+        "95 % interval, relative to complete cases (1 = no gain). The worth is the number of real scans that one "
+        "synthesised scan replaces. It is 0 for a method that knows nothing about individuals, or if too few "
+        "participants have both scans to estimate it."
     )
     found = [
-        f"{words.DIRECTIONS[row.direction]}: a scan by {row.method}, rectified by participants who have both, is worth "
-        f"{spread(row.worth)} of a real one to a study of groups."
+        f"{words.DIRECTIONS[row.direction]}: in a comparison of groups, one scan synthesised by {row.method} and "
+        f"rectified with participants who have both scans is worth {spread(row.worth)} of a real scan."
         for row in rows
         if row.arm == RECTIFIED and row.method == results.tested and not isnan(row.worth.value)
     ]
     marked = [row.method == results.tested for row in rows]
-    table = Table("Effects where half of the scans are missing", head, cells, marked)
-    yield Section("completed-effects", "Effects where scans are missing", 20, lead, found, [table])
+    table = Table("Effects if half of the scans are missing", head, cells, marked)
+    yield Section("completed-effects", "Effects of disease with missing scans", 20, lead, found, [table])
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """The worth of the tested method's scans, rectified."""
+    """The worth, in real scans, of a rectified scan by the method under test."""
     own = [row for row in COMPLETED.read(results.root) if row.method == results.tested and row.arm == RECTIFIED]
     return {"worth": by_direction(own, lambda row: "" if isnan(row.worth.value) else spread(row.worth))}

@@ -1,1 +1,1 @@
-"""Claim: a model does not repeat its training participants, and follows a lesion or a change in its source."""
+"""Claim: a model does not reproduce its training participants, and follows a lesion or a change in its source."""

@@ -1,4 +1,4 @@
-"""What a model does with people whom it was trained on, with an inserted lesion, and with a known change."""
+"""Probes of a model: memorisation of training participants, inserted lesions, and known changes of a person."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from pdsynth.evidence.probes.memorisation import membership_auc, nearest_neighbo
 from pdsynth.evidence.probes.responses import LesionResponse, Predict, counterfactual_response, lesion_response
 from pdsynth.types import Available, Direction
 
-PEOPLE = 40  # of each kind, at most
+PEOPLE = 40  # most training participants, and most other participants, of the memorisation probe
 FEWEST = 3
 LESIONED, LESIONS, RADIUS_MM, FACTOR, NOISE_SD = 4, 8, 8.0, 1.5, 0.02
-TWICE = 9  # simulated people at two severities
-COUNTERFACTUAL = 4_000_000  # added to the seed, so that they are no cohort's participants
+TWICE = 9  # number of people who are simulated at two severities
+COUNTERFACTUAL = 4_000_000  # added to the seed, so that these people are not participants of a simulated cohort
 
 
 class NotMeasurableError(ValueError):
-    """Too few participants for a probe."""
+    """There are too few participants for a probe."""
 
 
 def probe(model: Model, pairs: Pairs, split: str, seed: int, jobs: int = 1) -> Probes:
-    """Memorisation, inserted lesions and, on simulated pairs, people at two severities, of a model.
+    """Measure memorisation, inserted lesions and, if `pairs` are simulated, known changes, for one model.
 
-    Memorisation needs, in the prepared folder, participants whom the model was trained on and others in the split. A
-    probe that cannot be measured has a reason. The people at two severities are simulated and prepared here, by `jobs`
-    processes.
+    Memorisation needs participants of the model's training set in the prepared folder, and other participants in the
+    split. If a probe cannot be measured, the result has the reason. For the known changes, people are simulated at two
+    severities and prepared by `jobs` processes.
     """
     others = pairs.split(split).whole_scans()
     others = others.where(others.table["available"] == Available.BOTH)
@@ -60,35 +60,35 @@ def probe(model: Model, pairs: Pairs, split: str, seed: int, jobs: int = 1) -> P
 
 
 def trained_on(model: Model, pairs: Pairs) -> Pairs:
-    """The whole scans of the participants whom the model's card names, by the digests of their files."""
+    """Whole scans of the participants in the model's training set, which its card lists by the digests of the scans."""
     scans, known = pairs.whole_scans(), set(model.card.get("scans_sha256", []))
     people = {person for digest, person in scans.scan_digests().items() if digest in known}
     return scans.where(scans.table["participant_id"].isin(people) & (scans.table["available"] == Available.BOTH))
 
 
 def measure_memorisation(model: Model, pairs: Pairs, others: Pairs, seed: int) -> Memorisation:
-    """Distances to training participants and to strangers, and membership.
+    """Distances to training participants and to strangers (people outside the training set), and membership AUC.
 
-    others: participants with both scans, whom the model was not trained on. Raises NotMeasurableError where there are
-    too few of either.
+    others: participants with both scans who are not in the model's training set. Raises NotMeasurableError if there are
+    too few training participants or too few others.
     """
     known = trained_on(model, pairs)
     if len(known) < FEWEST or len(others) < 2 * FEWEST:
-        few_known = f"its card names fewer than {FEWEST} participants of this folder"
-        raise NotMeasurableError(f"{few_known}, or the split holds fewer than {2 * FEWEST}")
+        few_known = f"the model's card lists fewer than {FEWEST} participants of this folder"
+        raise NotMeasurableError(f"{few_known}, or the split has fewer than {2 * FEWEST} participants")
     members, others = _some(known, PEOPLE, seed), _some(others, PEOPLE, seed)
     order = np.random.default_rng(seed).permutation(len(others))
     tested, strangers = order[: len(order) // 2], order[len(order) // 2 :]
     few = np.random.default_rng(seed).permutation(len(known))[: len(strangers)]
     rows = []
     for direction in Direction:
-        seen, unseen = _Made.by(model, members, direction), _Made.by(model, others, direction)
+        of_members, of_others = _Scans.by(model, members, direction), _Scans.by(model, others, direction)
         trained = _real_cells(known, direction)
-        sets = (trained, trained[few], unseen.real[strangers])
+        sets = (trained, trained[few], of_others.real[strangers])
         to_all, to_few, to_strangers = (
-            nearest_neighbour_ratio(unseen.cells[tested], each, unseen.real[tested]) for each in sets
+            nearest_neighbour_ratio(of_others.cells[tested], each, of_others.real[tested]) for each in sets
         )
-        membership = membership_auc(seen.errors, unseen.errors, seed)
+        membership = membership_auc(of_members.errors, of_others.errors, seed)
         rows.append(Memory(direction, to_all, to_few, to_strangers, membership))
     return Memorisation(len(known), len(few), len(strangers), len(members), len(others), rows)
 
@@ -115,18 +115,18 @@ def _responses(model: Model, people: Pairs, direction: Direction, seed: int) -> 
     found: dict[bool, list[LesionResponse]] = {False: [], True: []}
     for row in range(len(people)):
         source, brain = people.volume(direction.source, row), people.brain(direction.source, row)
-        seers: tuple[Predict, ...] = (_predictor(model, brain, direction, people, row), lambda volume: volume)
-        for of_source, seer in zip(found, seers, strict=True):
+        predictors: tuple[Predict, ...] = (_predictor(model, brain, direction, people, row), lambda volume: volume)
+        for of_source, predict in zip(found, predictors, strict=True):
             found[of_source].append(
                 lesion_response(
-                    seer, source, brain, people.grid.spacing_mm, RADIUS_MM, FACTOR, NOISE_SD, LESIONS, seed + row
+                    predict, source, brain, people.grid.spacing_mm, RADIUS_MM, FACTOR, NOISE_SD, LESIONS, seed + row
                 )
             )
     return found
 
 
 def _predictor(model: Model, brain: np.ndarray, direction: Direction, people: Pairs, row: int) -> Predict:
-    """The model as a function of one participant's source volume."""
+    """The model as a function of the source volume (X, Y, Z) of one participant."""
     bval = float(people.table["dmri_bval"].iloc[row])
 
     def predict(volume: np.ndarray) -> np.ndarray:
@@ -140,10 +140,10 @@ def _predictor(model: Model, brain: np.ndarray, direction: Direction, people: Pa
 def _counterfactual(model: Model, pairs: Pairs, seed: int, jobs: int) -> Counterfactual:
     with tempfile.TemporaryDirectory() as folder:
         root = write_counterfactuals(Path(folder) / "bids", TWICE, COUNTERFACTUAL + seed, jobs=jobs)
-        made = prepare(
+        prepared = prepare(
             bids(root), Path(folder) / "prepared", grid_mm=pairs.grid.spacing_mm[0], split=(0, 0, 1), jobs=jobs
         )
-        visits = {name: made.where(made.table["session_id"] == name) for name in SESSIONS}
+        visits = {name: prepared.where(prepared.table["session_id"] == name) for name in SESSIONS}
         rows = []
         for direction in Direction:
             synthesised, real = {}, {}
@@ -159,21 +159,25 @@ def _counterfactual(model: Model, pairs: Pairs, seed: int, jobs: int) -> Counter
 
 
 @dataclass(frozen=True, eq=False)
-class _Made:
-    """Scans of some people: cell means of the synthesised and of the real ones (N, F), and mean squared errors (N,)."""
+class _Scans:
+    """Synthesised and real scans of N people.
+
+    cells, real (N, F): cell means of the synthesised and of the real scans. errors (N,): mean squared errors.
+    """
 
     cells: np.ndarray
     real: np.ndarray
     errors: np.ndarray
 
     @classmethod
-    def by(cls, model: Model, people: Pairs, direction: Direction) -> _Made:
-        made = predictions(model.method, people, direction)
+    def by(cls, model: Model, people: Pairs, direction: Direction) -> _Scans:
+        synthesised = predictions(model.method, people, direction)
         errors = []
-        for row, image in enumerate(made):
+        for row, image in enumerate(synthesised):
             mask = dilate(people.brain(direction.target, row))
             errors.append(float(np.square(image - people.volume(direction.target, row))[mask].mean()))
-        return cls(np.stack([cell_means(volume) for volume in made]), _real_cells(people, direction), np.array(errors))
+        cells = np.stack([cell_means(volume) for volume in synthesised])
+        return cls(cells, _real_cells(people, direction), np.array(errors))
 
 
 def _real_cells(people: Pairs, direction: Direction) -> np.ndarray:
@@ -181,7 +185,7 @@ def _real_cells(people: Pairs, direction: Direction) -> np.ndarray:
 
 
 def _some(people: Pairs, number: int, seed: int) -> Pairs:
-    """At most `number` rows, drawn at random, one per participant."""
+    """A random choice of at most `number` participants, with the first row of each."""
     first = np.flatnonzero(~people.table["participant_id"].duplicated())
     chosen = np.random.default_rng(seed).permutation(first)[:number]
     return people.where(np.isin(np.arange(len(people)), chosen))

@@ -1,4 +1,4 @@
-"""File of the probes: probes.json, numbers by name."""
+"""File of the probes: probes.json, with numbers by name."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ NAME = "probes.json"
 
 @dataclass(frozen=True)
 class Memory:
-    """Memorisation in a direction: `nearest_neighbour_ratio` to three sets of people, and `membership_auc`.
+    """Memorisation in one direction: `nearest_neighbour_ratio` to three sets of people, and `membership_auc`.
 
-    ratio_to_all: to all whom the model was trained on; ratio_to_few: to as many of them as there are strangers, or to
-    all where these are fewer; ratio_to_strangers: to people whom it was not trained on.
+    ratio_to_all: to all training participants. ratio_to_few: to as many training participants as there are strangers,
+    or to all of them if there are fewer. ratio_to_strangers: to people who are not in the training set.
     """
 
     direction: Direction
@@ -30,7 +30,11 @@ class Memory:
 
 @dataclass(frozen=True)
 class Memorisation:
-    """trained_on, few, strangers: sizes of the three sets; members, others: of those whose errors are compared."""
+    """Results of the memorisation probe, one row per direction.
+
+    trained_on, few, strangers: sizes of the three sets in `Memory`. members, others: numbers of training participants
+    and of other people whose errors are compared.
+    """
 
     trained_on: int
     few: int
@@ -42,9 +46,9 @@ class Memorisation:
 
 @dataclass(frozen=True)
 class Lesion:
-    """Lesions in a direction: `lesion_response` of the model's output, or of the source itself where of_source.
+    """`lesion_response` in one direction, of the model's output or, if of_source is true, of the source itself.
 
-    sensitivity, false_positives: means over people; contrast_to_noise: median over lesions.
+    sensitivity, false_positives: means over people. contrast_to_noise: median over lesions.
     """
 
     of_source: bool
@@ -56,7 +60,11 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Lesions:
-    """Number of people, lesions inserted in each, their radius (mm) and factor of brightness, and SD of the noise."""
+    """Results of the lesion probe.
+
+    people: number of people; lesions: number of lesions per person; radius_mm: their radius, mm; factor: signal inside
+    a lesion relative to the signal without it; noise_sd: SD of the noise in the units of the source.
+    """
 
     people: int
     lesions: int
@@ -68,7 +76,10 @@ class Lesions:
 
 @dataclass(frozen=True)
 class Change:
-    """The synthesised change of people between two severities against the real one: `counterfactual_response`."""
+    """`counterfactual_response` in one direction: the synthesised change between two severities and the real change.
+
+    clear_regions: number of regions with a clear real change.
+    """
 
     direction: Direction
     slope: Estimate
@@ -78,7 +89,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """Number of SIMULATED people, and the two severities at which each was simulated."""
+    """Results of the probe with known changes: number of SIMULATED people, and the two severities of each."""
 
     people: int
     severities: list[float]
@@ -87,7 +98,7 @@ class Counterfactual:
 
 @dataclass(frozen=True)
 class Probes:
-    """The probes of a model. One that is None was not measured; `reasons` says why, by its name."""
+    """The probes of a model; None if a probe was not measured. reasons: explanation by the name of such a probe."""
 
     recipe: str
     memorisation: Memorisation | None
@@ -102,9 +113,9 @@ class Probes:
 
     @classmethod
     def read(cls, root: Path) -> Probes | None:
-        """The probes of a results folder; None where there is no probes.json.
+        """The probes of a results folder; None if there is no probes.json.
 
-        Raises InputError for a file of an older version, which held sentences in place of numbers, or a damaged one.
+        Raises InputError if the file is damaged, or comes from an older version, which wrote sentences and not numbers.
         """
         path = root / NAME
         if not path.exists():
@@ -114,5 +125,5 @@ class Probes:
         except (KeyError, TypeError, ValueError) as error:
             remedy = "run `pdsynth evidence` again, or remove the file to report without it"
             raise InputError(
-                path, "holds no probes of this version, whose results are numbers by name", remedy
+                path, "does not contain probes of this version, whose results are numbers by name", remedy
             ) from error

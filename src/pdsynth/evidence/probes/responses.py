@@ -1,7 +1,7 @@
-"""What a model does with what it has not seen: a lesion, noise that looks like none, a known change of a person.
+"""Responses of a model to changes of its source: an inserted lesion, noise, and a known change of a person.
 
-A model is a function of one whole source volume. Of a `Method` it is made by the caller, as
-`lambda volume: method.predict(source_batch(volume, brain, direction, bval), direction)` less the batch's axes.
+A model is a function of one whole source volume (X, Y, Z). The caller wraps a `Method`, as in
+`lambda volume: method.predict(source_batch(volume, brain, direction, bval), direction)[0, 0]`.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from pdsynth.atlas import Atlas, region_means
 from pdsynth.statistics.resampling import Estimate, bootstrap_weights, paired, ratio
 
 Predict = Callable[[np.ndarray], np.ndarray]
-ELSEWHERE = 95  # percentile of the changes elsewhere that a lesion's has to pass
-APART = 2  # radii between a lesion's centre and a place that counts as elsewhere
+ELSEWHERE = 95  # a lesion is detected if its change exceeds this percentile of the changes elsewhere
+APART = 2  # voxels farther than this from the centre of a lesion count as elsewhere, in radii
 
 
 @dataclass(frozen=True, eq=False)
 class LesionResponse:
-    """How an output answers to lesions in its source, and to noise without any.
+    """Response of an output to L lesions in its source, and to noise without a lesion.
 
-    contrast_to_noise (L,): of each lesion, |mean change inside - mean change elsewhere| over the SD elsewhere, voxel by
-    voxel; 0 where nothing changes, inf where the lesion alone does. detected (L,) bool: the mean change inside passes
-    the 95th percentile of those of equal spheres elsewhere, so that 5 % are detected in an output that knows nothing of
-    the lesion. false_positives: share of places that change, by noise alone, by more than half of what a lesion changes
-    (the median over lesions).
+    contrast_to_noise (L,): |mean change inside the lesion - mean change elsewhere| divided by the SD over voxels
+    elsewhere; 0 if nothing changes, inf if only the lesion changes. detected (L,) bool: the absolute mean change inside
+    exceeds the 95th percentile of those in equal spheres elsewhere, so that 5 % of lesions are detected in an output
+    that ignores them. false_positives: share of positions where noise alone changes the mean of a sphere by more than
+    half of the median change of a lesion.
     """
 
     contrast_to_noise: np.ndarray
@@ -43,12 +43,12 @@ class LesionResponse:
 
 @dataclass(frozen=True, eq=False)
 class CounterfactualResponse:
-    """The synthesised change between two severities of the same people against the real one.
+    """The synthesised change between two severities of the same people, compared with the real change.
 
-    real, synthesised (R,): mean over people of each region's change. clear (R,) bool: the real change differs from 0
-    (t test over people, p < .05, not corrected). slope: of synthesised on real through the origin over all regions; 1
-    is ideal, 0 an output that does not follow. sign_agreement: share of clear regions that change in the real
-    direction; nan without any. Intervals are over people.
+    real, synthesised (R,): mean change of each region over people. clear (R,) bool: the real change differs from 0
+    (t test over people, p < 0.05, not corrected). slope: of synthesised on real changes, through the origin, over all
+    regions; 1 is ideal, 0 means that the output does not follow. sign_agreement: share of clear regions whose
+    synthesised change has the sign of the real one; nan if there is no clear region. Intervals are over people.
     """
 
     real: np.ndarray
@@ -66,10 +66,10 @@ def insert_lesion(
     spacing_mm: np.ndarray,
     factor: float,
 ) -> np.ndarray:
-    """The volume with its brain times `factor` inside a sphere, clipped to 0..1: (X, Y, Z) float32.
+    """Multiply the brain inside a sphere by `factor`; returns (X, Y, Z) float32, clipped to 0..1.
 
-    brain (X, Y, Z) bool. The edge is smooth, a raised cosine from one to the other over a voxel (the coarsest axis)
-    about the radius. factor above 1 brightens, below 1 darkens.
+    volume, brain (X, Y, Z), brain bool. The edge is smooth: a raised cosine from `factor` to 1 across one voxel (of the
+    coarsest axis) at the radius. A factor above 1 brightens, a factor below 1 darkens.
 
     >>> row = np.full((9, 1, 1), 0.5)
     >>> insert_lesion(row, row > 0, np.array([4, 0, 0]), 2.0, np.ones(3), 1.5)[:, 0, 0].tolist()
@@ -92,14 +92,13 @@ def lesion_response(
     lesions: int = 10,
     seed: int = 0,
 ) -> LesionResponse:
-    """Insert lesions, one at a time at random places deep in the brain, each under fresh noise, and watch the output.
+    """Measure the response of an output to lesions at random positions deep in the brain, one lesion at a time.
 
-    source (X, Y, Z) in 0..1; brain (X, Y, Z) bool. noise_sd is of the Gaussian noise, in the source's units, that a
-    repeated scan would differ by; it is added in the brain alone, with a lesion and without, and calls `predict`
-    1 + 2 * lesions times. With the identity for `predict` the answer is the source's own: what could be seen at best.
-    Raises ValueError where no sphere of that radius fits into the brain, or noise or lesions are not positive.
-
-    Local means are compared rather than single voxels, since noise that a model makes is smooth.
+    source (X, Y, Z) in 0..1; brain (X, Y, Z) bool. noise_sd: SD of Gaussian noise in the units of the source, as the
+    difference of a repeated scan. New noise is added in the brain for each position, with and without the lesion;
+    `predict` is called 1 + 2 * lesions times. With the identity as `predict`, the result is that of the source itself,
+    which is the upper limit. Means of spheres are compared, because the noise in the output of a model is smooth.
+    Raises ValueError if no sphere of this radius fits into the brain, or if noise_sd or lesions is not positive.
     """
     if noise_sd <= 0 or lesions < 1:
         raise ValueError(f"noise_sd is {noise_sd} and lesions {lesions}; give noise above 0 and at least one lesion.")
@@ -114,8 +113,8 @@ def lesion_response(
     sizes, contrasts, detected, noise_only = [], [], [], []
     for centre in centres:
         noise = brain * generator.normal(0, noise_sd, brain.shape)
-        hurt = insert_lesion(source, brain, centre, radius_mm, spacing_mm, factor)
-        change = predict(np.asarray(hurt + noise, np.float32)) - still
+        lesioned = insert_lesion(source, brain, centre, radius_mm, spacing_mm, factor)
+        change = predict(np.asarray(lesioned + noise, np.float32)) - still
         distance = _distance(brain.shape, centre, spacing_mm)
         inside, elsewhere = distance <= radius_mm, distance > APART * radius_mm
         local = np.abs(_local_mean(change, radius_mm, spacing_mm))
@@ -124,8 +123,8 @@ def lesion_response(
         contrasts.append(_contrast(change[inside], change[elsewhere & brain]))
         detected.append(local[tuple(centre)] > np.percentile(local[deep & elsewhere], ELSEWHERE))
         sizes.append(local[tuple(centre)])
-        unhurt = predict(np.asarray(source + noise, np.float32)) - still
-        noise_only.append(np.abs(_local_mean(unhurt, radius_mm, spacing_mm))[deep])
+        by_noise = predict(np.asarray(source + noise, np.float32)) - still
+        noise_only.append(np.abs(_local_mean(by_noise, radius_mm, spacing_mm))[deep])
     false_positives = float(np.mean(np.concatenate(noise_only) > np.median(sizes) / 2))
     return LesionResponse(np.array(contrasts), np.array(detected), false_positives)
 
@@ -138,13 +137,14 @@ def counterfactual_response(
     atlas: Atlas,
     seed: int = 0,
 ) -> CounterfactualResponse:
-    """Does the output change as the person does? Volumes (N people, X, Y, Z) of the target at the two severities.
+    """Compare the change of the output with the change of the person between two severities.
 
-    predict_*: synthesised from the same person's source at that severity; real_*: the target itself. Raises ValueError
-    for fewer than two people or volumes that do not fit each other.
+    All volumes are of the target modality, (N people, X, Y, Z). predict_low, predict_high: synthesised from the source
+    of the same person at that severity; real_low, real_high: the real target. Raises ValueError for fewer than two
+    people, or if the shapes differ.
     """
     if len(real_low) < 2:
-        raise ValueError(f"{len(real_low)} person(s) give no interval; probe at least 2.")
+        raise ValueError(f"{len(real_low)} person(s) are too few for an interval; give at least 2.")
     real, synthesised = paired(
         region_means(real_high, atlas) - region_means(real_low, atlas),
         region_means(predict_high, atlas) - region_means(predict_low, atlas),
@@ -166,20 +166,20 @@ def counterfactual_response(
 
 
 def _distance(shape: tuple[int, ...], centre_voxel: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """Of every voxel from one of them, mm."""
+    """Distance of every voxel from the voxel `centre_voxel`, mm."""
     offsets = np.indices(shape).T - np.asarray(centre_voxel)
     return np.asarray(np.linalg.norm(offsets * spacing_mm, axis=-1).T)
 
 
 def _local_mean(change: np.ndarray, radius_mm: float, spacing_mm: np.ndarray) -> np.ndarray:
-    """Mean in the sphere about every voxel, (X, Y, Z); zero beyond the grid."""
+    """Mean in the sphere around every voxel, (X, Y, Z). Voxels outside the grid count as 0."""
     reach = np.floor(radius_mm / spacing_mm).astype(int)
     ball = _distance(tuple(2 * reach + 1), reach, spacing_mm) <= radius_mm
     return np.asarray(signal.fftconvolve(change.astype(np.float64), ball / ball.sum(), mode="same"))
 
 
 def _contrast(inside: np.ndarray, elsewhere: np.ndarray) -> float:
-    """|difference of means| over the SD elsewhere; 0 where they do not differ, inf where nothing varies elsewhere."""
+    """|difference of means| divided by the SD elsewhere; 0 if the means are equal, else inf if the SD is 0."""
     difference = abs(float(inside.mean(dtype=np.float64)) - float(elsewhere.mean(dtype=np.float64)))
     spread = float(elsewhere.std(dtype=np.float64))
     if difference == 0:

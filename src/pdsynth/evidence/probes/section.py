@@ -1,4 +1,4 @@
-"""The report on memory, lesions and known changes, and the facts for the cards."""
+"""The report on memorisation, inserted lesions and known changes, and the facts for the cards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ADDRESSES = {"memorisation": "memorisation", "lesions": "inserted lesions"}
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """One section per probe, of probes that were measured and of those that could not be."""
+    """One section per probe. The section of a probe that could not be measured gives the reason."""
     probes = Probes.read(results.root)
     if probes is None:
         return
@@ -25,7 +25,7 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """Membership, sensitivity to lesions, and the slope of a known change."""
+    """Membership AUC, sensitivity to lesions, and slope of a known change."""
     probes = Probes.read(results.root)
     if probes is None:
         return {}
@@ -41,17 +41,18 @@ def facts(results: Results) -> Mapping[str, str]:
 
 def _memorisation(found: Memorisation | None, reason: str) -> Section:
     lead = (
-        "Does the model reproduce people of its training? The distance ratio divides the distance of its scans of new "
-        "people to the nearest training scan by the same distance of these people's real scans; copies have 0. A "
-        "smooth image is nearer to everybody. So beside it stand the ratio to as many training participants, and to as "
-        "many people never seen. Membership is the probability that the error is lower for a training participant than "
-        "for another; 0.5 is ideal."
+        "Does the model reproduce people of its training set? The ratio is the distance from a synthesised scan of a "
+        "new person to the nearest training scan, divided by the same distance for the real scans of new people "
+        "(medians). Copies of training scans have a ratio of 0. A smooth image is close to every scan, so a ratio "
+        "below 1 alone does not show memorisation: compare the ratio to some of the training participants with the "
+        "ratio to about as many people who were not in the training set. Membership is the probability that the error "
+        "is lower for a training participant than for another person; 0.5 is ideal."
     )
     if found is None:
         tables = []
     else:
-        head = ["Direction", f"ratio to all {found.trained_on}", f"to {found.few} of them",
-                f"to {found.strangers} never seen", "membership"]  # fmt: skip
+        head = ["Direction", f"ratio to all {found.trained_on} training participants", f"to {found.few} of them",
+                f"to {found.strangers} other people", "membership"]  # fmt: skip
         cells = [
             [
                 words.DIRECTIONS[row.direction],
@@ -63,25 +64,26 @@ def _memorisation(found: Memorisation | None, reason: str) -> Section:
             for row in found.rows
         ]
         tables = [Table(f"{found.members} training participants, {found.others} others", head, cells)]
-    return Section("memorisation", "Memory of training participants", 80, lead, _not_measured(reason), tables)
+    return Section("memorisation", "Memorisation of training participants", 80, lead, _not_measured(reason), tables)
 
 
 def _lesions(found: Lesions | None, recipe: str, reason: str) -> Section:
     inserted = "" if found is None else (
-        f"The source is multiplied by {found.factor:g} inside spheres of {found.radius_mm:g} mm, one at a time at "
-        f"random places, and noise of SD {found.noise_sd:g} is added. "
+        f"The signal of the source is multiplied by {found.factor:g} inside a sphere with a radius of "
+        f"{found.radius_mm:g} mm at a random position, one lesion at a time, and noise with an SD of "
+        f"{found.noise_sd:g} is added. "
     )  # fmt: skip
     lead = (
         f"Does the output show a lesion of its source? {inserted}Sensitivity is the share of lesions that the output "
-        "shows: its change inside exceeds 95 % of the changes of equal spheres elsewhere; an output that knows nothing "
-        "of the lesion reaches 0.05. False positives are the share of places that noise alone changes by half as much. "
-        "The source itself gives the upper limit. A lesion in the output need not be right there: a real lesion of the "
-        "target may look different, or not be visible."
+        "shows: the output changes more inside the lesion than in 95 % of equal spheres elsewhere. An output that "
+        "ignores the lesion reaches 0.05. False positives are the share of positions where noise alone changes the "
+        "output by more than half of a lesion's change. The source itself gives the upper limit. A lesion in the "
+        "output need not be correct: a real lesion may look different in the target modality, or be invisible there."
     )
     if found is None:
         tables = []
     else:
-        head = ["Seen in", "Direction", "sensitivity", "false positives", "contrast to noise, median"]
+        head = ["Lesion in", "Direction", "sensitivity", "false positives", "contrast-to-noise ratio, median"]
         cells = [
             [
                 _seen_in(row, recipe),
@@ -99,10 +101,11 @@ def _lesions(found: Lesions | None, recipe: str, reason: str) -> Section:
 def _counterfactual(found: Counterfactual, recipe: str) -> Section:
     low, high = found.severities
     lead = (
-        f"SIMULATED people, each simulated at severity {low:g} and at {high:g} with all else equal, show the true "
-        "effect of the disease in a person, without sampling error. The slope is that of the synthesised on the real "
-        "change over regions, means over people; signs are compared where the real change is clear. Intervals: over "
-        "people."
+        f"Does the output follow a known change of the disease? Each of these SIMULATED people was simulated twice, "
+        f"at severity {low:g} and at severity {high:g}, with all else equal. The difference is the true effect of the "
+        "disease in that person, without sampling error. The slope is that of the synthesised on the real change over "
+        "regions, averaged over people; 1 is ideal. Signs are compared in regions with a clear real change "
+        "(p < 0.05). Intervals: 95 %, bootstrap over people."
     )
     head = ["Direction", "slope", "sign agrees", "clear regions"]
     cells = [
@@ -114,7 +117,7 @@ def _counterfactual(found: Counterfactual, recipe: str) -> Section:
 
 
 def _seen_in(row: Lesion, recipe: str) -> str:
-    return "the source" if row.of_source else f"{recipe}'s output"
+    return "the source" if row.of_source else f"the output of {recipe}"
 
 
 def _not_measured(reason: str) -> list[str]:

@@ -1,1 +1,1 @@
-"""Claim: a model keeps its quality at a site that it never saw."""
+"""Claim: a model keeps its quality at a site that was not in the training set."""

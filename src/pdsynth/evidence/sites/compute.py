@@ -1,4 +1,4 @@
-"""Leave one site out: what a scanner costs that the model never saw."""
+"""Leave-one-site-out evaluation: loss of quality at a site that was not in the training set."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def leave_one_site_out(
     device: str = "auto",
     size: str = Size.FULL,
 ) -> list[SiteScores]:
-    """What a site costs that the model never saw: trained without it, against trained on as many people of all sites.
+    """Scores at each site of a model trained without it, and of a model trained on as many people of all sites.
 
-    One row per site and direction, of the test participants of that site. The budget or steps are those of each
-    training; there are two per site. Raises ValueError as `sites_to_leave_out` does.
+    Returns one row per site and direction, from the test participants of the site. There are two training runs per
+    site; budget (seconds) and steps are those of one run. Raises ValueError in the cases of `sites_to_leave_out`.
     """
     train, test = pairs.train, pairs.test.whole_scans()
     sites = sites_to_leave_out(pairs)
@@ -43,19 +43,19 @@ def leave_one_site_out(
         for site in sites:
             without = train.where(train.table["site"] != site)
             methods = {}
-            for name, part in (("unseen", without), ("seen", _as_many(train, without, seed))):
+            for name, part in (("unseen", without), ("seen", _same_number(train, without, seed))):
                 run = Path(folder) / f"{name}-{len(rows)}"
                 model = api.fit(recipe, part, run=run, budget=budget, steps=steps, seed=seed, device=device, size=size)
                 methods[name] = model.method
-            there = test.where(test.table["site"] == site)
-            rows += _differences({name: _psnr(method, there) for name, method in methods.items()}, site, seed)
+            at_site = test.where(test.table["site"] == site)
+            rows += _differences({name: _psnr(method, at_site) for name, method in methods.items()}, site, seed)
     return [replace(row, p_holm=float(p)) for row, p in zip(rows, holm([row.p for row in rows]), strict=True)]
 
 
 def sites_to_leave_out(pairs: Pairs) -> list[str]:
-    """The sites with training participants and at least two test participants; unknown ones are none.
+    """Names of the sites with training participants and at least two test participants; unknown sites are left out.
 
-    Raises ValueError where these are fewer than two.
+    Raises ValueError if there are fewer than two such sites.
     """
     people = pairs.test.whole_scans().table.groupby("site")["participant_id"].nunique()
     sites = [s for s in sorted(set(pairs.train.table["site"]) - {"", NA}) if people.get(s, 0) >= 2]
@@ -64,8 +64,8 @@ def sites_to_leave_out(pairs: Pairs) -> list[str]:
     return sites
 
 
-def _as_many(train: Pairs, without: Pairs, seed: int) -> Pairs:
-    """As many participants as `without` has, drawn from all sites."""
+def _same_number(train: Pairs, without: Pairs, seed: int) -> Pairs:
+    """Random participants from all sites, as many as `without` has."""
     everyone = np.sort(train.table["participant_id"].unique())
     number = without.table["participant_id"].nunique()
     chosen = np.random.default_rng(seed).choice(everyone, number, replace=False)
@@ -73,13 +73,13 @@ def _as_many(train: Pairs, without: Pairs, seed: int) -> Pairs:
 
 
 def _psnr(method: Method, pairs: Pairs) -> dict[Direction, pd.Series]:
-    """psnr_brain by participant and direction, sessions averaged."""
+    """PSNR in the brain (dB) of each participant by direction, averaged over sessions."""
     found = {}
     for direction in Direction:
-        made = scoring.predictions(method, pairs, direction)
+        synthesised = scoring.predictions(method, pairs, direction)
         scores = [
             psnr(image, pairs.volume(direction.target, row), dilate(pairs.brain(direction.target, row)))
-            for row, image in enumerate(made)
+            for row, image in enumerate(synthesised)
         ]
         found[direction] = pd.Series(scores).groupby(pairs.table["participant_id"].to_numpy()).mean()
     return found
@@ -88,16 +88,16 @@ def _psnr(method: Method, pairs: Pairs) -> dict[Direction, pd.Series]:
 def _differences(scores: dict[str, dict[Direction, pd.Series]], site: str, seed: int) -> list[SiteScores]:
     rows = []
     for direction in Direction:
-        unseen, seen = (scores[name][direction].to_numpy() for name in ("unseen", "seen"))
+        without, with_site = (scores[name][direction].to_numpy() for name in ("unseen", "seen"))
         rows.append(
             SiteScores(
                 site=site,
                 direction=direction,
-                n_participants=len(seen),
-                psnr_seen=float(seen.mean()),
-                psnr_unseen=float(unseen.mean()),
-                difference=Estimate(float((unseen - seen).mean()), *bca_interval(unseen - seen, seed=seed)),
-                p=paired_permutation(unseen, seen, seed=seed),
+                n_participants=len(with_site),
+                psnr_seen=float(with_site.mean()),
+                psnr_unseen=float(without.mean()),
+                difference=Estimate(float((without - with_site).mean()), *bca_interval(without - with_site, seed=seed)),
+                p=paired_permutation(without, with_site, seed=seed),
                 p_holm=nan,
             )
         )

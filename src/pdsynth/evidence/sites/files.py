@@ -11,9 +11,9 @@ from pdsynth.types import Direction
 
 @dataclass(frozen=True)
 class SiteScores:
-    """A site in a direction: PSNR in the brain, dB, of a model that saw the site and of one that did not.
+    """PSNR in the brain (dB) at one site in one direction, of models trained with the site (seen) and without (unseen).
 
-    difference: unseen less seen; p: paired permutation test, p_holm corrected over the rows.
+    difference: unseen minus seen. p: paired permutation test; p_holm: corrected over the rows (Holm).
     """
 
     site: str

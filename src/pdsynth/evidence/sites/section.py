@@ -1,4 +1,4 @@
-"""The report on a site that was never seen, and the facts for the cards."""
+"""The report on a site that was not in the training set, and the facts for the cards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ADDRESSES = {"sites": "leave-one-site-out"}
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """Scores with and without the site in the training."""
+    """Scores of models that were trained with and without the site."""
     rows = SITES.read(results.root)
     if not rows:
         return
@@ -33,16 +33,16 @@ def sections(results: Results) -> Iterator[Section]:
         for row in rows
     ]
     lead = (
-        "What does a scanner cost that the model never saw? A model trained without a site is compared with one "
-        "trained on as many people of all sites. There is one training of each, so the interval does not hold the "
-        "variation between trainings."
+        "How much quality is lost on a scanner that was not in the training set? For each site, a model trained "
+        "without the site is compared with a model trained on the same number of participants from all sites. Each "
+        "model was trained once, so the interval does not include the variation between training runs."
     )
     table = Table("Leave one site out", head, cells)
-    yield Section("sites", "A site that was never seen", 70, lead, [], [table])
+    yield Section("sites", "A site that was not in the training set", 70, lead, [], [table])
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """Differences of PSNR at each site."""
+    """PSNR without minus PSNR with the site in the training set, for each site and direction."""
     differences = (
         f"{words.DIRECTIONS[row.direction]} at {row.site} {spread(row.difference)} dB"
         for row in SITES.read(results.root)
