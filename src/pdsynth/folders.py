@@ -112,7 +112,7 @@ def making(
 def refuse_occupied(out: Path, replace: bool, inputs: Sequence[Path] = ()) -> None:
     """Raise the InputError that `making` would raise, before hours of work; nothing is changed."""
     resolved = _apart_from_inputs(out, inputs)
-    if not resolved.parent.exists() or workspace_path(resolved).exists():  # the run first settles what is there
+    if not resolved.parent.exists() or workspace_path(resolved).exists():  # the run settles an old workspace first
         return
     if refuse_foreign(resolved) and not replace:
         raise InputError(out, EXISTS, REPLACE)

@@ -55,20 +55,20 @@ def resolve_device(device: str) -> str:
 
 
 def refuse_more_devices(device: str, devices: int) -> None:
-    """Raise ValueError where a run cannot have that many devices: on "cpu" they are processes, of which it has any.
+    """Raise ValueError if a run cannot have this number of devices. On "cpu" each device is a process, without a limit.
 
     >>> refuse_more_devices("cpu", 0)
     Traceback (most recent call last):
-    ValueError: a run on 0 devices is none. Give --devices 1 or more.
+    ValueError: a run needs a device, not 0. Give --devices 1 or more.
     """
     if devices < 1:
-        raise ValueError(f"a run on {devices} devices is none. Give --devices 1 or more.")
+        raise ValueError(f"a run needs a device, not {devices}. Give --devices 1 or more.")
     if device == "cpu" or devices == 1:
         return
     import torch
 
-    if devices > (there := torch.cuda.device_count()):
-        raise ValueError(f"torch sees {there} CUDA devices here, not {devices}. Give --devices {there}.")
+    if devices > (available := torch.cuda.device_count()):
+        raise ValueError(f"torch sees {available} CUDA devices here, not {devices}. Give --devices {available}.")
 
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")

@@ -14,7 +14,7 @@ from pdsynth.report import words
 from pdsynth.report.sections import Claim
 from pdsynth.results.folder import Results
 from pdsynth.statistics.inference import SIGNIFICANT
-from pdsynth.types import Diagnosis, Direction, Split
+from pdsynth.types import NA, Diagnosis, Direction, Split
 
 WORST = 3  # participants per direction who are listed as failures
 GROUPS = ("site", "diagnosis")
