@@ -64,5 +64,5 @@ def test_a_changed_file_is_refused(results, tmp_path):
     with pytest.raises(InputError, match="lacks scans or columns"):
         patterns.read(tmp_path)
     table.drop(index=5).to_csv(tmp_path / "patterns.tsv", sep="\t", index=False)
-    with pytest.raises(InputError, match="has other scans of"):
+    with pytest.raises(InputError, match="has other scans for"):
         patterns.read(tmp_path)
