@@ -236,7 +236,7 @@ def test_too_few_of_a_class_are_named():
     with pytest.raises(ValueError, match="AD has 3 participant"):
         out_of_fold([few], [few])
     one = block.where(block.labels == "MCI")
-    with pytest.raises(ValueError, match="only MCI"):
+    with pytest.raises(ValueError, match="diagnoses are MCI"):
         out_of_fold([one], [one])
     without = block.where(block.labels != "AD")
     with pytest.raises(ValueError, match="AD has 0 participants to train on"):
