@@ -23,7 +23,7 @@ from pdsynth.methods import checkpoint
 from pdsynth.methods.base import Method, registry
 from pdsynth.resources import resolve_device
 from pdsynth.types import Direction, InputError, Modality
-from pdsynth.weights import located, weights_sha256
+from pdsynth.weights import model_path, weights_sha256
 
 NO_DRAWS = "gives no draws: its prediction is a single estimate"
 WITHOUT = "leave out --samples, or name a generative model such as `default`"
@@ -174,6 +174,6 @@ class Model:
 
 def refuse_without_draws(model: str | Path) -> None:
     """Raise InputError for a model whose method gives no draws, by the name of the method alone."""
-    name = str(read_json(located(model) / "config.json").get("method"))
+    name = str(read_json(model_path(model) / "config.json").get("method"))
     if name in registry() and not registry()[name].generative:
         raise InputError(str(model), f"is a {name} model, which {NO_DRAWS}", WITHOUT)

@@ -176,7 +176,7 @@ def _restore(module: StageModule, checkpoint: Path) -> bool:
     if not checkpoint.exists():
         return False
     kept = stage_checkpoint.read(checkpoint)
-    with stage_checkpoint.fitting(checkpoint):
+    with stage_checkpoint.restoring(checkpoint):
         module.on_load_checkpoint(kept)
         finished = module.progress >= 1
         if finished:

@@ -25,7 +25,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from pdsynth import files
 from pdsynth.methods.base import Method, create, registry
 from pdsynth.types import InputError
-from pdsynth.weights import located
+from pdsynth.weights import model_path
 
 FORMAT = 3
 SIDES = (8, 512)  # voxels of a grid's axis: 16 mm and more to less than .5 mm
@@ -140,7 +140,7 @@ def load(folder: str | Path) -> tuple[Method, Card]:
     Raises InputError where a file is missing, is no safetensors (a pickle, say), does not fit the other one, or holds
     what no model of this version would. Nothing is allocated that the file of weights does not hold.
     """
-    folder = located(folder)
+    folder = model_path(folder)
     weights, config = folder / "model.safetensors", folder / "config.json"
     for path in (weights, config):
         if not path.is_file():
