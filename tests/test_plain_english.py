@@ -41,8 +41,6 @@ NOT_YET = (
     "imaging/intensity.py",
     "imaging/registration.py",
     "imaging/spatial.py",
-    "losses/",
-    "methods/",
     "missing.py",
     "networks/ema.py",
     "recipes.py",
