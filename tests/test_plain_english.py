@@ -33,7 +33,6 @@ NOT_YET = (
     "cohorts/names.py",
     "cohorts/oasis3.py",
     "cohorts/scans.py",
-    "data/",
     "demo.py",
     "evaluation/",
     "evidence/",
@@ -42,12 +41,7 @@ NOT_YET = (
     "imaging/registration.py",
     "imaging/spatial.py",
     "missing.py",
-    "networks/ema.py",
-    "recipes.py",
     "report/",
-    "synthesis.py",
-    "training.py",
-    "types.py",
 )
 
 QUANTITY = (

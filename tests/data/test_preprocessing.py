@@ -62,7 +62,7 @@ def test_what_cannot_be_rebuilt_is_refused_by_name_with_the_remedy(changes: dict
 
 
 def test_a_record_that_is_no_set_of_settings_is_refused() -> None:
-    with pytest.raises(InputError, match="no set of named settings"):
+    with pytest.raises(InputError, match="not a set of named settings"):
         Preprocessing.of(written() | {"preprocessing": ["realign"]}, CONFIG)
 
 
