@@ -21,7 +21,7 @@ ENTRY = "preprocessing"  # entry of a manifest or a card, which also has `grid_s
 SHELL = 1000.0  # s/mm^2
 # The preprocessing of version 0.1.0, which did not record it. A prepared folder of that version has the corrections in
 # its parameters. A model of that version has not, and is read as a model of uncorrected scans.
-BEFORE_IT_WAS_RECORDED: dict[str, Any] = {
+VERSION_0_1_0: dict[str, Any] = {
     "steps": 1,
     "unsteady_seconds": 8.0,
     "unsteady_share": 0.1,
@@ -132,7 +132,7 @@ def recorded_by(entries: Mapping[str, Any]) -> Any:
     """The preprocessing entry of a manifest or a card, unchecked; that of version 0.1.0 if there is no entry."""
     parameters = entries.get("parameters", {})
     known = {name: parameters[name] for name in ("denoise", "realign") if name in parameters}
-    return entries.get(ENTRY, BEFORE_IT_WAS_RECORDED | known)
+    return entries.get(ENTRY, VERSION_0_1_0 | known)
 
 
 def _unknown(recorded: Any) -> str | None:

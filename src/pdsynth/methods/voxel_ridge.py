@@ -1,9 +1,9 @@
 """A ridge regression at each voxel of the grid, with a penalty selected by cross-validation. Needs registered scans.
 
-The relation between the source's neighbourhood of a voxel and the target there depends on the voxel: a sulcus beside it
-in the source is beside it in the target too, and the effect on the value depends on the mean anatomy at that place. A
-convolution has the same weights everywhere and learns this slowly. A separate regression per voxel learns it in closed
-form.
+The relation between the source's neighbourhood of a voxel and the target there depends on the voxel: a sulcus next to
+it in the source is next to it in the target too, and the effect on the value depends on the mean anatomy at that place.
+A convolution has the same weights everywhere and learns this slowly. A separate regression per voxel learns it in
+closed form.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ NO_SLOPES = 1e9  # a penalty so large that the regression is the mean
 LEAST_SD = 1e-3  # lower limit of a column's SD, which the column is divided by
 LEAST_GAIN = 0.01  # least fraction of the held-out squared error that a regression must remove; less may be chance
 LIMIT = 4.0  # largest effect of the columns, in its SD over training participants; limits the effect of atypical scans
-TOGETHER = 32  # rows in memory at once
-SAMPLED = 16  # every 16th voxel takes part in the selection of the penalty
+CHUNK = 32  # rows in memory at once
+SAMPLING_STEP = 16  # every 16th voxel takes part in the selection of the penalty
 
 
 class VoxelRidge(nn.Module):
@@ -37,9 +37,7 @@ class VoxelRidge(nn.Module):
     The columns are the regressors, maps with one value per voxel; the response is the map that they predict.
     """
 
-    inside: (
-        Tensor  # (voxels,) int32: flat indices of the voxels in any training participant's brain; empty before the fit
-    )
+    inside: Tensor  # (voxels,) int32: flat indices of voxels where any training volume is above 0; set by `fit`
     weights: Tensor  # (2, columns, voxels) fp16, in the order of Direction
     constants: Tensor  # (2, 3, voxels): mean response, mean of the weighted sum of columns, limit of its deviation
     remaining: Tensor  # (2,): ratio of held-out residual SDs, that of the regression to that of the mean response alone
@@ -53,7 +51,7 @@ class VoxelRidge(nn.Module):
 
     @torch.no_grad()
     def fit(self, train: Pairs, columns: Volumes, response: Volumes) -> None:
-        """Regress the response (B, 1, X, Y, Z) on columns (B, columns, X, Y, Z) over all rows, inside the brain.
+        """Regress the response (B, 1, X, Y, Z) on columns (B, columns, X, Y, Z) over all rows, at the voxels `inside`.
 
         One penalty per direction is selected for all voxels. Weights and constants of a direction stay 0, so that its
         predicted response is 0, if the cross-validation error improves by less than LEAST_GAIN. They stay 0 in both
@@ -78,13 +76,13 @@ class VoxelRidge(nn.Module):
             for f in range(FOLDS):
                 products = torch.zeros(())
                 rows = np.flatnonzero(fold == f)
-                for chunk in np.array_split(rows, -(-len(rows) // TOGETHER)):
+                for chunk in np.array_split(rows, -(-len(rows) // CHUNK)):
                     x = self._inside(columns, train, chunk, direction, inside) - origin
                     r = self._inside(response, train, chunk, direction, inside)
                     joined = torch.cat([x, r, torch.ones_like(r)], 1)
                     products = products + (joined @ joined.mT).double()
                 total = total + products
-                sampled.append(products[::SAMPLED].clone())
+                sampled.append(products[::SAMPLING_STEP].clone())
             folds = torch.stack(sampled)
             # error of the mean of the other folds, the reference for a regression with an intercept on these folds
             unexplained = held_out_error(folds, NO_SLOPES)
@@ -102,7 +100,7 @@ class VoxelRidge(nn.Module):
             self.remaining[d] = (errors[best] / unexplained) ** 0.5
 
     def forward(self, columns: Tensor, direction: Direction) -> Tensor:
-        """Predict the response (B, 1, X, Y, Z) from columns (B, columns, X, Y, Z); zero outside all training brains."""
+        """Predict the response (B, 1, X, Y, Z) from columns (B, columns, X, Y, Z); zero at voxels not in `inside`."""
         d = direction.index
         mean, centre, limit = self.constants[d]
         inside = self.inside.long()
