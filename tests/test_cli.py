@@ -253,7 +253,7 @@ def files(folder: Path) -> dict[str, bytes]:
         (("--recipe", "unet", "--set", "width"), "has no value"),
         (("--recipe", "unet", "--set", "wdth=8"), "has no setting 'wdth'"),
         (("--recipe", "pds", "--set", "feature_layer=conv9_9"), "VGG16 has no layer 'conv9_9'"),
-        (("--recipe", "pds", "--set", "vgg_weights={model}/none.pth"), "is not there"),
+        (("--recipe", "pds", "--set", "vgg_weights={model}/none.pth"), "is missing"),
         (("--recipe", "zeros", "--init", "{model}"), "is a population-mean model, not zeros"),
     ],
 )

@@ -35,7 +35,7 @@ class Noisy(Method):
     def predict(self, batch, direction):
         return batch.sources[direction].volume
 
-    def stated(self, batch, direction):
+    def predict_with_sd(self, batch, direction):
         mean = self.predict(batch, direction)
         return mean, torch.full_like(mean, 0.1)
 
@@ -49,7 +49,7 @@ class Unsure(Noisy):
 
     name = "unsure"
 
-    def stated(self, batch, direction):
+    def predict_with_sd(self, batch, direction):
         return self.predict(batch, direction), None
 
 

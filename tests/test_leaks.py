@@ -107,7 +107,7 @@ def test_a_participant_in_two_splits_makes_every_verb_refuse(folder, tmp_path, v
         main(words)
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert "splits.tsv" in said and "stands in more than one split row" in said
+    assert "splits.tsv" in said and "has more than one row" in said
     assert not Path(out).exists()
 
 

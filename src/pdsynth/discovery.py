@@ -1,4 +1,4 @@
-"""Finds what lies in a package, so that a new file there needs no list of files to name it."""
+"""Imports the modules of a package, so that a new module need not be added to a list."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from types import ModuleType
 
 
 def modules_of(package: str) -> list[ModuleType]:
-    """Import every module of a package, in the order of their names; packages inside it are left out.
+    """Import all modules of a package, in the order of their names, without its subpackages.
 
-    Raises what an import raises: a broken file is named by its traceback.
+    An error of an import is not caught, so that its traceback names the module.
 
     >>> [module.__name__ for module in modules_of("pdsynth.diffusion")]
     ['pdsynth.diffusion.sampling', 'pdsynth.diffusion.schedule']

@@ -1,4 +1,4 @@
-"""What a training shows and keeps while it runs: a bar, the rows of metrics.csv, cost.json and checkpoints."""
+"""Output of a training run: a progress bar, the rows of metrics.csv, cost.json and checkpoints."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from pdsynth.files import complete_or_absent, read_json, write_json
 from pdsynth.stage_training import StageModule
 
-LOG_EVERY = 25  # steps
-SAVE_EVERY = 120  # seconds
-COST = "cost.json"  # of a run: steps, seconds and FLOPs (multiplications and additions apart) of each stage
+LOG_EVERY = 25  # steps between rows
+SAVE_EVERY = 120  # seconds between checkpoints
+COST = "cost.json"  # steps, seconds and GFLOP per step of each stage; a multiplication and an addition are two FLOP
 COLUMNS = ["stage", "step", "seconds", "term", "value"]  # of metrics.csv
 
 
 class Journal(Callback):
-    """A bar with the time left, rows of metrics.csv, and a checkpoint every few minutes and at the end.
+    """A progress bar with the remaining time, rows of metrics.csv, and a checkpoint every few minutes and at the end.
 
-    Of devices that train together the first shows and writes; all take part in a checkpoint.
+    If several devices train together, only the first one writes; all take part in a checkpoint.
     """
 
     def __init__(self, run: Path, checkpoint: Path) -> None:
@@ -66,21 +66,23 @@ class Journal(Callback):
         self._save(trainer, module)
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        self.bar.stop()  # else its thread draws over the error
+        self.bar.stop()  # otherwise its thread writes over the error message
 
     def _save(self, trainer: pl.Trainer, module: StageModule) -> None:
-        trainer.save_checkpoint(self.checkpoint)  # by CompleteCheckpoints, on the first device
+        trainer.save_checkpoint(self.checkpoint)  # written by CompleteCheckpoints on the first device
         self.saved = module.elapsed
 
     def _forget_rows_after(self, stage: str, step: int) -> None:
-        """Drop the rows of steps that no checkpoint holds: they are trained, and written, again."""
-        kept = [COLUMNS]
+        """Drop the rows of steps after the last checkpoint, because these steps are trained and written again."""
+        rows = [COLUMNS]
         if self.metrics.exists():
             with self.metrics.open(newline="") as file:
-                whole = [row for row in csv.reader(file) if len(row) == len(COLUMNS)][1:]  # a killed run cuts its last
-            kept += [row for row in whole if row[0] != stage or int(row[1]) <= step]
+                whole = [row for row in csv.reader(file) if len(row) == len(COLUMNS)][
+                    1:
+                ]  # the last row of a killed run may be incomplete
+            rows += [row for row in whole if row[0] != stage or int(row[1]) <= step]
         with complete_or_absent(self.metrics) as temporary, temporary.open("w", newline="") as file:
-            csv.writer(file).writerows(kept)
+            csv.writer(file).writerows(rows)
 
     def _write(self, module: StageModule, terms: dict[str, float]) -> None:
         with self.metrics.open("a", newline="") as file:

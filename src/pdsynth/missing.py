@@ -25,7 +25,7 @@ from pdsynth.files import read_json, write_json, write_table
 from pdsynth.imaging.nifti import sidecar_path
 from pdsynth.resources import refuse_lost, stops_run
 from pdsynth.types import Direction, InputError, Modality
-from pdsynth.weights import located, weights_sha256
+from pdsynth.weights import model_path, weights_sha256
 from pdsynth.workers import Workers
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Options:
 
     def entries(self, model: str | Path) -> dict[str, Any]:
         """All that the bytes of a volume depend on besides its source, by its names in manifest and sidecars."""
-        card = read_json(located(model) / "config.json").get("card")
+        card = read_json(model_path(model) / "config.json").get("card")
         preprocessing = recorded_by(card) if isinstance(card, dict) else None  # `Model.load` refuses it
         identity = {"model_sha256": weights_sha256(model), "preprocessing": preprocessing}
         return {"version": __version__, **identity, **asdict(self)}

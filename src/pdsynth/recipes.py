@@ -1,4 +1,4 @@
-"""The named runs, which the files in `pdsynth.methods` give, and the methods that they make."""
+"""All recipes (named configurations of methods), and the construction of a method from a recipe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pdsynth.types import Size
 
 
 def _discovered() -> dict[str, Recipe]:
-    """The recipes that the modules of `pdsynth.methods` give, by role, then as their files have them."""
+    """The recipes of the modules of `pdsynth.methods`, sorted by role, then in the order of the modules."""
     found: dict[str, Recipe] = {}
     given = (module.recipes() for module in modules_of("pdsynth.methods") if hasattr(module, "recipes"))
     for recipe in chain.from_iterable(given):
@@ -33,10 +33,10 @@ CONTROLS = tuple(name for name, recipe in RECIPES.items() if recipe.role in (Rol
 
 
 def settings_of(recipe: Recipe, size: str = Size.FULL, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The settings of a recipe in a size, "full" or "small", some of them changed.
+    """The settings of a recipe for a size, "full" or "small", with some of them changed.
 
-    Raises ValueError for another size, one that the recipe lacks, and a setting that its method does not have or that
-    does not take the value.
+    Raises ValueError for a size that the recipe does not have, a setting that its method does not have, and a value of
+    the wrong type.
 
     >>> settings_of(RECIPES["pds"], "small", {"pattern_weight": "0.2"})
     {'width': 16, 'pattern_weight': 0.2}
@@ -52,7 +52,7 @@ def settings_of(recipe: Recipe, size: str = Size.FULL, changes: Mapping[str, Any
             raise ValueError(f"the method {recipe.method} has no setting {name!r}; it has {known}.")
         try:
             adapter = TypeAdapter(types[name])
-            is_list = isinstance(value, str) and get_origin(types[name]) is tuple  # written as 8,16,32
+            is_list = isinstance(value, str) and get_origin(types[name]) is tuple  # such as 8,16,32
             settings[name] = adapter.validate_python(value.split(",") if is_list else value)
         except ValidationError as error:
             raise ValueError(f"{name} can't be {value!r}: {error.errors()[0]['msg']}.") from error
@@ -62,9 +62,9 @@ def settings_of(recipe: Recipe, size: str = Size.FULL, changes: Mapping[str, Any
 def build(
     name: str, pairs: Pairs, seed: int = 0, size: str = Size.FULL, changes: Mapping[str, Any] | None = None
 ) -> Method:
-    """A fresh method of a recipe for the grid of some pairs, its first weights drawn from the seed.
+    """An untrained method of a recipe for the grid of the pairs, with random initial weights from the seed.
 
-    Raises KeyError, naming the recipes, for an unknown one, and what `settings_of` raises.
+    Raises KeyError, with the names of all recipes, for an unknown recipe, and ValueError as `settings_of` does.
     """
     if name not in RECIPES:
         raise KeyError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")

@@ -69,7 +69,7 @@ def read(checkpoint: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def fitting(checkpoint: Path) -> Iterator[None]:
+def restoring(checkpoint: Path) -> Iterator[None]:
     """Convert errors of the block, which restores the state of a checkpoint, into InputError with its name."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""One stage of a method under Lightning: its batches, its steps and its moving average, on one device or on several."""
+"""Training of one stage of a method by Lightning: batches, steps and moving average, on one device or several."""
 
 from __future__ import annotations
 
@@ -25,29 +25,30 @@ from pdsynth.networks.ema import EMA
 from pdsynth.networks.flops import counted_flops
 from pdsynth.stage_checkpoint import CompleteCheckpoints
 
-WARMUP = 0.03  # part of a stage over which the learning rate rises
-CLIP = 1.0  # gradient norm
+WARMUP = 0.03  # fraction of a stage over which the learning rate rises
+CLIP = 1.0  # largest norm of the gradient
 ACCELERATORS = {"cpu": "cpu", "cuda": "gpu"}
 
 
 class StepBatches(IterableDataset):
-    """The batches of a stage from step `first` on, without end.
+    """The batches of a stage from step `first`, without end.
 
-    Batch number i is a function of the seed and i alone, so that a resumed run sees what an uninterrupted one would.
+    Batch number i depends on the seed, the device's rank and i only, so that a resumed run gets the batches of an
+    uninterrupted one.
     """
 
     def __init__(self, pairs: Pairs, stage: Stage, seed: int, first: int) -> None:
         self.pairs, self.stage, self.seed, self.first = pairs, stage, seed, first
 
     def __iter__(self) -> Iterator[PairBatch]:
-        # devices that train together draw different batches
+        # devices that train together get different batches
         rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
         for step in count(self.first):
             yield self.pairs.patches(self.stage.patch, self.stage.batch_size, [self.seed, rank], step)
 
 
 class StageModule(pl.LightningModule):
-    """One stage under Lightning: steps each objective in turn, then the moving average."""
+    """One stage as a Lightning module. A step updates the module of each objective in turn, then the moving average."""
 
     def __init__(self, method: Method, stage: Stage, seed: int, steps: int | None, budget: float | None) -> None:
         super().__init__()
@@ -60,7 +61,7 @@ class StageModule(pl.LightningModule):
 
     @property
     def progress(self) -> float:
-        """Part of this stage that is done, by steps or by wall time."""
+        """Fraction of this stage that is complete, in 0..1: by steps or by wall time, whichever is larger."""
         by_steps = self.step / self.steps if self.steps else 0.0
         by_time = self.elapsed / self.budget if self.budget else 0.0
         return min(max(by_steps, by_time), 1.0)
@@ -100,7 +101,7 @@ class StageModule(pl.LightningModule):
             self.trainer.should_stop = True
 
     def _optimise(self, batch: PairBatch, generator: torch.Generator, optimizers: Sequence[Any], rate: float) -> None:
-        """One step of each objective in turn."""
+        """One optimiser step for each objective in turn."""
         for objective, optimizer in zip(self.stage.objectives, optimizers, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = objective.learning_rate * rate
@@ -108,7 +109,7 @@ class StageModule(pl.LightningModule):
             terms = objective.loss(batch, generator)
             optimizer.zero_grad()
             self.manual_backward(torch.stack(list(terms.values())).sum())
-            # Lightning clips no fused optimiser under autocast, so it is done here, on gradients without a loss scale
+            # Lightning does not clip for fused optimisers under autocast; here the loss scale is removed first
             scaler = getattr(self.trainer.precision_plugin, "scaler", None)
             if scaler is not None:
                 scaler.unscale_(optimizer.optimizer)
@@ -118,9 +119,9 @@ class StageModule(pl.LightningModule):
             self.latest |= {f"{objective.name}/{k}": v.detach() for k, v in terms.items()}
 
     def _longest(self, seconds: float) -> float:
-        """The longest wall time of all ranks: one that stopped or saved by its own clock would wait for the others."""
+        """The longest wall time over all ranks. With separate clocks, ranks would stop or save at different steps."""
         if self.trainer.world_size == 1:
-            return seconds  # and a GPU need not wait for its queue
+            return seconds  # without a reduction, for which a GPU would have to finish its queue
         clock = torch.tensor(seconds, dtype=torch.float64, device=self.device)
         return float(self.trainer.strategy.reduce(clock, reduce_op="max"))
 
@@ -136,14 +137,14 @@ class StageModule(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        kept = checkpoint["pdsynth"]
-        self.step, self.elapsed, self.flops = kept["step"], kept["elapsed"], kept.get("flops", 0)
-        self.ema.load_state_dict(kept["ema"])
+        state = checkpoint["pdsynth"]
+        self.step, self.elapsed, self.flops = state["step"], state["elapsed"], state.get("flops", 0)
+        self.ema.load_state_dict(state["ema"])
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a run trains ("cpu" or "cuda", and how many of them), and in which arithmetic (Lightning's word)."""
+class Hardware:
+    """The hardware of a run: device ("cpu" or "cuda"), number of devices, and precision (Lightning's name)."""
 
     device: str
     precision: str
@@ -151,7 +152,7 @@ class Place:
 
 
 class Rank(LightningEnvironment):
-    """The place of one process among those that train together on this machine; they meet at `port`."""
+    """Lightning's environment of one of several training processes on this machine, which communicate by `port`."""
 
     def __init__(self, rank: int, port: int) -> None:
         super().__init__()
@@ -159,16 +160,17 @@ class Rank(LightningEnvironment):
 
     @property
     def creates_processes_externally(self) -> bool:
-        return True  # else Lightning would start the command line once more for each
+        return True  # otherwise Lightning would start the command line again for each process
 
     def local_rank(self) -> int:
         return self.rank
 
 
 def _strategy(module: StageModule) -> str:
-    """Lightning's word: each step of "ddp" must give all parameters a gradient, where GANs step one network at a time.
+    """Lightning's name of the strategy for several devices.
 
-    The other strategy looks at each step for those that have none, which takes time.
+    "ddp" requires that each step gives all parameters a gradient. If a step leaves some out, as with GANs, the slower
+    strategy is used, which searches for such parameters at each step.
     """
     first, *others = module.stage.objectives
     trained = set(first.module.parameters())
@@ -181,19 +183,19 @@ def train_stage(
     train: Pairs,
     callback: Callback,
     checkpoint: Path,
-    place: Place,
+    hardware: Hardware,
     environment: LightningEnvironment | None = None,
 ) -> None:
-    """Train a stage to its end, from its checkpoint where there is one.
+    """Train a stage until it is complete, from its checkpoint if there is one.
 
-    Of several devices each one's process calls this, with its own `Rank`: the gradients of a step are averaged over all
-    (torch's DistributedDataParallel), so that a step sees one batch per device.
+    With several devices, the process of each device calls this function with its own `Rank`. The gradients of a step
+    are averaged over the devices (torch's DistributedDataParallel), each of which has its own batch.
     """
     trainer = pl.Trainer(
-        accelerator=ACCELERATORS[place.device],
-        devices=place.devices,
-        strategy="auto" if place.devices == 1 else _strategy(module),
-        precision=place.precision,  # type: ignore[arg-type]
+        accelerator=ACCELERATORS[hardware.device],
+        devices=hardware.devices,
+        strategy="auto" if hardware.devices == 1 else _strategy(module),
+        precision=hardware.precision,  # type: ignore[arg-type]
         max_epochs=-1,
         max_steps=-1,
         logger=False,
@@ -202,10 +204,10 @@ def train_stage(
         enable_model_summary=False,
         use_distributed_sampler=False,
         callbacks=[callback],
-        # else a cluster's job must ask for as many tasks as devices, and no more; and Lightning would write as it does
+        # Lightning's own cluster environment would require one task per device; its own checkpoints may be incomplete
         plugins=[environment or LightningEnvironment(), CompleteCheckpoints()],
     )
-    module.method.to(trainer.strategy.root_device)  # where `prepare` makes its estimates
+    module.method.to(trainer.strategy.root_device)  # `prepare` computes its estimates there
     if module.stage.prepare is not None:
         train = module.stage.prepare(train)
     module.method.train()

@@ -1,4 +1,4 @@
-"""A model and a scan in, a synthesised volume in the scan's own space out, marked as synthetic wherever it is kept."""
+"""Synthesis of a volume from a scan by a trained model, on the scan's own grid. All files are marked as synthetic."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pdsynth.methods import checkpoint
 from pdsynth.methods.base import Method, registry
 from pdsynth.resources import resolve_device
 from pdsynth.types import Direction, InputError, Modality
-from pdsynth.weights import located, weights_sha256
+from pdsynth.weights import model_path, weights_sha256
 
 NO_DRAWS = "gives no draws: its prediction is a single estimate"
 WITHOUT = "leave out --samples, or name a generative model such as `default`"
@@ -31,11 +31,11 @@ WITHOUT = "leave out --samples, or name a generative model such as `default`"
 
 @dataclass(frozen=True)
 class Synthesis:
-    """A synthesised volume on the source scan's own grid, in fractions of the 99.5th percentile inside the brain.
+    """A synthesised volume on the source scan's own grid, in units of the 99.5th percentile inside the brain.
 
-    `uncertainty` is its SD in the same unit: as the method states it, calibrated where the model was, or, of a method
-    that states none, the SD of two draws or more; else None. `samples` are draws of the target, each as likely as any
-    other. Each file has its own mark.
+    `uncertainty` is its SD in the same unit. It is the method's SD, times the calibration factor if the model is
+    calibrated. If the method gives no SD, it is the SD of the samples, or None for fewer than two samples. `samples`
+    are independent samples of the target. `mark` and `uncertainty_mark` are the provenance records of the files.
     """
 
     volume: Volume
@@ -46,18 +46,19 @@ class Synthesis:
     samples: list[Volume] = field(default_factory=list)
 
     def save(self, out: str | Path, participant_id: str = "", session_id: str = "") -> list[Path]:
-        """Write the volume, its uncertainty and its draws into a folder as BIDS derivatives, marked; returns the files.
+        """Write volume, uncertainty and samples into a folder as BIDS derivatives, and return the paths of the files.
 
-        They are named by participant and session ("sub-1", "ses-2" or ""); where none is given, by those that the
-        source's name and folders say. The volume is written last: where it is, all is. Draws that an earlier, longer
-        run left there are removed. Raises InputError where name and folders contradict each other.
+        The files are named by participant and session ("sub-1", "ses-2" or ""). Without a participant_id, both are
+        taken from the source's file name and folders. The volume is written last, so that its presence means that all
+        files are complete. Samples of an earlier run with more samples are removed. Raises InputError if the file name
+        and the folders contradict each other.
         """
         if not participant_id:
             participant_id, session_id = lone_participant(self.source)
         direction, total = self.mark.direction, len(self.samples)
         paths = synthetic_paths(Path(out), participant_id, session_id, self.source, direction, total)
         paths.volume.parent.mkdir(parents=True, exist_ok=True)
-        paths.volume.unlink(missing_ok=True)  # an old one must not lie beside the new sidecar, whatever happens
+        paths.volume.unlink(missing_ok=True)  # an old volume must never be next to a new sidecar
         for path in other_draws(paths.volume, paths.draws):
             path.unlink()
         written = [paths.volume]
@@ -72,7 +73,7 @@ class Synthesis:
 
 
 class Model:
-    """A trained method with its card and hash, ready to synthesise.
+    """A trained method with its card (the record of its training) and the digest of its weights.
 
     >>> model = Model.load("default")  # doctest: +SKIP
     >>> model.synthesize("sub-01_task-rest_bold.nii.gz", to="dmri", samples=8, seed=0).save("out")  # doctest: +SKIP
@@ -84,18 +85,18 @@ class Model:
 
     @classmethod
     def load(cls, model: str | Path, device: str = "auto") -> Model:
-        """A folder written by `pdsynth train`, or "default" for the shipped model.
+        """Load a model from a folder that `pdsynth train` wrote; "default" is the shipped model.
 
-        Raises what `checkpoint.load` raises, and InputError for a preprocessing that this version cannot rebuild.
+        Raises InputError as `checkpoint.load` does, and for a preprocessing that this version cannot rebuild.
         """
         method, card = checkpoint.load(model)
         if "grid_shape" in card:  # a method that was saved by hand may have no grid
-            Preprocessing.of(card, card.config)  # so that it is refused before any scan is read
+            Preprocessing.of(card, card.config)  # an unknown preprocessing is refused before a scan is read
         return cls(method, card, weights_sha256(model), device)
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
-        """How the model's training scans were preprocessed, and how every scan is that it is given."""
+        """The preprocessing of the model's training scans, which is applied to every source scan too."""
         return Preprocessing.of(self.card, getattr(self.card, "config", Path("config.json")))
 
     @property
@@ -114,10 +115,10 @@ class Model:
     ) -> Synthesis:
         """Synthesise the other modality of one scan, which is preprocessed as the model's training scans were.
 
-        scan: a 4D file (its bval and bvec beside it), a 3D mean, or a `Scan`; `to` may be left out where the file name
-        ends in _bold or _dwi. samples: draws to make beside the estimate, in `steps` sampling steps each. shell:
-        b-value in s/mm^2 that a synthesised dMRI volume shows. Raises InputError for a file that cannot be used,
-        ValueError for samples of a method that gives no draws.
+        scan: a 4D file (with its bval and bvec files next to it), a 3D mean volume, or a `Scan`. to: the target, which
+        may be left out if the file name ends in _bold or _dwi. samples: number of samples in addition to the estimate,
+        with `steps` sampling steps each. shell: b-value in s/mm^2 of a synthesised dMRI volume. Raises InputError for a
+        file that cannot be used, and ValueError for samples of a method that gives none.
         """
         if samples and not self.method.generative:
             raise ValueError(f"{self.method.name} {NO_DRAWS}. Leave out samples, or take a generative model.")
@@ -162,18 +163,20 @@ class Model:
         return Synthesis(native(estimate), spread, mark, spread_mark, scan.path, [native(draw) for draw in draws])
 
     def _calibrated(self, direction: Direction) -> str:
-        """On whom the SD was calibrated, in words."""
+        """The participants on whom the SD was calibrated, and the coverage of its 90 % intervals, in words."""
         entry = self.card.get("calibration")
         if not entry:
             return "none"
         simulated = "SIMULATED " if entry["simulated"] else ""
         people = f"{entry['n_participants']} {simulated}participants of {entry['cohort']}"
-        held = entry["coverage_90"][direction]
-        return f"on {people}" + (f": 90 % intervals held {100 * held:.1f} % of voxels of others" if held else "")
+        coverage = entry["coverage_90"][direction]
+        return f"on {people}" + (
+            f": 90 % intervals held {100 * coverage:.1f} % of voxels of others" if coverage else ""
+        )
 
 
 def refuse_without_draws(model: str | Path) -> None:
-    """Raise InputError for a model whose method gives no draws, by the name of the method alone."""
-    name = str(read_json(located(model) / "config.json").get("method"))
+    """Raise InputError for a model whose method gives no samples. Only the method's name is read, not the weights."""
+    name = str(read_json(model_path(model) / "config.json").get("method"))
     if name in registry() and not registry()[name].generative:
         raise InputError(str(model), f"is a {name} model, which {NO_DRAWS}", WITHOUT)

@@ -1,6 +1,6 @@
-"""One training loop for every method: stages, EMA, precision, budget in steps or wall time, checkpoint, exact resume.
+"""The training loop of all methods: stages, EMA, precision, budget in steps or wall time, checkpoints, exact resume.
 
-It knows stages, objectives and losses, and no method.
+It depends on the interface of stages, objectives and losses only, not on any method.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from pdsynth.journal import COST, Journal
 from pdsynth.methods.base import Method
 from pdsynth.options import TrainOptions
 from pdsynth.resources import PRECISIONS, refuse_more_devices, resolve_device, resolve_precision
-from pdsynth.stage_training import Place, Rank, StageModule, train_stage
+from pdsynth.stage_training import Hardware, Rank, StageModule, train_stage
 from pdsynth.workers import Workers
 
-BEGUN_AS = "training.json"  # of a run: the precision and the number of devices that it was begun with
+BEGUN_AS = "training.json"  # precision and number of devices at the start of a run
 
 
 @dataclass(frozen=True)
 class StagePart:
-    """A stage of a method by its number, with its seed, its part of the run's steps and seconds, and its files."""
+    """A stage of a method by its index, with its seed, its share of the run's steps and seconds, and its files."""
 
     number: int
     seed: int
@@ -43,44 +43,48 @@ class StagePart:
     checkpoint: Path
 
     def of(self, method: Method) -> StageModule:
-        """The stage of this method, to be trained."""
+        """The Lightning module of this stage of a method."""
         return StageModule(method, method.stages()[self.number], self.seed, steps=self.steps, budget=self.budget)
 
-    def train(self, module: StageModule, train: Pairs, place: Place, rank: Rank | None = None) -> None:
+    def train(self, module: StageModule, train: Pairs, hardware: Hardware, rank: Rank | None = None) -> None:
         """Train the stage, with rows in the run's metrics.csv."""
-        train_stage(module, train, Journal(self.run, self.checkpoint), self.checkpoint, place=place, environment=rank)
+        train_stage(module, train, Journal(self.run, self.checkpoint), self.checkpoint, hardware, rank)
 
 
 def train(method: Method, train: Pairs, run: str | Path, options: TrainOptions) -> Method:
     """Fit a method's closed-form state, then train its stages on the training rows, and return it in eval mode.
 
-    The budget is a number of steps, or wall time in seconds, for all stages together by their shares. It counts
-    training steps only: closed-form fits, before and after, and the estimates that a stage caches come on top. With
-    `resume`, training goes on from the checkpoints in `run`; by steps, the result equals that of an uninterrupted run.
-    A stage that goes on, under a larger budget, begins the later ones anew. precision is Lightning's "32-true",
-    "bf16-mixed" or "16-mixed"; where it is None, that which the run was begun with, else the device's fast one
-    (`resolve_precision`). A CPU never takes 16-mixed.
+    The budget is a number of steps, or wall time in seconds, which is divided among all stages by their shares. It
+    covers training steps only; closed-form fits and cached estimates take further time. With `resume`, training
+    continues from the checkpoints in `run`. If the budget is in steps, the result equals that of an uninterrupted run.
+    If a stage is continued under a larger budget, the later stages are trained again from the start. precision is
+    Lightning's "32-true", "bf16-mixed" or "16-mixed". None means the precision of the resumed run, or the fast one of
+    the device (`resolve_precision`). On a CPU, 16-mixed is always replaced.
 
-    With several `devices`, that many processes of this machine train together, each on batches of its own, and average
-    their gradients: on "cpu" of one thread each, on "cuda" of one GPU each. A program that calls this with several must
-    guard its main module, as Python's multiprocessing asks. The bytes are a function of the seed and of `devices`.
+    With several `devices`, as many processes of this machine train together and average their gradients. Each has its
+    own batches, and one thread ("cpu") or one GPU ("cuda"). A program that calls this function with several devices
+    must guard its main module, as Python's multiprocessing requires. On a CPU, the result depends on the seed and on
+    `devices` only.
 
-    Raises ValueError for another precision, and one or a number of devices other than a resumed run's; for a device, or
-    a number of them, that is not here; and where neither steps nor budget is given to a method that has stages.
+    Raises ValueError for an unknown precision, for a precision or a number of devices other than those of the resumed
+    run, for a device that does not exist or too many of them, and if neither steps nor budget is given for a method
+    with stages.
     """
     run, device, devices = Path(run), resolve_device(options.device), options.devices
     folder = run / "checkpoints"
     refuse_more_devices(device, devices)
     precision = chosen_precision(run, options, device)
-    begun = read_json(run / BEGUN_AS).get("devices", 1)
-    if options.resume and any(folder.glob("*.ckpt")) and begun != devices:
-        raise ValueError(f"{run} was begun on {begun} devices, not {devices}. Give --devices {begun}, or another run.")
-    place = Place(device, precision, devices)
+    earlier = read_json(run / BEGUN_AS).get("devices", 1)
+    if options.resume and any(folder.glob("*.ckpt")) and earlier != devices:
+        raise ValueError(
+            f"{run} was begun on {earlier} devices, not {devices}. Give --devices {earlier}, or another run."
+        )
+    hardware = Hardware(device, precision, devices)
     folder.mkdir(parents=True, exist_ok=True)
-    several = {"devices": devices} if devices > 1 else {}  # without it a run is of one, as those of 0.1.0 are
+    several = {"devices": devices} if devices > 1 else {}  # without the entry it is 1, as in version 0.1.0
     write_json(run / BEGUN_AS, {"precision": precision, **several})
     with quiet_lightning(), flushed_denormals():
-        method.sd_scale.fill_(1)  # what is trained anew is to be calibrated anew
+        method.sd_scale.fill_(1)  # a new training needs a new calibration
         method.fit(train, torch.Generator().manual_seed(options.seed))
         stages = method.stages()
         if stages and not (options.steps or options.budget):
@@ -101,46 +105,47 @@ def train(method: Method, train: Pairs, run: str | Path, options: TrainOptions) 
             )
             module = part.of(method)
             if not _restore(module, part.checkpoint):
-                # each holds the whole method, so it would bring back this stage's networks as they were
+                # each holds the whole method, and would restore an earlier state of this stage's networks
                 _remove(*checkpoints[number + 1 :])
                 if devices == 1:
-                    part.train(module, train, place)
+                    part.train(module, train, hardware)
                 else:
-                    _train_together(method, part, train, place)
+                    _train_together(method, part, train, hardware)
                     _restore(module, part.checkpoint)
             module.ema.copy_to_module()
             method.eval()
-        method.to(device).complete(train)  # Lightning has brought it back to the CPU
+        method.to(device).complete(train)  # Lightning moved it to the CPU after training
     return method.cpu().eval()
 
 
 def chosen_precision(run: Path, options: TrainOptions, device: str, default: str = "bf16-mixed") -> str:
-    """The precision of a run: as asked, else as it was begun, else the default, or the device's faster one for it.
+    """The precision of a run: the given one, that of the resumed run, or the default, if it is fast on the device.
 
-    Raises ValueError for a word that is none, and where another is asked than the run was begun with.
+    A default that is slow on the device is replaced (`resolve_precision`). Raises ValueError for an unknown precision,
+    and for another one than that of the resumed run.
     """
-    asked = options.precision
-    if asked is not None and asked not in PRECISIONS:
-        raise ValueError(f"there is no precision {asked!r} here. Choose {', '.join(PRECISIONS)}.")
-    if asked == "16-mixed":
-        asked = resolve_precision(asked, device)
-    begun = read_json(run / BEGUN_AS).get("precision") if options.resume else None
-    if options.resume and begun is None and any((run / "checkpoints").glob("*.ckpt")):
-        begun = "bf16-mixed"  # by a version that knew no other
-    if asked and begun and asked != begun:
-        raise ValueError(f"{run} was begun in {begun}, not {asked}. Leave out --precision, or begin another run.")
-    return asked or begun or resolve_precision(default, device)
+    precision = options.precision
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f"there is no precision {precision!r} here. Choose {', '.join(PRECISIONS)}.")
+    if precision == "16-mixed":
+        precision = resolve_precision(precision, device)
+    earlier = read_json(run / BEGUN_AS).get("precision") if options.resume else None
+    if options.resume and earlier is None and any((run / "checkpoints").glob("*.ckpt")):
+        earlier = "bf16-mixed"  # the only precision of older versions
+    if precision and earlier and precision != earlier:
+        raise ValueError(f"{run} was begun in {earlier}, not {precision}. Leave out --precision, or begin another run.")
+    return precision or earlier or resolve_precision(default, device)
 
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Inside the block Lightning gives no advice; afterwards its loggers and Python's warnings are as they were."""
+    """Suppress Lightning's advice in the block; its loggers and Python's warnings are restored afterwards."""
     before = {log: log.level for log in map(logging.getLogger, ("pytorch_lightning", "lightning_fabric"))}
     for log in before:
         log.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            # on Lightning itself, and on frozen networks, which are meant to stay in eval mode
+            # warnings of Lightning on its own code, and on frozen networks, which stay in eval mode on purpose
             warnings.filterwarnings("ignore", message=".*treespec.*|.*not resumable.*|.*in eval mode.*")
             yield
     finally:
@@ -150,8 +155,8 @@ def quiet_lightning() -> Iterator[None]:
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Inside the block denormal numbers count as zero (they made one run ten times slower); afterwards as before."""
-    before = float(torch.tensor([1e-310], dtype=torch.float64) * 1) == 0  # torch sets the switch, but does not show it
+    """Treat denormal numbers as zero in the block (they slowed one run by a factor of 10); restored afterwards."""
+    before = float(torch.tensor([1e-310], dtype=torch.float64) * 1) == 0  # torch can set this state but not read it
     torch.set_flush_denormal(True)
     try:
         yield
@@ -167,43 +172,45 @@ def _remove(*paths: Path) -> None:
 
 
 def _restore(module: StageModule, checkpoint: Path) -> bool:
-    """Take a stage's clock from its checkpoint, and its weights if it is finished; returns whether it is.
+    """Restore a stage's step and time from its checkpoint; return whether the stage is finished.
 
-    Raises InputError for a checkpoint that is damaged, or whose weights or optimisers are not this stage's.
+    The weights of a finished stage are restored too; those of an unfinished one are restored later, by Lightning.
+    Raises InputError if the checkpoint is damaged, or has the weights or optimisers of another stage.
     """
     if not checkpoint.exists():
         return False
-    kept = stage_checkpoint.read(checkpoint)
-    with stage_checkpoint.fitting(checkpoint):
-        module.on_load_checkpoint(kept)
+    state = stage_checkpoint.read(checkpoint)
+    with stage_checkpoint.restoring(checkpoint):
+        module.on_load_checkpoint(state)
         finished = module.progress >= 1
         if finished:
-            module.load_state_dict(kept["state_dict"])
+            module.load_state_dict(state["state_dict"])
         else:
-            _refuse_others(module, kept)
+            _refuse_others(module, state)
     return finished
 
 
-def _refuse_others(module: StageModule, kept: dict[str, Any]) -> None:
-    """Raise ValueError or KeyError where Lightning could not take over the weights or the optimisers."""
+def _refuse_others(module: StageModule, checkpoint: dict[str, Any]) -> None:
+    """Raise ValueError or KeyError if Lightning could not restore the weights or the optimisers."""
     shapes = {name: value.shape for name, value in module.state_dict().items()}
-    if shapes != {name: value.shape for name, value in kept["state_dict"].items()}:
+    if shapes != {name: value.shape for name, value in checkpoint["state_dict"].items()}:
         raise ValueError("its weights are not those of this stage")
-    for optimizer, state in zip(module.configure_optimizers(), kept["optimizer_states"], strict=True):
+    for optimizer, state in zip(module.configure_optimizers(), checkpoint["optimizer_states"], strict=True):
         optimizer.load_state_dict(state)
 
 
-def _train_together(method: Method, part: StagePart, train: Pairs, place: Place) -> None:
-    """Train a stage in one process per device; its checkpoint then holds what they have learned."""
-    work = partial(_train_rank, method.cpu(), part, train, place, find_free_network_port())
-    for _ in Workers(place.devices).run(work, range(place.devices), name=lambda rank: f"{part.run}, process {rank}"):
+def _train_together(method: Method, part: StagePart, train: Pairs, hardware: Hardware) -> None:
+    """Train a stage in one process per device. The trained weights are then in its checkpoint."""
+    work = partial(_train_rank, method.cpu(), part, train, hardware, find_free_network_port())
+    workers = Workers(hardware.devices)
+    for _ in workers.run(work, range(hardware.devices), name=lambda rank: f"{part.run}, process {rank}"):
         pass
 
 
-def _train_rank(method: Method, part: StagePart, train: Pairs, place: Place, port: int, rank: int) -> None:
-    """The work of one of the processes: Lightning lets the first alone write rows and checkpoints."""
-    method = copy.deepcopy(method)  # its tensors have come in memory that all ranks share
+def _train_rank(method: Method, part: StagePart, train: Pairs, hardware: Hardware, port: int, rank: int) -> None:
+    """The work of one of the processes. Only the first one writes rows and checkpoints."""
+    method = copy.deepcopy(method)  # its tensors are in memory that all ranks share
     module = part.of(method)
     _restore(module, part.checkpoint)
     with quiet_lightning(), flushed_denormals():
-        part.train(module, train, place, Rank(rank, port))
+        part.train(module, train, hardware, Rank(rank, port))

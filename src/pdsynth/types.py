@@ -1,4 +1,4 @@
-"""The words that every layer shares: modalities, directions, diagnoses, splits, and the error for bad input."""
+"""Types that all layers share: modalities, directions, diagnoses, splits and the error for invalid input."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ WHOLE_SCAN = "mean"  # segment of the row of a whole scan; the other segments of
 
 
 class _Axis(StrEnum):
-    """Words in a fixed order, which is also the order of the entries of a buffer."""
+    """An enumeration in a fixed order, which is the order of the entries of a method's buffers."""
 
     @property
-    def index(self) -> int:  # type: ignore[override]  # `str.index` is of no use on these words
-        """Place in the order."""
+    def index(self) -> int:  # type: ignore[override]  # str.index, a search for text, is not needed here
+        """Position of this member in the order, from 0."""
         return list(type(self)).index(self)
 
 
@@ -36,7 +36,7 @@ class Modality(_Axis):
 
 
 class Direction(_Axis):
-    """Which modality is synthesised from which.
+    """The source and the target modality of a synthesis.
 
     >>> Direction.FMRI_TO_DMRI.source, Direction.FMRI_TO_DMRI.target
     (<Modality.FMRI: 'fmri'>, <Modality.DMRI: 'dmri'>)
@@ -110,7 +110,7 @@ class View(StrEnum):
 
 
 class InputError(ValueError):
-    """Bad input: one line that names the file and the remedy. The command line exits with status 2 on it.
+    """Invalid input. The message is one line with the file, the problem and the remedy; a command exits with status 2.
 
     >>> str(InputError("a.nii.gz", "is truncated", "copy it again"))
     'a.nii.gz: is truncated. Remedy: copy it again.'
@@ -121,5 +121,5 @@ class InputError(ValueError):
         super().__init__(f"{path}: {problem}. Remedy: {remedy}.")
 
     def __reduce__(self) -> tuple[type[InputError], tuple[Path, str, str]]:
-        """Pickle the three arguments: without them the error cannot be rebuilt in another process."""
+        """Make the three-argument exception picklable; multiprocessing otherwise reports a broken pool."""
         return type(self), (self.path, self.problem, self.remedy)

@@ -11,18 +11,18 @@ WEIGHTS = "model.safetensors"
 DEFAULT = Path(__file__).parent / "models" / "default"
 
 
-def located(model: str | Path) -> Path:
+def model_path(model: str | Path) -> Path:
     """The folder of a model; "default" stands for the model that the package ships.
 
-    >>> located("runs/model").as_posix(), located("default").name
+    >>> model_path("runs/model").as_posix(), model_path("default").name
     ('runs/model', 'default')
     """
     return DEFAULT if str(model) == "default" else Path(model)
 
 
 def model_folder(model: str | Path) -> Path:
-    """The folder of a model, as in `located`. Raises InputError if it contains no weights."""
-    folder = located(model)
+    """The folder of a model, as in `model_path`. Raises InputError if it contains no weights."""
+    folder = model_path(model)
     if not (folder / WEIGHTS).is_file():
         raise InputError(folder, f"is not a model (no {WEIGHTS})", "name a folder written by `pdsynth train`")
     return folder
@@ -30,4 +30,4 @@ def model_folder(model: str | Path) -> Path:
 
 def weights_sha256(model: str | Path) -> str:
     """Digest of the weights, which identifies the model in every sidecar."""
-    return sha256(located(model) / WEIGHTS)
+    return sha256(model_path(model) / WEIGHTS)

@@ -141,8 +141,8 @@ def damaged(path: Path) -> None:
     ("damage", "problem"),
     [
         (emptied, "is an empty brain mask"),
-        (cropped, "is no mask of sub-03_task-rest_bold.nii.gz: it lies on another grid"),
-        (moved, "is no mask of sub-03_task-rest_bold.nii.gz: it lies on another grid"),
+        (cropped, "is not a mask of sub-03_task-rest_bold.nii.gz: it is on another grid"),
+        (moved, "is not a mask of sub-03_task-rest_bold.nii.gz: it is on another grid"),
         (damaged, "truncated"),
     ],
 )

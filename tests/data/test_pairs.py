@@ -130,7 +130,7 @@ def test_incomplete_or_leaking_folders_are_refused(prepared: Pairs, tmp_path: Pa
     twice = copy("twice")
     with (twice / "splits.tsv").open("a") as file:
         file.write("sub-00\ttest\t\n")
-    with pytest.raises(InputError, match="sub-00 stands in more than one split row"):
+    with pytest.raises(InputError, match="sub-00 has more than one row"):
         Pairs.open(twice)
     misspelt = copy("misspelt")
     splits = (misspelt / "splits.tsv").read_text()

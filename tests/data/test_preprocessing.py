@@ -12,7 +12,7 @@ import pytest
 import pdsynth
 from pdsynth import api
 from pdsynth.data.pairs import Pairs
-from pdsynth.data.preprocessing import BEFORE_IT_WAS_RECORDED, Preprocessing
+from pdsynth.data.preprocessing import VERSION_0_1_0, Preprocessing
 from pdsynth.imaging.spatial import mni_grid
 from pdsynth.methods import checkpoint, create
 from pdsynth.synthesis import Model
@@ -38,7 +38,7 @@ def test_what_is_written_is_read_again(preprocessing: Preprocessing) -> None:
     again = Preprocessing.of(entries, CONFIG)
     assert again == preprocessing and hash(again) == hash(preprocessing)
     assert again.grid == preprocessing.grid
-    assert entries["preprocessing"].keys() == BEFORE_IT_WAS_RECORDED.keys()
+    assert entries["preprocessing"].keys() == VERSION_0_1_0.keys()
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_what_cannot_be_rebuilt_is_refused_by_name_with_the_remedy(changes: dict
 
 
 def test_a_record_that_is_no_set_of_settings_is_refused() -> None:
-    with pytest.raises(InputError, match="no set of named settings"):
+    with pytest.raises(InputError, match="not a set of named settings"):
         Preprocessing.of(written() | {"preprocessing": ["realign"]}, CONFIG)
 
 
@@ -77,7 +77,7 @@ def test_a_model_that_cannot_be_rebuilt_is_refused_when_it_is_loaded(tmp_path: P
 def test_what_recorded_none_is_read_as_version_0_1_0(tmp_path: Path) -> None:
     grid = {k: v for k, v in Preprocessing().entries().items() if k != "preprocessing"}
     older = Preprocessing.of(grid, CONFIG)
-    assert older.model_dump() == BEFORE_IT_WAS_RECORDED
+    assert older.model_dump() == VERSION_0_1_0
     assert older.difference(Preprocessing()) == {"mask": ("mask computed", "mask given")}
     asked = {"parameters": {"denoise": False, "realign": True, "grid_mm": 4.0}}  # as its prepared folders say
     assert Preprocessing.of(grid | asked, CONFIG) == Preprocessing(realign=True, mask="computed")

@@ -59,7 +59,7 @@ def test_bad_arguments() -> None:
 def test_check_disjoint() -> None:
     good = pd.DataFrame({"participant_id": ["a", "b"], "split": ["train", "test"]})
     check_disjoint(good, ["a", "b", "b"], "splits.tsv")
-    with pytest.raises(InputError, match=r"splits\.tsv: a stands in more than one split row"):
+    with pytest.raises(InputError, match=r"splits\.tsv: a has more than one row"):
         check_disjoint(pd.concat([good, good.assign(split="val")]), ["a", "b"], "splits.tsv")
     with pytest.raises(InputError, match="names a split 'dev'"):
         check_disjoint(good.assign(split="dev"), ["a", "b"], "splits.tsv")

@@ -59,7 +59,7 @@ def test_segments_average_to_the_whole(pristine) -> None:
         means = scan_means(single_scan(path), STANDARD, n).means
         assert len(means) == n + 1
         np.testing.assert_allclose(np.mean([m.data for m in means[1:]], axis=0), means[0].data, rtol=1e-4)
-    with pytest.raises(InputError, match=r"4 volumes to average, which make no 5 segments.*lower --segments"):
+    with pytest.raises(InputError, match=r"4 volumes to average, too few for 5 segments.*lower --segments"):
         scan_means(single_scan(dwi(pristine.root)), STANDARD, 5)
 
 

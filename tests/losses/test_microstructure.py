@@ -107,7 +107,7 @@ def test_file_weights_are_used_and_named(tmp_path, suffix):
 
 
 def test_bad_files_are_named(tmp_path):
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="is missing"):
         VGGFeatures(tmp_path / "none.pth")
     (tmp_path / "text.pth").write_text("not weights")
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pth")

@@ -66,7 +66,7 @@ def test_the_discriminator_sees_both_of_the_pair_the_source_and_the_step(method,
     _, before, x_t, t = method.pairs(patches, D, torch.Generator().manual_seed(0))
 
     def judged(before, x_t, t):
-        return method.discriminators(method.shown(before, x_t, t, patches, D), D)
+        return method.discriminators(method.discriminator_input(before, x_t, t, patches, D), D)
 
     own = judged(before, x_t, t)
     for other in (judged(before.flip(2), x_t, t), judged(before, x_t.flip(2), t), judged(before, x_t, (t + 1) % 4)):

@@ -33,7 +33,7 @@ def change(folder, **entries) -> None:
 
 def test_another_format_is_named(saved):
     change(saved, format=1)
-    read = f"is of format 1, where this version reads {checkpoint.FORMAT}. Remedy: train the model again"
+    read = f"is of format 1; this version reads format {checkpoint.FORMAT}. Remedy: train the model again"
     with pytest.raises(InputError, match=rf"config.json: {re.escape(read)} with this version.$"):
         checkpoint.load(saved)
 

@@ -30,7 +30,8 @@ def test_losses_are_least_squares_against_what_each_player_wants(gan, patches):
         # before training the generator gives the training mean: its last layer is zero
         fake = gan.generator.voxels.target_mean(patches, direction)
         score_real, score_fake = (
-            gan.discriminators(gan.shown(v, patches, direction), direction) for v in (patches.targets[direction], fake)
+            gan.discriminators(gan.discriminator_input(v, patches, direction), direction)
+            for v in (patches.targets[direction], fake)
         )
         assert told[f"real_{direction}"].item() == pytest.approx(
             0.5 * (score_real - 1).square().mean().item(), rel=1e-5
@@ -46,7 +47,7 @@ def test_the_discriminator_sees_the_source(gan, prepared, patches):
     other = prepared.split("train").patches((16, 16, 16), 2, [1], 1)
     direction = Direction.FMRI_TO_DMRI
     own, others = (
-        gan.discriminators(gan.shown(patches.targets[direction], batch, direction), direction)
+        gan.discriminators(gan.discriminator_input(patches.targets[direction], batch, direction), direction)
         for batch in (patches, other)
     )
     assert not torch.allclose(own, others)

@@ -268,4 +268,4 @@ def test_weights_that_are_not_the_methods(tmp_path, change):
 @pytest.mark.parametrize("content", [b"", b"\xff" * 8, b"\x00" * 64, b"\x02\x00\x00\x00\x00\x00\x00\x00{}garbage"])
 def test_weights_that_are_no_safetensors(model, content):
     (model / "model.safetensors").write_bytes(content)
-    assert refused(model, "model.safetensors") == "is no safetensors file"
+    assert refused(model, "model.safetensors") == "is not a safetensors file"

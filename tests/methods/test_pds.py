@@ -49,7 +49,7 @@ def test_the_draft_follows_the_source_where_it_is_told_of_it(trained, prepared, 
 @pytest.mark.parametrize("direction", Direction)
 def test_the_residual_is_taken_from_the_stem_or_from_the_mean(trained, prepared, direction):
     batch = prepared.split("test").batch(np.array([0]))
-    start = trained.drafter.start(batch, direction)
+    start = trained.drafter.stem_estimate(batch, direction)
     mean = trained.drafter.voxels.target_mean(batch, direction)
     assert torch.equal(start, mean) != trained.config.conditioned
     assert torch.equal(start, trained.drafter.stem(batch, direction)) == trained.config.conditioned
@@ -61,7 +61,7 @@ def test_draws_stand_around_the_refined_mean_as_they_did_around_the_draft(traine
     with torch.inference_mode():
         mean, sd = trained.drafter.posterior(batch, direction)
         draw = trained.drafter.sample(batch, direction, torch.Generator().manual_seed(3), 2)
-        remaining, inside = trained.refiner.remaining(direction), trained.drafter.stem.inside(batch, direction)
+        remaining, inside = trained.refiner.residual_sd_ratio(direction), trained.drafter.stem.inside(batch, direction)
         refined, refined_sd = trained.estimate(batch, direction)
         expected = trained.refiner(mean, batch, direction) + remaining * (draw - mean)
         found = trained.draw(batch, direction, torch.Generator().manual_seed(3), 2)
@@ -105,7 +105,7 @@ def test_another_networks_refinement_is_forgotten(trained, prepared):
     few = prepared.train.where(np.arange(len(prepared.train)) < 3)
     method.fit(few, torch.Generator())
     method.eval().complete(few)
-    assert not method.refiner.ridge.weights.numel() and method.refiner.remaining(Direction.FMRI_TO_DMRI) == 1
+    assert not method.refiner.ridge.weights.numel() and method.refiner.residual_sd_ratio(Direction.FMRI_TO_DMRI) == 1
 
 
 def test_the_microstructure_loss_visits_all_patches_and_keeps_its_weight_on_average(prepared):
@@ -115,7 +115,7 @@ def test_the_microstructure_loss_visits_all_patches_and_keeps_its_weight_on_aver
     structure.fit(train_pairs, method.regions(train_pairs.grid))
     generator = torch.Generator().manual_seed(0)
     patches, steps = PDSConfig().batch_size, 24_000
-    chosen = [structure.chosen(generator, patches) for _ in range(steps)]
+    chosen = [structure.sample_patch(generator, patches) for _ in range(steps)]
     visits = np.bincount([patch for patch in chosen if patch is not None], minlength=patches)
     expected = steps / MICROSTRUCTURE_EVERY / patches  # so that it sees noised z_t as often as the batch holds them
     assert len(visits) == patches and np.abs(visits - expected).max() < 5 * expected**0.5

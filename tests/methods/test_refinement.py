@@ -43,7 +43,7 @@ def test_it_learns_of_the_neighbours_what_the_draft_lacks(prepared):
         before = (draft(batch, direction) - batch.targets[direction])[inside]
         after = (refiner(draft(batch, direction), batch, direction) - batch.targets[direction])[inside]
         assert after.square().mean() < 0.3 * before.square().mean()
-        assert refiner.remaining(direction) < 0.5
+        assert refiner.residual_sd_ratio(direction) < 0.5
 
 
 def test_a_control_is_the_stem_and_its_refinement(prepared):

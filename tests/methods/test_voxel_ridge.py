@@ -80,7 +80,7 @@ def test_a_voxel_is_ridge_regression_on_columns_of_unit_sd(penalty, monkeypatch)
 
 
 def test_the_penalty_has_the_least_error_on_participants_held_out(monkeypatch):
-    monkeypatch.setattr(voxel_ridge, "SAMPLED", 1)
+    monkeypatch.setattr(voxel_ridge, "SAMPLING_STEP", 1)
     monkeypatch.setattr(voxel_ridge, "PENALTIES", (1.0, 100.0))
     rows = Rows(12, noise=4.0)
     ridge = rows.fit()

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pdsynth.networks.haar import haar, inverse_haar, without_cells
+from pdsynth.networks.haar import haar, inverse_haar, smooth_checkerboard
 
 even = st.integers(1, 5).map(lambda n: 2 * n)
 
@@ -55,13 +55,13 @@ def test_a_checkerboard_is_removed_and_a_slope_is_kept():
     everywhere = torch.ones_like(slope)
     for place in (x, y, z, x + y, x + y + z):
         checked = slope + 5 * (-1) ** place
-        torch.testing.assert_close(without_cells(checked, everywhere)[core], slope[core], rtol=0, atol=1e-4)
+        torch.testing.assert_close(smooth_checkerboard(checked, everywhere)[core], slope[core], rtol=0, atol=1e-4)
 
 
 def test_voxels_outside_have_no_weight():
     inside = torch.zeros(1, 1, 6, 6, 6)
     inside[..., 2:, :, :] = 1
     volume = torch.where(inside > 0, 3.0, 100.0)
-    found = without_cells(volume, inside)
+    found = smooth_checkerboard(volume, inside)
     torch.testing.assert_close(found[inside > 0], torch.full_like(found[inside > 0], 3.0))
     assert (found[..., 0, :, :] == 0).all()

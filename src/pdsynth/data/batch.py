@@ -1,4 +1,4 @@
-"""What a method sees of one or more sessions: sources with their views, targets, and nothing of who the person is."""
+"""The input of a method: sources and targets of one or more sessions, without any information on the participants."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch import Tensor
 from pdsynth.imaging.spatial import block_means
 from pdsynth.types import Direction
 
-COARSE = 4  # edge, in voxels, of the cells that a whole volume is averaged into
+COARSE = 4  # edge in voxels of the cells of a coarse volume
 PERCENTILES = (5, 25, 50, 75, 95)
 SUMMARY_SIZE = len(PERCENTILES) + 3
 CONTEXT_CHANNELS = 6
-NEAR = 0.05  # of the blurred brain mask
+NEAR = 0.05  # threshold of the blurred brain mask
 
 Patch = tuple[int, int, int]
 Array = TypeVar("Array", np.ndarray, Tensor)
@@ -27,12 +27,12 @@ Array = TypeVar("Array", np.ndarray, Tensor)
 
 @dataclass(frozen=True)
 class Source:
-    """What a method sees of the source scan, at the batch's patches or in whole.
+    """The source scans of a batch and features of them, as patches or as whole volumes.
 
-    volume (B, 1, x, y, z) and context (B, CONTEXT_CHANNELS, x, y, z) are cut to the patch: the context holds the
-    volume, its Gaussian blurs at 1, 2 and 4 voxels, its gradient magnitude and the blurred brain mask, all computed on
-    the whole volume. brain (B, 1, x, y, z) is 0 or 1. summary (B, SUMMARY_SIZE) and coarse (B, 1, X/4, Y/4, Z/4)
-    describe the whole volume, whatever the patch.
+    volume (B, 1, x, y, z), context (B, CONTEXT_CHANNELS, x, y, z) and brain (B, 1, x, y, z; 0 or 1) are patches. The
+    context holds the volume, its Gaussian blurs at 1, 2 and 4 voxels, its gradient magnitude and the blurred brain
+    mask, all computed before the patch is cut. summary (B, SUMMARY_SIZE) holds statistics of the whole volume inside
+    the brain, and coarse (B, 1, X/4, Y/4, Z/4) means of the whole volume over cells of 4 x 4 x 4 voxels.
     """
 
     volume: Tensor
@@ -43,7 +43,7 @@ class Source:
 
     @property
     def near(self) -> Tensor:
-        """Voxels in the brain or within about 3 voxels of it, (B, 1, x, y, z) bool: elsewhere nothing is scored."""
+        """Voxels in the brain or within about 3 voxels of it, (B, 1, x, y, z) bool; only these are scored."""
         return self.context[:, -1:] > NEAR
 
 
@@ -51,9 +51,10 @@ class Source:
 class PairBatch:
     """Sources and targets of B sessions by direction; no diagnosis, age or sex.
 
-    targets are (B, 1, x, y, z) in [0, 1]; masks (B, 1, x, y, z) are the targets' brains; corner (B, 3) is the patch's
-    first voxel on the grid; bval (B, 1) is the dMRI shell in ms/um^2, of the source or wanted of the target;
-    oracle holds E[target | shared anatomy] where the cohort is simulated. Directions without a scan are absent.
+    targets are (B, 1, x, y, z) in [0, 1]. masks (B, 1, x, y, z) are the targets' brain masks. corner (B, 3) is the
+    first voxel of each patch on the grid. bval (B, 1) is the dMRI shell in ms/um^2, that of the source scan or that of
+    the target to synthesise. rows are the row numbers in the table of pairs. oracle holds E[target | shared anatomy] if
+    the cohort is simulated. A direction without a scan is absent from the dicts.
     """
 
     sources: dict[Direction, Source]
@@ -66,7 +67,7 @@ class PairBatch:
     oracle: dict[Direction, Tensor]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> PairBatch:
-        """The batch with every tensor changed."""
+        """The batch with `change` applied to every tensor."""
 
         def each(tensors: dict[Direction, Tensor]) -> dict[Direction, Tensor]:
             return {d: change(t) for d, t in tensors.items()}
@@ -86,7 +87,7 @@ class PairBatch:
         return self.map(lambda tensor: tensor.to(device))
 
     def only(self, i: int) -> PairBatch:
-        """The batch of session i alone."""
+        """A batch of session i only."""
         one = self.map(lambda tensor: tensor[i : i + 1])
         return replace(one, site=self.site[i : i + 1], rows=self.rows[i : i + 1])
 
@@ -112,13 +113,13 @@ def summarise(volume: np.ndarray, brain: np.ndarray) -> np.ndarray:
 
 
 def coarsen(volume: np.ndarray) -> np.ndarray:
-    """Averages over cells of COARSE^3 voxels: (X, Y, Z) -> (X/4, Y/4, Z/4); a rest at the far edge is dropped."""
+    """Means over cells of COARSE^3 voxels: (X, Y, Z) -> (X/4, Y/4, Z/4). Incomplete cells at the edge are dropped."""
     return block_means(volume, COARSE)
 
 
 @dataclass(frozen=True)
 class WholeSource:
-    """The source views of one whole volume, as arrays (see `Source` for the shapes, without B)."""
+    """The features of one whole source volume, as arrays (see `Source` for the shapes, without B)."""
 
     context: np.ndarray
     brain: np.ndarray
@@ -127,20 +128,20 @@ class WholeSource:
 
     @cached_property
     def inside(self) -> np.ndarray:
-        """Flat indices of the brain voxels, or of all voxels where the brain is empty."""
+        """Flat indices of the brain voxels, or of all voxels if the brain is empty."""
         flat = np.flatnonzero(self.brain)
         return (flat if flat.size else np.arange(self.brain.size)).astype(np.int32)
 
     @classmethod
     def of(cls, volume: np.ndarray, brain: np.ndarray) -> WholeSource:
-        """volume (X, Y, Z) in 0..1 and its brain (X, Y, Z)."""
+        """The features of a volume (X, Y, Z) in 0..1 with its brain mask (X, Y, Z)."""
         volume = np.asarray(volume, np.float32)
         context = multiscale(volume, brain).astype(np.float16)
         return cls(context, brain.astype(bool), summarise(volume, brain), coarsen(volume))
 
 
 def stack_sources(wholes: list[WholeSource], corners: np.ndarray, patch: Patch) -> Source:
-    """Cut each whole source to its patch and stack them."""
+    """Cut a patch from each whole source, at its corner (B, 3), and stack the patches."""
     context = torch.from_numpy(
         np.stack([crop(w.context, c, patch) for w, c in zip(wholes, corners, strict=True)]).astype(np.float32)
     )
@@ -155,13 +156,13 @@ def stack_sources(wholes: list[WholeSource], corners: np.ndarray, patch: Patch) 
 
 
 def crop(array: Array, corner: np.ndarray | Tensor, patch: Patch) -> Array:
-    """The patch of the last three axes that begins at corner."""
+    """Cut a patch from the last three axes; corner is its first voxel."""
     x, y, z = (int(c) for c in corner)
     return array[..., x : x + patch[0], y : y + patch[1], z : z + patch[2]]
 
 
 def source_batch(volume: np.ndarray, brain: np.ndarray, direction: Direction, bval: float) -> PairBatch:
-    """A batch of one whole source and no target: what synthesis hands to a method. bval in s/mm^2."""
+    """A batch of one whole source without a target, for synthesis; volume and brain (X, Y, Z), bval in s/mm^2."""
     whole = WholeSource.of(volume, brain)
     corners = np.zeros((1, 3), np.int64)
     return PairBatch(

@@ -1,4 +1,4 @@
-"""From a scan's file to the means of its volumes: the whole scan's, its segments', and the one that is registered."""
+"""Mean volumes of a scan's file: of the whole scan, of each segment, and the reference for registration."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from pdsynth.imaging.segments import (
 )
 from pdsynth.types import NA, InputError, Modality
 
-SAME_AFFINE = 1e-3  # between a scan and its mask: what rounding in a header can make
+SAME_AFFINE = 1e-3  # tolerance between the affines of a scan and its mask, for rounding in headers
 
 
 @dataclass(frozen=True)
 class ScanMeans:
-    """Means of one scan on its own grid.
+    """Mean volumes of one scan on its own grid.
 
-    means: the whole scan's first, then each segment's where there is more than one. reference is what is registered:
-    the whole fMRI mean, or the mean b0 (the mean over b > 0 where there is no b0). bval: the dMRI shell in s/mm^2,
-    None for fMRI and for 3D means. motion_mm: mean framewise displacement, None where it is not known.
+    means: first of the whole scan, then of each segment if there are several. reference: the volume for registration,
+    which is the mean fMRI, or the mean b0 (the mean over b > 0 if there is no b0). bval: the dMRI shell in s/mm^2, None
+    for fMRI and for 3D means. motion_mm: mean framewise displacement in mm, None if it is unknown.
     """
 
     means: list[Volume]
@@ -43,11 +43,12 @@ class ScanMeans:
 
 
 def scan_means(scan: Scan, preprocessing: Preprocessing, segments: int = 1) -> ScanMeans:
-    """Read a scan once: its mean and those of its segments.
+    """Read a scan once and compute the means of the whole scan and of its segments.
 
-    fMRI: contiguous blocks of time after the first non-steady volumes. dMRI: the b > 0 volumes of the shell nearest to
-    the one wanted, in subsets of evenly spread directions. A 3D file is its own mean, which no correction changes.
-    Raises InputError for a scan that cannot be read or has fewer volumes than segments.
+    Segments of an fMRI scan are contiguous blocks of time after the first non-steady volumes. Those of a dMRI scan are
+    subsets, with evenly spread directions, of the shell nearest to `preprocessing.shell`; other shells are not used. A
+    3D file is its own mean, and no correction changes it. Raises InputError for a scan that cannot be read or has fewer
+    volumes than segments.
     """
     header = read_header(scan.path)
     if header.n_volumes == 1:
@@ -64,7 +65,7 @@ def scan_means(scan: Scan, preprocessing: Preprocessing, segments: int = 1) -> S
         means, motion = _means(scan, [steady, *blocks], header.affine, preprocessing)
         return ScanMeans(means, means[0], None, reported_motion(scan) if motion is None else motion)
     if scan.bval is None or scan.bvec is None:
-        raise InputError(scan.path, "has no .bval and .bvec files", "put both beside it under the scan's name")
+        raise InputError(scan.path, "has no .bval and .bvec files", "put both next to the scan, with its name")
     gradients = read_gradients(scan.bval, scan.bvec, header.n_volumes, scan.path)
     shell, bval = nearest_shell(gradients.bvals, preprocessing.shell)
     _enough(scan, len(shell), segments)
@@ -75,10 +76,10 @@ def scan_means(scan: Scan, preprocessing: Preprocessing, segments: int = 1) -> S
 
 
 def scan_brain(scan: Scan, reference: Volume, preprocessing: Preprocessing) -> np.ndarray:
-    """The brain of a scan on its own grid, (X, Y, Z) bool: the mask given with it, or one computed of the reference.
+    """Brain mask of a scan on its own grid, (X, Y, Z) bool: that of its mask file, or one computed from `reference`.
 
-    Raises InputError, naming the mask, where it cannot be read, lies on another grid or is empty; ValueError where no
-    brain is found.
+    Raises InputError, naming the mask file, if it cannot be read, is on another grid or is empty. Raises ValueError if
+    no brain is found.
     """
     mask = given_mask(scan, preprocessing)
     if mask is None:
@@ -86,7 +87,7 @@ def scan_brain(scan: Scan, reference: Volume, preprocessing: Preprocessing) -> n
     given = read_volume(mask)
     alike = given.data.shape == reference.data.shape and np.allclose(given.affine, reference.affine, atol=SAME_AFFINE)
     if not alike:
-        problem = f"is no mask of {scan.path.name}: it lies on another grid"
+        problem = f"is not a mask of {scan.path.name}: it is on another grid"
         raise InputError(mask, problem, "put the scan's own mask there, or move this one away")
     brain = given.data > 0.5
     if not brain.any():
@@ -95,14 +96,17 @@ def scan_brain(scan: Scan, reference: Volume, preprocessing: Preprocessing) -> n
 
 
 def given_mask(scan: Scan, preprocessing: Preprocessing) -> Path | None:
-    """The file of the brain mask that is used for a scan; None where one is computed."""
+    """The brain mask file that is used for a scan; None if the mask is computed."""
     return scan.mask if preprocessing.mask == "given" else None
 
 
 def _means(
     scan: Scan, indices: list[np.ndarray], affine: np.ndarray, preprocessing: Preprocessing
 ) -> tuple[list[Volume], float | None]:
-    """Means of the volumes of each of the indices, the first of them the reference; and the motion, if corrected."""
+    """Mean volumes over each set of indices, and the mean framewise displacement in mm, None without realignment.
+
+    The volumes of the first set make the reference to which volumes are realigned. affine: the scan's, (4, 4).
+    """
     denoise = preprocessing.denoise and scan.modality is Modality.DMRI
     if not (denoise or preprocessing.realign):
         return [Volume(data, affine) for data in segment_means(scan.path, indices)], None
@@ -120,21 +124,21 @@ def _means(
 
 
 def denoised(series: np.ndarray) -> np.ndarray:
-    """A dMRI series (T, X, Y, Z) less the principal components of its patches that noise alone explains."""
+    """Denoise a dMRI series (T, X, Y, Z): remove the principal components of patches that are explained by noise."""
     from dipy.denoise.localpca import mppca
 
     return np.moveaxis(mppca(np.moveaxis(series, 0, -1), patch_radius=2), -1, 0).astype(np.float32)
 
 
 def confounds(scan: Scan) -> Path | None:
-    """The table of confounds that fMRIPrep wrote beside its scan; None where there is none."""
+    """The table of confounds that fMRIPrep wrote for a scan; None if there is none."""
     stem = re.sub(r"(_space-[A-Za-z0-9]+)?(_res-[A-Za-z0-9]+)?_desc-preproc_bold\.nii(\.gz)?$", "", scan.path.name)
     path = scan.path.with_name(f"{stem}_desc-confounds_timeseries.tsv")
     return path if stem != scan.path.name and path.exists() else None
 
 
 def reported_motion(scan: Scan) -> float | None:
-    """Mean framewise displacement in mm by the scan's confounds; None where they don't tell."""
+    """Mean framewise displacement in mm from the scan's table of confounds; None if it is not there or not readable."""
     path = confounds(scan)
     if path is None:
         return None
@@ -148,5 +152,5 @@ def reported_motion(scan: Scan) -> float | None:
 def _enough(scan: Scan, n_volumes: int, segments: int) -> None:
     if n_volumes < segments:
         raise InputError(
-            scan.path, f"has {n_volumes} volumes to average, which make no {segments} segments", "lower --segments"
+            scan.path, f"has {n_volumes} volumes to average, too few for {segments} segments", "lower --segments"
         )

@@ -1,7 +1,8 @@
-"""Prepared pairs: a folder opened, its rows, and batches of whole volumes or of patches.
+"""Reads a prepared folder: its rows, and batches of whole volumes or of patches.
 
-A prepared folder holds `pairs.tsv` (a row a session and segment), `splits.tsv`, and one file a session with its
-volumes (`fmri`, `dmri`: float16, (X, Y, Z), 0..1, zero away from the brain) and their brain masks: see `shards`.
+A prepared folder holds `pairs.tsv` (one row per session and segment), `splits.tsv`, and one file per session (see
+`shards`) with its volumes (`fmri`, `dmri`: float16, (X, Y, Z), 0..1, zero outside the brain and its rim) and their
+brain masks.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ from pdsynth.manifest import FILES, NAME
 from pdsynth.manifest import read as read_manifest
 from pdsynth.types import WHOLE_SCAN, Available, Direction, InputError, Modality, Split
 
-CACHED_BYTES = 4 << 30  # of source views, at most
-SOURCE_BYTES = 2 * CONTEXT_CHANNELS + 1  # a voxel
-DIGEST = 16  # hexadecimal digits that tell a scan from any other
+CACHED_BYTES = 4 << 30  # memory for source features, at most
+SOURCE_BYTES = 2 * CONTEXT_CHANNELS + 1  # per voxel
+DIGEST = 16  # hexadecimal digits, enough to distinguish any two scans
 TEXT_COLUMNS = ("participant_id", "session_id", "segment", "site", "diagnosis", "shard")
 
 
 def content(prepared: Path) -> dict[str, str]:
-    """Digests of what tells the pairs and the splits of one prepared folder from those of another."""
+    """Digests of the two tables that identify the pairs and the splits of a prepared folder, by file name."""
     return {name: sha256(prepared / name) for name in ("pairs.tsv", "splits.tsv")}
 
 
 class Volumes(Shards):
-    """The volumes of a prepared folder, and the source views made of them so far."""
+    """The volumes of a prepared folder, with a cache of the source features that are computed from them."""
 
     def __init__(self, root: Path, shape: tuple[int, int, int], digests: Mapping[str, str] | None = None) -> None:
         super().__init__(root, shape, digests)
@@ -49,10 +50,11 @@ class Volumes(Shards):
 
 
 class Pairs:
-    """Rows of a prepared folder. Slicing makes another view of the same memory-mapped volumes.
+    """Rows of a prepared folder. A selection of rows shares the memory-mapped volumes.
 
-    Attributes: root; table (one row per session and segment, see `pairs.tsv`); preprocessing, from scans to these
-    volumes; grid; simulated. Raises InputError for a preprocessing that this version cannot rebuild.
+    Attributes: root, the folder; table, one row per session and segment with the columns of `pairs.tsv` and the split;
+    preprocessing, the steps from scans to these volumes; grid; simulated. Raises InputError for a preprocessing that
+    this version cannot rebuild.
     """
 
     def __init__(self, root: Path, table: pd.DataFrame, manifest: dict, volumes: Volumes) -> None:
@@ -61,10 +63,10 @@ class Pairs:
 
     @classmethod
     def open(cls, root: str | Path) -> Pairs:
-        """Open a prepared folder; raises InputError where it is none, or is incomplete, or its parts do not fit."""
+        """Open a prepared folder. Raises InputError if it is incomplete, damaged or not a prepared folder."""
         root = Path(root)
         if not (root / "pairs.tsv").exists():
-            raise InputError(root, "is no prepared folder (it has no pairs.tsv)", "run `pdsynth prepare` first")
+            raise InputError(root, "is not a prepared folder (it has no pairs.tsv)", "run `pdsynth prepare` first")
         entries = read_manifest(root)
         lost = [] if (root / "splits.tsv").exists() else ["splits.tsv"]
         if not entries.keys() >= {"grid_shape", "grid_affine", "simulated", "volumes", "shards"}:
@@ -87,7 +89,7 @@ class Pairs:
         return Volumes(root, entries["grid_shape"], entries.get(FILES))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the volumes, which another process reads from the disk itself."""
+        """The state without the volumes, which another process reads from the disk."""
         return {name: value for name, value in vars(self).items() if name != "volumes"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -99,7 +101,7 @@ class Pairs:
 
     @property
     def masks_given(self) -> int:
-        """How many scans were prepared with the brain mask that a preprocessing tool wrote beside them."""
+        """Number of scans whose brain mask was read from a file that a preprocessing tool wrote."""
         return int(self.manifest.get("masks_given", 0))
 
     @property
@@ -137,31 +139,31 @@ class Pairs:
         return self.split(Split.TEST)
 
     def whole_scans(self) -> Pairs:
-        """The rows of whole-scan means: the unit of evaluation."""
+        """The rows of whole-scan means, which evaluation uses; rows of segments are left out."""
         return self.where(self.table["segment"] == WHOLE_SCAN)
 
     def read(self, name: str, row: int) -> np.ndarray:
-        """A row's volume by name, such as `fmri_brain`: (X, Y, Z), as it lies on disk."""
+        """A row's volume by name, such as `fmri_brain`: (X, Y, Z), in the data type of the file."""
         return self.volumes.read(*self._place(row), name)
 
     def volume(self, modality: Modality, row: int) -> np.ndarray:
-        """(X, Y, Z) float32 in 0..1."""
+        """The volume of a row, (X, Y, Z) float32 in 0..1."""
         return np.asarray(self.read(modality, row), np.float32)
 
     def brain(self, modality: Modality, row: int) -> np.ndarray:
-        """(X, Y, Z) bool."""
+        """The brain mask of a row, (X, Y, Z) bool."""
         return np.asarray(self.read(f"{modality}_brain", row), bool)
 
     def source(self, modality: Modality, row: int) -> WholeSource:
-        """The row's source views, made once for all slices of the same folder."""
+        """The source features of a row, from a cache that all selections of a folder share."""
         return self.volumes.source(*self._place(row), modality)
 
     def transform(self, modality: Modality, row: int) -> Transform:
-        """From the mm of the row's scan to the grid's."""
+        """The transform from the row's scan to the grid, mm to mm."""
         return Transform.of(self._record(self.table["shard"].iloc[row])["steps"][modality])
 
     def scan_digests(self) -> dict[str, str]:
-        """Whose scans these are: the participant by the digest of each file's bytes, which no renaming changes."""
+        """The participant of each scan, by the digest of the file's bytes, which does not depend on the file's name."""
         found: dict[str, str] = {}
         rows = self.table.drop_duplicates("shard")
         for shard, person, *paths in rows[["shard", "participant_id", "fmri_path", "dmri_path"]].to_numpy(str).tolist():
@@ -170,7 +172,7 @@ class Pairs:
                 try:
                     found[inputs[path]["sha256"][:DIGEST]] = person
                 except (KeyError, TypeError) as error:
-                    problem = f"does not say which file {path} was, so nobody can tell whether a model has seen it"
+                    problem = f"has no digest of {path}, which is needed to check whether a model was trained on it"
                     raise InputError(self._record_path(shard), problem, AGAIN) from error
         return found
 
@@ -178,7 +180,7 @@ class Pairs:
         return (self.root / FOLDER / shard).with_suffix(".json")
 
     def _record(self, shard: str) -> dict[str, Any]:
-        """What `prepare` noted of the session in a shard; InputError where it is missing, damaged or was changed."""
+        """The record that `prepare` wrote for a session. Raises InputError if it is missing, damaged or edited."""
         path = self._record_path(shard)
         record = read_json(path)
         if not record:
@@ -189,11 +191,11 @@ class Pairs:
         return record
 
     def _place(self, row: int) -> tuple[str, int]:
-        """The row's file, and its place there."""
+        """The row's file, and its index in this file."""
         return self.table["shard"].iloc[row], int(self.table["index"].iloc[row])
 
     def batch(self, rows: np.ndarray, corners: np.ndarray | None = None, patch: Patch | None = None) -> PairBatch:
-        """Both directions of some paired rows, whole or cut to a patch at each row's corner.
+        """A batch of paired rows, both directions, of whole volumes or of one patch per row at the row's corner.
 
         Raises InputError for a patch that is larger than the grid.
         """
@@ -224,10 +226,11 @@ class Pairs:
         )
 
     def patches(self, patch: Patch, batch_size: int, seed: Sequence[int], step: int) -> PairBatch:
-        """The batch of one training step: patches around random brain voxels of as many participants as there are.
+        """The batch of one training step: patches around random brain voxels of randomly chosen rows.
 
-        The same seed and step give the same batch, so a resumed run sees what an uninterrupted one would. Corners are
-        even, so that Haar cells of different patches coincide.
+        No row is used twice before all are used once. The same seed and step give the same batch, so that a resumed run
+        gets the batches of an uninterrupted one. Corners are even, so that the 2-voxel Haar cells of different patches
+        coincide.
         """
         generator = np.random.default_rng([*seed, step])
         rounds = -(-batch_size // len(self))

@@ -1,8 +1,8 @@
-"""A cohort becomes a folder of cached pairs: a shard and a record a session, tables and a manifest.
+"""Prepare a cohort: write a folder with one shard of volumes and one record per session, tables and a manifest.
 
-The folder appears under its name only when it is complete. One bad scan becomes a row of rejected.tsv. What a run that
-was cut had finished, and what has not changed since the last run, is kept; so is a session whose scans cannot be read
-today, unless it is to be pruned.
+The folder gets its name only when it is complete. A scan that cannot be used becomes a row of rejected.tsv. Sessions
+that a stopped run had finished, and sessions that are unchanged since the last run, are not made again. A session whose
+scans cannot be read in this run stays as it was, unless `prune` is set.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pdsynth.options import PrepareOptions
 from pdsynth.types import NA, WHOLE_SCAN, Available, Diagnosis, InputError, Modality
 from pdsynth.workers import Workers
 
-if TYPE_CHECKING:  # at run time only in the parent: a worker needs no torch
+if TYPE_CHECKING:  # imported in the parent process only, since a worker does not need torch
     from pdsynth.data.pairs import Pairs
 
 Record = dict[str, Any]
@@ -53,14 +53,16 @@ def prepare(
 ) -> Pairs:
     """Standardise every session of a cohort and write the tables, shards and records of a prepared folder.
 
-    segments > 1 adds a row for each segment to the row of the whole scan. denoise and realign correct the volumes of a
-    series before they are averaged, in minutes per scan: see `Preprocessing`. jobs processes share
-    the sessions; they do not change the result. progress(done, sessions) is called as sessions are finished.
+    grid_mm is the voxel size in mm, and split the fractions of train, val and test. segments > 1 adds one row per
+    segment to the row of the whole scan. denoise and realign correct the volumes of a series before they are averaged,
+    which takes minutes per scan (see `Preprocessing`). The sessions are distributed over `jobs` processes; their number
+    does not change the result. progress(done, sessions) is called when a session is finished.
 
-    Where `out` was prepared before in the same way, only sessions that are new or whose files changed are made, and
-    participants keep their split; a run that was cut left `out`.partial, from which the next goes on. A session with a
-    scan that cannot be read today stays as it is; with prune it is dropped. overwrite makes everything again. Raises
-    InputError where `out` is another folder or no scan can be used; ValueError for a bad argument.
+    If `out` was prepared before with the same settings, only sessions that are new or whose files changed are made, and
+    participants keep their split. A stopped run leaves `out`.partial, and the next run continues from it. A session
+    with a scan that cannot be read in this run stays as it was; with prune it is removed. overwrite makes all sessions
+    again. Raises InputError if `out` was prepared in another way or no scan can be used, and ValueError for an invalid
+    argument.
     """
     options = PrepareOptions(
         grid_mm=grid_mm, segments=segments, split=split, seed=seed, denoise=denoise, realign=realign
@@ -91,25 +93,25 @@ def prepare_cohort(
     preprocessing = Preprocessing(grid=mni_grid(options.grid_mm), denoise=options.denoise, realign=options.realign)
     settings, grid = Settings(preprocessing, options.segments), preprocessing.grid
     if (workers.dask or workers.slurm) and not (cohort.root.is_absolute() and out.is_absolute()):
-        raise ValueError("a cluster's workers need absolute paths. Give the dataset and the folder to write so.")
-    asked = {"root": _digest(cohort.root), "split": list(options.split), **settings.entries()}
+        raise ValueError("a cluster's workers need absolute paths. Give the dataset and the output folder as such.")
+    parameters = {"root": _digest(cohort.root), "split": list(options.split), **settings.entries()}
     with folders.making(
         out,
         overwrite=overwrite,
         update=True,
         resume="give the same command again",
-        again=lambda was: _refuse_other(out, was, asked | {"seed": seed}),
+        again=lambda was: _refuse_other(out, was, parameters | {"seed": seed}),
         inputs=[cohort.root],
     ) as work:
         folder = work.folder
-        before = None if overwrite else _splits_before(out, asked | {"seed": seed})
+        before = None if overwrite else _splits_before(out, parameters | {"seed": seed})
         old = {} if overwrite or prune or before is None else _sessions_before(out, cohort, settings)
-        with manifest.recorded(folder, "prepare", seed=seed, **asked) as entries:
+        with manifest.recorded(folder, "prepare", seed=seed, **parameters) as entries:
             tasks = [
                 Task(folder, cohort.root, *visit, settings=settings, simulated=cohort.simulated) for visit in cohort
             ]
             _check_names(cohort.root, tasks)
-            tasks, kept = _made(folder, tasks, old, workers, progress=progress)
+            tasks, unchanged = _make_or_keep(folder, tasks, old, workers, progress=progress)
             records = {task: read_json(task.record_path) for task in tasks}
             rejected = [*cohort.rejected, *_refused(records)]
             rejected += _refuse_duplicates(Shards(folder, grid.shape), records)
@@ -135,7 +137,7 @@ def prepare_cohort(
                 volumes=sorted({name for record in records.values() for name in record["volumes"]}),
                 shards={task.shard.name: record["bytes"] for task, record in records.items() if record["rows"]},
                 outputs={name: sha256(folder / name) for name in TABLES},
-                kept=kept,
+                kept=unchanged,
             )
         if page is not None:
             page(folder)
@@ -146,17 +148,17 @@ def prepare_cohort(
 
 
 def _digest(root: Path) -> str:
-    """Of where a dataset lies: a rerun is to be of the same, and its path is nobody else's business."""
+    """Digest of a dataset's path, which identifies the dataset without publishing the path."""
     return hashlib.sha256(str(root.resolve()).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
-def _differs(was: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    """In what a folder that `prepare` wrote was prepared in another way."""
-    then = was["parameters"] | {"seed": was["seed"]}
+def _differences(was: dict[str, Any], parameters: dict[str, Any]) -> list[str]:
+    """The differences, in words, between a prepared folder's parameters (`was`, its manifest) and these."""
+    before = was["parameters"] | {"seed": was["seed"]}
     return [
-        "from another dataset" if name == "root" else f"with {name} {_short(then.get(name))}, not {_short(now)}"
-        for name, now in asked.items()
-        if then.get(name) != now
+        "from another dataset" if name == "root" else f"with {name} {_short(before.get(name))}, not {_short(now)}"
+        for name, now in parameters.items()
+        if before.get(name) != now
     ]
 
 
@@ -164,28 +166,28 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _refuse_other(out: Path, was: dict[str, Any], asked: dict[str, Any]) -> None:
-    """Raise InputError where what is to be brought up to date, or gone on with, was made in another way."""
+def _refuse_other(out: Path, was: dict[str, Any], parameters: dict[str, Any]) -> None:
+    """Raise InputError if the folder to update, or the stopped run to resume, was made in another way."""
     if was.get("command") != "prepare":
         raise InputError(out, f"was written by pdsynth {was.get('command')}", "choose another folder")
-    if differs := _differs(was, asked):
-        problem = f"was prepared {'; '.join(differs)}"
+    if differences := _differences(was, parameters):
+        problem = f"was prepared {'; '.join(differences)}"
         raise InputError(out, problem, "choose another folder, or replace it with --overwrite")
     for name in ("splits.tsv", "pairs.tsv"):
         if manifest.read(out) and not (out / name).exists():
             raise InputError(out, f"has lost its {name}", "choose another folder, or replace it with --overwrite")
 
 
-def _splits_before(out: Path, asked: dict[str, Any]) -> pd.DataFrame | None:
-    """splits.tsv of the folder that is brought up to date; None where there is none, or one of another kind."""
+def _splits_before(out: Path, parameters: dict[str, Any]) -> pd.DataFrame | None:
+    """splits.tsv of the folder to update; None if there is no such folder or it was prepared in another way."""
     was = manifest.read(out)
-    if was.get("command") != "prepare" or _differs(was, asked):  # the run that was begun with --overwrite goes on
+    if was.get("command") != "prepare" or _differences(was, parameters):  # resumes a run with --overwrite
         return None
     return pd.read_csv(out / "splits.tsv", sep="\t", dtype=str, keep_default_na=False)
 
 
 def _sessions_before(out: Path, cohort: Cohort, settings: Settings) -> dict[str, Task]:
-    """The sessions of a prepared folder by name, with the scans and all that its table says of them."""
+    """The sessions of a prepared folder by name, with their scans and the participants' data in its table."""
     table = pd.read_csv(out / "pairs.tsv", sep="\t", dtype=str, keep_default_na=False)
     found = {}
     for row in table.drop_duplicates("shard").to_dict("records"):
@@ -221,56 +223,57 @@ def _sessions_before(out: Path, cohort: Cohort, settings: Settings) -> dict[str,
     return found
 
 
-def _made(
+def _make_or_keep(
     folder: Path,
     tasks: list[Task],
     old: dict[str, Task],
     workers: Workers,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[Task], list[str]]:
-    """Make the sessions; returns all, and the names of old ones that were kept as they were.
+    """Make the sessions; returns all sessions, and the names of old ones that stay as they were.
 
-    Kept is an old session with a scan that is not among today's, or that today's run could not read.
+    An old session stays as it was if one of its scans is missing in this run or could not be read.
     """
     today = {task.name: task for task in tasks}
-    kept = {}
+    unchanged = {}
     for name, was in old.items():
         now = today.get(name)
         if now is None or not was.session.scans.keys() <= now.session.scans.keys():
-            kept[name] = _as_it_was(folder, was, now)
-    _make_all(folder, [task for task in tasks if task.name not in kept], kept, workers, progress=progress)
+            unchanged[name] = _as_it_was(folder, was, now)
+    changed = [task for task in tasks if task.name not in unchanged]
+    _make_all(folder, changed, unchanged, workers, progress=progress)
     for name, was in old.items():
-        if name not in kept and not was.session.scans.keys() <= _modalities(today[name]):
-            kept[name] = _as_it_was(folder, was, today[name])
-    for name, task in kept.items():
-        for path, then in ((task.shard, old[name].shard), (task.record_path, old[name].record_path)):
-            if not then.exists():
-                problem = "is missing, and the session's scans cannot be read today"
-                raise InputError(then, problem, "bring the scans back, or prepare with --prune")
+        if name not in unchanged and not was.session.scans.keys() <= _modalities(today[name]):
+            unchanged[name] = _as_it_was(folder, was, today[name])
+    for name, task in unchanged.items():
+        for path, old_path in ((task.shard, old[name].shard), (task.record_path, old[name].record_path)):
+            if not old_path.exists():
+                problem = "is missing, and the session's scans cannot be read now"
+                raise InputError(old_path, problem, "restore the scans, or prepare with --prune")
             path.unlink(missing_ok=True)
-            linked(then, path)
-    together = today | kept
-    return [together[name] for name in sorted(together)] if kept else tasks, sorted(kept)
+            linked(old_path, path)
+    together = today | unchanged
+    return [together[name] for name in sorted(together)] if unchanged else tasks, sorted(unchanged)
 
 
 def _as_it_was(folder: Path, was: Task, now: Task | None) -> Task:
-    """A session with the scans that it was prepared from, and, where it is among today's, with today's entries."""
+    """An old session (`was`) with its old scans, and with the current participant data if it is in this run (`now`)."""
     if now is None:
         return replace(was, folder=folder)
     return replace(was, folder=folder, subject=now.subject, session=replace(now.session, scans=was.session.scans))
 
 
 def _modalities(task: Task) -> set[Modality]:
-    """What a session that is made holds."""
+    """The modalities that the record of a session contains."""
     record = read_json(task.record_path)
     return {modality for modality in Modality if any(f"{modality}_scale" in row for row in record["rows"])}
 
 
 def _check_names(root: Path, tasks: list[Task]) -> None:
-    """Raise InputError where two sessions would be one file, as on a disk that does not tell case."""
-    seen: dict[str, Task] = {}
+    """Raise InputError if two sessions have the same file name, also on a disk that ignores upper and lower case."""
+    by_name: dict[str, Task] = {}
     for task in tasks:
-        other = seen.setdefault(task.name.casefold(), task)
+        other = by_name.setdefault(task.name.casefold(), task)
         if other is not task:
             scans = [relative(next(iter(t.session.scans.values())).path, root) for t in (other, task)]
             problem = f"holds two sessions that are both called {task.name}: {scans[0]} and {scans[1]}"
@@ -280,16 +283,16 @@ def _check_names(root: Path, tasks: list[Task]) -> None:
 def _make_all(
     folder: Path,
     tasks: list[Task],
-    kept: dict[str, Task],
+    unchanged: dict[str, Task],
     workers: Workers,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Make the sessions that are not made yet, or no longer as they were, and remove what belongs to none."""
+    """Make the sessions that are not made yet or have changed, and remove files that belong to no session."""
     for path in folder.iterdir():
         if path.name not in (FOLDER, manifest.NAME, *TABLES):
             path.unlink()
     (folder / FOLDER).mkdir(exist_ok=True)
-    ours = {path.name for task in (*tasks, *kept.values()) for path in (task.shard, task.record_path)}
+    ours = {path.name for task in (*tasks, *unchanged.values()) for path in (task.shard, task.record_path)}
     for path in (folder / FOLDER).iterdir():
         if path.name not in ours:
             path.unlink()
@@ -297,13 +300,14 @@ def _make_all(
     done = len(tasks) - len(left)
     if progress is not None:
         progress(done, len(tasks))
-    made = workers.run(make, left, name=lambda task: next(iter(task.session.scans.values())).path)
-    for number, _ in enumerate(made, start=done + 1):
+    results = workers.run(make, left, name=lambda task: next(iter(task.session.scans.values())).path)
+    for number, _ in enumerate(results, start=done + 1):
         if progress is not None:
             progress(number, len(tasks))
 
 
 def _refused(records: dict[Task, Record]) -> list[Rejection]:
+    """The rejections of all records."""
     return [
         Rejection(task.root / path, reason, remedy)
         for task, record in records.items()
@@ -312,7 +316,7 @@ def _refused(records: dict[Task, Record]) -> list[Rejection]:
 
 
 def _refuse_duplicates(shards: Shards, records: dict[Task, Record]) -> list[Rejection]:
-    """Take scans that two participants share out of the records: nobody can say whose they are."""
+    """Remove scans that two participants share from the records, since their owner is unknown; returns rejections."""
     refused = []
     for modality in Modality:
         tasks = [task for task, record in records.items() if _has(record, modality)]
@@ -329,7 +333,9 @@ def _refuse_duplicates(shards: Shards, records: dict[Task, Record]) -> list[Reje
                 records[task]["dmri_bval"] = None
             theirs = relative(other.session.scans[modality].path, task.root)
             path = task.session.scans[modality].path
-            refused.append(Rejection(path, f"holds the same image as {theirs}", "find out whose it is"))
+            refused.append(
+                Rejection(path, f"holds the same image as {theirs}", "find out which participant it belongs to")
+            )
     return refused
 
 
@@ -343,14 +349,14 @@ def _pairs_table(records: dict[Task, Record]) -> pd.DataFrame:
         for index, measured in enumerate(record["rows"]):
             if measured:
                 segment = WHOLE_SCAN if index == 0 else str(index - 1)
-                place = {"shard": task.shard.name, "index": index}
-                rows.append(_row(task, segment, measured, record["dmri_bval"]) | place)
+                position = {"shard": task.shard.name, "index": index}
+                rows.append(_row(task, segment, measured, record["dmri_bval"]) | position)
     return pd.DataFrame(rows)
 
 
 def _row(task: Task, segment: str, measured: dict[str, float], bval: float | None) -> dict[str, Any]:
     subject, session = task.subject, task.session
-    there = [modality for modality in Modality if f"{modality}_scale" in measured]
+    modalities = [modality for modality in Modality if f"{modality}_scale" in measured]
     row: dict[str, Any] = {
         "participant_id": subject.participant_id,
         "session_id": session.session_id,
@@ -364,10 +370,10 @@ def _row(task: Task, segment: str, measured: dict[str, float], bval: float | Non
         "education": _or_na(subject.education),
         "mmse": session.scores.get("mmse", NA),
         "moca": session.scores.get("moca", NA),
-        "available": Available.BOTH if len(there) == 2 else Available(there[0]),
+        "available": Available.BOTH if len(modalities) == 2 else Available(modalities[0]),
     }
     for modality in Modality:
-        row[f"{modality}_path"] = relative(session.scans[modality].path, task.root) if modality in there else ""
+        row[f"{modality}_path"] = relative(session.scans[modality].path, task.root) if modality in modalities else ""
         row[f"{modality}_scale"] = measured.get(f"{modality}_scale", NA)
     return row | {"dmri_bval": SHELL if bval is None else bval}
 
@@ -387,16 +393,16 @@ def _quality(records: dict[Task, Record]) -> pd.DataFrame:
 
 
 def _splits(table: pd.DataFrame, options: PrepareOptions, before: pd.DataFrame | None) -> pd.DataFrame:
-    """Participants by the first of their rows; those with a pair are dealt apart from those without.
+    """Assign each participant to a split; `before` is the earlier splits.tsv, if any.
 
-    Who has a split from before keeps it, so that nobody a model was trained on is tested later.
+    Participants with a pair and those without are separate strata, besides site and diagnosis of the participant's
+    first row. A participant with an earlier split keeps it, so that no training participant of a model is tested later.
     """
     people = table.assign(unpaired=table["available"] != Available.BOTH)
     people = people.sort_values(["participant_id", "unpaired", "session_id"]).drop_duplicates("participant_id")
     known = people["participant_id"].isin([] if before is None else before["participant_id"])
-    dealt = assign_splits(
-        people[~known], options.split, salt=str(options.seed), strata=("unpaired", "site", "diagnosis")
-    )
-    if before is not None:  # those too who have no scan now: once it is repaired they are no newcomers
-        dealt = pd.concat([before, dealt]).sort_values("participant_id", ignore_index=True)
-    return dealt
+    strata = ("unpaired", "site", "diagnosis")
+    splits = assign_splits(people[~known], options.split, salt=str(options.seed), strata=strata)
+    if before is not None:  # with participants who have no scan now: they keep their split once it is repaired
+        splits = pd.concat([before, splits]).sort_values("participant_id", ignore_index=True)
+    return splits

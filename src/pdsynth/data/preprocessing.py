@@ -1,7 +1,7 @@
-"""Everything that turns a scan into the volume that a network sees, as one object that travels with pairs and models.
+"""The settings of all steps from a scan to the volume that a network sees, stored with prepared pairs and with models.
 
-`prepare` writes it into the prepared folder's manifest, `train` copies it into the model's config.json, and
-`synthesize` rebuilds it from there, as nnU-Net does with its plans (Isensee et al. 2021).
+`prepare` writes them into the prepared folder's manifest, `train` copies them into the model's config.json, and
+`synthesize` reads them from there, as nnU-Net does with its plans (Isensee et al. 2021).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pdsynth.imaging.segments import B0_LIMIT, UNSTEADY_SECONDS, UNSTEADY_SHARE
 from pdsynth.imaging.spatial import Grid, mni_grid
 from pdsynth.types import InputError
 
-ENTRY = "preprocessing"  # in a manifest or a card, beside `grid_shape` and `grid_affine`
+ENTRY = "preprocessing"  # entry of a manifest or a card, which also has `grid_shape` and `grid_affine`
 SHELL = 1000.0  # s/mm^2
-# What version 0.1.0 did to every scan, and recorded nowhere. A prepared folder of that version says in its parameters
-# whether scans were corrected; a model does not, and is read as one that was trained on uncorrected scans.
-BEFORE_IT_WAS_RECORDED: dict[str, Any] = {
+# The preprocessing of version 0.1.0, which did not record it. A prepared folder of that version has the corrections in
+# its parameters. A model of that version has not, and is read as a model of uncorrected scans.
+VERSION_0_1_0: dict[str, Any] = {
     "steps": 1,
     "unsteady_seconds": 8.0,
     "unsteady_share": 0.1,
@@ -39,20 +39,21 @@ BEFORE_IT_WAS_RECORDED: dict[str, Any] = {
 class Preprocessing(BaseModel):
     """The steps from a scan to a volume on the common grid, with their settings; frozen and hashable.
 
-    - grid: where volumes lie, MNI space.
-    - steps: version of the steps themselves. It grows when the same settings give another volume.
-    - unsteady_seconds, unsteady_share: first volumes of an fMRI series that are dropped, in seconds, and at most this
-      part of the series.
-    - shell: the dMRI shell nearest to this b-value, s/mm^2, is averaged.
-    - denoise: dMRI by the Marchenko-Pastur principal components of patches (Veraart et al. 2016).
-    - realign: every volume rigidly to the mean fMRI, or to the mean b0.
-    - mask: "given" takes the brain mask that a preprocessing tool wrote beside the scan, where there is one;
-      "computed" never does.
-    - alone: how a lone scan is placed. "affine" registers it to the template, unless a tool has placed it already.
-    - paired_dmri: how a dMRI is placed whose session has an fMRI. "through-fmri" is rigid to the fMRI, then by the
-      fMRI's own transform.
-    - margin_mm: what is farther from the template's brain is zero.
-    - percentile: inside the brain, of the intensity that becomes 1.
+    - grid: the grid of the volumes, in MNI space.
+    - steps: version of the steps. It increases when the same settings give another volume.
+    - unsteady_seconds, unsteady_share: duration in seconds of the first fMRI volumes, which are dropped, and the
+      largest fraction of the series that may be dropped.
+    - shell: b-value in s/mm^2. The dMRI shell nearest to it is averaged.
+    - denoise: whether dMRI is denoised by the Marchenko-Pastur principal components of patches (Veraart et al. 2016).
+    - realign: whether each volume is registered rigidly to the mean fMRI, or to the mean b0.
+    - mask: "given" uses the brain mask file that a preprocessing tool wrote for the scan, if there is one; "computed"
+      always computes the mask.
+    - alone: registration of a scan without a partner. "affine" registers it to the template, unless a tool has already
+      registered it.
+    - paired_dmri: registration of a dMRI whose session has an fMRI. "through-fmri" combines the rigid transform to the
+      fMRI and the fMRI's transform to the template.
+    - margin_mm: voxels that are farther from the template's brain are set to zero.
+    - percentile: the intensity at this percentile inside the brain becomes 1.
 
     >>> Preprocessing(realign=True).difference(Preprocessing())
     {'realign': ('realign True', 'realign False')}
@@ -76,15 +77,15 @@ class Preprocessing(BaseModel):
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.5
 
     def entries(self) -> dict[str, Any]:
-        """As a manifest or a card holds it: `grid_shape`, `grid_affine` and `preprocessing`, JSON values."""
+        """The entries of a manifest or a card, as JSON values: `grid_shape`, `grid_affine` and `preprocessing`."""
         grid = {"grid_shape": list(self.grid.shape), "grid_affine": self.grid.affine.tolist()}
         return {**grid, ENTRY: self.model_dump()}
 
     @classmethod
     def of(cls, entries: Mapping[str, Any], path: Path) -> Preprocessing:
-        """What the entries of a manifest or card at `path` record; version 0.1.0's where they record none.
+        """The preprocessing in the entries of a manifest or card at `path`; that of version 0.1.0 if they have none.
 
-        Raises InputError, naming `path`, for a step, a version or a setting that this version cannot rebuild.
+        Raises InputError, naming `path`, for a version of the steps or a setting that this version cannot rebuild.
         """
         grid = Grid(tuple(entries["grid_shape"]), np.asarray(entries["grid_affine"]))
         recorded = recorded_by(entries)
@@ -98,12 +99,12 @@ class Preprocessing(BaseModel):
             raise _not_rebuilt(path, entries, problem) from error
 
     def difference(self, other: Preprocessing) -> dict[str, tuple[str, str]]:
-        """Each setting in which two differ, in words: its value here and its value in the other."""
+        """The settings that differ, each with its value here and its value in the other, in words."""
         names = [name for name in type(self).model_fields if getattr(self, name) != getattr(other, name)]
         return {name: (self._in_words(name), other._in_words(name)) for name in names}
 
     def option(self, name: str) -> str | None:
-        """How `prepare` is asked for a setting; None for one that it has no option for."""
+        """The option of `prepare` that gives a setting its value; None if there is no such option."""
         if name == "grid":
             return f"with --grid-mm {self.grid.spacing_mm[0]:g}"
         if name in ("denoise", "realign"):
@@ -116,7 +117,7 @@ class Preprocessing(BaseModel):
         return f"{name} {getattr(self, name)}"
 
     def __str__(self) -> str:
-        """One line for a person.
+        """A summary of the settings in one line.
 
         >>> print(Preprocessing(realign=True))
         steps 1, grid of 4 mm, shell 1000 s/mm^2, realigned, brain masks given or else computed
@@ -128,16 +129,16 @@ class Preprocessing(BaseModel):
 
 
 def recorded_by(entries: Mapping[str, Any]) -> Any:
-    """What a manifest or a card says of the preprocessing, unchecked; version 0.1.0's where it says nothing."""
-    asked = entries.get("parameters", {})
-    known = {name: asked[name] for name in ("denoise", "realign") if name in asked}
-    return entries.get(ENTRY, BEFORE_IT_WAS_RECORDED | known)
+    """The preprocessing entry of a manifest or a card, unchecked; that of version 0.1.0 if there is no entry."""
+    parameters = entries.get("parameters", {})
+    known = {name: parameters[name] for name in ("denoise", "realign") if name in parameters}
+    return entries.get(ENTRY, VERSION_0_1_0 | known)
 
 
 def _unknown(recorded: Any) -> str | None:
-    """What in a record is no setting of this version, or is missing there; None where all are known."""
+    """The unknown or the missing settings of a record, in words; None if the record has exactly the known ones."""
     if not isinstance(recorded, Mapping):
-        return "it is no set of named settings"
+        return "it is not a set of named settings"
     fields = Preprocessing.model_fields.keys() - {"grid"}
     for word, odd in (("unknown", recorded.keys() - fields), ("missing", fields - recorded.keys())):
         if odd:

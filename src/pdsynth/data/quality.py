@@ -1,4 +1,4 @@
-"""Which scans of a cohort stand out from the others, by how they lie on the template and how much the head moved."""
+"""Flags outlying scans of a cohort, by their alignment with the template and by head motion."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ COLUMNS = (
     "motion_mm",
     "flag",
 )
-WORSE = {"overlap": -1, "mutual_information": -1, "correlation": -1, "motion_mm": 1}  # the side that is bad
+WORSE = {"overlap": -1, "mutual_information": -1, "correlation": -1, "motion_mm": 1}  # sign of bad deviations
 FAR = 4.0  # robust standard deviations from the median of the modality
-ENOUGH = 10  # scans, for a median and a deviation to speak of
+ENOUGH = 10  # scans, at least, for an estimate of median and deviation
 DECIMALS = 4
 
 
 def quality_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """A row a scan with COLUMNS; `flag` says what is far on the bad side of the same modality's other scans.
+    """Table with one row per scan and COLUMNS; `flag` names the outlying measures of the scan, and is empty if none is.
 
-    rows: participant_id, session_id, site, modality, path and what was measured: coverage and overlap in 0..1,
-    mutual_information in 1..2, correlation with the session's other scan in -1..1, motion_mm; None where not known.
+    A measure is outlying if it is more than FAR robust SDs from the median of its modality, on the bad side. rows:
+    dicts with participant_id, session_id, site, modality, path and the measures: coverage and overlap in 0..1,
+    mutual_information in 1..2, correlation with the session's other scan in -1..1, motion_mm. An unknown measure is
+    None.
     """
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table["flag"] = ""
@@ -38,14 +40,14 @@ def quality_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
         values = table[measure].astype(float)
         for _, group in values.groupby(table["modality"]):
             for place in group.index[sign * deviations(group.to_numpy()) > FAR]:
-                told = f"{measure} {values[place]:.3g} where others have {group.median():.3g}"
-                table.loc[place, "flag"] = "; ".join(filter(None, [table.loc[place, "flag"], told]))
+                outlier = f"{measure} {values[place]:.3g} where others have {group.median():.3g}"
+                table.loc[place, "flag"] = "; ".join(filter(None, [table.loc[place, "flag"], outlier]))
         table[measure] = values.round(DECIMALS)
     return table.assign(coverage=table["coverage"].astype(float).round(DECIMALS))
 
 
 def deviations(values: np.ndarray) -> np.ndarray:
-    """Distances from the median in robust standard deviations, 1.4826 MAD; zero with too few values, or for a NaN.
+    """Differences from the median in robust standard deviations (1.4826 MAD); zero for a NaN or too few values.
 
     >>> deviations(np.array([1.0, 1.1, 0.9, 1.2, 0.8, 1.0, 1.1, 0.9, 1.0, 9.0])).round().tolist()[-2:]
     [0.0, 54.0]

@@ -1,7 +1,7 @@
-"""One session of a cohort becomes its shard and its record: the unit of work of `prepare`, here or on a cluster.
+"""Prepares one session of a cohort: writes its shard of volumes and its record. This is one task of `prepare`.
 
-The record, a JSON file beside the shard, is written last and names settings and inputs by their digests: a session
-whose record still holds is not made again.
+The record is a JSON file next to the shard. It is written last and holds the settings and the digests of the input
+files. A session whose record is still valid is not made again.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from pdsynth.resources import refuse_lost, stops_run
 from pdsynth.types import Modality
 
 TRUTH = Path("derivatives") / "truth"
-FIRST = Modality.FMRI  # a pair goes to MNI by its fMRI; the dMRI follows through it
+FIRST = Modality.FMRI  # the fMRI of a pair is registered to MNI, and the dMRI to the fMRI
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What of a run decides the volumes of a session, besides its files."""
+    """The settings of a run that determine the volumes of a session, together with the session's files."""
 
     preprocessing: Preprocessing
     segments: int = 1
 
     def entries(self) -> dict[str, Any]:
-        """As the record and the manifest's parameters name them."""
+        """The settings by name, as in the record and in the manifest's parameters."""
         return {
             "version": pdsynth.__version__,
             "grid_mm": float(self.preprocessing.grid.spacing_mm[0]),
@@ -48,7 +48,7 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One session to standardise into a prepared folder: all that a worker needs."""
+    """One session to prepare, with everything that a worker needs. folder is the prepared one, root the cohort's."""
 
     folder: Path
     root: Path
@@ -70,12 +70,12 @@ class Task:
         return self.folder / FOLDER / f"{self.name}.json"
 
     def oracle_path(self, modality: Modality) -> Path | None:
-        """Where a simulated cohort keeps the scan's oracle volume; None where there is none."""
+        """The path of the scan's oracle volume, E[scan | shared anatomy], of a simulated cohort; None without one."""
         path = oracle_path(self.root, self.name, modality)
         return path if self.simulated and path.exists() else None
 
     def inputs(self) -> dict[str, Path]:
-        """Every file that decides the session's volumes, by its path below the cohort's root."""
+        """All files that determine the session's volumes, by their path relative to the cohort's root."""
         files: list[Path | None] = []
         for modality, scan in self.session.scans.items():
             files += [scan.path, scan.bval, scan.bvec, scan.mask, confounds(scan), self.oracle_path(modality)]
@@ -83,7 +83,7 @@ class Task:
         return {relative(path, self.root): path for path in files if path is not None}
 
     def is_made(self) -> bool:
-        """Whether the record that `make` wrote still holds: the same settings and files, and the shard whole."""
+        """Whether the record that `make` wrote is still valid: equal settings and input files, and an intact shard."""
         record = read_json(self.record_path)
         if record.get("settings") != self.settings.entries() or not record["final"]:
             return False
@@ -96,7 +96,7 @@ class Task:
 def make(task: Task) -> None:
     """Read, register and standardise a session, and write its shard and record.
 
-    A scan that fails is refused, and the other goes on alone.
+    A scan that cannot be used is written into the record's rejections, and the other scan is prepared alone.
     """
     task.record_path.unlink(missing_ok=True)
     task.shard.unlink(missing_ok=True)
@@ -110,21 +110,21 @@ def make(task: Task) -> None:
         if scan is None:
             continue
         try:
-            there = standardise(scan, preprocessing, segments, standard.get(FIRST))
-        except Exception as error:  # whatever one scan does, the cohort goes on
-            if stops_run(error):  # unless no other would fare better
+            result = standardise(scan, preprocessing, segments, standard.get(FIRST))
+        except Exception as error:  # an error of one scan does not stop the cohort
+            if stops_run(error):  # except an error that the other scans would have too
                 raise
             refuse_lost(task.root)
             refusal = refused(scan, error)
             record["rejected"].append([relative(refusal.path, task.root), refusal.problem, refusal.remedy])
-            # with a file that can be opened it may go well: the next run tries again
+            # an error of the file system may be temporary, so that the next run tries again
             record["final"] &= not isinstance(error, OSError)
             continue
-        standard[modality] = there
-        record["steps"][modality] = there.transform.entries()
+        standard[modality] = result
+        record["steps"][modality] = result.transform.entries()
         record["paths"][modality] = relative(scan.path, task.root)
-        record["masks"][modality] = None if there.mask is None else relative(there.mask, task.root)
-        record["quality"][modality] = asdict(there.placement) | {"motion_mm": there.motion_mm}
+        record["masks"][modality] = None if result.mask is None else relative(result.mask, task.root)
+        record["quality"][modality] = asdict(result.placement) | {"motion_mm": result.motion_mm}
     if standard:
         if len(standard) == 2:
             record["quality"][FIRST.other]["correlation"] = _correlation(standard, preprocessing.grid)
@@ -139,57 +139,61 @@ def make(task: Task) -> None:
 
 
 def _rows(standard: dict[Modality, Standardised]) -> range:
-    """The whole scan's row and one per segment, of which both scans have as many."""
+    """The row indices of a session: 0 is the whole scan, the others are segments, equally many in both scans."""
     return range(len(next(iter(standard.values())).volumes))
 
 
 def _correlation(standard: dict[Modality, Standardised], grid: Grid) -> float | None:
-    """Of the mean fMRI with the b0, or what stands for it, where both brains are: how well they lie on each other."""
+    """Correlation of the fMRI and dMRI reference volumes inside both brains, a measure of their alignment."""
     both = standard[Modality.FMRI].brain & standard[Modality.DMRI].brain
-    seen = [resample(standard[m].reference, grid, standard[m].transform.matrix)[both] for m in Modality]
-    return float(np.corrcoef(seen)[0, 1]) if both.sum() > 1 else None
+    values = [resample(standard[m].reference, grid, standard[m].transform.matrix)[both] for m in Modality]
+    return float(np.corrcoef(values)[0, 1]) if both.sum() > 1 else None
 
 
 def _arrays(standard: dict[Modality, Standardised], row: int) -> dict[str, np.ndarray]:
+    """The volumes and brain masks of a row, by their name in the shard."""
     arrays = {}
-    for modality, there in standard.items():
-        arrays[modality.value] = there.volumes[row].astype(np.float16)
-        arrays[f"{modality}_brain"] = there.brain
+    for modality, result in standard.items():
+        arrays[modality.value] = result.volumes[row].astype(np.float16)
+        arrays[f"{modality}_brain"] = result.brain
     return arrays
 
 
 def _oracles(task: Task, standard: dict[Modality, Standardised]) -> dict[str, np.ndarray]:
-    """E[volume | shared anatomy] by the volume's own transform; only of a simulated cohort with its truth."""
+    """The oracle volumes E[volume | shared anatomy] on the grid, by name; empty if the cohort has none."""
     arrays = {}
-    for modality, there in standard.items():
+    for modality, result in standard.items():
         if (path := task.oracle_path(modality)) is not None:
-            arrays[f"oracle_{modality}"] = _oracle(read_volume(path), there, task.settings.preprocessing)
+            arrays[f"oracle_{modality}"] = _oracle(read_volume(path), result, task.settings.preprocessing)
     return arrays
 
 
-def _oracle(native: Volume, there: Standardised, preprocessing: Preprocessing) -> np.ndarray:
-    """An oracle, whose redraws were scaled at native resolution, on the grid and in its target's scale, float16."""
+def _oracle(native: Volume, target: Standardised, preprocessing: Preprocessing) -> np.ndarray:
+    """An oracle volume on the grid, in the intensity scale of its target, (X, Y, Z) float16.
+
+    `native` has the scan's own resolution and is scaled by its percentile there.
+    """
     grid, percentile = preprocessing.grid, preprocessing.percentile
-    data = resample(native, grid, there.transform.matrix)
-    back = there.transform.inverse().matrix
-    inside = resample(Volume(there.brain, grid.affine), Grid.of(native), back) > 0.5
-    # The target's scale is taken after resampling, which lowers the brightest voxels: 1.5 dB if it is not undone
-    gain = np.percentile(native.data[inside], percentile) / np.percentile(data[there.brain], percentile)
+    data = resample(native, grid, target.transform.matrix)
+    back = target.transform.inverse().matrix
+    inside = resample(Volume(target.brain, grid.affine), Grid.of(native), back) > 0.5
+    # The target is scaled after resampling, which lowers the brightest voxels; without this gain the error is 1.5 dB.
+    gain = np.percentile(native.data[inside], percentile) / np.percentile(data[target.brain], percentile)
     return np.where(brain_region(grid, preprocessing.margin_mm), np.clip(gain * data, 0, 1), 0).astype(np.float16)
 
 
 def oracle_path(root: Path, name: str, modality: Modality) -> Path:
-    """Where a simulated cohort keeps a session's oracle volume."""
+    """The path of a session's oracle volume in a simulated cohort."""
     return root / TRUTH / name.split("_")[0] / f"{name}_desc-oracle_{REFERENCE[modality]}.nii.gz"
 
 
 def relative(path: Path, root: Path) -> str:
-    """The path below root; the name alone of a file that lies elsewhere."""
+    """The path relative to root; the name alone of a file outside root."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 def _stamp(path: Path) -> dict[str, Any] | None:
-    """Size, time and digest of a file; None where it cannot be read, as the scan's refusal will say."""
+    """Size, time and digest of a file; None if it cannot be read, which the rejection of the scan reports."""
     try:
         about = path.stat()
         return {"size": about.st_size, "mtime_ns": about.st_mtime_ns, "sha256": sha256(path)}
@@ -197,12 +201,12 @@ def _stamp(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _unchanged(path: Path, was: dict[str, Any] | None) -> bool:
-    """Whether a file is what it was: by size and time, or, where the time differs, by its digest."""
+def _unchanged(path: Path, stamp: dict[str, Any] | None) -> bool:
+    """Whether a file matches an earlier `_stamp`: by size and time, or by its digest if only the time differs."""
     try:
         about = path.stat()
     except OSError:
-        return was is None
-    if was is None or about.st_size != was["size"]:
+        return stamp is None
+    if stamp is None or about.st_size != stamp["size"]:
         return False
-    return about.st_mtime_ns == was["mtime_ns"] or sha256(path) == was["sha256"]
+    return about.st_mtime_ns == stamp["mtime_ns"] or sha256(path) == stamp["sha256"]

@@ -1,4 +1,4 @@
-"""Volumes of a prepared folder: one memory-mapped file a session, so that a session is made, kept or replaced alone."""
+"""Volumes of a prepared folder: one memory-mapped file (shard) per session, so that a session can be replaced alone."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pdsynth.resources import stops_run
 from pdsynth.types import InputError
 
 FOLDER = "sessions"
-MAPPED = 128  # files held open at a time; a process may have as few as 256
+MAPPED = 128  # files that are open at the same time; the limit of a process may be as low as 256
 AGAIN = "run `pdsynth prepare` again"
 
 
 def write_shard(path: Path, rows: Sequence[dict[str, np.ndarray]]) -> int:
-    """Write the volumes of a session's rows, each (X, Y, Z) by name, in the order of rows; returns the bytes written.
+    """Write the volumes of a session's rows, each (X, Y, Z) by name, and return the number of bytes.
 
-    Every row has the same names, shapes and types. The file appears under its name only when complete.
+    All rows have the same names, shapes and types. The file gets its name only when it is complete.
     """
     shard = np.zeros(len(rows), [(name, array.dtype, array.shape) for name, array in rows[0].items()])
     for k, row in enumerate(rows):
@@ -32,17 +32,17 @@ def write_shard(path: Path, rows: Sequence[dict[str, np.ndarray]]) -> int:
 
 
 class Shards:
-    """Reads volumes of a prepared folder from disk as they are asked for."""
+    """Reads volumes of a prepared folder from the disk on demand."""
 
     def __init__(self, root: Path, shape: tuple[int, int, int], digests: Mapping[str, str] | None = None) -> None:
-        """digests: sha256 of the files, by their path in the folder; those that are known are checked at first use."""
+        """digests: sha256 of files, by their path in the folder; a file with a digest is checked at its first use."""
         self.root, self.shape, self.digests = root, tuple(shape), dict(digests or {})
         self._open = lru_cache(maxsize=MAPPED)(self._mapped)
 
     def read(self, shard: str, row: int, name: str) -> np.ndarray:
-        """One volume, (X, Y, Z), as it lies on disk; zeros where the session has none of that name.
+        """One volume, (X, Y, Z), in the data type of the file; zeros if the session has no volume of this name.
 
-        Raises InputError where the file is missing, damaged, or of another grid.
+        Raises InputError if the file is missing, damaged, or has another grid.
         """
         rows = self._open(shard)
         if name not in (rows.dtype.names or ()):
@@ -52,15 +52,17 @@ class Shards:
     def _mapped(self, shard: str) -> np.ndarray:
         path = self.root / FOLDER / shard
         try:
-            digest = self.digests.pop(f"{FOLDER}/{shard}", None)  # once is enough, however often it is mapped
+            digest = self.digests.pop(
+                f"{FOLDER}/{shard}", None
+            )  # checked once, although a file may be mapped several times
             if digest is not None and sha256(path) != digest:
                 raise InputError(path, "was changed after the folder was prepared", AGAIN)
             rows = np.load(path, mmap_mode="r")
             if not isinstance(rows, np.ndarray):
-                raise ValueError("it is no array")
+                raise ValueError("it is not an array")
         except InputError:
             raise
-        except Exception as error:  # numpy evaluates the header: a damaged one fails in many ways
+        except Exception as error:  # numpy evaluates the header, and a damaged one raises many types of errors
             if stops_run(error):
                 raise
             raise InputError(path, f"is missing or damaged ({' '.join(str(error).split())})", AGAIN) from error
@@ -71,9 +73,11 @@ class Shards:
 
 
 def check_sizes(root: Path, sizes: dict[str, int]) -> None:
-    """Raise InputError where a file of the folder is missing or has another size than was written."""
-    there = {path.name: path.stat().st_size for path in (root / FOLDER).glob("*.npy")}
+    """Raise InputError if a file of the folder is missing, or has another size in bytes than `sizes` says."""
+    present = {path.name: path.stat().st_size for path in (root / FOLDER).glob("*.npy")}
     for name, size in sizes.items():
-        if there.get(name) != size:
-            problem = "is missing" if name not in there else f"is cut short or damaged: {there[name]} bytes of {size}"
+        if present.get(name) != size:
+            problem = (
+                "is missing" if name not in present else f"is cut short or damaged: {present[name]} bytes of {size}"
+            )
             raise InputError(root / FOLDER / name, problem, AGAIN)

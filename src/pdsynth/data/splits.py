@@ -1,7 +1,7 @@
-"""Train, validation and test participants: stratified, hashed, frozen; and scans for leaks between them.
+"""Assigns participants to train, validation and test, in strata, and finds images that would leak between splits.
 
-A participant is in one split with all sessions, runs and segments. The order within a stratum comes from
-sha256(salt + participant_id), so it does not depend on the order of rows, the clock or a random state.
+A participant is in one split with all sessions, runs and segments. The order within a stratum is that of
+sha256(salt + participant_id), so that it does not depend on the order of rows, the clock or a random state.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pdsynth.imaging.spatial import block_means
 from pdsynth.types import InputError, Split
 
 SPLITS = tuple(Split)
-CELL = 4  # voxels: the edge of the cells that images are compared in
+CELL = 4  # voxels; edge of the cells over which images are averaged before they are compared
 SAME_IMAGE = 0.005  # relative RMS difference: see `near_duplicates`
 
 
@@ -27,11 +27,12 @@ def assign_splits(
     salt: str = "",
     strata: Sequence[str] = ("site", "diagnosis"),
 ) -> pd.DataFrame:
-    """Deal participants to train, val and test.
+    """Assign participants to train, val and test.
 
-    participants: columns participant_id (unique) and strata. Returns participant_id, split, sha256, sorted by
-    participant. Sizes are the fractions of the whole, by largest remainder, and of each stratum to within one; three
-    participants or more leave no wished split empty. Raises ValueError for fractions that are no split of one.
+    participants: table with participant_id (unique) and the columns of strata. Returns a table with participant_id,
+    split and sha256, sorted by participant. The sizes of the splits are the fractions of the number of participants,
+    rounded by largest remainder; within each stratum they are correct to within one. With three participants or more,
+    no split with a positive fraction is empty. Raises ValueError if the fractions do not sum to 1 or an id is repeated.
 
     >>> table = pd.DataFrame({"participant_id": list("abcdefghij"), "site": "x", "diagnosis": "NC"})
     >>> assign_splits(table)["split"].value_counts().to_dict()
@@ -63,39 +64,39 @@ def check_fractions(fractions: Sequence[float]) -> None:
 
 
 def _sizes(n: int, fractions: tuple[float, float, float]) -> list[int]:
-    """Whole numbers that sum to n, nearest to the fractions of n; none is 0 whose fraction is not, where n allows."""
-    wished = np.asarray(fractions) * n
-    sizes = np.floor(wished + 1e-9).astype(int)
-    for k in np.argsort(-(wished - sizes), kind="stable")[: n - sizes.sum()]:
+    """Integers that sum to n, nearest to fractions * n; none is 0 for a positive fraction, if n is 3 or more."""
+    exact = np.asarray(fractions) * n
+    sizes = np.floor(exact + 1e-9).astype(int)
+    for k in np.argsort(-(exact - sizes), kind="stable")[: n - sizes.sum()]:
         sizes[k] += 1
     if n >= len(SPLITS):
-        for k in np.flatnonzero((sizes == 0) & (wished > 0)):
+        for k in np.flatnonzero((sizes == 0) & (exact > 0)):
             sizes[np.argmax(sizes)] -= 1
             sizes[k] = 1
     return [int(s) for s in sizes]
 
 
 def _deal(n: int, sizes: np.ndarray) -> list[str]:
-    """Deal positions 0..n-1 evenly: each goes to the split that lags most behind its share."""
+    """The split of each position 0..n-1: the one whose count is farthest below its share up to this position."""
     counts = np.zeros(len(sizes))
-    dealt = []
+    splits = []
     for i in range(n):
         k = int(np.argmax(sizes * (i + 1) / n - counts))
         counts[k] += 1
-        dealt.append(SPLITS[k].value)
-    return dealt
+        splits.append(SPLITS[k].value)
+    return splits
 
 
 def check_disjoint(splits: pd.DataFrame, participants: Iterable[str], path: str | Path) -> None:
     """Raise InputError unless each participant has one row, and each row names a split.
 
-    splits: columns participant_id and split, as in splits.tsv at `path`; participants: those who have scans. A person
-    of two rows could leak between splits, and one without a row, or with a misspelt split, would be lost.
+    splits: table with participant_id and split, read from splits.tsv at `path`. participants: those who have scans. A
+    participant with two rows could be in two splits. One without a row, or with a misspelt split, would be in none.
     """
     repeated = splits.loc[splits["participant_id"].duplicated(), "participant_id"]
     if len(repeated):
-        problem = f"{repeated.iloc[0]} stands in more than one split row, so people could leak between splits"
-        raise InputError(path, problem, "keep one row for each participant")
+        problem = f"{repeated.iloc[0]} has more than one row, so that participants could leak between splits"
+        raise InputError(path, problem, "keep one row per participant")
     if unknown := set(splits["split"]) - set(SPLITS):
         raise InputError(path, f"names a split {min(unknown)!r}", f"use {', '.join(SPLITS)} only")
     if missing := set(participants) - set(splits["participant_id"]):
@@ -103,18 +104,18 @@ def check_disjoint(splits: pd.DataFrame, participants: Iterable[str], path: str 
 
 
 def near_duplicates(volumes: Iterable[np.ndarray], participants: Sequence[str]) -> list[tuple[int, int]]:
-    """Places of the same image under two participants, which would leak between splits.
+    """Index pairs of volumes that hold the same image under two participants, which would leak between splits.
 
-    volumes: N of (X, Y, Z) in 0..1; participants (N,). Images are averaged over cells of 4 voxels and are the same
-    where the RMS of their difference is below 0.5 % of the RMS of the image: rounding and recompression stay far below
-    that, two people far above.
+    volumes: N volumes (X, Y, Z) in 0..1; participants (N,). Volumes are averaged over cells of 4 x 4 x 4 voxels. Two
+    are the same image if the RMS of their difference is below 0.5 % of the RMS of the first. Differences by rounding
+    and recompression are far smaller, those between two participants far larger.
     """
     names = np.asarray(participants)
     cells = np.asarray([cell_means(v) for v in volumes])
     square = np.square(cells).sum(-1)
     found = []
     for i in range(len(cells) - 1):
-        # |a - b|^2 = |a|^2 + |b|^2 - 2ab finds the candidates; the difference itself decides, free of cancellation
+        # |a - b|^2 = |a|^2 + |b|^2 - 2ab finds candidates; their difference, free of cancellation, is then compared
         distance = square[i] + square[i + 1 :] - 2 * (cells[i + 1 :] @ cells[i])
         near = np.flatnonzero((distance < (3 * SAME_IMAGE) ** 2 * square[i]) & (names[i + 1 :] != names[i])) + i + 1
         found += [(i, int(j)) for j in near if np.linalg.norm(cells[i] - cells[j]) < SAME_IMAGE * np.sqrt(square[i])]

@@ -1,6 +1,6 @@
-"""From one scan to the standard volume that methods see: MNI grid, brain and its rim, 0..1; every step kept.
+"""Standardises one scan: a volume on the MNI grid, of the brain and its rim, in 0..1, with the transforms.
 
-`standardise` is the only way there: `prepare` takes it for a cohort, and `synthesize` for the scan that it is given.
+`prepare` calls `standardise` for the scans of a cohort, and `synthesize` for a user's scan. Both get the same volume.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from pdsynth.imaging.spatial import Grid, Transform, from_flirt, register, resam
 from pdsynth.imaging.template import epi_template, tissue_template
 from pdsynth.types import InputError
 
-LEAST_COVERAGE = 0.7  # of the template brain inside the field of view
-LEAST_OVERLAP = 0.6  # Dice of the brain with the template brain inside the field of view
-FLIRT_TEMPLATE = "standard.nii.gz"  # beside FEAT's matrix
-BINS = 32  # of each intensity, for mutual information
+LEAST_COVERAGE = 0.7  # fraction of the template brain inside the field of view
+LEAST_OVERLAP = 0.6  # Dice coefficient of the brain and the template brain inside the field of view
+FLIRT_TEMPLATE = "standard.nii.gz"  # in the folder of FEAT's matrix
+BINS = 32  # of each image's histogram, for mutual information
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How well a scan lies on the template.
+    """Measures of the alignment of a scan with the template.
 
-    coverage: part of the template brain in the field of view; overlap: Dice of the two brains there;
-    mutual_information: of the reference with the template, normalised, 1 (none) to 2 (Studholme et al. 1999).
+    coverage: fraction of the template brain in the field of view. overlap: Dice coefficient of the two brains there.
+    mutual_information: normalised, of the reference and the template, 1 (none) to 2 (Studholme et al. 1999).
     """
 
     coverage: float
@@ -43,14 +43,15 @@ class Placement:
 
 @dataclass(frozen=True)
 class Standardised:
-    """A scan on the standard grid: its mean first, then its segments' where there is more than one.
+    """A scan on the standard grid.
 
-    volumes: (X, Y, Z) float32 in 0..1, rounded to float16 as a prepared folder keeps them, zero farther from the
-    template's brain than the margin. scales invert their intensities. brain (X, Y, Z) bool is the scan's own.
-    transform maps the scan's mm to the grid's; placement judges it. reference (the mean fMRI or b0) and its
-    native_brain lie on the scan's own 3D grid, `native`. mask is the file that native_brain was read from, None where
-    it was computed. bval is the dMRI shell in s/mm^2, None for fMRI and 3D means. motion_mm: mean framewise
-    displacement, None where it is not known.
+    volumes: first the mean of the whole scan, then of each segment if there are several; (X, Y, Z) float32 in 0..1,
+    rounded to float16 as in a prepared folder, and zero farther from the template's brain than the margin. scales:
+    intensity scales of the volumes, which can be inverted. brain: the scan's own brain mask on the grid, (X, Y, Z)
+    bool. transform: from the scan to the grid, mm to mm. placement: quality of the transform. reference: the mean fMRI
+    or b0, on the scan's own 3D grid `native`; native_brain: its brain mask there. mask: the file of native_brain, None
+    if it was computed. bval: the dMRI shell in s/mm^2, None for fMRI and 3D means. motion_mm: mean framewise
+    displacement in mm, None if it is unknown.
     """
 
     scan: Scan
@@ -67,7 +68,7 @@ class Standardised:
 
     @property
     def volume(self) -> np.ndarray:
-        """Of the whole scan."""
+        """The volume of the whole scan."""
         return self.volumes[0]
 
     @property
@@ -82,10 +83,10 @@ def standardise(
     segments: int = 1,
     partner: Standardised | None = None,
 ) -> Standardised:
-    """Read a scan, place it on the grid, cut out the template's brain with its rim and scale by the brain's percentile.
+    """Read a scan, resample it on the grid, set voxels outside the template's brain and its rim to zero, and scale it.
 
-    partner is the standardised fMRI of a dMRI's session, through which the dMRI is placed. Raises InputError, naming
-    the file, for whatever is wrong with it.
+    The scale is a percentile of the intensities inside the brain. partner: the standardised fMRI of a dMRI's session,
+    through which the dMRI is registered. Raises InputError, naming the file, if the scan cannot be used.
     """
     try:
         read = scan_means(scan, preprocessing, segments)
@@ -113,10 +114,10 @@ def standardise(
 def place(
     scan: Scan, reference: Volume, brain: np.ndarray, grid: Grid, partner: Standardised | None = None
 ) -> Transform:
-    """From a scan's mm to the grid's: by a preprocessing tool, through its partner, or by registration to the template.
+    """Transform from a scan to the grid, mm to mm: of a preprocessing tool, through the partner, or to the template.
 
-    A partner that a tool has warped to MNI does not lie where a rigid step could lead. Raises InputError for a matrix
-    of FSL that cannot be read or has no template image beside it.
+    A partner that a tool has warped to MNI is not used, because no rigid transform leads to it. Raises InputError for a
+    matrix of FSL that cannot be read, or without a template image in its folder.
     """
     if scan.in_mni:
         return Transform({f"already in {scan.space}": np.eye(4)})
@@ -129,7 +130,7 @@ def place(
 
 
 def to_template(reference: Volume, brain: np.ndarray, grid: Grid) -> np.ndarray:
-    """Affine of a scan's reference with its brain to the MNI template: (4, 4), scan mm -> grid mm."""
+    """Affine registration of a scan's reference volume, with its brain mask, to the MNI template: (4, 4), mm to mm."""
     template, inside = epi_template(grid), tissue_template(grid)["brain"] > 0.5
     return register(
         flatten(reference, brain), flatten(template, inside), "affine", moving_mask=brain, fixed_mask=inside
@@ -137,11 +138,11 @@ def to_template(reference: Volume, brain: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def read_flirt(path: Path, moving: Grid) -> np.ndarray:
-    """FEAT's matrix to the template that lies beside it, as a map between mm, (4, 4)."""
+    """FEAT's matrix from the scan (grid `moving`) to the template image in the matrix's folder: (4, 4), mm to mm."""
     try:
         matrix = np.loadtxt(path)
     except (OSError, ValueError) as error:
-        raise InputError(path, f"is no table of numbers ({error})", "run FEAT again") from error
+        raise InputError(path, f"is not a table of numbers ({error})", "run FEAT again") from error
     if matrix.shape != (4, 4):
         raise InputError(path, f"holds {matrix.shape} numbers, not 4 x 4", "run FEAT again")
     template = read_header(path.with_name(FLIRT_TEMPLATE))
@@ -150,7 +151,7 @@ def read_flirt(path: Path, moving: Grid) -> np.ndarray:
 
 
 def to_partner(moving: Volume, moving_brain: np.ndarray, fixed: Volume, fixed_brain: np.ndarray) -> np.ndarray:
-    """Rigid transform between two scans of one session: (4, 4), moving mm -> fixed mm."""
+    """Rigid registration of two scans of one session: (4, 4), from moving to fixed, mm to mm."""
     flat = flatten(moving, moving_brain), flatten(fixed, fixed_brain)
     return register(*flat, "rigid", moving_mask=moving_brain, fixed_mask=fixed_brain)
 
@@ -158,27 +159,27 @@ def to_partner(moving: Volume, moving_brain: np.ndarray, fixed: Volume, fixed_br
 def standard_brain(
     reference: Volume, native: np.ndarray, preprocessing: Preprocessing, transform: Transform
 ) -> tuple[np.ndarray, Placement]:
-    """The scan's brain on the grid, (X, Y, Z) bool, within the margin of the template's brain; and how well it lies.
+    """The scan's brain mask on the grid, (X, Y, Z) bool, within the margin of the template's brain, and its alignment.
 
-    native is the brain on the scan's own grid. Raises ValueError where the brain is cut off by the field of view or
-    does not meet the template's.
+    native: the brain mask on the scan's own grid. Raises ValueError if the field of view cuts off the brain, or if the
+    brain does not overlap the template's.
     """
     grid = preprocessing.grid
     template = tissue_template(grid)["brain"] > 0.5
-    seen = resample(Volume(np.ones_like(reference.data), reference.affine), grid, transform.matrix) > 0.5
-    coverage = (seen & template).sum() / template.sum()
+    field_of_view = resample(Volume(np.ones_like(reference.data), reference.affine), grid, transform.matrix) > 0.5
+    coverage = (field_of_view & template).sum() / template.sum()
     if coverage < LEAST_COVERAGE:
         raise ValueError(f"the scan holds only {coverage:.0%} of the brain; give a scan of the whole brain.")
     brain = resample(Volume(native, reference.affine), grid, transform.matrix) > 0.5
-    overlap = 2 * (brain & template).sum() / max(1, (brain.sum() + (template & seen).sum()))
+    overlap = 2 * (brain & template).sum() / max(1, (brain.sum() + (template & field_of_view).sum()))
     if overlap < LEAST_OVERLAP:
         raise ValueError(
             f"the brain does not align with the template (overlap {overlap:.2f}); "
             "check the scan's orientation and voxel size in its header."
         )
-    there = seen & template
-    image = resample(flatten(reference, native), grid, transform.matrix)[there]
-    shared = normalized_mutual_information(image, epi_template(grid).data[there], bins=BINS)
+    visible = field_of_view & template
+    image = resample(flatten(reference, native), grid, transform.matrix)[visible]
+    shared = normalized_mutual_information(image, epi_template(grid).data[visible], bins=BINS)
     placement = Placement(float(coverage), float(overlap), float(shared))
     return brain & brain_region(grid, preprocessing.margin_mm), placement
 
@@ -186,16 +187,17 @@ def standard_brain(
 def _scaled(
     mean: Volume, brain: np.ndarray, preprocessing: Preprocessing, transform: Transform
 ) -> tuple[np.ndarray, RobustScale]:
+    """A mean volume on the grid, scaled and cut to the region (see `Standardised`), and its intensity scale."""
     data = resample(mean, preprocessing.grid, transform.matrix)
     scale = RobustScale.fit(data, brain, preprocessing.percentile)
-    # One cut for everyone: at the edge of each scan's own brain mask it would be an error that no method can foresee
+    # the same region for all participants: no method can predict the edge of a scan's own brain mask
     region = brain_region(preprocessing.grid, preprocessing.margin_mm)
     return np.where(region, scale.apply(data), 0).astype(np.float16).astype(np.float32), scale
 
 
 @lru_cache(maxsize=4)
 def brain_region(grid: Grid, margin_mm: float) -> np.ndarray:
-    """The template's brain widened by the margin, (X, Y, Z) bool, read-only: what is kept of every scan."""
+    """The region that is kept of every scan, (X, Y, Z) bool, read-only: the template's brain widened by the margin."""
     brain = tissue_template(grid)["brain"] > 0.5
     region = ndimage.distance_transform_edt(~brain, sampling=grid.spacing_mm) <= margin_mm
     region.flags.writeable = False
@@ -203,7 +205,7 @@ def brain_region(grid: Grid, margin_mm: float) -> np.ndarray:
 
 
 def refused(scan: Scan, error: Exception) -> InputError:
-    """The error of a scan as an InputError that names its file; our messages read 'problem; remedy.'"""
+    """Convert an error of a scan into an InputError that names its file; our ValueErrors read 'problem; remedy.'"""
     if isinstance(error, InputError):
         return error
     text = " ".join(str(error).split()).rstrip(".") or "cannot be used"

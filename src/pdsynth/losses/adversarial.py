@@ -1,4 +1,4 @@
-"""Patch discriminators and the least-squares losses of both players (Mao et al. 2017, Isola et al. 2017), by MONAI."""
+"""Patch discriminators and the least-squares GAN losses (Mao et al. 2017, Isola et al. 2017), by MONAI."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from pdsynth.types import Direction
 
 
 class Discriminators(nn.Module):
-    """One a direction; each sees about 16 voxels a side and maps (B, channels, X, Y, Z) to scores, 1 for real."""
+    """One patch discriminator per direction.
+
+    It maps images (B, channels, X, Y, Z) to a map of scores, 1 for real and 0 for synthesised. Each score depends on a
+    patch of about 16 x 16 x 16 voxels.
+    """
 
     def __init__(self, channels: int, width: int) -> None:
-        from monai.losses import PatchAdversarialLoss  # MONAI takes a second to import: only who uses it waits
+        from monai.losses import PatchAdversarialLoss  # slow to import, about a second
         from monai.networks.nets import PatchDiscriminator
 
         super().__init__()
@@ -21,17 +25,20 @@ class Discriminators(nn.Module):
         self.loss = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
 
     def forward(self, image: Tensor, direction: Direction) -> Tensor:
-        """The map of scores."""
+        """The map of scores of an image."""
         return self.networks[direction](image)[-1]
 
-    def told_apart(self, real: Tensor, made: Tensor, direction: Direction) -> dict[str, Tensor]:
-        """What the discriminator minimises: half the squared distance to 1 where real, to 0 where made."""
+    def discriminator_loss(self, real: Tensor, synthesised: Tensor, direction: Direction) -> dict[str, Tensor]:
+        """The two terms of the discriminator's loss, each half a mean squared error.
+
+        They compare the scores of real images with 1, and those of synthesised images with 0.
+        """
         return {
             f"{word}_{direction}": 0.5
             * self.loss(self(image, direction), target_is_real=word == "real", for_discriminator=True)
-            for word, image in (("real", real), ("made", made))
+            for word, image in (("real", real), ("made", synthesised))
         }
 
-    def fooled(self, made: Tensor, direction: Direction) -> Tensor:
-        """What the generator minimises: the squared distance to 1."""
-        return self.loss(self(made, direction), target_is_real=True, for_discriminator=False)
+    def generator_loss(self, synthesised: Tensor, direction: Direction) -> Tensor:
+        """The generator's adversarial loss: mean squared error of the scores of synthesised images and 1."""
+        return self.loss(self(synthesised, direction), target_is_real=True, for_discriminator=False)

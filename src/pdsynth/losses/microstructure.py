@@ -17,10 +17,10 @@ def microstructure_views(volume: Tensor) -> list[Tensor]:
 
 
 def stacked_views(volume: Tensor) -> Tensor:
-    """The three mean projections (Eqs. 14-15) as the channels of one image, (B, 3, H, W), each in the middle of zeros.
+    """The three mean projections (Eqs. 14-15) as the channels of one image, (B, 3, H, W).
 
-    volume: (B, 1, X, Y, Z). H and W are the largest height and width of the projections, so none is cut or stretched;
-    where the padding is odd, the far side has the larger part.
+    volume: (B, 1, X, Y, Z). H and W are the largest height and width of the projections. Each projection is padded with
+    zeros on all sides to this shape, so that none is cut or stretched; an odd padding is larger on the far side.
 
     >>> stacked_views(torch.zeros(2, 1, 48, 56, 48)).shape
     torch.Size([2, 3, 56, 56])
@@ -35,7 +35,10 @@ def stacked_views(volume: Tensor) -> Tensor:
 
 
 class FeatureLoss(nn.Module, ABC):
-    """Mean absolute difference of a frozen network's features, averaged over views; zero on equal inputs."""
+    """Mean absolute difference between a frozen network's features of two volumes, averaged over 2D or 3D views.
+
+    It is zero for equal volumes.
+    """
 
     def __init__(self, features: FrozenFeatures) -> None:
         super().__init__()
@@ -46,23 +49,23 @@ class FeatureLoss(nn.Module, ABC):
         """The inputs of the network for volumes (B, 1, X, Y, Z)."""
 
     def forward(self, estimate: Tensor, target: Tensor) -> Tensor:
-        """Scalar, from volumes (B, 1, X, Y, Z) in about [0, 1]; gradients reach the estimate alone."""
-        views, wanted = self.views(estimate), self.views(target.detach())
-        if len({view.shape for view in views}) == 1:  # of one shape: one pass through the network costs less than three
-            views, wanted = [torch.cat(views)], [torch.cat(wanted)]
-        pairs = zip(views, wanted, strict=True)
+        """The loss, a scalar, of volumes (B, 1, X, Y, Z) in about [0, 1]. Only the estimate gets a gradient."""
+        views, target_views = self.views(estimate), self.views(target.detach())
+        if len({view.shape for view in views}) == 1:  # views of one shape: one pass costs less than one pass per view
+            views, target_views = [torch.cat(views)], [torch.cat(target_views)]
+        pairs = zip(views, target_views, strict=True)
         return torch.stack([F.l1_loss(self.features(a), self.features(b)) for a, b in pairs]).mean()
 
 
 class MicrostructureLoss(FeatureLoss):
-    """L_mic (Eq. 16), with each projection a grey image of its own."""
+    """L_mic (Eq. 16) of three separate grey images, one per projection."""
 
     def views(self, volume: Tensor) -> list[Tensor]:
         return microstructure_views(volume)
 
 
 class StackedMicrostructureLoss(FeatureLoss):
-    """L_mic (Eq. 16) of one image with a channel for each projection: the paper "concatenates the three views"."""
+    """L_mic (Eq. 16) of one image with one channel per projection: the paper "concatenates the three views"."""
 
     def views(self, volume: Tensor) -> list[Tensor]:
         return [stacked_views(volume)]

@@ -1,4 +1,4 @@
-"""The pattern loss (after Eqs. 9-11): the signals of atlas regions, and how they stand to each other."""
+"""The pattern loss (after Eqs. 9-11): errors of the mean signals of atlas regions, and of their differences."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def region_sums(volume: Tensor, labels: Tensor, regions: int) -> tuple[Tensor, T
 class PatternLoss(nn.Module):
     """Squared error of the pattern (region means r_i), plus that of its coupling (all r_i - r_j).
 
-    With d_i = (r_i - r_i*) / spread_i, r* the target's: mean_i d_i^2 + mean_ij (d_i - d_j)^2, over the regions that the
-    patch holds; a patch that holds none adds zero. The means are weighted by voxels of each region in the patch, so
-    that a clipped corner of a region counts little. `spread` (regions,) is the template from the training fold: the SD
-    over participants of each region's mean. It is a buffer, saved with the model, and empty until `set_spread`.
+    The loss is mean_i d_i^2 + mean_ij (d_i - d_j)^2, where d_i = (r_i - r_i*) / spread_i and r_i* is the region mean of
+    the target. i and j run over the regions in the patch; the loss of a patch without a region is zero. The means are
+    weighted by the number of voxels of each region in the patch, so that a small part of a region has a small weight.
+    `spread` (regions,) is the SD of each region's mean over the training participants. It is a buffer, saved with the
+    model, and empty until `set_spread`.
     """
 
     spread: Tensor
@@ -37,15 +38,17 @@ class PatternLoss(nn.Module):
     def set_spread(self, spread: Tensor) -> None:
         """Set the SD of each region, (regions,). Raises ValueError for fewer than two regions."""
         if len(spread) < 2:
-            raise ValueError(f"an atlas of {len(spread)} regions has no pattern. Give one of at least 2.")
+            raise ValueError(
+                f"an atlas of {len(spread)} regions has no pattern. Give an atlas with at least 2 regions."
+            )
         self.spread = spread.to(self.spread)
 
     def forward(self, estimate: Tensor, target: Tensor, labels: Tensor) -> Tensor:
-        """Scalar, from volumes (B, 1, X, Y, Z) and labels (B or 1, 1, X, Y, Z) cut at the same corners."""
+        """The loss, a scalar, of volumes (B, 1, X, Y, Z), with labels (B or 1, 1, X, Y, Z) of the same patches."""
         difference, counts = region_sums(estimate - target, labels, len(self.spread))
         d = difference / counts.clamp_min(1) / self.spread
         weight = counts / counts.sum(1, keepdim=True).clamp_min(1)
         level = (weight * d).sum(1)
         energy = (weight * d.square()).sum(1)
-        # sum_ij w_i w_j (d_i - d_j)^2 = 2 (sum_i w_i d_i^2 - (sum_i w_i d_i)^2) where the weights sum to one
+        # sum_ij w_i w_j (d_i - d_j)^2 = 2 (sum_i w_i d_i^2 - (sum_i w_i d_i)^2) if the weights sum to one
         return (energy + 2 * (energy - level.square())).mean()

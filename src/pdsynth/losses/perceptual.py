@@ -1,4 +1,4 @@
-"""Other losses on features, which Table VI sets beside the microstructure loss: of slices, and of the whole volume."""
+"""Losses on features of slices and of the whole volume, which Table VI compares with the microstructure loss."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pdsynth.losses.features import FrozenFeatures, ResNetFeatures, VGGFeatures
 from pdsynth.losses.microstructure import FeatureLoss, MicrostructureLoss, StackedMicrostructureLoss
 from pdsynth.types import View
 
-SLICES = 2  # an axis
+SLICES = 2  # per axis
 
 
 class SliceLoss(FeatureLoss):
-    """The views are evenly spaced slices along the three axes, as conditional GANs of MRI use it (Dar et al. 2019)."""
+    """The views are evenly spaced slices along the three axes, as in conditional GANs for MRI (Dar et al. 2019)."""
 
     def views(self, volume: Tensor) -> list[Tensor]:
-        """Slices of each axis, (B * SLICES, 1, ., .)."""
+        """The slices across each axis, (B * SLICES, 1, height, width)."""
         views = []
         for axis in (2, 3, 4):
             size = volume.shape[axis]
@@ -29,17 +29,18 @@ class SliceLoss(FeatureLoss):
 
 
 class VolumeLoss(FeatureLoss):
-    """The one view is the volume itself, for a 3D network."""
+    """The only view is the volume itself, for a 3D network."""
 
     def views(self, volume: Tensor) -> list[Tensor]:
         return [volume]
 
 
 def feature_loss(views: str, layer: str = "conv2_2", depth: int = 16, weights: str | None = None) -> FeatureLoss:
-    """The loss of the features of some views, by VGG or, for the "volume", by a 3D ResNet.
+    """A loss on features of the given views; the network is VGG, or a 3D ResNet for the view "volume".
 
     views: "projections" (three grey images), "stacked" (the projections as three channels), "slices" or "volume".
-    layer, depth and weights (a file) are VGG's. Raises ValueError for other views, and what `VGGFeatures` raises.
+    layer, depth and weights (a file) are those of VGG. Raises ValueError for other views, and the errors of
+    `VGGFeatures`.
 
     >>> feature_loss("slices", "conv1_1").features.source
     'VGG16 of fixed random weights (seed 0), to conv1_1'

@@ -1,7 +1,8 @@
-"""Adversarial diffusion: few large steps, each made by a generator that a discriminator of pairs (x_{t-1}, x_t) trains.
+"""Adversarial diffusion: a few large denoising steps, with a generator trained against a discriminator.
 
-The generator returns x_0-hat of x_t and the source; x_{t-1} is then drawn from q(x_{t-1} | x_t, x_0-hat). As denoising
-diffusion GANs (Xiao et al. 2022) and the paired branch of SynDiff (Ozbey et al. 2023).
+The generator returns x_0-hat from x_t and the source, and x_{t-1} is drawn from q(x_{t-1} | x_t, x_0-hat). The
+discriminator distinguishes real pairs (x_{t-1}, x_t) from such pairs. The method follows denoising diffusion GANs (Xiao
+et al. 2022) and the paired branch of SynDiff (Ozbey et al. 2023).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pdsynth.types import Direction, Modality
 
 @dataclass
 class AdversarialDiffusionConfig(DiffusionConfig):
-    """steps: T, all of which sampling takes; adversarial_weight: beside L1 of x_0-hat, which has 1."""
+    """steps: T, the number of diffusion steps. adversarial_weight: relative to the L1 loss of x_0-hat, weight 1."""
 
     steps: int = 4
     adversarial_weight: float = 0.05
@@ -34,7 +35,7 @@ class AdversarialDiffusionConfig(DiffusionConfig):
 
 @register
 class AdversarialDiffusion(ConditionalDiffusion):
-    """The discriminators see x_{t-1} and x_t beside the source, and t."""
+    """Adversarial diffusion. `predict` returns the sample of seed 0."""
 
     name = "adm"
     config_type: ClassVar[type[MethodConfig]] = AdversarialDiffusionConfig
@@ -51,15 +52,20 @@ class AdversarialDiffusion(ConditionalDiffusion):
         generate = Objective("generator", self.denoiser, self.generator_loss, 2e-3)
         return [Stage("diffusion", [discriminate, generate], self.patch, self.config.batch_size)]
 
-    def shown(self, before: Tensor, x_t: Tensor, t: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
-        """What the discriminator sees of a pair: x_{t-1}, x_t, the source and t."""
-        when = (t.to(x_t.dtype) / self.schedule.steps)[:, None, None, None, None].expand_as(x_t)
-        return torch.cat([before, x_t, batch.sources[direction].volume, when], 1)
+    def discriminator_input(
+        self, before: Tensor, x_t: Tensor, t: Tensor, batch: PairBatch, direction: Direction
+    ) -> Tensor:
+        """Input of the discriminator, (B, 4, x, y, z): x_{t-1}, x_t, the source, and t / T as a constant map."""
+        time = (t.to(x_t.dtype) / self.schedule.steps)[:, None, None, None, None].expand_as(x_t)
+        return torch.cat([before, x_t, batch.sources[direction].volume, time], 1)
 
     def pairs(
         self, batch: PairBatch, direction: Direction, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """x_0, a real x_{t-1}, the x_t that one more step of noise makes of it, and t."""
+        """x_0, x_{t-1} and x_t (B, 1, x, y, z) of the forward process, and random steps t (B,).
+
+        x_t is x_{t-1} after one more noising step. x_{t-1} is x_0 itself at t = 0, the first step.
+        """
         x_0 = self.x_0(batch, direction)
 
         def normal() -> Tensor:
@@ -71,10 +77,10 @@ class AdversarialDiffusion(ConditionalDiffusion):
         before = torch.where((t == 0)[:, None, None, None, None], x_0, noised)
         return x_0, before, (1 - beta).sqrt() * before + beta.sqrt() * normal(), t
 
-    def made(
+    def denoised_pair(
         self, x_t: Tensor, t: Tensor, batch: PairBatch, direction: Direction, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """x_0-hat, and the x_{t-1} drawn from it."""
+        """x_0-hat from x_t and the source, and a sample of x_{t-1} given both, (B, 1, x, y, z) each."""
         x_0_hat = self.denoise(x_t, t, batch, direction)
         z = torch.randn(x_t.shape, generator=generator, device=x_t.device)
         return x_0_hat, step_back(x_t, t, x_0_hat, self.schedule, z)
@@ -84,23 +90,25 @@ class AdversarialDiffusion(ConditionalDiffusion):
         for direction in Direction:
             _, before, x_t, t = self.pairs(batch, direction, generator)
             with torch.no_grad():
-                _, drawn = self.made(x_t, t, batch, direction, generator)
-            real, made = (self.shown(one, x_t, t, batch, direction) for one in (before, drawn))
-            terms |= self.discriminators.told_apart(real, made, direction)
+                _, drawn = self.denoised_pair(x_t, t, batch, direction, generator)
+            real, synthesised = (self.discriminator_input(one, x_t, t, batch, direction) for one in (before, drawn))
+            terms |= self.discriminators.discriminator_loss(real, synthesised, direction)
         return terms
 
     def generator_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         for direction in Direction:
             x_0, _, x_t, t = self.pairs(batch, direction, generator)
-            x_0_hat, drawn = self.made(x_t, t, batch, direction, generator)
-            fooled = self.discriminators.fooled(self.shown(drawn, x_t, t, batch, direction), direction)
+            x_0_hat, drawn = self.denoised_pair(x_t, t, batch, direction, generator)
+            adversarial = self.discriminators.generator_loss(
+                self.discriminator_input(drawn, x_t, t, batch, direction), direction
+            )
             terms[f"l1_{direction}"] = (x_0_hat - x_0).abs().mean()
-            terms[f"adversarial_{direction}"] = self.config.adversarial_weight * fooled
+            terms[f"adversarial_{direction}"] = self.config.adversarial_weight * adversarial
         return terms
 
     def draw(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
-        """One draw over all T steps: the generator knows no others, so `steps` is not used."""
+        """One sample over all T steps. `steps` is ignored, because the generator is trained for these steps only."""
         mean = self.voxels.target_mean(batch, direction)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         x_0 = ddpm(lambda x_t, t: self.denoise(x_t, t, batch, direction), noise, self.schedule, generator)

@@ -1,7 +1,7 @@
-"""What a method is: stages of objectives, a prediction, and the registry of names.
+"""The interface of a synthesis method (training stages, prediction, sampling), and the registry of methods by name.
 
-The trainer knows nothing more than this file. A U-Net is one stage with one objective; a GAN is one stage with two;
-PDS is a diffusion stage, then a regression in closed form; a control has no stage at all.
+The trainer depends on nothing else. A U-Net has one stage with one objective, a GAN one stage with two. PDS has a
+diffusion stage, followed by a regression in closed form. A control has no stage.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.types import Direction, Modality
 
 Loss = Callable[[PairBatch, torch.Generator], dict[str, Tensor]]
-Settings = Mapping[str, Any]  # of a method's configuration, by name
+Settings = Mapping[str, Any]  # settings of a method's configuration, by name
 
 
 @dataclass
 class Objective:
-    """A module and the loss that trains it: `loss` returns named terms, whose sum is minimised."""
+    """A module and the loss that trains it. `loss` returns named terms; the optimiser minimises their sum."""
 
     name: str
     module: nn.Module
@@ -41,10 +41,11 @@ class Objective:
 
 @dataclass
 class Stage:
-    """A part of training: its objectives share batches of `batch_size` patches of `patch` voxels.
+    """A part of training. Its objectives share batches of `batch_size` patches with `patch` voxels along each axis.
 
-    `share` is this stage's part of the run's budget. `prepare` runs once before the stage and returns the rows to train
-    on: it caches the drafts of an earlier stage, for instance, so that nothing is sampled inside the training loop.
+    The stage gets the fraction `share` / (sum of all shares) of the run's budget. `prepare` runs once before the stage
+    and returns the rows to train on. It can cache the drafts of an earlier stage, so that the training loop need not
+    sample them.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Stage:
 
 @dataclass
 class MethodConfig:
-    """What every method needs to be rebuilt from JSON: the grid of its volumes. Methods extend it."""
+    """Settings that rebuild a method from JSON. All methods have the shape of the grid; each adds settings to it."""
 
     grid_shape: tuple[int, int, int] = (48, 56, 48)
 
@@ -66,66 +67,73 @@ class MethodConfig:
 class Method(nn.Module, ABC):
     """A synthesis method for both directions.
 
-    Parameters are trained by `stages`; state fitted in closed form on the training participants lives in buffers, so
-    that one safetensors file holds all of a method. Diagnosis labels never reach it: a batch carries none.
+    `stages` train its parameters. State that is fitted in closed form on the training participants is stored in
+    buffers, so that one safetensors file holds the whole method. A method never sees a diagnosis: no batch contains it.
     """
 
     name: ClassVar[str]
     config_type: ClassVar[type[MethodConfig]] = MethodConfig
     generative: ClassVar[bool] = False
-    blind: ClassVar[bool] = False  # whether the prediction is the same whatever the source
+    blind: ClassVar[bool] = False  # whether the prediction ignores the source
     regional: ClassVar[bool] = False  # whether `fit` reads the atlases A_f and A_d
-    tiny: ClassVar[Settings] = {}  # settings that make it as small as it can be, for the conformance tests
+    tiny: ClassVar[Settings] = {}  # settings of its smallest size, for the conformance tests
     sd_scale: Tensor
 
     def __init__(self, config: MethodConfig) -> None:
         super().__init__()
         self.config = config
-        self.atlases: dict[Modality, Atlas] = {}  # on the training grid; they replace the default in `regions`
-        self.register_buffer("sd_scale", torch.ones(len(Direction)))  # in the order of Direction; set by `calibrate`
+        self.atlases: dict[Modality, Atlas] = {}  # on the training grid; each replaces the default in `regions`
+        # calibration factors of the SD, in the order of Direction; `calibrate` sets them
+        self.register_buffer("sd_scale", torch.ones(len(Direction)))
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
-        """Closed-form state (means, templates, regressions) from the training participants.
+        """Fit the closed-form state (means, templates, regressions) on the training participants.
 
-        It is a function of these participants and the generator alone: nothing of an earlier fit is left.
+        The state depends on these participants and the generator only; an earlier fit has no effect on it.
         """
 
     def regions(self, grid: Grid) -> dict[Modality, Atlas]:
-        """A_f and A_d on a grid: those set in `atlases`, else Dosenbach-160 spheres of three networks."""
+        """The atlases A_f (fMRI) and A_d (dMRI) on a grid.
+
+        An atlas in `atlases` takes precedence; the default is the Dosenbach-160 spheres of three networks.
+        """
         return {m: self.atlases[m] if m in self.atlases else network_spheres(grid) for m in Modality}
 
     def default_steps(self, rows: int) -> int | None:
-        """Steps of a full training on so many rows, where the method counts epochs; None: the recipe's number."""
+        """Steps of a full training on this number of rows, if the method counts epochs; None means the recipe's."""
         return None
 
     def stages(self) -> list[Stage]:
-        """Gradient training, in order. Empty for a method of closed forms alone."""
+        """The stages of gradient training, in order; empty if everything is fitted in closed form."""
         return []
 
     def complete(self, train: Pairs) -> None:
-        """Closed-form state that rests on the trained networks, after all stages."""
+        """Fit the closed-form state that depends on the trained networks; called after all stages."""
 
     @abstractmethod
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """The best single estimate of the target, (B, 1, X, Y, Z) in [0, 1], from whole source volumes."""
+        """Point estimate of the target, (B, 1, X, Y, Z) in [0, 1], from whole source volumes."""
 
     def estimate(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
-        """The prediction, and the SD of the target around it, (B, 1, X, Y, Z), where the method states one."""
-        mean, sd = self.stated(batch, direction)
+        """The prediction and its calibrated SD, (B, 1, X, Y, Z) each; the SD is None if the method gives none.
+
+        The SD is that of `predict_with_sd` times the calibration factor `sd_scale` of the direction.
+        """
+        mean, sd = self.predict_with_sd(batch, direction)
         return mean, None if sd is None else sd * self.sd_scale[direction.index]
 
-    def stated(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
-        """The same before any calibration."""
+    def predict_with_sd(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
+        """Mean and model-stated SD, before the calibration factor `sd_scale`."""
         return self.predict(batch, direction), None
 
     @final
     def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
-        """One draw from the method's distribution of targets per session, (B, 1, X, Y, Z) in [0, 1].
+        """One sample per session from the distribution of its target given its source, (B, 1, X, Y, Z) in [0, 1].
 
-        The generator gives one seed per call. From it and the content of each session's source volume, `own_generator`
-        makes the generator of that session's noise. So two people have different noise, and a session has the same
-        draw, to the byte, alone and in any batch. A method implements `draw`. steps: network
-        evaluations per draw. Raises TypeError where the method is not `generative`.
+        The generator gives one seed per call. `own_generator` seeds the noise of each session by that seed and the
+        content of its source volume. Participants therefore have different noise, and the sample of a session is equal,
+        to the byte, alone and in any batch. Methods implement `draw`, not this function. steps: network evaluations per
+        sample. Raises TypeError if the method is not `generative`.
         """
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         each = [batch.only(i) for i in range(len(batch))]
@@ -134,21 +142,21 @@ class Method(nn.Module, ABC):
         )
 
     def draw(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
-        """One draw for the one session of the batch, (1, 1, X, Y, Z) in [0, 1]; all its noise is the generator's."""
+        """One sample for a batch of one session, (1, 1, X, Y, Z) in [0, 1]; all noise comes from the generator."""
         raise TypeError(f"{self.name} gives no samples: its prediction is a single estimate.")
 
     def feature_loss(self) -> FeatureLoss | None:
-        """The loss on features of a frozen network that training uses, where it uses one."""
+        """The loss on features of a frozen network that training uses; None if it uses no such loss."""
         return None
 
     def notes(self) -> dict[str, str]:
-        """What the model's card must say of the method beside its settings: whose features its loss compared."""
+        """Entries of the model's card that are not settings: the network whose features the loss compared, if any."""
         loss = self.feature_loss()
         return {} if loss is None else {"loss_features": loss.features.source}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Load parameters and buffers; fitted buffers take the shapes that were saved."""
-        state = {"sd_scale": self.sd_scale} | state  # not in models of before calibration
+        """Load parameters and buffers; fitted buffers take their saved shapes."""
+        state = {"sd_scale": self.sd_scale} | state  # models that are older than calibration have no such entry
         for name, buffer in self.named_buffers():
             if name in state:
                 owner, _, leaf = name.rpartition(".")
@@ -157,7 +165,9 @@ class Method(nn.Module, ABC):
 
 
 def own_generator(volume: Tensor, seed: int) -> torch.Generator:
-    """The generator of one scan's noise, on the volume's device, seeded by the volume's content and a seed below 2^63.
+    """Random generator for the noise of one scan, seeded by the content of its volume and by a seed below 2^63.
+
+    It is on the volume's device.
 
     >>> scan, other = torch.zeros(1, 1, 2, 2, 2), torch.ones(1, 1, 2, 2, 2)
     >>> first, again = (own_generator(scan, 0).initial_seed() for _ in range(2))
@@ -173,7 +183,7 @@ _REGISTERED: dict[str, type[Method]] = {}
 
 
 def register(method: type[Method]) -> type[Method]:
-    """Class decorator that makes a method known under its name. Raises ValueError where another one has the name."""
+    """Class decorator that adds a method to the registry. Raises ValueError if another method has the same name."""
     if method.name in _REGISTERED:
         raise ValueError(f"two methods are named {method.name!r}")
     _REGISTERED[method.name] = method
@@ -182,15 +192,15 @@ def register(method: type[Method]) -> type[Method]:
 
 @cache
 def registry() -> Mapping[str, type[Method]]:
-    """Every method by name. The first call imports all modules of `pdsynth.methods`."""
+    """All methods by name. The first call imports all modules of `pdsynth.methods`."""
     modules_of("pdsynth.methods")
     return _REGISTERED
 
 
 def create(name: str, config: dict[str, Any]) -> Method:
-    """A fresh method by name, its configuration given as JSON values.
+    """An untrained method by name, with its configuration as JSON values.
 
-    Raises KeyError with the known names where there is no such method, TypeError for an unknown setting.
+    Raises KeyError, with the known names, if there is no such method, and TypeError for an unknown setting.
     """
     if name not in registry():
         raise KeyError(f"no method {name!r}; there are {', '.join(sorted(registry()))}")

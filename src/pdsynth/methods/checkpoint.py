@@ -1,6 +1,6 @@
-"""A trained method on disk: `model.safetensors` for every tensor and `config.json` for the rest. No pickle is read.
+"""A trained method on disk: `model.safetensors` holds all tensors, `config.json` the rest. No pickle is read.
 
-Either file may come from anybody, so whatever is used later is checked when the model is loaded.
+Both files may come from an untrusted source. Therefore everything that is used later is checked when a model is loaded.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from pdsynth import files
 from pdsynth.methods.base import Method, create, registry
 from pdsynth.types import InputError
-from pdsynth.weights import located
+from pdsynth.weights import model_path
 
 FORMAT = 3
-SIDES = (8, 512)  # voxels of a grid's axis: 16 mm and more to less than .5 mm
-MOST = 1_000_000  # of any whole number among the settings
-MOST_MM = 1e6  # of any entry of an affine
-LEAST_MM = 1e-3  # edge of a voxel
-MOST_SKEWED = 1e6  # condition number of an affine
-LONGEST = 64 << 20  # bytes of config.json: a million digests of scans are 20 MB
-FROZEN = 1000  # weights that a method may make beside those that it saves: networks whose features a loss compares
+SIDES = (8, 512)  # range of the voxels along an axis of a grid, for voxels of more than 16 mm to less than .5 mm
+MOST = 1_000_000  # largest integer among the settings
+MOST_MM = 1e6  # largest absolute value of an entry of an affine
+LEAST_MM = 1e-3  # smallest edge of a voxel
+MOST_SKEWED = 1e6  # largest condition number of an affine
+LONGEST = 64 << 20  # bytes of config.json, at most; a million digests of scans are 20 MB
+FROZEN = 1000  # largest number of tensors that a method creates but does not save, such as those of a feature loss
 
 Shapes = dict[str, tuple[int, ...]]
 Way = Literal["fmri_to_dmri", "dmri_to_fmri"]
@@ -44,7 +44,7 @@ AffineRow = Annotated[list[Length], Field(min_length=4, max_length=4)]
 
 
 class _Entries(BaseModel):
-    """Entries of a config.json that something reads, of these types; others may stand beside them."""
+    """The types of those entries of a config.json that are read. Further entries are allowed."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -66,7 +66,7 @@ class _AtlasFile(_Entries):
 
 
 class _CardEntries(_Entries):
-    """All may be left out, as they are where a method is saved by hand; the grid only of what was not trained."""
+    """Entries of the card. All are optional, since a method may be saved by hand; a trained model needs its grid."""
 
     recipe: str = ""
     size: str = ""
@@ -100,7 +100,7 @@ class _Written(_Entries):
 
 
 class Card(dict[str, Any]):
-    """What config.json says of a model's training. An entry that is needed and not there is bad input."""
+    """The record of a model's training in its config.json. Access to a missing entry raises InputError."""
 
     def __init__(self, entries: Mapping[str, Any], config: Path) -> None:
         super().__init__(entries)
@@ -111,10 +111,10 @@ class Card(dict[str, Any]):
 
 
 def save(method: Method, folder: str | Path, card: dict[str, Any], half: bool = False) -> Path:
-    """Write a method and its card (training cohort, seed, scores ...); `half` stores weights in fp16.
+    """Write a method and its card (training cohort, seed, scores, ...); `half` stores weights in fp16.
 
-    Each file is whole or absent, and config.json holds the digest of the weights. Raises OSError, with the file's name,
-    where the disk is full.
+    Each file is complete or absent, and config.json holds the digest of the weights. Raises OSError, with the file's
+    name, if the disk is full.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,16 +135,19 @@ def save(method: Method, folder: str | Path, card: dict[str, Any], half: bool = 
 
 
 def load(folder: str | Path) -> tuple[Method, Card]:
-    """The method and its card; the word "default" is the model shipped with the package.
+    """Load a method and its card from a folder; "default" is the model that the package ships.
 
-    Raises InputError where a file is missing, is no safetensors (a pickle, say), does not fit the other one, or holds
-    what no model of this version would. Nothing is allocated that the file of weights does not hold.
+    Raises InputError if a file is missing, is not in the safetensors format (but a pickle, for example), does not fit
+    the other file, or has contents that no model of this version has. Memory is allocated only for tensors that the
+    file of weights contains.
     """
-    folder = located(folder)
+    folder = model_path(folder)
     weights, config = folder / "model.safetensors", folder / "config.json"
     for path in (weights, config):
         if not path.is_file():
-            raise InputError(path, "is missing, so the folder is no model", "name a folder written by `pdsynth train`")
+            raise InputError(
+                path, "is missing, so the folder is not a model", "name a folder written by `pdsynth train`"
+            )
     written = _described(config)
     shapes = _shapes(weights)
     if written.get("weights_sha256", "") not in ("", files.sha256(weights)):
@@ -160,14 +163,14 @@ def load(folder: str | Path) -> tuple[Method, Card]:
         method.load_state(safetensors.torch.load_file(weights))
     except MemoryError:
         raise
-    except Exception as error:  # types of number that torch lacks, values that do not convert
+    except Exception as error:  # number types that torch lacks, values that cannot be converted
         raise InputError(weights, "does not fit its config.json", "keep the two files of one run together") from error
     return method.eval(), Card(written["card"], config)
 
 
 @contextmanager
 def _refusing(config: Path) -> Iterator[None]:
-    """Whatever goes wrong in the block is the fault of config.json, and is said in one line."""
+    """Convert every error of the block into an InputError that names config.json and gives the reason in one line."""
     try:
         yield
     except (InputError, MemoryError):
@@ -176,20 +179,20 @@ def _refusing(config: Path) -> Iterator[None]:
         first = error.errors(include_url=False, include_input=False)[0]
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
         raise InputError(config, f"does not describe a model ({reason})", "train the model again") from error
-    except Exception as error:  # a network that can't be built of its settings fails in its own way
+    except Exception as error:  # networks raise different errors for settings from which they cannot be built
         reason = f"{str(error).partition(chr(10))[0][:200] or type(error).__name__}"
         raise InputError(config, f"does not describe a model ({reason})", "train the model again") from error
 
 
 def _described(config: Path) -> dict[str, Any]:
-    """What config.json holds, of the types that are expected."""
+    """The contents of config.json, with their types checked."""
     if config.stat().st_size > LONGEST:
         raise InputError(config, "is too long to describe a model", "train the model again")
     text = config.read_bytes()
     with _refusing(config):
         written = json.loads(text)
         if isinstance(written, dict) and written.get("format", FORMAT) != FORMAT:
-            problem = f"is of format {written['format']!r:.20}, where this version reads {FORMAT}"
+            problem = f"is of format {written['format']!r:.20}; this version reads format {FORMAT}"
             raise InputError(config, problem, "train the model again with this version")
         _Written.model_validate(written)
         _check_settings(written["method"], written["config"])
@@ -197,7 +200,7 @@ def _described(config: Path) -> dict[str, Any]:
 
 
 def _check_settings(name: str, settings: Mapping[str, Any]) -> None:
-    """Raise ValueError for a setting of another type than the method's, or of a size that none has."""
+    """Raise ValueError for a setting that the method does not have, of another type, or out of range."""
     types = get_type_hints(registry()[name].config_type) if name in registry() else {}
     unknown = sorted(settings.keys() - types.keys()) if types else []
     if unknown:
@@ -219,14 +222,14 @@ def _check_settings(name: str, settings: Mapping[str, Any]) -> None:
 
 
 def _empty(name: str, settings: dict[str, Any], saved: int) -> Method:
-    """The method without memory for its tensors. Raises ValueError where it makes many more than were saved."""
-    made = count()
+    """The method without memory for its tensors. Raises ValueError if it has many more tensors than were saved."""
+    created = count()
 
     def limit(*_: object) -> None:
-        if next(made) > saved + FROZEN:
+        if next(created) > saved + FROZEN:
             raise ValueError("its network has more weights than model.safetensors")
 
-    hook = register_module_parameter_registration_hook(limit)  # a million layers would take minutes to count
+    hook = register_module_parameter_registration_hook(limit)  # building a million layers would take minutes
     try:
         with torch.device("meta"):
             return create(name, settings)
@@ -235,7 +238,7 @@ def _empty(name: str, settings: dict[str, Any], saved: int) -> Method:
 
 
 def _check_card(card: Mapping[str, Any], method: Method) -> None:
-    """Raise ValueError where the grid of a trained model is left out, is not its method's, or is none."""
+    """Raise ValueError if a trained model's card has no grid, another grid than the method, or an invalid affine."""
     if not card.keys() & {"recipe", "grid_shape", "grid_affine"}:
         return
     for entry in ("grid_shape", "grid_affine"):
@@ -250,19 +253,21 @@ def _check_card(card: Mapping[str, Any], method: Method) -> None:
 
 
 def _shapes(weights: Path) -> Shapes:
-    """The shapes of all saved tensors, from the header of the file alone."""
+    """The shapes of all saved tensors, read from the header of the file."""
     try:
         with safe_open(weights, framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise InputError(weights, "is no safetensors file", "take the model from a source that you trust") from error
+        raise InputError(weights, "is not a safetensors file", "take the model from a source that you trust") from error
 
 
 def _check_shapes(weights: Path, shapes: Shapes, method: Method) -> None:
-    """Raise InputError unless the saved tensors are those of the method."""
+    """Raise InputError unless names and shapes of the saved tensors are those of the method."""
     expected = method.state_dict()
     fitted = {name for name, _ in method.named_buffers()}
-    saved = {"sd_scale": tuple(expected["sd_scale"].shape)} | shapes  # not in models of before calibration
+    saved = {
+        "sd_scale": tuple(expected["sd_scale"].shape)
+    } | shapes  # models that are older than calibration have no such entry
     for name in sorted(expected.keys() | saved.keys()):
         known = name in expected and name in saved
         if not known or not _may_be(saved[name], tuple(expected[name].shape), name in fitted):
@@ -271,5 +276,5 @@ def _check_shapes(weights: Path, shapes: Shapes, method: Method) -> None:
 
 
 def _may_be(saved: tuple[int, ...], fresh: tuple[int, ...], fitted: bool) -> bool:
-    """Whether a tensor may have this shape: an axis of no length is one that a fit makes longer, as with voxels."""
+    """Whether a saved shape is valid for a tensor of this shape; a fit may enlarge the zero-length axes of a buffer."""
     return len(saved) == len(fresh) and all(s == f or (fitted and f == 0) for s, f in zip(saved, fresh, strict=True))

@@ -1,7 +1,8 @@
 """A ridge regression between whole coarse volumes: a control, and the stem of `pds`.
 
-Most of what tells one participant's target from another's is smooth: the receive field, the size of the ventricles,
-the strength of the contrast. All of the source together tells it better than the neighbourhood of any one voxel.
+A coarse volume holds the means over cells of 4 x 4 x 4 voxels. Most differences between participants are spatially
+smooth: the receive field, the size of the ventricles, the strength of the contrast. The whole source volume predicts
+them better than the neighbourhood of a single voxel.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ from pdsynth.methods.conditioning import coarse_rows, patches_of, population_mea
 from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.types import Direction, Modality
 
-COMPONENTS = 64  # of the source's coarse volume
-FOLDS = 10
-PENALTIES = 10.0 ** np.arange(-2, 3.5, 0.5)  # the best by leave-one-out error is taken
+COMPONENTS = 64  # principal components of the source's coarse volume
+FOLDS = 10  # of participants, for out-of-fold predictions
+PENALTIES = 10.0 ** np.arange(-2, 3.5, 0.5)  # leave-one-out error selects one of them
 
 
 class CoarseRidge(nn.Module):
-    """The training mean of the target, plus what ridge regression on the coarse source adds to it in cells of 4 voxels.
+    """The training mean of the target, plus a coarse correction that ridge regression predicts from the coarse source.
 
-    The regressors are the leading principal components of the source's coarse volume, in the unit of the first one's
-    SD, so that the penalty leans on the weak ones, and the dMRI shell.
+    The regressors are the leading principal components of the source's coarse volume and the dMRI shell. All components
+    are divided by the SD of the first, so that the penalty shrinks the weights of weak components most.
     """
 
     means: Tensor  # (2, X, Y, Z), in the order of Modality
-    coarse_mean: Tensor  # (2, cells)
-    basis: Tensor  # (2, cells, COMPONENTS)
-    weights: Tensor  # (2, COMPONENTS + 1, cells), in the order of Direction: components and shell to the target
+    coarse_mean: Tensor  # (2, cells), in the order of Modality
+    basis: Tensor  # (2, cells, COMPONENTS), in the order of Modality: principal axes / SD of the first component
+    weights: Tensor  # (2, COMPONENTS + 1, cells), in the order of Direction: from components and shell to the target
     shell_mean: Tensor  # (1,) ms/um^2
 
     def __init__(self, grid_shape: tuple[int, int, int]) -> None:
@@ -51,31 +52,36 @@ class CoarseRidge(nn.Module):
         self.register_buffer("shell_mean", torch.ones(1))
 
     def fit(self, train: Pairs) -> None:
-        """Means, components and regression from the training participants' whole scans."""
+        """Fit means, principal components and regression weights to the training participants' whole scans.
+
+        With one or two scans the weights are zero, and the estimate is the mean.
+        """
         whole = train.whole_scans()
         shells = torch.from_numpy(whole.table["dmri_bval"].to_numpy(np.float32) / 1000)[:, None]
         self.shell_mean.copy_(shells.mean(0))
-        # of an earlier fit nothing may be left: fewer people fill fewer columns, and one or two fill no weights
+        # new buffers, because a fit to fewer scans fills fewer columns, and a fit to one or two fills no weights
         self.basis, self.weights = torch.zeros_like(self.basis), torch.zeros_like(self.weights)
         for m, modality in enumerate(Modality):
             self.means[m] = population_mean(whole, modality)
             self.coarse_mean[m], axes, scale = principal_components(whole, modality, COMPONENTS)
             self.basis[m, :, : len(scale)] = axes / scale[:1]
-        if len(whole) < 3:  # one or two participants give a mean and no regression
+        if len(whole) < 3:
             return
         for d, direction in enumerate(Direction):
             s, t = direction.source.index, direction.target.index
             regressors = self._regressors(coarse_rows(whole, direction.source), shells, s)
             change = coarse_rows(whole, direction.target) - self.coarse_mean[t]
-            # the intercept is about 0, but without one leave-one-out would know of centred rows what the others sum to
+            # The intercept is about 0, but it is needed: the rows are centred, and each is minus the sum of the others.
+            # Leave-one-out without an intercept would therefore see the row that it leaves out.
             model = RidgeCV(PENALTIES).fit(regressors.numpy(), change.numpy())
             self.weights[d] = torch.from_numpy(model.coef_.T)
 
     def cross_fitted(self, train: Pairs) -> dict[Direction, Tensor]:
-        """Estimates of the training rows, each by a regression on the other participants: (rows, 1, X, Y, Z) fp16.
+        """Out-of-fold predictions of the training rows, (rows, 1, X, Y, Z) fp16 per direction.
 
-        Around the mean of all of train, on which this stem must have been fitted.
-        What is trained on top of the regression must see it err as it will on new participants.
+        Each participant is predicted by a regression on the other folds, so that a network trained on these predictions
+        sees errors as large as those on new participants. The mean volumes are those of this stem, which must have been
+        fitted to all of train. With a single participant, the regression is fitted to this participant.
         """
         people = train.table["participant_id"].to_numpy()
         folds = min(FOLDS, len(set(people)))
@@ -84,8 +90,8 @@ class CoarseRidge(nn.Module):
         for others, held_out in parts:
             stem = CoarseRidge(train.grid.shape)
             stem.fit(train.where(np.isin(np.arange(len(train)), others)))
-            # one mean for all: that of the others moves against the people held out, and what is trained on top of the
-            # stem would learn so
+            # The same mean in all folds: the mean of the other folds deviates from it opposite to the held-out
+            # participants, and a network trained on the predictions would learn this relation.
             stem.means.copy_(self.means)
             for row in held_out:
                 batch = train.batch(np.array([row]))
@@ -94,7 +100,7 @@ class CoarseRidge(nn.Module):
         return estimates
 
     def forward(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """(B, 1, x, y, z), not clipped."""
+        """The estimate of the target, (B, 1, x, y, z), not clipped."""
         s, t = direction.source.index, direction.target.index
         source = batch.sources[direction]
         regressors = self._regressors(source.coarse.flatten(1), batch.bval, s)
@@ -105,18 +111,18 @@ class CoarseRidge(nn.Module):
         return torch.cat([patches_of(v, c[None], shape) for v, c in zip(whole, batch.corner, strict=True)])
 
     def inside(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """Voxels where any training participant has a target, (B, 1, x, y, z) bool: elsewhere there is none."""
+        """Voxels where the training mean of the target is above zero, (B, 1, x, y, z) bool."""
         t = direction.target.index
         return patches_of(self.means[t : t + 1] > 0, batch.corner, batch.sources[direction].volume.shape[2:])
 
     def _regressors(self, coarse: Tensor, shells: Tensor, s: int) -> Tensor:
-        """(B, cells) and (B, 1) -> (B, COMPONENTS + 1)"""
+        """Coarse volumes (B, cells) and shells (B, 1) to regressors (B, COMPONENTS + 1); s is the source's index."""
         return torch.cat([(coarse - self.coarse_mean[s]) @ self.basis[s], shells - self.shell_mean], 1)
 
 
 @register
 class CoarseRidgeRegression(Method):
-    """The stem of `pds` alone: what a linear regression on the coarse source knows of the target."""
+    """The stem of `pds` alone: a linear regression of the target on the coarse source."""
 
     name = "coarse-ridge"
 

@@ -1,4 +1,4 @@
-"""What the trained methods know of the source: features of each voxel, and a vector that describes the whole."""
+"""Inputs of the trained methods: features of each voxel, and a vector that describes the whole source volume."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pdsynth.networks.embedding import time_embedding
 from pdsynth.types import Direction, Modality
 
 COMPONENTS = 32  # principal components of the coarse whole volume
-FEATURES = CONTEXT_CHANNELS + 9
-ACQUISITION = 3
+FEATURES = CONTEXT_CHANNELS + 9  # channels of the voxel features
+ACQUISITION = 3  # size of the acquisition vector: dMRI shell and direction
 TIME = 32  # size of the embedding of a diffusion step
-STEERING = ACQUISITION + TIME
-CONDITION = SUMMARY_SIZE + COMPONENTS + ACQUISITION
+STEERING = ACQUISITION + TIME  # size of the vector that conditions a denoiser
+CONDITION = SUMMARY_SIZE + COMPONENTS + ACQUISITION  # size of the condition vector
 LEAST_SD = 1e-4
-LIMIT = 4.0  # in SD: a scan unlike the training cohort must not drive the network far from what it knows
+LIMIT = 4.0  # in SD: inputs of an atypical scan are clipped to the range that the network was trained on
 
 
 def patches_of(maps: Tensor, corner: Tensor, shape: torch.Size) -> Tensor:
@@ -30,15 +30,16 @@ def patches_of(maps: Tensor, corner: Tensor, shape: torch.Size) -> Tensor:
 
 
 class VoxelFeatures(nn.Module):
-    """What is known of each voxel, normalised on the training participants.
+    """Features of each voxel, normalised by means and SDs of the training participants.
 
-    Features (B, FEATURES, x, y, z), each of unit order: the source; how its context differs from the training mean, in
-    SD; the training means of source and target; grey, white and CSF priors; coordinates in [-1, 1].
+    The features are (B, FEATURES, x, y, z), each of order one: the source; the difference of its context (blurs,
+    gradient and blurred mask, see `Source`) from the training mean, in SD; the training means of source and target;
+    grey matter, white matter and CSF probabilities of the template; coordinates in [-1, 1].
     """
 
-    means: Tensor  # (2, CONTEXT_CHANNELS, X, Y, Z), in the order of Modality: of each context channel
-    sd: Tensor  # (2, CONTEXT_CHANNELS) around them, near the brain
-    maps: Tensor  # (6, X, Y, Z): priors and coordinates
+    means: Tensor  # (2, CONTEXT_CHANNELS, X, Y, Z), in the order of Modality: training mean of each context channel
+    sd: Tensor  # (2, CONTEXT_CHANNELS): SD around these means over participants and voxels near the brain
+    maps: Tensor  # (6, X, Y, Z): tissue probabilities and coordinates
 
     def __init__(self, grid_shape: tuple[int, int, int]) -> None:
         super().__init__()
@@ -47,7 +48,7 @@ class VoxelFeatures(nn.Module):
         self.register_buffer("maps", torch.zeros(6, *grid_shape))
 
     def fit(self, train: Pairs) -> None:
-        """Means and normalisers from the training participants' whole scans."""
+        """Estimate means and SDs on the training participants' whole scans."""
         whole = train.whole_scans()
         prior = tissue_template(train.grid)
         axes = [np.linspace(-1, 1, n, dtype=np.float32) for n in train.grid.shape]
@@ -65,29 +66,30 @@ class VoxelFeatures(nn.Module):
             self.sd[m] = torch.from_numpy(np.sqrt(variance)).clamp_min(LEAST_SD)
 
     def features(self, batch: PairBatch, direction: Direction) -> Tensor:
+        """The features of a batch in one direction, (B, FEATURES, x, y, z)."""
         source = batch.sources[direction]
         shape = source.volume.shape[2:]
         s, t = direction.source.index, direction.target.index
-        usual = patches_of(self.means[s], batch.corner, shape)
-        unusual = ((source.context - usual) / self.sd[s, :, None, None, None]).clamp(-LIMIT, LIMIT)
+        mean = patches_of(self.means[s], batch.corner, shape)
+        deviation = ((source.context - mean) / self.sd[s, :, None, None, None]).clamp(-LIMIT, LIMIT)
         means = patches_of(self.means[[s, t], 0], batch.corner, shape)
         maps = patches_of(self.maps, batch.corner, shape)
-        return torch.cat([source.volume, unusual, means, maps], dim=1)
+        return torch.cat([source.volume, deviation, means, maps], dim=1)
 
     def features_without_source(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """The same with all that shows the source set to zero: what is left is equal for everyone."""
+        """`features` with the channels that depend on the source set to zero: equal for all participants."""
         features = self.features(batch, direction)
         return torch.cat(
             [torch.zeros_like(features[:, : 1 + CONTEXT_CHANNELS]), features[:, 1 + CONTEXT_CHANNELS :]], 1
         )
 
     def acquisition(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """(B, ACQUISITION): the dMRI shell in ms/um^2 around 1, and the direction."""
-        which = F.one_hot(torch.full((len(batch),), direction.index, device=batch.bval.device), 2)
-        return torch.cat([batch.bval - 1, which.to(batch.bval.dtype)], 1)
+        """The acquisition vector, (B, ACQUISITION): the dMRI shell in ms/um^2 minus 1, and the direction as one-hot."""
+        one_hot = F.one_hot(torch.full((len(batch),), direction.index, device=batch.bval.device), 2)
+        return torch.cat([batch.bval - 1, one_hot.to(batch.bval.dtype)], 1)
 
     def steering(self, batch: PairBatch, direction: Direction, t: Tensor) -> Tensor:
-        """(B, STEERING), of a denoiser at diffusion steps t (B,): the acquisition and the embedding of t."""
+        """Vector that conditions a denoiser, (B, STEERING): the acquisition and an embedding of the steps t (B,)."""
         return torch.cat([self.acquisition(batch, direction), time_embedding(t, TIME)], 1)
 
     def target_mean(self, batch: PairBatch, direction: Direction) -> Tensor:
@@ -97,15 +99,16 @@ class VoxelFeatures(nn.Module):
 
 
 class Conditioning(VoxelFeatures):
-    """Voxel features, and a vector that describes the whole source, for methods that see one voxel at a time.
+    """Voxel features, and a condition vector of the whole source, for methods that predict each voxel on its own.
 
-    Condition (B, CONDITION): the source's summary and principal components, in SD; the acquisition.
+    The condition vector (B, CONDITION) holds the source's summary statistics and principal components, in SD and
+    clipped to +-LIMIT, and the acquisition vector.
     """
 
-    summary_mean: Tensor  # (2, SUMMARY_SIZE)
-    summary_sd: Tensor
-    coarse_mean: Tensor  # (2, X/4 * Y/4 * Z/4)
-    basis: Tensor  # (2, X/4 * Y/4 * Z/4, COMPONENTS), scaled to unit variance
+    summary_mean: Tensor  # (2, SUMMARY_SIZE), in the order of Modality
+    summary_sd: Tensor  # (2, SUMMARY_SIZE)
+    coarse_mean: Tensor  # (2, X/4 * Y/4 * Z/4): mean of the coarse volumes
+    basis: Tensor  # (2, X/4 * Y/4 * Z/4, COMPONENTS): principal axes, divided by the SD of their components
 
     def __init__(self, grid_shape: tuple[int, int, int]) -> None:
         super().__init__(grid_shape)
@@ -116,10 +119,10 @@ class Conditioning(VoxelFeatures):
         self.register_buffer("basis", torch.zeros(2, cells, COMPONENTS))
 
     def fit(self, train: Pairs) -> None:
-        """Means, normalisers and principal components from the training participants' whole scans."""
+        """Estimate means, SDs and principal components on the training participants' whole scans."""
         super().fit(train)
         whole = train.whole_scans()
-        self.basis = torch.zeros_like(self.basis)  # fewer people than before fill fewer columns
+        self.basis = torch.zeros_like(self.basis)  # a fit to fewer scans fills fewer columns
         for m, modality in enumerate(Modality):
             views = [whole.source(modality, row) for row in range(len(whole))]
             summary = torch.from_numpy(np.stack([view.summary for view in views]))
@@ -129,30 +132,34 @@ class Conditioning(VoxelFeatures):
             self.basis[m, :, : len(scale)] = axes / scale
 
     def condition(self, batch: PairBatch, direction: Direction) -> Tensor:
+        """The condition vectors of a batch in one direction, (B, CONDITION)."""
         source = batch.sources[direction]
         m = direction.source.index
         summary = (source.summary - self.summary_mean[m]) / self.summary_sd[m]
         components = (source.coarse.flatten(1) - self.coarse_mean[m]) @ self.basis[m]
-        described = torch.cat([summary, components], 1).clamp(-LIMIT, LIMIT)
-        return torch.cat([described, self.acquisition(batch, direction)], 1)
+        descriptor = torch.cat([summary, components], 1).clamp(-LIMIT, LIMIT)
+        return torch.cat([descriptor, self.acquisition(batch, direction)], 1)
 
 
 def coarse_rows(whole: Pairs, modality: Modality) -> Tensor:
-    """The coarse volumes of all rows, (rows, cells)."""
+    """The coarse volumes of all rows, flattened, (rows, cells); a cell is a block of 4 x 4 x 4 voxels."""
     return torch.from_numpy(np.stack([whole.source(modality, row).coarse.ravel() for row in range(len(whole))]))
 
 
 def principal_components(whole: Pairs, modality: Modality, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (cells,), axes (cells, k) and SD (k,) of the coarse volumes, strongest first; k is at most rows - 1."""
+    """Principal components of the coarse volumes: mean (cells,), axes (cells, k) and SD along each axis (k,).
+
+    The components are in the order of falling variance; k is the smaller of `most` and rows - 1.
+    """
     coarse = coarse_rows(whole, modality)
     mean = coarse.mean(0)
     _, scale, axes = torch.linalg.svd(coarse - mean, full_matrices=False)
-    kept = min(most, len(coarse) - 1)
-    return mean, axes[:kept].T, scale[:kept].clamp_min(LEAST_SD) / len(coarse) ** 0.5
+    count = min(most, len(coarse) - 1)
+    return mean, axes[:count].T, scale[:count].clamp_min(LEAST_SD) / len(coarse) ** 0.5
 
 
 def population_mean(pairs: Pairs, modality: Modality) -> Tensor:
-    """Mean volume over rows, (X, Y, Z) float32."""
+    """Mean volume of a modality over all rows, (X, Y, Z) float32; zero if there are no rows."""
     total = np.zeros(pairs.grid.shape, np.float64)
     for row in range(len(pairs)):
         total += pairs.volume(modality, row)

@@ -1,4 +1,4 @@
-"""Controls that look at no voxel of the source, copy it, or know the truth: what any method must be held against."""
+"""Controls, which ignore the source or copy it, and the ceiling, which knows the truth: references for any method."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Zeros(Method):
 
 @register
 class CopySource(Method):
-    """The source itself, taken for the target."""
+    """The source, unchanged."""
 
     name = "copy-source"
 
@@ -40,7 +40,7 @@ class CopySource(Method):
 
 @register
 class PopulationMean(Method):
-    """The training participants' mean target: the same image for everyone."""
+    """The training participants' mean target: the same image for all participants."""
 
     name = "population-mean"
     blind: ClassVar[bool] = True
@@ -61,14 +61,14 @@ class PopulationMean(Method):
 
 @dataclass
 class SiteMeanConfig(MethodConfig):
-    """The sites seen in training, in the order of the fitted means."""
+    """sites: those of the training participants, in the order of the fitted means."""
 
     sites: tuple[str, ...] = ()
 
 
 @register
 class SiteMean(Method):
-    """The mean target of the participant's site; at a site unknown to training, the mean over sites."""
+    """The mean target of the participant's site; at a site without training participants, the mean over sites."""
 
     name = "site-mean"
     config_type: ClassVar[type[MethodConfig]] = SiteMeanConfig
@@ -94,14 +94,20 @@ class SiteMean(Method):
 
 @register
 class Oracle(Method):
-    """E[target | what both scans share], known where the cohort is simulated: the ceiling in mean squared error."""
+    """E[target | shared anatomy], known for simulated cohorts only: no method can have a lower expected squared error.
+
+    The shared anatomy is the part of the simulated participant that both scans depend on. `predict` raises ValueError
+    if the prepared pairs contain no such volume.
+    """
 
     name = "oracle"
     blind: ClassVar[bool] = True
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
         if direction not in batch.oracle:
-            raise ValueError(f"oracle: the prepared pairs hold no oracle for {direction}; only simulated cohorts do.")
+            raise ValueError(
+                f"oracle: the prepared pairs contain no oracle for {direction}; only simulated cohorts do."
+            )
         return batch.oracle[direction]
 
 
@@ -109,6 +115,6 @@ def recipes() -> Iterator[Recipe]:
     yield Recipe("zeros", "an empty image", "zeros", Role.CONTROL)
     yield Recipe("population-mean", "the training participants' mean target", "population-mean", Role.CONTROL)
     yield Recipe("site-mean", "the mean target of the participant's site", "site-mean", Role.CONTROL)
-    yield Recipe("copy-source", "the source, taken for the target", "copy-source", Role.CONTROL)
+    yield Recipe("copy-source", "the source, unchanged", "copy-source", Role.CONTROL)
     ceiling = "E[target | shared anatomy]: the ceiling, on simulated cohorts only"
     yield Recipe("oracle", ceiling, "oracle", Role.CEILING)

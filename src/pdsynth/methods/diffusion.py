@@ -1,8 +1,8 @@
 """Conditional diffusion from the source: U-DDIM and SA-DDPM, two settings of one method, and DiT, another network.
 
-The network sees the source's features beside x_t and returns x_0-hat (Saharia et al. 2022). What diffuses is the
-target's difference from its training mean, in units of its SD, so that x_0 has unit variance. Sampling takes evenly
-spaced steps, without noise (DDIM, Song et al. 2021) or with that of DDPM (Ho et al. 2020).
+The network sees x_t and the source's features, and returns x_0-hat (Saharia et al. 2022). The diffused variable x_0 is
+the difference of the target from its training mean, divided by a fixed SD, so that its variance is about one. Sampling
+takes evenly spaced steps, without noise (DDIM, Song et al. 2021) or with the noise of DDPM (Ho et al. 2020).
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ from pdsynth.types import Direction, Modality
 
 @dataclass
 class DiffusionConfig(UNetConfig):
-    """eta: noise added at each step, 0 for DDIM, 1 for DDPM; steps: of `predict`; sd: unit of what diffuses."""
+    """eta: noise added at each sampling step, 0 for DDIM and 1 for DDPM. steps: number of sampling steps of `predict`.
+
+    sd: unit of the diffused difference, in units of the volumes.
+    """
 
     eta: float = 0.0
     steps: int = 10
@@ -38,7 +41,7 @@ class DiffusionConfig(UNetConfig):
 
 @register
 class ConditionalDiffusion(Method):
-    """A U-Net denoises. `predict` is the draw of seed 0: a diffusion model has no other estimate."""
+    """Diffusion with a U-Net as denoiser. `predict` returns the sample of seed 0, since there is no other estimate."""
 
     name = "conditional-diffusion"
     config_type: ClassVar[type[MethodConfig]] = DiffusionConfig
@@ -53,6 +56,7 @@ class ConditionalDiffusion(Method):
         self.denoiser = self.network()
 
     def network(self) -> nn.Module:
+        """An untrained denoiser."""
         c = self.config
         return HaarUNet(FEATURES + 1, 1, c.width, c.levels, c.blocks, STEERING, c.heads)
 
@@ -65,16 +69,16 @@ class ConditionalDiffusion(Method):
 
     @property
     def patch(self) -> tuple[int, int, int]:
-        """What training sees of a volume."""
+        """Edges of the training patches in voxels."""
         return (self.config.patch,) * 3
 
     def denoise(self, x_t: Tensor, t: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
-        """x_0-hat of x_t (B, 1, x, y, z) at steps t (B,), given the clean source."""
+        """x_0-hat from x_t (B, 1, x, y, z) at steps t (B,) and the clean source."""
         condition = self.voxels.steering(batch, direction, t)
         return self.denoiser(torch.cat([self.voxels.features(batch, direction), x_t], 1), condition)
 
     def x_0(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """What diffuses: the target less its training mean, in SD, (B, 1, x, y, z)."""
+        """The diffused variable: the target minus its training mean, divided by `sd`, (B, 1, x, y, z)."""
         return (batch.targets[direction] - self.voxels.target_mean(batch, direction)) / self.config.sd
 
     def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -105,7 +109,7 @@ class ConditionalDiffusion(Method):
 
 @dataclass
 class DiTConfig(DiffusionConfig):
-    """patch is the edge of a token in voxels; training sees whole volumes."""
+    """patch: edge of a token in voxels. The training sees whole volumes."""
 
     width: int = 192
     heads: int = 6
@@ -116,7 +120,7 @@ class DiTConfig(DiffusionConfig):
 
 @register
 class DiT(ConditionalDiffusion):
-    """A transformer over the patches of the whole volume denoises."""
+    """Diffusion with a transformer over the patches of the whole volume as denoiser."""
 
     name = "dit"
     config_type: ClassVar[type[MethodConfig]] = DiTConfig

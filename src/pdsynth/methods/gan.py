@@ -1,4 +1,4 @@
-"""Conditional GANs: a U-Net generator against a patch discriminator, with L1; perceptual loss and attention by choice.
+"""Conditional GANs: a U-Net generator and a patch discriminator, with L1, and optional perceptual loss and attention.
 
 `gan` is pix2pix (Isola et al. 2017) in 3D; `pgan` adds a perceptual loss (Dar et al. 2019), `sagan` self-attention at
 the coarsest level (Zhang et al. 2019), `psagan` both.
@@ -26,7 +26,7 @@ from pdsynth.types import Direction, Modality, View
 
 @dataclass
 class GANConfig(UNetConfig):
-    """Weights of the losses beside L1, which has 1; heads: of the generator's self-attention, 0 for none."""
+    """Weights of the losses relative to L1, weight 1. heads: of the generator's self-attention, 0 for none."""
 
     adversarial_weight: float = 0.01
     perceptual_weight: float = 0.0
@@ -35,7 +35,7 @@ class GANConfig(UNetConfig):
 
 @register
 class GAN(Method):
-    """Source and target, real or made, go through the discriminator patch by patch."""
+    """A conditional GAN. `predict` returns the output of the generator."""
 
     name = "gan"
     config_type: ClassVar[type[MethodConfig]] = GANConfig
@@ -67,30 +67,34 @@ class GAN(Method):
         patch = (self.config.patch,) * 3
         return [Stage("adversarial", [discriminate, generate], patch, self.config.batch_size)]
 
-    def shown(self, volume: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
-        """What the discriminator sees of a target, real or made: it and its source."""
+    def discriminator_input(self, volume: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
+        """Input of the discriminator, (B, 2, x, y, z): the source, and a real or synthesised target."""
         return torch.cat([batch.sources[direction].volume, volume], 1)
 
     def discriminator_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         for direction in Direction:
             with torch.no_grad():
-                made = self.generator(batch, direction)
-            real, made = (self.shown(v, batch, direction) for v in (batch.targets[direction], made))
-            terms |= self.discriminators.told_apart(real, made, direction)
+                synthesised = self.generator(batch, direction)
+            real, synthesised = (
+                self.discriminator_input(v, batch, direction) for v in (batch.targets[direction], synthesised)
+            )
+            terms |= self.discriminators.discriminator_loss(real, synthesised, direction)
         return terms
 
     def generator_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         for direction in Direction:
-            target, made = batch.targets[direction], self.generator(batch, direction)
-            terms[f"l1_{direction}"] = (made - target).abs().mean()
-            fooled = self.discriminators.fooled(self.shown(made, batch, direction), direction)
-            terms[f"adversarial_{direction}"] = self.config.adversarial_weight * fooled
+            target, synthesised = batch.targets[direction], self.generator(batch, direction)
+            terms[f"l1_{direction}"] = (synthesised - target).abs().mean()
+            adversarial = self.discriminators.generator_loss(
+                self.discriminator_input(synthesised, batch, direction), direction
+            )
+            terms[f"adversarial_{direction}"] = self.config.adversarial_weight * adversarial
             if self.perceptual is not None:
-                some = slice(-(-len(target) // 4))  # VGG16 on all patches would cost as much as the U-Net
-                alike = self.perceptual(made[some], target[some])
-                terms[f"perceptual_{direction}"] = self.config.perceptual_weight * alike
+                subset = slice(-(-len(target) // 4))  # VGG16 on all patches would cost as much as the U-Net
+                difference = self.perceptual(synthesised[subset], target[subset])
+                terms[f"perceptual_{direction}"] = self.config.perceptual_weight * difference
         return terms
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:

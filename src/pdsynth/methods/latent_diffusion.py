@@ -1,8 +1,9 @@
 """Latent diffusion: an autoencoder, then diffusion of the target's latents with cross-attention on the source's.
 
-As Rombach et al. (2022), by MONAI's networks. Stage 1 trains one autoencoder for both modalities on their
-differences from the training mean. Stage 2 diffuses whole latents, a quarter of the grid a side: their means (no
-samples), less the training mean, in SD.
+The method is that of Rombach et al. (2022), with MONAI's networks. Stage 1 trains one autoencoder for both modalities,
+on differences from the training mean. Stage 2 diffuses the latents of whole volumes, whose sides are a quarter of the
+grid's. A latent is the mean of the encoder's distribution, not a sample from it, and is normalised to zero mean and
+unit SD over the training scans.
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.networks.unet import SMALLEST, pad_to_multiple
 from pdsynth.types import Direction, Modality
 
-SHRINK = 4  # of the autoencoder, a side
+SHRINK = 4  # factor by which the autoencoder reduces each side
 
 
 @dataclass
 class LatentDiffusionConfig(MethodConfig):
-    """Widths of autoencoder and denoiser, the share of stage 1, and the whole volumes in a batch of each stage.
+    """Settings of the autoencoder (stage 1) and of the denoiser (stage 2).
 
-    kl_weight: of the autoencoder's prior beside L1; sd: unit of what is encoded; steps: of `predict`.
+    autoencoder_width, width: channels of the two networks. autoencoder_share: fraction of the training budget for stage
+    1. autoencoder_batch_size, batch_size: whole volumes per batch. kl_weight: weight of the Kullback-Leibler term,
+    relative to L1. sd: unit of the encoded difference. steps: number of sampling steps of `predict`.
     """
 
     autoencoder_width: int = 8
@@ -49,7 +52,7 @@ class LatentDiffusionConfig(MethodConfig):
 
 @register
 class LatentDiffusion(Method):
-    """`predict` is the decoded draw of seed 0."""
+    """Latent diffusion. `predict` returns the decoded sample of seed 0."""
 
     name = "ldm"
     config_type: ClassVar[type[MethodConfig]] = LatentDiffusionConfig
@@ -96,7 +99,7 @@ class LatentDiffusion(Method):
         self.latents: dict[Modality, Tensor] = {}
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
-        # another autoencoder's latents say nothing of those that this one will have
+        # reset, because the statistics of an earlier autoencoder's latents are not those of this one
         self.latent_mean, self.latent_sd = torch.zeros_like(self.latent_mean), torch.ones_like(self.latent_sd)
         self.latents = {}
         for m, modality in enumerate(Modality):
@@ -106,31 +109,29 @@ class LatentDiffusion(Method):
         c = self.config
         encode = Objective("autoencoder", self.autoencoder, self.autoencoder_loss)
         denoise = Objective("denoise", self.denoiser, self.denoise_loss, 2e-3)
-        rows_alone = (SMALLEST,) * 3  # of these batches no voxel is used: the latents of each row are cached
+        smallest = (SMALLEST,) * 3  # stage 2 reads only the rows of a batch, not its voxels: the latents are cached
         return [
-            # whole volumes: the autoencoder normalises over space, so patches would train another function
+            # whole volumes, because the autoencoder normalises over space and would encode a patch differently
             Stage("autoencoder", [encode], c.grid_shape, c.autoencoder_batch_size, c.autoencoder_share),
-            Stage(
-                "diffusion", [denoise], rows_alone, c.batch_size, 1 - c.autoencoder_share, prepare=self.cache_latents
-            ),
+            Stage("diffusion", [denoise], smallest, c.batch_size, 1 - c.autoencoder_share, prepare=self.cache_latents),
         ]
 
     def autoencoder_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """L1 of the decoded sample, and the divergence of the code from a standard normal."""
+        """L1 loss of the decoded sample, and Kullback-Leibler divergence of the code from a standard normal."""
         terms: dict[str, Tensor] = {}
         for direction, volume in batch.targets.items():
-            usual = patches_of(self.means[[direction.target.index]], batch.corner, volume.shape[2:])
-            unusual = (volume - usual) / self.config.sd
-            mean, sd = self.autoencoder.encode(unusual)
+            training_mean = patches_of(self.means[[direction.target.index]], batch.corner, volume.shape[2:])
+            difference = (volume - training_mean) / self.config.sd
+            mean, sd = self.autoencoder.encode(difference)
             code = mean + sd * torch.randn(mean.shape, generator=generator, device=mean.device)
-            terms[f"l1_{direction.target}"] = (self.autoencoder.decode(code) - unusual).abs().mean()
+            terms[f"l1_{direction.target}"] = (self.autoencoder.decode(code) - difference).abs().mean()
             divergence = 0.5 * (mean.square() + sd.square() - 2 * sd.log() - 1).mean()
             terms[f"kl_{direction.target}"] = self.config.kl_weight * divergence
         return terms
 
     @torch.inference_mode()
     def cache_latents(self, train: Pairs) -> Pairs:
-        """Encode every training row once; their mean and SD normalise all latents from here on."""
+        """Encode every training row once. The mean and SD of these latents normalise all latents from then on."""
         self.eval()
         for m, modality in enumerate(Modality):
             volumes = (torch.from_numpy(train.volume(modality, row))[None, None] for row in range(len(train)))
@@ -141,28 +142,33 @@ class LatentDiffusion(Method):
         return train
 
     def code(self, volume: Tensor, m: int) -> Tensor:
+        """Latents before normalisation, (B, channels, X/4, Y/4, Z/4), of volumes of modality number m."""
         return self.autoencoder.encode((volume - self.means[m]) / self.config.sd)[0]
 
     def encoded(self, volume: Tensor, modality: Modality) -> Tensor:
-        """(B, 1, X, Y, Z) -> normalised latents (B, channels, X/4, Y/4, Z/4)."""
+        """Normalised latents (B, channels, X/4, Y/4, Z/4) of volumes (B, 1, X, Y, Z)."""
         m = modality.index
         return (self.code(volume, m) - self.latent_mean[m]) / self.latent_sd[m]
 
     def decoded(self, latent: Tensor, modality: Modality) -> Tensor:
-        """The way back."""
+        """The inverse of `encoded`: volumes (B, 1, X, Y, Z) from normalised latents, not clipped."""
         m = modality.index
-        unusual = self.autoencoder.decode(latent * self.latent_sd[m] + self.latent_mean[m])
-        return self.means[m] + self.config.sd * unusual
+        difference = self.autoencoder.decode(latent * self.latent_sd[m] + self.latent_mean[m])
+        return self.means[m] + self.config.sd * difference
 
     def denoise(self, z_t: Tensor, t: Tensor, source: Tensor, direction: Direction) -> Tensor:
-        """z_0-hat of latents z_t at steps t (B,), given the source's latents (beside z_t, and cells of 2 as tokens)."""
+        """z_0-hat from latents z_t at steps t (B,) and the source's latents, same shape.
+
+        The source's latents are further input channels. Their means over cells of 2 x 2 x 2, with coordinates, are the
+        tokens of the cross-attention.
+        """
         x, y, z = z_t.shape[2:]
-        which = torch.full((len(z_t),), direction.index, device=z_t.device)
+        direction_index = torch.full((len(z_t),), direction.index, device=z_t.device)
         axes = (torch.linspace(-1, 1, n, device=z_t.device) for n in (x, y, z))
-        place = torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(z_t), 3, x, y, z)
-        tokens = F.avg_pool3d(torch.cat([source, place], 1), 2, ceil_mode=True).flatten(2).transpose(1, 2)
+        coordinates = torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(z_t), 3, x, y, z)
+        tokens = F.avg_pool3d(torch.cat([source, coordinates], 1), 2, ceil_mode=True).flatten(2).transpose(1, 2)
         both = pad_to_multiple(torch.cat([z_t, source], 1))
-        return self.denoiser(both, t, context=tokens, class_labels=which)[:, :, :x, :y, :z]
+        return self.denoiser(both, t, context=tokens, class_labels=direction_index)[:, :, :x, :y, :z]
 
     def denoise_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}

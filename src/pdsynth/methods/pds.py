@@ -1,11 +1,12 @@
-"""PDS: a conditional diffusion draft on a linear stem (stage 1), then tissue refinement (stage 2).
+"""PDS: a linear estimate (the stem), conditional diffusion of its residual (stage 1), tissue refinement (stage 2).
 
-The stem, a ridge regression between coarse volumes, is fitted in closed form: it knows the smooth part. Stage 1 trains
-one denoiser for both directions in the Haar domain. What diffuses is the residual of the target from the stem's
-estimate, in units of its SD: z_0 = (x_0 - stem) / sd. Conditioned on the clean source, the denoiser returns
-z_0-hat; at the last step of the forward process, where z_t says nothing of z_0, that is E[z_0 | source], so one
-evaluation gives the posterior mean, and a few steps of DDIM from noise give a sample (Eqs. 1-8, with the real source).
-Stage 2 refines the drafts, y = B(draft) + U(source) (Eqs. 12-13), by a regression at each voxel in closed form.
+The stem is a ridge regression between coarse volumes, fitted in closed form. It predicts the smooth part of the target.
+Stage 1 trains one denoiser for both directions, in the Haar domain. The diffused variable is the residual of the
+target, z_0 = (x_0 - stem) / sd, where sd is the residual's SD. The denoiser sees the clean source and returns z_0-hat.
+At the last step T, z_T contains no information on z_0, so that z_0-hat is E[z_0 | source]: one evaluation gives the
+posterior mean. A few DDIM steps from noise give a sample (Eqs. 1-8, with the clean source). The estimate of stage 1,
+either of the two, is called the draft. Stage 2 refines it, y = B(draft) + U(source) (Eqs. 12-13), by a regression at
+each voxel in closed form.
 """
 
 from __future__ import annotations
@@ -31,21 +32,21 @@ from pdsynth.methods.coarse_ridge import CoarseRidge
 from pdsynth.methods.conditioning import ACQUISITION, FEATURES, STEERING, VoxelFeatures, patches_of
 from pdsynth.methods.refinement import TissueRefiner
 from pdsynth.methods.unet import UNetConfig
-from pdsynth.networks.haar import without_cells
+from pdsynth.networks.haar import smooth_checkerboard
 from pdsynth.networks.unet import HaarUNet
 from pdsynth.types import Direction, Modality, View
 
 LOG_SD_LIMIT = 5.0
-MICROSTRUCTURE_EVERY = 4  # steps
+MICROSTRUCTURE_EVERY = 4  # steps per evaluation of the microstructure loss, on average
 
 
 @dataclass
 class PDSConfig(UNetConfig):
-    """Sizes, loss weights, and which parts there are.
+    """Sizes, loss weights, and the parts that are present.
 
-    conditioned: whether the draft is told the source (without it, only refinement is: `pds-unconditioned`); refined:
-    whether there is a stage 2; residual_sd: SD of x_0 around the stem's estimate, the unit of the diffused residual;
-    posterior_share: part of each batch that trains the posterior mean at t = T, the rest trains all t;
+    conditioned: whether stage 1 sees the source; if not, only refinement sees it (`pds-unconditioned`). refined:
+    whether there is a stage 2. residual_sd: SD of x_0 around the stem's estimate, which is the unit of the diffused
+    residual. posterior_share: fraction of each batch that trains the posterior mean at t = T; the rest trains random t.
     microstructure_views, feature_layer, vgg_depth, vgg_weights: see `feature_loss`.
     """
 
@@ -63,14 +64,14 @@ class PDSConfig(UNetConfig):
 
 
 class StructureLosses(nn.Module):
-    """Microstructure loss (Eqs. 14-16), and a pattern loss after Eqs. 9-11, with their weights, for either target."""
+    """Weighted microstructure loss (Eqs. 14-16) and pattern loss (after Eqs. 9-11) of either target modality."""
 
-    labels: Tensor  # (1 or 2, X, Y, Z): the first is A_f, the last A_d, so one volume where both are the same
+    labels: Tensor  # (1 or 2, X, Y, Z): the first is A_f, the last A_d; one volume if both atlases are equal
 
     def __init__(self, config: PDSConfig) -> None:
         super().__init__()
         self.config = config
-        self.microstructure: FeatureLoss | None = None  # made by `fit`: only training needs it
+        self.microstructure: FeatureLoss | None = None  # `fit` sets it, because only training needs it
         self.patterns = nn.ModuleDict({m: PatternLoss() for m in Modality})
         self.register_buffer("labels", torch.zeros(0, *config.grid_shape, dtype=torch.int32))
 
@@ -81,7 +82,7 @@ class StructureLosses(nn.Module):
         return feature_loss(c.microstructure_views, c.feature_layer, c.vgg_depth, c.vgg_weights)
 
     def fit(self, train: Pairs, atlases: dict[Modality, Atlas]) -> None:
-        """The frozen network, the atlases on the grid, and the SD of each region's mean among the participants."""
+        """Load the frozen network, store the atlases, and estimate each region mean's SD over the training scans."""
         self.microstructure = self.feature_loss()
         labels = torch.from_numpy(np.stack([atlases[m].labels for m in Modality]))
         self.labels = (labels[:1] if torch.equal(labels[0], labels[1]) else labels).to(self.labels)
@@ -92,22 +93,26 @@ class StructureLosses(nn.Module):
             self.patterns[modality].set_spread(spread.clamp_min(1e-2))  # type: ignore[operator]
 
     def labels_of(self, modality: Modality) -> Tensor:
-        """A_f or A_d, (1, X, Y, Z)."""
+        """The atlas of a modality, A_f or A_d, (1, X, Y, Z)."""
         return self.labels[:1] if modality is Modality.FMRI else self.labels[-1:]
 
-    def chosen(self, generator: torch.Generator, patches: int) -> int | None:
-        """The patch on which L_mic is evaluated at this step, or None: one step in MICROSTRUCTURE_EVERY evaluates it.
+    def sample_patch(self, generator: torch.Generator, patches: int) -> int | None:
+        """Index of the patch on which this step evaluates L_mic, or None if the step does not evaluate it.
 
-        A random patch of a random step, with that much more weight, has the gradient of all patches on average for a
-        fraction of the time, as in lazy regularisation (Karras et al. 2020).
+        A step evaluates L_mic with probability 1 / MICROSTRUCTURE_EVERY, on one patch of the batch at random. The
+        weight is MICROSTRUCTURE_EVERY times larger, so that the expected gradient is that of the mean over all patches
+        at every step, at a fraction of the cost (lazy regularisation, Karras et al. 2020).
         """
         drawn = int(torch.randint(MICROSTRUCTURE_EVERY * patches, (), generator=generator, device=generator.device))
         return drawn if drawn < patches else None
 
     def forward(
-        self, estimate: Tensor, batch: PairBatch, direction: Direction, chosen: int | None
+        self, estimate: Tensor, batch: PairBatch, direction: Direction, patch_index: int | None
     ) -> dict[str, Tensor]:
-        """L_mic of the chosen patch (0 without one) and L_PA of an estimate (B, 1, x, y, z) of the target."""
+        """L_PA of an estimate (B, 1, x, y, z) of the target, and L_mic of one of its patches (0 if the index is None).
+
+        A term is absent if its weight is 0.
+        """
         target = batch.targets[direction]
         labels = patches_of(self.labels_of(direction.target), batch.corner, target.shape[2:])
         terms: dict[str, Tensor] = {}
@@ -115,17 +120,17 @@ class StructureLosses(nn.Module):
             pattern = self.patterns[direction.target](estimate, target, labels)
             terms[f"pattern_{direction}"] = self.config.pattern_weight * pattern
         if self.microstructure is not None:
-            # VGG16 on all patches would cost as much as the U-Net
+            # on one patch only: VGG16 on all patches would cost as much as the U-Net
             weight = MICROSTRUCTURE_EVERY * self.config.microstructure_weight
             microstructure = estimate.new_zeros(())
-            if chosen is not None:
-                microstructure = weight * self.microstructure(estimate[chosen, None], target[chosen, None])
+            if patch_index is not None:
+                microstructure = weight * self.microstructure(estimate[patch_index, None], target[patch_index, None])
             terms[f"microstructure_{direction}"] = microstructure
         return terms
 
 
 class Drafter(nn.Module):
-    """The stem and the denoiser of its residual."""
+    """Stage 1: the stem and the denoiser of its residual."""
 
     def __init__(self, config: PDSConfig) -> None:
         super().__init__()
@@ -140,68 +145,81 @@ class Drafter(nn.Module):
     def denoise(
         self, z_t: Tensor, t: Tensor, stem: Tensor, batch: PairBatch, direction: Direction
     ) -> tuple[Tensor, Tensor]:
-        """z_0-hat of z_t (B, 1, x, y, z) at steps t (B,), given the clean source, and the log SD of z_0 around it."""
+        """z_0-hat from z_t (B, 1, x, y, z) at steps t (B,) and the clean source, and the log SD of its error."""
         features = (self.voxels.features if self.conditioned else self.voxels.features_without_source)(batch, direction)
         condition = self.voxels.steering(batch, direction, t)
         z_0_hat, log_sd = self.denoiser(torch.cat([features, stem, z_t], 1), condition).chunk(2, 1)
         return z_0_hat, log_sd.clamp(-LOG_SD_LIMIT, LOG_SD_LIMIT)
 
-    def start(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """What the residual is taken from, (B, 1, x, y, z): the stem, or the training mean where no source is told."""
+    def stem_estimate(self, batch: PairBatch, direction: Direction) -> Tensor:
+        """Estimate of x_0 whose residual is diffused, (B, 1, x, y, z).
+
+        This is the stem's estimate, or the training mean of the target if stage 1 is not conditioned on the source.
+        """
         return (self.stem if self.conditioned else self.voxels.target_mean)(batch, direction)
 
     def cross_fitted(self, train: Pairs) -> dict[Direction, Tensor]:
-        """`start` of all training rows, (rows, 1, X, Y, Z) fp16; a stem estimates those that it has not seen."""
+        """Out-of-fold stem predictions for every training row, (rows, 1, X, Y, Z) fp16.
+
+        Each participant is predicted by a stem fitted on the others. Without conditioning, the rows hold the training
+        mean of the target.
+        """
         if self.conditioned:
             return self.stem.cross_fitted(train)
-        same = Cached()
-        same.fill(train, self.voxels.target_mean, self.voxels.means.device)
-        return same.volumes
+        cache = Cached()
+        cache.fill(train, self.voxels.target_mean, self.voxels.means.device)
+        return cache.volumes
 
-    def last(self, batch: PairBatch) -> Tensor:
+    def last_step(self, batch: PairBatch) -> Tensor:
+        """The step t = T for each session of a batch, (B,)."""
         return torch.full((len(batch),), self.schedule.steps - 1, device=batch.corner.device)
 
     def posterior(self, batch: PairBatch, direction: Direction, stem: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and SD of x_0 given the source: the denoiser at t = T on z_T = 0.
+        """Posterior mean and SD of x_0 given the source, (B, 1, x, y, z) each: the denoiser at t = T on z_T = 0.
 
-        Of the SD what the network says by place within its cells of two voxels is left out: no brain has such a grid.
+        `smooth_checkerboard` removes the 2-voxel checkerboard that the Haar output leaves in the SD map. stem: an
+        estimate to use in place of `stem_estimate`, same shape.
         """
-        stem = self.start(batch, direction) if stem is None else stem
-        z_0_hat, log_sd = self.denoise(torch.zeros_like(stem), self.last(batch), stem, batch, direction)
+        stem = self.stem_estimate(batch, direction) if stem is None else stem
+        z_0_hat, log_sd = self.denoise(torch.zeros_like(stem), self.last_step(batch), stem, batch, direction)
         inside = self.stem.inside(batch, direction).to(log_sd.dtype)
-        return stem + self.sd * z_0_hat, self.sd * without_cells((2 * log_sd).exp(), inside).sqrt()
+        return stem + self.sd * z_0_hat, self.sd * smooth_checkerboard((2 * log_sd).exp(), inside).sqrt()
 
     def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
-        """One draw of x_0 by DDIM from noise (Eqs. 7-8)."""
-        stem = self.start(batch, direction)
+        """One sample of x_0, (B, 1, x, y, z), by DDIM from noise (Eqs. 7-8)."""
+        stem = self.stem_estimate(batch, direction)
         z_last = torch.randn(stem.shape, generator=generator, device=stem.device)
         z_0 = ddim(lambda z_t, t: self.denoise(z_t, t, stem, batch, direction)[0], z_last, self.schedule, steps)
         return stem + self.sd * z_0
 
     def loss(self, batch: PairBatch, stems: dict[Direction, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """In place of L_s1 (Eqs. 17-19): squared error of z_0-hat, likelihood of its SD, L_mic and L_PA on x_0-hat."""
+        """The loss of stage 1 in place of L_s1 (Eqs. 17-19): four terms per direction.
+
+        They are the squared error of z_0-hat, the Gaussian negative log-likelihood of its SD, and L_PA and L_mic of
+        x_0-hat. stems: the stem's estimates, (B, 1, x, y, z) per direction.
+        """
         terms: dict[str, Tensor] = {}
-        chosen = self.structure.chosen(generator, len(batch))
+        patch_index = self.structure.sample_patch(generator, len(batch))
         for direction in Direction:
             x_0, stem = batch.targets[direction], stems[direction]
             z_0 = (x_0 - stem) / self.sd
             z_t, t, _ = self.schedule.noised(z_0, generator)
-            # the first part of the batch trains the posterior mean, where z_T is replaced by its expectation
+            # the first `posterior_share` of the batch trains the posterior mean at t = T, with z_T = 0, its expectation
             posterior = torch.arange(len(batch), device=x_0.device) < self.posterior_share * len(batch)
-            t = torch.where(posterior, self.last(batch), t)
+            t = torch.where(posterior, self.last_step(batch), t)
             z_t = torch.where(posterior[:, None, None, None, None], torch.zeros_like(z_t), z_t)
             z_0_hat, log_sd = self.denoise(z_t, t, stem, batch, direction)
             error = (z_0_hat - z_0).square()
             terms[f"denoise_{direction}"] = error.mean()
             likelihood = 0.5 * error.detach() * (-2 * log_sd).exp() + log_sd
             terms[f"uncertainty_{direction}"] = self.uncertainty_weight * likelihood.mean()
-            terms |= self.structure(stem + self.sd * z_0_hat, batch, direction, chosen)
+            terms |= self.structure(stem + self.sd * z_0_hat, batch, direction, patch_index)
         return terms
 
 
 @register
 class PDS(Method):
-    """Pattern-aware diffusion synthesis: posterior mean by `predict`, draws by `sample`."""
+    """Pattern-aware diffusion synthesis: `predict` returns the refined posterior mean, `sample` returns samples."""
 
     name = "pds"
     config_type: ClassVar[type[MethodConfig]] = PDSConfig
@@ -217,7 +235,7 @@ class PDS(Method):
         self.cache = Cached()
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
-        self.refiner = TissueRefiner() if self.config.refined else None  # another network's drafts lack other things
+        self.refiner = TissueRefiner() if self.config.refined else None  # one that fits other drafts would be wrong
         self.drafter.stem.fit(train)
         self.drafter.voxels.fit(train)
         self.drafter.structure.fit(train, self.regions(train.grid))
@@ -236,38 +254,45 @@ class PDS(Method):
         return self.drafter.structure.feature_loss()
 
     def cache_stems(self, train: Pairs) -> Pairs:
-        """Estimate every training participant once by a stem that was fitted on the others."""
+        """Cache the out-of-fold stem predictions of all training rows (see `Drafter.cross_fitted`)."""
         self.cache.volumes = self.drafter.cross_fitted(train)
         return train
 
     def draft_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         return self.drafter.loss(batch, {d: self.cache.at(batch, d) for d in Direction}, generator)
 
-    def refine(self, draft: Tensor, around: Tensor, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor]:
-        """A draft after stage 2, and what lies around it (an SD, a draw's deviation), nearer by what that removes."""
+    def refine(self, draft: Tensor, spread: Tensor, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor]:
+        """Apply stage 2, and set voxels that are zero in the training mean to zero; both results are (B, 1, X, Y, Z).
+
+        spread is an SD map or a sample's deviation from the mean. The function returns the refined draft, and the
+        spread multiplied by the fraction of error that refinement leaves (`residual_sd_ratio`).
+        """
         inside = self.drafter.stem.inside(batch, direction)
         if self.refiner is not None:
-            draft, around = self.refiner(draft, batch, direction), around * self.refiner.remaining(direction)
-        return draft * inside, around * inside
+            draft, spread = self.refiner(draft, batch, direction), spread * self.refiner.residual_sd_ratio(direction)
+        return draft * inside, spread * inside
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
-        return self.stated(batch, direction)[0]
+        return self.predict_with_sd(batch, direction)[0]
 
-    def stated(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor]:
+    def predict_with_sd(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor]:
         mean, sd = self.refine(*self.drafter.posterior(batch, direction), batch, direction)
         return mean.clamp(0, 1), sd
 
     def draw(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
-        """One draw: what is drawn around the drafts' mean stands around the refined mean."""
+        """One sample: its deviation from the posterior mean, scaled by `refine`, is added to the refined mean."""
         draw = self.drafter.sample(batch, direction, generator, steps)
         mean = draw if self.refiner is None else self.drafter.posterior(batch, direction)[0]
-        refined, around = self.refine(mean, draw - mean, batch, direction)
-        return (refined + around).clamp(0, 1)
+        refined, deviation = self.refine(mean, draw - mean, batch, direction)
+        return (refined + deviation).clamp(0, 1)
 
 
 @register
 class RefinerOnly(Method):
-    """A U-Net on the same stem, with the same losses and refinement and no diffusion: shows what diffusion is worth."""
+    """A U-Net with the stem, the losses and the refinement of `pds`, but without diffusion.
+
+    The difference between its scores and those of `pds` is the benefit of diffusion.
+    """
 
     name = "pds-refiner-only"
     config_type: ClassVar[type[MethodConfig]] = PDSConfig
@@ -312,12 +337,12 @@ class RefinerOnly(Method):
 
     def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
-        chosen = self.structure.chosen(generator, len(batch))
+        patch_index = self.structure.sample_patch(generator, len(batch))
         for direction in Direction:
             x_0 = batch.targets[direction]
             estimate = self.draft(batch, direction, self.cache.at(batch, direction))
             terms[f"denoise_{direction}"] = (estimate - x_0).square().mean() / self.config.residual_sd**2
-            terms |= self.structure(estimate, batch, direction, chosen)
+            terms |= self.structure(estimate, batch, direction, patch_index)
         return terms
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:

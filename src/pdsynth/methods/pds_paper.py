@@ -1,9 +1,9 @@
-"""PDS as the paper's text has it, term by term; where the text can be read in several ways, a setting selects one.
+"""PDS as the paper's text describes it, term by term. If the text allows several readings, a setting selects one.
 
 Stage 1 trains eps_theta, which estimates the target's noise from the noisy source (Eqs. 5-8), and eps_s, which maps the
 masked noisy source to the masked noisy target (Eqs. 9-11), by L_s1 (Eqs. 17-19). Stage 2 refines the drafts of stage 1,
-y = B(draft) + U(source), by L_s2 (Eq. 20), which holds L_tis (Eqs. 12-13) and L_mic (Eqs. 14-16). The page
-docs/departures.md quotes the sentence behind each reading.
+which are sampled targets, y = B(draft) + U(source), by L_s2 (Eq. 20), which contains L_tis (Eqs. 12-13) and L_mic
+(Eqs. 14-16). The page docs/departures.md quotes the sentence of the paper behind each reading.
 """
 
 from __future__ import annotations
@@ -32,30 +32,35 @@ from pdsynth.networks.unet import pad_to_multiple
 from pdsynth.types import Direction, Modality, View
 
 GAMMA = 0.996
-BETA_MAX = 0.012624066  # clipped there, the cosine schedule ends at sqrt(1 - alpha_bar_T) = GAMMA
-ALL_ROWS = 1_000_000  # more than any training set has
+BETA_MAX = 0.012624066  # the cosine schedule with betas clipped to it ends at sqrt(1 - alpha_bar_T) = GAMMA
+ALL_ROWS = 1_000_000  # more rows than any training set has
 BOTH = "both"  # name of a network that serves both directions
 
 
 @dataclass
 class PDSPaperConfig(MethodConfig):
-    """The paper's numbers, and its readings: the first value of each reading is what the text says.
+    """The paper's numbers, and the readings of its text. The first value of each reading is the literal one.
 
-    Numbers. channels, blocks, heads: of eps_theta and eps_s; attention_levels: number of levels with attention, from
-    the coarsest up; refiner_channels: of U; patch: edges of the patches of stage 1 in voxels, () for whole volumes;
-    epochs, refiner_epochs: of the two stages; pattern_weight, microstructure_weight, tissue_weight: of L_PA, L_mic and
-    the tissue term of L_tis; feature_layer, vgg_weights: see `feature_loss`; steps, eta: of sampling; drafts: least
-    number of training rows that stage 2 uses, where there are as many; draft_steps: sampling steps of their drafts.
+    Numbers. channels, blocks, heads: of eps_theta and eps_s. attention_levels: number of levels with attention, counted
+    from the coarsest. refiner_channels: of U. patch: edges of the patches of stage 1 in voxels, () for whole volumes.
+    epochs, refiner_epochs: of the two stages. pattern_weight, microstructure_weight, tissue_weight: weights of L_PA, of
+    L_mic and of the tissue term of L_tis. feature_layer, vgg_weights: see `feature_loss`. steps, eta: of sampling.
+    drafts: least number of training rows that stage 2 uses, or all rows if there are fewer. draft_steps: sampling steps
+    of their drafts.
 
-    Readings. estimator_input: whether eps_theta sees the source alone, or the target's x_t too; noise: one draw for
-    both modalities, or one for each; source: whether the networks see the source at the noise level of x_t, or clean;
-    networks: one eps_theta, eps_s, B and U for both directions, or one for each; pattern_target: Eq. 11 compares with
-    the masked noisy target, or with its masked noise, or ("weighted") there is no eps_s and L_PA is the error of
-    eps_theta inside the atlas; microstructure_input: Eq. 18 compares noises, or x_0-hat with x_0; views: the three
-    projections are one input of three channels, or three grey ones; tissue_norm: of the first term of L_tis;
-    repeated_terms: terms that two equations name count twice, or once; gamma: .996 is the noise level of the last step,
-    or the decay of a moving average of the weights; clipping: x_0-hat is never clipped, or clipped to the range of
-    images at each sampling step.
+    Readings:
+    - estimator_input: eps_theta sees the source alone, or also the target's x_t.
+    - noise: both modalities get the same noise, or each its own.
+    - source: the networks see the source at the noise level of x_t, or clean.
+    - networks: one eps_theta, eps_s, B and U serve both directions, or each direction has its own.
+    - pattern_target: Eq. 11 compares the output of eps_s with the masked noisy target ("image") or with its masked
+      noise ("noise"), or there is no eps_s and L_PA is the error of eps_theta inside the atlas ("weighted").
+    - microstructure_input: Eq. 18 compares noises, or x_0-hat with x_0.
+    - views: the three projections are the channels of one input, or three grey inputs.
+    - tissue_norm: norm of the first term of L_tis.
+    - repeated_terms: terms that two equations name count twice, or once.
+    - gamma: .996 is the noise level of the last step, or the decay of a moving average of the weights.
+    - clipping: x_0-hat is never clipped, or clipped to the range of images at each sampling step.
     """
 
     channels: tuple[int, ...] = (64, 128, 256, 512)
@@ -93,7 +98,7 @@ class PDSPaperConfig(MethodConfig):
 
 
 def readings() -> dict[str, tuple[str, ...]]:
-    """The values of each setting of `PDSPaperConfig` that names a reading, the text's first.
+    """The values of each setting of `PDSPaperConfig` that selects a reading; the literal one is first.
 
     >>> readings()["noise"]
     ('one', 'each')
@@ -103,7 +108,7 @@ def readings() -> dict[str, tuple[str, ...]]:
 
 
 class Refiner(nn.Module):
-    """y = B(draft) + U(source) (Eqs. 12-13): B two 3x3x3 convolutions, U a residual 3D U-Net."""
+    """y = B(draft) + U(source) (Eqs. 12-13), where B is two 3x3x3 convolutions and U is a residual 3D U-Net."""
 
     def __init__(self, channels: tuple[int, ...]) -> None:
         from monai.networks.nets import UNet  # slow to import
@@ -114,14 +119,14 @@ class Refiner(nn.Module):
         self.factor = 2 ** (len(channels) - 1)
 
     def forward(self, draft: Tensor, source: Tensor) -> Tensor:
-        """(B, 1, X, Y, Z) each."""
+        """The refined draft; draft, source and result are (B, 1, X, Y, Z) each."""
         x, y, z = source.shape[2:]
         return self.b(draft) + self.u(pad_to_multiple(source, self.factor))[:, :, :x, :y, :z]
 
 
 @dataclass(frozen=True)
 class Noised:
-    """Both modalities of a batch at steps t (B,): images in [-1, 1], their noise and x_t, (B, 1, x, y, z) each."""
+    """Both modalities of a batch at steps t (B,): images x_0 in [-1, 1], noise eps and x_t, (B, 1, x, y, z) each."""
 
     t: Tensor
     x_0: dict[Modality, Tensor]
@@ -131,7 +136,7 @@ class Noised:
 
 @register
 class PDSPaper(Method):
-    """`predict` refines one draft, from noise of a fixed seed."""
+    """PDS as the paper describes it. `predict` returns the sample of seed 0."""
 
     name = "pds-paper"
     config_type: ClassVar[type[MethodConfig]] = PDSPaperConfig
@@ -162,7 +167,7 @@ class PDSPaper(Method):
         self.refiners = self._networks(partial(Refiner, config.refiner_channels))
         self.schedule = cosine_schedule(beta_max=BETA_MAX) if config.gamma == "noise_level" else cosine_schedule()
         self.register_buffer("masks", torch.zeros(2, *config.grid_shape))
-        self.microstructure: FeatureLoss | None = None  # made by `fit`: only training needs it
+        self.microstructure: FeatureLoss | None = None  # `fit` sets it, because only training needs it
         self.cache = Cached()
         self.repeats = 2 if config.repeated_terms == "twice" else 1
 
@@ -208,21 +213,23 @@ class PDSPaper(Method):
         decay = GAMMA if c.gamma == "average" else 0.0
         return [
             Stage("diffusion", [noise], patch, c.batch_size, c.epochs / c.batch_size, decay),
-            # on whole volumes in every size: U normalises over space, so a patch would train another function
+            # whole volumes in every size, because U normalises over space and would refine a patch differently
             Stage("refinement", [refine], c.grid_shape, c.refiner_batch_size, c.refiner_epochs / c.refiner_batch_size,
                   decay, self.cache_drafts),
         ]  # fmt: skip
 
     def noises(self, like: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The target's and the source's standard normal noise (Eqs. 5-6), shaped as `like`; one draw where `noise` is
-        "one", as both equations write the same epsilon."""
+        """Standard normal noise of the target and of the source (Eqs. 5-6), both of the shape of `like`.
+
+        They are equal if the setting `noise` is "one", because both equations write the same epsilon.
+        """
         target = torch.randn(like.shape, generator=generator, device=like.device)
         if self.config.noise == "one":
             return target, target
         return target, torch.randn(like.shape, generator=generator, device=like.device)
 
     def noised(self, batch: PairBatch, generator: torch.Generator) -> Noised:
-        """Both modalities of a batch at one step t for each pair (Eqs. 1-6)."""
+        """Add noise to both modalities of a batch, at one random step t per pair (Eqs. 1-6)."""
         x_0 = {d.target: 2 * batch.targets[d] - 1 for d in Direction}
         first, second = Modality
         t = torch.randint(self.schedule.steps, (len(batch),), generator=generator, device=batch.corner.device)
@@ -230,11 +237,11 @@ class PDSPaper(Method):
         return Noised(t, x_0, eps, {m: self.schedule.add_noise(x_0[m], t, eps[m]) for m in Modality})
 
     def of_source(self, x_0: Tensor, x_t: Tensor) -> Tensor:
-        """The source as the networks see it."""
+        """The source that the networks see: clean, or noisy at the level of x_t, by the setting `source`."""
         return x_0 if self.config.source == "clean" else x_t
 
     def noise_of(self, x_t: Tensor, source: Tensor, t: Tensor, direction: Direction) -> Tensor:
-        """eps-hat of the target's x_t (B, 1, x, y, z) at steps t (B,), by eps_theta of the source (Eqs. 7-8)."""
+        """Estimate of the noise in the target's x_t (B, 1, x, y, z) at steps t (B,), by eps_theta (Eqs. 7-8)."""
         alone = self.config.estimator_input == "source"
         return self._estimate(self.estimators, source if alone else torch.cat([x_t, source], 1), t, direction)
 
@@ -244,7 +251,7 @@ class PDSPaper(Method):
         return _of(networks, direction)(padded, t)[:, :, : sides[0], : sides[1], : sides[2]]
 
     def noise_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """L_s1 (Eqs. 17-19): L1 and L_mic of eps_theta and of eps_s, and L_PA."""
+        """L_s1 (Eqs. 17-19): L1 and L_mic terms of eps_theta and of eps_s, and L_PA, for each direction."""
         c, noised = self.config, self.noised(batch, generator)
         terms: dict[str, Tensor] = {}
         for direction in Direction:
@@ -254,26 +261,27 @@ class PDSPaper(Method):
             terms[f"noise_{direction}"] = F.l1_loss(eps_hat, eps)
             compared = {"microstructure": (eps_hat, eps)}
             if c.pattern_weight:
-                estimate, wanted, voxels = self.pattern(eps_hat, source, noised, batch, direction)
-                # Eq. 11, which Eq. 17 ends with and Eq. 19 adds
-                error = (estimate - wanted).abs().sum() / voxels
+                estimate, reference, voxels = self.pattern(eps_hat, source, noised, batch, direction)
+                # Eq. 11: it is the last term of Eq. 17, and Eq. 19 adds it again
+                error = (estimate - reference).abs().sum() / voxels
                 terms[f"pattern_{direction}"] = self.repeats * c.pattern_weight * error
-                compared["pattern_microstructure"] = (estimate, wanted)
+                compared["pattern_microstructure"] = (estimate, reference)
             if c.microstructure_input == "image":
                 x_0_hat = self.schedule.x0_from_eps(noised.x_t[m], noised.t, eps_hat).clamp(-1, 1)
                 compared = {"microstructure": ((x_0_hat + 1) / 2, batch.targets[direction])}
             if self.microstructure is not None:
-                for name, (estimate, wanted) in compared.items():
-                    loss = self.microstructure(estimate, wanted)
+                for name, (estimate, reference) in compared.items():
+                    loss = self.microstructure(estimate, reference)
                     terms[f"{name}_{direction}"] = c.microstructure_weight * loss
         return terms
 
     def pattern(
         self, eps_hat: Tensor, source: Tensor, noised: Noised, batch: PairBatch, direction: Direction
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What L_PA compares (Eqs. 9-11): an estimate and its target (B, 1, x, y, z), and the voxels to average over.
+        """The operands of L_PA (Eqs. 9-11): estimate and reference, (B, 1, x, y, z) each, and a number of voxels.
 
-        By eps_s these are all voxels, since Eq. 11 asks of its output to be 0 outside the atlas too.
+        The loss is the sum of absolute differences, divided by this number. With eps_s it is the number of all voxels,
+        since Eq. 11 requires an output of 0 outside the atlas; without eps_s it is that of the voxels in the atlas.
         """
         c, shape = self.config, eps_hat.shape[2:]
         a_s, a_m = (
@@ -282,12 +290,15 @@ class PDSPaper(Method):
         )
         if self.disease_estimators is None:
             return a_m * eps_hat, a_m * noised.eps[direction.target], a_m.sum().clamp_min(1)
-        wanted = (noised.x_t if c.pattern_target == "image" else noised.eps)[direction.target]
+        reference = (noised.x_t if c.pattern_target == "image" else noised.eps)[direction.target]
         estimate = self._estimate(self.disease_estimators, a_s * source, noised.t, direction)
-        return estimate, a_m * wanted, a_m.new_tensor(a_m.numel())
+        return estimate, a_m * reference, a_m.new_tensor(a_m.numel())
 
     def draft(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
-        """One draw of the target from noise, 0..1 in a trained model, along the noisy source (Eqs. 7-8)."""
+        """One sample of the target from noise, (B, 1, X, Y, Z), by eps_theta of the source (Eqs. 7-8).
+
+        The volumes are in 0..1, but not clipped to this range.
+        """
         x_0 = 2 * batch.sources[direction].volume - 1
         noise, source_noise = self.noises(x_0, generator)
 
@@ -299,19 +310,20 @@ class PDSPaper(Method):
         return (ddim(denoise, noise, self.schedule, steps, self.config.eta, generator) + 1) / 2
 
     def cache_drafts(self, train: Pairs) -> Pairs:
-        """Draft some training rows once; refinement trains on these alone."""
+        """Compute the drafts of some training rows once, and return these rows; refinement trains on them only."""
         self.eval()
-        chosen = train.where(spread_rows(len(train), self.config.drafts))
+        rows = train.where(spread_rows(len(train), self.config.drafts))
         device = self.masks.device
         generator = torch.Generator(device).manual_seed(0)
-        self.cache.fill(chosen, partial(self.draft, generator=generator, steps=self.config.draft_steps), device)
-        return chosen
+        self.cache.fill(rows, partial(self.draft, generator=generator, steps=self.config.draft_steps), device)
+        return rows
 
     def refined(self, draft: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
+        """The refined draft (Eqs. 12-13), (B, 1, X, Y, Z), not clipped."""
         return _of(self.refiners, direction)(draft, batch.sources[direction].volume)
 
     def refinement_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """L_s2 (Eq. 20): L_tis (Eqs. 12-13) of both directions, an L1 and an L_mic term, and L_mic again."""
+        """L_s2 (Eq. 20): L_tis (Eqs. 12-13, an L1 and an L_mic term) of both directions, and L_mic a second time."""
         distance = F.mse_loss if self.config.tissue_norm == "mse" else F.l1_loss
         terms: dict[str, Tensor] = {}
         for direction in Direction:
@@ -332,18 +344,21 @@ class PDSPaper(Method):
 
 
 def _of(networks: nn.ModuleDict, direction: Direction) -> nn.Module:
-    """The network that serves a direction."""
+    """The network of a direction, or the one that serves both."""
     return networks[BOTH] if BOTH in networks else networks[direction]
 
 
 def recipes() -> Iterator[Recipe]:
-    """The full size reads every equation as the text has it; docs/departures.md says what the other readings change."""
+    """The full size takes the literal reading of every equation. The small size takes readings that train.
+
+    docs/departures.md describes the effect of each reading.
+    """
     readings_that_train = {
-        "estimator_input": "source_and_target",  # else x_0-hat holds nothing of the target
+        "estimator_input": "source_and_target",  # without x_t, x_0-hat contains no information on the target
         "noise": "each",
         "source": "clean",
         "networks": "each",
-        "pattern_target": "weighted",  # else L_PA trains eps_s, which no draft uses
+        "pattern_target": "weighted",  # otherwise L_PA trains eps_s only, which no draft uses
         "microstructure_input": "image",
         "gamma": "average",
         "clipping": "each_step",

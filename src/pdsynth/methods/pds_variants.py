@@ -1,4 +1,4 @@
-"""The recipes of `pds`: the default, and the same with a part changed or left out (Tables IV, VI, VII and VIII)."""
+"""The recipes of `pds`: the default, and variants with a part changed or left out (Tables IV, VI, VII and VIII)."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def recipes() -> Iterator[Recipe]:
         method="pds-refiner-only",
         role=Role.CONTROL,
     )
-    not_told = "the draft is not told the source, only refinement is"
-    yield variant("pds-unconditioned", not_told, (8,), {"conditioned": False})
+    unconditioned = "only the refinement sees the source, the diffusion does not"
+    yield variant("pds-unconditioned", unconditioned, (8,), {"conditioned": False})
     yield variant(
         "pds-ne",
         "the noise estimator alone: no PA, no TR, no MR",

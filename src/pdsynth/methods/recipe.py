@@ -1,6 +1,6 @@
-"""A named run of a method: what stands behind `--recipe NAME`, a row of the tables and a line of the report.
+"""A recipe: a named configuration of a method. It is selected by `--recipe NAME` and has a row in the result tables.
 
-A file of `pdsynth.methods` gives its own by a function `recipes() -> Iterator[Recipe]`.
+A module of `pdsynth.methods` defines its recipes in a function `recipes() -> Iterator[Recipe]`.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ from pdsynth.types import Modality
 
 
 class Role(StrEnum):
-    """What a recipe is compared as. Controls and the ceiling are rows of every table."""
+    """The role of a recipe in a comparison. Controls and the ceiling are rows of every table."""
 
-    CONTROL = "control"  # takes away one excuse for a good score
-    CEILING = "ceiling"  # knows the truth of a simulated cohort
+    CONTROL = "control"  # a simple method: a score that it reaches does not need a complex one
+    CEILING = "ceiling"  # uses the truth of a simulated cohort
     BASELINE = "baseline"  # another method that the paper compares with its own
-    OURS = "ours"  # the paper's method, and the same with a part changed or left out
+    OURS = "ours"  # the paper's method, and its variants with a part changed or left out
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run that can be named on the command line. steps: 0 for a method that is fitted in closed form.
+    """A named configuration of a method.
 
-    tables: numbers of the paper's tables that have a row for it. paper: what the paper prints in that row, PSNR in dB
-    and SSIM in % over the whole volume, by the modality that is synthesised; empty where it prints nothing.
-    small: what changes for a CPU's budget (`--size small`), the wiring being the same; empty where nothing does.
-    precision is Lightning's word for a device that is fast at it; `resolve_precision` says what else stands in.
+    steps: number of training steps; 0 for a method that is fitted in closed form. tables: numbers of the paper's tables
+    that have a row for it. paper: the values that the paper prints there, PSNR in dB and SSIM in % over the whole
+    volume, by synthesised modality; empty if it prints none. settings: values other than the method's defaults. small:
+    changes of the settings for a CPU's budget (`--size small`); empty if there is no small size. precision: Lightning's
+    name of the arithmetic; `resolve_precision` replaces it on a device that is slow at it.
     """
 
     name: str

@@ -1,4 +1,7 @@
-"""Tissue refinement (stage 2 of `pds`) in closed form, and the control that has nothing else."""
+"""Tissue refinement (stage 2 of `pds`) in closed form, and the control `local-ridge`: the stem of `pds`, refined.
+
+A draft is the estimate of the target that refinement corrects; the stem is the coarse ridge regression of `pds`.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,23 @@ from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.methods.voxel_ridge import VoxelRidge
 from pdsynth.types import Direction
 
-NEIGHBOURS = ((0, 1, 1), (2, 1, 1), (1, 0, 1), (1, 2, 1), (1, 1, 0), (1, 1, 2))  # in the volume padded by a voxel
-ROWS = 1000  # about how many training rows are drafted
+NEIGHBOURS = (
+    (0, 1, 1),
+    (2, 1, 1),
+    (1, 0, 1),
+    (1, 2, 1),
+    (1, 1, 0),
+    (1, 1, 2),
+)  # offsets in the volume padded by one voxel
+ROWS = 1000  # training rows with a draft, at least, if there are as many; fewer than twice this number
 
 
 class TissueRefiner(nn.Module):
     """y = draft + B(draft) + U(source) (Eqs. 12-13), with B and U linear at each voxel and in closed form.
 
-    U sees the source's context at the voxel and its value at the six neighbours, B the draft there. L_tis (Eqs. 12-13),
-    an L1 and an L_mic term, is replaced by squared error with a ridge penalty, which has a closed form; the penalty is
-    chosen on held-out participants (see `VoxelRidge`).
+    At each voxel, U sees the source's context and the source values of the six neighbours; B sees the draft. The fit
+    replaces L_tis (Eqs. 12-13, L1 + L_mic) by ridge-penalised squared error, which has a closed form. Cross-validation
+    over participants selects the penalty (see `VoxelRidge`).
     """
 
     def __init__(self) -> None:
@@ -39,29 +49,30 @@ class TissueRefiner(nn.Module):
         cross_fitted: Callable[[Pairs], dict[Direction, Tensor]],
         draft: Callable[[PairBatch, Direction, Tensor], Tensor],
     ) -> None:
-        """Draft the training participants' whole scans on stems that have not seen them, and learn what drafts lack.
+        """Regress the error of the drafts (target minus draft) on the columns of U and B, over whole training scans.
 
-        cross_fitted gives the stems of rows (rows, 1, X, Y, Z); draft makes of a batch and its stems (B, 1, X, Y, Z)
-        the drafts, same shape.
+        cross_fitted(rows) returns out-of-fold stem predictions, (rows, 1, X, Y, Z) per direction: each participant is
+        predicted by a stem fitted on the others. draft(batch, direction, stems) computes drafts from stem predictions,
+        (B, 1, X, Y, Z) both.
         """
         whole, stems, drafts = train.whole_scans(), Cached(), Cached()
         keep = spread_rows(len(whole), ROWS)
-        chosen, stems.volumes = whole.where(keep), {d: v[keep] for d, v in cross_fitted(whole).items()}
-        drafts.fill(chosen, lambda b, d: draft(b, d, stems.at(b, d)), self.ridge.weights.device)
+        rows, stems.volumes = whole.where(keep), {d: v[keep] for d, v in cross_fitted(whole).items()}
+        drafts.fill(rows, lambda b, d: draft(b, d, stems.at(b, d)), self.ridge.weights.device)
         self.ridge.fit(
-            chosen,
+            rows,
             columns=lambda b, d: self._columns(drafts.at(b, d), b, d),
             response=lambda b, d: b.targets[d] - drafts.at(b, d),
         )
 
     def forward(self, draft: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
-        """The refined draft, (B, 1, X, Y, Z), not clipped, of a whole one."""
+        """The refined draft, (B, 1, X, Y, Z), not clipped. The draft must be of whole volumes, same shape."""
         return draft + self.ridge(self._columns(draft, batch, direction), direction)
 
-    def remaining(self, direction: Direction) -> Tensor:
-        """Part of the SD of the drafts' error that is left in people held out of the regression.
+    def residual_sd_ratio(self, direction: Direction) -> Tensor:
+        """Ratio of held-out residual SD to draft-error SD, a scalar; 1 if there is no regression.
 
-        A network that drafted them was trained on them all the same.
+        Optimistic: the denoiser that made the drafts has seen these participants.
         """
         return self.ridge.remaining[direction.index]
 
@@ -69,14 +80,14 @@ class TissueRefiner(nn.Module):
     def _columns(draft: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
         source = batch.sources[direction]
         x, y, z = draft.shape[2:]
-        around = F.pad(source.volume, (1,) * 6, mode="replicate")
-        neighbours = [around[:, :, i : i + x, j : j + y, k : k + z] for i, j, k in NEIGHBOURS]
+        padded = F.pad(source.volume, (1,) * 6, mode="replicate")
+        neighbours = [padded[:, :, i : i + x, j : j + y, k : k + z] for i, j, k in NEIGHBOURS]
         return torch.cat([draft, source.context, *neighbours], 1)
 
 
 @register
 class LocalRidge(Method):
-    """The stem of `pds`, refined: regressions alone, which any network on top must be held against."""
+    """The stem of `pds`, refined: regressions only. A network on top of them must improve on its scores."""
 
     name = "local-ridge"
 

@@ -19,12 +19,12 @@ from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.methods.voxel_ridge import VoxelRidge
 from pdsynth.types import Direction, Modality
 
-CHUNK = 8192  # voxels that walk the trees at once
+CHUNK = 8192  # voxels per batch of predictions
 
 
 @register
 class VoxelwiseRidge(Method):
-    """A ridge regression of the target on the source's context, separately at each voxel of the grid."""
+    """A ridge regression of the target on the source's context (see `Source`), separately at each voxel of the grid."""
 
     name = "voxelwise-ridge"
     means: Tensor  # (2, X, Y, Z), in the order of Modality
@@ -49,7 +49,7 @@ class VoxelwiseRidge(Method):
 
 @dataclass
 class BoostingConfig(MethodConfig):
-    """Voxels drawn from each participant, trees, and their depth."""
+    """Number of training voxels per scan, number of trees, and their largest depth."""
 
     voxels: int = 3000
     trees: int = 100
@@ -58,9 +58,9 @@ class BoostingConfig(MethodConfig):
 
 @register
 class GradientBoosting(Method):
-    """Boosted trees on the voxel features and the condition vector: scikit-learn fits them, arrays hold them.
+    """Boosted regression trees on the voxel features and the condition vector (see `Conditioning`).
 
-    No pickle is written: each tree is kept as tensors of its nodes and applied here.
+    scikit-learn fits the trees. Tensors of their nodes are stored and evaluated here, so that no pickle is needed.
     """
 
     name = "gradient-boosting"
@@ -69,9 +69,9 @@ class GradientBoosting(Method):
     config: BoostingConfig
     feature: Tensor  # (2, trees, nodes): the column that a node splits
     threshold: Tensor  # (2, trees, nodes): values up to it go to the first child
-    branches: Tensor  # (2, trees, nodes, 2): a leaf is its own child
-    value: Tensor  # (2, trees, nodes): what a leaf adds
-    baseline: Tensor  # (2,)
+    branches: Tensor  # (2, trees, nodes, 2): indices of the children; a leaf is its own child
+    value: Tensor  # (2, trees, nodes): the term that a leaf adds to the prediction
+    baseline: Tensor  # (2,): the prediction before the first tree
 
     def __init__(self, config: BoostingConfig) -> None:
         super().__init__(config)
@@ -92,9 +92,7 @@ class GradientBoosting(Method):
             targets = np.empty(len(columns), np.float32)
             for row in range(len(whole)):
                 batch = whole.batch(np.array([row]))
-                near = torch.nonzero(batch.sources[direction].near.flatten())[
-                    :, 0
-                ]  # edges of the brain are learned too
+                near = torch.nonzero(batch.sources[direction].near.flatten())[:, 0]  # includes the edge of the brain
                 drawn = near[torch.randint(len(near), (self.config.voxels,), generator=generator)]
                 rows = slice(row * self.config.voxels, (row + 1) * self.config.voxels)
                 columns[rows] = self._columns(batch, direction, drawn).numpy()
@@ -114,7 +112,7 @@ class GradientBoosting(Method):
         self.baseline = torch.tensor([float(t["baseline"]) for t in trees])
 
     def _columns(self, batch: PairBatch, direction: Direction, voxels: Tensor) -> Tensor:
-        """(voxels, FEATURES + CONDITION) of the batch's one session."""
+        """Input of the trees, (voxels, FEATURES + CONDITION), at flat voxel indices of a batch of one session."""
         features = self.conditioning.features(batch, direction)[0].flatten(1)[:, voxels].T
         condition = self.conditioning.condition(batch, direction)
         return torch.cat([features, condition.expand(len(voxels), -1)], 1)
@@ -130,7 +128,10 @@ class GradientBoosting(Method):
         return out.clamp(0, 1)
 
     def _walk(self, columns: Tensor, d: int) -> Tensor:
-        """Walk all trees at once, tree by tree in memory: (voxels, columns) -> (voxels,)."""
+        """Evaluate all trees of direction number d: (voxels, columns) -> (voxels,).
+
+        All pairs of tree and voxel descend one level at a time.
+        """
         trees, nodes = self.feature.shape[1:]
         voxels, width = columns.shape
         roots = torch.arange(trees, device=columns.device, dtype=torch.int32) * nodes
@@ -145,7 +146,10 @@ class GradientBoosting(Method):
 
 
 def tree_arrays(model: HistGradientBoostingRegressor) -> dict[str, np.ndarray]:
-    """The nodes of fitted trees as arrays (trees, nodes); a leaf is its own child."""
+    """The nodes of fitted trees as arrays: feature, threshold and value (trees, nodes), branches (trees, nodes, 2).
+
+    A leaf is its own child. baseline is a scalar, the prediction before the first tree.
+    """
     nodes = [predictor[0].nodes for predictor in model._predictors]
     most = max(len(n) for n in nodes)
     shape = (len(nodes), most)
@@ -163,7 +167,7 @@ def tree_arrays(model: HistGradientBoostingRegressor) -> dict[str, np.ndarray]:
 
 
 def pad_nodes(array: np.ndarray, nodes: int) -> np.ndarray:
-    """Zero-pad the nodes' axis (axis 1); a padded node is never reached."""
+    """Pad axis 1, the nodes, with zeros up to this length; no branch leads to a padded node."""
     return np.pad(array, [(0, 0), (0, nodes - array.shape[1])] + [(0, 0)] * (array.ndim - 2))
 
 

@@ -1,4 +1,4 @@
-"""The deterministic U-Net baseline: source features in, target out, mean squared error."""
+"""The deterministic U-Net baseline: it predicts the target from source features and minimises the squared error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ from pdsynth.types import Direction, Modality
 
 @dataclass
 class UNetConfig(MethodConfig):
-    """Size of the lean U-Net, heads of self-attention at its coarsest level, and the patches that train it."""
+    """Size of the U-Net, and of its training batches.
+
+    width: channels of the finest level. blocks: residual blocks per level. heads: of self-attention at the coarsest
+    level, 0 for none. patch: edge of a training patch in voxels. batch_size: patches per batch.
+    """
 
     width: int = 32
     levels: int = 2
@@ -31,7 +35,7 @@ class UNetConfig(MethodConfig):
 
 
 class SourceUNet(nn.Module):
-    """U(source): a U-Net on the source's features, for both directions, added to the target's training mean."""
+    """The training mean of the target plus the output of a U-Net on the source's features; one for both directions."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -39,7 +43,7 @@ class SourceUNet(nn.Module):
         self.network = HaarUNet(FEATURES, 1, config.width, config.levels, config.blocks, ACQUISITION, config.heads)
 
     def forward(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """(B, 1, x, y, z), not clipped."""
+        """The estimate of the target, (B, 1, x, y, z), not clipped."""
         features = self.voxels.features(batch, direction)
         change = self.network(features, self.voxels.acquisition(batch, direction))
         return self.voxels.target_mean(batch, direction) + change
@@ -47,7 +51,7 @@ class SourceUNet(nn.Module):
 
 @register
 class UNet(Method):
-    """A U-Net from the source to the target."""
+    """A deterministic U-Net, trained by mean squared error."""
 
     name = "unet"
     config_type: ClassVar[type[MethodConfig]] = UNetConfig

@@ -1,4 +1,4 @@
-"""A perceptron on each voxel's features: the control that is cheap and hard to beat."""
+"""A multilayer perceptron on the features of each voxel: a control that is cheap to train and scores well."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pdsynth.types import Direction
 
 @dataclass
 class VoxelMLPConfig(MethodConfig):
-    """Width and depth of the perceptron."""
+    """Width (units per layer) and depth (hidden layers) of the perceptron."""
 
     width: int = 128
     depth: int = 3
@@ -28,9 +28,9 @@ class VoxelMLPConfig(MethodConfig):
 
 @register
 class VoxelPerceptron(Method):
-    """The source's multi-scale context, priors, coordinates and global summary at a voxel give the target there.
+    """Predicts the target at a voxel from its features and the condition vector of the scan (see `Conditioning`).
 
-    One perceptron a direction; its output is added to the training mean of the target.
+    There is one perceptron per direction. Its output is added to the training mean of the target.
     """
 
     name = "voxel-mlp"
@@ -49,7 +49,7 @@ class VoxelPerceptron(Method):
         self.conditioning.fit(train)
 
     def stages(self) -> list[Stage]:
-        # 128 patches of 4^3: 8192 voxels from as many participants as there are
+        # 128 patches of 4 x 4 x 4 voxels: 8192 voxels from up to 128 participants
         return [Stage("regression", [Objective("mse", self.networks, self.loss, 2e-3)], (4, 4, 4), 128)]
 
     def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -57,7 +57,7 @@ class VoxelPerceptron(Method):
         return {f"mse_{d}": (self(batch, d) - batch.targets[d]).square().mean() for d in Direction}
 
     def forward(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """(B, 1, x, y, z), not clipped; the training mean itself where no brain is near."""
+        """The estimate of the target, (B, 1, x, y, z), not clipped; far from the brain it is the training mean."""
         features = self.conditioning.features(batch, direction)
         condition = self.conditioning.condition(batch, direction)
         near = batch.sources[direction].near

@@ -1,8 +1,9 @@
-"""A ridge regression at each voxel of the grid, its penalty chosen by cross-validation: what scans in one space allow.
+"""A ridge regression at each voxel of the grid, with a penalty selected by cross-validation. Needs registered scans.
 
-What the neighbourhood of a voxel tells of the target differs from voxel to voxel: a sulcus that lies to one side in the
-source does so in the target, and which value that brings depends on what is usual there. A convolution has the same
-weights everywhere and learns that slowly; a regression of its own at each voxel has it in closed form.
+The relation between the source's neighbourhood of a voxel and the target there depends on the voxel: a sulcus next to
+it in the source is next to it in the target too, and the effect on the value depends on the mean anatomy at that place.
+A convolution has the same weights everywhere and learns this slowly. A separate regression per voxel learns it in
+closed form.
 """
 
 from __future__ import annotations
@@ -20,23 +21,26 @@ from pdsynth.types import Direction, Modality
 
 Volumes = Callable[[PairBatch, Direction], Tensor]
 
-PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 10000.0)  # in rows, on columns of unit SD
-FOLDS = 5  # of participants; fewer than that tell too little
-NO_SLOPES = 1e9
-LEAST_SD = 1e-3
-LEAST_GAIN = 0.01  # part of the held-out squared error that a regression must take away: less is chance
-LIMIT = 4.0  # in SD among the training participants: a scan unlike theirs must not be driven further
-TOGETHER = 32  # rows that enter at once
-SAMPLED = 16  # one voxel in so many chooses the penalty
+PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 10000.0)  # for columns of unit SD; in number of rows
+FOLDS = 5  # of participants; with fewer participants than folds there is no regression
+NO_SLOPES = 1e9  # a penalty so large that the regression is the mean
+LEAST_SD = 1e-3  # lower limit of a column's SD, which the column is divided by
+LEAST_GAIN = 0.01  # least fraction of the held-out squared error that a regression must remove; less may be chance
+LIMIT = 4.0  # largest effect of the columns, in its SD over training participants; limits the effect of atypical scans
+CHUNK = 32  # rows in memory at once
+SAMPLING_STEP = 16  # every 16th voxel takes part in the selection of the penalty
 
 
 class VoxelRidge(nn.Module):
-    """At each voxel the training mean of a response, plus a linear function of columns that stays within LIMIT."""
+    """At each voxel, the training mean of a response plus a linear function of columns, clipped to +-LIMIT SD.
 
-    inside: Tensor  # (voxels,) int32: flat indices of those in any training participant's brain; none before the fit
+    The columns are the regressors, maps with one value per voxel; the response is the map that they predict.
+    """
+
+    inside: Tensor  # (voxels,) int32: flat indices of voxels where any training volume is above 0; set by `fit`
     weights: Tensor  # (2, columns, voxels) fp16, in the order of Direction
-    constants: Tensor  # (2, 3, voxels): mean response, mean of the weighted columns, limit of their sum around it
-    remaining: Tensor  # (2,): part of the response's SD that is left in people held out of the regression
+    constants: Tensor  # (2, 3, voxels): mean response, mean of the weighted sum of columns, limit of its deviation
+    remaining: Tensor  # (2,): ratio of held-out residual SDs, that of the regression to that of the mean response alone
 
     def __init__(self, columns: int) -> None:
         super().__init__()
@@ -47,10 +51,11 @@ class VoxelRidge(nn.Module):
 
     @torch.no_grad()
     def fit(self, train: Pairs, columns: Volumes, response: Volumes) -> None:
-        """Regress the response (B, 1, X, Y, Z) on columns (B, columns, X, Y, Z) over all rows, inside the brain.
+        """Regress the response (B, 1, X, Y, Z) on columns (B, columns, X, Y, Z) over all rows, at the voxels `inside`.
 
-        With fewer than FOLDS participants the response is zero everywhere, and so it is where the regression hardly
-        reduces the error in held-out participants.
+        One penalty per direction is selected for all voxels. Weights and constants of a direction stay 0, so that its
+        predicted response is 0, if the cross-validation error improves by less than LEAST_GAIN. They stay 0 in both
+        directions if there are fewer than FOLDS participants.
         """
         fold = np.unique(train.table["participant_id"].to_numpy(str), return_inverse=True)[1] % FOLDS
         enough = fold.max() + 1 == FOLDS
@@ -65,21 +70,21 @@ class VoxelRidge(nn.Module):
         if not enough:
             return
         for d, direction in enumerate(Direction):
-            # columns are counted from one person's: what is equal in everyone is 0, and fp32 does for the products
+            # subtract the first row's columns, so that float32 products keep their precision
             origin = self._inside(columns, train, np.array([0]), direction, inside)
             total, sampled = torch.zeros(()), []
             for f in range(FOLDS):
                 products = torch.zeros(())
                 rows = np.flatnonzero(fold == f)
-                for some in np.array_split(rows, -(-len(rows) // TOGETHER)):
-                    x = self._inside(columns, train, some, direction, inside) - origin
-                    r = self._inside(response, train, some, direction, inside)
+                for chunk in np.array_split(rows, -(-len(rows) // CHUNK)):
+                    x = self._inside(columns, train, chunk, direction, inside) - origin
+                    r = self._inside(response, train, chunk, direction, inside)
                     joined = torch.cat([x, r, torch.ones_like(r)], 1)
                     products = products + (joined @ joined.mT).double()
                 total = total + products
-                sampled.append(products[::SAMPLED].clone())
+                sampled.append(products[::SAMPLING_STEP].clone())
             folds = torch.stack(sampled)
-            # the others' mean alone, against which a regression with an intercept of the others is fairly held
+            # error of the mean of the other folds, the reference for a regression with an intercept on these folds
             unexplained = held_out_error(folds, NO_SLOPES)
             errors = [held_out_error(folds, penalty) for penalty in PENALTIES]
             best = int(np.argmin(errors))
@@ -87,39 +92,46 @@ class VoxelRidge(nn.Module):
                 continue
             mean, covariance = centred(total)
             weights = solve(covariance, len(train), PENALTIES[best]).half()
-            kept = weights.double()  # the constants belong to the weights as they are rounded
-            usual = (kept * (mean[:, :-1] + origin[..., 0])).sum(1)
-            sd = (kept[:, None] @ covariance[:, :-1, :-1] @ kept[..., None])[:, 0, 0].clamp_min(0).sqrt()
+            rounded = weights.double()  # the constants must match the weights after rounding to float16
+            centre = (rounded * (mean[:, :-1] + origin[..., 0])).sum(1)
+            sd = (rounded[:, None] @ covariance[:, :-1, :-1] @ rounded[..., None])[:, 0, 0].clamp_min(0).sqrt()
             self.weights[d] = weights.T
-            self.constants[d] = torch.stack([mean[:, -1], usual, LIMIT * sd]).float()
+            self.constants[d] = torch.stack([mean[:, -1], centre, LIMIT * sd]).float()
             self.remaining[d] = (errors[best] / unexplained) ** 0.5
 
     def forward(self, columns: Tensor, direction: Direction) -> Tensor:
-        """The response (B, 1, X, Y, Z) to columns (B, columns, X, Y, Z); zero away from all brains of training."""
+        """Predict the response (B, 1, X, Y, Z) from columns (B, columns, X, Y, Z); zero at voxels not in `inside`."""
         d = direction.index
-        mean, usual, limit = self.constants[d]
+        mean, centre, limit = self.constants[d]
         inside = self.inside.long()
-        change = (columns.flatten(2)[:, :, inside].float() * self.weights[d].float()).sum(1) - usual
+        change = (columns.flatten(2)[:, :, inside].float() * self.weights[d].float()).sum(1) - centre
         response = columns.new_zeros(len(columns), columns[0, 0].numel(), dtype=torch.float32)
         response[:, inside] = mean + change.clamp(-limit, limit)
         return response.view(len(columns), 1, *columns.shape[2:])
 
     @staticmethod
     def _inside(of: Volumes, train: Pairs, rows: np.ndarray, direction: Direction, inside: Tensor) -> Tensor:
-        """Volumes of some rows at some voxels, (voxels, channels, rows)."""
+        """Values of the maps `of` for the given rows and voxels, (voxels, channels, rows)."""
         volumes = of(train.batch(rows).to(inside.device), direction)
         return volumes.flatten(2)[:, :, inside.long()].permute(2, 1, 0).contiguous()
 
 
 def centred(products: Tensor) -> tuple[Tensor, Tensor]:
-    """Means (voxels, n) and covariances (voxels, n, n) of n variables, from the sums of the products of them and 1."""
+    """Means (voxels, n) and covariances (voxels, n, n) of n variables.
+
+    products: sums over rows of x x^T, (voxels, n + 1, n + 1), where x holds the n variables and the constant 1.
+    """
     rows = products[..., -1:, -1:]
     mean = products[..., :-1, -1:] / rows
     return mean[..., 0], products[..., :-1, :-1] / rows - mean @ mean.mT
 
 
 def solve(covariance: Tensor, rows: int, penalty: float) -> Tensor:
-    """Weights (voxels, n - 1) of the first variables in the last, with a penalty on those of unit SD."""
+    """Ridge weights (voxels, n - 1) of the regression of the last variable on the others.
+
+    covariance: (voxels, n, n), of this number of rows. The penalty applies to columns of unit SD and is added to their
+    sum of squares, so that it counts as a number of rows.
+    """
     inner, cross = covariance[..., :-1, :-1], covariance[..., :-1, -1]
     sd = inner.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt().clamp_min(LEAST_SD)
     ridge = penalty / rows * torch.eye(sd.shape[-1], dtype=sd.dtype, device=sd.device)
@@ -127,7 +139,10 @@ def solve(covariance: Tensor, rows: int, penalty: float) -> Tensor:
 
 
 def held_out_error(folds: Tensor, penalty: float) -> float:
-    """Squared error of each fold by the regression on the others, summed; folds are sums of products (see centred)."""
+    """Sum of squared errors over folds and voxels, each fold predicted by the regression on the others.
+
+    folds: (folds, voxels, n + 1, n + 1), the `products` of `centred` for each fold.
+    """
     total = folds.sum(0)
     error = 0.0
     for held_out in folds:

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """Averages the trainable parameters of `module`; buffers and frozen parameters are left alone.
+    """Exponential moving averages of the trainable parameters of `module`, without buffers and frozen parameters.
 
-    After n updates the decay is min(decay, (1 + n) / (10 + n)), so that the first weights are soon forgotten.
-    torch's AveragedModel would copy frozen networks and buffers too, and begin with the weights after the first step.
-    Raises ValueError for a decay outside [0, 1).
+    After n updates the decay is min(decay, (1 + n) / (10 + n)), so that the initial weights soon lose their influence.
+    torch's AveragedModel is not used: it also copies frozen networks and buffers, and starts with the weights after the
+    first step. Raises ValueError for a decay outside [0, 1).
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -25,7 +25,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the averages towards the parameters, after each optimiser step."""
+        """Move the averages towards the current parameters; to be called after each optimiser step."""
         if not self.parameters:
             return
         self._follow_device()
@@ -35,16 +35,16 @@ class EMA:
 
     @torch.no_grad()
     def copy_to_module(self) -> None:
-        """Overwrite the module's parameters by their averages."""
+        """Replace the module's parameters by their averages."""
         for name, parameter in self.parameters.items():
             parameter.copy_(self.averages[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """Number of updates and the averages by parameter name; a snapshot that later updates leave as it is."""
+        """Number of updates, and a copy of the averages by parameter name, which later updates do not change."""
         return {"updates": self.updates, "averages": {name: a.clone() for name, a in self.averages.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a saved state. Raises ValueError where its parameters are not this module's."""
+        """Restore a saved state. Raises ValueError if its parameter names are not those of this module."""
         averages: dict[str, Tensor] = state["averages"]
         if averages.keys() != self.averages.keys():
             names = sorted(averages.keys() ^ self.averages.keys())
@@ -54,7 +54,7 @@ class EMA:
             self.averages[name].copy_(average)
 
     def _follow_device(self) -> None:
-        # a trainer moves the module to its device after the average was made
+        # the trainer moves the module to its device after this object was constructed
         for name, parameter in self.parameters.items():
             if self.averages[name].device != parameter.device:
                 self.averages[name] = self.averages[name].to(parameter.device)

@@ -35,7 +35,7 @@ def inverse_haar(x: Tensor) -> Tensor:
     return x * SCALE
 
 
-def without_cells(x: Tensor, inside: Tensor) -> Tensor:
+def smooth_checkerboard(x: Tensor, inside: Tensor) -> Tensor:
     """Average x (B, 1, X, Y, Z) with weights 1, 2, 1 along each axis over the voxels where inside is 1, not 0.
 
     This removes patterns that alternate from voxel to voxel, such as the checkerboard of the inverse Haar transform.

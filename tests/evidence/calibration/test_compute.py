@@ -40,7 +40,7 @@ class Unsure(Method):
     def predict(self, batch, direction):
         return batch.sources[direction].volume
 
-    def stated(self, batch, direction):
+    def predict_with_sd(self, batch, direction):
         return self.predict(batch, direction), batch.sources[direction].volume / 10 + 0.001
 
 
