@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 SIGNIFICANT = 0.05  # p values below, corrected over their family, are called a difference
+BATCH = 200  # resamples in memory at a time; their number changes no result
 
 
 def bca_interval(
@@ -34,7 +35,13 @@ def bca_interval(
         same = float(statistic(values, axis=0))
         return (same, same)
     result = stats.bootstrap(
-        (values,), statistic, n_resamples=n, confidence_level=level, method="BCa", rng=np.random.default_rng(seed)
+        (values,),
+        statistic,
+        n_resamples=n,
+        batch=BATCH,
+        confidence_level=level,
+        method="BCa",
+        rng=np.random.default_rng(seed),
     )
     return (float(result.confidence_interval.low), float(result.confidence_interval.high))
 
@@ -54,8 +61,11 @@ def paired_permutation(a: np.ndarray, b: np.ndarray, seed: int = 0, n: int = 10_
     if 2.0**difference.size <= n:
         signs = np.array(list(itertools.product((1, -1), repeat=difference.size)))
         return float(np.mean(np.abs(signs @ difference) / difference.size >= observed))
-    signs = np.random.default_rng(seed).choice((1, -1), size=(n, difference.size))
-    return float((1 + np.sum(np.abs(signs @ difference) / difference.size >= observed)) / (n + 1))
+    generator, extreme = np.random.default_rng(seed), 0
+    for start in range(0, n, BATCH):
+        signs = generator.choice((1, -1), size=(min(BATCH, n - start), difference.size))
+        extreme += int(np.sum(np.abs(signs @ difference) / difference.size >= observed))
+    return (1 + extreme) / (n + 1)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
