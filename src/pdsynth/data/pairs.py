@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from pdsynth.data.batch import CONTEXT_CHANNELS, PairBatch, Patch, WholeSource, crop, stack_sources
-from pdsynth.data.shards import AGAIN, FOLDER, Shards, check_sizes
+from pdsynth.data.shards import AGAIN, FOLDER, MAPPED, Shards, check_sizes
 from pdsynth.files import read_json, sha256
 from pdsynth.imaging.spatial import Grid, Transform
 from pdsynth.manifest import FILES
@@ -24,6 +24,7 @@ from pdsynth.manifest import read as read_manifest
 from pdsynth.types import Direction, InputError, Modality
 
 CACHED_BYTES = 4 << 30  # of source views, at most
+STREAMED = 2  # files mapped at a time where rows are passed through
 SOURCE_BYTES = 2 * CONTEXT_CHANNELS + 1  # a voxel
 DIGEST = 16  # hexadecimal digits that tell a scan from any other
 TEXT_COLUMNS = ("participant_id", "session_id", "segment", "site", "diagnosis", "shard")
@@ -37,9 +38,17 @@ def content(prepared: Path) -> dict[str, str]:
 class Volumes(Shards):
     """The volumes of a prepared folder, and the source views made of them so far."""
 
-    def __init__(self, root: Path, shape: tuple[int, int, int], digests: Mapping[str, str] | None = None) -> None:
-        super().__init__(root, shape, digests)
-        self.source = lru_cache(maxsize=max(16, CACHED_BYTES // (SOURCE_BYTES * int(np.prod(shape)))))(self._source)
+    def __init__(
+        self,
+        root: Path,
+        shape: tuple[int, int, int],
+        digests: Mapping[str, str] | None = None,
+        streamed: bool = False,
+    ) -> None:
+        """streamed: keep no source view and few files (see `Pairs.streamed`)."""
+        super().__init__(root, shape, digests, STREAMED if streamed else MAPPED)
+        views = 0 if streamed else max(16, CACHED_BYTES // (SOURCE_BYTES * int(np.prod(shape))))
+        self.source = lru_cache(maxsize=views)(self._source)
 
     def _source(self, shard: str, row: int, modality: Modality) -> WholeSource:
         brain = np.asarray(self.read(shard, row, f"{modality}_brain"), bool)
@@ -126,6 +135,14 @@ class Pairs:
         """The rows of whole-scan means: the unit of evaluation."""
         return self.where(self.table["segment"] == "mean")
 
+    def streamed(self) -> Pairs:
+        """The same rows, for passes whose memory does not grow with their number: no source view is kept.
+
+        Few files stay mapped, as the pages that were read of them count as memory of the process.
+        """
+        volumes = Volumes(self.root, self.grid.shape, self.volumes.digests, streamed=True)
+        return Pairs(self.root, self.table, self.manifest, volumes)
+
     def read(self, name: str, row: int) -> np.ndarray:
         """A row's volume by name, such as `fmri_brain`: (X, Y, Z), as it lies on disk."""
         return self.volumes.read(*self._place(row), name)
@@ -178,8 +195,14 @@ class Pairs:
         """The row's file, and its place there."""
         return self.table["shard"].iloc[row], int(self.table["index"].iloc[row])
 
-    def batch(self, rows: np.ndarray, corners: np.ndarray | None = None, patch: Patch | None = None) -> PairBatch:
-        """Both directions of some paired rows, whole or cut to a patch at each row's corner."""
+    def batch(
+        self,
+        rows: np.ndarray,
+        corners: np.ndarray | None = None,
+        patch: Patch | None = None,
+        directions: Sequence[Direction] = tuple(Direction),
+    ) -> PairBatch:
+        """Some paired rows with the sources of the directions, whole or cut to a patch at each row's corner."""
         rows = np.asarray(rows)
         patch = self.grid.shape if patch is None else patch
         corners = np.zeros((len(rows), 3), np.int64) if corners is None else corners
@@ -187,10 +210,10 @@ class Pairs:
         for name in self.manifest["volumes"]:
             stacked = np.stack([crop(self.read(name, int(r)), c, patch) for r, c in zip(rows, corners, strict=True)])
             cut[name] = torch.from_numpy(stacked.astype(np.float32)[:, None])
-        wholes = {m: [self.source(m, int(r)) for r in rows] for m in Modality}
+        wholes = {d: [self.source(d.source, int(r)) for r in rows] for d in directions}
         bval = self.table["dmri_bval"].to_numpy(np.float32)[rows] / 1000
         return PairBatch(
-            sources={d: stack_sources(wholes[d.source], corners, patch) for d in Direction},
+            sources={d: stack_sources(each, corners, patch) for d, each in wholes.items()},
             corner=torch.from_numpy(corners),
             bval=torch.from_numpy(bval[:, None]),
             site=self.table["site"].iloc[rows].astype(str).tolist(),

@@ -34,10 +34,19 @@ def write_shard(path: Path, rows: Sequence[dict[str, np.ndarray]]) -> int:
 class Shards:
     """Reads volumes of a prepared folder from disk as they are asked for."""
 
-    def __init__(self, root: Path, shape: tuple[int, int, int], digests: Mapping[str, str] | None = None) -> None:
-        """digests: sha256 of the files, by their path in the folder; those that are known are checked at first use."""
+    def __init__(
+        self,
+        root: Path,
+        shape: tuple[int, int, int],
+        digests: Mapping[str, str] | None = None,
+        mapped: int = MAPPED,
+    ) -> None:
+        """digests: sha256 of the files, by their path in the folder; those that are known are checked at first use.
+
+        mapped: files held open at a time. The pages that were read of them count as memory of the process.
+        """
         self.root, self.shape, self.digests = root, tuple(shape), dict(digests or {})
-        self._open = lru_cache(maxsize=MAPPED)(self._mapped)
+        self._open = lru_cache(maxsize=mapped)(self._mapped)
 
     def read(self, shard: str, row: int, name: str) -> np.ndarray:
         """One volume, (X, Y, Z), as it lies on disk; zeros where the session has none of that name.
