@@ -5,14 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from pdsynth.evaluation import patterns
-from pdsynth.evaluation.archive import read_table, scores_folder, write_table
+from pdsynth.evaluation.archive import METRICS, read_metrics, read_table, scores_folder, write_table
 from pdsynth.evaluation.evaluate import comparisons
-from pdsynth.files import linked, read_json, write_json
+from pdsynth.files import linked, write_json
 from pdsynth.report.benchmark import PAGE as BENCHMARK
 from pdsynth.report.cards import CARDS, CHECKLISTS
 from pdsynth.report.page import PAGE as REPORT
@@ -31,21 +30,21 @@ def join_scores(out: Path, entries: Sequence[str], seed: int) -> None:
     """
     folders = [scores_folder(out, entry) for entry in entries]
     table = pd.concat([read_table(folder / TABLE, patterns.TEXT) for folder in folders], ignore_index=True)
-    metrics: dict[str, Any] = read_json(folders[0] / "metrics.json")
-    metrics["methods"] = {
-        name: scores for folder in folders for name, scores in read_json(folder / "metrics.json")["methods"].items()
-    }
+    each = [read_metrics(folder) for folder in folders]
+    metrics = each[0]
+    for block in ("methods", "times"):
+        metrics[block] = {name: values for one in each for name, values in one[block].items()}
     metrics["comparisons"] = comparisons(table, list(entries), seed)
     patterns.save(_joined_patterns(folders), out)
     _link_images(folders, out / IMAGES)
     write_table(out / TABLE, table)
-    write_json(out / "metrics.json", metrics)
+    write_json(out / METRICS, metrics)
 
 
 def clear_joined(out: Path) -> None:
     """Remove scores, tables, figures and pages of all entries, of `roi`, `diagnose` and `report` too."""
     cards = [f"{name}.md" for name in (*CHECKLISTS, *CARDS)]
-    scores = ["metrics.json", TABLE, patterns.NAME, patterns.REGIONS]
+    scores = [METRICS, TABLE, patterns.NAME, patterns.REGIONS]
     made = [*scores, *BY_ROI, *BY_DIAGNOSE, REPORT, BENCHMARK, *cards]
     for stale in [*(out / name for name in made), *out.glob("table*.tsv"), *out.glob("figure*.png")]:
         stale.unlink(missing_ok=True)

@@ -11,11 +11,19 @@ import pandas as pd
 
 from pdsynth import manifest
 from pdsynth.evaluation import patterns
-from pdsynth.evaluation.archive import read_by_site, recipe_of, run_folder, scores_folder, write_table
+from pdsynth.evaluation.archive import (
+    SECONDS,
+    read_by_site,
+    read_metrics,
+    recipe_of,
+    run_folder,
+    scores_and_times,
+    scores_folder,
+    write_table,
+)
 from pdsynth.evaluation.effects import EffectRecovery, effect_recovery
 from pdsynth.evaluation.evaluate import comparisons
 from pdsynth.evaluation.statistics import bca_interval
-from pdsynth.files import read_json
 from pdsynth.recipes import CONTROLS
 from pdsynth.types import Direction
 
@@ -149,11 +157,10 @@ def _compared(row: dict[str, Any] | None) -> dict[str, Any]:
 def _costs(out: Path, entry: str, direction: Direction) -> dict[str, Any]:
     run = manifest.read(run_folder(out, entry))
     cost, code = run.get("cost", {}), run["parameters"]["begun_as"]["code"]
-    scored = read_json(scores_folder(out, entry) / "metrics.json")["methods"][entry][direction.value]
+    scored = scores_and_times(read_metrics(scores_folder(out, entry)), entry, direction)
     stages = cost.get("stages", {}).values()
     return {
-        "identification_rate": scored["identification_rate"],
-        "seconds_per_volume": scored["seconds_per_volume"],
+        **{name: scored[name] for name in ("identification_rate", SECONDS)},
         "train_steps": sum(stage["steps"] for stage in stages),
         "train_seconds": sum(stage["seconds"] for stage in stages),
         "train_tflop": sum(stage["steps"] * stage["gflop_per_step"] for stage in stages) / 1e3,

@@ -1,6 +1,6 @@
 """The results folder: what `evaluate` leaves for the report, and how its files are named.
 
-`metrics.json`, `metrics.tsv` (one row per scan, method and
+`metrics.json` (whose block `times` alone differs between two runs), `metrics.tsv` (one row per scan, method and
 direction), `patterns.tsv` and `regions.tsv` (see `patterns`), and `predictions/` with `participants.tsv` (which scans,
 in the order of the arrays), `grid.json` (the affine), `fmri.npy`, `dmri.npy`, `fmri_brain.npy`, `dmri_brain.npy`,
 `<method>_<direction>.npy` and, from a method that states an uncertainty or gives samples,
@@ -10,7 +10,7 @@ in the order of the arrays), `grid.json` (the affine), `fmri.npy`, `dmri.npy`, `
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,6 +23,7 @@ from pdsynth.data.pairs import Pairs
 from pdsynth.types import Direction
 
 SHOWN_SCANS = 24  # scans whose images are kept for the report
+METRICS, SECONDS = "metrics.json", "seconds_per_volume"
 KEYS = ["participant_id", "session_id", "site", "diagnosis"]
 
 
@@ -75,6 +76,32 @@ def read_table(path: Path, text: Sequence[str] = ()) -> pd.DataFrame:
     return pd.read_csv(path, sep="\t", dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=["n/a"])
 
 
+def read_metrics(results: Path) -> dict[str, Any]:
+    """metrics.json of a results folder, in the form that `evaluate` writes today.
+
+    Folders of before `times` stood apart have the seconds among the scores; they are moved here. Raises
+    FileNotFoundError where there is no such file, ValueError where it is damaged.
+    """
+    metrics: dict[str, Any] = json.loads((results / METRICS).read_text(encoding="utf-8"))
+    if "times" not in metrics:
+        metrics["times"] = {
+            name: {d: {SECONDS: scores.pop(SECONDS)} for d, scores in entry.items() if SECONDS in scores}
+            for name, entry in metrics.get("methods", {}).items()
+        }
+    return metrics
+
+
+def scores_and_times(metrics: Mapping[str, Any], method: str, direction: Direction) -> dict[str, Any]:
+    """What metrics.json has of a method in one direction; empty where it has nothing.
+
+    >>> metrics = {"methods": {"unet": {"fmri_to_dmri": {"within_site_r": 0.5}}}, "times": {}}
+    >>> scores_and_times(metrics, "unet", Direction.FMRI_TO_DMRI)
+    {'within_site_r': 0.5}
+    """
+    of_method = (metrics[block].get(method, {}) for block in ("methods", "times"))
+    return {name: value for entry in of_method for name, value in entry.get(direction.value, {}).items()}
+
+
 class Archive:
     """Writes a results folder; every file appears whole under its name or not at all."""
 
@@ -98,7 +125,7 @@ class Archive:
     def finish(self, result: dict[str, Any], table: pd.DataFrame) -> None:
         """Write the metrics, which make the folder complete."""
         write_table(self.out / "metrics.tsv", table)
-        self._text("metrics.json", json.dumps(result, indent=2, allow_nan=False))
+        self._text(METRICS, json.dumps(result, indent=2, allow_nan=False))
 
     def _array(self, name: str, array: np.ndarray) -> None:
         with files.complete_or_absent(self.images / f"{name}.npy") as temporary:

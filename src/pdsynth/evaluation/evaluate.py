@@ -21,7 +21,7 @@ from pdsynth.atlas import Atlas, evidence_regions, region_means
 from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation import patterns
-from pdsynth.evaluation.archive import KEYS, SHOWN_SCANS, Archive, image_name
+from pdsynth.evaluation.archive import KEYS, SECONDS, SHOWN_SCANS, Archive, image_name
 from pdsynth.evaluation.audit import (
     Identification,
     WithinSite,
@@ -57,7 +57,8 @@ def evaluate(
     targets or masks. On simulated data `oracle`, E[target | shared anatomy], is added where the `ceiling` is wanted.
     Uncertainty is audited as a method states it; with samples >= 3, that of a generative method from so many draws
     instead. Sessions are averaged within a participant before the mean and its BCa 95 % interval are taken. Writes to
-    `out` where given, with the means of the atlas's regions (default: `evidence_regions`) of every scan. Raises ValueError where there are no methods, fewer than two paired
+    `out` where given, with the means of the atlas's regions (default: `evidence_regions`) of every scan. All but the
+    block `times` is the same in every run. Raises ValueError where there are no methods, fewer than two paired
     participants, or a method returns values that are not finite.
 
     Memory holds BLOCK scans, however many there are: each method and direction is one pass over them. What needs the
@@ -84,6 +85,7 @@ def evaluate(
     }
     rows: list[pd.DataFrame] = []
     summary: dict[str, dict[str, Any]] = {name: {} for name in methods}
+    times: dict[str, dict[str, Any]] = {name: {} for name in methods}
     from_samples: list[str] = []
     workers = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
     with workers, torch.inference_mode(), Progress(console=Console(stderr=True), transient=True) as progress:
@@ -101,6 +103,7 @@ def evaluate(
                 rows.append(pd.concat([keys, scored], axis=1))
                 regions[direction.target, name] = np.stack(found.regions)
                 summary[name][direction.value] = _intervals(scored, scans.table, seed) | found.scalars
+                times[name][direction.value] = {SECONDS: float(np.median(found.seconds))}
                 if archive is not None:
                     archive.keep(image_name(name, direction), found.images)
                 if archive is not None and found.sd:
@@ -118,6 +121,7 @@ def evaluate(
         "uncertainty_from_samples": from_samples,
         "methods": summary,
         "comparisons": comparisons(table, list(methods), seed),
+        "times": times,
     }
     if archive is not None:
         described = patterns.describe_regions(atlas, pairs.grid)
@@ -221,8 +225,8 @@ class _Draws:
 class _Synthesised:
     """A scan as a method synthesised it, beside the real one; volumes are (X, Y, Z).
 
-    image is from its own source, in so many seconds; misled from another participant's source. sd is None where there
-    is none; honesty is the audit of the sd, or of the draws that gave it.
+    image is from its own source, and took `seconds`; misled is from another participant's source. sd is None where
+    there is none; honesty is the audit of the sd, or of the draws that gave it.
     """
 
     row: int
@@ -279,7 +283,6 @@ def _score(
         "identification_rate": identified.rate,
         "within_site_r": within.r,
         "within_site_slope": within.slope,
-        "seconds_per_volume": float(np.median(found.seconds)),
     }
     return found
 

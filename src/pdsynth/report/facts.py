@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from pdsynth import manifest
-from pdsynth.evaluation.archive import read_table
+from pdsynth.evaluation.archive import read_metrics, read_table, scores_and_times
 from pdsynth.evaluation.provenance import UNKNOWN
 from pdsynth.evaluation.statistics import SIGNIFICANT
 from pdsynth.report import words
@@ -40,7 +39,7 @@ class Run:
     def read(cls, root: Path) -> Run:
         """Raises InputError where metrics.json or metrics.tsv is missing or cannot be read."""
         try:
-            metrics = json.loads((root / "metrics.json").read_text(encoding="utf-8"))
+            metrics = read_metrics(root)
             table = read_table(root / "metrics.tsv", TEXT_COLUMNS)
         except FileNotFoundError as error:
             raise InputError(error.filename, "is missing, so there is nothing to report", REMEDY) from error
@@ -234,8 +233,7 @@ def _both(run: Run, method: str, metric: str, decimals: int, unit: str = "") -> 
     """A metric in both directions with its interval; empty where it was not measured."""
 
     def said(direction: Direction) -> str:
-        scores = run.metrics["methods"].get(method, {}).get(direction.value, {})
-        mean, low, high = words.value_of(scores, metric)
+        mean, low, high = words.value_of(scores_and_times(run.metrics, method, direction), metric)
         if mean is None:
             return ""
         interval = words.interval(low, high, decimals)

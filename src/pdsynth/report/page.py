@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pdsynth.evaluation.archive import scores_and_times
 from pdsynth.report import brains, evidence, words
 from pdsynth.report.charts import Bar, forest
 from pdsynth.report.pictures import colour_bar
@@ -111,7 +112,8 @@ def _rows(
     results: Results, direction: Direction, ordered: list[str], columns: list[words.Column]
 ) -> list[dict[str, Any]]:
     """Table rows; the best of each column, the ceiling left out, is marked."""
-    values = {n: [words.value_of(results.methods[n][direction.value], c.key) for c in columns] for n in ordered}
+    scores = {name: scores_and_times(results.metrics, name, direction) for name in ordered}
+    values = {name: [words.value_of(scores[name], column.key) for column in columns] for name in ordered}
     rows, previous = [], ""
     best = [_best([(n, values[n][i][0]) for n in ordered if n != words.CEILING], c) for i, c in enumerate(columns)]
     for name in ordered:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pdsynth.evaluation.archive import read_table
+from pdsynth.evaluation.archive import read_metrics, read_table
 from pdsynth.types import Direction, InputError, Modality
 
 TEXT_COLUMNS = ("participant_id", "session_id", "site", "diagnosis")
@@ -53,7 +53,7 @@ class Results:
         try:
             return cls(
                 root=root,
-                metrics=_json(root / "metrics.json"),
+                metrics=read_metrics(root),
                 table=read_table(root / "metrics.tsv", TEXT_COLUMNS),
                 manifest=_json(root / "manifest.json") if (root / "manifest.json").exists() else {},
                 shown=_text(root / "predictions" / "participants.tsv"),
