@@ -15,6 +15,7 @@ from pdsynth import api
 from pdsynth.data.pairs import Pairs
 from pdsynth.evidence.claims import write_report
 from pdsynth.options import FitOptions, TrainOptions
+from pdsynth.results.folder import read_metrics
 from pdsynth.training import train
 from pdsynth.types import Direction
 
@@ -58,6 +59,19 @@ def test_older_results_become_a_report(older, tmp_path):
     results = shutil.copytree(older / "results", tmp_path / "results")
     page = write_report(results).read_text()
     assert "SIMULATED" in page and "voxel-mlp" in page
+    median = json.loads((results / "metrics.json").read_text())["methods"]["voxel-mlp"]["fmri_to_dmri"]
+    assert f">{median['seconds_per_volume']:.2f}<" in page  # it stood among the scores then
+
+
+def test_the_times_of_older_results_stand_apart(older):
+    then = json.loads((older / "results" / "metrics.json").read_text())
+    assert "times" not in then
+    now = read_metrics(older / "results")
+    for name, entry in then["methods"].items():
+        for direction in Direction:
+            scores = entry[direction]
+            assert now["times"][name][direction] == {"seconds_per_volume": scores.pop("seconds_per_volume")}
+            assert now["methods"][name][direction] == scores
 
 
 def test_older_scans_are_known_to_a_model_that_was_trained_on_them(older):

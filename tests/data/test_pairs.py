@@ -106,7 +106,7 @@ def test_incomplete_or_leaking_folders_are_refused(prepared: Pairs, tmp_path: Pa
     def copy(name: str) -> Path:
         return Path(shutil.copytree(prepared.root, tmp_path / name))
 
-    with pytest.raises(InputError, match="no prepared folder"):
+    with pytest.raises(InputError, match="is not a prepared folder"):
         Pairs.open(tmp_path)
     lost = copy("lost")
     (lost / "sessions" / "sub-03.npy").unlink()

@@ -6,13 +6,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pdsynth.evaluation.audit import (
-    identification_rate,
+    Identification,
+    WithinSite,
     shuffle_sources,
     uncertainty_of_samples,
     uncertainty_of_sd,
-    within_site_r,
-    within_site_slope,
 )
+
+
+def identified(predictions, targets, block=16):
+    """Identification of flattened images, in blocks."""
+    p, t = (np.asarray(images, np.float32).reshape(len(images), -1) for images in (predictions, targets))
+    starts = range(0, len(t), block)
+    found = Identification(lambda: (t[start : start + block] for start in starts))
+    for start in starts:
+        found.add(p[start : start + block], np.arange(len(p))[start : start + block])
+    return found.rate
+
+
+def within_site(predictions, targets, sites):
+    found = WithinSite()
+    for each in zip(predictions, targets, sites, strict=True):
+        found.add(*each)
+    return found
 
 
 @given(st.integers(2, 60), st.integers(0, 5))
@@ -40,19 +56,26 @@ def test_one_participant_cannot_be_shuffled():
 def test_identification_is_one_for_the_source_and_chance_for_the_average():
     generator = np.random.default_rng(0)
     targets = generator.random((6, 5, 5, 5)).astype(np.float32)
-    masks = np.ones(targets.shape, bool)
     noisy = targets + generator.normal(0, 0.1, targets.shape)
-    assert identification_rate(noisy, targets, masks) == 1
+    assert identified(noisy, targets) == 1
     average = np.broadcast_to(targets.mean(0), targets.shape)
-    assert identification_rate(average, targets, masks) == pytest.approx(1 / 6)
-    assert identification_rate(np.roll(noisy, 1, axis=0), targets, masks) == 0
+    assert identified(average, targets) == pytest.approx(1 / 6)
+    assert identified(np.roll(noisy, 1, axis=0), targets) == 0
 
 
-def test_identification_does_not_use_the_outline():
-    targets = np.full((2, 4, 4, 4), 0.5, np.float32)
-    masks = np.ones(targets.shape, bool)
-    masks[1, 0] = False
-    assert identification_rate(targets * masks, targets * masks, masks) == 0.5
+@given(st.integers(2, 40), st.sampled_from([1, 3, 16, 64]), st.integers(0, 5))
+def test_identification_in_blocks_is_that_of_all_distances(n, block, seed):
+    generator = np.random.default_rng(seed)
+    targets = generator.normal(5, 1, (n, 30)).astype(np.float32)
+    predictions = targets + generator.normal(0, 2, targets.shape).astype(np.float32)
+    distance = np.square(predictions[:, None].astype(float) - targets[None]).sum(-1)
+    assert identified(predictions, targets, block) == np.mean(distance.argmin(1) == np.arange(n))
+
+
+def test_nobody_is_identified_among_nobody():
+    with pytest.raises(ValueError, match="no target"):
+        Identification(list)
+    assert np.isnan(Identification(lambda: [np.ones((1, 2))]).rate)
 
 
 def test_site_means_correlate_across_sites_but_not_within():
@@ -61,17 +84,29 @@ def test_site_means_correlate_across_sites_but_not_within():
     real = generator.normal(0, 1, (20, 8)) + np.repeat([[0], [5]], 10, axis=0)
     mean = np.stack([real[:10].mean(0)] * 10 + [real[10:].mean(0)] * 10)
     assert np.corrcoef(mean.ravel(), real.ravel())[0, 1] > 0.9
-    assert within_site_r(mean, real, sites) == 0
-    assert within_site_slope(mean, real, sites) == pytest.approx(0, abs=1e-9)
-    assert within_site_r(real, real, sites) == pytest.approx(1)
+    assert within_site(mean, real, sites).r == 0
+    assert within_site(mean, real, sites).slope == 0
+    assert within_site(real, real, sites).r == pytest.approx(1)
 
 
 def test_shrinkage_is_the_slope():
     generator = np.random.default_rng(1)
     real = generator.normal(0, 1, (12, 30))
-    sites = ["a", "b", "c"] * 4
-    assert within_site_slope(0.4 * real + 3, real, sites) == pytest.approx(0.4)
-    assert within_site_r(0.4 * real + 3, real, sites) == pytest.approx(1)
+    found = within_site(0.4 * real + 3, real, ["a", "b", "c"] * 4)
+    assert found.slope == pytest.approx(0.4) and found.r == pytest.approx(1)
+
+
+@given(st.integers(2, 40), st.integers(1, 4), st.integers(0, 5))
+def test_pairs_added_one_by_one_give_what_all_deviations_at_once_give(n, sites, seed):
+    generator = np.random.default_rng(seed)
+    labels = np.arange(n) % sites
+    real, made = 1000 + labels[:, None] + generator.normal(0, 1, (2, n, 20))
+    p, t = (values - np.stack([values[labels == label].mean(0) for label in labels]) for values in (made, real))
+    found = within_site(made, real, labels.astype(str))
+    total = np.sum(t * t)
+    assert found.slope == pytest.approx(np.sum(p * t) / total if total > 1e-9 else 0, abs=1e-10)
+    norm = np.sqrt(np.sum(p * p) * total)
+    assert found.r == pytest.approx(np.sum(p * t) / norm if norm > 1e-9 else 0, abs=1e-10)
 
 
 def test_honest_samples_cover_as_often_as_they_say_and_crps_has_its_closed_form():

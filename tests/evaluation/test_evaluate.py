@@ -1,6 +1,8 @@
 """The audit tells a reader of the source from a printer of the average, and the results folder holds what it says."""
 
 import json
+import tracemalloc
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -9,16 +11,19 @@ import torch
 
 from pdsynth import api
 from pdsynth.data.pairs import Pairs
+from pdsynth.evaluation import evaluate as streaming
 from pdsynth.evaluation import metrics
 from pdsynth.evaluation.audit import uncertainty_of_sd
 from pdsynth.evaluation.evaluate import evaluate
 from pdsynth.evaluation.metrics.intensity import PERFECT_PSNR
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.methods.controls import PopulationMean
+from pdsynth.results import archive
 from pdsynth.results.archive import image_name
+from pdsynth.results.folder import read_metrics
 from pdsynth.types import Direction, InputError
 
-SCALARS = {"identification_rate", "within_site_r", "within_site_slope", "seconds_per_volume"}
+SCALARS = {"identification_rate", "within_site_r", "within_site_slope"}
 PROMISED = {"psnr_brain", "ssim_brain", "psnr_full", "ssim_full", "shuffled_source_psnr_brain"}
 HONESTY = {"coverage_50", "coverage_90", "crps", "error_sd_rank_r", "mean_sd"}
 SD, SPREAD = 0.05, 0.02
@@ -97,6 +102,10 @@ def test_metrics_json_has_the_promised_schema(scored):
             for metric in set(scores) - SCALARS:
                 low, high = scores[metric]["ci95"]
                 assert low - 1e-9 <= scores[metric]["mean"] <= high + 1e-9, metric
+    assert {name: set(entry) for name, entry in result["times"].items()} == {
+        name: set(entry) for name, entry in result["methods"].items()
+    }
+    assert all(time["seconds_per_volume"] > 0 for entry in result["times"].values() for time in entry.values())
 
 
 @pytest.mark.parametrize("direction", Direction)
@@ -236,3 +245,80 @@ def test_a_method_of_another_grid_is_refused(held_out):
     other = PopulationMean(MethodConfig((8, 8, 8)))
     with pytest.raises(InputError, match=r"has a grid of \(24, 28, 24\) voxels, but mine one of \(8, 8, 8\)"):
         api.evaluate({"mine": other}, held_out)
+
+
+def test_all_but_the_times_is_the_same_in_every_run_and_for_every_block(held_out, average, tmp_path, monkeypatch):
+    methods = {"stating": Stating(held_out), "population-mean": average}
+    written = []
+    for block in (1, 3, 3, 64):
+        monkeypatch.setattr(streaming, "BLOCK", block)
+        out = tmp_path / str(len(written))
+        del evaluate(methods, held_out, out, samples=3)["times"]
+        metrics_of_run = read_metrics(out)
+        assert list(metrics_of_run)[-1] == "times" and metrics_of_run.pop("times")
+        files = {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != "metrics.json"}
+        written.append((metrics_of_run, files))
+    assert len(written[0][1]) == 3 + 6 + 6 + 2  # tables; real scans, brains, whose they are; images; their SD
+    assert all(each == written[0] for each in written[1:])
+
+
+def test_the_outline_identifies_nobody(held_out, monkeypatch):
+    def brain(pairs, modality, row):
+        box = np.zeros(pairs.grid.shape, bool)
+        box[4 + row : 16 + row, 6:20, 6:18] = True
+        return box
+
+    def volume(pairs, modality, row):
+        return metrics.dilate(brain(pairs, modality, row)) * np.float32(0.5)
+
+    class Outline(Method):
+        name = "outline"
+
+        def predict(self, batch, direction):
+            return torch.from_numpy(volume(held_out, direction.target, int(batch.rows[0])))[None, None]
+
+    monkeypatch.setattr(Pairs, "brain", brain)
+    monkeypatch.setattr(Pairs, "volume", volume)
+    found = evaluate({"outline": Outline(MethodConfig(held_out.grid.shape))}, held_out)["methods"]["outline"]
+    for scores in found.values():
+        assert scores["psnr_brain"]["mean"] == PERFECT_PSNR
+        assert scores["identification_rate"] == 0.25
+
+
+def test_memory_does_not_grow_with_the_participants(make_prepared, average, monkeypatch, tmp_path):
+    monkeypatch.setattr(streaming, "BLOCK", 4)
+    monkeypatch.setattr(streaming, "SHOWN_SCANS", 4)
+    monkeypatch.setattr(archive, "SHOWN_SCANS", 4)
+    monkeypatch.setattr(streaming, "image_quality", lambda *images: {"psnr_brain": metrics.psnr(*images)})  # quick
+    peaks, few, many = {}, 8, 32
+    pairs = make_prepared(40, test=many).test
+    for number in (few, few, many):  # the first time, what is made once is made
+        part = pairs.where(np.arange(len(pairs)) < number)
+        tracemalloc.start()
+        evaluate({"population-mean": average}, part, tmp_path / str(number), ceiling=False)
+        peaks[number] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    volume = 4 * int(np.prod(pairs.grid.shape))
+    assert (peaks[many] - peaks[few]) / (many - few) < volume / 2
+
+
+def test_the_images_of_one_block_are_in_memory_at_a_time(make_prepared, average, monkeypatch):
+    alive = most = 0
+
+    def died():
+        nonlocal alive
+        alive -= 1
+
+    def counted(tensor, method):
+        nonlocal alive, most
+        image = convert(tensor, method)
+        weakref.finalize(image, died)
+        alive += 1
+        most = max(most, alive)
+        return image
+
+    convert = streaming._volume
+    monkeypatch.setattr(streaming, "_volume", counted)
+    monkeypatch.setattr(streaming, "BLOCK", 4)
+    evaluate({"population-mean": average}, make_prepared(20, test=18).test, ceiling=False)
+    assert 2 * 4 <= most <= 2 * 2 * 4  # own and misled; the last block goes when the next one is there

@@ -5,19 +5,19 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from pdsynth.evaluation.evaluate import comparisons
 from pdsynth.evidence.verbs import BY_DIAGNOSE, BY_ROI
-from pdsynth.files import linked, read_json, write_json
+from pdsynth.files import linked, write_json
 from pdsynth.report.benchmark import PAGE as BENCHMARK
 from pdsynth.report.cards import CARDS, CHECKLISTS
 from pdsynth.report.page import PAGE as REPORT
 from pdsynth.results import patterns
 from pdsynth.results.archive import IMAGES, METRICS_JSON, METRICS_TSV
 from pdsynth.results.entries import scores_folder
+from pdsynth.results.folder import read_metrics
 from pdsynth.results.tables import read_table, write_table
 from pdsynth.types import InputError
 
@@ -30,10 +30,10 @@ def join_scores(out: Path, entries: Sequence[str], seed: int) -> None:
     """
     folders = [scores_folder(out, entry) for entry in entries]
     table = pd.concat([read_table(folder / METRICS_TSV, patterns.TEXT) for folder in folders], ignore_index=True)
-    metrics: dict[str, Any] = read_json(folders[0] / METRICS_JSON)
-    metrics["methods"] = {
-        name: scores for folder in folders for name, scores in read_json(folder / METRICS_JSON)["methods"].items()
-    }
+    each = [read_metrics(folder) for folder in folders]
+    metrics = each[0]
+    for block in ("methods", "times"):
+        metrics[block] = {name: values for one in each for name, values in one[block].items()}
     metrics["comparisons"] = comparisons(table, list(entries), seed)
     patterns.save(_joined_patterns(folders), out)
     _link_images(folders, out / IMAGES)

@@ -13,11 +13,11 @@ from pdsynth import manifest
 from pdsynth.evaluation.evaluate import comparisons
 from pdsynth.evaluation.metrics import METRICS
 from pdsynth.evidence.effects.compute import EffectRecovery, effect_recovery
-from pdsynth.files import read_json
 from pdsynth.recipes import CONTROLS, RECIPES
 from pdsynth.results import patterns
-from pdsynth.results.archive import METRICS_JSON, METRICS_TSV
+from pdsynth.results.archive import METRICS_TSV, SECONDS
 from pdsynth.results.entries import recipe_of, run_folder, scores_folder
+from pdsynth.results.folder import read_metrics, scores_and_times
 from pdsynth.results.tables import read_by_site, write_table
 from pdsynth.statistics.inference import bca_interval
 from pdsynth.types import Direction
@@ -156,11 +156,10 @@ def _compared(row: dict[str, Any] | None) -> dict[str, Any]:
 def _costs(out: Path, entry: str, direction: Direction) -> dict[str, Any]:
     run = manifest.read(run_folder(out, entry))
     cost, code = run.get("cost", {}), run["parameters"]["begun_as"]["code"]
-    scored = read_json(scores_folder(out, entry) / METRICS_JSON)["methods"][entry][direction.value]
+    scored = scores_and_times(read_metrics(scores_folder(out, entry)), entry, direction)
     stages = cost.get("stages", {}).values()
     return {
-        "identification_rate": scored["identification_rate"],
-        "seconds_per_volume": scored["seconds_per_volume"],
+        **{name: scored[name] for name in ("identification_rate", SECONDS)},
         "train_steps": sum(stage["steps"] for stage in stages),
         "train_seconds": sum(stage["seconds"] for stage in stages),
         "train_tflop": sum(stage["steps"] * stage["gflop_per_step"] for stage in stages) / 1e3,

@@ -18,7 +18,7 @@ import torch
 
 from pdsynth.data.batch import CONTEXT_CHANNELS, PairBatch, Patch, WholeSource, crop, stack_sources
 from pdsynth.data.preprocessing import Preprocessing
-from pdsynth.data.shards import AGAIN, FOLDER, Shards, check_sizes
+from pdsynth.data.shards import AGAIN, FOLDER, MAPPED, Shards, check_sizes
 from pdsynth.data.splits import check_disjoint
 from pdsynth.files import read_json, sha256
 from pdsynth.imaging.spatial import Grid, Transform
@@ -27,6 +27,7 @@ from pdsynth.manifest import read as read_manifest
 from pdsynth.types import WHOLE_SCAN, Available, Direction, InputError, Modality, Split
 
 CACHED_BYTES = 4 << 30  # memory for source features, at most
+STREAMED = 2  # files that are mapped at a time in a pass over the rows
 SOURCE_BYTES = 2 * CONTEXT_CHANNELS + 1  # per voxel
 DIGEST = 16  # hexadecimal digits, enough to distinguish any two scans
 TEXT_COLUMNS = ("participant_id", "session_id", "segment", "site", "diagnosis", "shard")
@@ -40,9 +41,17 @@ def content(prepared: Path) -> dict[str, str]:
 class Volumes(Shards):
     """The volumes of a prepared folder, with a cache of the source features that are computed from them."""
 
-    def __init__(self, root: Path, shape: tuple[int, int, int], digests: Mapping[str, str] | None = None) -> None:
-        super().__init__(root, shape, digests)
-        self.source = lru_cache(maxsize=max(16, CACHED_BYTES // (SOURCE_BYTES * int(np.prod(shape)))))(self._source)
+    def __init__(
+        self,
+        root: Path,
+        shape: tuple[int, int, int],
+        digests: Mapping[str, str] | None = None,
+        streamed: bool = False,
+    ) -> None:
+        """streamed: keep no source view and few files (see `Pairs.streamed`)."""
+        super().__init__(root, shape, digests, STREAMED if streamed else MAPPED)
+        views = 0 if streamed else max(16, CACHED_BYTES // (SOURCE_BYTES * int(np.prod(shape))))
+        self.source = lru_cache(maxsize=views)(self._source)
 
     def _source(self, shard: str, row: int, modality: Modality) -> WholeSource:
         brain = np.asarray(self.read(shard, row, f"{modality}_brain"), bool)
@@ -142,6 +151,14 @@ class Pairs:
         """The rows of whole-scan means, which evaluation uses; rows of segments are left out."""
         return self.where(self.table["segment"] == WHOLE_SCAN)
 
+    def streamed(self) -> Pairs:
+        """The same rows, for passes whose memory does not grow with their number: no source view is kept.
+
+        Few files stay mapped, as the pages that were read of them count as memory of the process.
+        """
+        volumes = Volumes(self.root, self.grid.shape, self.volumes.digests, streamed=True)
+        return Pairs(self.root, self.table, self.manifest, volumes)
+
     def read(self, name: str, row: int) -> np.ndarray:
         """A row's volume by name, such as `fmri_brain`: (X, Y, Z), in the data type of the file."""
         return self.volumes.read(*self._place(row), name)
@@ -194,8 +211,14 @@ class Pairs:
         """The row's file, and its index in this file."""
         return self.table["shard"].iloc[row], int(self.table["index"].iloc[row])
 
-    def batch(self, rows: np.ndarray, corners: np.ndarray | None = None, patch: Patch | None = None) -> PairBatch:
-        """A batch of paired rows, both directions, of whole volumes or of one patch per row at the row's corner.
+    def batch(
+        self,
+        rows: np.ndarray,
+        corners: np.ndarray | None = None,
+        patch: Patch | None = None,
+        directions: Sequence[Direction] = tuple(Direction),
+    ) -> PairBatch:
+        """A batch of paired rows with the sources of the directions: whole volumes, or one patch per row at its corner.
 
         Raises InputError for a patch that is larger than the grid.
         """
@@ -212,10 +235,10 @@ class Pairs:
         for name in self.manifest["volumes"]:
             stacked = np.stack([crop(self.read(name, int(r)), c, patch) for r, c in zip(rows, corners, strict=True)])
             cut[name] = torch.from_numpy(stacked.astype(np.float32)[:, None])
-        wholes = {m: [self.source(m, int(r)) for r in rows] for m in Modality}
+        wholes = {d: [self.source(d.source, int(r)) for r in rows] for d in directions}
         bval = self.table["dmri_bval"].to_numpy(np.float32)[rows] / 1000
         return PairBatch(
-            sources={d: stack_sources(wholes[d.source], corners, patch) for d in Direction},
+            sources={d: stack_sources(each, corners, patch) for d, each in wholes.items()},
             corner=torch.from_numpy(corners),
             bval=torch.from_numpy(bval[:, None]),
             site=self.table["site"].iloc[rows].astype(str).tolist(),

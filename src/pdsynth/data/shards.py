@@ -34,10 +34,19 @@ def write_shard(path: Path, rows: Sequence[dict[str, np.ndarray]]) -> int:
 class Shards:
     """Reads volumes of a prepared folder from the disk on demand."""
 
-    def __init__(self, root: Path, shape: tuple[int, int, int], digests: Mapping[str, str] | None = None) -> None:
-        """digests: sha256 of files, by their path in the folder; a file with a digest is checked at its first use."""
+    def __init__(
+        self,
+        root: Path,
+        shape: tuple[int, int, int],
+        digests: Mapping[str, str] | None = None,
+        mapped: int = MAPPED,
+    ) -> None:
+        """digests: sha256 of files, by their path in the folder; a file with a digest is checked at its first use.
+
+        mapped: number of files that stay open. The pages that were read of them count as memory of the process.
+        """
         self.root, self.shape, self.digests = root, tuple(shape), dict(digests or {})
-        self._open = lru_cache(maxsize=MAPPED)(self._mapped)
+        self._open = lru_cache(maxsize=mapped)(self._mapped)
 
     def read(self, shard: str, row: int, name: str) -> np.ndarray:
         """One volume, (X, Y, Z), in the data type of the file; zeros if the session has no volume of this name.

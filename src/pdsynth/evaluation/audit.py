@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from scipy import special, stats
@@ -31,40 +31,86 @@ def shuffle_sources(n: int, groups: Sequence[str] | None = None, seed: int = 0) 
     return donors
 
 
-def identification_rate(predictions: np.ndarray, targets: np.ndarray, masks: np.ndarray) -> float:
+class Identification:
     """Share of predictions that lie nearest (mean squared error) to their own target among all targets.
 
-    predictions, targets (N, X, Y, Z); masks (N, X, Y, Z). Distances are taken where all masks meet, so that the
-    outline of the head alone identifies nobody. Chance is 1 / N, which any constant image scores.
+    targets: a function that yields the targets of N participants in blocks (b, V), the same at every call. Every block
+    of predictions needs all targets, so they are read again for it: memory holds one block of each, however large N
+    is. The V voxels are those where all masks meet, so that the outline of the head alone identifies nobody. Chance is
+    1 / N, which any constant image scores. Raises ValueError where there is no target.
 
-    >>> faces = np.eye(3).reshape(3, 3, 1, 1)
-    >>> identification_rate(faces, faces, np.ones_like(faces, bool))
+    >>> faces = np.eye(3)
+    >>> found = Identification(lambda: [faces[:2], faces[2:]])
+    >>> found.add(faces[[0, 2]], [0, 2])
+    >>> found.rate
     1.0
     """
-    common = np.all(masks, axis=0)
-    p, t = predictions[:, common].astype(np.float32), targets[:, common].astype(np.float32)
-    centre = t.mean(0)  # distances of centred images keep their precision in float32
-    p, t = p - centre, t - centre
-    distance = np.sum(t * t, axis=1)[None] - 2 * p @ t.T  # |p - t|^2 without |p|^2, which ranks nothing
-    return float(np.mean(np.argmin(distance, axis=1) == np.arange(len(p))))
+
+    def __init__(self, targets: Callable[[], Iterable[np.ndarray]]) -> None:
+        self._targets = targets
+        number, total = 0, np.zeros(())
+        for block in targets():
+            number, total = number + len(block), total + np.sum(block, axis=0, dtype=np.float64)
+        if number == 0:
+            raise ValueError("there is no target to identify a prediction among; give at least one.")
+        self._centre = (total / number).astype(np.float32)
+        self._right = self._number = 0
+
+    def add(self, predictions: np.ndarray, own: Sequence[int] | np.ndarray) -> None:
+        """Count predictions (B, V); own (B,): the place of each one's target among the targets."""
+        p = predictions - self._centre  # distances of centred images keep their precision in float32
+        blocks = (block - self._centre for block in self._targets())
+        # |p - t|^2 without |p|^2, which ranks nothing
+        distance = np.concatenate([np.sum(t * t, axis=1)[None] - 2 * p @ t.T for t in blocks], axis=1)
+        self._right += int(np.sum(np.argmin(distance, axis=1) == own))
+        self._number += len(predictions)
+
+    @property
+    def rate(self) -> float:
+        """The share of what was added, 0 to 1; nan where that is nothing."""
+        return self._right / self._number if self._number else float("nan")
 
 
-def within_site_r(predictions: np.ndarray, targets: np.ndarray, sites: Sequence[str]) -> float:
-    """Correlation of what sets a participant apart from the others at the same site, predicted against real.
+class WithinSite:
+    """How what sets a participant apart from others at the same site is predicted: its correlation and its slope.
 
-    predictions, targets (N, features...): site means are subtracted from each, then all values are pooled. A site mean
-    that never saw the participant scores 0, where the plain correlation is high. 0 where nothing varies.
+    Site means are subtracted from predictions and targets, then the products of all values are pooled. Pairs are added
+    one by one, and means and products follow them (Welford 1962): memory holds the two means of each site, not the
+    participants. A prediction that is the same for a whole site deviates by exactly 0.
+
+    >>> found = WithinSite()
+    >>> for real in np.arange(6.0).reshape(3, 2):
+    ...     found.add(0.5 * real + 3, real, "a")
+    >>> found.r, found.slope
+    (1.0, 0.5)
     """
-    p, t = _site_deviations(predictions, sites), _site_deviations(targets, sites)
-    norm = np.sqrt(np.sum(p * p) * np.sum(t * t))
-    return float(np.sum(p * t) / norm) if norm > 1e-9 else 0.0
 
+    def __init__(self) -> None:
+        self._means: dict[str, tuple[int, np.ndarray]] = {}
+        self._products = np.zeros((2, 2))
 
-def within_site_slope(predictions: np.ndarray, targets: np.ndarray, sites: Sequence[str]) -> float:
-    """Slope of predicted on real deviations from the site's mean; 1 is ideal, below 1 the individual is flattened."""
-    p, t = _site_deviations(predictions, sites), _site_deviations(targets, sites)
-    total = np.sum(t * t)
-    return float(np.sum(p * t) / total) if total > 1e-9 else 0.0
+    def add(self, prediction: np.ndarray, target: np.ndarray, site: str) -> None:
+        """Add a participant's prediction and target, (V,) each."""
+        values = np.stack([prediction, target]).astype(np.float64)
+        number, mean = self._means.get(site, (0, values))
+        deviation = values - mean
+        self._products += number / (number + 1) * np.sum(deviation[:, None] * deviation, axis=-1)
+        self._means[site] = number + 1, mean + deviation / (number + 1)
+
+    @property
+    def r(self) -> float:
+        """Correlation of predicted and real deviations; 0 where either does not vary.
+
+        A site mean that never saw the participant scores 0, where the plain correlation is high.
+        """
+        norm = np.sqrt(self._products[0, 0] * self._products[1, 1])
+        return float(self._products[0, 1] / norm) if norm > 1e-9 else 0.0
+
+    @property
+    def slope(self) -> float:
+        """Slope of predicted on real deviations: 1 is ideal; below 1, individual differences are flattened."""
+        total = self._products[1, 1]
+        return float(self._products[0, 1] / total) if total > 1e-9 else 0.0
 
 
 def uncertainty_of_samples(samples: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -120,13 +166,3 @@ def uncertainty_of_sd(pred: np.ndarray, sd: np.ndarray, real: np.ndarray, mask: 
 def _rank_r(error: np.ndarray, sd: np.ndarray) -> float:
     """Spearman correlation; 0 where either does not vary."""
     return float(stats.spearmanr(error, sd).statistic) if np.ptp(sd) > 0 and np.ptp(error) > 0 else 0.0
-
-
-def _site_deviations(values: np.ndarray, sites: Sequence[str]) -> np.ndarray:
-    """values (N, ...) -> (N, features) float64, each site's mean subtracted."""
-    flat = np.asarray(values, np.float64).reshape(len(values), -1)
-    labels = np.asarray(sites, str)
-    deviations = np.empty_like(flat)
-    for site in np.unique(labels):
-        deviations[labels == site] = flat[labels == site] - flat[labels == site].mean(0)
-    return deviations

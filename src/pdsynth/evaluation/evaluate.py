@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +21,24 @@ from pdsynth.atlas import Atlas, evidence_regions, region_means
 from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation.audit import (
-    identification_rate,
+    Identification,
+    WithinSite,
     shuffle_sources,
     uncertainty_of_samples,
     uncertainty_of_sd,
-    within_site_r,
-    within_site_slope,
 )
 from pdsynth.evaluation.metrics import dilate, image_quality, psnr
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.methods.controls import Oracle
 from pdsynth.results import patterns
-from pdsynth.results.archive import KEYS, Archive, image_name
+from pdsynth.results.archive import KEYS, SECONDS, SHOWN_SCANS, Archive, image_name
 from pdsynth.statistics.inference import bca_interval, holm, paired_permutation
 from pdsynth.types import Direction, Modality
 
 ORACLE = Oracle.name
 FEWEST_SAMPLES = 3
+BLOCK = 16  # scans in memory at a time, about 2 MB each at 4 mm; enough for the threads that score them
+LATEST = 4  # batches to keep, about 7 MB each at 4 mm: two of them serve several calls in a row
 
 
 def evaluate(
@@ -56,9 +57,14 @@ def evaluate(
     targets or masks. On simulated data `oracle`, E[target | shared anatomy], is added where the `ceiling` is wanted.
     Uncertainty is audited as a method states it; with samples >= 3, that of a generative method from so many draws
     instead. Sessions are averaged within a participant before the mean and its BCa 95 % interval are taken. Writes to
-    `out` where given, with the means of the atlas's regions (default: `evidence_regions`) of every scan. Raises
-    ValueError where there are no methods, fewer than two paired participants, or a method returns values that are not
-    finite.
+    `out` where given, with the means of the atlas's regions (default: `evidence_regions`) of every scan. All but the
+    block `times` is the same in every run. Raises ValueError where there are no methods, fewer than two paired
+    participants, or a method returns values that are not finite.
+
+    Memory holds BLOCK scans, however many there are: each method and direction is one pass over them. What needs the
+    whole set is summed up scan by scan (`WithinSite`), or reads the real scans again from the prepared folder, where
+    they lie anyway (`Identification`); so there are no scratch files. The price is that source views are made anew in
+    every pass.
     """
     pairs = pairs.whole_scans()
     pairs = pairs.where(pairs.table["available"] == "both")
@@ -71,38 +77,37 @@ def evaluate(
     methods = {name: method for name, method in methods.items() if name != ORACLE}
     if scans.has_oracle and wanted:
         methods[ORACLE] = Oracle(MethodConfig(pairs.grid.shape))
-    archive = Archive(Path(out), pairs) if out is not None else None
+    archive = Archive(Path(out), scans.pairs) if out is not None else None
     atlas = atlas or evidence_regions(pairs.grid)
     regions: dict[tuple[Modality, str], np.ndarray] = {
-        (d.target, patterns.REAL): region_means(scans.real[d], atlas) for d in Direction
+        (d.target, patterns.REAL): np.stack([region_means(scans.real(row, d), atlas) for row in range(len(scans))])
+        for d in Direction
     }
     rows: list[pd.DataFrame] = []
     summary: dict[str, dict[str, Any]] = {name: {} for name in methods}
+    times: dict[str, dict[str, Any]] = {name: {} for name in methods}
     from_samples: list[str] = []
     workers = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
     with workers, torch.inference_mode(), Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("Evaluating", total=len(methods) * len(Direction))
         for name, method in methods.items():
             method.eval()
-            draws = samples if method.generative and samples >= FEWEST_SAMPLES else 0
-            from_samples += [name] * (draws > 0)
+            drawn = method.generative and samples >= FEWEST_SAMPLES
+            draws = _Draws(samples, sample_steps, seed) if drawn else None
+            from_samples += [name] * drawn
             for direction in Direction:
                 progress.update(task, description=f"Evaluating {name}")
-                images, stated, scored, scalars = _score(method, direction, scans, workers)
-                sd, honesty = (
-                    _sampled(method, direction, scans, seed, draws, sample_steps)
-                    if draws
-                    else (stated, _stated(images, stated, direction, scans))
-                )
-                scored = scored if honesty is None else scored.join(honesty)
+                found = _score(method, direction, scans, atlas, draws, workers)
+                scored = pd.DataFrame(found.rows)
                 keys = scans.table[KEYS].assign(method=name, direction=direction.value)
                 rows.append(pd.concat([keys, scored], axis=1))
-                regions[direction.target, name] = region_means(images, atlas)
-                summary[name][direction.value] = _intervals(scored, scans.table, seed) | scalars
+                regions[direction.target, name] = np.stack(found.regions)
+                summary[name][direction.value] = _intervals(scored, scans.table, seed) | found.scalars
+                times[name][direction.value] = {SECONDS: float(np.median(found.seconds))}
                 if archive is not None:
-                    archive.keep(image_name(name, direction), images)
-                if archive is not None and sd is not None:
-                    archive.keep(f"{image_name(name, direction)}_std", sd)
+                    archive.keep(image_name(name, direction), found.images)
+                if archive is not None and found.sd:
+                    archive.keep(f"{image_name(name, direction)}_std", found.sd)
                 progress.advance(task)
     table = pd.concat(rows, ignore_index=True)
     splits = sorted(set(scans.table["split"])) if "split" in scans.table else []
@@ -116,6 +121,7 @@ def evaluate(
         "uncertainty_from_samples": from_samples,
         "methods": summary,
         "comparisons": comparisons(table, list(methods), seed),
+        "times": times,
     }
     if archive is not None:
         described = patterns.describe_regions(atlas, pairs.grid)
@@ -125,9 +131,9 @@ def evaluate(
 
 
 def source_only(batch: PairBatch, direction: Direction, method: Method) -> PairBatch:
-    """What a method may see of a batch, on its device: the source, and of the target what only the oracle is told."""
-    told = batch.oracle if isinstance(method, Oracle) else {}
-    kept = replace(batch, sources={direction: batch.sources[direction]}, targets={}, masks={}, oracle=told)
+    """What a method may see of a batch, on its device: the source; the oracle alone sees the simulated truth too."""
+    truth = batch.oracle if isinstance(method, Oracle) else {}
+    kept = replace(batch, sources={direction: batch.sources[direction]}, targets={}, masks={}, oracle=truth)
     return kept.to(_device(method))
 
 
@@ -141,33 +147,56 @@ def estimates(method: Method, pairs: Pairs, direction: Direction) -> Iterator[tu
     method.eval()
     for row in range(len(pairs)):
         with torch.inference_mode():
-            mean, sd = method.estimate(source_only(pairs.batch(np.array([row])), direction, method), direction)
+            batch = pairs.batch(np.array([row]), directions=[direction])
+            mean, sd = method.estimate(source_only(batch, direction, method), direction)
         yield _volume(mean, method), None if sd is None else _volume(sd, method)
 
 
 class _Scans:
-    """The evaluated scans: real volumes, dilated masks, and batches of one with their own or another's source."""
+    """The evaluated scans, each read from the prepared folder where it is needed, and then let go.
+
+    site and person are of each scan (person: the place of the participant among all), first is the first scan of each
+    participant. By direction, (X, Y, Z): everywhere, where the dilated brains of all scans meet, and compared, where
+    those of the first scans meet.
+    """
 
     def __init__(self, pairs: Pairs, seed: int) -> None:
-        self.pairs, self.table = pairs, pairs.table
-        self.has_oracle = pairs.has_oracle
-        people, self.person = np.unique(self.table["participant_id"].to_numpy(str), return_inverse=True)
-        other = shuffle_sources(len(people), seed=seed)
-        self.donor = np.array([int(np.argmax(self.person == other[p])) for p in self.person])
-        self.real = {d: np.stack([pairs.volume(d.target, i) for i in range(len(pairs))]) for d in Direction}
-        brains = {d: [pairs.brain(d.target, i) for i in range(len(pairs))] for d in Direction}
-        self.masks = {d: np.stack([dilate(b) for b in brains[d]]) for d in Direction}
-        self.batch = lru_cache(maxsize=32)(self._batch)  # each holds about 10 MB
+        self.pairs, self.table, self.has_oracle = pairs.streamed(), pairs.table, pairs.has_oracle
+        names, self.site = (self.table[column].astype(str).tolist() for column in ("participant_id", "site"))
+        people, self.first, self.person = np.unique(names, return_index=True, return_inverse=True)
+        self.donor = self.first[shuffle_sources(len(people), seed=seed)[self.person]]
+        self.everywhere = {d: self._common(d, range(len(self))) for d in Direction}
+        self.compared = {d: self._common(d, self.first) for d in Direction}
+        self.batch = lru_cache(maxsize=LATEST)(self._batch)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def _batch(self, row: int) -> PairBatch:
-        return self.pairs.batch(np.array([row]))
+    def blocks(self) -> Iterator[range]:
+        """The rows, BLOCK of them at a time."""
+        for start in range(0, len(self), BLOCK):
+            yield range(start, min(start + BLOCK, len(self)))
+
+    def real(self, row: int, direction: Direction) -> np.ndarray:
+        """The real target, (X, Y, Z)."""
+        return self.pairs.volume(direction.target, row)
+
+    def mask(self, row: int, direction: Direction) -> np.ndarray:
+        """The target's brain, dilated, (X, Y, Z)."""
+        return dilate(self.pairs.brain(direction.target, row))
+
+    def targets(self, direction: Direction) -> Iterator[np.ndarray]:
+        """The targets that predictions are identified among, in blocks (b, V): the first scan of each participant.
+
+        So nobody competes with another scan of their own.
+        """
+        for start in range(0, len(self.first), BLOCK):
+            rows = self.first[start : start + BLOCK].tolist()
+            yield np.stack([self.real(row, direction)[self.compared[direction]] for row in rows])
 
     def own(self, row: int, direction: Direction, method: Method) -> PairBatch:
-        """The scan's source without anything of its target, which only the oracle is told."""
-        return source_only(self.batch(row), direction, method)
+        """The scan's source without anything of its target; the oracle alone sees more."""
+        return source_only(self.batch(row, direction), direction, method)
 
     def shuffled(self, row: int, direction: Direction, method: Method) -> PairBatch:
         """The same with the source (and its b value) of another participant; site and wanted b value stay."""
@@ -175,54 +204,104 @@ class _Scans:
         bval = other.bval if direction is Direction.DMRI_TO_FMRI else mine.bval
         return replace(mine, sources=other.sources, oracle=other.oracle, bval=bval)
 
+    def _batch(self, row: int, direction: Direction) -> PairBatch:
+        return self.pairs.batch(np.array([row]), directions=[direction])
+
+    def _common(self, direction: Direction, rows: Iterable[int]) -> np.ndarray:
+        """Where the masks of the rows meet."""
+        return reduce(np.logical_and, (self.mask(int(row), direction) for row in rows))
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """How the uncertainty of a generative method is sampled."""
+
+    number: int
+    steps: int
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Synthesised:
+    """A scan as a method synthesised it, beside the real one; volumes are (X, Y, Z).
+
+    image is from its own source, and took `seconds`; misled is from another participant's source. sd is None where
+    there is none; honesty is the audit of the sd, or of the draws that gave it.
+    """
+
+    row: int
+    real: np.ndarray
+    mask: np.ndarray
+    image: np.ndarray
+    seconds: float
+    misled: np.ndarray
+    sd: np.ndarray | None
+    honesty: dict[str, float]
+
+    def quality(self) -> dict[str, float]:
+        """The metrics of image."""
+        return image_quality(self.image, self.real, self.mask)
+
+
+@dataclass
+class _Scored:
+    """The scores of a method in one direction; the lists are in the order of the scans.
+
+    rows: the metrics of each scan. scalars: those of the whole set. regions: the means of each scan, (R,). images, sd:
+    of the first SHOWN_SCANS scans, (X, Y, Z) float16; sd is empty where there is none.
+    """
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+    scalars: dict[str, float] = field(default_factory=dict)
+    regions: list[np.ndarray] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    images: list[np.ndarray] = field(default_factory=list)
+    sd: list[np.ndarray] = field(default_factory=list)
+
 
 def _score(
-    method: Method, direction: Direction, scans: _Scans, workers: ThreadPoolExecutor
-) -> tuple[np.ndarray, np.ndarray | None, pd.DataFrame, dict[str, float]]:
-    """Predictions and their SD (scans, X, Y, Z), metrics of each scan, and the scalars of the whole set."""
-    seconds, predictions, spreads, misled = [], [], [], []
-    for row in range(len(scans)):
-        batch = scans.own(row, direction, method)
-        started = time.perf_counter()
-        estimate, sd = method.estimate(batch, direction)
-        predictions.append(_volume(estimate, method))
-        seconds.append(time.perf_counter() - started)
-        spreads += [] if sd is None else [_volume(sd, method)]
-        misled.append(_volume(method.predict(scans.shuffled(row, direction, method), direction), method))
-    real, masks = scans.real[direction], scans.masks[direction]
-    scored = pd.DataFrame(list(workers.map(image_quality, predictions, real, masks)))
-    scored["shuffled_source_psnr_brain"] = [psnr(*each) for each in zip(misled, real, masks, strict=True)]
-    images, sites, common = np.stack(predictions), scans.table["site"].tolist(), masks.all(0)
-    scalars = {
-        "identification_rate": _identification(images, real, masks, scans.person),
-        "within_site_r": within_site_r(images[:, common], real[:, common], sites),
-        "within_site_slope": within_site_slope(images[:, common], real[:, common], sites),
-        "seconds_per_volume": float(np.median(seconds)),
+    method: Method, direction: Direction, scans: _Scans, atlas: Atlas, draws: _Draws | None, workers: ThreadPoolExecutor
+) -> _Scored:
+    """One pass over the scans, of which one block is in memory at a time."""
+    found, within, identified = _Scored(), WithinSite(), Identification(partial(scans.targets, direction))
+    everywhere, compared = scans.everywhere[direction], scans.compared[direction]
+    for block in scans.blocks():
+        made = [_synthesise(method, direction, scans, row, draws) for row in block]
+        for one, quality in zip(made, workers.map(_Synthesised.quality, made), strict=True):
+            shuffled = {"shuffled_source_psnr_brain": psnr(one.misled, one.real, one.mask)}
+            found.rows.append(quality | shuffled | one.honesty)
+            found.regions.append(region_means(one.image, atlas))
+            found.seconds.append(one.seconds)
+            within.add(one.image[everywhere], one.real[everywhere], scans.site[one.row])
+            if one.row < SHOWN_SCANS:
+                found.images.append(one.image.astype(np.float16))
+                found.sd += [] if one.sd is None else [one.sd.astype(np.float16)]
+        first = [one for one in made if one.row in scans.first]
+        if first:
+            identified.add(np.stack([one.image[compared] for one in first]), scans.person[[one.row for one in first]])
+    found.scalars = {
+        "identification_rate": identified.rate,
+        "within_site_r": within.r,
+        "within_site_slope": within.slope,
     }
-    return images, np.stack(spreads) if spreads else None, scored, scalars
+    return found
 
 
-def _stated(images: np.ndarray, sd: np.ndarray | None, direction: Direction, scans: _Scans) -> pd.DataFrame | None:
-    """Audit of the SD that a method states, a row a scan."""
-    if sd is None:
-        return None
-    each = zip(images, sd, scans.real[direction], scans.masks[direction], strict=True)
-    return pd.DataFrame([uncertainty_of_sd(*one) for one in each])
-
-
-def _sampled(
-    method: Method, direction: Direction, scans: _Scans, seed: int, samples: int, steps: int
-) -> tuple[np.ndarray, pd.DataFrame]:
-    """SD of a generative method's draws (scans, X, Y, Z) and its audit, a row a scan."""
-    spreads, scored = [], []
-    for row, (real, mask) in enumerate(zip(scans.real[direction], scans.masks[direction], strict=True)):
-        batch = scans.own(row, direction, method)
-        generator = torch.Generator(_device(method)).manual_seed(seed * 1_000_003 + row)
-        drawn = (method.sample(batch, direction, generator, steps) for _ in range(samples))
-        draws = np.stack([_volume(draw, method) for draw in drawn])
-        spreads.append(draws.std(0, ddof=1))
-        scored.append(uncertainty_of_samples(draws, real, mask))
-    return np.stack(spreads), pd.DataFrame(scored)
+def _synthesise(method: Method, direction: Direction, scans: _Scans, row: int, draws: _Draws | None) -> _Synthesised:
+    real, mask, batch = scans.real(row, direction), scans.mask(row, direction), scans.own(row, direction, method)
+    started = time.perf_counter()
+    estimate, stated = method.estimate(batch, direction)
+    image = _volume(estimate, method)
+    seconds = time.perf_counter() - started
+    misled = _volume(method.predict(scans.shuffled(row, direction, method), direction), method)
+    sd = None if stated is None else _volume(stated, method)
+    honesty = {} if sd is None else uncertainty_of_sd(image, sd, real, mask)
+    if draws is not None:
+        generator = torch.Generator(_device(method)).manual_seed(draws.seed * 1_000_003 + row)
+        drawn = (method.sample(batch, direction, generator, draws.steps) for _ in range(draws.number))
+        volumes = np.stack([_volume(draw, method) for draw in drawn])
+        sd, honesty = volumes.std(0, ddof=1), uncertainty_of_samples(volumes, real, mask)
+    return _Synthesised(row, real, mask, image, seconds, misled, sd, honesty)
 
 
 def _volume(tensor: torch.Tensor, method: Method) -> np.ndarray:
@@ -236,12 +315,6 @@ def _volume(tensor: torch.Tensor, method: Method) -> np.ndarray:
 
 def _device(method: Method) -> torch.device:
     return next((t.device for t in [*method.parameters(), *method.buffers()]), torch.device("cpu"))
-
-
-def _identification(predictions: np.ndarray, real: np.ndarray, masks: np.ndarray, person: np.ndarray) -> float:
-    """Identification among the first scans of the participants, so that nobody competes with themselves."""
-    first = np.unique(person, return_index=True)[1]
-    return identification_rate(predictions[first], real[first], masks[first])
 
 
 def _intervals(scored: pd.DataFrame, table: pd.DataFrame, seed: int) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ import pandas as pd
 from pdsynth.evaluation.metrics import PRIMARY
 from pdsynth.report import words
 from pdsynth.report.sections import Claim
-from pdsynth.results.folder import Results
+from pdsynth.results.folder import Results, scores_and_times
 from pdsynth.statistics.inference import SIGNIFICANT
 from pdsynth.types import NA, Diagnosis, Direction, Split
 
@@ -188,8 +188,7 @@ def both_directions(results: Results, method: str, metric: str, decimals: int, u
     """A metric in both directions with its interval, as text; "" if it was not measured."""
 
     def value(direction: Direction) -> str:
-        scores = results.metrics["methods"].get(method, {}).get(direction.value, {})
-        mean, low, high = words.value_of(scores, metric)
+        mean, low, high = words.value_of(scores_and_times(results.metrics, method, direction), metric)
         if mean is None:
             return ""
         interval = words.interval(low, high, decimals)

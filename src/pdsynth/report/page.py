@@ -17,7 +17,7 @@ from pdsynth.report.facts import groups_of
 from pdsynth.report.pictures import colour_bar
 from pdsynth.report.rendering import render
 from pdsynth.report.sections import Claim
-from pdsynth.results.folder import Results
+from pdsynth.results.folder import Results, scores_and_times
 from pdsynth.statistics.inference import SIGNIFICANT
 from pdsynth.types import Direction
 
@@ -116,7 +116,8 @@ def _rows(
     results: Results, direction: Direction, ordered: list[str], columns: list[words.Column]
 ) -> list[dict[str, Any]]:
     """Table rows; the best value of each column is marked. The ceiling takes no part in this comparison."""
-    values = {n: [words.value_of(results.methods[n][direction.value], c.key) for c in columns] for n in ordered}
+    scores = {name: scores_and_times(results.metrics, name, direction) for name in ordered}
+    values = {name: [words.value_of(scores[name], column.key) for column in columns] for name in ordered}
     rows, previous = [], ""
     best = [_best([(n, values[n][i][0]) for n in ordered if n != words.CEILING], c) for i, c in enumerate(columns)]
     for name in ordered:

@@ -1,14 +1,16 @@
 """The writer of a results folder: what `evaluate` leaves for the report, and how its files are named.
 
-`metrics.json`, `metrics.tsv` (a row a participant, method and direction), `patterns.tsv` and `regions.tsv` (see
-`patterns`), and `predictions/` with `participants.tsv` (which scans, in the order of the arrays), `grid.json` (the
-affine), `fmri.npy`, `dmri.npy`, `fmri_brain.npy`, `dmri_brain.npy`, `<method>_<direction>.npy` and, from a method that
-states an uncertainty or gives samples, `<method>_<direction>_std.npy`: float16 or bool, (scans, X, Y, Z).
+`metrics.json` (whose block `times` alone differs between two runs), `metrics.tsv` (one row per scan, method and
+direction), `patterns.tsv` and `regions.tsv` (see `patterns`), and `predictions/` with `participants.tsv` (which scans,
+in the order of the arrays), `grid.json` (the affine), `fmri.npy`, `dmri.npy`, `fmri_brain.npy`, `dmri_brain.npy`,
+`<method>_<direction>.npy` and, from a method that states an uncertainty or gives samples,
+`<method>_<direction>_std.npy`: float16 or bool, (scans, X, Y, Z).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +26,7 @@ from pdsynth.types import Direction
 METRICS_JSON, METRICS_TSV = "metrics.json", "metrics.tsv"
 IMAGES, GRID, SHOWN = "predictions", "grid.json", "participants.tsv"
 SHOWN_SCANS = 24  # scans whose images are kept for the report
+SECONDS = "seconds_per_volume"
 KEYS = ["participant_id", "session_id", "site", "diagnosis"]
 
 
@@ -47,14 +50,14 @@ class Archive:
         kept = range(min(len(scans), SHOWN_SCANS))
         for direction in Direction:
             target = direction.target
-            self.keep(target.value, np.stack([scans.volume(target, row) for row in kept]))
+            self.keep(target.value, [scans.volume(target, row) for row in kept])
             self._array(f"{target.value}_brain", np.stack([scans.brain(target, row) for row in kept]))
         self._text(f"{IMAGES}/{GRID}", json.dumps({"affine": np.asarray(scans.grid.affine).tolist()}))
         write_table(self.images / SHOWN, scans.table[KEYS].head(SHOWN_SCANS))
 
-    def keep(self, name: str, volumes: np.ndarray) -> None:
-        """volumes (scans, X, Y, Z), of which the first are kept as float16."""
-        self._array(name, volumes[:SHOWN_SCANS].astype(np.float16))
+    def keep(self, name: str, volumes: Sequence[np.ndarray]) -> None:
+        """Write the images of the first SHOWN_SCANS scans, (X, Y, Z) each, as float16."""
+        self._array(name, np.stack(volumes).astype(np.float16))
 
     def finish(self, result: dict[str, Any], table: pd.DataFrame) -> None:
         """Write the metrics, which make the folder complete."""

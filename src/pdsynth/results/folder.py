@@ -8,7 +8,7 @@ files: `manifest.json`, and, in the folder or below it, `rejected.tsv` and synth
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from pdsynth import manifest
-from pdsynth.results.archive import GRID, IMAGES, METRICS_JSON, METRICS_TSV, SHOWN
+from pdsynth.results.archive import GRID, IMAGES, METRICS_JSON, METRICS_TSV, SECONDS, SHOWN
 from pdsynth.results.tables import read_table
 from pdsynth.types import NA, Direction, InputError, Modality
 
@@ -44,6 +44,32 @@ class Synthesised:
         return Modality.FMRI if "_boldref" in self.image.name else Modality.DMRI
 
 
+def read_metrics(results: Path) -> dict[str, Any]:
+    """Content of metrics.json of a results folder, in the form of this version.
+
+    Version 0.1.0 has the seconds among the scores; they are moved to the block `times`. Raises FileNotFoundError if the
+    file is missing, ValueError if it is damaged.
+    """
+    metrics: dict[str, Any] = json.loads((results / METRICS_JSON).read_text(encoding="utf-8"))
+    if "times" not in metrics:
+        metrics["times"] = {
+            name: {d: {SECONDS: scores.pop(SECONDS)} for d, scores in entry.items() if SECONDS in scores}
+            for name, entry in metrics.get("methods", {}).items()
+        }
+    return metrics
+
+
+def scores_and_times(metrics: Mapping[str, Any], method: str, direction: Direction) -> dict[str, Any]:
+    """Scores and times of a method in one direction, from the content of metrics.json; empty if there are none.
+
+    >>> metrics = {"methods": {"unet": {"fmri_to_dmri": {"within_site_r": 0.5}}}, "times": {}}
+    >>> scores_and_times(metrics, "unet", Direction.FMRI_TO_DMRI)
+    {'within_site_r': 0.5}
+    """
+    of_method = (metrics[block].get(method, {}) for block in ("methods", "times"))
+    return {name: value for entry in of_method for name, value in entry.get(direction.value, {}).items()}
+
+
 @dataclass(frozen=True)
 class Results:
     """A results folder: metrics (metrics.json), table (metrics.tsv) and manifest ({} if there is no manifest.json)."""
@@ -58,7 +84,7 @@ class Results:
         """Read a results folder. Raises InputError if metrics.json or metrics.tsv is missing or cannot be read."""
         root = Path(root)
         with _named(root):
-            metrics, table = _json(root / METRICS_JSON), read_table(root / METRICS_TSV, TEXT_COLUMNS)
+            metrics, table = read_metrics(root), read_table(root / METRICS_TSV, TEXT_COLUMNS)
         return cls(root, metrics, table, manifest.read(root))
 
     @cached_property

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 SIGNIFICANT = 0.05  # a difference is significant if its p value, corrected over its family of tests, is below this
+BATCH = 200  # resamples in memory at a time; their number changes no result
 
 
 def bca_interval(
@@ -33,7 +34,13 @@ def bca_interval(
         same = float(statistic(values, axis=0))
         return (same, same)
     result = stats.bootstrap(
-        (values,), statistic, n_resamples=n, confidence_level=level, method="BCa", rng=np.random.default_rng(seed)
+        (values,),
+        statistic,
+        n_resamples=n,
+        batch=BATCH,
+        confidence_level=level,
+        method="BCa",
+        rng=np.random.default_rng(seed),
     )
     return (float(result.confidence_interval.low), float(result.confidence_interval.high))
 
@@ -57,6 +64,7 @@ def paired_permutation(a: np.ndarray, b: np.ndarray, seed: int = 0, n: int = 10_
         permutation_type="samples",
         vectorized=True,
         n_resamples=n,
+        batch=BATCH,
         alternative="greater",
         rng=np.random.default_rng(seed),
     )
