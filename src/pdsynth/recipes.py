@@ -43,7 +43,7 @@ def settings_of(recipe: Recipe, size: str = Size.FULL, changes: Mapping[str, Any
     """
     if size not in set(Size) or (size == Size.SMALL and not recipe.small):
         has = "full and small" if recipe.small else "full only"
-        raise ValueError(f"the recipe {recipe.name} has no size {size!r}; it has {has}.")
+        raise ValueError(f"the recipe {recipe.name} has no size {str(size)!r}; it has {has}.")
     settings = {**recipe.settings, **(recipe.small if size == Size.SMALL else {})}
     types = get_type_hints(registry()[recipe.method].config_type)
     for name, value in (changes or {}).items():
