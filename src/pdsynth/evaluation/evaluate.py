@@ -98,10 +98,10 @@ def evaluate(
             for direction in Direction:
                 progress.update(task, description=f"Evaluating {name}")
                 found = _score(method, direction, scans, atlas, draws, workers)
-                scored = pd.DataFrame(found.rows)
+                scored = pd.DataFrame(found.rows, columns=found.columns)
                 keys = scans.table[KEYS].assign(method=name, direction=direction.value)
                 rows.append(pd.concat([keys, scored], axis=1))
-                regions[direction.target, name] = np.stack(found.regions)
+                regions[direction.target, name] = found.regions
                 summary[name][direction.value] = _intervals(scored, scans.table, seed) | found.scalars
                 times[name][direction.value] = {SECONDS: float(np.median(found.seconds))}
                 if archive is not None:
@@ -245,15 +245,19 @@ class _Synthesised:
 
 @dataclass
 class _Scored:
-    """The scores of a method in one direction; the lists are in the order of the scans.
+    """The scores of a method in one direction; all is in the order of the scans.
 
-    rows: the metrics of each scan. scalars: those of the whole set. regions: the means of each scan, (R,). images, sd:
-    of the first SHOWN_SCANS scans, (X, Y, Z) float16; sd is empty where there is none.
+    regions: their means, (scans, R). columns, rows: the metrics, their names and those of each scan. scalars: those of
+    the whole set. images, sd: of the first SHOWN_SCANS scans, (X, Y, Z) float16; sd is empty where there is none.
+
+    What stays of a scan is written into one array and into tuples: small arrays that outlive the large ones around
+    them would keep their memory from being given back.
     """
 
-    rows: list[dict[str, float]] = field(default_factory=list)
+    regions: np.ndarray
+    columns: list[str] = field(default_factory=list)
+    rows: list[tuple[float, ...]] = field(default_factory=list)
     scalars: dict[str, float] = field(default_factory=dict)
-    regions: list[np.ndarray] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     images: list[np.ndarray] = field(default_factory=list)
     sd: list[np.ndarray] = field(default_factory=list)
@@ -263,14 +267,17 @@ def _score(
     method: Method, direction: Direction, scans: _Scans, atlas: Atlas, draws: _Draws | None, workers: ThreadPoolExecutor
 ) -> _Scored:
     """One pass over the scans, of which one block is in memory at a time."""
-    found, within, identified = _Scored(), WithinSite(), Identification(partial(scans.targets, direction))
+    found, within = _Scored(np.empty((len(scans), len(atlas)))), WithinSite()
+    identified = Identification(partial(scans.targets, direction))
     everywhere, compared = scans.everywhere[direction], scans.compared[direction]
     for block in scans.blocks():
         made = [_synthesise(method, direction, scans, row, draws) for row in block]
         for one, quality in zip(made, workers.map(_Synthesised.quality, made), strict=True):
             shuffled = {"shuffled_source_psnr_brain": psnr(one.misled, one.real, one.mask)}
-            found.rows.append(quality | shuffled | one.honesty)
-            found.regions.append(region_means(one.image, atlas))
+            scores = quality | shuffled | one.honesty
+            found.columns = list(scores)
+            found.rows.append(tuple(scores.values()))
+            found.regions[one.row] = region_means(one.image, atlas)
             found.seconds.append(one.seconds)
             within.add(one.image[everywhere], one.real[everywhere], scans.site[one.row])
             if one.row < SHOWN_SCANS:
@@ -279,6 +286,7 @@ def _score(
         first = [one for one in made if one.row in scans.first]
         if first:
             identified.add(np.stack([one.image[compared] for one in first]), scans.person[[one.row for one in first]])
+        del made, first  # before the next block is made
     found.scalars = {
         "identification_rate": identified.rate,
         "within_site_r": within.r,
