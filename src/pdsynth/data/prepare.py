@@ -18,21 +18,20 @@ import pandas as pd
 
 from pdsynth import folders, manifest
 from pdsynth.cohorts.cohort import Cohort, Rejection, Scan, Session, Subject
-from pdsynth.data.preprocessing import SHELL, Preprocessing
-from pdsynth.data.quality import quality_table
+from pdsynth.data.preprocessing import Preprocessing
+from pdsynth.data.rows import Record, pairs_table, quality_of
 from pdsynth.data.sessions import Settings, Task, make, relative
 from pdsynth.data.shards import FOLDER, Shards
 from pdsynth.data.splits import assign_splits, near_duplicates
 from pdsynth.files import linked, read_json, sha256, write_table
 from pdsynth.imaging.spatial import mni_grid
 from pdsynth.options import PrepareOptions
-from pdsynth.types import NA, WHOLE_SCAN, Available, Diagnosis, InputError, Modality
+from pdsynth.types import NA, Available, Diagnosis, InputError, Modality
 from pdsynth.workers import Workers
 
 if TYPE_CHECKING:  # imported in the parent process only, since a worker does not need torch
     from pdsynth.data.pairs import Pairs
 
-Record = dict[str, Any]
 TABLES = ("pairs.tsv", "splits.tsv", "rejected.tsv", "quality.tsv")
 
 
@@ -115,7 +114,7 @@ def prepare_cohort(
             records = {task: read_json(task.record_path) for task in tasks}
             rejected = [*cohort.rejected, *_refused(records)]
             rejected += _refuse_duplicates(Shards(folder, grid.shape), records)
-            table = _pairs_table(records)
+            table = pairs_table(records)
             if table.empty:
                 first = f"; the first refusal: {rejected[0].path}: {rejected[0].reason}" if rejected else ""
                 remedy = rejected[0].remedy if rejected else "add fMRI or dMRI scans"
@@ -126,7 +125,7 @@ def prepare_cohort(
                 "pairs.tsv": table,
                 "splits.tsv": _splits(table, options, before),
                 "rejected.tsv": pd.DataFrame(refusals, columns=["path", "reason", "remedy"]),
-                "quality.tsv": _quality(records),
+                "quality.tsv": quality_of(records),
             }
             for name, content in tables.items():
                 write_table(folder / name, content)
@@ -341,55 +340,6 @@ def _refuse_duplicates(shards: Shards, records: dict[Task, Record]) -> list[Reje
 
 def _has(record: Record, modality: Modality) -> bool:
     return any(f"{modality}_scale" in row for row in record["rows"])
-
-
-def _pairs_table(records: dict[Task, Record]) -> pd.DataFrame:
-    rows = []
-    for task, record in records.items():
-        for index, measured in enumerate(record["rows"]):
-            if measured:
-                segment = WHOLE_SCAN if index == 0 else str(index - 1)
-                position = {"shard": task.shard.name, "index": index}
-                rows.append(_row(task, segment, measured, record["dmri_bval"]) | position)
-    return pd.DataFrame(rows)
-
-
-def _row(task: Task, segment: str, measured: dict[str, float], bval: float | None) -> dict[str, Any]:
-    subject, session = task.subject, task.session
-    modalities = [modality for modality in Modality if f"{modality}_scale" in measured]
-    row: dict[str, Any] = {
-        "participant_id": subject.participant_id,
-        "session_id": session.session_id,
-        "segment": segment,
-        "site": subject.site or NA,
-        "diagnosis": session.diagnosis or NA,
-        "dx_gap_days": _or_na(session.dx_gap_days),
-        "scan_gap_days": session.scan_gap_days,
-        "age": _or_na(session.age),
-        "sex": subject.sex or NA,
-        "education": _or_na(subject.education),
-        "mmse": session.scores.get("mmse", NA),
-        "moca": session.scores.get("moca", NA),
-        "available": Available.BOTH if len(modalities) == 2 else Available(modalities[0]),
-    }
-    for modality in Modality:
-        row[f"{modality}_path"] = relative(session.scans[modality].path, task.root) if modality in modalities else ""
-        row[f"{modality}_scale"] = measured.get(f"{modality}_scale", NA)
-    return row | {"dmri_bval": SHELL if bval is None else bval}
-
-
-def _or_na(value: float | None) -> float | str:
-    return NA if value is None else value
-
-
-def _quality(records: dict[Task, Record]) -> pd.DataFrame:
-    rows = []
-    for task, record in records.items():
-        for modality, measured in record["quality"].items():
-            path = relative(task.session.scans[Modality(modality)].path, task.root)
-            who = {"participant_id": task.subject.participant_id, "session_id": task.session.session_id}
-            rows.append(who | {"site": task.subject.site or NA, "modality": modality, "path": path} | measured)
-    return quality_table(rows)
 
 
 def _splits(table: pd.DataFrame, options: PrepareOptions, before: pd.DataFrame | None) -> pd.DataFrame:

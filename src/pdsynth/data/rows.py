@@ -1,0 +1,102 @@
+"""The rows of pairs.tsv and quality.tsv of a prepared folder, from the records of its sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from pdsynth.data.preprocessing import SHELL
+from pdsynth.data.quality import quality_table
+from pdsynth.data.sessions import Task, relative
+from pdsynth.types import NA, WHOLE_SCAN, Available, Modality
+
+Record = dict[str, Any]
+Number = float | str  # "n/a" where it is unknown
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """One row of pairs.tsv: a whole scan, or one segment, of a session. The fields are the columns, in their order.
+
+    dx_gap_days: days between the scan and the visit of the diagnosis; scan_gap_days: between the two scans. age and
+    education are in years. A path is relative to the dataset, and empty if there is no scan. A scale is the 99.5th
+    percentile in the brain, in the unit of the scan. dmri_bval is in s/mm^2. index is the row in the file `shard`.
+    """
+
+    participant_id: str
+    session_id: str
+    segment: str
+    site: str
+    diagnosis: str
+    dx_gap_days: Number
+    scan_gap_days: int
+    age: Number
+    sex: str
+    education: Number
+    mmse: Number
+    moca: Number
+    available: Available
+    fmri_path: str
+    fmri_scale: Number
+    dmri_path: str
+    dmri_scale: Number
+    dmri_bval: float
+    shard: str
+    index: int
+
+
+def pairs_table(records: Mapping[Task, Record]) -> pd.DataFrame:
+    """The table pairs.tsv: one `PairRow` per session and segment with a usable scan, without the splits."""
+    rows = [
+        _row(task, index, scales, record["dmri_bval"])
+        for task, record in records.items()
+        for index, scales in enumerate(record["rows"])
+        if scales
+    ]
+    return pd.DataFrame([asdict(row) for row in rows])
+
+
+def _row(task: Task, index: int, scales: Mapping[str, float], bval: float | None) -> PairRow:
+    subject, session = task.subject, task.session
+    modalities = [modality for modality in Modality if f"{modality}_scale" in scales]
+    paths = {m: relative(session.scans[m].path, task.root) if m in modalities else "" for m in Modality}
+    return PairRow(
+        participant_id=subject.participant_id,
+        session_id=session.session_id,
+        segment=WHOLE_SCAN if index == 0 else str(index - 1),
+        site=subject.site or NA,
+        diagnosis=session.diagnosis or NA,
+        dx_gap_days=_or_na(session.dx_gap_days),
+        scan_gap_days=session.scan_gap_days,
+        age=_or_na(session.age),
+        sex=subject.sex or NA,
+        education=_or_na(subject.education),
+        mmse=session.scores.get("mmse", NA),
+        moca=session.scores.get("moca", NA),
+        available=Available.BOTH if len(modalities) == 2 else Available(modalities[0]),
+        fmri_path=paths[Modality.FMRI],
+        fmri_scale=scales.get("fmri_scale", NA),
+        dmri_path=paths[Modality.DMRI],
+        dmri_scale=scales.get("dmri_scale", NA),
+        dmri_bval=SHELL if bval is None else bval,
+        shard=task.shard.name,
+        index=index,
+    )
+
+
+def _or_na(value: float | None) -> Number:
+    return NA if value is None else value
+
+
+def quality_of(records: Mapping[Task, Record]) -> pd.DataFrame:
+    """The table quality.tsv: one row per scan, with its measures and flags."""
+    rows = []
+    for task, record in records.items():
+        for modality, measured in record["quality"].items():
+            path = relative(task.session.scans[Modality(modality)].path, task.root)
+            who = {"participant_id": task.subject.participant_id, "session_id": task.session.session_id}
+            rows.append(who | {"site": task.subject.site or NA, "modality": modality, "path": path} | measured)
+    return quality_table(rows)
