@@ -35,7 +35,7 @@ def test_a_model_is_not_scored_on_whom_it_was_trained(folder, tmp_path):
     rewrite(folder / "splits.tsv", lambda t: t.assign(split=t["split"].map(swapped)))
     other = Pairs.open(folder)
     with pytest.raises(
-        InputError, match=f"a scan of {pairs.train.table['participant_id'][0]} that population-mean was"
+        InputError, match=f"a scan of {pairs.train.table['participant_id'][0]}, on which population-mean was"
     ):
         pdsynth.evaluate(model, other.test, ceiling=False)
 

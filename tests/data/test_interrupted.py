@@ -62,7 +62,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(pristine, tmp_path: Path, made) 
     assert ended.returncode == -signal.SIGKILL
     assert [p.name for p in tmp_path.iterdir()] == ["prepared.partial"]
     partial = tmp_path / "prepared.partial" / "prepared"
-    with pytest.raises(InputError, match="no prepared folder"):
+    with pytest.raises(InputError, match="is not a prepared folder"):
         Pairs.open(partial)
     (partial / "sessions" / ".partial-of-a-file.npy").write_bytes(b"half")
     (partial / ".partial-17-pairs.tsv").write_bytes(b"half")

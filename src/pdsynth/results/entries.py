@@ -14,7 +14,7 @@ def recipe_of(entry: str) -> tuple[str, str]:
     (('pds-paper', 'small'), ('pds', 'full'))
     """
     name, _, size = entry.partition(":")
-    return name, size or Size.FULL
+    return name, size or Size.FULL.value
 
 
 def run_folder(out: Path, entry: str) -> Path:

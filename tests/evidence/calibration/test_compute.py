@@ -172,7 +172,7 @@ def test_whom_it_was_calibrated_on_is_not_scored(model, calibrated, unseen, tmp_
         root = shutil.copytree(unseen.root, tmp_path / split)
         splits = pd.read_csv(root / "splits.tsv", sep="\t", keep_default_na=False).assign(split=split)
         splits.to_csv(root / "splits.tsv", sep="\t", index=False)
-        with pytest.raises(InputError, match="that pds was calibrated on"):
+        with pytest.raises(InputError, match="on which pds was calibrated"):
             api.evaluate(after, Pairs.open(root).split(split), ceiling=False)
     told = api.load(model, "cpu")
     api.evaluate(told, unseen.train, ceiling=False)
