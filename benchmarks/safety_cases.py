@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,11 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from pdsynth import manifest
 from pdsynth.files import sha256
 
 TIMES = {"started", "finished", "seal", "peak_memory_mb", "resume", "mtime_ns"}
 BY_THE_CLOCK = ("metrics.csv", ".ckpt", ".ckpt.json", "cost.json", "fit.json")  # files that contain wall times
+TIMED_TABLE = re.compile(r"(.*/)?table\d\.tsv")  # of a benchmark: with columns of seconds and memory
 PAGES = (".html", ".md")  # may contain a date
 
 
@@ -50,6 +54,8 @@ class Case:
             name = path.relative_to(out).as_posix()
             if name.endswith(BY_THE_CLOCK) or name.endswith(PAGES):
                 found[name] = ""
+            elif TIMED_TABLE.fullmatch(name):
+                found[name] = _digest(_timeless(pd.read_csv(path, sep="\t", dtype=str).to_dict("list")))
             elif path.suffix == ".json" or path.name == manifest.NAME:
                 found[name] = _digest(_timeless(json.loads(path.read_text())))
             else:
@@ -69,7 +75,10 @@ def _timeless(content: Any) -> Any:
         return {
             k: _timeless(v)
             for k, v in content.items()
-            if k not in TIMES and "seconds" not in k and not k.endswith((*PAGES, *BY_THE_CLOCK, ".json"))
+            if k not in TIMES
+            and "seconds" not in k
+            and not TIMED_TABLE.fullmatch(k)
+            and not k.endswith((*PAGES, *BY_THE_CLOCK, ".json"))
         }
     return [_timeless(each) for each in content] if isinstance(content, list) else content
 
