@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from pdsynth import resources
 from pdsynth.cohorts.simulated.cohort import each
 from pdsynth.types import InputError
-from pdsynth.workers import Workers
+from pdsynth.workers import Workers, terminate
 
 PATIENCE = 60  # seconds, on a busy machine
 LONG = 600  # seconds that nobody is to wait for: more than the tests' own limit
@@ -259,3 +260,11 @@ def test_memory_if_the_system_reports_little(machine, monkeypatch):
     assert resources.memory_bytes() == 12 << 30
     monkeypatch.delattr(os, "sysconf")
     assert resources.memory_bytes() == resources.DEFAULT_MEMORY
+
+
+def test_pools_that_are_shut_down_already_can_be_terminated() -> None:
+    """A signal may arrive after one pool was shut down and before the next one is."""
+    with ProcessPoolExecutor(1) as pool:
+        assert pool.submit(abs, -1).result() == 1
+    terminate([pool])
+    assert pool._processes is None

@@ -236,7 +236,7 @@ def _task_name(task: Any) -> str | Path:
 def terminate(pools: Sequence[ProcessPoolExecutor]) -> None:
     """Terminate the processes of the pools. Before Python 3.14 there is no public function for it."""
     for pool in pools:
-        for process in list(pool._processes.values()):
+        for process in list((pool._processes or {}).values()):  # a pool that was shut down has None
             process.terminate()
 
 
