@@ -17,11 +17,12 @@ from pdsynth import __version__
 from pdsynth.cohorts.cohort import Cohort, Rejection, Scan
 from pdsynth.cohorts.detect import read
 from pdsynth.cohorts.names import SyntheticPaths, lone_participant, synthetic_paths
-from pdsynth.cohorts.scans import digests, place_digest, single_scan
+from pdsynth.cohorts.scans import place_digest, single_scan
 from pdsynth.data.preprocessing import SHELL, recorded_by
 from pdsynth.data.sessions import relative
 from pdsynth.data.standardise import refused
 from pdsynth.files import read_json, write_json, write_table
+from pdsynth.freshness import Stamp, renewed, stamp
 from pdsynth.imaging.nifti import sidecar_path
 from pdsynth.resources import refuse_lost, stops_run
 from pdsynth.types import Direction, InputError, Modality
@@ -31,6 +32,7 @@ from pdsynth.workers import Workers
 if TYPE_CHECKING:
     from pdsynth.synthesis import Model
 
+Stamps = dict[str, list[Stamp | None]]
 TABLE = "synthesised.tsv"  # one row per scan of the dataset: made, skipped or refused, and the reason
 COLUMNS = ("participant_id", "session_id", "source", "target", "status", "file", "draws", "reason", "remedy")
 SIDECAR_FIELDS = {  # of a volume, by the names of `Options.entries`
@@ -166,8 +168,13 @@ def synthesise_scans(
     device: str = "auto",
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    stamps: Stamps | None = None,
 ) -> tuple[list[Path], list[Rejection]]:
-    """`synthesise_path` with its options as one object."""
+    """`synthesise_path` with its options as one object.
+
+    `stamps` are those of each volume's source files, by the name of the volume, when it was made. Source files that
+    still have their stamps are not read to see that they are unchanged. The new stamps are added.
+    """
     if options.samples:
         from pdsynth.synthesis import refuse_without_draws
 
@@ -175,7 +182,9 @@ def synthesise_scans(
     run = _of_folder(path, out, to) if path.is_dir() else _of_scan(path, out, to)
     _refuse_twins(run)
     entries = options.entries(model)
-    left = [source for source in run.sources if not _is_made(source, out, entries)]
+    stamps = {} if stamps is None else stamps
+    left = [source for source in run.sources if not _is_made(source, out, entries, stamps)]
+    before = {source: [stamp(path, "") for path in source.scan.files] for source in left}  # the digests follow
     _refuse_other_dataset(left, out)
     done = len(run.sources) - len(left)
     if progress:
@@ -199,6 +208,10 @@ def synthesise_scans(
             continue
         volume, uncertainty, draws = source.paths(out, options.samples)
         written += [file for file in (volume, uncertainty, *draws) if file.exists()]
+        if source in before:
+            digests = read_json(sidecar_path(volume))["SourceSHA256"]
+            pairs = zip(before[source], digests, strict=True)
+            stamps[relative(volume, out)] = [each and {**each, "sha256": digest} for each, digest in pairs]
         run.rows.append(source.row(run.root, "made", file=relative(volume, out), draws=options.samples))
     if not written:
         first = run.rejected[0]
@@ -258,14 +271,24 @@ def _refuse_other_dataset(sources: list[Source], out: Path) -> None:
             raise InputError(source.scan.path, problem, "choose another folder, or replace it with --overwrite")
 
 
-def _is_made(source: Source, out: Path, entries: dict[str, Any]) -> bool:
-    """Whether a folder holds the volume and all samples of a scan, made from the same bytes with the same options."""
+def _is_made(source: Source, out: Path, entries: dict[str, Any], stamps: Stamps) -> bool:
+    """Whether a folder holds the volume and all samples of a scan, made from the same bytes with the same options.
+
+    The volume's stamps are renewed, so that the next run does not read an unchanged file again.
+    """
     volume, _, draws = source.paths(out, entries["samples"])
     if not all(path.exists() for path in (volume, *draws)):
         return False
     sidecar = read_json(sidecar_path(volume))
-    alike = all(sidecar.get(SIDECAR_FIELDS[name]) == value for name, value in entries.items())
-    return alike and sidecar.get("SourceSHA256") == digests(source.scan)
+    if not all(sidecar.get(SIDECAR_FIELDS[name]) == value for name, value in entries.items()):
+        return False
+    name, files = relative(volume, out), source.scan.files
+    known = stamps.get(name) or [None] * len(files)
+    now = [renewed(path, before) for path, before in zip(files, known, strict=False)]
+    if sidecar.get("SourceSHA256") != [each and each["sha256"] for each in now]:
+        return False
+    stamps[name] = now
+    return True
 
 
 def _synthesise(

@@ -223,21 +223,33 @@ def synthesize(
     folder = model_folder(model)
     options = Options(samples=samples, steps=steps, seed=seed, shell=shell)
     made_as = options.entries(folder)
-    with (
-        folders.making(
-            out,
-            overwrite=overwrite,
-            update=True,
-            resume="give the same command again",
-            again=lambda before: refuse_other_options(out, before, made_as),
-            inputs=[folder, path],
-        ) as work,
-        manifest.recorded(work.folder, "synthesize", inputs=[folder, path], seed=seed, to=to, made_as=made_as),
-        progress("Synthesising") as update,
-    ):
-        written, refused = synthesise_scans(
-            folder, path, work.folder, options, to=to, device=device.value, jobs=jobs, progress=update
-        )
+    with folders.making(
+        out,
+        overwrite=overwrite,
+        update=True,
+        resume="give the same command again",
+        again=lambda before: refuse_other_options(out, before, made_as),
+        inputs=[folder, path],
+    ) as work:
+        stamps = manifest.read(work.folder).get("stamps", {})
+        with (
+            manifest.recorded(
+                work.folder, "synthesize", inputs=[folder, path], seed=seed, to=to, made_as=made_as
+            ) as entries,
+            progress("Synthesising") as update,
+        ):
+            written, refused = synthesise_scans(
+                folder,
+                path,
+                work.folder,
+                options,
+                to=to,
+                device=device.value,
+                jobs=jobs,
+                progress=update,
+                stamps=stamps,
+            )
+            entries["stamps"] = stamps
     if refused:
         table("Refused", ("file", "reason", "remedy"), [(str(r.path), r.reason, r.remedy) for r in refused])
     done(f"{len(written)} files, SYNTHETIC, research only, are in {out}; {TABLE} lists the outcome of each scan")

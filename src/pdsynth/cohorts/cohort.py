@@ -29,6 +29,11 @@ class Scan:
     mask: Path | None = None
 
     @property
+    def files(self) -> list[Path]:
+        """The files that the scan's volume is computed from: the image, the gradient tables and the brain mask."""
+        return [path for path in (self.path, self.bval, self.bvec, self.mask) if path is not None]
+
+    @property
     def in_mni(self) -> bool:
         """Whether the scan is in MNI152 space. The versions of this template do not differ at our resolution."""
         return self.space is not None and self.space.startswith("MNI152")

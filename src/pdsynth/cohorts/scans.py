@@ -188,8 +188,8 @@ def _stem(path: Path) -> str:
 
 
 def digests(scan: Scan) -> list[str]:
-    """SHA-256 of each file that a volume is computed from: the image, the gradient tables and the brain mask."""
-    return [sha256(path) for path in (scan.path, scan.bval, scan.bvec, scan.mask) if path is not None]
+    """SHA-256 of each file that a volume is computed from."""
+    return [sha256(path) for path in scan.files]
 
 
 def place_digest(scan: Scan) -> str:

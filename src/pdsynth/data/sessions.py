@@ -20,6 +20,7 @@ from pdsynth.data.preprocessing import Preprocessing
 from pdsynth.data.shards import FOLDER, write_shard
 from pdsynth.data.standardise import FLIRT_TEMPLATE, Standardised, brain_region, refused, standardise
 from pdsynth.files import read_json, sha256, write_json
+from pdsynth.freshness import renewed, stamp, unchanged
 from pdsynth.imaging.nifti import Volume, read_volume
 from pdsynth.imaging.spatial import Grid, resample
 from pdsynth.resources import refuse_lost, stops_run
@@ -83,14 +84,24 @@ class Task:
         return {relative(path, self.root): path for path in files if path is not None}
 
     def is_made(self) -> bool:
-        """Whether the record that `make` wrote is still valid: equal settings and input files, and an intact shard."""
+        """Whether the record that `make` wrote is still valid: equal settings and input files, and an intact shard.
+
+        The stamps of input files that have another time or inode but the same content are renewed in the record.
+        """
         record = read_json(self.record_path)
         if record.get("settings") != self.settings.entries() or not record["final"]:
             return False
         if record["rows"] and not (self.shard.exists() and sha256(self.shard) == record["sha256"]):
             return False
         files, before = self.inputs(), record["inputs"]
-        return files.keys() == before.keys() and all(_unchanged(path, before[name]) for name, path in files.items())
+        if files.keys() != before.keys():
+            return False
+        now = {name: renewed(path, before[name]) for name, path in files.items()}
+        if not all(unchanged(before[name], now[name]) for name in now):
+            return False
+        if now != before:  # a file has another time or inode: the next run shall not read it again
+            write_json(self.record_path, record | {"inputs": now})
+        return True
 
 
 def make(task: Task) -> None:
@@ -100,7 +111,7 @@ def make(task: Task) -> None:
     """
     task.record_path.unlink(missing_ok=True)
     task.shard.unlink(missing_ok=True)
-    inputs = {name: _stamp(path) for name, path in task.inputs().items()}
+    inputs = {name: stamp(path) for name, path in task.inputs().items()}
     standard: dict[Modality, Standardised] = {}
     preprocessing, segments = task.settings.preprocessing, task.settings.segments
     record: dict[str, Any] = {"settings": task.settings.entries(), "inputs": inputs, "final": True, "volumes": []}
@@ -190,23 +201,3 @@ def oracle_path(root: Path, name: str, modality: Modality) -> Path:
 def relative(path: Path, root: Path) -> str:
     """The path relative to root; the name alone of a file outside root."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-
-
-def _stamp(path: Path) -> dict[str, Any] | None:
-    """Size, time and digest of a file; None if it cannot be read, which the rejection of the scan reports."""
-    try:
-        about = path.stat()
-        return {"size": about.st_size, "mtime_ns": about.st_mtime_ns, "sha256": sha256(path)}
-    except (OSError, ValueError):
-        return None
-
-
-def _unchanged(path: Path, stamp: dict[str, Any] | None) -> bool:
-    """Whether a file matches an earlier `_stamp`: by size and time, or by its digest if only the time differs."""
-    try:
-        about = path.stat()
-    except OSError:
-        return stamp is None
-    if stamp is None or about.st_size != stamp["size"]:
-        return False
-    return about.st_mtime_ns == stamp["mtime_ns"] or sha256(path) == stamp["sha256"]
