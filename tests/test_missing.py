@@ -238,7 +238,7 @@ def test_jobs_do_not_change_the_bytes(model, bold, tmp_path) -> None:
         out = tmp_path / f"{jobs}"
         synthesise_path(model, bids, out, device="cpu", jobs=jobs)
         found.append({p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()})
-    assert len(found[0]) == 8 and found[0] == found[1]
+    assert len(found[0]) == 9 and found[0] == found[1]
 
 
 def test_a_second_run_adds_who_is_new_and_keeps_the_others(model, bold, tmp_path, capsys) -> None:

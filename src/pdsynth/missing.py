@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pdsynth import __version__
+from pdsynth.cohorts.bidsignore import write_bidsignore
 from pdsynth.cohorts.cohort import Cohort, Rejection, Scan
 from pdsynth.cohorts.detect import read
 from pdsynth.cohorts.names import SyntheticPaths, lone_participant, synthetic_paths
@@ -220,6 +221,7 @@ def synthesise_scans(
     _write_table(run)
     name = {"Name": f"From SIMULATED scans: {DESCRIPTION['Name']}", "Simulated": True} if run.simulated else {}
     write_json(out / "dataset_description.json", DESCRIPTION | name)
+    write_bidsignore(out, "manifest.json", TABLE, "*_boldref.*", "*_dwiref.*")
     return written, run.rejected
 
 

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from pdsynth.cohorts.bidsignore import write_bidsignore
 from pdsynth.cohorts.simulated.session import Session, means, simulate_session
 from pdsynth.cohorts.simulated.sites import PAPER_SLIPS, DmriProtocol, FmriProtocol
 from pdsynth.types import NA, Diagnosis, Modality
@@ -87,13 +88,18 @@ def write_session(task: Task) -> dict[str, object]:
 
 
 def describe(root: Path, title: str, generator: str, description: str) -> None:
-    """Write dataset_description.json of the dataset and of its truth; generator is the command that made them."""
+    """Write dataset_description.json and .bidsignore of the dataset and of its truth.
+
+    generator is the command that made them.
+    """
     generated = [{"Name": generator, "Description": description}]
     base = {"BIDSVersion": "1.9.0", "Simulated": True, "GeneratedBy": generated, "PaperSlips": PAPER_SLIPS}
     truth = root / "derivatives" / "truth"
     truth.mkdir(parents=True, exist_ok=True)
     _write_json({"Name": title, "DatasetType": "raw", **base}, root / "dataset_description.json")
     _write_json({"Name": f"{title}: truth", "DatasetType": "derivative", **base}, truth / "dataset_description.json")
+    write_bidsignore(root, "manifest.json")
+    write_bidsignore(truth, "truth.tsv", "*_xfm.json", "*_boldref.*", "*_dwiref.*")
 
 
 def _row(task: Task, session: Session) -> dict[str, object]:

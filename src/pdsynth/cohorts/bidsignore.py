@@ -1,0 +1,33 @@
+"""The file .bidsignore of the datasets that pdsynth writes: the names that BIDS does not define, each with its reason.
+
+The BIDS validator accepts a dataset if all other names are valid.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pdsynth.files import write_text
+
+NAME = ".bidsignore"
+REASONS = {
+    "manifest.json": "the record of pdsynth: command, version, seed, and digests of all files",
+    "*_boldref.*": "a 3D mean of fMRI, with the suffix of fMRIPrep: BIDS 1.11 defines 4D series of fMRI only",
+    "*_dwiref.*": "a 3D mean of dMRI, with the suffix of QSIPrep: BIDS 1.11 defines 4D series of dMRI only",
+    "*_xfm.json": "a transform in the naming of a BIDS proposal (BEP 14): BIDS 1.11 defines none",
+    "synthesised.tsv": "one row per scan of the source dataset: made, skipped or refused, and the reason",
+    "truth.tsv": "quantities that only a simulation can know, one row per session",
+}
+
+
+def write_bidsignore(folder: Path, *patterns: str) -> None:
+    """Write .bidsignore into a dataset. Each pattern is a key of REASONS; its reason is the comment above it.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_bidsignore(Path(folder), "truth.tsv")
+    ...     print(Path(folder, NAME).read_text(), end="")
+    # quantities that only a simulation can know, one row per session
+    truth.tsv
+    """
+    write_text(folder / NAME, "".join(f"# {REASONS[pattern]}\n{pattern}\n" for pattern in patterns))
