@@ -117,8 +117,9 @@ class InputError(ValueError):
     """
 
     def __init__(self, path: str | Path, problem: str, remedy: str) -> None:
-        self.path, self.problem, self.remedy = Path(path), problem, remedy
-        super().__init__(f"{path}: {problem}. Remedy: {remedy}.")
+        self.path, self.remedy = Path(path), remedy
+        self.problem = " ".join(problem.splitlines())  # a library's message may have several lines
+        super().__init__(f"{path}: {self.problem}. Remedy: {remedy}.")
 
     def __reduce__(self) -> tuple[type[InputError], tuple[Path, str, str]]:
         """Make the three-argument exception picklable; multiprocessing otherwise reports a broken pool."""

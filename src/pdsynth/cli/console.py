@@ -14,6 +14,7 @@ def hush_libraries() -> None:
     """Hide warnings and log messages of other libraries, which the user cannot act on."""
     warnings.simplefilter("ignore")
     logging.disable(logging.INFO)
+    logging.getLogger("nibabel").setLevel(logging.CRITICAL)  # its messages on a header do not name the file
 
 
 def error_line(message: str, kind: str = "Error") -> None:
