@@ -77,7 +77,7 @@ def benchmark(
         out,
         update=True,
         resume="give the same command again",
-        again=lambda before: _refuse_other_terms(out, before, prepared, terms),
+        check_manifest=lambda before: _refuse_other_terms(out, before, prepared, terms),
         inputs=[prepared],
     ) as work:
         page = _page(prepared, work.folder, entries, pairs, terms, jobs, cluster, progress, failed)
