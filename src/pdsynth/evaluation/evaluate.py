@@ -27,13 +27,13 @@ from pdsynth.evaluation.audit import (
     uncertainty_of_samples,
     uncertainty_of_sd,
 )
-from pdsynth.evaluation.metrics import dilate, image_quality, psnr
+from pdsynth.evaluation.metrics import PRIMARY, dilate, image_quality, psnr
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.methods.controls import Oracle
 from pdsynth.results import patterns
 from pdsynth.results.archive import KEYS, SAVED_SCANS, SECONDS, Archive, image_name
 from pdsynth.statistics.inference import bca_interval, holm, paired_permutation
-from pdsynth.types import Direction, Modality
+from pdsynth.types import Available, Direction, Modality
 
 ORACLE = Oracle.name
 MIN_SAMPLES = 3
@@ -45,6 +45,7 @@ def evaluate(
     methods: dict[str, Method],
     pairs: Pairs,
     out: Path | None = None,
+    *,
     seed: int = 0,
     samples: int = 0,
     sample_steps: int = 8,
@@ -68,7 +69,7 @@ def evaluate(
     folder (`Identification`). No scratch file is needed, but every pass computes the features of the sources again.
     """
     pairs = pairs.whole_scans()
-    pairs = pairs.where(pairs.table["available"] == "both")
+    pairs = pairs.where(pairs.table["available"] == Available.BOTH)
     if not methods:
         raise ValueError("there is no method to evaluate; name at least one model.")
     if pairs.table["participant_id"].nunique() < 2:
@@ -347,13 +348,13 @@ def _intervals(per_scan: pd.DataFrame, table: pd.DataFrame, seed: int) -> dict[s
 
 
 def comparisons(table: pd.DataFrame, names: list[str], seed: int) -> list[dict[str, Any]]:
-    """Comparison of the first method with every other method but the oracle, by the primary endpoint psnr_brain.
+    """Comparison of the first method with every other method but the oracle, by the primary endpoint `PRIMARY`.
 
     table: the scores of every scan, with the columns method, direction and participant_id. names: the methods. The
     result has one row per direction and other method: mean difference over participants with its BCa 95 % interval, and
     p of a paired permutation test. All rows form one family of Holm's correction, which gives p_holm.
     """
-    people = table.groupby(["method", "direction", "participant_id"])["psnr_brain"].mean()
+    people = table.groupby(["method", "direction", "participant_id"])[PRIMARY].mean()
     rows: list[dict[str, Any]] = []
     for direction in Direction:
         for other in names[1:]:
