@@ -94,7 +94,7 @@ def compare(x: np.ndarray, values: np.ndarray, groups: pd.Series, truth: TrueEff
 
 def completed(results: Path, truth: TrueEffects) -> dict:
     """Agreement with the truth of a study that lacks half of its scans, completed by the method under test."""
-    patterns = read(results).one_a_person()
+    patterns = read(results).one_per_participant()
     patterns = patterns.where(patterns.people["diagnosis"].isin(CONTRAST).to_numpy())
     groups, sites = (patterns.people[name].to_numpy(str) for name in ("diagnosis", "site"))
     method, found = Results.read(results).tested, {}

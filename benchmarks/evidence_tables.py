@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pdsynth.evidence.completion.files import ARMS, RIVALS
 from pdsynth.evidence.diagnosis.files import SCHEME_SCORES
+from pdsynth.evidence.diagnosis.section import with_question
 from pdsynth.evidence.effects.files import EFFECTS
 from pdsynth.evidence.embedding.files import POINTS
 from pdsynth.evidence.group_effects.files import COMPLETED
@@ -95,7 +96,7 @@ def diagnosis(root: Path) -> str:
         compared = not isnan(row.difference.value)
         rows.append(
             [
-                f"{row.scheme}: {row.asks}" if row.asks else row.scheme,
+                with_question(row.scheme),
                 code(row.method),
                 spread(row.balanced_accuracy),
                 number(row.auc),

@@ -36,7 +36,7 @@ def machine(monkeypatch):
 
 
 def found(folder) -> list[tuple[str, str, str]]:
-    return [(each.file, str(each.kind), each.what) for each in findings(folder)]
+    return [(each.file, str(each.kind), each.text) for each in findings(folder)]
 
 
 @pytest.mark.parametrize(

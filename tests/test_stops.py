@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pdsynth.cli.ending import explained
+from pdsynth.cli.ending import describe_error
 from pdsynth.data.pairs import Pairs
 from pdsynth.types import InputError
 
@@ -149,5 +149,5 @@ with folders.making(Path(sys.argv[1])) as work:
     ],
 )
 def test_an_error_names_file_cause_and_remedy(error: Exception, said: str, status: int) -> None:
-    message, found = explained(error)
+    message, found = describe_error(error)
     assert said in message and found == status

@@ -1,4 +1,4 @@
-"""Synthesis of the missing one of two brain scans, functional or diffusion MRI, from the other.
+"""Synthesis of a missing functional MRI from the diffusion MRI of the same person, and of a missing dMRI from the fMRI.
 
 >>> import pdsynth
 >>> cohort = pdsynth.cohorts.bids("/data/study")  # doctest: +SKIP
@@ -12,7 +12,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# Public names and where they live. They are imported when they are first used: torch alone takes seconds.
+# Module, or module:attribute, of each public name. It is imported at its first use, because torch alone takes seconds.
 _PUBLIC = {
     "cohorts": "pdsynth.cohorts",
     "prepare": "pdsynth.data.prepare:prepare",
@@ -29,8 +29,8 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, attribute = _PUBLIC[name].partition(":")
-    found = import_module(module)
-    return getattr(found, attribute) if attribute else found
+    imported = import_module(module)
+    return getattr(imported, attribute) if attribute else imported
 
 
 def __dir__() -> list[str]:

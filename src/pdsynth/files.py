@@ -118,7 +118,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def linked(path: Path, link: Path) -> None:
+def link_or_copy(path: Path, link: Path) -> None:
     """Create a hard link to `path` at `link`, or a copy on a file system without hard links."""
     try:
         os.link(path, link)

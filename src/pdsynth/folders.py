@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pdsynth import manifest
-from pdsynth.files import PARTIAL, linked, read_json, sha256, sync, write_json
+from pdsynth.files import PARTIAL, link_or_copy, read_json, sha256, sync, write_json
 from pdsynth.types import InputError
 from pdsynth.workspace import (
     MARK,
@@ -54,17 +54,18 @@ def making(
     overwrite: bool = False,
     update: bool = False,
     resume: str | None = None,
-    go_on: bool = True,
-    again: Callable[[dict[str, Any]], None] | None = None,
+    may_resume: bool = True,
+    check_manifest: Callable[[dict[str, Any]], None] | None = None,
     inputs: Sequence[Path] = (),
 ) -> Iterator[Work]:
     """Yield a staging folder that becomes `out`, with an inventory in its manifest, if the block ends without an error.
 
     - overwrite permits the replacement of a folder that pdsynth wrote. update starts from the files of `out`.
     - resume is the instruction, in words, by which a user resumes a stopped run. If it is given, the files of a run
-      that fails are kept, and the next run resumes from them, or raises InputError if go_on is false. Without it, they
-      are removed.
-    - again(manifest) is called before an update or a resumed run, and raises an error if the earlier settings differ.
+      that fails are kept, and the next run resumes from them, or raises InputError if may_resume is false. Without it,
+      they are removed.
+    - check_manifest(manifest) is called before an update or a resumed run, and raises an error if the earlier settings
+      differ.
     - inputs are the paths that the run reads; they must not be inside `out`.
 
     Raises InputError, before anything is changed, if `out` contains a file that pdsynth did not write or that was
@@ -80,14 +81,14 @@ def making(
         new = staging_folder(space)
         has_work = bool(manifest.read(new))  # false if the earlier run was killed before it wrote anything
         resumed = has_work and resume is not None and not overwrite
-        if resumed and not go_on:
+        if resumed and not may_resume:
             raise InputError(space, STOPPED, f"{resume}, or start again with --overwrite")
         if has_work:
             log.warning("%s %s; %s.", space, STOPPED, "this run resumes it" if resumed else "it is removed")
         if new.exists() and not resumed:
             discard(new)  # a staging folder of ours, so that no user's file is in it
-        if again is not None and (resumed or (existing and update and not overwrite)):
-            again(manifest.read(new if resumed else out))
+        if check_manifest is not None and (resumed or (existing and update and not overwrite)):
+            check_manifest(manifest.read(new if resumed else out))
         if not new.exists():
             new.mkdir()
             if update and not overwrite:
@@ -120,7 +121,7 @@ def refuse_occupied(out: Path, replace: bool, inputs: Sequence[Path] = ()) -> No
 
 def _apart_from_inputs(out: Path, inputs: Sequence[Path]) -> Path:
     """The resolved path of a folder. Raises InputError if an input is inside it."""
-    resolved = place(out)
+    resolved = output_path(out)
     if any(path.resolve().is_relative_to(resolved) for path in inputs):
         raise InputError(out, "contains an input of this run", "choose another output folder")
     return resolved
@@ -133,7 +134,7 @@ def adding(out: Path) -> Iterator[Path]:
     `out` itself is not replaced, so that it may be the working directory of a shell. Raises InputError in the cases of
     `making`, and if `out` does not exist.
     """
-    out = place(out, here=True)
+    out = output_path(out, here=True)
     with workspace(out) as space:
         complete_pending(space, out)
         existing = refuse_foreign(out)
@@ -155,11 +156,11 @@ def adding(out: Path) -> Iterator[Path]:
 
 def stopped(out: Path) -> bool:
     """Whether `out` has a workspace with a staging folder: a run was stopped, or is running."""
-    space = workspace_path(place(out))
+    space = workspace_path(output_path(out))
     return staging_folder(space).exists() and read_json(space / MARK).get("made_by") == manifest.MADE_BY
 
 
-def place(out: Path, here: bool = False) -> Path:
+def output_path(out: Path, here: bool = False) -> Path:
     """The path of an output folder with links resolved.
 
     Raises InputError if it cannot be a folder, is a file or the top folder of a disk, has a name that is too long, or
@@ -264,4 +265,4 @@ def _copy_files(out: Path, new: Path, existing: dict[str, os.stat_result]) -> No
     for name in manifest_last:
         status, target = existing[name], new / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        (linked if status.st_size > LINKED else shutil.copy2)(out / name, target)
+        (link_or_copy if status.st_size > LINKED else shutil.copy2)(out / name, target)

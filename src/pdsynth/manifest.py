@@ -85,7 +85,7 @@ def recorded(
 
 
 @contextmanager
-def added(folder: Path, command: str, *, seed: int | None = None, **parameters: Any) -> Iterator[None]:
+def addition(folder: Path, command: str, *, seed: int | None = None, **parameters: Any) -> Iterator[None]:
     """Append a command to the entry `added` in the manifest of a folder, if the block ends without an error."""
     entries = begin(command, seed=seed, **parameters)
     yield

@@ -18,7 +18,7 @@ from pdsynth.cohorts.bidsignore import write_bidsignore
 from pdsynth.cohorts.cohort import Cohort, Rejection, Scan
 from pdsynth.cohorts.detect import read
 from pdsynth.cohorts.names import SyntheticPaths, lone_participant, synthetic_paths
-from pdsynth.cohorts.scans import place_digest, single_scan
+from pdsynth.cohorts.scans import path_digest, single_scan
 from pdsynth.data.preprocessing import SHELL, recorded_by
 from pdsynth.data.sessions import relative
 from pdsynth.data.standardise import refused
@@ -268,7 +268,7 @@ def _refuse_other_dataset(sources: list[Source], out: Path) -> None:
     for source in sources:
         volume = source.paths(out).volume
         sidecar = read_json(sidecar_path(volume)) if volume.exists() else {}
-        if sidecar and sidecar.get("SourcePlace") != place_digest(source.scan):
+        if sidecar and sidecar.get("SourcePlace") != path_digest(source.scan):
             problem = f"would replace {volume.name}, which was made from a scan in another place"
             raise InputError(source.scan.path, problem, "choose another folder, or replace it with --overwrite")
 

@@ -44,11 +44,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """A quote from a file; `file` is the path relative to the searched folder, `what` the quote."""
+    """A finding in `file`, a path relative to the searched folder; `text` is the quote, or why it cannot be read."""
 
     file: str
     kind: Kind
-    what: str
+    text: str
 
 
 Quoted = Iterator[tuple[Kind, str]]
@@ -91,7 +91,7 @@ def findings(folder: str | Path) -> list[Finding]:
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> _ = (folder / "a.json").write_text('{"root": "/home/jdoe/study"}')
-    >>> [(found.file, str(found.kind), found.what) for found in findings(folder)]
+    >>> [(found.file, str(found.kind), found.text) for found in findings(folder)]
     [('a.json', 'absolute path', '/home/jdoe/study')]
     """
     folder = Path(folder)
@@ -99,8 +99,8 @@ def findings(folder: str | Path) -> list[Finding]:
     found: dict[Finding, None] = {}  # an ordered set, so that repetitions within a file count once
     for path in files(folder):
         name = path.relative_to(folder).as_posix()
-        for kind, what in [*_quotes(name, named), *_read(path, named | {Kind.PATH: PATHS})]:
-            found[Finding(name, kind, _short(what))] = None
+        for kind, text in [*_quotes(name, named), *_read(path, named | {Kind.PATH: PATHS})]:
+            found[Finding(name, kind, _short(text))] = None
     return list(found)
 
 

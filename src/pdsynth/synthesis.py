@@ -11,8 +11,8 @@ import torch
 
 from pdsynth import __version__
 from pdsynth.cohorts.cohort import Scan
-from pdsynth.cohorts.names import lone_participant, other_draws, synthetic_paths
-from pdsynth.cohorts.scans import digests, place_digest, single_scan
+from pdsynth.cohorts.names import lone_participant, outdated_draws, synthetic_paths
+from pdsynth.cohorts.scans import digests, path_digest, single_scan
 from pdsynth.data.batch import source_batch
 from pdsynth.data.preprocessing import SHELL, Preprocessing
 from pdsynth.data.standardise import standardise
@@ -59,7 +59,7 @@ class Synthesis:
         paths = synthetic_paths(Path(out), participant_id, session_id, self.source, direction, total)
         paths.volume.parent.mkdir(parents=True, exist_ok=True)
         paths.volume.unlink(missing_ok=True)  # an old volume must never be next to a new sidecar
-        for path in other_draws(paths.volume, paths.draws):
+        for path in outdated_draws(paths.volume, paths.draws):
             path.unlink()
         written = [paths.volume]
         if self.uncertainty is not None:
@@ -147,7 +147,7 @@ class Model:
                 "Samples": samples,
                 "SamplingSteps": steps,
                 "Shell": shell,
-                "SourcePlace": place_digest(scan),
+                "SourcePlace": path_digest(scan),
                 "BrainMask": "computed" if source.mask is None else source.mask.name,
                 "Preprocessing": self.preprocessing.model_dump(),
             },

@@ -287,8 +287,8 @@ def test_the_outline_identifies_nobody(held_out, monkeypatch):
 
 def test_memory_does_not_grow_with_the_participants(make_prepared, average, monkeypatch, tmp_path):
     monkeypatch.setattr(streaming, "BLOCK", 4)
-    monkeypatch.setattr(streaming, "SHOWN_SCANS", 4)
-    monkeypatch.setattr(archive, "SHOWN_SCANS", 4)
+    monkeypatch.setattr(streaming, "SAVED_SCANS", 4)
+    monkeypatch.setattr(archive, "SAVED_SCANS", 4)
     monkeypatch.setattr(streaming, "image_quality", lambda *images: {"psnr_brain": metrics.psnr(*images)})  # quick
     peaks, few, many = {}, 8, 32
     pairs = make_prepared(40, test=many).test

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -30,6 +30,21 @@ from pdsynth.workers import start_worker, terminate
 Progress = Callable[[int, int], None]
 SLURM_SLACK = 3.0  # time limit of a job relative to the budget: fits, caches and scores need additional time
 SLURM_LEAST_MINUTES = 120
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The folders and the terms of a benchmark, and the way to run its entries (see `benchmark`).
+
+    prepared: folder of the pairs. out: folder that the runs and results are written into.
+    """
+
+    prepared: Path
+    out: Path
+    terms: Terms
+    jobs: int
+    cluster: str | None
+    progress: Progress | None
 
 
 def benchmark(
@@ -77,10 +92,11 @@ def benchmark(
         out,
         update=True,
         resume="give the same command again",
-        again=lambda before: _refuse_other_terms(out, before, prepared, terms),
+        check_manifest=lambda before: _refuse_other_terms(out, before, prepared, terms),
         inputs=[prepared],
     ) as work:
-        page = _page(prepared, work.folder, entries, pairs, terms, jobs, cluster, progress, failed)
+        plan = _Plan(prepared, work.folder, terms, jobs, cluster, progress)
+        page = _page(plan, pairs, entries, failed)
     if failed:
         listed = "; ".join(f"{entry}: {why}" for entry, why in failed.items())
         problem = f"lacks {len(failed)} of {len(entries)} entries, which failed ({listed})"
@@ -88,31 +104,22 @@ def benchmark(
     return out / page.name
 
 
-def _page(
-    prepared: Path,
-    out: Path,
-    entries: Sequence[str],
-    pairs: Pairs,
-    terms: Terms,
-    jobs: int,
-    cluster: str | None,
-    progress: Progress | None,
-    failed: dict[str, str],
-) -> Path:
+def _page(plan: _Plan, pairs: Pairs, entries: Sequence[str], failed: dict[str, str]) -> Path:
     """Run the unfinished entries, and write the results of all finished entries; returns the path of the page.
 
     Entries that fail are added to `failed` with the reason.
     """
+    out, terms = plan.out, plan.terms
     with manifest.recorded(
-        out, "benchmark", inputs=[prepared], seed=terms.seed, terms=asdict(terms), jobs=jobs
+        out, "benchmark", inputs=[plan.prepared], seed=terms.seed, terms=asdict(terms), jobs=plan.jobs
     ) as record:
         record["simulated"] = pairs.simulated
         record["n_train"] = int(pairs.train.table["participant_id"].nunique())
-        done = _finished(prepared, out, terms, entries)
+        done = _finished(plan, entries)
         left = [entry for entry in entries if entry not in done]
         clear_joined(out)  # the new manifest must not describe old joined results
-        failed |= _run_all(prepared, out, left, terms, jobs, cluster, progress)
-        finished = _finished(prepared, out, terms, entries)
+        failed |= _run_all(plan, left)
+        finished = _finished(plan, entries)
         changed = "the code or the pairs changed while it ran; run it again"
         failed |= {entry: changed for entry in left if entry not in {*finished, *failed}}
         record |= {"failed": failed, "entries": list(finished), "machine": ", ".join(sorted(set(finished.values())))}
@@ -121,7 +128,7 @@ def _page(
         record["notes"] = [note]
     if not finished:
         listed = "; ".join(f"{entry}: {why}" for entry, why in failed.items())
-        raise InputError(prepared, f"every entry failed ({listed})", "correct the causes")
+        raise InputError(plan.prepared, f"every entry failed ({listed})", "correct the causes")
     tested = tested_of(list(finished))
     join_scores(out, sorted(finished, key=lambda entry: _rank(entry, tested)), terms.seed)
     titles = write_tables(out, list(finished), terms.seed)
@@ -143,13 +150,13 @@ def _checked(entries: Sequence[str]) -> list[str]:
     return list(found.values())
 
 
-def _finished(prepared: Path, out: Path, terms: Terms, requested: Sequence[str]) -> dict[str, str]:
-    """All finished entries in `out` with the machine of each; of two sizes of a recipe, the requested one."""
+def _finished(plan: _Plan, requested: Sequence[str]) -> dict[str, str]:
+    """All finished entries of the plan, with the machine of each; of two sizes of a recipe, the requested one."""
     found: dict[str, tuple[str, str]] = {}
-    for folder in sorted((out / "runs").glob("*/"), key=lambda folder: _entry_of(folder) in requested):
+    for folder in sorted((plan.out / "runs").glob("*/"), key=lambda folder: _entry_of(folder) in requested):
         run, entry = manifest.read(folder), _entry_of(folder)
         recipe = recipe_of(entry)[0]
-        if recipe in RECIPES and run.get("finished") and _key(run) == begun_as(prepared, entry, terms):
+        if recipe in RECIPES and run.get("finished") and _key(run) == begun_as(plan.prepared, entry, plan.terms):
             found[recipe] = entry, run["machine"]
     return dict(sorted(found.values()))
 
@@ -180,37 +187,29 @@ def _entries(recipes: Sequence[str], done: Iterable[str]) -> list[str]:
     return [entry for recipe in recipes for entry in done if recipe_of(entry)[0] == recipe]
 
 
-def _run_all(
-    prepared: Path,
-    out: Path,
-    entries: Sequence[str],
-    terms: Terms,
-    jobs: int,
-    cluster: str | None,
-    progress: Progress | None,
-) -> dict[str, str]:
+def _run_all(plan: _Plan, entries: Sequence[str]) -> dict[str, str]:
     """Run the entries; returns the reason by entry for those that failed."""
     failed: dict[str, str] = {}
-    if progress is not None:
-        progress(0, len(entries))
-    pool = ThreadPoolExecutor(jobs)
+    if plan.progress is not None:
+        plan.progress(0, len(entries))
+    pool = ThreadPoolExecutor(plan.jobs)
     processes: list[ProcessPoolExecutor] = []
     started: dict[Any, str]
     try:
-        if cluster is not None:
-            submit = _submitter(out, cluster, terms)
-            started = {submit(run_entry, prepared, out, entry, terms): entry for entry in entries}
+        if plan.cluster is not None:
+            submit = _submitter(plan.out, plan.cluster, plan.terms)
+            started = {submit(run_entry, plan.prepared, plan.out, entry, plan.terms): entry for entry in entries}
         else:
-            free = _free_gpus(jobs) if terms.device == "cuda" else None
-            given = (processes, free, prepared, out)
-            started = {pool.submit(_in_a_process, *given, entry, terms): entry for entry in entries}
-        for number, job in enumerate(started if cluster is not None else as_completed(started), 1):
+            free = _free_gpus(plan.jobs) if plan.terms.device == "cuda" else None
+            resources = (processes, free, plan.prepared, plan.out)
+            started = {pool.submit(_in_a_process, *resources, entry, plan.terms): entry for entry in entries}
+        for number, job in enumerate(started if plan.cluster is not None else as_completed(started), 1):
             try:
                 job.result()
             except Exception as error:
                 failed[started[job]] = f"{type(error).__name__}: {error}"
-            if progress is not None:
-                progress(number, len(entries))
+            if plan.progress is not None:
+                plan.progress(number, len(entries))
     except BaseException:  # an interruption: waiting entries are not started; the next run resumes the running ones
         pool.shutdown(wait=False, cancel_futures=True)
         terminate(processes)

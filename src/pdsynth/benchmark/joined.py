@@ -10,7 +10,7 @@ import pandas as pd
 
 from pdsynth.evaluation.evaluate import comparisons
 from pdsynth.evidence.verbs import BY_DIAGNOSE, BY_ROI
-from pdsynth.files import linked, write_json
+from pdsynth.files import link_or_copy, write_json
 from pdsynth.report.benchmark import PAGE as BENCHMARK
 from pdsynth.report.cards import CARDS, CHECKLISTS
 from pdsynth.report.page import PAGE as REPORT
@@ -69,6 +69,6 @@ def _link_images(folders: Sequence[Path], images: Path) -> None:
     for folder in folders:
         for path in sorted((folder / IMAGES).iterdir()):
             if not (new / path.name).exists():
-                linked(path, new / path.name)
+                link_or_copy(path, new / path.name)
     shutil.rmtree(images, ignore_errors=True)
     new.rename(images)

@@ -110,7 +110,7 @@ def tested_of(entries: Sequence[str]) -> str | None:
 
 def _effects(out: Path, entries: Sequence[str], seed: int) -> Effects:
     """The secondary endpoint: effect recovery (slope of synthesised on real effects), AD minus NC within sites."""
-    found = patterns.read(out).one_a_person()
+    found = patterns.read(out).one_per_participant()
     groups, sites = (found.people[name].astype(str).tolist() for name in ("diagnosis", "site"))
     return {
         (entry, direction): effect_recovery(*found.pair(entry, direction), groups, sites=sites, seed=seed)

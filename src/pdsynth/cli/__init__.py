@@ -10,7 +10,7 @@ import typer
 import pdsynth
 from pdsynth.cli import cohort, evidence, model, results
 from pdsynth.cli.console import error_line, hush_libraries
-from pdsynth.cli.ending import Stopped, explained, stop_in_order
+from pdsynth.cli.ending import Stopped, describe_error, stop_in_order
 
 app = typer.Typer(
     name="pdsynth",
@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         cause = error.__cause__ if type(error).__name__ == "Abort" and error.__cause__ else error
-        message, status = explained(cause)
+        message, status = describe_error(cause)
         error_line(" ".join([message, *_notes(cause)]))
     sys.exit(status or 0)
 

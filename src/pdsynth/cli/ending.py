@@ -58,12 +58,12 @@ def stop_in_order() -> None:
         signal.signal(number, end)
 
 
-def explained(error: BaseException) -> tuple[str, int]:
+def describe_error(error: BaseException) -> tuple[str, int]:
     """The message of an error for the user, and the exit status.
 
-    >>> explained(OSError(errno.ENOSPC, "No space left on device", "out/a.npy"))
+    >>> describe_error(OSError(errno.ENOSPC, "No space left on device", "out/a.npy"))
     ('out/a.npy: No space left on device. Remedy: make room on the disk, and give the same command again.', 2)
-    >>> explained(KeyError("shard"))
+    >>> describe_error(KeyError("shard"))
     ("KeyError: 'shard'. Add --debug for the traceback.", 1)
     """
     if isinstance(error, InputError):

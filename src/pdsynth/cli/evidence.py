@@ -148,7 +148,7 @@ def roi(results: ResultsFolder, seed: Seed = 0) -> None:
     """Compare region patterns and group effects of real and synthesised scans; writes tables and Figs. 5 and 6."""
     from pdsynth.evidence.verbs import write_roi
 
-    with folders.adding(results) as folder, manifest.added(folder, "roi", seed=seed):
+    with folders.adding(results) as folder, manifest.addition(folder, "roi", seed=seed):
         write_roi(folder, seed)
     done(f"Effects, agreement and Figs. 5 and 6 are in {results}", "report", results)
 
@@ -157,7 +157,7 @@ def diagnose(results: ResultsFolder, method: MethodNames = None, seed: Seed = 0)
     """Classify diagnoses from real and synthesised scans, with controls; writes Tables V and IX and Fig. 7."""
     from pdsynth.evidence.verbs import write_diagnosis
 
-    with folders.adding(results) as folder, manifest.added(folder, "diagnose", seed=seed, method=method):
+    with folders.adding(results) as folder, manifest.addition(folder, "diagnose", seed=seed, method=method):
         write_diagnosis(folder, method, seed)
     done(f"Tables V and IX and Fig. 7 are in {results}", "report", results)
 

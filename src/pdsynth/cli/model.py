@@ -105,7 +105,7 @@ def train(
         "devices": devices,
         "atlases": {modality.value: files.sha256(path) for modality, path in atlases.items()},
     }
-    if resume and not (folders.place(run).exists() or folders.stopped(run)):
+    if resume and not (folders.output_path(run).exists() or folders.stopped(run)):
         raise InputError(run, NO_RUN, NEW_RUN)
     with (
         folders.making(
@@ -113,8 +113,8 @@ def train(
             overwrite=overwrite,
             update=resume,
             resume="give the same command with --resume",
-            go_on=resume,
-            again=lambda before: _refuse_other_run(run, before, seed, parameters),
+            may_resume=resume,
+            check_manifest=lambda before: _refuse_other_run(run, before, seed, parameters),
             inputs=inputs,
         ) as work,
         manifest.recorded(work.folder, "train", inputs=inputs, seed=seed, **parameters),
@@ -228,7 +228,7 @@ def synthesize(
         overwrite=overwrite,
         update=True,
         resume="give the same command again",
-        again=lambda before: refuse_other_options(out, before, made_as),
+        check_manifest=lambda before: refuse_other_options(out, before, made_as),
         inputs=[folder, path],
     ) as work:
         stamps = manifest.read(work.folder).get("stamps", {})

@@ -209,7 +209,7 @@ def doctor(
         from pdsynth.privacy import files, findings
 
         if leaks := findings(privacy):
-            table("Identifiers and paths", ("file", "kind", "text"), [(f.file, f.kind, f.what) for f in leaks])
+            table("Identifiers and paths", ("file", "kind", "text"), [(f.file, f.kind, f.text) for f in leaks])
             problem = f"holds {len(leaks)} finding{'s'[: len(leaks) > 1]} of identifiers or paths of a machine"
             raise InputError(privacy, problem, "remove them from the files before you share the folder")
         done(f"No identifier and no path of a machine was found in {len(files(privacy))} files of {privacy}")

@@ -16,7 +16,7 @@ from pdsynth.cohorts.cohort import Cohort, Rejection, Subject
 from pdsynth.cohorts.layout import Layout
 from pdsynth.cohorts.names import REMEDY, contradiction
 from pdsynth.cohorts.tables import Row, find_table
-from pdsynth.cohorts.visits import DAYS_A_YEAR, Visit, sessions
+from pdsynth.cohorts.visits import DAYS_PER_YEAR, Visit, sessions
 from pdsynth.types import Diagnosis, InputError, Modality
 
 PTID = re.compile(r"\d{3}_S_\d{4,5}")
@@ -182,7 +182,7 @@ def _day(row: Row, *columns: str) -> int | None:
 def _age(person: Row, day: int) -> float | None:
     at_baseline = person.number("AGE", 0, 120)
     baseline = _day(person, "EXAMDATE_bl", "EXAMDATE")
-    return None if at_baseline is None or baseline is None else at_baseline + (day - baseline) / DAYS_A_YEAR
+    return None if at_baseline is None or baseline is None else at_baseline + (day - baseline) / DAYS_PER_YEAR
 
 
 def _participant_id(ptid: str) -> str:

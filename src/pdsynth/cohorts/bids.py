@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pdsynth.cohorts.cohort import Cohort, Rejection, Session, Subject, session_name
 from pdsynth.cohorts.layout import Layout
-from pdsynth.cohorts.names import FOLDER, SUFFIX, agreeing, refuse_twins
+from pdsynth.cohorts.names import FOLDER, SUFFIX, consistent_files, refuse_twins
 from pdsynth.cohorts.scans import best_run
 from pdsynth.cohorts.tables import Row, Table
 from pdsynth.types import Diagnosis, InputError, Modality
@@ -170,7 +170,7 @@ def _subject(
         files = {
             m: [p for parent in parents for p in (parent / FOLDER[m]).glob(f"*_{SUFFIX[m]}.nii*")] for m in Modality
         }
-        found = {m: best_run(agreeing(paths, name, visit, rejected), m, rejected) for m, paths in files.items()}
+        found = {m: best_run(consistent_files(paths, name, visit, rejected), m, rejected) for m, paths in files.items()}
         scans = {modality: scan for modality, scan in found.items() if scan is not None}
         if scans:
             then = {column: visits.number(visit, column, rejected) for column in NUMBERS}

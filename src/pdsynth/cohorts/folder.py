@@ -22,7 +22,7 @@ import yaml
 from pdsynth.cohorts.bids import CODES, SEX
 from pdsynth.cohorts.cohort import Cohort, Rejection, Session, Subject
 from pdsynth.cohorts.layout import Layout
-from pdsynth.cohorts.names import agreeing, plain, refuse_twins
+from pdsynth.cohorts.names import bids_label, consistent_files, refuse_twins
 from pdsynth.cohorts.scans import best_run
 from pdsynth.cohorts.tables import Row, Table
 from pdsynth.types import Diagnosis, InputError, Modality
@@ -61,7 +61,9 @@ def folder(root: str | Path) -> Cohort:
     subjects: dict[str, Subject] = {}
     for (participant, session), by_modality in sorted(files.items()):
         own = f"sub-{_bare(participant)}", f"ses-{_bare(session)}" if session else ""
-        found = {m: best_run(agreeing(p, *own, rejected, by_label=True), m, rejected) for m, p in by_modality.items()}
+        found = {
+            m: best_run(consistent_files(p, *own, rejected, by_label=True), m, rejected) for m, p in by_modality.items()
+        }
         scans = {m: scan for m, scan in found.items() if scan is not None}
         if not scans:
             continue
@@ -234,7 +236,7 @@ def _ids(root: Path, keys: Collection[Key]) -> dict[Key, tuple[str, str]]:
 
 
 def _id(root: Path, kind: str, name: str) -> str:
-    label = plain(_bare(name))
+    label = bids_label(_bare(name))
     if not label:
         raise InputError(root, f"has a name {name!r} without any letter or digit (a to z, 0 to 9)", "rename it")
     return f"{kind}-{label}"

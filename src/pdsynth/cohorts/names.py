@@ -36,10 +36,10 @@ def entities(name: str) -> dict[str, str]:
     return found
 
 
-def plain(text: str) -> str:
+def bids_label(text: str) -> str:
     """The text without all characters that are not allowed in a BIDS label, which has letters and digits only.
 
-    >>> plain("P-01_b")
+    >>> bids_label("P-01_b")
     'P01b'
     """
     return re.sub(r"[^A-Za-z0-9]", "", text)
@@ -62,8 +62,8 @@ def contradiction(path: Path, participant_id: str, session_id: str, by_label: bo
         # then count as two.
         if own and "_ses-" not in own:
             parts = parts.replace(f"_{own}_", "_")
-    agreed = {plain(participant_id), plain(session_id)} if by_label else set()
-    others = [part for part in parts.split("_") if part[:4] in ("sub-", "ses-") and plain(part) not in agreed]
+    agreed = {bids_label(participant_id), bids_label(session_id)} if by_label else set()
+    others = [part for part in parts.split("_") if part[:4] in ("sub-", "ses-") and bids_label(part) not in agreed]
     if not others:
         return None
     other = next((part for part in others if part.startswith("sub-")), others[0])
@@ -73,13 +73,13 @@ def contradiction(path: Path, participant_id: str, session_id: str, by_label: bo
     return f"is named for {other} but lies in {folder}"
 
 
-def agreeing(
+def consistent_files(
     paths: Iterable[Path], participant_id: str, session_id: str, rejected: list[Rejection], by_label: bool = False
 ) -> list[Path]:
     """The files without a `contradiction` to participant and session, sorted; the others are appended to `rejected`.
 
     >>> refused: list[Rejection] = []
-    >>> [path.name for path in agreeing([Path("sub-1_bold.nii"), Path("sub-2_bold.nii")], "sub-2", "", refused)]
+    >>> [path.name for path in consistent_files([Path("sub-1_bold.nii"), Path("sub-2_bold.nii")], "sub-2", "", refused)]
     ['sub-2_bold.nii']
     >>> refused[0].path.name
     'sub-1_bold.nii'
@@ -147,7 +147,7 @@ def lone_participant(path: Path) -> tuple[str, str]:
     >>> lone_participant(Path("mean_dwi.nii.gz"))
     ('sub-mean', '')
     """
-    by_name = plain(ENDING.sub("", EXTENSION.sub("", path.name)))
+    by_name = bids_label(ENDING.sub("", EXTENSION.sub("", path.name)))
     of_file = entities(path.name) if path.name.startswith("sub-") else {"sub": by_name}
     above = [parent.name.removesuffix(".feat") for parent in path.absolute().parents[:LEVELS]]  # FEAT's sub-1.feat
     sources = [*(entities(name) for name in above if name.startswith(("sub-", "ses-"))), of_file]
@@ -192,7 +192,7 @@ def synthetic_paths(
     return SyntheticPaths(named("synthetic"), named("syntheticstd"), [named(f"{DRAW}{n:03d}") for n in numbers])
 
 
-def other_draws(volume: Path, draws: list[Path]) -> list[Path]:
+def outdated_draws(volume: Path, draws: list[Path]) -> list[Path]:
     """Paths of further draws of the same volume, and of their sidecars, left by an earlier run with more draws."""
     before, after = volume.name.removesuffix(".nii.gz").split("_desc-synthetic")
     ours = {path.name.removesuffix(".nii.gz") for path in draws}

@@ -16,7 +16,7 @@ from pdsynth.cohorts.cohort import Cohort, Rejection, Subject
 from pdsynth.cohorts.layout import Layout
 from pdsynth.cohorts.names import REMEDY, SUFFIX, contradiction, refuse_twins
 from pdsynth.cohorts.tables import Row, find_table
-from pdsynth.cohorts.visits import DAYS_A_YEAR, Visit, sessions
+from pdsynth.cohorts.visits import DAYS_PER_YEAR, Visit, sessions
 from pdsynth.types import Diagnosis, InputError, Modality
 
 NAME = re.compile(r"sub-(OAS3\d{4})_(?:ses|sess)-d(\d+)(?:_[^_]+-[^_]+)*_(bold|dwi)\.nii(\.gz)?")
@@ -59,7 +59,7 @@ def oasis3(root: str | Path) -> Cohort:
         participant, day = _participant(row), _day(row)
         visits[participant].append(Visit(day, *uds_diagnosis(row)))
         if (age := row.number("age at visit", 0, 120)) is not None:
-            entry[participant] = age - day / DAYS_A_YEAR
+            entry[participant] = age - day / DAYS_PER_YEAR
     for name, column, score in SCORES:
         for row in find_table(root, name, ("OASISID", "days_to_visit")) or ():
             if (value := row.number(column, 0, 30, SCORE_MISSING)) is not None:
@@ -78,7 +78,7 @@ def oasis3(root: str | Path) -> Cohort:
 
 
 def _age(at_entry: float | None, day: int) -> float | None:
-    return None if at_entry is None else at_entry + day / DAYS_A_YEAR
+    return None if at_entry is None else at_entry + day / DAYS_PER_YEAR
 
 
 def uds_diagnosis(row: Row) -> tuple[Diagnosis | None, str | None]:

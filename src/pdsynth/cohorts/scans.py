@@ -192,6 +192,6 @@ def digests(scan: Scan) -> list[str]:
     return [sha256(path) for path in scan.files]
 
 
-def place_digest(scan: Scan) -> str:
+def path_digest(scan: Scan) -> str:
     """Digest of a scan's path. It distinguishes scans of different datasets and does not reveal the path."""
     return hashlib.sha256(os.fsencode(scan.path.resolve())).hexdigest()[:16]

@@ -11,7 +11,7 @@ from pdsynth.cohorts.cohort import Rejection, Session
 from pdsynth.cohorts.scans import best_run
 from pdsynth.types import Diagnosis, Modality
 
-DAYS_A_YEAR = 365.25
+DAYS_PER_YEAR = 365.25
 WITHIN_DAYS = 365  # from a scan to the visit that provides its diagnosis, at most
 PAIR_WITHIN_DAYS = 90  # between the fMRI and the dMRI of a pair, at most
 

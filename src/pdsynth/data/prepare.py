@@ -23,7 +23,7 @@ from pdsynth.data.rows import Record, pairs_table, quality_of
 from pdsynth.data.sessions import Settings, Task, make, relative
 from pdsynth.data.shards import FOLDER, Shards
 from pdsynth.data.splits import assign_splits, near_duplicates
-from pdsynth.files import linked, read_json, sha256, write_table
+from pdsynth.files import link_or_copy, read_json, sha256, write_table
 from pdsynth.imaging.spatial import mni_grid
 from pdsynth.options import PrepareOptions
 from pdsynth.types import NA, Available, Diagnosis, InputError, Modality
@@ -99,7 +99,7 @@ def prepare_cohort(
         overwrite=overwrite,
         update=True,
         resume="give the same command again",
-        again=lambda was: _refuse_other(out, was, parameters | {"seed": seed}),
+        check_manifest=lambda was: _refuse_other(out, was, parameters | {"seed": seed}),
         inputs=[cohort.root],
     ) as work:
         folder = work.folder
@@ -250,7 +250,7 @@ def _make_or_keep(
                 problem = "is missing, and the session's scans cannot be read now"
                 raise InputError(old_path, problem, "restore the scans, or prepare with --prune")
             path.unlink(missing_ok=True)
-            linked(old_path, path)
+            link_or_copy(old_path, path)
     together = today | unchanged
     return [together[name] for name in sorted(together)] if unchanged else tasks, sorted(unchanged)
 

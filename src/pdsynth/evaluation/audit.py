@@ -1,4 +1,4 @@
-"""Does the output follow its source, and does the method know what it does not know?"""
+"""Audits of a method: the dependence of its output on the source scan, and the calibration of its uncertainty."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from scipy import special, stats
 
 
 def shuffle_sources(n: int, groups: Sequence[str] | None = None, seed: int = 0) -> np.ndarray:
-    """For each of n participants the index of another one, each used once: a random cycle (no one keeps their own).
+    """A donor for each of n participants: the index (n,) of another participant, by a random cycle.
 
-    With groups (n,), donors come from the same group where it has two members; those alone in theirs are shuffled
-    among themselves. Raises ValueError where fewer than two participants are left to swap.
+    Each participant is a donor once, and nobody is their own donor. With groups (n,), donors come from the same group
+    if it has two members or more; participants without another member in their group are shuffled among each other.
+    Raises ValueError if a single participant remains, for whom there is no donor.
 
     >>> shuffle_sources(4).tolist() != [0, 1, 2, 3]
     True
@@ -25,24 +26,24 @@ def shuffle_sources(n: int, groups: Sequence[str] | None = None, seed: int = 0) 
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         if len(members) < 2:
-            raise ValueError(f"cannot shuffle the sources of {n} participant(s); evaluate at least two in a group.")
+            raise ValueError(f"cannot shuffle the sources of {n} participant(s); evaluate at least two per group.")
         cycle = generator.permutation(members)
         donors[cycle] = np.roll(cycle, 1)
     return donors
 
 
 class Identification:
-    """Share of predictions that lie nearest (mean squared error) to their own target among all targets.
+    """Share of predictions whose nearest target, by mean squared error, is that of their own participant.
 
-    targets: a function that yields the targets of N participants in blocks (b, V), the same at every call. Every block
-    of predictions needs all targets, so they are read again for it: memory holds one block of each, however large N
-    is. The V voxels are those where all masks meet, so that the outline of the head alone identifies nobody. Chance is
-    1 / N, which any constant image scores. Raises ValueError where there is no target.
+    targets: a function that yields the targets of N participants in blocks (b, V), the same at every call. The V voxels
+    are the intersection of all masks, so that the outline of the head alone identifies nobody. Chance is 1 / N, and a
+    constant image scores 1 / N. All targets are read again for every block of predictions, so that memory holds one
+    block of each for any N. Raises ValueError if there is no target.
 
-    >>> faces = np.eye(3)
-    >>> found = Identification(lambda: [faces[:2], faces[2:]])
-    >>> found.add(faces[[0, 2]], [0, 2])
-    >>> found.rate
+    >>> scans = np.eye(3)
+    >>> identification = Identification(lambda: [scans[:2], scans[2:]])
+    >>> identification.add(scans[[0, 2]], [0, 2])
+    >>> identification.rate
     1.0
     """
 
@@ -52,36 +53,36 @@ class Identification:
         for block in targets():
             number, total = number + len(block), total + np.sum(block, axis=0, dtype=np.float64)
         if number == 0:
-            raise ValueError("there is no target to identify a prediction among; give at least one.")
+            raise ValueError("there is no target to compare a prediction with; give at least one.")
         self._centre = (total / number).astype(np.float32)
         self._right = self._number = 0
 
     def add(self, predictions: np.ndarray, own: Sequence[int] | np.ndarray) -> None:
-        """Count predictions (B, V); own (B,): the place of each one's target among the targets."""
-        p = predictions - self._centre  # distances of centred images keep their precision in float32
+        """Add predictions (B, V); own (B,): the index of each participant's target among the targets."""
+        p = predictions - self._centre  # centred images, so that float32 distances are precise
         blocks = (block - self._centre for block in self._targets())
-        # |p - t|^2 without |p|^2, which ranks nothing
+        # |p - t|^2 without |p|^2, which is the same for all targets
         distance = np.concatenate([np.sum(t * t, axis=1)[None] - 2 * p @ t.T for t in blocks], axis=1)
         self._right += int(np.sum(np.argmin(distance, axis=1) == own))
         self._number += len(predictions)
 
     @property
     def rate(self) -> float:
-        """The share of what was added, 0 to 1; nan where that is nothing."""
+        """The share of the added predictions, 0 to 1; nan before the first one."""
         return self._right / self._number if self._number else float("nan")
 
 
 class WithinSite:
-    """How what sets a participant apart from others at the same site is predicted: its correlation and its slope.
+    """Correlation and slope of the predicted on the real differences of participants from the mean of their site.
 
-    Site means are subtracted from predictions and targets, then the products of all values are pooled. Pairs are added
-    one by one, and means and products follow them (Welford 1962): memory holds the two means of each site, not the
-    participants. A prediction that is the same for a whole site deviates by exactly 0.
+    The site means are subtracted from predictions and targets, and the products of these deviations are pooled over all
+    voxels and participants. Means and products are updated by each added pair (Welford 1962), so that memory holds two
+    means per site and not the participants. A prediction that is the same for a whole site has deviations of exactly 0.
 
-    >>> found = WithinSite()
+    >>> within = WithinSite()
     >>> for real in np.arange(6.0).reshape(3, 2):
-    ...     found.add(0.5 * real + 3, real, "a")
-    >>> found.r, found.slope
+    ...     within.add(0.5 * real + 3, real, "a")
+    >>> within.r, within.slope
     (1.0, 0.5)
     """
 
@@ -90,7 +91,7 @@ class WithinSite:
         self._products = np.zeros((2, 2))
 
     def add(self, prediction: np.ndarray, target: np.ndarray, site: str) -> None:
-        """Add a participant's prediction and target, (V,) each."""
+        """Add the prediction and the target of one scan, (V,) each."""
         values = np.stack([prediction, target]).astype(np.float64)
         number, mean = self._means.get(site, (0, values))
         deviation = values - mean
@@ -99,37 +100,38 @@ class WithinSite:
 
     @property
     def r(self) -> float:
-        """Correlation of predicted and real deviations; 0 where either does not vary.
+        """Correlation of predicted and real deviations; 0 if the predicted or the real ones do not vary.
 
-        A site mean that never saw the participant scores 0, where the plain correlation is high.
+        If a site's mean is predicted for each of its participants, r is 0, although the correlation without the
+        subtraction of site means is high.
         """
         norm = np.sqrt(self._products[0, 0] * self._products[1, 1])
         return float(self._products[0, 1] / norm) if norm > 1e-9 else 0.0
 
     @property
     def slope(self) -> float:
-        """Slope of predicted on real deviations: 1 is ideal; below 1, individual differences are flattened."""
+        """Slope of predicted on real deviations; 1 is ideal, and below 1 the predicted differences are too small."""
         total = self._products[1, 1]
         return float(self._products[0, 1] / total) if total > 1e-9 else 0.0
 
 
 def uncertainty_of_samples(samples: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """How honest a method's samples are inside the mask.
+    """Scores of the uncertainty of a method's samples, over the voxels of the mask.
 
     samples (K >= 3, X, Y, Z); real, mask (X, Y, Z). Keys: `coverage_50`, `coverage_90` (share of voxels within the
-    Student-t predictive interval of K draws; ideal .5 and .9), `crps` (fair ensemble estimator, Ferro 2014),
-    `error_sd_rank_r` (Spearman, absolute error of the samples' mean against their SD) and `mean_sd`. Raises ValueError
-    for fewer than three samples.
+    Student-t predictive interval of K samples; ideal .5 and .9), `crps` (continuous ranked probability score, by the
+    fair ensemble estimator of Ferro 2014), `error_sd_rank_r` (Spearman correlation of the absolute error of the
+    samples' mean with their SD) and `mean_sd`. Raises ValueError for fewer than three samples.
     """
     k = len(samples)
     if k < 3:
-        raise ValueError(f"{k} samples say nothing about coverage; draw at least 3 (8 or more is sensible).")
+        raise ValueError(f"{k} samples are too few to estimate coverage; draw at least 3, better 8 or more.")
     draws, truth = samples[:, mask].astype(np.float64), real[mask].astype(np.float64)
     centre, sd = draws.mean(0), draws.std(0, ddof=1)
     error = np.abs(truth - centre)
     reach = sd * np.sqrt(1 + 1 / k)
     ordered = np.sort(draws, axis=0)
-    weights = 2 * np.arange(1, k + 1) - k - 1  # sum over pairs of |x_i - x_j| from order statistics
+    weights = 2 * np.arange(1, k + 1) - k - 1  # give the sum of |x_i - x_j| over pairs from order statistics
     spread = 2 * np.tensordot(weights, ordered, 1) / (k * (k - 1))
     return {
         "coverage_50": float(np.mean(error <= stats.t.ppf(0.75, k - 1) * reach)),
@@ -141,10 +143,11 @@ def uncertainty_of_samples(samples: np.ndarray, real: np.ndarray, mask: np.ndarr
 
 
 def uncertainty_of_sd(pred: np.ndarray, sd: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """How honest a stated SD is inside the mask, the target taken as normal around the prediction.
+    """Scores of the SD that a method states, over the voxels of the mask, for a normal distribution around `pred`.
 
-    pred, sd, real, mask (X, Y, Z). The keys of `uncertainty_of_samples`; `crps` is the closed form for a normal
-    distribution (Gneiting and Raftery 2007, Eq. 21). Where sd is 0 the interval is a point and CRPS the absolute error.
+    pred, sd, real, mask (X, Y, Z). The keys are those of `uncertainty_of_samples`; `crps` is the closed form for a
+    normal distribution (Gneiting and Raftery 2007, Eq. 21). At an SD of 0 the interval is a point, and the CRPS is the
+    absolute error.
 
     >>> point = np.zeros((1, 1, 1))
     >>> round(uncertainty_of_sd(point, point + 1, point, point == 0)["crps"], 4)
@@ -164,5 +167,5 @@ def uncertainty_of_sd(pred: np.ndarray, sd: np.ndarray, real: np.ndarray, mask: 
 
 
 def _rank_r(error: np.ndarray, sd: np.ndarray) -> float:
-    """Spearman correlation; 0 where either does not vary."""
+    """Spearman correlation; 0 if the error or the SD does not vary."""
     return float(stats.spearmanr(error, sd).statistic) if np.ptp(sd) > 0 and np.ptp(error) > 0 else 0.0

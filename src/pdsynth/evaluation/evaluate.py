@@ -1,4 +1,4 @@
-"""Scores and audits methods on the paired test participants, and keeps what the report needs (see `archive`)."""
+"""Scores and audits methods on participants who have both scans, and saves the results (see `archive`)."""
 
 from __future__ import annotations
 
@@ -27,55 +27,59 @@ from pdsynth.evaluation.audit import (
     uncertainty_of_samples,
     uncertainty_of_sd,
 )
-from pdsynth.evaluation.metrics import dilate, image_quality, psnr
+from pdsynth.evaluation.metrics import PRIMARY, dilate, image_quality, psnr
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.methods.controls import Oracle
 from pdsynth.results import patterns
-from pdsynth.results.archive import KEYS, SECONDS, SHOWN_SCANS, Archive, image_name
+from pdsynth.results.archive import KEYS, SAVED_SCANS, SECONDS, Archive, image_name
 from pdsynth.statistics.inference import bca_interval, holm, paired_permutation
-from pdsynth.types import Direction, Modality
+from pdsynth.types import Available, Direction, Modality
 
 ORACLE = Oracle.name
-FEWEST_SAMPLES = 3
+MIN_SAMPLES = 3
 BLOCK = 16  # scans in memory at a time, about 2 MB each at 4 mm; enough for the threads that score them
-LATEST = 4  # batches to keep, about 7 MB each at 4 mm: two of them serve several calls in a row
+CACHED_BATCHES = 4  # about 7 MB each at 4 mm; a scan and its donor are needed by several calls in a row
 
 
 def evaluate(
     methods: dict[str, Method],
     pairs: Pairs,
     out: Path | None = None,
+    *,
     seed: int = 0,
     samples: int = 0,
     sample_steps: int = 8,
     ceiling: bool = True,
     atlas: Atlas | None = None,
 ) -> dict[str, Any]:
-    """Score every method in both directions on the whole-scan means of paired participants; returns metrics.json.
+    """Score every method in both directions on whole scans; returns the content of metrics.json.
 
-    The first method is the one under test: it is compared with each other one. A method sees sources only, never
-    targets or masks. On simulated data `oracle`, E[target | shared anatomy], is added where the `ceiling` is wanted.
-    Uncertainty is audited as a method states it; with samples >= 3, that of a generative method from so many draws
-    instead. Sessions are averaged within a participant before the mean and its BCa 95 % interval are taken. Writes to
-    `out` where given, with the means of the atlas's regions (default: `evidence_regions`) of every scan. All but the
-    block `times` is the same in every run. Raises ValueError where there are no methods, fewer than two paired
-    participants, or a method returns values that are not finite.
+    Sessions that lack one of the two scans are left out. The first method is the method under test, and it is compared
+    with every other method. A method receives source scans only, never targets or masks. If the data are simulated and
+    `ceiling` is true, the method `oracle`, E[target | shared anatomy], is added as the upper limit. The SD that a
+    method states is audited; for a generative method and `samples` >= 3, the SD of that number of samples is audited
+    instead, each drawn in `sample_steps` steps. The sessions of a participant are averaged before the mean over
+    participants and its BCa 95 % interval are computed. If `out` is given, the results are written into this folder,
+    with the means of the atlas's regions (default: `evidence_regions`) of every scan. Everything except the entry
+    `times` is the same in every run. Raises ValueError if there are no methods, if fewer than two participants have
+    both scans, and if a method returns values that are not finite.
 
-    Memory holds BLOCK scans, however many there are: each method and direction is one pass over them. What needs the
-    whole set is summed up scan by scan (`WithinSite`), or reads the real scans again from the prepared folder, where
-    they lie anyway (`Identification`); so there are no scratch files. The price is that source views are made anew in
-    every pass.
+    Memory holds BLOCK scans, independently of their total number. Each method and direction is one pass over the scans.
+    Scores of the whole set are accumulated scan by scan (`WithinSite`), or read the real scans again from the prepared
+    folder (`Identification`). No scratch file is needed, but every pass computes the features of the sources again.
     """
     pairs = pairs.whole_scans()
-    pairs = pairs.where(pairs.table["available"] == "both")
+    pairs = pairs.where(pairs.table["available"] == Available.BOTH)
     if not methods:
         raise ValueError("there is no method to evaluate; name at least one model.")
     if pairs.table["participant_id"].nunique() < 2:
-        raise ValueError(f"{len(pairs)} paired scan(s) can't be evaluated; prepare a split of 2 participants or more.")
+        raise ValueError(
+            f"{len(pairs)} session(s) with both scans are too few; prepare a split of 2 participants or more."
+        )
     scans = _Scans(pairs, seed)
-    wanted = ceiling or ORACLE in methods
+    with_oracle = scans.has_oracle and (ceiling or ORACLE in methods)
     methods = {name: method for name, method in methods.items() if name != ORACLE}
-    if scans.has_oracle and wanted:
+    if with_oracle:
         methods[ORACLE] = Oracle(MethodConfig(pairs.grid.shape))
     archive = Archive(Path(out), scans.pairs) if out is not None else None
     atlas = atlas or evidence_regions(pairs.grid)
@@ -92,22 +96,22 @@ def evaluate(
         task = progress.add_task("Evaluating", total=len(methods) * len(Direction))
         for name, method in methods.items():
             method.eval()
-            drawn = method.generative and samples >= FEWEST_SAMPLES
-            draws = _Draws(samples, sample_steps, seed) if drawn else None
-            from_samples += [name] * drawn
+            is_sampled = method.generative and samples >= MIN_SAMPLES
+            draws = _Draws(samples, sample_steps, seed) if is_sampled else None
+            from_samples += [name] * is_sampled
             for direction in Direction:
                 progress.update(task, description=f"Evaluating {name}")
-                found = _score(method, direction, scans, atlas, draws, workers)
-                scored = pd.DataFrame(found.rows, columns=found.columns)
+                scores = _score(method, direction, scans, atlas, draws, workers)
+                per_scan = pd.DataFrame(scores.rows, columns=scores.columns)
                 keys = scans.table[KEYS].assign(method=name, direction=direction.value)
-                rows.append(pd.concat([keys, scored], axis=1))
-                regions[direction.target, name] = found.regions
-                summary[name][direction.value] = _intervals(scored, scans.table, seed) | found.scalars
-                times[name][direction.value] = {SECONDS: float(np.median(found.seconds))}
+                rows.append(pd.concat([keys, per_scan], axis=1))
+                regions[direction.target, name] = scores.regions
+                summary[name][direction.value] = _intervals(per_scan, scans.table, seed) | scores.scalars
+                times[name][direction.value] = {SECONDS: float(np.median(scores.seconds))}
                 if archive is not None:
-                    archive.keep(image_name(name, direction), found.images)
-                if archive is not None and found.sd:
-                    archive.keep(f"{image_name(name, direction)}_std", found.sd)
+                    archive.save_images(image_name(name, direction), scores.images)
+                if archive is not None and scores.sd:
+                    archive.save_images(f"{image_name(name, direction)}_std", scores.sd)
                 progress.advance(task)
     table = pd.concat(rows, ignore_index=True)
     splits = sorted(set(scans.table["split"])) if "split" in scans.table else []
@@ -124,26 +128,26 @@ def evaluate(
         "times": times,
     }
     if archive is not None:
-        described = patterns.describe_regions(atlas, pairs.grid)
-        patterns.save(patterns.Patterns(patterns.people_of(scans.table), described, regions), archive.out)
+        region_table = patterns.describe_regions(atlas, pairs.grid)
+        patterns.save(patterns.Patterns(patterns.people_of(scans.table), region_table, regions), archive.out)
         archive.finish(result, table)
     return result
 
 
 def source_only(batch: PairBatch, direction: Direction, method: Method) -> PairBatch:
-    """What a method may see of a batch, on its device: the source; the oracle alone sees the simulated truth too."""
+    """The batch with the source scans only, on the method's device; for the oracle also with the simulated truth."""
     truth = batch.oracle if isinstance(method, Oracle) else {}
-    kept = replace(batch, sources={direction: batch.sources[direction]}, targets={}, masks={}, oracle=truth)
-    return kept.to(_device(method))
+    source = replace(batch, sources={direction: batch.sources[direction]}, targets={}, masks={}, oracle=truth)
+    return source.to(_device(method))
 
 
 def predictions(method: Method, pairs: Pairs, direction: Direction) -> np.ndarray:
-    """The method's estimate of each row's target, (rows, X, Y, Z) float32, from its source alone."""
+    """The method's estimate of the target of each row, (rows, X, Y, Z) float32, from the source of that row only."""
     return np.stack([mean for mean, _ in estimates(method, pairs, direction)])
 
 
 def estimates(method: Method, pairs: Pairs, direction: Direction) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """The estimate and the SD that the method states, if it does, of each row's target, (X, Y, Z) float32 each."""
+    """Estimate and SD of the target of each row, (X, Y, Z) float32 each; the SD is None if the method states none."""
     method.eval()
     for row in range(len(pairs)):
         with torch.inference_mode():
@@ -153,11 +157,11 @@ def estimates(method: Method, pairs: Pairs, direction: Direction) -> Iterator[tu
 
 
 class _Scans:
-    """The evaluated scans, each read from the prepared folder where it is needed, and then let go.
+    """The evaluated scans. Each is read from the prepared folder when it is needed, and is not kept in memory.
 
-    site and person are of each scan (person: the place of the participant among all), first is the first scan of each
-    participant. By direction, (X, Y, Z): everywhere, where the dilated brains of all scans meet, and compared, where
-    those of the first scans meet.
+    For each of N scans: site; person, the index of its participant; donor, the row of the scan of another participant
+    whose source replaces its own in the audit. first: row of the first scan of each participant. Masks by direction,
+    (X, Y, Z): common, the intersection of the dilated brains of all scans, and common_first, that of the first scans.
     """
 
     def __init__(self, pairs: Pairs, seed: int) -> None:
@@ -165,15 +169,15 @@ class _Scans:
         names, self.site = (self.table[column].astype(str).tolist() for column in ("participant_id", "site"))
         people, self.first, self.person = np.unique(names, return_index=True, return_inverse=True)
         self.donor = self.first[shuffle_sources(len(people), seed=seed)[self.person]]
-        self.everywhere = {d: self._common(d, range(len(self))) for d in Direction}
-        self.compared = {d: self._common(d, self.first) for d in Direction}
-        self.batch = lru_cache(maxsize=LATEST)(self._batch)
+        self.common = {d: self._intersection(d, range(len(self))) for d in Direction}
+        self.common_first = {d: self._intersection(d, self.first) for d in Direction}
+        self.batch = lru_cache(maxsize=CACHED_BATCHES)(self._batch)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def blocks(self) -> Iterator[range]:
-        """The rows, BLOCK of them at a time."""
+        """The rows in blocks of at most BLOCK."""
         for start in range(0, len(self), BLOCK):
             yield range(start, min(start + BLOCK, len(self)))
 
@@ -182,39 +186,42 @@ class _Scans:
         return self.pairs.volume(direction.target, row)
 
     def mask(self, row: int, direction: Direction) -> np.ndarray:
-        """The target's brain, dilated, (X, Y, Z)."""
+        """The dilated brain mask of the target, (X, Y, Z)."""
         return dilate(self.pairs.brain(direction.target, row))
 
     def targets(self, direction: Direction) -> Iterator[np.ndarray]:
-        """The targets that predictions are identified among, in blocks (b, V): the first scan of each participant.
+        """The candidates for the identification of a prediction, in blocks (b, V): the first scan of each participant.
 
-        So nobody competes with another scan of their own.
+        With one scan per participant, a prediction is never compared with a second scan of the same participant.
         """
         for start in range(0, len(self.first), BLOCK):
             rows = self.first[start : start + BLOCK].tolist()
-            yield np.stack([self.real(row, direction)[self.compared[direction]] for row in rows])
+            yield np.stack([self.real(row, direction)[self.common_first[direction]] for row in rows])
 
-    def own(self, row: int, direction: Direction, method: Method) -> PairBatch:
-        """The scan's source without anything of its target; the oracle alone sees more."""
+    def source(self, row: int, direction: Direction, method: Method) -> PairBatch:
+        """A batch of this scan's source, without its target (see `source_only`)."""
         return source_only(self.batch(row, direction), direction, method)
 
-    def shuffled(self, row: int, direction: Direction, method: Method) -> PairBatch:
-        """The same with the source (and its b value) of another participant; site and wanted b value stay."""
-        mine, other = (self.own(i, direction, method) for i in (row, int(self.donor[row])))
-        bval = other.bval if direction is Direction.DMRI_TO_FMRI else mine.bval
-        return replace(mine, sources=other.sources, oracle=other.oracle, bval=bval)
+    def donor_source(self, row: int, direction: Direction, method: Method) -> PairBatch:
+        """The batch of `source`, but with the source volume of the donor; the site remains that of the scan.
+
+        The b value is the donor's if the source is the dMRI, and that of the target if the target is the dMRI.
+        """
+        own, other = (self.source(i, direction, method) for i in (row, int(self.donor[row])))
+        bval = other.bval if direction is Direction.DMRI_TO_FMRI else own.bval
+        return replace(own, sources=other.sources, oracle=other.oracle, bval=bval)
 
     def _batch(self, row: int, direction: Direction) -> PairBatch:
         return self.pairs.batch(np.array([row]), directions=[direction])
 
-    def _common(self, direction: Direction, rows: Iterable[int]) -> np.ndarray:
-        """Where the masks of the rows meet."""
+    def _intersection(self, direction: Direction, rows: Iterable[int]) -> np.ndarray:
+        """The voxels that are in the masks of all rows, (X, Y, Z)."""
         return reduce(np.logical_and, (self.mask(int(row), direction) for row in rows))
 
 
 @dataclass(frozen=True)
 class _Draws:
-    """How the uncertainty of a generative method is sampled."""
+    """The samples that give the SD of a generative method: their number per scan, sampling steps and seed."""
 
     number: int
     steps: int
@@ -223,10 +230,11 @@ class _Draws:
 
 @dataclass(frozen=True, eq=False)
 class _Synthesised:
-    """A scan as a method synthesised it, beside the real one; volumes are (X, Y, Z).
+    """A synthesised scan with the real one; all volumes are (X, Y, Z).
 
-    image is from its own source, and took `seconds`; misled is from another participant's source. sd is None where
-    there is none; honesty is the audit of the sd, or of the draws that gave it.
+    mask: dilated brain of the real scan. image: synthesised from the scan's own source in `seconds`. from_donor:
+    synthesised from the source of another participant. sd is None if the method gives no SD. uncertainty: scores of the
+    SD, or of the samples that it was computed from.
     """
 
     row: int
@@ -234,24 +242,25 @@ class _Synthesised:
     mask: np.ndarray
     image: np.ndarray
     seconds: float
-    misled: np.ndarray
+    from_donor: np.ndarray
     sd: np.ndarray | None
-    honesty: dict[str, float]
+    uncertainty: dict[str, float]
 
     def quality(self) -> dict[str, float]:
-        """The metrics of image."""
+        """Values of the image quality metrics by name."""
         return image_quality(self.image, self.real, self.mask)
 
 
 @dataclass
 class _Scored:
-    """The scores of a method in one direction; all is in the order of the scans.
+    """Scores of a method in one direction; arrays and lists are in the order of the scans.
 
-    regions: their means, (scans, R). columns, rows: the metrics, their names and those of each scan. scalars: those of
-    the whole set. images, sd: of the first SHOWN_SCANS scans, (X, Y, Z) float16; sd is empty where there is none.
+    regions: region means, (scans, R). columns: names of the metrics per scan; rows: their values, one tuple per scan.
+    scalars: scores of the whole set by name. seconds: time of each synthesis. images, sd: volumes of the first
+    SAVED_SCANS scans, (X, Y, Z) float16; sd is empty if the method gives no SD.
 
-    What stays of a scan is written into one array and into tuples: small arrays that outlive the large ones around
-    them would keep their memory from being given back.
+    Results of a scan are copied into one array and into tuples. Small arrays that remain between large ones would
+    prevent the release of the memory of the large ones.
     """
 
     regions: np.ndarray
@@ -266,54 +275,55 @@ class _Scored:
 def _score(
     method: Method, direction: Direction, scans: _Scans, atlas: Atlas, draws: _Draws | None, workers: ThreadPoolExecutor
 ) -> _Scored:
-    """One pass over the scans, of which one block is in memory at a time."""
-    found, within = _Scored(np.empty((len(scans), len(atlas)))), WithinSite()
-    identified = Identification(partial(scans.targets, direction))
-    everywhere, compared = scans.everywhere[direction], scans.compared[direction]
+    """Score a method in one pass over the scans; one block of them is in memory at a time."""
+    result, within = _Scored(np.empty((len(scans), len(atlas)))), WithinSite()
+    identification = Identification(partial(scans.targets, direction))
+    common, common_first = scans.common[direction], scans.common_first[direction]
     for block in scans.blocks():
-        made = [_synthesise(method, direction, scans, row, draws) for row in block]
-        for one, quality in zip(made, workers.map(_Synthesised.quality, made), strict=True):
-            shuffled = {"shuffled_source_psnr_brain": psnr(one.misled, one.real, one.mask)}
-            scores = quality | shuffled | one.honesty
-            found.columns = list(scores)
-            found.rows.append(tuple(scores.values()))
-            found.regions[one.row] = region_means(one.image, atlas)
-            found.seconds.append(one.seconds)
-            within.add(one.image[everywhere], one.real[everywhere], scans.site[one.row])
-            if one.row < SHOWN_SCANS:
-                found.images.append(one.image.astype(np.float16))
-                found.sd += [] if one.sd is None else [one.sd.astype(np.float16)]
-        first = [one for one in made if one.row in scans.first]
+        synthesised = [_synthesise(method, direction, scans, row, draws) for row in block]
+        for one, quality in zip(synthesised, workers.map(_Synthesised.quality, synthesised), strict=True):
+            shuffled = {"shuffled_source_psnr_brain": psnr(one.from_donor, one.real, one.mask)}
+            scores = quality | shuffled | one.uncertainty
+            result.columns = list(scores)
+            result.rows.append(tuple(scores.values()))
+            result.regions[one.row] = region_means(one.image, atlas)
+            result.seconds.append(one.seconds)
+            within.add(one.image[common], one.real[common], scans.site[one.row])
+            if one.row < SAVED_SCANS:
+                result.images.append(one.image.astype(np.float16))
+                result.sd += [] if one.sd is None else [one.sd.astype(np.float16)]
+        first = [one for one in synthesised if one.row in scans.first]
         if first:
-            identified.add(np.stack([one.image[compared] for one in first]), scans.person[[one.row for one in first]])
-        del made, first  # before the next block is made
-    found.scalars = {
-        "identification_rate": identified.rate,
+            persons = scans.person[[one.row for one in first]]
+            identification.add(np.stack([one.image[common_first] for one in first]), persons)
+        del synthesised, first  # frees their memory before the next block
+    result.scalars = {
+        "identification_rate": identification.rate,
         "within_site_r": within.r,
         "within_site_slope": within.slope,
     }
-    return found
+    return result
 
 
 def _synthesise(method: Method, direction: Direction, scans: _Scans, row: int, draws: _Draws | None) -> _Synthesised:
-    real, mask, batch = scans.real(row, direction), scans.mask(row, direction), scans.own(row, direction, method)
-    started = time.perf_counter()
-    estimate, stated = method.estimate(batch, direction)
+    real, mask, batch = scans.real(row, direction), scans.mask(row, direction), scans.source(row, direction, method)
+    start = time.perf_counter()
+    estimate, model_sd = method.estimate(batch, direction)
     image = _volume(estimate, method)
-    seconds = time.perf_counter() - started
-    misled = _volume(method.predict(scans.shuffled(row, direction, method), direction), method)
-    sd = None if stated is None else _volume(stated, method)
-    honesty = {} if sd is None else uncertainty_of_sd(image, sd, real, mask)
+    seconds = time.perf_counter() - start
+    from_donor = _volume(method.predict(scans.donor_source(row, direction, method), direction), method)
+    sd = None if model_sd is None else _volume(model_sd, method)
+    uncertainty = {} if sd is None else uncertainty_of_sd(image, sd, real, mask)
     if draws is not None:
         generator = torch.Generator(_device(method)).manual_seed(draws.seed * 1_000_003 + row)
-        drawn = (method.sample(batch, direction, generator, draws.steps) for _ in range(draws.number))
-        volumes = np.stack([_volume(draw, method) for draw in drawn])
-        sd, honesty = volumes.std(0, ddof=1), uncertainty_of_samples(volumes, real, mask)
-    return _Synthesised(row, real, mask, image, seconds, misled, sd, honesty)
+        samples = (method.sample(batch, direction, generator, draws.steps) for _ in range(draws.number))
+        volumes = np.stack([_volume(sample, method) for sample in samples])
+        sd, uncertainty = volumes.std(0, ddof=1), uncertainty_of_samples(volumes, real, mask)
+    return _Synthesised(row, real, mask, image, seconds, from_donor, sd, uncertainty)
 
 
 def _volume(tensor: torch.Tensor, method: Method) -> np.ndarray:
-    """(1, 1, X, Y, Z) -> (X, Y, Z) float32."""
+    """The volume (X, Y, Z) float32 of a tensor (1, 1, X, Y, Z). Raises ValueError if a value is not finite."""
     volume = tensor[0, 0].detach().float().cpu().numpy()
     if not np.isfinite(volume).all():
         bad = int((~np.isfinite(volume)).sum())
@@ -325,9 +335,9 @@ def _device(method: Method) -> torch.device:
     return next((t.device for t in [*method.parameters(), *method.buffers()]), torch.device("cpu"))
 
 
-def _intervals(scored: pd.DataFrame, table: pd.DataFrame, seed: int) -> dict[str, dict[str, Any]]:
-    """Mean and interval of each metric over participants."""
-    people = scored.groupby(table["participant_id"].to_numpy()).mean()
+def _intervals(per_scan: pd.DataFrame, table: pd.DataFrame, seed: int) -> dict[str, dict[str, Any]]:
+    """Mean of each metric over participants, with its 95 % interval."""
+    people = per_scan.groupby(table["participant_id"].to_numpy()).mean()
     return {
         str(metric): {
             "mean": float(values.mean()),
@@ -338,15 +348,20 @@ def _intervals(scored: pd.DataFrame, table: pd.DataFrame, seed: int) -> dict[str
 
 
 def comparisons(table: pd.DataFrame, names: list[str], seed: int) -> list[dict[str, Any]]:
-    """Primary endpoint: psnr_brain of the first method against each other one, one Holm family over directions."""
-    people = table.groupby(["method", "direction", "participant_id"])["psnr_brain"].mean()
-    found: list[dict[str, Any]] = []
+    """Comparison of the first method with every other method but the oracle, by the primary endpoint `PRIMARY`.
+
+    table: the scores of every scan, with the columns method, direction and participant_id. names: the methods. The
+    result has one row per direction and other method: mean difference over participants with its BCa 95 % interval, and
+    p of a paired permutation test. All rows form one family of Holm's correction, which gives p_holm.
+    """
+    people = table.groupby(["method", "direction", "participant_id"])[PRIMARY].mean()
+    rows: list[dict[str, Any]] = []
     for direction in Direction:
         for other in names[1:]:
             if other == ORACLE:
                 continue
             a, b = (people[name, direction.value].to_numpy() for name in (names[0], other))
-            found.append(
+            rows.append(
                 {
                     "direction": direction.value,
                     "method": names[0],
@@ -356,9 +371,9 @@ def comparisons(table: pd.DataFrame, names: list[str], seed: int) -> list[dict[s
                     "p": paired_permutation(a, b, seed=seed),
                 }
             )
-    for row, p in zip(found, holm([row["p"] for row in found]), strict=True):
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = float(p)
-    return found
+    return rows
 
 
 def _finite(value: float) -> float | None:

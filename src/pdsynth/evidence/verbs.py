@@ -35,7 +35,7 @@ def write_roi(results_dir: str | Path, seed: int = 0) -> None:
 
     Each participant counts once, with the first session. Raises InputError if a file of `evaluate` is missing.
     """
-    results, patterns = Results.read(results_dir), read(results_dir).one_a_person()
+    results, patterns = Results.read(results_dir), read(results_dir).one_per_participant()
     effects, tested = effects_of(results, patterns, seed)
     effects.write(results.root)
     COMPLETED.write(results.root, completed_effects(patterns, seed))
@@ -51,7 +51,7 @@ def write_diagnosis(results_dir: str | Path, methods: Sequence[str] | None = Non
     is written if both recipes of Table IX were evaluated. Raises InputError if a file of `evaluate` is missing;
     ValueError if a diagnosis is too rare for the folds or a method was not evaluated.
     """
-    results, patterns = Results.read(results_dir), read(results_dir).one_a_person()
+    results, patterns = Results.read(results_dir), read(results_dir).one_per_participant()
     root, tested = results.root, results.tested
     methods = list(methods or [tested, *(name for name in (words.AVERAGE,) if name in patterns.methods)])
     diagnoses(patterns, methods, results.simulated, seed).write(root)

@@ -1,10 +1,10 @@
-"""The writer of a results folder: what `evaluate` leaves for the report, and how its files are named.
+"""Writes the results folder of `evaluate`, and names its files.
 
-`metrics.json` (whose block `times` alone differs between two runs), `metrics.tsv` (one row per scan, method and
-direction), `patterns.tsv` and `regions.tsv` (see `patterns`), and `predictions/` with `participants.tsv` (which scans,
-in the order of the arrays), `grid.json` (the affine), `fmri.npy`, `dmri.npy`, `fmri_brain.npy`, `dmri_brain.npy`,
-`<method>_<direction>.npy` and, from a method that states an uncertainty or gives samples,
-`<method>_<direction>_std.npy`: float16 or bool, (scans, X, Y, Z).
+The folder contains `metrics.json`, of which only the entry `times` differs between two runs; `metrics.tsv`, with one
+row per scan, method and direction; `patterns.tsv` and `regions.tsv` (see `patterns`); and `predictions/`. That folder
+contains `participants.tsv`, the scans in the order of the arrays; `grid.json`, the affine; and arrays (scans, X, Y, Z):
+`fmri.npy`, `dmri.npy` and `<method>_<direction>.npy` in float16, `fmri_brain.npy` and `dmri_brain.npy` in bool, and
+for a method that states an SD or gives samples `<method>_<direction>_std.npy` in float16.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pdsynth.results.tables import write_table
 from pdsynth.types import Direction
 
 METRICS_JSON, METRICS_TSV = "metrics.json", "metrics.tsv"
-IMAGES, GRID, SHOWN = "predictions", "grid.json", "participants.tsv"
-SHOWN_SCANS = 24  # scans whose images are kept for the report
+IMAGES, GRID, SCANS_TSV = "predictions", "grid.json", "participants.tsv"
+SAVED_SCANS = 24  # scans whose images are saved for the report
 SECONDS = "seconds_per_volume"
 KEYS = ["participant_id", "session_id", "site", "diagnosis"]
 
 
 def image_name(method: str, direction: Direction) -> str:
-    """The stem of a method's images; signs that a file name can't hold are escaped.
+    """The stem of the file of a method's images; characters that are not allowed in a file name are escaped.
 
     >>> image_name("pds (run/model)", Direction.FMRI_TO_DMRI)
     'pds%20%28run%2Fmodel%29_fmri_to_dmri'
@@ -40,27 +40,30 @@ def image_name(method: str, direction: Direction) -> str:
 
 
 class Archive:
-    """Writes a results folder; every file appears whole under its name or not at all."""
+    """Writes a results folder. A reader sees every file complete, or does not see it.
+
+    out: the folder. scans: the evaluated scans. Arrays of an earlier run in `out` are removed.
+    """
 
     def __init__(self, out: Path, scans: Pairs) -> None:
         self.out, self.images = out, out / IMAGES
         self.images.mkdir(parents=True, exist_ok=True)
         for stale in self.images.glob("*.npy"):
             stale.unlink()
-        kept = range(min(len(scans), SHOWN_SCANS))
+        rows = range(min(len(scans), SAVED_SCANS))
         for direction in Direction:
             target = direction.target
-            self.keep(target.value, [scans.volume(target, row) for row in kept])
-            self._array(f"{target.value}_brain", np.stack([scans.brain(target, row) for row in kept]))
+            self.save_images(target.value, [scans.volume(target, row) for row in rows])
+            self._array(f"{target.value}_brain", np.stack([scans.brain(target, row) for row in rows]))
         self._text(f"{IMAGES}/{GRID}", json.dumps({"affine": np.asarray(scans.grid.affine).tolist()}))
-        write_table(self.images / SHOWN, scans.table[KEYS].head(SHOWN_SCANS))
+        write_table(self.images / SCANS_TSV, scans.table[KEYS].head(SAVED_SCANS))
 
-    def keep(self, name: str, volumes: Sequence[np.ndarray]) -> None:
-        """Write the images of the first SHOWN_SCANS scans, (X, Y, Z) each, as float16."""
+    def save_images(self, name: str, volumes: Sequence[np.ndarray]) -> None:
+        """Write the images of the first SAVED_SCANS scans, (X, Y, Z) each, as float16."""
         self._array(name, np.stack(volumes).astype(np.float16))
 
     def finish(self, result: dict[str, Any], table: pd.DataFrame) -> None:
-        """Write the metrics, which make the folder complete."""
+        """Write the metrics. They are the last files, so that a folder with metrics.json is complete."""
         write_table(self.out / METRICS_TSV, table)
         self._text(METRICS_JSON, json.dumps(result, indent=2, allow_nan=False))
 

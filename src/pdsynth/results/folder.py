@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from pdsynth import manifest
-from pdsynth.results.archive import GRID, IMAGES, METRICS_JSON, METRICS_TSV, SECONDS, SHOWN
+from pdsynth.results.archive import GRID, IMAGES, METRICS_JSON, METRICS_TSV, SCANS_TSV, SECONDS
 from pdsynth.results.tables import read_table
 from pdsynth.types import NA, Direction, InputError, Modality
 
@@ -94,7 +94,7 @@ class Results:
         Raises InputError if predictions/participants.tsv is missing or damaged.
         """
         with _named(self.root):
-            return _text(self.root / IMAGES / SHOWN)
+            return _text(self.root / IMAGES / SCANS_TSV)
 
     @cached_property
     def affine(self) -> np.ndarray:

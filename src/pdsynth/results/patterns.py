@@ -47,7 +47,7 @@ class Patterns:
         """Real and synthesised patterns of a direction's target, (N, R) each."""
         return self.values[direction.target, REAL], self.values[direction.target, method]
 
-    def one_a_person(self) -> Patterns:
+    def one_per_participant(self) -> Patterns:
         """The patterns of the first session of each participant."""
         return self.where(~self.people["participant_id"].duplicated().to_numpy())
 

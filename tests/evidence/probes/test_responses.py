@@ -48,7 +48,7 @@ def test_a_lesion_never_leaves_the_range_of_a_volume():
 
 
 def test_the_identity_shows_every_lesion_at_the_contrast_put_in():
-    found = lesion_response(identity, SOURCE, BRAIN, MM, RADIUS, factor=1.4, noise_sd=0.02, lesions=20)
+    found = lesion_response(identity, SOURCE, BRAIN, MM, radius_mm=RADIUS, factor=1.4, noise_sd=0.02, lesions=20)
     assert found.sensitivity == 1
     assert found.false_positives == 0
     assert found.contrast_to_noise.mean() == pytest.approx(lesion_size(1.4) / 0.02, rel=0.03)
@@ -57,34 +57,36 @@ def test_the_identity_shows_every_lesion_at_the_contrast_put_in():
 @pytest.mark.parametrize("z", [1.0, 1.645])
 def test_noise_passes_for_a_lesion_as_often_as_its_distribution_says(z):
     noise = lesion_size(1.4) / 2 * np.sqrt(IN_SPHERE) / z  # half a lesion is z SD of the noise of a sphere's mean
-    found = lesion_response(identity, SOURCE, BRAIN, MM, RADIUS, factor=1.4, noise_sd=noise, lesions=150)
+    found = lesion_response(identity, SOURCE, BRAIN, MM, radius_mm=RADIUS, factor=1.4, noise_sd=noise, lesions=150)
     assert found.false_positives == pytest.approx(2 * stats.norm.sf(z), abs=0.03)
     detectable = stats.norm.sf(1.96 - 2 * z) + stats.norm.sf(1.96 + 2 * z)  # |N(2 z, 1)| beyond 95 % of |N(0, 1)|
     assert found.sensitivity == pytest.approx(detectable, abs=3 * np.sqrt(detectable * (1 - detectable) / 150))
 
 
 def test_a_constant_shows_nothing():
-    found = lesion_response(np.zeros_like, SOURCE, BRAIN, MM, RADIUS, lesions=5)
+    found = lesion_response(np.zeros_like, SOURCE, BRAIN, MM, radius_mm=RADIUS, lesions=5)
     assert (found.sensitivity, found.false_positives) == (0, 0)
     assert found.contrast_to_noise.tolist() == [0] * 5
 
 
 def test_an_output_of_its_own_noise_detects_one_in_twenty_and_cries_wolf():
     generator = np.random.default_rng(3)
-    found = lesion_response(lambda v: generator.normal(0, 1, v.shape), SOURCE, BRAIN, MM, RADIUS, lesions=200)
+    found = lesion_response(lambda v: generator.normal(0, 1, v.shape), SOURCE, BRAIN, MM, radius_mm=RADIUS, lesions=200)
     assert stats.binomtest(int(found.detected.sum()), 200, 0.05).pvalue > 0.05
     half_median = stats.norm.ppf(0.75) / 2
     assert found.false_positives == pytest.approx(2 * stats.norm.sf(half_median), abs=0.06)
 
 
 def test_a_lesion_shown_in_the_wrong_place_is_not_detected():
-    found = lesion_response(lambda v: v[::-1, ::-1, ::-1], SOURCE, BRAIN, MM, RADIUS, lesions=100, seed=1)
+    found = lesion_response(lambda v: v[::-1, ::-1, ::-1], SOURCE, BRAIN, MM, radius_mm=RADIUS, lesions=100, seed=1)
     assert found.sensitivity <= 0.05
-    assert lesion_response(identity, SOURCE, BRAIN, MM, RADIUS, lesions=100, seed=1).sensitivity == 1
+    assert lesion_response(identity, SOURCE, BRAIN, MM, radius_mm=RADIUS, lesions=100, seed=1).sensitivity == 1
 
 
 def test_an_output_that_follows_lesions_but_no_noise_has_infinite_contrast():
-    found = lesion_response(lambda v: (v > 0.65).astype(float), SOURCE, BRAIN, MM, RADIUS, lesions=3, noise_sd=0.01)
+    found = lesion_response(
+        lambda v: (v > 0.65).astype(float), SOURCE, BRAIN, MM, radius_mm=RADIUS, lesions=3, noise_sd=0.01
+    )
     assert np.isinf(found.contrast_to_noise).all()
     assert found.sensitivity == 1
 

@@ -55,15 +55,13 @@ class Scheme:
 
     train: origins ("real" or "synthesised") by modality of each training set; the sets are used together. test: origins
     by modality of the test scans. A modality that is absent is not used. paper: accuracy in the paper's Table V, 0 to
-    1; None if the paper does not give it. asks: the question that the scheme answers. control: name of the scheme that
-    its accuracy is compared with.
+    1; None if the paper does not give it. control: name of the scheme that its accuracy is compared with.
     """
 
     name: str
     train: tuple[Origins, ...]
     test: Origins
-    paper: float | None
-    asks: str
+    paper: float | None = None
     control: str | None = None
 
 
@@ -71,37 +69,23 @@ _BOTH = {F: REAL, D: REAL}
 _NEITHER = {F: SYNTHESISED, D: SYNTHESISED}
 
 CONTROLS = (
-    Scheme(REAL_FMRI, ({F: REAL},), {F: REAL}, None, "How accurate is the fMRI alone?"),
-    Scheme(REAL_DMRI, ({D: REAL},), {D: REAL}, None, "How accurate is the dMRI alone?"),
-    Scheme(REAL_BOTH, (_BOTH,), _BOTH, None, "How accurate are both scans?"),
+    Scheme(REAL_FMRI, ({F: REAL},), {F: REAL}),
+    Scheme(REAL_DMRI, ({D: REAL},), {D: REAL}),
+    Scheme(REAL_BOTH, (_BOTH,), _BOTH),
 )
 # If synthesised scans are tested, the control uses only their source scans, because a synthesised scan contains no
 # information that its source lacks. If they are only trained on, the control is the same test after training on real
 # scans.
 SCHEMES = (
-    Scheme("S1", ({F: SYNTHESISED},), {F: REAL}, 0.5660, "Can synthesised fMRI replace real training fMRI?", REAL_FMRI),
-    Scheme("S2", (_NEITHER,), _BOTH, None, "Can synthesised scans replace both real training scans?", REAL_BOTH),
-    Scheme("S3", ({D: SYNTHESISED},), {D: REAL}, 0.5849, "Can synthesised dMRI replace real training dMRI?", REAL_DMRI),
-    Scheme("S4", ({F: REAL},), {F: SYNTHESISED}, 0.6415, "Is synthesised fMRI better than its source dMRI?", REAL_DMRI),
-    Scheme("S5", (_BOTH,), _NEITHER, 0.6792, "Are both synthesised scans as accurate as both real ones?", REAL_BOTH),
-    Scheme("S6", ({D: REAL},), {D: SYNTHESISED}, 0.6226, "Is synthesised dMRI better than its source fMRI?", REAL_FMRI),
-    Scheme("S7", (_BOTH, _NEITHER), _BOTH, 0.6602, "Do additional synthesised training scans help?", REAL_BOTH),
-    Scheme(
-        "S8",
-        ({F: REAL, D: SYNTHESISED},),
-        {F: REAL, D: SYNTHESISED},
-        None,
-        "Does synthesised dMRI help beside its source fMRI?",
-        REAL_FMRI,
-    ),
-    Scheme(
-        "S9",
-        ({F: SYNTHESISED, D: REAL},),
-        {F: SYNTHESISED, D: REAL},
-        None,
-        "Does synthesised fMRI help beside its source dMRI?",
-        REAL_DMRI,
-    ),
+    Scheme("S1", ({F: SYNTHESISED},), {F: REAL}, 0.5660, REAL_FMRI),
+    Scheme("S2", (_NEITHER,), _BOTH, None, REAL_BOTH),
+    Scheme("S3", ({D: SYNTHESISED},), {D: REAL}, 0.5849, REAL_DMRI),
+    Scheme("S4", ({F: REAL},), {F: SYNTHESISED}, 0.6415, REAL_DMRI),
+    Scheme("S5", (_BOTH,), _NEITHER, 0.6792, REAL_BOTH),
+    Scheme("S6", ({D: REAL},), {D: SYNTHESISED}, 0.6226, REAL_FMRI),
+    Scheme("S7", (_BOTH, _NEITHER), _BOTH, 0.6602, REAL_BOTH),
+    Scheme("S8", ({F: REAL, D: SYNTHESISED},), {F: REAL, D: SYNTHESISED}, None, REAL_FMRI),
+    Scheme("S9", ({F: SYNTHESISED, D: REAL},), {F: SYNTHESISED, D: REAL}, None, REAL_DMRI),
 )
 
 
@@ -164,18 +148,12 @@ def diagnoses(patterns: Patterns, methods: Sequence[str], simulated: bool, seed:
     patterns: one row per participant; methods: names of the methods whose scans are used. Raises ValueError in the
     cases of `diagnose`.
     """
-    asks = {scheme.name: scheme.asks for scheme in (*CONTROLS, *SCHEMES)}
 
     def table(names: Sequence[str], without: Mapping[str, str] | None = None) -> list[Any]:
         rows = diagnose(patterns.values, patterns.people, names, seed, without=without)
         svm = diagnose(patterns.values, patterns.people, names, seed, "linear-svm", repeats=1)
         return [
-            replace(
-                row,
-                data="SIMULATED" if simulated else "real",
-                svm_balanced_accuracy=other.balanced_accuracy,
-                asks=asks.get(row.scheme, ""),
-            )
+            replace(row, data="SIMULATED" if simulated else "real", svm_balanced_accuracy=other.balanced_accuracy)
             for row, other in zip(rows, svm, strict=True)
         ]
 

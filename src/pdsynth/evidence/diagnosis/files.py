@@ -18,7 +18,7 @@ class SchemeScores:
 
     data: "SIMULATED" or "real". method: "" for a control. n: participants. confusion: JSON text, counts of predicted
     classes by real class. paper: accuracy in the paper's Table V. against: name of the control. difference: accuracy
-    minus that of the control. p, p_holm: exact McNemar test, and corrected. asks: the question of the scheme.
+    minus that of the control. p, p_holm: exact McNemar test, and corrected.
     """
 
     data: str = ""
@@ -39,7 +39,6 @@ class SchemeScores:
     p: float
     p_holm: float = nan
     svm_balanced_accuracy: Estimate = UNKNOWN
-    asks: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,20 @@ from pdsynth.results.folder import Results
 from pdsynth.types import Split
 
 ADDRESSES = {"diagnosis": "diagnosis from synthesised scans"}
+QUESTIONS = {  # by scheme; controls without scans answer none
+    "real fMRI": "How accurate is the fMRI alone?",
+    "real dMRI": "How accurate is the dMRI alone?",
+    "real both": "How accurate are both scans?",
+    "S1": "Can synthesised fMRI replace real training fMRI?",
+    "S2": "Can synthesised scans replace both real training scans?",
+    "S3": "Can synthesised dMRI replace real training dMRI?",
+    "S4": "Is synthesised fMRI better than its source dMRI?",
+    "S5": "Are both synthesised scans as accurate as both real ones?",
+    "S6": "Is synthesised dMRI better than its source fMRI?",
+    "S7": "Do additional synthesised training scans help?",
+    "S8": "Does synthesised dMRI help beside its source fMRI?",
+    "S9": "Does synthesised fMRI help beside its source dMRI?",
+}
 DIFFERENCE = 0.04  # in accuracy: the difference between 68 and 64 % in the paper
 HEAD = ["Scheme", "Scans by", "balanced accuracy", "balanced accuracy, linear SVM", "accuracy", "AUC", "macro F1",
         "Brier", "control", "accuracy minus control", "p, Holm", "accuracy in the paper"]  # fmt: skip
@@ -79,6 +93,15 @@ def classes(confusion: str) -> str:
     return f"{', '.join(others)} and {last}"
 
 
+def with_question(scheme: str) -> str:
+    """The name of a scheme with the question that it answers.
+
+    >>> with_question("S7"), with_question("site only")
+    ('S7: Do additional synthesised training scans help?', 'site only')
+    """
+    return f"{scheme}: {QUESTIONS[scheme]}" if scheme in QUESTIONS else scheme
+
+
 def _by_scheme(rows: Sequence[SchemeScores]) -> str:
     return "; ".join(f"{row.scheme} {spread(row.balanced_accuracy)}" for row in rows)
 
@@ -87,7 +110,7 @@ def _schemes(caption: str, rows: Sequence[SchemeScores], marked: str) -> Table:
     paired = isinstance(rows[0], PairedScores)
     cells = [
         [
-            ": ".join(part for part in (row.scheme, row.asks) if part),
+            with_question(row.scheme),
             row.method,
             spread(row.balanced_accuracy),
             number(row.svm_balanced_accuracy.value),

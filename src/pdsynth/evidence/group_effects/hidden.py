@@ -8,7 +8,7 @@ import numpy as np
 
 from pdsynth.evidence.group_effects.files import AS_IF_REAL, COMPLETE, RECTIFIED, CompletedEffect
 from pdsynth.results.patterns import REAL, Patterns
-from pdsynth.statistics.contrast import AD_LESS_NC, Contrast, Groups, contrasted, slope
+from pdsynth.statistics.contrast import AD_LESS_NC, Contrast, contrasted, slope
 from pdsynth.statistics.rectified import Rectified, rectify
 from pdsynth.statistics.resampling import UNKNOWN, Estimate, bootstrap_weights, paired, ratio
 from pdsynth.types import Direction
@@ -28,7 +28,7 @@ def completed_effects(patterns: Patterns, seed: int = 0) -> list[CompletedEffect
     for direction in Direction:
         synthesised = {method: patterns.pair(method, direction)[1] for method in patterns.methods}
         real = patterns.values[direction.target, REAL]
-        found += complete_effects(direction, real, synthesised, groups, AD_LESS_NC, sites, seed=seed)
+        found += complete_effects(direction, real, synthesised, groups, sites=sites, seed=seed)
     return found
 
 
@@ -37,13 +37,13 @@ def complete_effects(
     real: np.ndarray,
     synthesised: Mapping[str, np.ndarray],
     groups: Sequence[str],
-    contrast: Groups = AD_LESS_NC,
+    *,
     sites: Sequence[str] | None = None,
     masks: int = 10,
     seed: int = 0,
     n: int = RESAMPLES,
 ) -> list[CompletedEffect]:
-    """Effects of the contrast if half of the real scans are hidden, compared with those of all scans; one row per arm.
+    """Effects of AD minus NC if half of the real scans are hidden, compared with those of all scans; one row per arm.
 
     real (N, R); synthesised: (N, R) by method; groups, sites (N,). Within each site and group a random half is hidden,
     `masks` times. Results are averages over the masks, with 95 % intervals over participants (n resamples).
@@ -56,7 +56,7 @@ def complete_effects(
     scans that one synthesised scan replaces (median over regions). Results are nan if too few participants of a group
     remain. Raises ValueError if shapes differ.
     """
-    in_contrast, first, site_labels = contrasted(len(real), groups, sites, contrast)
+    in_contrast, first, site_labels = contrasted(len(real), groups, sites, AD_LESS_NC)
     by_method = {name: paired(real, values)[1][in_contrast] for name, values in synthesised.items()}
     real = np.asarray(real, np.float64)[in_contrast]
     generator = np.random.default_rng(seed)

@@ -119,7 +119,15 @@ def _responses(model: Model, people: Pairs, direction: Direction, seed: int) -> 
         for of_source, predict in zip(found, predictors, strict=True):
             found[of_source].append(
                 lesion_response(
-                    predict, source, brain, people.grid.spacing_mm, RADIUS_MM, FACTOR, NOISE_SD, LESIONS, seed + row
+                    predict,
+                    source,
+                    brain,
+                    people.grid.spacing_mm,
+                    radius_mm=RADIUS_MM,
+                    factor=FACTOR,
+                    noise_sd=NOISE_SD,
+                    lesions=LESIONS,
+                    seed=seed + row,
                 )
             )
     return found

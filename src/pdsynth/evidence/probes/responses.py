@@ -86,6 +86,7 @@ def lesion_response(
     source: np.ndarray,
     brain: np.ndarray,
     spacing_mm: np.ndarray,
+    *,
     radius_mm: float = 8.0,
     factor: float = 1.5,
     noise_sd: float = 0.02,
