@@ -10,6 +10,7 @@ import pytest
 
 from pdsynth import fit
 from pdsynth.cli import main
+from pdsynth.evidence import verbs
 from pdsynth.evidence.probes import compute as probes
 from pdsynth.statistics import classification
 
@@ -117,6 +118,20 @@ def test_the_verbs_alone_write_the_same_bytes(evidence_out, tmp_path):
     for name in made:
         assert (out / name).read_bytes() == (evidence_out / name).read_bytes(), name
     assert json.loads((out / "manifest.json").read_text())["added"][0]["command"] == "roi"
+
+
+def test_diagnose_writes_all_of_its_tables_or_none(evidence_out, tmp_path, monkeypatch):
+    out = Path(shutil.copytree(evidence_out, tmp_path / "out"))
+    for name in verbs.BY_DIAGNOSE:
+        (out / name).unlink(missing_ok=True)
+
+    def refuse(*_, **__):
+        raise ValueError("a class has too few participants to train on")
+
+    monkeypatch.setattr(classification, "INNER_FOLDS", 1)
+    monkeypatch.setattr(verbs, "complete", refuse)
+    assert status("diagnose", out) == 2
+    assert [name for name in verbs.BY_DIAGNOSE if (out / name).exists()] == []
 
 
 def test_a_class_too_small_for_the_folds_costs_only_the_diagnosis(prepared, tmp_path, monkeypatch):

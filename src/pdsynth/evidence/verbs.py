@@ -54,9 +54,12 @@ def write_diagnosis(results_dir: str | Path, methods: Sequence[str] | None = Non
     results, patterns = Results.read(results_dir), read(results_dir).one_per_participant()
     root, tested = results.root, results.tested
     methods = list(methods or [tested, *(name for name in (words.AVERAGE,) if name in patterns.methods)])
-    diagnoses(patterns, methods, results.simulated, seed).write(root)
-    ARMS.write(root, complete(patterns, methods, results.simulated, seed))
+    # All are computed before one is written: a claim that refuses the split must not leave half of the tables.
+    diagnosed = diagnoses(patterns, methods, results.simulated, seed)
+    completed = complete(patterns, methods, results.simulated, seed)
     found = embedding(patterns, tested)
+    diagnosed.write(root)
+    ARMS.write(root, completed)
     found.write(root)
     embedding_figure(POINTS.table(found.points), patterns.people, root / FIGURE, results.simulated)
 
