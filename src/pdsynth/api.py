@@ -166,9 +166,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score and audit one model, or several by name, on whole scans; returns the content of metrics.json.
 
-    With three `samples` or more, each drawn in `steps` steps, the SD of a generative method is that of its samples. On
-    simulated data `ceiling` adds the oracle. The means of the atlas's regions are saved in `out`. Raises InputError if
-    the preprocessing of a model differs from that of the pairs, or if a model was trained on a scan of the pairs.
+    The results, with the means of the atlas's regions, are written into `out` if it is given. The SD of a prediction is
+    the one that the method gives, or the SD over three or more `samples` of a generative method, each drawn in `steps`
+    steps. On simulated data `ceiling` adds the oracle, an upper limit. Raises InputError if the preprocessing of a
+    model differs from that of the pairs, if a model was trained on a scan of the pairs that is outside their training
+    split, or if it was calibrated on a scan of the pairs.
     """
     named = {models.method.name: models} if isinstance(models, Model) else models
     refuse_other_preprocessing(named, pairs)

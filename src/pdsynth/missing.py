@@ -274,9 +274,10 @@ def _refuse_other_dataset(sources: list[Source], out: Path) -> None:
 
 
 def _is_made(source: Source, out: Path, entries: dict[str, Any], stamps: Stamps) -> bool:
-    """Whether a folder holds the volume and all samples of a scan, made from the same bytes with the same options.
+    """Whether a folder holds the volume and all samples of a scan, from the same source files, model and options.
 
-    The volume's stamps are renewed, so that the next run does not read an unchanged file again.
+    entries: see `Options.entries`. The stamps of the source files are renewed, so that the next run does not read an
+    unchanged file again.
     """
     volume, _, draws = source.paths(out, entries["samples"])
     if not all(path.exists() for path in (volume, *draws)):

@@ -85,7 +85,7 @@ def _locked(space: Path, out: Path) -> Iterator[None]:
 
 
 def _claim(space: Path) -> str:
-    """Create a workspace, or check that an existing folder is one; returns its token.
+    """Create a workspace, or check that an existing folder is one or is empty; returns its token.
 
     Raises InputError if a file or folder with this name is not a workspace of pdsynth.
     """

@@ -132,7 +132,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _trained(pairs: Pairs, folder: Path, name: str, size: str, terms: Terms) -> tuple[Method, dict[str, Any]]:
-    """The trained model of a recipe, loaded if it exists already, and its costs."""
+    """The model of a recipe, loaded if it exists and trained otherwise, and its costs: seconds, memory, counts."""
     if (folder / "model" / "config.json").exists() and (folder / FIT).exists():
         model = api.load(folder / "model", terms.device)
     else:

@@ -38,7 +38,7 @@ class FailedCheckError(Exception):
 
 
 def run_checks(device: str) -> Iterator[Check]:
-    """Run all checks and yield their results. A check that fails does not stop the others."""
+    """Run all checks of the installation and yield their results. A check that fails does not stop the others."""
     checks: dict[str, Callable[[], str]] = {
         "device": lambda: f"{resolve_device(device)}; torch {torch.__version__}, Python {platform.python_version()}",
         "torchvision absent": _torchvision,

@@ -336,7 +336,10 @@ def _device(method: Method) -> torch.device:
 
 
 def _intervals(per_scan: pd.DataFrame, table: pd.DataFrame, seed: int) -> dict[str, dict[str, Any]]:
-    """Mean of each metric over participants, with its 95 % interval."""
+    """Mean of each metric over participants, with its 95 % bootstrap interval.
+
+    A participant's scans are averaged first.
+    """
     people = per_scan.groupby(table["participant_id"].to_numpy()).mean()
     return {
         str(metric): {

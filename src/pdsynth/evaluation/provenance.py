@@ -24,7 +24,8 @@ def provenance(models: Mapping[str, Model], pairs: Pairs) -> dict[str, Any]:
     """Entries of a manifest: `models` (digest of the weights, card and settings, by name) and `data` (prepared folder).
 
     data: name of the cohort, settings and date of its preparation, and counts: participants by split, site, diagnosis
-    and sex; ages (years) by split; sessions by available scans; refused files by reason; flagged scans.
+    and sex; ages (years) by split; sessions by available scans; refused files by reason; scans that quality control
+    flagged.
     """
     return {"models": {name: _model(model) for name, model in models.items()}, "data": _data(pairs)}
 

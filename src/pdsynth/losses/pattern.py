@@ -36,7 +36,10 @@ class PatternLoss(nn.Module):
         self.register_buffer("spread", torch.empty(0))
 
     def set_spread(self, spread: Tensor) -> None:
-        """Set the SD of each region, (regions,). Raises ValueError for fewer than two regions."""
+        """Set the SD of each region's mean over the training participants, (regions,).
+
+        Raises ValueError for fewer than two regions.
+        """
         if len(spread) < 2:
             raise ValueError(
                 f"an atlas of {len(spread)} regions has no pattern. Give an atlas with at least 2 regions."

@@ -84,7 +84,7 @@ class VoxelFeatures(nn.Module):
         )
 
     def acquisition(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """The acquisition vector, (B, ACQUISITION): the dMRI shell in ms/um^2 minus 1, and the direction as one-hot."""
+        """The acquisition vector, (B, ACQUISITION): dMRI shell in ms/um^2 minus 1, one-hot direction of synthesis."""
         one_hot = F.one_hot(torch.full((len(batch),), direction.index, device=batch.bval.device), 2)
         return torch.cat([batch.bval - 1, one_hot.to(batch.bval.dtype)], 1)
 
@@ -101,8 +101,8 @@ class VoxelFeatures(nn.Module):
 class Conditioning(VoxelFeatures):
     """Voxel features, and a condition vector of the whole source, for methods that predict each voxel on its own.
 
-    The condition vector (B, CONDITION) holds the source's summary statistics and principal components, in SD and
-    clipped to +-LIMIT, and the acquisition vector.
+    The condition vector (B, CONDITION) holds the source's summary statistics and principal components, as
+    z-scores over the training participants, clipped to +-LIMIT, and the acquisition vector.
     """
 
     summary_mean: Tensor  # (2, SUMMARY_SIZE), in the order of Modality

@@ -30,7 +30,7 @@ class VoxelMLPConfig(MethodConfig):
 class VoxelPerceptron(Method):
     """Predicts the target at a voxel from its features and the condition vector of the scan (see `Conditioning`).
 
-    There is one perceptron per direction. Its output is added to the training mean of the target.
+    There is one perceptron per direction. Its output is added to the mean target of the training participants.
     """
 
     name = "voxel-mlp"

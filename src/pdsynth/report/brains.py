@@ -46,9 +46,9 @@ def limits(results: Results) -> dict[str, float]:
 
 
 def participants(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
-    """Panels of scans from the highest to the lowest rank of the method under test, so that failures are included.
+    """Panels of scans from the highest to the lowest rank of the method under test, so that poor results are shown too.
 
-    tops: see `limits`.
+    Only scans with saved images are ranked, by the sum of the PSNR of both directions. tops: see `limits`.
     """
     scores = {d: results.scan_scores(results.tested, d) for d in Direction}
     number = len(results.imaged)

@@ -112,7 +112,7 @@ def _enlarged(plane: np.ndarray, zoom: tuple[float, float]) -> np.ndarray:
 
 @lru_cache
 def colour_bar(kind: str) -> Markup:
-    """Data URL of a colour scale, from its low end (left) to its high end (right)."""
+    """Data URL of a colour scale, from its low end (left) to its high end (right). kind is a key of MAPS."""
     image = Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (1, 1)))
     image.putpalette(_palette(kind))
     return _address(image)

@@ -90,7 +90,7 @@ class TableFile(Generic[Row]):
         return table.astype({name: kind for name, kind in self.columns.items() if kind in (int, float, bool)})
 
     def write(self, root: Path, rows: Sequence[Row]) -> None:
-        """Write the file into a results folder."""
+        """Write the rows as this file into a results folder."""
         write_table(root / self.name, self.table(rows))
 
     def read(self, root: Path) -> list[Row]:

@@ -202,7 +202,9 @@ def _site_r(weights: np.ndarray, real: np.ndarray, synthesised: np.ndarray, site
 def _moments(
     weights: np.ndarray, real: np.ndarray, synthesised: np.ndarray, divisor: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sum of the two variances, covariance, and difference of the means (synthesised - real), (B, R) each."""
+    """Sum of the two variances, covariance, and difference of the means (synthesised - real), (B, R) each.
+
+    weights: B resamples of the N participants, (B, N). divisor: of variances and covariance, N or N - 1."""
     everyone = np.zeros(len(real), int)
     variances = scatter(weights, real, real, everyone) + scatter(weights, synthesised, synthesised, everyone)
     covariance = scatter(weights, real, synthesised, everyone)

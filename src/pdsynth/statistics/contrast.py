@@ -95,7 +95,10 @@ class Contrast:
         return float(np.maximum(1 - ratio(noise, squares.sum()), 0))
 
     def difference(self, values: np.ndarray) -> np.ndarray:
-        """Difference (B, R) of group means of values (N, R), averaged over sites with weights n_a n_b / (n_a + n_b)."""
+        """Mean of the first group minus mean of the second (B, R), of values (N, R).
+
+        It is averaged over sites with weights n_a n_b / (n_a + n_b).
+        """
         total = np.zeros((len(self.weights), values.shape[1]))
         for site in np.unique(self.sites):
             inside = self.sites == site

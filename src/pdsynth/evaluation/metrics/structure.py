@@ -14,7 +14,10 @@ MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001)  # 3 of the 5 scales of Wang et al. 2
 
 
 def ssim_map(pred: np.ndarray, real: np.ndarray) -> tuple[float, np.ndarray]:
-    """Mean structural similarity by skimage, without the border, and its map (X, Y, Z); Wang et al. 2004 in 3D."""
+    """Mean structural similarity by skimage, and its map (X, Y, Z); Wang et al. 2004 in 3D.
+
+    The mean is without a border of half a window.
+    """
     mean, image = structural_similarity(
         real, pred, data_range=1.0, gaussian_weights=True, sigma=SSIM_SIGMA, use_sample_covariance=False, full=True
     )

@@ -39,9 +39,10 @@ def arms(features: Features, people: pd.DataFrame, methods: Sequence[str], masks
     - "real" has all scans.
     - "synthesised", one row per method, replaces a missing scan by the one that the method synthesised from the other.
 
-    Scans are missing in the same way in training and test participants. All arms share the folds. Accuracies are
-    averaged over the masks, with 95 % bootstrap intervals over participants. Rows of synthesised scans also have the
-    balanced accuracy minus that of each alternative in RIVALS, with interval, p (paired permutation test) and p_holm
+    Scans are missing in the same way in training and test participants. All arms share the folds. Each
+    row has the accuracy and the balanced accuracy, averaged over the masks, with 95 % bootstrap intervals over
+    participants. Rows of synthesised scans also have the balanced accuracy minus that of "mean", of "complete-cases"
+    and of "one-scan", each with interval, p (paired permutation test) and p_holm
     (corrected over the three alternatives of a method). Raises ValueError if a class has too few participants to train
     on, or if a method lacks a modality.
     """

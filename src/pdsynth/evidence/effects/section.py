@@ -71,8 +71,9 @@ def _effects(results: Results, rows: list[Effect]) -> Section:
         "ones; divided by their own smaller SD, the effect looks larger than it is (slope, own SD). Part of the "
         f"effect in real scans is sampling error of these participants: {KNOWING} the slope given as reliability. "
         "Signs are compared in regions where the real |g| is above 0.3. The variance ratio (synthesised over real, "
-        "median over regions) and the individual slope (synthesised on real deviations from the average pattern) are "
-        "1 if the differences between people are kept in full. Intervals: 95 %, bootstrap over participants."
+        "median over regions) and the individual slope (of synthesised on real deviations, both from the average "
+        "real pattern) are 1 if the differences between people are kept in full; noise also raises the variance ratio. "
+        "Intervals: 95 %, bootstrap over participants."
     )
     probes = Probes.read(results.root)
     counterfactual = probes and probes.counterfactual

@@ -39,9 +39,10 @@ class Embedding:
 
 
 def embedding(patterns: Patterns, method: str) -> Embedding:
-    """Maps and separation of real scans and those of one method, for both modalities.
+    """t-SNE maps of real scans and of those of one method, for both modalities, with the separation of the scans.
 
-    patterns: one row per participant.
+    The separation is by diagnosis, by site and by origin (real or synthesised). patterns: region means, one row per
+    participant.
     """
     points: list[Point] = []
     separations: list[Separation] = []

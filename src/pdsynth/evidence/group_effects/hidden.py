@@ -89,7 +89,9 @@ def complete_effects(
 
 
 def half_left(first: np.ndarray, sites: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Random choice of the real scans that are not hidden, (N,) bool: half of each site and group, rounded up."""
+    """Random choice of the real scans that are not hidden, (N,) bool: half of each site and group, rounded up.
+
+    first: membership of the first group, (N,) bool."""
     left = np.ones(len(first), bool)
     cells = 2 * np.unique(sites, return_inverse=True)[1] + first
     for cell in np.unique(cells):

@@ -39,9 +39,9 @@ def sections(results: Results) -> Iterator[Section]:
         "counts as a real one (as if real), or get a synthesised scan whose error is corrected with participants who "
         "have both scans (rectified). The slope over regions is 1 if the effect is kept in full. The error is the "
         "root mean square difference from the effects of all scans, in SD of the real scans. The width is that of the "
-        "95 % interval, relative to complete cases (1 = no gain). The worth is the number of real scans that one "
-        "synthesised scan replaces. It is 0 for a method that knows nothing about individuals, or if too few "
-        "participants have both scans to estimate it."
+        "95 % interval, relative to complete cases (1 = no gain). The worth is the number of real scans that would "
+        "narrow the interval as much as one synthesised scan. It is 0 for a method that knows nothing about "
+        "individuals, or if too few participants have both scans to estimate it."
     )
     found = [
         f"{words.DIRECTIONS[row.direction]}: in a comparison of groups, one scan synthesised by {row.method} and "

@@ -102,10 +102,10 @@ def _counterfactual(found: Counterfactual, recipe: str) -> Section:
     low, high = found.severities
     lead = (
         f"Does the output follow a known change of the disease? Each of these SIMULATED people was simulated twice, "
-        f"at severity {low:g} and at severity {high:g}, with all else equal. The difference is the true effect of the "
-        "disease in that person, without sampling error. The slope is that of the synthesised on the real change over "
-        "regions, averaged over people; 1 is ideal. Signs are compared in regions with a clear real change "
-        "(p < 0.05). Intervals: 95 %, bootstrap over people."
+        f"at disease severity {low:g} and {high:g} (0 healthy, 1 most severe), with the same scanner and noise. The "
+        "difference is the true effect of the disease in that person, without sampling error. The slope is that of "
+        "the synthesised on the real change over regions, averaged over people; 1 is ideal. Signs are compared in "
+        "regions with a clear real change (p < 0.05). Intervals: 95 %, bootstrap over people."
     )
     head = ["Direction", "slope", "sign agrees", "clear regions"]
     cells = [
