@@ -117,9 +117,9 @@ class Model:
 
         scan: the source, a 4D file (with its bval and bvec files next to it), a 3D mean volume, or a `Scan`. to: the
         modality to synthesise, which may be left out if the source's file name ends in _bold or _dwi. samples: number
-        of samples in addition to the estimate, with `steps` sampling steps each. shell: b-value in s/mm^2 of a synthesised
-        dMRI volume. Raises InputError for a file that cannot be used, and ValueError for samples of a method that gives
-        none.
+        of samples in addition to the estimate, with `steps` sampling steps each. shell: b-value in s/mm^2 of a
+        synthesised dMRI volume. Raises InputError for a file that cannot be used, and ValueError for samples of a
+        method that gives none.
         """
         if samples and not self.method.generative:
             raise ValueError(f"{self.method.name} {NO_DRAWS}. Leave out samples, or take a generative model.")
