@@ -30,7 +30,7 @@ import numpy as np
 
 from pdsynth.cli import main as pdsynth
 from pdsynth.cli.console import hush_libraries
-from pdsynth.cli.ending import explained
+from pdsynth.cli.ending import describe_error
 from pdsynth.cohorts.demographics import table1
 from pdsynth.cohorts.detect import read
 from pdsynth.files import read_json, write_json
@@ -218,7 +218,7 @@ def inspected(dataset: Path) -> tuple[int, str]:
     try:
         return 0, table1(read(dataset)).to_json()
     except Exception as error:
-        message, status = explained(error)
+        message, status = describe_error(error)
         return status, message
 
 
