@@ -22,7 +22,7 @@ from pdsynth.data.preprocessing import SHELL, recorded_by
 from pdsynth.data.sessions import relative
 from pdsynth.data.standardise import refused
 from pdsynth.files import read_json, write_json, write_table
-from pdsynth.imaging.nifti import sidecar_path
+from pdsynth.imaging.nifti import NOTES, sidecar_path
 from pdsynth.resources import refuse_lost, stops_run
 from pdsynth.types import Direction, InputError, Modality
 from pdsynth.weights import model_path, weights_sha256
@@ -199,7 +199,9 @@ def synthesise_scans(
             continue
         volume, uncertainty, draws = source.paths(out, options.samples)
         written += [file for file in (volume, uncertainty, *draws) if file.exists()]
-        run.rows.append(source.row(run.root, "made", file=relative(volume, out), draws=options.samples))
+        notes = "; ".join(read_json(sidecar_path(volume)).get(NOTES, []))
+        file = relative(volume, out)
+        run.rows.append(source.row(run.root, "made", file=file, draws=options.samples, reason=notes))
     if not written:
         first = run.rejected[0]
         problem = f"holds no scan that can be used; the first refusal: {first.path}: {first.reason}"

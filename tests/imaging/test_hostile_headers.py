@@ -12,9 +12,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from pdsynth.cohorts import scans
-from pdsynth.cohorts.scans import best_run, extent_mm, single_scan
+from pdsynth.cohorts.scans import best_run, single_scan
 from pdsynth.imaging import stream
 from pdsynth.imaging.nifti import MOST_EXTENSION, read_header, read_volume
+from pdsynth.imaging.plausible import extent_mm
 from pdsynth.imaging.segments import segment_means
 from pdsynth.imaging.stream import BLOCK, PADDING
 from pdsynth.resources import stops_run

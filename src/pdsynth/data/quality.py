@@ -1,4 +1,4 @@
-"""Flags outlying scans of a cohort, by their alignment with the template and by head motion."""
+"""Flags doubtful scans of a cohort: by their notes, and outliers by alignment with the template and head motion."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ DECIMALS = 4
 
 
 def quality_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Table with one row per scan and COLUMNS; `flag` names the outlying measures of the scan, and is empty if none is.
+    """Table with one row per scan and COLUMNS; `flag` holds the scan's notes and names its outlying measures.
 
     A measure is outlying if it is more than FAR robust SDs from the median of its modality, on the bad side. rows:
     dicts with participant_id, session_id, site, modality, path and the measures: coverage and overlap in 0..1,
     mutual_information in 1..2, correlation with the session's other scan in -1..1, motion_mm. An unknown measure is
-    None.
+    None. notes, a list of texts, may be absent.
     """
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    table["flag"] = ""
+    table["flag"] = ["; ".join(row.get("notes", [])) for row in rows]
     for measure, sign in WORSE.items():
         values = table[measure].astype(float)
         for _, group in values.groupby(table["modality"]):
