@@ -294,6 +294,13 @@ def _loaded(model: str, device: str) -> Model:
     return Model.load(model, device)
 
 
+def doubts(path: Path) -> list[tuple[str, str]]:
+    """Source and note of each volume in a table of this module that was made from a doubtful scan."""
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    rows = table[(table["status"] == "made") & (table["reason"] != "")]
+    return [(str(source), str(reason)) for source, reason in rows[["source", "reason"]].to_numpy().tolist()]
+
+
 def _write_table(run: _Run) -> None:
     """Write the table of this run; rows of other scans, from earlier runs, remain."""
     table = pd.DataFrame(run.rows, columns=list(COLUMNS))

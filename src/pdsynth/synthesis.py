@@ -118,10 +118,10 @@ class Model:
         """Synthesise the other modality of one scan, which is preprocessed as the model's training scans were.
 
         scan: a 4D file (with its bval and bvec files next to it), a 3D mean volume, or a `Scan`. to: the target, which
-        may be left out if the file name or a .bval file shows the scan's own modality. samples: number of samples in addition to the estimate,
-        with `steps` sampling steps each. shell: b-value in s/mm^2 of a synthesised dMRI volume. Raises InputError for a
-        file that cannot be used and for the scan's own modality as target, and ValueError for samples of a method that
-        gives none.
+        may be left out if the file name or a .bval file shows the scan's own modality. samples: number of samples in
+        addition to the estimate, with `steps` sampling steps each. shell: b-value in s/mm^2 of a synthesised dMRI
+        volume. Raises InputError for a file that cannot be used and for the scan's own modality as target, and
+        ValueError for samples of a method that gives none.
         """
         if samples and not self.method.generative:
             raise ValueError(f"{self.method.name} {NO_DRAWS}. Leave out samples, or take a generative model.")

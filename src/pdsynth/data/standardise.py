@@ -96,7 +96,7 @@ def standardise(
         check_intensities(read.reference)
         notes = read.notes + check_pose(read.reference)
         native_brain = scan_brain(scan, read.reference, preprocessing)
-        check_brain(read.means[0], native_brain)
+        check_brain(read.reference, native_brain)
         transform = place(scan, read.reference, native_brain, preprocessing.grid, partner)
         brain, placement = standard_brain(read.reference, native_brain, preprocessing, transform)
         volumes, scales = zip(*(_scaled(m, brain, preprocessing, transform) for m in read.means), strict=True)

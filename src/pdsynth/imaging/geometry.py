@@ -124,12 +124,13 @@ def _coded(header: Any, form: str) -> np.ndarray | None:
 def _unit(header: Any, affine: np.ndarray, shape: Sequence[int]) -> tuple[float, list[str]]:
     """Millimetres in the header's unit of length, and notes. Another unit is taken if only that one fits a head."""
     with np.errstate(over="ignore"):
-        field = float(np.max(np.linalg.norm(affine[:3, :3], axis=0) * np.asarray(shape[:3])))
+        edges = np.linalg.norm(affine[:3, :3], axis=0)
+        field = float(np.max(edges * np.asarray(shape[:3])))
     name, factor = LENGTHS.get(int(header["xyzt_units"]) & 0x07, LENGTHS[0])
     if FIELD_MM[0] <= field * factor <= FIELD_MM[1]:
         return factor, []
     for other, millimetres in list(LENGTHS.values())[1:]:
-        if FIELD_MM[0] <= field * millimetres <= FIELD_MM[1]:
+        if FIELD_MM[0] <= field * millimetres <= FIELD_MM[1] and edges.min() * millimetres >= EDGES_MM[0]:
             note = f"by its header it is {field:g} wide in {name}; {other} is taken as the unit"
             return millimetres, [note]
     return factor, []
@@ -142,7 +143,9 @@ def _agree(path: Path, sform: np.ndarray, qform: np.ndarray, shape: Sequence[int
         return []
     if np.linalg.det(sform[:3, :3]) * np.linalg.det(axes) < 0:
         problem = "has an sform and a qform of opposite handedness: left and right are not known"
-        remedy = "convert it again from DICOM; or find out which of the two is right, and set the code of the other to 0"
+        remedy = (
+            "convert it again from DICOM; or find out which of the two is right, and set the code of the other to 0"
+        )
         raise InputError(path, problem, remedy)
     corners = np.array([[*corner, 1] for corner in product(*[(0, n - 1) for n in shape[:3]])]).T
     apart = float(np.linalg.norm(((sform - qform) @ corners)[:3], axis=0).max())

@@ -16,9 +16,10 @@ LEAST_MM_AT_1_MM = (120.0, 150.0)  # left-right, back-front: less is no head, so
 NEGATIVE, NEGATIVE_SHARE = 0.25, 2e-4  # of the 99.5th percentile; share of the voxels. Right scans have none
 SATURATED, SATURATED_SHARE = 0.999, 0.05  # of the largest intensity; share of the brain
 ZERO_SHARE = 0.5  # of the brain
-# Correlation of neighbouring voxels of the brain, along the best axis. benchmarks/poses.py measures 0.69 to 0.9 for real
-# and SIMULATED scans; after a wrap at 256, or with exchanged bytes, it is 0.2 to 0.5.
-LEAST_CORRELATION = 0.6
+# Correlation of neighbouring voxels of the brain, along the best axis. In real and SIMULATED scans it is 0.67 to 0.9
+# (benchmarks/poses.py); after a wrap at 256, or with exchanged bytes, it was 0.2 to 0.5 in 21 of them.
+LEAST_CORRELATION = 0.5
+LARGE_MM = 5.0  # neighbours are not compared in larger voxels, which share less
 UNIT_EDGES = 1e-3  # tolerance, in mm, of voxels of 1 mm
 WRITE_SIZE = "convert it again from DICOM, or write the true voxel size into the header"
 
@@ -44,7 +45,10 @@ def check_intensities(volume: Volume) -> None:
     """Raise ValueError if a mean volume is constant, or negative as no magnitude image is."""
     data = volume.data
     if data.min() == data.max():
-        raise ValueError(f"every voxel has the value {data.min():g}; convert it again from DICOM, or leave it out.")
+        raise ValueError(
+            f"the volume contains no signal (every voxel has the value {data.min():g}); "
+            "convert it again from DICOM, or leave it out."
+        )
     scale = float(np.percentile(np.abs(data), 99.5))
     negative = float((data < -NEGATIVE * scale).mean())
     if negative > NEGATIVE_SHARE:
@@ -69,15 +73,15 @@ def check_brain(volume: Volume, brain: np.ndarray) -> None:
             f"{saturated:.0%} of the brain has the largest intensity, {inside.max():g}: the scan is saturated; "
             "convert it again from DICOM with a larger data type."
         )
-    alike = max(_neighbours(volume.data, brain))
-    if alike < LEAST_CORRELATION:
+    alike = max(neighbours(volume.data, brain))
+    if alike < LEAST_CORRELATION and volume.spacing_mm.min() <= LARGE_MM:
         raise ValueError(
             f"neighbouring voxels of the brain hardly resemble each other (correlation {alike:.2f}), as if intensities "
             "had wrapped around or their bytes were exchanged; convert it again from DICOM."
         )
 
 
-def _neighbours(data: np.ndarray, brain: np.ndarray) -> list[float]:
+def neighbours(data: np.ndarray, brain: np.ndarray) -> list[float]:
     """Correlation of each voxel with the next one, both inside the brain, along the three axes; 1 without variance."""
     found = []
     for axis in range(3):

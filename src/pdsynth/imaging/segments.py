@@ -214,8 +214,8 @@ def _without_direction(bvals: np.ndarray, length: np.ndarray) -> tuple[np.ndarra
 def nearest_shell(bvals: np.ndarray, target: float = 1000.0) -> tuple[np.ndarray, float]:
     """Indices of the volumes of the shell nearest to the b-value `target`, and the median b-value of that shell.
 
-    b0 volumes and those with a NaN belong to no shell. A shell holds b-values up to 100 s/mm^2 or 10 % above its lowest one, whichever is
-    more. Raises ValueError if no volume is diffusion-weighted.
+    b0 volumes and those with a NaN belong to no shell. A shell holds b-values up to 100 s/mm^2 or 10 % above its lowest
+    one, whichever is more. Raises ValueError if no volume is diffusion-weighted.
 
     >>> nearest_shell(np.array([0, 995, 1005, 5, 2000]))
     (array([1, 2]), 1000.0)
