@@ -384,7 +384,7 @@ def test_intensities_that_lost_their_sign_or_wrapped_are_refused() -> None:
     for bad, problem in ((signed, "strongly negative"), (0 * data, "no signal"), (0 * data + 7, "no signal")):
         with pytest.raises(ValueError, match=problem):
             check_intensities(Volume(bad, grid.affine))
-    grey = (900 * data / data.max()).astype(np.int16)
+    grey = (4000 * data / data.max()).astype(np.int16)
     wrapped, exchanged = (grey % 256).astype(np.uint8), grey.astype("<i2").view(">i2")
     saturated, empty = np.minimum(data, np.percentile(data[brain], 60)), np.where(np.arange(56)[:, None] < 40, 0, data)
     cases = (wrapped, "hardly resemble"), (exchanged, "hardly resemble"), (saturated, "saturated"), (empty, "is zero")

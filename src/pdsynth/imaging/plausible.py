@@ -62,7 +62,7 @@ def check_brain(volume: Volume, brain: np.ndarray) -> None:
     """Raise ValueError if the brain in a mean volume is empty or saturated, or its intensities have no smoothness.
 
     brain: (X, Y, Z) bool. Bright tissue is saturated if a program limited the intensities. Neighbouring voxels differ
-    at random if values wrapped around (a scan of 0 to 1000 stored in 8 bits), or if their bytes have the wrong order.
+    at random if values wrapped around (a scan of 12 bits that was stored in 8), or if their bytes have the wrong order.
     """
     inside = volume.data[brain]
     if (inside == 0).mean() > ZERO_SHARE:
