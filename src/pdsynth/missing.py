@@ -227,7 +227,11 @@ def _of_folder(path: Path, out: Path, to: Modality | None) -> _Run:
         row = dict.fromkeys(COLUMNS, "") | {"source": relative(refusal.path, path), "status": "refused"}
         run.rows.append(row | {"reason": refusal.reason, "remedy": refusal.remedy})
     if not run.sources:
-        raise InputError(path, "holds no session that lacks one scan and has the other", "name a scan, or --to")
+        problem, remedy = "holds no session that lacks one scan and has the other", "name a scan, or --to"
+        if run.rejected:
+            first = run.rejected[0]
+            problem, remedy = f"{problem}; the first refusal: {first.path}: {first.reason}", first.remedy
+        raise InputError(path, problem, remedy)
     return run
 
 

@@ -24,6 +24,7 @@ from pdsynth.cohorts.cohort import Scan
 from pdsynth.cohorts.scans import single_scan
 from pdsynth.data.means import scan_means
 from pdsynth.data.preprocessing import Preprocessing
+from pdsynth.data.quality import quality_table
 from pdsynth.data.standardise import standardise
 from pdsynth.imaging.nifti import Volume, read_header, read_volume
 from pdsynth.imaging.plausible import check_brain, check_intensities
@@ -419,6 +420,15 @@ def run(*arguments: object) -> int:
     return int(stop.value.code or 0)
 
 
+def test_a_pair_that_hardly_agrees_is_flagged() -> None:
+    """Input: an fMRI and a dMRI of one session that do not show the same head in the same place. Result: flagged."""
+    rows = [{"modality": "dmri", "correlation": value, "overlap": 0.9} for value in (0.6, 0.05, None)]
+    flags = quality_table(rows)["flag"].tolist()
+    assert flags[0] == flags[2] == "" and flags[1].startswith(
+        "agrees little with the session's fMRI (correlation 0.05)"
+    )
+
+
 def test_doubtful_scans_are_on_the_screen_of_prepare_and_synthesize(tmp_path, model, capsys, monkeypatch) -> None:
     """Input: a folder with a right scan, an upside-down one, and one with a doubtful header. Result: flagged, on the screen and in quality.tsv or synthesised.tsv; the second is refused in rejected.tsv."""  # noqa: E501
     monkeypatch.setenv("COLUMNS", "200")
@@ -429,6 +439,8 @@ def test_doubtful_scans_are_on_the_screen_of_prepare_and_synthesize(tmp_path, mo
     put(study / name.format("a"), image(stored, NATIVE.affine))
     down = put(study / name.format("b"), image(stored, upside))
     doubtful = put(study / name.format("c"), image(others, NATIVE.affine, scl_slope=2, scl_inter=np.nan))
+    assert run("inspect", study) == 0
+    assert "scl_inter is nan" in " ".join(capsys.readouterr().out.split())
     assert run("prepare", study, tmp_path / "prepared", "--grid-mm", 8, "--jobs", 1) == 0
     screen = " ".join(capsys.readouterr().out.split())
     assert "upside down" in screen and "scl_inter is nan" in screen and "Doubtful scans" in screen

@@ -101,6 +101,7 @@ def inspect(
         for value, n in contents[name].items()
     ]
     table(str(path), ("entry", "number"), counts)
+    doubtful([(row["path"], row["note"]) for row in contents["doubtful"]])
     if contents["rejected"]:
         table("Refused", ("reason", "number"), [(reason, str(n)) for reason, n in contents["refused"].items()])
         listed = contents["rejected"][:LISTED]
@@ -178,7 +179,7 @@ def prepare(
     if rejected:
         more = "" if len(rejected) <= LISTED else f" (the first {LISTED} of {len(rejected)})"
         table(f"Refused{more}", ("file", "reason", "remedy"), rejected[:LISTED])
-    doubtful([row for row in _cells(out / "quality.tsv", "path", "flag") if row[1]], out / "quality.tsv")
+    doubtful([row for row in _cells(out / "quality.tsv", "path", "flag") if row[1]], "; see quality.tsv")
     sizes = {name: pairs.split(name).table["participant_id"].nunique() for name in Split}
     paired = int((pairs.whole_scans().table["available"] == Available.BOTH).sum())
     listed = ", ".join(f"{size} {name}" for name, size in sizes.items())
@@ -253,7 +254,9 @@ def _contents(cohort: Cohort) -> dict[str, Any]:
 
     visits = list(cohort)
     scans = [(session.scans[m], m) for _, session in visits for m in Modality if m in session.scans]
-    shapes = Counter(f"{m} {'x'.join(map(str, read_header(scan.path).shape))}" for scan, m in scans)
+    headers = [read_header(scan.path) for scan, _ in scans]
+    shapes = Counter(f"{m} {'x'.join(map(str, h.shape))}" for (_, m), h in zip(scans, headers, strict=True))
+    notes = [(scan.path, "; ".join(h.notes)) for (scan, _), h in zip(scans, headers, strict=True)]
     return {
         "path": str(cohort.root),
         "simulated": cohort.simulated,
@@ -265,6 +268,7 @@ def _contents(cohort: Cohort) -> dict[str, Any]:
         "diagnoses": dict(Counter(str(session.diagnosis or "unknown") for _, session in visits)),
         "sites": dict(Counter(subject.site or "unknown" for subject in cohort.subjects)),
         "shapes": dict(shapes.most_common()),
+        "doubtful": [{"path": str(path), "note": note} for path, note in notes if note],
         "refused": by_reason(r.reason for r in cohort.rejected),
         "rejected": [{"path": str(r.path), "reason": r.reason, "remedy": r.remedy} for r in cohort.rejected],
     }

@@ -26,11 +26,11 @@ def error_line(message: str, kind: str = "Error") -> None:
     Console(stderr=True).print(f"{kind}: {one_line}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
-def doubtful(scans: Sequence[Sequence[str]], file: Path) -> None:
-    """Print the doubtful scans that were used, each with its path and the reason; the table `file` lists all."""
+def doubtful(scans: Sequence[Sequence[str]], ending: str = "") -> None:
+    """Print the doubtful scans that are used, each with its path and the reason; `ending` ends the title."""
     if scans:
         more = "" if len(scans) <= LISTED else f" (the first {LISTED} of {len(scans)})"
-        table(f"Doubtful scans, which were used{more}; see {file.name}", ("file", "why"), scans[:LISTED])
+        table(f"Doubtful scans, which are used{more}{ending}", ("file", "why"), scans[:LISTED])
 
 
 def done(message: str, *following: str | Path) -> None:

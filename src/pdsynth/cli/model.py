@@ -240,7 +240,7 @@ def synthesize(
         )
     if refused:
         table("Refused", ("file", "reason", "remedy"), [(str(r.path), r.reason, r.remedy) for r in refused])
-    doubtful(doubts(out / TABLE), out / TABLE)
+    doubtful(doubts(out / TABLE), f"; see {TABLE}")
     done(f"{len(written)} files, SYNTHETIC, research only, are in {out}; {TABLE} lists the outcome of each scan")
     if strict and refused:
         raise InputError(

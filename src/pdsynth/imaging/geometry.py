@@ -25,6 +25,7 @@ SECONDS = (0.1, 30.0)  # repetition times
 LENGTHS = {0: ("an unknown unit", 1.0), 1: ("m", 1000.0), 2: ("mm", 1.0), 3: ("um", 0.001)}  # codes of NIfTI, in mm
 TIMES = {0: ("an unknown unit", 1.0), 8: ("s", 1.0), 16: ("ms", 1e-3), 24: ("us", 1e-6)}  # in seconds
 UNIT_EDGES = 1e-3  # tolerance, in mm, of voxels of 1 mm
+SAME_MM = 1e-2  # rounding of the numbers of sform and qform
 NOTED_MM = 10.0  # distance between the places of a voxel by sform and qform from which it is noted
 NOTED_RATIO, WORST_RATIO = 1.1, 1.5  # of a voxel edge by the affine and by pixdim
 NO_ORIENTATION = "convert it again from DICOM; or compare its sides with another scan of the person and set sform_code"
@@ -52,13 +53,14 @@ def geometry(path: Path, header: Any, shape: Sequence[int]) -> Geometry:
         raise InputError(path, problem, NO_ORIENTATION)
     pixdim = np.abs(np.asarray(header["pixdim"][1:4], np.float64))
     factor, notes = _unit(header, affine, shape)
-    affine = np.vstack([factor * affine[:3], affine[3:]])
+    unit = np.array([[factor], [factor], [factor], [1.0]])
+    affine = unit * affine
     check_affine(path, affine)
     notes += _edges(path, affine, factor * pixdim)
     if not affine[:3, 3].any() and np.count_nonzero(affine[:3, :3]) == 3 and affine[:3, :3].diagonal().all():
         notes.append("its affine holds voxel sizes alone, without an origin: left and right may be exchanged")
     if sform is not None and qform is not None:
-        notes += _agree(path, affine, np.vstack([factor * qform[:3], qform[3:]]), shape)
+        notes += _agree(path, affine, unit * qform, shape)
     return Geometry(affine, tuple(float(z) for z in factor * pixdim), tuple(notes))
 
 
@@ -138,6 +140,8 @@ def _unit(header: Any, affine: np.ndarray, shape: Sequence[int]) -> tuple[float,
 
 def _agree(path: Path, sform: np.ndarray, qform: np.ndarray, shape: Sequence[int]) -> list[str]:
     """A note if sform and qform put a voxel at two places. Raises InputError if they mirror each other."""
+    if np.abs(sform - qform).max() < SAME_MM:
+        return []
     axes = qform[:3, :3]
     if not np.isfinite(qform).all() or np.linalg.det(axes) == 0:
         return []
