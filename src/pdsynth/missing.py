@@ -24,7 +24,7 @@ from pdsynth.data.sessions import relative
 from pdsynth.data.standardise import refused
 from pdsynth.files import read_json, write_json, write_table
 from pdsynth.freshness import Stamp, renewed, stamp
-from pdsynth.imaging.nifti import sidecar_path
+from pdsynth.imaging.nifti import NOTES, sidecar_path
 from pdsynth.resources import refuse_lost, stops_run
 from pdsynth.types import Direction, InputError, Modality
 from pdsynth.weights import model_path, weights_sha256
@@ -213,7 +213,9 @@ def synthesise_scans(
             digests = read_json(sidecar_path(volume))["SourceSHA256"]
             pairs = zip(before[source], digests, strict=True)
             stamps[relative(volume, out)] = [each and {**each, "sha256": digest} for each, digest in pairs]
-        run.rows.append(source.row(run.root, "made", file=relative(volume, out), draws=options.samples))
+        notes = "; ".join(read_json(sidecar_path(volume)).get(NOTES, []))
+        file = relative(volume, out)
+        run.rows.append(source.row(run.root, "made", file=file, draws=options.samples, reason=notes))
     if not written:
         first = run.rejected[0]
         problem = f"holds no scan that can be used; the first refusal: {first.path}: {first.reason}"
@@ -240,7 +242,11 @@ def _of_folder(path: Path, out: Path, to: Modality | None) -> _Run:
         row = dict.fromkeys(COLUMNS, "") | {"source": relative(refusal.path, path), "status": "refused"}
         run.rows.append(row | {"reason": refusal.reason, "remedy": refusal.remedy})
     if not run.sources:
-        raise InputError(path, "holds no session that lacks one scan and has the other", "name a scan, or --to")
+        problem, remedy = "holds no session that lacks one scan and has the other", "name a scan, or --to"
+        if run.rejected:
+            first = run.rejected[0]
+            problem, remedy = f"{problem}; the first refusal: {first.path}: {first.reason}", first.remedy
+        raise InputError(path, problem, remedy)
     return run
 
 
@@ -316,6 +322,13 @@ def _loaded(model: str, device: str) -> Model:
     from pdsynth.synthesis import Model
 
     return Model.load(model, device)
+
+
+def doubts(path: Path) -> list[tuple[str, str]]:
+    """Source and note of each volume in a table of this module that was made from a doubtful scan."""
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    rows = table[(table["status"] == "made") & (table["reason"] != "")]
+    return [(str(source), str(reason)) for source, reason in rows[["source", "reason"]].to_numpy().tolist()]
 
 
 def _write_table(run: _Run) -> None:

@@ -12,12 +12,12 @@ import torch
 from pdsynth import __version__
 from pdsynth.cohorts.cohort import Scan
 from pdsynth.cohorts.names import lone_participant, outdated_draws, synthetic_paths
-from pdsynth.cohorts.scans import digests, path_digest, single_scan
+from pdsynth.cohorts.scans import digests, path_digest, refuse_own_modality, single_scan
 from pdsynth.data.batch import source_batch
 from pdsynth.data.preprocessing import SHELL, Preprocessing
 from pdsynth.data.standardise import standardise
 from pdsynth.files import read_json
-from pdsynth.imaging.nifti import SyntheticMark, Volume, write_synthetic
+from pdsynth.imaging.nifti import NOTES, SyntheticMark, Volume, write_synthetic
 from pdsynth.imaging.spatial import Grid, resample
 from pdsynth.methods import checkpoint
 from pdsynth.methods.base import Method, registry
@@ -36,6 +36,7 @@ class Synthesis:
     `uncertainty` is its SD in the same unit. It is the method's SD, times the calibration factor if the model is
     calibrated. If the method gives no SD, it is the SD of the samples, or None for fewer than two samples. `samples`
     are independent samples of the target. `mark` and `uncertainty_mark` are the provenance records of the files.
+    `notes` say what was doubtful in the source and how it was read.
     """
 
     volume: Volume
@@ -44,6 +45,7 @@ class Synthesis:
     uncertainty_mark: SyntheticMark
     source: Path
     samples: list[Volume] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
     def save(self, out: str | Path, participant_id: str = "", session_id: str = "") -> list[Path]:
         """Write volume, uncertainty and samples into a folder as BIDS derivatives, and return the paths of the files.
@@ -116,15 +118,17 @@ class Model:
         """Synthesise the other modality of one scan. The scan is preprocessed here, as the model's training scans were.
 
         scan: the source, a 4D file (with its bval and bvec files next to it), a 3D mean volume, or a `Scan`. to: the
-        modality to synthesise, which may be left out if the source's file name ends in _bold or _dwi. samples: number
-        of samples in addition to the estimate, with `steps` sampling steps each. shell: b-value in s/mm^2 of a
-        synthesised dMRI volume. Raises InputError for a file that cannot be used, and ValueError for samples of a
-        method that gives none.
+        modality to synthesise, which may be left out if the source's file name or a .bval file shows its modality.
+        samples: number of samples in addition to the estimate, with `steps` sampling steps each. shell: b-value in
+        s/mm^2 of a synthesised dMRI volume. Raises InputError for a file that cannot be used and for the scan's own
+        modality as `to`, and ValueError for samples of a method that gives none.
         """
         if samples and not self.method.generative:
             raise ValueError(f"{self.method.name} {NO_DRAWS}. Leave out samples, or take a generative model.")
         if not isinstance(scan, Scan):
             scan = single_scan(Path(scan), Modality(to).other if to else None)
+        elif to is not None:
+            refuse_own_modality(scan.path, scan.modality, Modality(to), "by its record")
         direction = Direction.to(scan.modality.other)
         source = standardise(scan, self.preprocessing)
         bval = source.bval if scan.modality is Modality.DMRI and source.bval else shell
@@ -151,6 +155,7 @@ class Model:
                 "SourcePlace": path_digest(scan),
                 "BrainMask": "computed" if source.mask is None else source.mask.name,
                 "Preprocessing": self.preprocessing.model_dump(),
+                **({NOTES: list(source.notes)} if source.notes else {}),
             },
         )
         to_native = source.transform.inverse().matrix
@@ -161,7 +166,8 @@ class Model:
 
         spread = None if sd is None else native(sd)
         spread_mark = replace(mark, statistic=statistic)
-        return Synthesis(native(estimate), spread, mark, spread_mark, scan.path, [native(draw) for draw in draws])
+        samples_of = [native(draw) for draw in draws]
+        return Synthesis(native(estimate), spread, mark, spread_mark, scan.path, samples_of, source.notes)
 
     def _calibrated(self, direction: Direction) -> str:
         """The participants on whom the SD was calibrated, and the coverage of its 90 % intervals, in words."""

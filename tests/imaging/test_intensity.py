@@ -1,3 +1,4 @@
+import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given
@@ -153,7 +154,7 @@ def test_real_masks_are_whole_brains(real_data):
 
 def test_lost_voxel_size_still_gives_a_mask(real_data):
     path = real_data / "odd/bold_header-zooms-1mm_filtered_func_data.nii.gz"
-    volume = Volume(segment_means(path, [np.arange(20)])[0], read_header(path).affine)
+    volume = Volume(np.asarray(nib.load(path).dataobj)[..., :20].mean(-1), np.eye(4))  # its header is refused
     mask = brain_mask(volume)
     assert 0.15 < mask.mean() < 0.25
     assert volume.data[mask].mean() > 5 * volume.data[~mask].mean()

@@ -170,9 +170,6 @@ def test_bad_gradients_are_refused(tmp_path):
         read_gradients(bval, tmp_path / "none.bvec", 3, "scan.nii.gz")
     with pytest.raises(InputError, match=r"a\.bval.*3 b-values for 4 volumes"):
         read_gradients(bval, bvec, 4, "scan.nii.gz")
-    bvec.write_text("0 0 0\n0 1 0\n0 0 0\n")
-    with pytest.raises(InputError, match="no direction for volume"):
-        read_gradients(bval, bvec, 3, "scan.nii.gz")
     bval.write_text("0 1000 word\n")
     with pytest.raises(InputError, match="not a table of numbers"):
         read_gradients(bval, bvec, 3, "scan.nii.gz")

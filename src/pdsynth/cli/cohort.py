@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pdsynth import folders, manifest
-from pdsynth.cli.console import done, error_line, progress, table
+from pdsynth.cli.console import LISTED, done, doubtful, error_line, progress, table
 from pdsynth.cli.options import AUTO, JOBS, GridMm, Jobs, LayoutOption, Overwrite, Seed
 from pdsynth.options import PrepareOptions, SimulateOptions
 from pdsynth.types import Available, Diagnosis, Modality, Split
@@ -18,7 +18,6 @@ from pdsynth.types import Available, Diagnosis, Modality, Split
 if TYPE_CHECKING:
     from pdsynth.cohorts.cohort import Cohort
 
-LISTED = 30  # refused files that are printed
 Fraction = Annotated[float, typer.Option(min=0.0, max=0.9, help="Fraction of the participants without this scan.")]
 Dataset = Annotated[Path, typer.Argument(help="A BIDS dataset, or a download of ADNI or OASIS-3.", metavar="PATH")]
 DiagnosisColumn = Annotated[
@@ -102,6 +101,7 @@ def inspect(
         for value, n in contents[name].items()
     ]
     table(str(path), ("entry", "number"), counts)
+    doubtful([(row["path"], row["note"]) for row in contents["doubtful"]])
     if contents["rejected"]:
         table("Refused", ("reason", "number"), [(reason, str(n)) for reason, n in contents["refused"].items()])
         listed = contents["rejected"][:LISTED]
@@ -175,11 +175,15 @@ def prepare(
             progress=update,
             page=write_quality,
         )
-    refused = max(len((out / "rejected.tsv").read_text().splitlines()) - 1, 0)
+    rejected = _cells(out / "rejected.tsv", "path", "reason", "remedy")
+    if rejected:
+        more = "" if len(rejected) <= LISTED else f" (the first {LISTED} of {len(rejected)})"
+        table(f"Refused{more}", ("file", "reason", "remedy"), rejected[:LISTED])
+    doubtful([row for row in _cells(out / "quality.tsv", "path", "flag") if row[1]], "; see quality.tsv")
     sizes = {name: pairs.split(name).table["participant_id"].nunique() for name in Split}
     paired = int((pairs.whole_scans().table["available"] == Available.BOTH).sum())
     listed = ", ".join(f"{size} {name}" for name, size in sizes.items())
-    done(f"{paired} pairs are in {out} (participants: {listed}); {refused} files were refused (rejected.tsv)")
+    done(f"{paired} pairs are in {out} (participants: {listed}); {len(rejected)} files were refused (rejected.tsv)")
     if unread := pairs.manifest["kept"]:
         error_line(
             f"{len(unread)} sessions have scans that cannot be read now; their earlier preparation remains "
@@ -199,6 +203,14 @@ def prepare(
         "--recipe",
         "pds",
     )
+
+
+def _cells(path: Path, *columns: str) -> list[tuple[str, ...]]:
+    """The rows of these columns of a table, as texts."""
+    import pandas as pd
+
+    cells = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)[list(columns)]
+    return [tuple(map(str, row)) for row in cells.to_numpy().tolist()]
 
 
 def _cohort(path: Path, layout: str, diagnosis_column: str | None, diagnosis_map: str | None) -> Cohort:
@@ -242,7 +254,9 @@ def _contents(cohort: Cohort) -> dict[str, Any]:
 
     visits = list(cohort)
     scans = [(session.scans[m], m) for _, session in visits for m in Modality if m in session.scans]
-    shapes = Counter(f"{m} {'x'.join(map(str, read_header(scan.path).shape))}" for scan, m in scans)
+    headers = [read_header(scan.path) for scan, _ in scans]
+    shapes = Counter(f"{m} {'x'.join(map(str, h.shape))}" for (_, m), h in zip(scans, headers, strict=True))
+    notes = [(scan.path, "; ".join(h.notes)) for (scan, _), h in zip(scans, headers, strict=True)]
     return {
         "path": str(cohort.root),
         "simulated": cohort.simulated,
@@ -254,6 +268,7 @@ def _contents(cohort: Cohort) -> dict[str, Any]:
         "diagnoses": dict(Counter(str(session.diagnosis or "unknown") for _, session in visits)),
         "sites": dict(Counter(subject.site or "unknown" for subject in cohort.subjects)),
         "shapes": dict(shapes.most_common()),
+        "doubtful": [{"path": str(path), "note": note} for path, note in notes if note],
         "refused": by_reason(r.reason for r in cohort.rejected),
         "rejected": [{"path": str(r.path), "reason": r.reason, "remedy": r.remedy} for r in cohort.rejected],
     }

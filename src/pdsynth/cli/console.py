@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+LISTED = 30  # files that are printed
+
 
 def hush_libraries() -> None:
     """Hide warnings and log messages of other libraries, which the user cannot act on."""
@@ -23,6 +25,13 @@ def error_line(message: str, kind: str = "Error") -> None:
 
     one_line = " ".join(message.split())
     Console(stderr=True).print(f"{kind}: {one_line}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def doubtful(scans: Sequence[Sequence[str]], ending: str = "") -> None:
+    """Print the doubtful scans that are used, each with its path and the reason; `ending` ends the title."""
+    if scans:
+        more = "" if len(scans) <= LISTED else f" (the first {LISTED} of {len(scans)})"
+        table(f"Doubtful scans, which are used{more}{ending}", ("file", "why"), scans[:LISTED])
 
 
 def done(message: str, *following: str | Path) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pdsynth import files, folders, manifest
-from pdsynth.cli.console import done, progress, table
+from pdsynth.cli.console import done, doubtful, progress, table
 from pdsynth.cli.options import (
     JOBS,
     Budget,
@@ -217,7 +217,7 @@ def synthesize(
         resolve_device(device.value)  # a missing GPU is an error at once; auto is resolved when torch is loaded
     if jobs > 1:
         load_ahead("pdsynth.synthesis")
-    from pdsynth.missing import Options, refuse_other_options, synthesise_scans
+    from pdsynth.missing import Options, doubts, refuse_other_options, synthesise_scans
     from pdsynth.weights import model_folder
 
     folder = model_folder(model)
@@ -252,6 +252,7 @@ def synthesize(
             entries["stamps"] = stamps
     if refused:
         table("Refused", ("file", "reason", "remedy"), [(str(r.path), r.reason, r.remedy) for r in refused])
+    doubtful(doubts(out / TABLE), f"; see {TABLE}")
     done(f"{len(written)} files, SYNTHETIC, research only, are in {out}; {TABLE} lists the outcome of each scan")
     if strict and refused:
         raise InputError(

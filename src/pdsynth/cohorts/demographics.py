@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from pdsynth.cohorts.cohort import Cohort, Scan, Session, Subject
-from pdsynth.cohorts.scans import extent_mm, sidecar
+from pdsynth.cohorts.scans import sidecar
 from pdsynth.imaging.nifti import read_header
+from pdsynth.imaging.plausible import extent_mm
 from pdsynth.types import NA, Diagnosis, Modality
 
 UNKNOWN = "no diagnosis"

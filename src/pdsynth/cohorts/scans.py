@@ -11,18 +11,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from pdsynth.cohorts.cohort import Rejection, Scan
 from pdsynth.files import sha256
-from pdsynth.imaging.nifti import ScanHeader, read_header
+from pdsynth.imaging.nifti import NAMES, ScanHeader, read_header
+from pdsynth.imaging.plausible import check_field
 from pdsynth.imaging.segments import B0_LIMIT, read_gradients
 from pdsynth.resources import stops_run
 from pdsynth.types import InputError, Modality
 
-LEAST_HEIGHT_MM = 60.0  # a lower stack of slices is a slab, not a brain
-LEAST_WIDTH_MM = 100.0
 GRADIENTS = (("bval",), ("eddy_rotated_bvecs", "bvec"))  # gradients that FSL's eddy rotated with the head come first
 FEAT_SERIES, FEAT_MATRIX = "filtered_func_data.nii", Path("reg") / "example_func2standard.mat"
 SPACE = re.compile(r"_space-([A-Za-z0-9]+)_")
@@ -32,20 +30,36 @@ KIND = re.compile(r"(_desc-[A-Za-z0-9]+)?_(bold|dwi|boldref|dwiref)$")  # replac
 def single_scan(path: str | Path, modality: Modality | None = None) -> Scan:
     """A single scan outside a dataset: a 4D acquisition, or a 3D mean volume, which needs no b-values.
 
-    If modality is not given, it is taken from the file name (`bold`, `func` or `dwi`) or from a .bval file of the same
-    name. Raises InputError if the modality is unknown or the file is unusable.
+    The modality is taken from the file name (`bold`, `func` or `dwi`) or from a .bval file of the same name. Where
+    these show none, `modality` is used. Raises InputError if the modality is unknown or is not `modality`, or if the
+    file is unusable.
     """
     path = Path(path)
     name = path.name.lower()
-    if modality is None and ("dwi" in name or _companion(path, "bval")):
-        modality = Modality.DMRI
-    if modality is None and ("bold" in name or "func" in name):
-        modality = Modality.FMRI
+    shown, sign = None, ""
+    if "dwi" in name:
+        shown, sign = Modality.DMRI, "by its name"
+    elif _companion(path, "bval"):
+        shown, sign = Modality.DMRI, "by its .bval file"
+    elif "bold" in name or "func" in name:
+        shown, sign = Modality.FMRI, "by its name"
+    if shown is not None and modality is not None:
+        refuse_own_modality(path, shown, modality.other, sign)
+    modality = shown or modality
     if modality is None:
         raise InputError(path, "may be fMRI or dMRI", "name it *_bold.nii.gz or *_dwi.nii.gz")
     scan = _scan(modality, path)
     _usable(scan, mean_allowed=True)
     return scan
+
+
+def refuse_own_modality(path: Path, modality: Modality, to: Modality, sign: str) -> None:
+    """Raise InputError if the target of a synthesis is the scan's own modality, which `sign` shows."""
+    if to is modality:
+        names = NAMES[modality], NAMES[modality.other]
+        problem = f"is {names[0]} {sign}: {names[0]} cannot be synthesised from it"
+        remedy = f"give --to {modality.other} or leave --to out; if the file is {names[1]}, rename it"
+        raise InputError(path, problem, remedy)
 
 
 def best_run(paths: Iterable[Path], modality: Modality, rejected: list[Rejection]) -> Scan | None:
@@ -87,18 +101,7 @@ def _usable(scan: Scan, mean_allowed: bool = False) -> ScanHeader:
     one_volume = len(header.shape) < 4 or header.shape[3] == 1
     if one_volume and not mean_allowed:
         raise InputError(scan.path, "contains one volume, not a series", "give the whole 4D acquisition")
-    extent = extent_mm(header)
-    if header.suspicious_zooms and min(extent[:2]) < LEAST_WIDTH_MM:
-        size = "x".join(str(n) for n in header.shape[:3])
-        raise InputError(
-            scan.path,
-            f"has voxels of 1x1x1 mm by its header, too small for a head at {size} voxels",
-            "convert it again from DICOM, or write the true voxel size into the header",
-        )
-    if extent[2] < LEAST_HEIGHT_MM:
-        raise InputError(
-            scan.path, f"is a slab of {extent[2]:.0f} mm from foot to head", "give a scan of the whole brain"
-        )
+    check_field(scan.path, header)
     if scan.modality is Modality.DMRI and not one_volume:
         _check_gradients(scan, header.shape[3])
     return header
@@ -111,15 +114,6 @@ def _check_gradients(scan: Scan, n_volumes: int) -> None:
     gradients = read_gradients(scan.bval, scan.bvec, n_volumes, scan.path)
     if not np.any(gradients.bvals > B0_LIMIT):
         raise InputError(scan.path, "has no volume with b > 0", "give the diffusion-weighted run, not a b0 or fieldmap")
-
-
-def extent_mm(header: ScanHeader) -> tuple[float, float, float]:
-    """Field of view in mm: left-right, back-front, foot-head, along the voxel axes nearest to these directions."""
-    sizes = np.linalg.norm(header.affine[:3, :3], axis=0)
-    order = nib.orientations.io_orientation(header.affine)[:, 0].astype(int)
-    extent = np.empty(3)
-    extent[order] = sizes * np.asarray(header.shape[:3])
-    return float(extent[0]), float(extent[1]), float(extent[2])
 
 
 def _scan(modality: Modality, path: Path) -> Scan:

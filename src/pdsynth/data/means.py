@@ -33,13 +33,15 @@ class ScanMeans:
 
     means: first of the whole scan, then of each segment if there are several. reference: the volume for registration,
     which is the mean fMRI, or the mean b0 (the mean over b > 0 if there is no b0). bval: the dMRI shell in s/mm^2, None
-    for fMRI and for 3D means. motion_mm: mean framewise displacement in mm, None if it is unknown.
+    for fMRI and for 3D means. motion_mm: mean framewise displacement in mm, None if it is unknown. notes: what was
+    doubtful in the header and the gradient tables, and how it was read.
     """
 
     means: list[Volume]
     reference: Volume
     bval: float | None
     motion_mm: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 def scan_means(scan: Scan, preprocessing: Preprocessing, segments: int = 1) -> ScanMeans:
@@ -54,7 +56,7 @@ def scan_means(scan: Scan, preprocessing: Preprocessing, segments: int = 1) -> S
     if header.n_volumes == 1:
         _enough(scan, 1, segments)
         volume = read_volume(scan.path)
-        return ScanMeans([volume], volume, None)
+        return ScanMeans([volume], volume, None, notes=header.notes)
     if scan.modality is Modality.FMRI:
         skip = steady_start(
             header.zooms[3], header.n_volumes, preprocessing.unsteady_seconds, preprocessing.unsteady_share
@@ -63,16 +65,19 @@ def scan_means(scan: Scan, preprocessing: Preprocessing, segments: int = 1) -> S
         _enough(scan, len(steady), segments)
         blocks = time_blocks(header.n_volumes, segments, skip) if segments > 1 else []
         means, motion = _means(scan, [steady, *blocks], header.affine, preprocessing)
-        return ScanMeans(means, means[0], None, reported_motion(scan) if motion is None else motion)
+        notes = header.notes + ((header.time_note,) if header.time_note else ())
+        return ScanMeans(means, means[0], None, reported_motion(scan) if motion is None else motion, notes)
     if scan.bval is None or scan.bvec is None:
         raise InputError(scan.path, "has no .bval and .bvec files", "put both next to the scan, with its name")
     gradients = read_gradients(scan.bval, scan.bvec, header.n_volumes, scan.path)
     shell, bval = nearest_shell(gradients.bvals, preprocessing.shell)
     _enough(scan, len(shell), segments)
+    if segments > 1 and not gradients.bvecs[shell].any(1).all():
+        raise InputError(scan.bvec, "has no directions to divide into segments", "leave out --segments")
     subsets = direction_subsets(gradients.bvecs, shell, segments) if segments > 1 else []
     b0 = np.flatnonzero(gradients.is_b0)
     means, motion = _means(scan, [b0 if len(b0) else shell, shell, *subsets], header.affine, preprocessing)
-    return ScanMeans(means[1:], means[0], bval, motion)
+    return ScanMeans(means[1:], means[0], bval, motion, header.notes + gradients.notes)
 
 
 def scan_brain(scan: Scan, reference: Volume, preprocessing: Preprocessing) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Flags outlying scans of a cohort, by their alignment with the template and by head motion."""
+"""Flags doubtful scans of a cohort: by their notes, and outliers by alignment with the template and head motion."""
 
 from __future__ import annotations
 
@@ -23,19 +23,22 @@ COLUMNS = (
 WORSE = {"overlap": -1, "mutual_information": -1, "correlation": -1, "motion_mm": 1}  # sign of bad deviations
 FAR = 4.0  # robust standard deviations from the median of the modality
 ENOUGH = 10  # scans, at least, for an estimate of median and deviation
+# Correlation of fMRI and b0 below which they do not show one head in one place: 0.44 to 0.85 in 300 SIMULATED pairs,
+# 0.75 or more in real ones, and -0.05 where one of the two was upside down.
+LEAST_CORRELATION = 0.25
 DECIMALS = 4
 
 
 def quality_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Table with one row per scan and COLUMNS; `flag` names the outlying measures of the scan, and is empty if none is.
+    """Table with one row per scan and COLUMNS; `flag` holds the scan's notes and names its outlying measures.
 
     A measure is outlying if it is more than FAR robust SDs from the median of its modality, on the bad side. rows:
     dicts with participant_id, session_id, site, modality, path and the measures: coverage and overlap in 0..1,
     mutual_information in 1..2, correlation with the session's other scan in -1..1, motion_mm. An unknown measure is
-    None.
+    None. notes, a list of texts, may be absent.
     """
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    table["flag"] = ""
+    table["flag"] = ["; ".join([*row.get("notes", []), *_apart(row.get("correlation"))]) for row in rows]
     for measure, sign in WORSE.items():
         values = table[measure].astype(float)
         for _, group in values.groupby(table["modality"]):
@@ -44,6 +47,13 @@ def quality_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
                 table.loc[place, "flag"] = "; ".join(filter(None, [table.loc[place, "flag"], outlier]))
         table[measure] = values.round(DECIMALS)
     return table.assign(coverage=table["coverage"].astype(float).round(DECIMALS))
+
+
+def _apart(correlation: float | None) -> list[str]:
+    """The flag of a dMRI scan that does not agree with its session's fMRI."""
+    if correlation is None or not correlation < LEAST_CORRELATION:
+        return []
+    return [f"agrees little with the session's fMRI (correlation {correlation:.2f}): look at both in a viewer"]
 
 
 def deviations(values: np.ndarray) -> np.ndarray:

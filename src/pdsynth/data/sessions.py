@@ -136,6 +136,7 @@ def make(task: Task) -> None:
         record["paths"][modality] = relative(scan.path, task.root)
         record["masks"][modality] = None if result.mask is None else relative(result.mask, task.root)
         record["quality"][modality] = asdict(result.placement) | {"motion_mm": result.motion_mm}
+        record["quality"][modality]["notes"] = list(result.notes)
     if standard:
         if len(standard) == 2:
             record["quality"][FIRST.other]["correlation"] = _correlation(standard, preprocessing.grid)

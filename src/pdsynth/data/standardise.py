@@ -18,6 +18,8 @@ from pdsynth.data.means import given_mask, scan_brain, scan_means
 from pdsynth.data.preprocessing import Preprocessing
 from pdsynth.imaging.intensity import RobustScale, flatten
 from pdsynth.imaging.nifti import Volume, read_header
+from pdsynth.imaging.plausible import check_brain, check_intensities
+from pdsynth.imaging.poses import check_pose
 from pdsynth.imaging.spatial import Grid, Transform, from_flirt, register, resample
 from pdsynth.imaging.template import epi_template, tissue_template
 from pdsynth.types import InputError
@@ -51,7 +53,7 @@ class Standardised:
     bool. transform: from the scan to the grid, mm to mm. placement: quality of the transform. reference: the mean fMRI
     or b0, on the scan's own 3D grid `native`; native_brain: its brain mask there. mask: the file of native_brain, None
     if it was computed. bval: the dMRI shell in s/mm^2, None for fMRI and 3D means. motion_mm: mean framewise
-    displacement in mm, None if it is unknown.
+    displacement in mm, None if it is unknown. notes: what was doubtful in the scan and how it was read.
     """
 
     scan: Scan
@@ -65,6 +67,7 @@ class Standardised:
     mask: Path | None
     bval: float | None
     motion_mm: float | None
+    notes: tuple[str, ...] = ()
 
     @property
     def volume(self) -> np.ndarray:
@@ -90,7 +93,10 @@ def standardise(
     """
     try:
         read = scan_means(scan, preprocessing, segments)
+        check_intensities(read.reference)
+        notes = read.notes + check_pose(read.reference)
         native_brain = scan_brain(scan, read.reference, preprocessing)
+        check_brain(read.reference, native_brain)
         transform = place(scan, read.reference, native_brain, preprocessing.grid, partner)
         brain, placement = standard_brain(read.reference, native_brain, preprocessing, transform)
         volumes, scales = zip(*(_scaled(m, brain, preprocessing, transform) for m in read.means), strict=True)
@@ -108,6 +114,7 @@ def standardise(
         given_mask(scan, preprocessing),
         read.bval,
         read.motion_mm,
+        notes,
     )
 
 

@@ -96,7 +96,7 @@ def _brain_mask(volume: Volume) -> np.ndarray:
     extent = np.array(volume.data.shape) * volume.spacing_mm
     lost = extent.max() < LEAST_HEAD_MM  # smaller than any head: the voxel size is wrong, and a typical view is assumed
     spacing_mm = volume.spacing_mm * (TYPICAL_VIEW_MM / extent.max() if lost else 1)
-    rough = _bright_piece(np.maximum(volume.data, 0), spacing_mm)
+    rough = bright_piece(np.maximum(volume.data, 0), spacing_mm)
     mask = rough if lost or extent.min() < SLAB_MM else _guided(volume, rough)
     if not 0.02 <= mask.mean() <= 0.95:
         raise ValueError(
@@ -106,7 +106,7 @@ def _brain_mask(volume: Volume) -> np.ndarray:
     return mask
 
 
-def _bright_piece(data: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+def bright_piece(data: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     """The largest connected piece, after opening, of the voxels brighter than 0.6 of their local mean, without holes.
 
     Surface coils make the rim of the head several times brighter than its centre, so that one global threshold cannot

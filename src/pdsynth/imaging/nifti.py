@@ -17,15 +17,14 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from pdsynth.files import complete_or_absent, write_text
+from pdsynth.imaging.geometry import geometry, repetition_time, scaling
 from pdsynth.imaging.stream import BLOCK, COPY_AGAIN, check_size, content, first_bytes
 from pdsynth.types import Direction, InputError, Modality
 
 SUFFIXES = (".nii", ".nii.gz")
 MOST_EXTENSION = 1 << 20  # bytes between the header and the voxels; a protocol or a history needs some kB
-# Condition number of the unit axes: 1 at right angles, 1.7 with a gantry tilt of 30 degrees, 115 for axes 1 degree off.
-WORST_CONDITION = 100.0
-EDGES_MM = (0.01, 1000.0)  # voxel edges; resampling pads to whole blocks, which are huge for tiny voxels
 COMMENT = 6  # NIfTI-1 header extension code for text
+NOTES = "SourceNotes"  # entry of the sidecar, if the source scan was doubtful
 NAMES = {Modality.FMRI: "fMRI", Modality.DMRI: "dMRI"}
 
 
@@ -55,20 +54,21 @@ class Volume:
 class ScanHeader:
     """Header of a scan, read without its voxels.
 
-    shape has 3 or 4 axes. zooms are in mm; a fourth one is in seconds. suspicious_zooms is true if the voxel size is 1,
-    1, 1 mm and the image is too small for a head at that size: a converter has lost the true voxel size. synthetic is
-    true if the header or the sidecar marks the image as synthesised; one of the two marks is enough.
+    shape has 3 or 4 axes. zooms are in mm; a fourth one is in seconds, 0 if it is unknown. synthetic is true if the
+    header or the sidecar marks the image as synthesised; one of the two marks is enough. notes say what was doubtful in
+    the header and how it was read; time_note says so of the repetition time.
     """
 
     shape: tuple[int, ...]
     affine: np.ndarray
     zooms: tuple[float, ...]
-    suspicious_zooms: bool
     dtype: np.dtype
     offset: int
     slope: float
     inter: float
     synthetic: bool
+    notes: tuple[str, ...] = ()
+    time_note: str = ""
 
     @property
     def n_volumes(self) -> int:
@@ -99,31 +99,32 @@ def read_header(path: str | Path) -> ScanHeader:
     """Header of a 3D or 4D .nii or .nii.gz.
 
     Raises InputError if the file is missing, is not a NIfTI image of real numbers, has another number of axes or a
-    singular affine, or if it has fewer bytes than its header describes or more than PADDING bytes beyond them. The
-    voxels of a gzip file are inflated only if its size is doubtful (`check_size`).
+    place in space that is not known (`geometry`), or if it has fewer bytes than its header describes or more than
+    PADDING bytes beyond them. The voxels of a gzip file are inflated only if its size is doubtful (`check_size`).
     """
     path = Path(path)
     with _read_errors_as_input_errors(path):
-        header, extensions = _nifti_header(path)
+        header, offset, extensions, offset_note = _nifti_header(path)
         shape, dtype = tuple(int(n) for n in header.get_data_shape()), header.get_data_dtype()
         if len(shape) not in (3, 4) or min(shape) < 1:
             raise InputError(path, f"has shape {shape}", "give a 3D or 4D image")
         if dtype.kind not in "iuf":
             raise InputError(path, f"holds {dtype} values, not real numbers", "convert it to a numeric NIfTI")
-        affine = np.asarray(header.get_best_affine(), np.float64)
-        _check_affine(path, affine)
-        zooms = tuple(float(z) for z in header.get_zooms())
-        slope, inter = header.get_slope_inter()
+        place = geometry(path, header, shape)
+        seconds, time_note = repetition_time(header)
+        slope, inter, scale_note = scaling(header)
+        zooms = place.zooms + ((seconds,) if len(shape) == 4 else ())
         scan = ScanHeader(
             shape=shape,
-            affine=affine,
+            affine=place.affine,
             zooms=zooms,
-            suspicious_zooms=max(abs(z - 1) for z in zooms[:3]) < 1e-3 and min(shape[:2]) < 110,
             dtype=dtype,
-            offset=int(header.get_data_offset()),
-            slope=1.0 if slope is None else float(slope),
-            inter=0.0 if inter is None else float(inter),
+            offset=offset,
+            slope=slope,
+            inter=inter,
             synthetic=_marked(header, extensions) or _sidecar_says_so(sidecar_path(path)),
+            notes=tuple(filter(None, [*place.notes, offset_note, scale_note])),
+            time_note=time_note,
         )
         check_size(path, scan.end)
     return scan
@@ -240,10 +241,11 @@ def _read_errors_as_input_errors(path: Path) -> Iterator[None]:
         raise InputError(path, f"is not a readable NIfTI image ({error})".replace("\n", " "), COPY_AGAIN) from error
 
 
-def _nifti_header(path: Path) -> tuple[Any, bytes]:
-    """The header, and the bytes between header and voxels.
+def _nifti_header(path: Path) -> tuple[Any, int, bytes, str]:
+    """The header, the offset of the voxels, the bytes between the two, and a note if the offset is doubtful, else "".
 
-    nibabel's own reader takes four times as long and reads extensions of any size.
+    nibabel's own reader takes four times as long and reads extensions of any size. It also reads the header as voxels
+    if the offset is 0; the tools that are based on niftilib read the voxels from the end of the header, as here.
     """
     if not path.is_file():
         problem = "is a folder, not a file" if path.is_dir() else "does not exist"
@@ -255,7 +257,14 @@ def _nifti_header(path: Path) -> tuple[Any, bytes]:
     if kind is None:
         raise ImageFileError("its first bytes are not a NIfTI header")
     header = kind(start[: kind.sizeof_hdr])
-    offset = header.get_data_offset()
+    if header["magic"].item() == kind.pair_magic:
+        problem = "has the header of a pair of files, .hdr and .img, not of one file"
+        raise InputError(path, problem, "convert the pair into one .nii.gz file")
+    offset, note = int(header.get_data_offset()), ""
+    if offset == 0:
+        offset, note = kind.single_vox_offset, f"vox_offset is 0 in its header; {kind.single_vox_offset} is used"
+        if first_bytes(path, offset)[kind.sizeof_hdr :].strip(b"\0"):  # nobody knows where its extensions end
+            raise InputError(path, "has vox_offset 0 beside header extensions", "convert it again from DICOM")
     between = offset - kind.sizeof_hdr
     if between < 0:
         raise ImageFileError("its voxels begin inside its header")
@@ -266,7 +275,7 @@ def _nifti_header(path: Path) -> tuple[Any, bytes]:
         start = first_bytes(path, offset)
     extensions = start[kind.sizeof_hdr : offset]
     _check_extensions(extensions, "little" if header.endianness == "<" else "big")
-    return header, extensions
+    return header, offset, extensions, note
 
 
 def _check_extensions(block: bytes, order: Literal["little", "big"]) -> None:
@@ -278,19 +287,6 @@ def _check_extensions(block: bytes, order: Literal["little", "big"]) -> None:
         if not 8 <= size <= room:
             raise ImageFileError(f"a header extension claims {size} bytes, but {room} precede the voxels")
         position += size
-
-
-def _check_affine(path: Path, affine: np.ndarray) -> None:
-    """Raise InputError if the axes are not finite or not independent, or if a voxel edge is outside EDGES_MM."""
-    largest = np.abs(affine[:3, :3]).max(0)
-    singular = not np.isfinite(affine).all() or not largest.all()
-    if not singular:
-        axes = affine[:3, :3] / largest  # before the norm, because the squares of large numbers overflow
-        singular = not np.linalg.cond(axes / np.linalg.norm(axes, axis=0)) <= WORST_CONDITION
-    if singular:
-        raise InputError(path, "has a singular affine", "repair its sform or qform")
-    if largest.min() < EDGES_MM[0] or largest.max() > EDGES_MM[1]:
-        raise InputError(path, f"has voxels of {largest.min():g} to {largest.max():g} mm", "repair its sform or qform")
 
 
 def _marked(header: Any, extensions: bytes) -> bool:

@@ -17,6 +17,10 @@ from pdsynth.types import InputError
 
 PIECE = 1 << 20  # bytes in memory at a time
 B0_LIMIT = 50.0  # s/mm^2; scanners write a b0 as 0, 1.25 or 5
+LARGEST_B = 50_000.0  # s/mm^2
+NO_DIRECTION = 0.1  # length of a vector up to which it is none
+LENGTH_SPREAD = 1.1  # ratio of lengths, and their distance from 1, from which they are not rounding errors
+EQUAL_B = 1.05  # ratio of b-values up to which they are equal
 UNSTEADY_SECONDS = 8.0  # about five T1 of grey matter
 UNSTEADY_SHARE = 0.1  # of the volumes, at most
 
@@ -101,10 +105,15 @@ def steady_start(
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """Gradient table: bvals (n,) in s/mm^2, and bvecs (n, 3), which are unit vectors, or zero for a b0 volume."""
+    """Gradient table: bvals (n,) in s/mm^2, and bvecs (n, 3), which are unit vectors, or zero where there is none.
+
+    A volume that is left out, such as a scanner's trace image, has a bval of NaN: it is neither a b0 nor in a shell.
+    notes say what was doubtful in the tables and how it was read.
+    """
 
     bvals: np.ndarray
     bvecs: np.ndarray
+    notes: tuple[str, ...] = ()
 
     @property
     def is_b0(self) -> np.ndarray:
@@ -115,39 +124,98 @@ class Gradients:
 def read_gradients(bval: str | Path | None, bvec: str | Path | None, n_volumes: int, path: str | Path) -> Gradients:
     """Gradient table of the scan at `path`; directions may be the rows or the columns of the .bvec file.
 
-    Directions are scaled to unit length. Raises InputError for a missing or unreadable file, for a number of entries
-    other than n_volumes, and for a diffusion-weighted volume without a direction.
+    Directions are scaled to unit length. If all b-values are equal and the lengths of the directions differ, a b-value
+    is multiplied by its direction's squared length, as scanners with one nominal b-value and MRtrix define it. A
+    diffusion-weighted volume without a direction is left out if others have one. If none has one, as in a clinical
+    trace scan, all are used.
+
+    Raises InputError for a missing or unreadable file, for a number of entries other than n_volumes, and for b-values
+    that are negative or in another unit.
     """
     bvals = _table(bval, "b-values (.bval)", path).ravel()
-    bvecs = _table(bvec, "gradient directions (.bvec)", path)
+    bvecs = _table(bvec, "gradient directions (.bvec)", path, gaps=True)
     if bvecs.shape[0] == 3 and bvecs.shape != (3, 3):
         bvecs = bvecs.T
     elif bvecs.shape == (3, 3):
         bvecs = _square_bvecs(bvecs, bvals)
+    bval, bvec = Path(str(bval)), Path(str(bvec))
     for name, source, count in (("b-values", bval, len(bvals)), ("directions", bvec, len(bvecs))):
         if count != n_volumes:
-            raise InputError(Path(str(source)), f"holds {count} {name} for {n_volumes} volumes", "give the scan's own")
+            raise InputError(source, f"holds {count} {name} for {n_volumes} volumes", "give the scan's own")
     if bvecs.ndim != 2 or bvecs.shape[1] != 3:
-        raise InputError(Path(str(bvec)), f"has {bvecs.shape[1]} numbers per direction", "write three: x, y and z")
+        raise InputError(bvec, f"has {bvecs.shape[1]} numbers per direction", "write three: x, y and z")
     if (bvals < 0).any():
-        raise InputError(Path(str(bval)), f"holds a negative b-value, {bvals.min():g}", "repair it")
+        raise InputError(bval, f"holds a negative b-value, {bvals.min():g}", "repair it")
+    unknown = ~np.isfinite(bvecs).all(1)  # tools that divide by the length write NaN for a b0
+    if (unknown & (bvals > B0_LIMIT)).any():
+        volume = int(np.flatnonzero(unknown & (bvals > B0_LIMIT))[0])
+        raise InputError(bvec, f"has no number for the direction of volume {volume}", "repair it")
+    bvecs = np.where(unknown[:, None], 0, bvecs)
     length = np.linalg.norm(bvecs, axis=1)
-    undirected = np.flatnonzero((bvals > B0_LIMIT) & ~(length > 0.1))
-    if len(undirected):
-        raise InputError(
-            Path(str(bvec)),
-            f"has no direction for volume {undirected[0]} (b={bvals[undirected[0]]:g})",
-            "give the scan's own",
-        )
-    units = np.divide(bvecs, length[:, None], out=np.zeros_like(bvecs), where=length[:, None] > 0.1)
-    return Gradients(bvals, units)
+    _check_unit(bval, bvals, length)
+    bvals, lengths_note = _with_lengths(bvec, bvals, length)
+    bvals, direction_note = _without_direction(bvals, length)
+    units = np.divide(bvecs, length[:, None], out=np.zeros_like(bvecs), where=length[:, None] > NO_DIRECTION)
+    return Gradients(bvals, units, tuple(filter(None, [lengths_note, direction_note])))
+
+
+def _check_unit(bval: Path, bvals: np.ndarray, length: np.ndarray) -> None:
+    """Raise InputError for b-values that are in s/m^2 or ms/um^2, or too large for any scanner."""
+    top = float(bvals.max())
+    if top > LARGEST_B:
+        if B0_LIMIT < top / 1e6 <= LARGEST_B:
+            problem = f"holds b-values up to {top:g}, which are in s/m^2, not in s/mm^2"
+            raise InputError(bval, problem, "divide them by 1000000")
+        problem = f"holds b-values up to {top:g}, which no scanner reaches in s/mm^2"
+        raise InputError(bval, problem, "write them in s/mm^2, for instance 1000")
+    if 0 < top <= B0_LIMIT and (length[bvals > 0] > NO_DIRECTION).all() and 1000 * top <= LARGEST_B:
+        problem = f"holds b-values up to {top:g} with directions, which are in ms/um^2, not in s/mm^2"
+        raise InputError(bval, problem, "multiply them by 1000; if these are b0 volumes, give the weighted run")
+
+
+def _with_lengths(bvec: Path, bvals: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, str]:
+    """The b-values, times the squared lengths of the directions if these carry them; and a note, or "".
+
+    Raises InputError if the lengths differ, all b-values are equal, and the longest direction is no unit vector.
+    """
+    weighted = bvals > B0_LIMIT
+    directed = weighted & (length > NO_DIRECTION)
+    if not directed.any() or bvals[weighted].max() > EQUAL_B * bvals[weighted].min():
+        return bvals, ""
+    shortest, longest = float(length[directed].min()), float(length[directed].max())
+    unit = 1 / LENGTH_SPREAD <= longest <= LENGTH_SPREAD
+    if longest <= LENGTH_SPREAD * shortest:
+        note = f"its directions have the length {longest:.2g}, not 1; they are scaled, and the b-values are not"
+        return bvals, "" if unit else note
+    if not unit:
+        problem = f"has directions of lengths {shortest:.2g} to {longest:.2g} beside equal b-values"
+        raise InputError(bvec, problem, "write unit vectors, and the b-value of each volume into the .bval file")
+    scaled = np.where(weighted, bvals * np.square(length), bvals)
+    least, most = scaled[directed].min(), scaled[directed].max()
+    note = f"the lengths of its directions carry the b-values: {least:.0f} to {most:.0f} s/mm^2 were computed from them"
+    return scaled, note
+
+
+def _without_direction(bvals: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, str]:
+    """The b-values, with NaN for weighted volumes that are left out for want of a direction; and a note, or ""."""
+    weighted, directed = bvals > B0_LIMIT, length > NO_DIRECTION
+    odd = np.flatnonzero(weighted & ~directed)
+    if len(odd) == 0:
+        return bvals, ""
+    listed = f"{'volume' if len(odd) == 1 else 'volumes'} {', '.join(map(str, odd[:5]))}{', ...' * (len(odd) > 5)}"
+    first = f"{listed} (b={bvals[odd[0]]:g}) has no direction" if len(odd) == 1 else f"{listed} have no direction"
+    if not (weighted & directed).any():
+        return bvals, f"{first}: taken as trace images, which are means over directions"
+    if not (bvals <= B0_LIMIT).any() and odd[0] == 0:
+        return np.where(weighted & ~directed, 0, bvals), f"{first}: taken as b0, because no other volume is one"
+    return np.where(weighted & ~directed, np.nan, bvals), f"{first}, as the trace image of a scanner; left out"
 
 
 def nearest_shell(bvals: np.ndarray, target: float = 1000.0) -> tuple[np.ndarray, float]:
     """Indices of the volumes of the shell nearest to the b-value `target`, and the median b-value of that shell.
 
-    b0 volumes belong to no shell. A shell holds b-values up to 100 s/mm^2 or 10 % above its lowest one, whichever is
-    more. Raises ValueError if no volume is diffusion-weighted.
+    b0 volumes and those with a NaN belong to no shell. A shell holds b-values up to 100 s/mm^2 or 10 % above its lowest
+    one, whichever is more. Raises ValueError if no volume is diffusion-weighted.
 
     >>> nearest_shell(np.array([0, 995, 1005, 5, 2000]))
     (array([1, 2]), 1000.0)
@@ -227,8 +295,8 @@ def _values(path: Path, header: ScanHeader) -> Iterator[np.ndarray]:
         yield np.frombuffer(data[:whole] if rest else data, header.dtype)
 
 
-def _table(source: str | Path | None, name: str, path: str | Path) -> np.ndarray:
-    """Numbers of a text table, (rows, columns)."""
+def _table(source: str | Path | None, name: str, path: str | Path, gaps: bool = False) -> np.ndarray:
+    """Numbers of a text table, (rows, columns); with gaps, some of them may be NaN."""
     if source is None or not Path(source).is_file():
         raise InputError(path, f"has no {name} in its folder", "put the table next to the scan")
     try:
@@ -236,19 +304,19 @@ def _table(source: str | Path | None, name: str, path: str | Path) -> np.ndarray
         table = np.loadtxt(rows, ndmin=2, dtype=np.float64) if rows else np.empty((0, 0))
     except ValueError as error:
         raise InputError(source, f"is not a table of numbers ({error})", "give numbers only") from error
-    if table.size == 0 or not np.isfinite(table).all():
+    if table.size == 0 or not (gaps or np.isfinite(table).all()):
         raise InputError(source, "is empty or contains non-finite numbers", "repair it")
     return table
 
 
 def _square_bvecs(bvecs: np.ndarray, bvals: np.ndarray) -> np.ndarray:
-    """Orient a 3 x 3 table so that its rows are directions: those must be unit vectors where b > 0.
+    """Orient a 3 x 3 table so that its rows are directions: those must be unit vectors, or zero, where b > 0.
 
     If both orientations fit, the columns are taken as directions, as FSL writes them.
     """
 
     def misfit(rows: np.ndarray) -> float:
         length = np.linalg.norm(rows, axis=1)
-        return float(np.abs(length - 1)[bvals[:3] > B0_LIMIT].sum()) if len(bvals) == 3 else 0.0
+        return float(np.minimum(np.abs(length - 1), length)[bvals > B0_LIMIT].sum()) if len(bvals) == 3 else 0.0
 
     return bvecs.T if misfit(bvecs.T) <= misfit(bvecs) + 1e-6 else bvecs

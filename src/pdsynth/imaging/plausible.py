@@ -1,0 +1,109 @@
+"""Whether an image can be a head: its field of view, and its intensities. Where the head lies is judged in `poses`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from pdsynth.imaging.nifti import ScanHeader, Volume
+from pdsynth.types import InputError
+
+LEAST_HEIGHT_MM = 60.0  # a lower stack of slices is a slab, not a brain
+LARGEST_MM = 500.0  # no head coil sees more
+LEAST_MM_AT_1_MM = (120.0, 150.0)  # left-right, back-front: less is no head, so that voxels of 1 mm are a default value
+NEGATIVE, NEGATIVE_SHARE = 0.25, 2e-4  # of the 99.5th percentile; share of the voxels. Right scans have none
+SATURATED, SATURATED_SHARE = 0.999, 0.05  # of the largest intensity; share of the brain
+ZERO_SHARE = 0.5  # of the brain
+# Correlation of neighbouring voxels of the brain, along the best axis. In real and SIMULATED scans it is 0.67 to 0.9
+# (benchmarks/poses.py); after a wrap at 256, or with exchanged bytes, it was 0.2 to 0.5 in 21 of them.
+LEAST_CORRELATION = 0.5
+LARGE_MM = 5.0  # neighbours are not compared in larger voxels, which share less
+UNIT_EDGES = 1e-3  # tolerance, in mm, of voxels of 1 mm
+WRITE_SIZE = "convert it again from DICOM, or write the true voxel size into the header"
+
+
+def check_field(path: Path, header: ScanHeader) -> None:
+    """Raise InputError if no whole head fits the field of view, or if the affine is the identity matrix."""
+    extent, edges = extent_mm(header), np.linalg.norm(header.affine[:3, :3], axis=0)
+    lost = np.abs(edges - 1).max() < UNIT_EDGES and any(
+        mm < least for mm, least in zip(extent[:2], LEAST_MM_AT_1_MM, strict=True)
+    )
+    size = f"{_by(edges)} mm by its header, too {{}} for a head at {_by(header.shape[:3])} voxels"
+    if lost or max(extent) > LARGEST_MM:
+        raise InputError(path, f"has voxels of {size}".format("small" if lost else "large"), WRITE_SIZE)
+    if np.array_equal(header.affine, np.eye(4)):
+        problem = "has the identity matrix as its affine: voxel size and orientation are doubtful"
+        raise InputError(path, problem, "convert it again from DICOM, or write its true affine into the header")
+    if extent[2] < LEAST_HEIGHT_MM:
+        problem = f"is a slab of {extent[2]:.0f} mm from foot to head"
+        raise InputError(path, problem, "give a scan of the whole brain")
+
+
+def check_intensities(volume: Volume) -> None:
+    """Raise ValueError if a mean volume is constant, or negative as no magnitude image is."""
+    data = volume.data
+    if data.min() == data.max():
+        raise ValueError(
+            f"the volume contains no signal (every voxel has the value {data.min():g}); "
+            "convert it again from DICOM, or leave it out."
+        )
+    scale = float(np.percentile(np.abs(data), 99.5))
+    negative = float((data < -NEGATIVE * scale).mean())
+    if negative > NEGATIVE_SHARE:
+        raise ValueError(
+            f"{negative:.1%} of its voxels are strongly negative, as in a phase image, a series without its mean, or "
+            "unsigned values that were read as signed; give the magnitude image, converted again from DICOM."
+        )
+
+
+def check_brain(volume: Volume, brain: np.ndarray) -> None:
+    """Raise ValueError if the brain in a mean volume is empty or saturated, or its intensities have no smoothness.
+
+    brain: (X, Y, Z) bool. Bright tissue is saturated if a program limited the intensities. Neighbouring voxels differ
+    at random if values wrapped around (a scan of 12 bits that was stored in 8), or if their bytes have the wrong order.
+    """
+    inside = volume.data[brain]
+    if (inside == 0).mean() > ZERO_SHARE:
+        raise ValueError(f"{(inside == 0).mean():.0%} of the brain is zero; convert it again from DICOM.")
+    saturated = float((inside >= SATURATED * inside.max()).mean())
+    if saturated > SATURATED_SHARE:
+        raise ValueError(
+            f"{saturated:.0%} of the brain has the largest intensity, {inside.max():g}: the scan is saturated; "
+            "convert it again from DICOM with a larger data type."
+        )
+    alike = max(neighbours(volume.data, brain))
+    if alike < LEAST_CORRELATION and volume.spacing_mm.min() <= LARGE_MM:
+        raise ValueError(
+            f"neighbouring voxels of the brain hardly resemble each other (correlation {alike:.2f}), as if intensities "
+            "had wrapped around or their bytes were exchanged; convert it again from DICOM."
+        )
+
+
+def neighbours(data: np.ndarray, brain: np.ndarray) -> list[float]:
+    """Correlation of each voxel with the next one, both inside the brain, along the three axes; 1 without variance."""
+    found = []
+    for axis in range(3):
+        (here, there), (first, second) = (
+            [np.take(array, range(start, array.shape[axis] - 1 + start), axis) for start in (0, 1)]
+            for array in (data, brain)
+        )
+        both = first & second
+        values = here[both], there[both]
+        known = both.sum() > 1 and all(v.std() > 0 for v in values)
+        found.append(float(np.corrcoef(*values)[0, 1]) if known else 1.0)
+    return found
+
+
+def extent_mm(header: ScanHeader) -> tuple[float, float, float]:
+    """Field of view in mm: left-right, back-front, foot-head, along the voxel axes nearest to these directions."""
+    sizes = np.linalg.norm(header.affine[:3, :3], axis=0)
+    order = nib.orientations.io_orientation(header.affine)[:, 0].astype(int)
+    extent = np.empty(3)
+    extent[order] = sizes * np.asarray(header.shape[:3])
+    return float(extent[0]), float(extent[1]), float(extent[2])
+
+
+def _by(numbers: np.ndarray | tuple[int, ...]) -> str:
+    return "x".join(f"{number:.4g}" for number in numbers)
