@@ -112,6 +112,13 @@ def test_sform_and_qform_of_opposite_handedness_are_refused(tmp_path: Path) -> N
     assert single_scan(tmp_path / BOLD).modality is Modality.FMRI  # only one of the two is valid
 
 
+def test_a_qform_that_is_no_rotation_matters_only_alone(tmp_path: Path) -> None:
+    """Input: a qform whose quaternion is no rotation. Result: ignored beside an sform; refused if it is the only form."""  # noqa: E501
+    path = put(tmp_path / BOLD, image(quatern_b=2.0))
+    np.testing.assert_allclose(read_header(path).affine, AFFINE, rtol=1e-6)
+    refused(put(tmp_path / BOLD, image(quatern_b=2.0, sform_code=0)), "is not a readable NIfTI image")
+
+
 def test_an_sform_far_from_the_qform_is_noted(tmp_path: Path) -> None:
     """Input: an sform and a qform that put voxels at places more than 10 mm apart. Result: read by the sform, with a note."""  # noqa: E501
     far = nib.Nifti1Image(np.ones(SHAPE, np.int16), AFFINE)

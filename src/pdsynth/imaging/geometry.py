@@ -117,7 +117,7 @@ def _coded(header: Any, form: str) -> np.ndarray | None:
         return np.asarray(header.get_sform(), np.float64)
     try:
         return np.asarray(header.get_qform(), np.float64)
-    except HeaderDataError:  # not a rotation; it matters only if there is no sform
+    except (HeaderDataError, ValueError):  # no rotation; it matters only if there is no sform
         if int(header["sform_code"]) > 0:
             return None
         raise

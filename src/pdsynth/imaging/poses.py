@@ -11,12 +11,13 @@ from itertools import permutations, product
 
 import numpy as np
 
-from pdsynth.imaging.intensity import LEAST_HEAD_MM, SLAB_MM, bright_piece, flatten
+from pdsynth.imaging.intensity import LEAST_HEAD_MM, bright_piece, flatten
 from pdsynth.imaging.nifti import Volume
 from pdsynth.imaging.registration import misfits
 from pdsynth.imaging.spatial import block_means, mni_grid
 from pdsynth.imaging.template import epi_template, tissue_template
 
+LEAST_MM = 100.0  # a lower stack of slices shows too little of the brain's shape
 VOXEL_MM = 5.0  # blocks of voxels up to this size are averaged first
 SIZES = 0.8, 1.25  # limits of a brain's size, relative to the template's
 REFINED = 5  # poses that are registered; the right one matched best even before, in all of 57 scans
@@ -64,11 +65,11 @@ def pose_misfits(volume: Volume, refined: int | None = None) -> np.ndarray:
 def check_pose(volume: Volume) -> tuple[str, ...]:
     """Notes on the pose of a head in a mean BOLD or b0: none if the template brain fits best in the header's pose.
 
-    Raises ValueError if it fits clearly better in another pose. A slab is not judged, nor an image whose header has
-    lost the voxel size. It takes 0.2 s on one core.
+    Raises ValueError if it fits clearly better in another pose. A field of view below LEAST_MM is not judged, nor an
+    image whose header has lost the voxel size. It takes 0.2 s on one core.
     """
     extent = np.array(volume.data.shape) * volume.spacing_mm
-    if extent.max() < LEAST_HEAD_MM or extent.min() < SLAB_MM:
+    if extent.max() < LEAST_HEAD_MM or extent.min() < LEAST_MM:
         return ()
     found = pose_misfits(volume, REFINED)
     best = 1 + int(found[1:].argmin())
