@@ -145,7 +145,11 @@ class Drafter(nn.Module):
     def denoise(
         self, z_t: Tensor, t: Tensor, stem: Tensor, batch: PairBatch, direction: Direction
     ) -> tuple[Tensor, Tensor]:
-        """z_0-hat from z_t (B, 1, x, y, z) at steps t (B,) and the clean source, and the log SD of its error."""
+        """Estimate z_0-hat of the scaled residual z_0, and the logarithm of the SD of its error, (B, 1, x, y, z) each.
+
+        They are estimated from z_t (B, 1, x, y, z) at diffusion steps t (B,), the stem's estimate (same shape), and the
+        clean source if stage 1 is conditioned on it. The logarithm is clipped to +-LOG_SD_LIMIT.
+        """
         features = (self.voxels.features if self.conditioned else self.voxels.features_without_source)(batch, direction)
         condition = self.voxels.steering(batch, direction, t)
         z_0_hat, log_sd = self.denoiser(torch.cat([features, stem, z_t], 1), condition).chunk(2, 1)
@@ -332,6 +336,7 @@ class RefinerOnly(Method):
         return train
 
     def draft(self, batch: PairBatch, direction: Direction, stem: Tensor) -> Tensor:
+        """The stem's estimate plus the correction by the U-Net, (B, 1, x, y, z), not clipped."""
         features = torch.cat([self.voxels.features(batch, direction), stem], 1)
         return stem + self.config.residual_sd * self.u(features, self.voxels.acquisition(batch, direction))
 
