@@ -20,7 +20,10 @@ RELAXATION_SPREAD = 0.15
 
 @dataclass(frozen=True)
 class Exposure:
-    """Geometry and imperfections of one scan. to_template (4, 4) maps its world coordinates to template mm."""
+    """Geometry and imperfections of one scan.
+
+    native is the scan's voxel grid; to_template (4, 4) maps its world coordinates to template mm. scale: see `Site`.
+    """
 
     native: Grid
     to_template: np.ndarray

@@ -36,7 +36,10 @@ class Microstructure:
 
 
 def microstructure(anatomy: Anatomy, person: Person, private: np.random.Generator, optics: Optics) -> Microstructure:
-    """Draw the maps of a dMRI scan: the values expected from anatomy and severity, with private random fields."""
+    """Draw the maps of a dMRI scan: the values expected from anatomy and severity, with random fields.
+
+    private draws these fields, which the fMRI of the session does not share.
+    """
     spread = random_field(private, anatomy.grid, FRACTION_FWHM_MM)[0]
     grey = random_field(private, anatomy.grid, GREY_FWHM_MM)[0]
     return Microstructure(

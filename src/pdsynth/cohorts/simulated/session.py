@@ -61,9 +61,10 @@ def simulate_session(
 ) -> Session:
     """Simulate one session; the result depends on the arguments alone.
 
-    grid_mm sets the working grid (`draw_anatomy`). quick shortens the site's protocols; randomise replaces them by
-    random ones. The oracles are means over oracle_draws redraws. severity (0..1) replaces the
-    random severity of the diagnosis; all other random draws are unchanged.
+    subject is the number of the person in the cohort with this seed. site is a name in SITES. grid_mm sets the working
+    grid (`draw_anatomy`). quick shortens the site's protocols; randomise replaces them by random ones. The oracles are
+    means over oracle_draws redraws. severity (0..1) replaces the random severity of the diagnosis; all other random
+    draws are unchanged.
     """  # fmt: skip
     streams = Streams(seed, subject)
     person = draw_person(streams.generator(PERSON), diagnosis, severity)
