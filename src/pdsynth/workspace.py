@@ -162,7 +162,10 @@ def _swap(space: Path, out: Path) -> None:
 
 
 def exchange_names(one: Path, other: Path) -> bool:
-    """Exchange the names of two folders in one atomic step; returns False if the system does not support it."""
+    """Exchange the names of two folders in one atomic step; returns whether the system supports it.
+
+    Raises OSError for any other failure.
+    """
     if platform.system() == "Windows":
         return False
     library = ctypes.CDLL(None, use_errno=True)
