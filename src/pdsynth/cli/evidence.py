@@ -146,7 +146,7 @@ def _print_effects(
 
 
 def roi(results: ResultsFolder, seed: Seed = 0) -> None:
-    """Compare region patterns and group effects of real and synthesised scans; writes tables and Figs. 5 and 6."""
+    """Compare region means and group effects of real and synthesised scans; writes tables and Figs. 5 and 6."""
     from pdsynth.evidence.verbs import write_roi
 
     with folders.adding(results) as folder, manifest.addition(folder, "roi", seed=seed):
@@ -177,7 +177,10 @@ def evidence(
     jobs: Jobs = JOBS,
     overwrite: Overwrite = False,
 ) -> None:
-    """Run evaluate, roi, diagnose and the probes of the first model; write checklists, cards and the report."""
+    """Run evaluate, roi and diagnose, and probes of the first model; write checklists, cards and the report.
+
+    The probes test its memory of training participants, and whether it shows lesions and changes of a person.
+    """
     from pdsynth.data.pairs import Pairs
     from pdsynth.evidence.probes.compute import probe
     from pdsynth.evidence.sites.compute import sites_to_leave_out

@@ -73,9 +73,11 @@ Controls = Annotated[
     bool, typer.Option("--controls/--no-controls", help="Fit the fast controls on the training split and score them.")
 ]
 Samples = Annotated[
-    int, typer.Option("--samples", min=0, help="Draws per scan; the audit of the SD needs 3, or uses the model's SD.")
+    int, typer.Option("--samples", min=0, help="Draws per scan; with 3 or more their SD is audited, else the model's.")
 ]
-Steps = Annotated[int, typer.Option("--steps", min=1, help="Sampling steps of each draw; adm models ignore it.")]
+Steps = Annotated[
+    int, typer.Option("--steps", min=1, help="Sampling steps of each draw; a method with a fixed number ignores it.")
+]
 AtlasFile = Annotated[
     Path | None, typer.Option("--atlas", help="Label image in MNI space that replaces the regions of the paper.")
 ]
