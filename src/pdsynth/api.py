@@ -206,8 +206,8 @@ def fit_controls(
 def refuse_other_preprocessing(models: Mapping[str, Model | Method], pairs: Pairs) -> None:
     """Raise InputError if a model was trained on scans of another preprocessing than that of the pairs.
 
-    The rule for brain masks matters only if a scan of the pairs came with a brain mask. A method without a model card
-    records the shape of its grid only.
+    The rule for brain masks is compared only if a scan of the pairs came with a brain mask. Of a method without a model
+    card, only the shape of the grid is compared.
     """
     ours = pairs.preprocessing
     for name, model in models.items():

@@ -25,7 +25,7 @@ class Discriminators(nn.Module):
         self.loss = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
 
     def forward(self, image: Tensor, direction: Direction) -> Tensor:
-        """The map of scores of an image."""
+        """The map of scores of images (B, channels, X, Y, Z), one channel, smaller than the images."""
         return self.networks[direction](image)[-1]
 
     def discriminator_loss(self, real: Tensor, synthesised: Tensor, direction: Direction) -> dict[str, Tensor]:

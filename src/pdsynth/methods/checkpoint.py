@@ -188,7 +188,7 @@ def _refusing(config: Path) -> Iterator[None]:
 
 
 def _described(config: Path) -> dict[str, Any]:
-    """The contents of config.json, with their types checked."""
+    """The contents of config.json. Raises InputError if it is too long, of another format, or has an invalid entry."""
     if config.stat().st_size > LONGEST:
         raise InputError(config, "is too long to describe a model", "train the model again")
     text = config.read_bytes()

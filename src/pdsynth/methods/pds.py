@@ -163,7 +163,7 @@ class Drafter(nn.Module):
         return (self.stem if self.conditioned else self.voxels.target_mean)(batch, direction)
 
     def cross_fitted(self, train: Pairs) -> dict[Direction, Tensor]:
-        """Out-of-fold stem predictions for every training row, (rows, 1, X, Y, Z) fp16.
+        """Out-of-fold stem predictions for every training row, (rows, 1, X, Y, Z) fp16 per direction.
 
         Each participant is predicted by a stem fitted on the others. Without conditioning, the rows hold the training
         mean of the target.
@@ -266,7 +266,7 @@ class PDS(Method):
         return self.drafter.loss(batch, {d: self.cache.at(batch, d) for d in Direction}, generator)
 
     def refine(self, draft: Tensor, spread: Tensor, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor]:
-        """Apply stage 2, and set voxels that are zero in the training mean to zero; both results are (B, 1, X, Y, Z).
+        """Apply stage 2, and set voxels that are 0 in the mean training target to 0; both results are (B, 1, X, Y, Z).
 
         spread is an SD map or a sample's deviation from the mean. The function returns the refined draft, and the
         spread multiplied by the fraction of error that refinement leaves (`residual_sd_ratio`).

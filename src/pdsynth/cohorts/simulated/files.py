@@ -27,8 +27,7 @@ class Task:
 
     index is the number of the person in the cohort. hidden is the modality that the participant lacks; its mean is
     written to the truth alone. truth: whether the oracle volumes are written. severity (0..1) replaces the random
-    severity of the diagnosis. session_id (ses-...) is the session's name, or empty where a person has one
-    session.
+    severity of the diagnosis. session_id (ses-...) is the session's name, or empty if a person has one session.
     """
 
     root: Path

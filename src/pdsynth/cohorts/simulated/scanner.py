@@ -109,7 +109,8 @@ class View:
     """Maps images from the working grid to the voxels of one scan, by a sparse matrix.
 
     An image is smoothed by the point spread, interpolated linearly at the distorted voxel positions, and multiplied by
-    the Jacobian of the distortion.
+    the Jacobian of the distortion. Voxels outside the working grid are 0. to_template (4, 4) maps the scan's world mm
+    to template mm.
     """
 
     def __init__(self, anatomy: Anatomy, native: Grid, to_template: np.ndarray, optics: Optics) -> None:
