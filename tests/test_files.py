@@ -60,7 +60,7 @@ def test_the_mode_of_a_file_follows_the_umask(umask: int, mode: int, tmp_path: P
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(RuntimeError), files.complete_or_absent(tmp_path / "a.txt") as temporary:
+    with pytest.raises(RuntimeError), files.atomic_path(tmp_path / "a.txt") as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "old")]
@@ -76,7 +76,7 @@ def test_a_file_has_its_name_only_when_its_bytes_are_on_the_disk(tmp_path: Path,
 
 
 def test_a_short_write_without_a_number_is_a_full_disk_that_names_the_file(tmp_path: Path) -> None:
-    with pytest.raises(OSError) as stop, files.complete_or_absent(tmp_path / "a.npy"):
+    with pytest.raises(OSError) as stop, files.atomic_path(tmp_path / "a.npy"):
         raise OSError("1 requested and 0 written")  # as numpy words it
     assert stop.value.errno == errno.ENOSPC
     assert stop.value.filename == str(tmp_path / "a.npy")

@@ -49,8 +49,9 @@ def fit(
     """Train a recipe on the training participants and save the model in run/model.
 
     The budget is the wall time of the training steps, in seconds or as text such as "10m"; closed-form fits and cached
-    estimates take further time. Without a budget and without `steps`, the recipe's own number of steps or epochs
-    applies. If `val` holds at least two participants, the scores on them enter the model's card. `resume` continues
+    estimates take further time. `steps` is the number of training steps. If both are given, training ends at the first
+    of the two; if neither is, the recipe's own number of steps or epochs applies. If `val` holds at least two
+    participants, the scores on them enter the model's card (record of the training, in config.json). `resume` continues
     from the checkpoints in `run`, which must belong to the same recipe, seed and training rows.
 
     `init` names a model of the same method, from whose weights the training starts. The size is "full", or "small" for
@@ -166,11 +167,13 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score and audit one model, or several by name, on whole scans; returns the content of metrics.json.
 
-    The results, with the means of the atlas's regions, are written into `out` if it is given. The SD of a prediction is
-    the one that the method gives, or the SD over three or more `samples` of a generative method, each drawn in `steps`
-    steps. On simulated data `ceiling` adds the oracle, an upper limit. Raises InputError if the preprocessing of a
-    model differs from that of the pairs, if a model was trained on a scan of the pairs that is outside their training
-    split, or if it was calibrated on a scan of the pairs.
+    The first model is the one under test, which is compared with all others. Rows of `pairs` that lack one of the two
+    scans are left out. The results, with the means of the atlas's regions, are written into `out` if it is given. The
+    SD of a prediction is the one that the method gives, or the SD over three or more `samples` of a generative method,
+    each drawn in `steps` steps. On simulated data `ceiling` adds the oracle, an upper limit. Raises InputError if the
+    preprocessing of a model differs from that of the pairs, if a model was trained on a scan of the pairs that is
+    outside their training split, or if it was calibrated on a scan of the pairs. Raises ValueError if fewer than two
+    participants have both scans.
     """
     named = {models.method.name: models} if isinstance(models, Model) else models
     refuse_other_preprocessing(named, pairs)
@@ -187,8 +190,9 @@ def fit_controls(
 ) -> dict[str, Method]:
     """Fit the controls of the tables on the training participants; returns them by name.
 
-    The budget, in seconds, applies to each control that has training steps. No file of them remains. Raises ValueError
-    if there is no training pair.
+    names: recipes to fit; the default is all controls that are fitted in closed form. The budget, in seconds, applies
+    to each control that has training steps. No file of the fits remains. Raises ValueError if there is no training
+    pair.
     """
     if len(train) == 0:
         raise ValueError(
@@ -202,8 +206,8 @@ def fit_controls(
 def refuse_other_preprocessing(models: Mapping[str, Model | Method], pairs: Pairs) -> None:
     """Raise InputError if a model was trained on scans of another preprocessing than that of the pairs.
 
-    The rule for brain masks matters only if a scan of the pairs came with a brain mask. A method without a model card
-    records the shape of its grid only.
+    The rule for brain masks is compared only if a scan of the pairs came with a brain mask. Of a method without a model
+    card, only the shape of the grid is compared.
     """
     ours = pairs.preprocessing
     for name, model in models.items():
@@ -247,7 +251,7 @@ def refuse_leak(models: Mapping[str, Model | Method], pairs: Pairs) -> None:
 
 
 def unchecked(models: Mapping[str, Model], pairs: Pairs) -> list[str]:
-    """The models that `refuse_leak` cannot check: their card or the prepared folder holds no digests of scans."""
+    """Names of the models that `refuse_leak` can't check: their card or the prepared folder has no digests of scans."""
     has_digests = bool(pairs.scan_digests())
     return [name for name, model in models.items() if not (has_digests and model.card.get("scans_sha256"))]
 
@@ -259,7 +263,7 @@ def _scans_of_both(init: Mapping[str, Any], card: Mapping[str, Any]) -> list[str
 
 
 def _card(recipe: str, train: Pairs) -> dict[str, Any]:
-    """Entries of a model's card: the recipe, the preprocessing of its scans, and its training participants."""
+    """Entries of a model's card (record of the training): recipe, preprocessing, and training participants."""
     people = sorted(set(train.table["participant_id"]))
     return {
         "recipe": recipe,

@@ -28,7 +28,7 @@ SPLITS_HIPPOCAMPUS_Y = -25.0  # mm
 class Atlas:
     """R regions on a grid, each with a name and a network.
 
-    labels (X, Y, Z) int16 is r + 1 in region r, and 0 outside all regions.
+    labels (X, Y, Z) int16 is r + 1 in region r, and 0 outside all regions. The network is "" where it is not known.
     """
 
     labels: np.ndarray
@@ -117,7 +117,9 @@ def read_atlas(path: str | Path, grid: Grid) -> Atlas:
 
 
 def region_means(volumes: np.ndarray, atlas: Atlas) -> np.ndarray:
-    """Mean of volumes (..., X, Y, Z) in each region, (..., R) float64. Raises ValueError for another grid.
+    """Mean of volumes (..., X, Y, Z) in each region, (..., R) float64; 0 in a region without a voxel.
+
+    Raises ValueError if X, Y and Z are not those of the atlas.
 
     >>> atlas = Atlas(np.array([[[0, 1, 1, 2]]], np.int16), ["a", "b"], ["", ""])
     >>> region_means(np.array([[[9.0, 1.0, 3.0, 5.0]]]), atlas).tolist()

@@ -26,7 +26,7 @@ NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|nan)", re.
 
 
 @contextmanager
-def complete_or_absent(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; it is renamed to `path` if the block ends without an error.
 
     After an error it is removed. The bytes are synced to the disk before the rename. The file mode follows the umask.
@@ -58,7 +58,7 @@ def sync(path: Path) -> None:
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write a file. A reader sees the old content or the complete new content."""
-    with complete_or_absent(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 

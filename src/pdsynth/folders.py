@@ -111,7 +111,11 @@ def making(
 
 
 def refuse_occupied(out: Path, replace: bool, inputs: Sequence[Path] = ()) -> None:
-    """Raise the InputError that `making` would raise, before hours of work; nothing is changed."""
+    """Raise the InputError with which `making` would refuse the folder `out`, before hours of work.
+
+    replace: whether an existing folder may be replaced. Nothing is changed. If a workspace from an earlier run exists,
+    only the paths are checked, because the run itself completes or removes that work first.
+    """
     resolved = _apart_from_inputs(out, inputs)
     if not resolved.parent.exists() or workspace_path(resolved).exists():  # the run settles an old workspace first
         return
@@ -188,7 +192,7 @@ def refuse_foreign(out: Path) -> dict[str, os.stat_result]:
     """Check that a folder contains only unchanged files of pdsynth; returns path -> status of each file.
 
     The result is empty if `out` does not exist or is empty. Raises InputError with the name of a file that pdsynth did
-    not write or that was edited, and for a folder without an inventory.
+    not write or that was edited, and for a folder that has no inventory or cannot be written.
     """
     present = dict(_walk(out)) if out.exists() else {}
     if not present:
@@ -222,7 +226,10 @@ def refuse_foreign(out: Path) -> dict[str, os.stat_result]:
 
 
 def seal(folder: Path) -> None:
-    """Write the inventory of a complete folder into its manifest, and sync all its files to the disk."""
+    """Write the inventory of a complete folder into its manifest, and sync all its files to the disk.
+
+    Empty folders, and partial files of a killed run, are removed first.
+    """
     for path in sorted(folder.rglob("*"), reverse=True):  # a folder comes after its content
         if path.is_dir() and not path.is_symlink():
             with suppress(OSError):
@@ -260,7 +267,10 @@ def _has_ignored_files_only(folder: Path) -> bool:
 
 
 def _copy_files(out: Path, new: Path, existing: dict[str, os.stat_result]) -> None:
-    """Copy small files of `out` to `new`, because commands may edit them in place; large files become hard links."""
+    """Copy small files of `out` to `new`, because commands may edit them in place; large files become hard links.
+
+    existing: relative path -> status of each file. Files above LINKED bytes are large.
+    """
     manifest_last = sorted(existing, key=lambda name: name == manifest.NAME)  # it marks the copy as complete
     for name in manifest_last:
         status, target = existing[name], new / name

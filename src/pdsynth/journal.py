@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from pdsynth.files import complete_or_absent, read_json, write_json
+from pdsynth.files import atomic_path, read_json, write_json
 from pdsynth.stage_training import StageModule
 
 LOG_EVERY = 25  # steps between rows
@@ -81,7 +81,7 @@ class Journal(Callback):
                     1:
                 ]  # the last row of a killed run may be incomplete
             rows += [row for row in whole if row[0] != stage or int(row[1]) <= step]
-        with complete_or_absent(self.metrics) as temporary, temporary.open("w", newline="") as file:
+        with atomic_path(self.metrics) as temporary, temporary.open("w", newline="") as file:
             csv.writer(file).writerows(rows)
 
     def _write(self, module: StageModule, terms: dict[str, float]) -> None:

@@ -25,7 +25,10 @@ SEAL = "seal"  # digest of all other entries of the manifest
 
 
 def begin(command: str, *, inputs: Sequence[Path] = (), seed: int | None = None, **parameters: Any) -> dict[str, Any]:
-    """The entries of a manifest at the start of a command; `finished` is null until the end."""
+    """The entries of a manifest at the start of a command; `finished` and `seconds` are null until the end.
+
+    Inputs are recorded by name and digest, parameters by value, and a parameter that is a path by its name only.
+    """
     return {
         "made_by": MADE_BY,
         "version": pdsynth.__version__,

@@ -67,9 +67,10 @@ class FitOptions(TrainOptions):
 class EvaluateOptions:
     """The options of `pdsynth evaluate` and `pdsynth evidence`.
 
-    split: the participants to score. controls: whether the closed-form controls are fitted and scored too. samples:
-    draws per scan of a generative model, each in `steps` sampling steps; fewer than three leave the model's own SD to
-    the audit. atlas: a label image in MNI space whose regions replace the default ones.
+    split: the participants to score. controls: whether the closed-form controls are fitted on the training split and
+    scored too. samples: draws per scan of a generative model, each in `steps` sampling steps. The uncertainty audit
+    tests the SD over at least three draws; with fewer, it tests the SD that the model itself gives. atlas: a label
+    image in MNI space whose regions replace the default ones.
     """
 
     split: Split = Split.TEST

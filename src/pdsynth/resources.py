@@ -77,9 +77,9 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 def resolve_precision(precision: str, device: str) -> str:
     """The precision of training on a device: the given one, or a faster one if the device does not support it well.
 
-    precision is Lightning's name: "32-true", "bf16-mixed" or "16-mixed" (with a loss scale). On a CPU, both mixed
-    precisions become bf16 if bf16 is native, and fp32 if not: a CPU is about ten times slower in a precision that is
-    not native. On a GPU without bf16, bf16 becomes fp16. The choice follows the reported capabilities and not a
+    precision is Lightning's name: "32-true", "bf16-mixed" or "16-mixed"; only 16-mixed needs a loss scale. On a CPU,
+    both mixed precisions become bf16 if bf16 is native, and fp32 if not: a CPU is about ten times slower in a precision
+    that is not native. On a GPU without bf16, bf16 becomes fp16. The choice follows the reported capabilities and not a
     measurement, so that a seed gives the same bytes in every run on a machine. Raises ValueError for another name.
 
     >>> resolve_precision("32-true", "cpu")

@@ -48,7 +48,10 @@ class StepBatches(IterableDataset):
 
 
 class StageModule(pl.LightningModule):
-    """One stage as a Lightning module. A step updates the module of each objective in turn, then the moving average."""
+    """One stage as a Lightning module. A step updates the module of each objective in turn, then the moving average.
+
+    The stage ends after `steps` steps or `budget` seconds, whichever is reached first; None means no such limit.
+    """
 
     def __init__(self, method: Method, stage: Stage, seed: int, steps: int | None, budget: float | None) -> None:
         super().__init__()

@@ -31,12 +31,12 @@ WITHOUT = "leave out --samples, or name a generative model such as `default`"
 
 @dataclass(frozen=True)
 class Synthesis:
-    """A synthesised volume on the source scan's own grid, in units of the 99.5th percentile inside the brain.
+    """A synthesised volume on the source scan's own grid; 1 is the 99.5th percentile of a real scan inside the brain.
 
     `uncertainty` is its SD in the same unit. It is the method's SD, times the calibration factor if the model is
     calibrated. If the method gives no SD, it is the SD of the samples, or None for fewer than two samples. `samples`
-    are independent samples of the target. `mark` and `uncertainty_mark` are the provenance records of the files.
-    `notes` say what was doubtful in the source and how it was read.
+    are independent samples of the target, on the same grid. `mark` and `uncertainty_mark` are the provenance records of
+    the files. `notes` say what was doubtful in the source and how it was read.
     """
 
     volume: Volume
@@ -119,9 +119,10 @@ class Model:
 
         scan: the source, a 4D file (with its bval and bvec files next to it), a 3D mean volume, or a `Scan`. to: the
         modality to synthesise, which may be left out if the source's file name or a .bval file shows its modality.
-        samples: number of samples in addition to the estimate, with `steps` sampling steps each. shell: b-value in
-        s/mm^2 of a synthesised dMRI volume. Raises InputError for a file that cannot be used and for the scan's own
-        modality as `to`, and ValueError for samples of a method that gives none.
+        samples: number of samples in addition to the estimate, with `steps` sampling steps each. seed: of the samples.
+        shell: b-value in s/mm^2 of a synthesised dMRI volume, or of a dMRI source that comes without b-values. Raises
+        InputError for a file that cannot be used and for the scan's own modality as `to`, and ValueError for samples of
+        a method that gives none.
         """
         if samples and not self.method.generative:
             raise ValueError(f"{self.method.name} {NO_DRAWS}. Leave out samples, or take a generative model.")

@@ -54,12 +54,13 @@ class StagePart:
 def train(method: Method, train: Pairs, run: str | Path, options: TrainOptions) -> Method:
     """Fit a method's closed-form state, then train its stages on the training rows, and return it in eval mode.
 
-    The budget is a number of steps, or wall time in seconds, which is divided among all stages by their shares. It
-    covers training steps only; closed-form fits and cached estimates take further time. With `resume`, training
-    continues from the checkpoints in `run`. If the budget is in steps, the result equals that of an uninterrupted run.
-    If a stage is continued under a larger budget, the later stages are trained again from the start. precision is
-    Lightning's "32-true", "bf16-mixed" or "16-mixed". None means the precision of the resumed run, or the fast one of
-    the device (`resolve_precision`). On a CPU, 16-mixed is always replaced.
+    The budget is a number of steps, or wall time in seconds, which is divided among all stages by their shares; if both
+    are given, the first one that is reached ends a stage. It covers training steps only; closed-form fits and cached
+    estimates take further time. With `resume`, training continues from the checkpoints in `run`. If the budget is in
+    steps, the result equals that of an uninterrupted run. If a stage is continued under a larger budget, the later
+    stages are trained again from the start. precision is Lightning's "32-true", "bf16-mixed" or "16-mixed". None means
+    the precision of the resumed run, or the fast one of the device (`resolve_precision`). On a CPU, 16-mixed is always
+    replaced.
 
     With several `devices`, as many processes of this machine train together and average their gradients. Each has its
     own batches, and one thread ("cpu") or one GPU ("cuda"). A program that calls this function with several devices

@@ -12,7 +12,7 @@ DEFAULT = Path(__file__).parent / "models" / "default"
 
 
 def model_path(model: str | Path) -> Path:
-    """The folder of a model; "default" stands for the model that the package ships.
+    """The folder of a model, which need not exist; "default" stands for the model that the package ships.
 
     >>> model_path("runs/model").as_posix(), model_path("default").name
     ('runs/model', 'default')
@@ -29,5 +29,5 @@ def model_folder(model: str | Path) -> Path:
 
 
 def weights_sha256(model: str | Path) -> str:
-    """Digest of the weights, which identifies the model in every sidecar."""
+    """Hexadecimal SHA-256 digest of a model's weights, which identifies the model in every sidecar."""
     return sha256(model_path(model) / WEIGHTS)

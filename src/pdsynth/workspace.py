@@ -85,7 +85,7 @@ def _locked(space: Path, out: Path) -> Iterator[None]:
 
 
 def _claim(space: Path) -> str:
-    """Create a workspace, or check that an existing folder is one or is empty; returns its token.
+    """Create a workspace, or check that an existing folder is one or is empty; returns its token (see `mark`).
 
     Raises InputError if a file or folder with this name is not a workspace of pdsynth.
     """
@@ -114,7 +114,7 @@ def replaced_folder(space: Path) -> Path:
 
 
 def mark(space: Path, state: str) -> str:
-    """Write the mark of a workspace; returns its token.
+    """Write the mark of a workspace; returns its token, a random text that the workspace keeps until it is removed.
 
     state is the operation in progress: "making", "exchanging" or "adding".
     """
@@ -162,7 +162,10 @@ def _swap(space: Path, out: Path) -> None:
 
 
 def exchange_names(one: Path, other: Path) -> bool:
-    """Exchange the names of two folders in one atomic step; returns False if the system does not support it."""
+    """Exchange the names of two folders in one atomic step; returns whether the system supports it.
+
+    Raises OSError for any other failure.
+    """
     if platform.system() == "Windows":
         return False
     library = ctypes.CDLL(None, use_errno=True)

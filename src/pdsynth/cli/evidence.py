@@ -49,7 +49,7 @@ def effects(
         str | None, typer.Option(help="A model, trained on other participants, instead of a recipe.", metavar="MODEL")
     ] = None,
     groups: Annotated[str, typer.Option(help="Two diagnoses; the effect is the first minus the second.")] = "AD,NC",
-    folds: Annotated[int, typer.Option(min=2, help="Number of folds; one is left out of each training.")] = 5,
+    folds: Annotated[int, typer.Option(min=2, help="Folds; no scan is synthesised after training on its fold.")] = 5,
     budget: Budget = None,
     atlas: AtlasFile = None,
     seed: Seed = 0,
@@ -132,8 +132,9 @@ def _print_effects(
         )
         for row in found
     ]
-    columns = ("scan", "real", "synthesised", "one synthesised scan, in real scans", "interval, of that of real scans",
-               "regions found by real scans", "regions found by both")  # fmt: skip
+    columns = ("scan", "real", "synthesised", "worth of one synthesised scan, in real scans",
+               "interval width, of that of real scans", "regions found by real scans",
+               "regions found by both")  # fmt: skip
     title = f"{'SIMULATED. ' if pairs.simulated else ''}{first} minus {second}; found: false discovery rate below .05"
     table(title, columns, rows)
     for row in found:
@@ -145,7 +146,7 @@ def _print_effects(
 
 
 def roi(results: ResultsFolder, seed: Seed = 0) -> None:
-    """Compare region patterns and group effects of real and synthesised scans; writes tables and Figs. 5 and 6."""
+    """Compare region means and group effects of real and synthesised scans; writes tables and Figs. 5 and 6."""
     from pdsynth.evidence.verbs import write_roi
 
     with folders.adding(results) as folder, manifest.addition(folder, "roi", seed=seed):
@@ -176,7 +177,10 @@ def evidence(
     jobs: Jobs = JOBS,
     overwrite: Overwrite = False,
 ) -> None:
-    """Run evaluate, roi, diagnose and the probes of the first model; write checklists, cards and the report."""
+    """Run evaluate, roi and diagnose, and probes of the first model; write checklists, cards and the report.
+
+    The probes test its memory of training participants, and whether it shows lesions and changes of a person.
+    """
     from pdsynth.data.pairs import Pairs
     from pdsynth.evidence.probes.compute import probe
     from pdsynth.evidence.sites.compute import sites_to_leave_out

@@ -60,7 +60,7 @@ def train(
         Precision | None, typer.Option(help="Arithmetic of training (default: the fast one of this device).")
     ] = None,
     atlas_fmri: Annotated[
-        Path | None, typer.Option(help="Label image in MNI space for the pattern loss on fMRI.", metavar="NIFTI")
+        Path | None, typer.Option(help="Label image, MNI space, for the loss on region means of fMRI.", metavar="NIFTI")
     ] = None,
     atlas_dmri: Annotated[Path | None, typer.Option(help="The same for dMRI.", metavar="NIFTI")] = None,
     seed: Seed = FitOptions.seed,

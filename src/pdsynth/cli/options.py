@@ -73,9 +73,11 @@ Controls = Annotated[
     bool, typer.Option("--controls/--no-controls", help="Fit the fast controls on the training split and score them.")
 ]
 Samples = Annotated[
-    int, typer.Option("--samples", min=0, help="Draws per scan for the uncertainty audit; at least 3 are needed.")
+    int, typer.Option("--samples", min=0, help="Draws per scan; with 3 or more their SD is audited, else the model's.")
 ]
-Steps = Annotated[int, typer.Option("--steps", min=1, help="Sampling steps of each draw.")]
+Steps = Annotated[
+    int, typer.Option("--steps", min=1, help="Sampling steps of each draw; a method with a fixed number ignores it.")
+]
 AtlasFile = Annotated[
     Path | None, typer.Option("--atlas", help="Label image in MNI space that replaces the regions of the paper.")
 ]
@@ -94,7 +96,7 @@ Verb = Callable[..., None]
 def spread(kind: type[Any], declared: Mapping[str, Any]) -> Callable[[Verb], Verb]:
     """Replace the parameter `options` of a verb, a dataclass, by one option of the command line per field.
 
-    declared: typer's declaration of each field, by the name of the field. The defaults are those of the dataclass.
+    kind: the dataclass, which gives the defaults. declared: typer's declaration of each field, by the field's name.
     """
 
     def decorate(verb: Verb) -> Verb:

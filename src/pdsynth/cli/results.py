@@ -237,7 +237,7 @@ def _unchecked(name: str) -> str:
 
 
 def print_scores(out: Path) -> None:
-    """Print the primary endpoint of every method, from metrics.json."""
+    """Print the primary endpoint (PSNR in the brain, mean over participants) of every method, from metrics.json."""
     from pdsynth.evaluation.metrics import PRIMARY
     from pdsynth.results.folder import Results
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pdsynth.files import complete_or_absent, sha256
+from pdsynth.files import atomic_path, sha256
 from pdsynth.resources import stops_run
 from pdsynth.types import InputError
 
@@ -26,7 +26,7 @@ def write_shard(path: Path, rows: Sequence[dict[str, np.ndarray]]) -> int:
     for k, row in enumerate(rows):
         for name, array in row.items():
             shard[name][k] = array
-    with complete_or_absent(path) as temporary:
+    with atomic_path(path) as temporary:
         np.save(temporary, shard)
     return path.stat().st_size
 

@@ -10,13 +10,13 @@ from torch import Tensor
 from pdsynth.diffusion.schedule import Schedule
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
-"""Estimates x_0 (B, ...) from x_t (B, ...) and t (B,). The caller passes the source volume by a closure."""
+"""Estimates x_0 (B, ...) from x_t (B, ...) and the diffusion steps t (B,). A closure passes the source volume."""
 
 
 def step_numbers(total: int, steps: int) -> list[int]:
     """The t of each sampling step, evenly spaced downwards from total - 1 ("trailing", Lin et al. 2024).
 
-    Raises ValueError if steps is not in 1..total.
+    total: number T of diffusion steps. steps: number of sampling steps. Raises ValueError if steps is not in 1..total.
 
     >>> step_numbers(1000, 4)
     [999, 749, 499, 249]
@@ -34,10 +34,10 @@ def ddim(
     eta: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """x_0 from noise x_T (B, ...) in `steps` evaluations (Song et al. 2021, Eqs. 12 and 16).
+    """x_0 from noise x_T (B, ...) in `steps` evaluations of denoise (Song et al. 2021, Eqs. 12 and 16).
 
     With eta = 0 the result is a deterministic function of x_T. With eta = 1 every step adds as much noise as in DDPM,
-    drawn from `generator`.
+    drawn from `generator`. Raises ValueError as `step_numbers` does.
     """
     x_t = x_T
     numbers = step_numbers(schedule.steps, steps)

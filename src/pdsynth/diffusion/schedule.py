@@ -66,8 +66,8 @@ class Schedule(nn.Module):
 def cosine_schedule(steps: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02) -> Schedule:
     """The cosine schedule (Nichol & Dhariwal 2021, Eq. 17) with beta clipped to [beta_min, beta_max].
 
-    With the paper's clip, alpha_bar is 0.0032 at the last step, so that x_T still contains 6 % of the amplitude of x_0.
-    With beta_max = 0.999 it contains almost nothing.
+    steps: number T of diffusion steps. With the paper's clip (the defaults), alpha_bar is 0.0032 at the last step, so
+    that x_T still contains 6 % of the amplitude of x_0. With beta_max = 0.999 it contains almost nothing.
 
     >>> schedule = cosine_schedule()
     >>> schedule.steps, round(float(schedule.alpha_bar[-1]), 4)

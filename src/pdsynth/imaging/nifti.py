@@ -16,7 +16,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
-from pdsynth.files import complete_or_absent, write_text
+from pdsynth.files import atomic_path, write_text
 from pdsynth.imaging.geometry import geometry, repetition_time, scaling
 from pdsynth.imaging.stream import BLOCK, COPY_AGAIN, check_size, content, first_bytes
 from pdsynth.types import Direction, InputError, Modality
@@ -212,7 +212,7 @@ def write_synthetic(volume: Volume, path: str | Path, mark: SyntheticMark) -> Pa
     sidecar = sidecar_path(path)
     sidecar.parent.mkdir(parents=True, exist_ok=True)
     write_text(sidecar, text + "\n")
-    with complete_or_absent(path) as temporary:
+    with atomic_path(path) as temporary:
         nib.save(image, temporary)
     return sidecar
 

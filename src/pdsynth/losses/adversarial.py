@@ -10,8 +10,8 @@ from pdsynth.types import Direction
 class Discriminators(nn.Module):
     """One patch discriminator per direction.
 
-    It maps images (B, channels, X, Y, Z) to a map of scores, 1 for real and 0 for synthesised. Each score depends on a
-    patch of about 16 x 16 x 16 voxels.
+    It maps images (B, channels, X, Y, Z) to a map of scores, which approach 1 for real and 0 for synthesised images.
+    Each score depends on a patch of about 16 x 16 x 16 voxels. `width` is the number of channels of the first layer.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -25,7 +25,7 @@ class Discriminators(nn.Module):
         self.loss = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
 
     def forward(self, image: Tensor, direction: Direction) -> Tensor:
-        """The map of scores of an image."""
+        """The map of scores of images (B, channels, X, Y, Z), one channel, smaller than the images."""
         return self.networks[direction](image)[-1]
 
     def discriminator_loss(self, real: Tensor, synthesised: Tensor, direction: Direction) -> dict[str, Tensor]:

@@ -39,8 +39,8 @@ def feature_loss(views: str, layer: str = "conv2_2", depth: int = 16, weights: s
     """A loss on features of the given views; the network is VGG, or a 3D ResNet for the view "volume".
 
     views: "projections" (three grey images), "stacked" (the projections as three channels), "slices" or "volume".
-    layer, depth and weights (a file) are those of VGG. Raises ValueError for other views, and the errors of
-    `VGGFeatures`.
+    layer, depth and weights (a file, or None for fixed random weights) are those of VGG. Raises ValueError for other
+    views, and the errors of `VGGFeatures`.
 
     >>> feature_loss("slices", "conv1_1").features.source
     'VGG16 of fixed random weights (seed 0), to conv1_1'

@@ -26,7 +26,10 @@ from pdsynth.types import Direction, Modality
 
 @dataclass
 class AdversarialDiffusionConfig(DiffusionConfig):
-    """steps: T, the number of diffusion steps. adversarial_weight: relative to the L1 loss of x_0-hat, weight 1."""
+    """steps: T, the number of diffusion steps. adversarial_weight: relative to the L1 loss of x_0-hat, weight 1.
+
+    discriminator_width: channels of the discriminator's first layer.
+    """
 
     steps: int = 4
     adversarial_weight: float = 0.05

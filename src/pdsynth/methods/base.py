@@ -45,7 +45,7 @@ class Stage:
 
     The stage gets the fraction `share` / (sum of all shares) of the run's budget. `prepare` runs once before the stage
     and returns the rows to train on. It can cache the drafts of an earlier stage, so that the training loop need not
-    sample them.
+    sample them. `ema_decay` is that of the moving average of the weights; 0 means no averaging.
     """
 
     name: str
@@ -100,7 +100,10 @@ class Method(nn.Module, ABC):
         return {m: self.atlases[m] if m in self.atlases else network_spheres(grid) for m in Modality}
 
     def default_steps(self, rows: int) -> int | None:
-        """Steps of a full training on this number of rows, if the method counts epochs; None means the recipe's."""
+        """Number of optimiser steps of a full training on this number of rows, for a method that counts epochs.
+
+        None means the number that the recipe gives.
+        """
         return None
 
     def stages(self) -> list[Stage]:
@@ -112,28 +115,30 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """Point estimate of the target, (B, 1, X, Y, Z) in [0, 1], from whole source volumes."""
+        """Point estimate of the target, (B, 1, X, Y, Z) in [0, 1]; the batch holds whole volumes, not patches."""
 
     def estimate(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
         """The prediction and its calibrated SD, (B, 1, X, Y, Z) each; the SD is None if the method gives none.
 
-        The SD is that of `predict_with_sd` times the calibration factor `sd_scale` of the direction.
+        The SD is that of `predict_with_sd` times the calibration factor `sd_scale` of the direction (1 before
+        `pdsynth calibrate`).
         """
         mean, sd = self.predict_with_sd(batch, direction)
         return mean, None if sd is None else sd * self.sd_scale[direction.index]
 
     def predict_with_sd(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
-        """Mean and model-stated SD, before the calibration factor `sd_scale`."""
+        """The prediction and the method's own SD, without calibration factor, (B, 1, X, Y, Z) each; see `estimate`."""
         return self.predict(batch, direction), None
 
     @final
     def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
         """One sample per session from the distribution of its target given its source, (B, 1, X, Y, Z) in [0, 1].
 
-        The generator gives one seed per call. `own_generator` seeds the noise of each session by that seed and the
-        content of its source volume. Participants therefore have different noise, and the sample of a session is equal,
-        to the byte, alone and in any batch. Methods implement `draw`, not this function. steps: network evaluations per
-        sample. Raises TypeError if the method is not `generative`.
+        Each call takes one seed from the generator, so that a second call gives other samples. `own_generator` seeds
+        the noise of each session by that seed and the content of its source volume. Participants therefore have
+        different noise, and the sample of a session is equal, to the byte, alone and in any batch. steps: sampling
+        steps; a method with a fixed number ignores it. Methods implement `draw`, not this function. Raises TypeError if
+        the method is not `generative`.
         """
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         each = [batch.only(i) for i in range(len(batch))]
@@ -142,7 +147,10 @@ class Method(nn.Module, ABC):
         )
 
     def draw(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
-        """One sample for a batch of one session, (1, 1, X, Y, Z) in [0, 1]; all noise comes from the generator."""
+        """One sample for a batch of one session, (1, 1, X, Y, Z) in [0, 1]; all noise comes from the generator.
+
+        steps: see `sample`. Raises TypeError if the method is not `generative`.
+        """
         raise TypeError(f"{self.name} gives no samples: its prediction is a single estimate.")
 
     def feature_loss(self) -> FeatureLoss | None:
@@ -150,7 +158,10 @@ class Method(nn.Module, ABC):
         return None
 
     def notes(self) -> dict[str, str]:
-        """Entries of the model's card that are not settings: the network whose features the loss compared, if any."""
+        """Entries that a method adds to the model's card (record of the training, in config.json).
+
+        By default the only one is the network whose features the training loss compared, if there is such a loss.
+        """
         loss = self.feature_loss()
         return {} if loss is None else {"loss_features": loss.features.source}
 
@@ -167,7 +178,7 @@ class Method(nn.Module, ABC):
 def own_generator(volume: Tensor, seed: int) -> torch.Generator:
     """Random generator for the noise of one scan, seeded by the content of its volume and by a seed below 2^63.
 
-    It is on the volume's device.
+    The generator is on the volume's device.
 
     >>> scan, other = torch.zeros(1, 1, 2, 2, 2), torch.ones(1, 1, 2, 2, 2)
     >>> first, again = (own_generator(scan, 0).initial_seed() for _ in range(2))

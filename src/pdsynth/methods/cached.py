@@ -30,7 +30,10 @@ class Cached:
 
     @torch.inference_mode()
     def fill(self, pairs: Pairs, estimate: Callable[[PairBatch, Direction], Tensor], device: torch.device) -> None:
-        """Compute and store the estimate of every row, as whole volumes."""
+        """Compute the estimate of every row on `device`, and store it, in place of all earlier ones.
+
+        estimate(batch, direction) gets a batch of one row on `device`, and returns a whole volume (1, 1, X, Y, Z).
+        """
         batches = (pairs.batch(np.array([row])).to(device) for row in range(len(pairs)))
         each = [{d: estimate(batch, d).half().cpu() for d in Direction} for batch in batches]
         self.volumes = {d: torch.cat([one[d] for one in each]) for d in Direction}

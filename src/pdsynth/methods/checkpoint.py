@@ -66,7 +66,10 @@ class _AtlasFile(_Entries):
 
 
 class _CardEntries(_Entries):
-    """Entries of the card. All are optional, since a method may be saved by hand; a trained model needs its grid."""
+    """Entries of the card (record of the training, in config.json).
+
+    All are optional, since a method may be saved by hand; a trained model needs its grid.
+    """
 
     recipe: str = ""
     size: str = ""
@@ -111,7 +114,7 @@ class Card(dict[str, Any]):
 
 
 def save(method: Method, folder: str | Path, card: dict[str, Any], half: bool = False) -> Path:
-    """Write a method and its card (training cohort, seed, scores, ...); `half` stores weights in fp16.
+    """Write a method and its card (training cohort, seed, scores, ...); `half` stores floating-point tensors in fp16.
 
     Each file is complete or absent, and config.json holds the digest of the weights. Raises OSError, with the file's
     name, if the disk is full.
@@ -135,11 +138,11 @@ def save(method: Method, folder: str | Path, card: dict[str, Any], half: bool = 
 
 
 def load(folder: str | Path) -> tuple[Method, Card]:
-    """Load a method and its card from a folder; "default" is the model that the package ships.
+    """Load a method and its card (record of the training) from a folder; "default" is the model that the package ships.
 
-    Raises InputError if a file is missing, is not in the safetensors format (but a pickle, for example), does not fit
-    the other file, or has contents that no model of this version has. Memory is allocated only for tensors that the
-    file of weights contains.
+    The method is in eval mode, on the CPU. Raises InputError if a file is missing, is not in the safetensors format
+    (but a pickle, for example), does not fit the other file, or has contents that no model of this version has. Memory
+    is allocated only for tensors that the file of weights contains.
     """
     folder = model_path(folder)
     weights, config = folder / "model.safetensors", folder / "config.json"
@@ -185,7 +188,7 @@ def _refusing(config: Path) -> Iterator[None]:
 
 
 def _described(config: Path) -> dict[str, Any]:
-    """The contents of config.json, with their types checked."""
+    """The contents of config.json. Raises InputError if it is too long, of another format, or has an invalid entry."""
     if config.stat().st_size > LONGEST:
         raise InputError(config, "is too long to describe a model", "train the model again")
     text = config.read_bytes()
@@ -222,7 +225,10 @@ def _check_settings(name: str, settings: Mapping[str, Any]) -> None:
 
 
 def _empty(name: str, settings: dict[str, Any], saved: int) -> Method:
-    """The method without memory for its tensors. Raises ValueError if it has many more tensors than were saved."""
+    """The method without memory for its tensors.
+
+    saved: number of tensors in model.safetensors. Raises ValueError if the method has more than saved + FROZEN.
+    """
     created = count()
 
     def limit(*_: object) -> None:
@@ -238,7 +244,11 @@ def _empty(name: str, settings: dict[str, Any], saved: int) -> Method:
 
 
 def _check_card(card: Mapping[str, Any], method: Method) -> None:
-    """Raise ValueError if a trained model's card has no grid, another grid than the method, or an invalid affine."""
+    """Raise ValueError for a card (record of the training, in config.json) that does not fit the method.
+
+    Such a card has no grid shape or no affine, another shape than the method, or an affine that cannot be inverted. A
+    card with neither recipe nor grid, of a method saved by hand, passes.
+    """
     if not card.keys() & {"recipe", "grid_shape", "grid_affine"}:
         return
     for entry in ("grid_shape", "grid_affine"):
@@ -276,5 +286,9 @@ def _check_shapes(weights: Path, shapes: Shapes, method: Method) -> None:
 
 
 def _may_be(saved: tuple[int, ...], fresh: tuple[int, ...], fitted: bool) -> bool:
-    """Whether a saved shape is valid for a tensor of this shape; a fit may enlarge the zero-length axes of a buffer."""
+    """Whether a saved shape is valid for a tensor that has the shape `fresh` in an untrained method.
+
+    fitted: whether the tensor is a buffer, whose axes of length zero a fit may enlarge. All other lengths must be
+    equal.
+    """
     return len(saved) == len(fresh) and all(s == f or (fitted and f == 0) for s, f in zip(saved, fresh, strict=True))

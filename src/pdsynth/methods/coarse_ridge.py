@@ -31,8 +31,9 @@ PENALTIES = 10.0 ** np.arange(-2, 3.5, 0.5)  # leave-one-out error selects one o
 class CoarseRidge(nn.Module):
     """The training mean of the target, plus a coarse correction that ridge regression predicts from the coarse source.
 
-    The regressors are the leading principal components of the source's coarse volume and the dMRI shell. All components
-    are divided by the SD of the first, so that the penalty shrinks the weights of weak components most.
+    The training mean is the mean volume of the training participants, voxel by voxel. The regressors are the leading
+    principal components of the source's coarse volume and the dMRI shell. All components are divided by the SD of the
+    first, so that the penalty shrinks the weights of weak components most.
     """
 
     means: Tensor  # (2, X, Y, Z), in the order of Modality
@@ -116,7 +117,10 @@ class CoarseRidge(nn.Module):
         return patches_of(self.means[t : t + 1] > 0, batch.corner, batch.sources[direction].volume.shape[2:])
 
     def _regressors(self, coarse: Tensor, shells: Tensor, s: int) -> Tensor:
-        """Coarse volumes (B, cells) and shells (B, 1) to regressors (B, COMPONENTS + 1); s is the source's index."""
+        """Regressors (B, COMPONENTS + 1) from coarse volumes (B, cells) and dMRI shells (B, 1) in ms/um^2.
+
+        s is the index of the source's modality.
+        """
         return torch.cat([(coarse - self.coarse_mean[s]) @ self.basis[s], shells - self.shell_mean], 1)
 
 

@@ -24,7 +24,10 @@ LIMIT = 4.0  # in SD: inputs of an atypical scan are clipped to the range that t
 
 
 def patches_of(maps: Tensor, corner: Tensor, shape: torch.Size) -> Tensor:
-    """Cut (C, X, Y, Z) maps at each corner (B, 3) to (B, C, x, y, z)."""
+    """Cut patches of `shape` (x, y, z) out of maps (C, X, Y, Z): (B, C, x, y, z).
+
+    corner (B, 3) is the first voxel of each patch.
+    """
     x, y, z = shape
     return torch.stack([maps[:, i : i + x, j : j + y, k : k + z] for i, j, k in corner.tolist()])
 
@@ -32,9 +35,10 @@ def patches_of(maps: Tensor, corner: Tensor, shape: torch.Size) -> Tensor:
 class VoxelFeatures(nn.Module):
     """Features of each voxel, normalised by means and SDs of the training participants.
 
-    The features are (B, FEATURES, x, y, z), each of order one: the source; the difference of its context (blurs,
-    gradient and blurred mask, see `Source`) from the training mean, in SD; the training means of source and target;
-    grey matter, white matter and CSF probabilities of the template; coordinates in [-1, 1].
+    The features are (B, FEATURES, x, y, z), each of order one: the source; the context of the source (blurs, gradient
+    and blurred mask, see `Source`) minus its training mean, divided by its SD and clipped to +-LIMIT; the training
+    means of source and target; grey matter, white matter and CSF probabilities of the template; coordinates in [-1, 1].
+    A training mean is a mean over the training participants' scans, voxel by voxel.
     """
 
     means: Tensor  # (2, CONTEXT_CHANNELS, X, Y, Z), in the order of Modality: training mean of each context channel
@@ -89,11 +93,15 @@ class VoxelFeatures(nn.Module):
         return torch.cat([batch.bval - 1, one_hot.to(batch.bval.dtype)], 1)
 
     def steering(self, batch: PairBatch, direction: Direction, t: Tensor) -> Tensor:
-        """Vector that conditions a denoiser, (B, STEERING): the acquisition and an embedding of the steps t (B,)."""
+        """Vector that conditions a denoiser, (B, STEERING).
+
+        It holds the `acquisition` vector (dMRI shell and direction of synthesis) and an embedding of the diffusion
+        steps t (B,).
+        """
         return torch.cat([self.acquisition(batch, direction), time_embedding(t, TIME)], 1)
 
     def target_mean(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """The training mean of the target at the batch's patches, (B, 1, x, y, z)."""
+        """Mean target volume of the training participants, cut to the batch's patches, (B, 1, x, y, z)."""
         m = direction.target.index
         return patches_of(self.means[m, :1], batch.corner, batch.sources[direction].volume.shape[2:])
 
@@ -132,7 +140,7 @@ class Conditioning(VoxelFeatures):
             self.basis[m, :, : len(scale)] = axes / scale
 
     def condition(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """The condition vectors of a batch in one direction, (B, CONDITION)."""
+        """The condition vectors (see the class) of the source scans of a batch in one direction, (B, CONDITION)."""
         source = batch.sources[direction]
         m = direction.source.index
         summary = (source.summary - self.summary_mean[m]) / self.summary_sd[m]
@@ -147,7 +155,7 @@ def coarse_rows(whole: Pairs, modality: Modality) -> Tensor:
 
 
 def principal_components(whole: Pairs, modality: Modality, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Principal components of the coarse volumes: mean (cells,), axes (cells, k) and SD along each axis (k,).
+    """Principal components of the coarse volumes: mean (cells,), axes (cells, k), and SD over rows on each axis (k,).
 
     The components are in the order of falling variance; k is the smaller of `most` and rows - 1.
     """

@@ -40,7 +40,7 @@ class CopySource(Method):
 
 @register
 class PopulationMean(Method):
-    """The training participants' mean target: the same image for all participants."""
+    """The mean target volume of the training participants, voxel by voxel: the same image for all participants."""
 
     name = "population-mean"
     blind: ClassVar[bool] = True
@@ -68,7 +68,10 @@ class SiteMeanConfig(MethodConfig):
 
 @register
 class SiteMean(Method):
-    """The mean target of the participant's site; at a site without training participants, the mean over sites."""
+    """The mean target volume of the training participants at the participant's site.
+
+    At a site without training participants it is the unweighted mean of the site means.
+    """
 
     name = "site-mean"
     config_type: ClassVar[type[MethodConfig]] = SiteMeanConfig
@@ -96,8 +99,8 @@ class SiteMean(Method):
 class Oracle(Method):
     """E[target | shared anatomy], known for simulated cohorts only: no method can have a lower expected squared error.
 
-    The shared anatomy is the part of the simulated participant that both scans depend on. `predict` raises ValueError
-    if the prepared pairs contain no such volume.
+    The shared anatomy is the part of the simulated participant that both scans depend on. `predict` returns the volume
+    that the simulation computed, and raises ValueError if the prepared pairs contain none for this direction.
     """
 
     name = "oracle"

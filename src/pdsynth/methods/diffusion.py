@@ -29,9 +29,9 @@ from pdsynth.types import Direction, Modality
 
 @dataclass
 class DiffusionConfig(UNetConfig):
-    """eta: noise added at each sampling step, 0 for DDIM and 1 for DDPM. steps: number of sampling steps of `predict`.
+    """eta: noise of each sampling step relative to that of DDPM; 0 for DDIM. steps: sampling steps of `predict`.
 
-    sd: unit of the diffused difference, in units of the volumes.
+    sd: divisor of the diffused difference (target minus its training mean), in units of the volumes (0..1).
     """
 
     eta: float = 0.0
@@ -73,12 +73,12 @@ class ConditionalDiffusion(Method):
         return (self.config.patch,) * 3
 
     def denoise(self, x_t: Tensor, t: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
-        """x_0-hat from x_t (B, 1, x, y, z) at steps t (B,) and the clean source."""
+        """x_0-hat from x_t (B, 1, x, y, z) at diffusion steps t (B,) and the clean source."""
         condition = self.voxels.steering(batch, direction, t)
         return self.denoiser(torch.cat([self.voxels.features(batch, direction), x_t], 1), condition)
 
     def x_0(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """The diffused variable: the target minus its training mean, divided by `sd`, (B, 1, x, y, z)."""
+        """The diffused variable, (B, 1, x, y, z): the target minus the mean training target, divided by `sd`."""
         return (batch.targets[direction] - self.voxels.target_mean(batch, direction)) / self.config.sd
 
     def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -109,7 +109,7 @@ class ConditionalDiffusion(Method):
 
 @dataclass
 class DiTConfig(DiffusionConfig):
-    """patch: edge of a token in voxels. The training sees whole volumes."""
+    """patch: edge of a token in voxels. depth: number of blocks. batch_size: whole volumes per training batch."""
 
     width: int = 192
     heads: int = 6

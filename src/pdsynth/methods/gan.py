@@ -26,7 +26,10 @@ from pdsynth.types import Direction, Modality, View
 
 @dataclass
 class GANConfig(UNetConfig):
-    """Weights of the losses relative to L1, weight 1. heads: of the generator's self-attention, 0 for none."""
+    """Weights of the losses relative to L1, weight 1. heads: of the generator's self-attention, 0 for none.
+
+    discriminator_width: channels of the discriminator's first layer.
+    """
 
     adversarial_weight: float = 0.01
     perceptual_weight: float = 0.0

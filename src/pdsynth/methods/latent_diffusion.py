@@ -36,7 +36,8 @@ class LatentDiffusionConfig(MethodConfig):
 
     autoencoder_width, width: channels of the two networks. autoencoder_share: fraction of the training budget for stage
     1. autoencoder_batch_size, batch_size: whole volumes per batch. kl_weight: weight of the Kullback-Leibler term,
-    relative to L1. sd: unit of the encoded difference. steps: number of sampling steps of `predict`.
+    relative to L1. sd: divisor of the encoded difference (volume minus its training mean), in units of the volumes
+    (0..1). steps: number of sampling steps of `predict`.
     """
 
     autoencoder_width: int = 8
@@ -131,7 +132,10 @@ class LatentDiffusion(Method):
 
     @torch.inference_mode()
     def cache_latents(self, train: Pairs) -> Pairs:
-        """Encode every training row once. The mean and SD of these latents normalise all latents from then on."""
+        """Encode every training row once; returns the same rows.
+
+        The mean of these latents at each position and their SD in each channel normalise all latents from then on.
+        """
         self.eval()
         for m, modality in enumerate(Modality):
             volumes = (torch.from_numpy(train.volume(modality, row))[None, None] for row in range(len(train)))
@@ -146,7 +150,10 @@ class LatentDiffusion(Method):
         return self.autoencoder.encode((volume - self.means[m]) / self.config.sd)[0]
 
     def encoded(self, volume: Tensor, modality: Modality) -> Tensor:
-        """Normalised latents (B, channels, X/4, Y/4, Z/4) of volumes (B, 1, X, Y, Z)."""
+        """Latents (B, channels, X/4, Y/4, Z/4) of volumes (B, 1, X, Y, Z).
+
+        They have zero mean and unit SD over the training scans of this modality.
+        """
         m = modality.index
         return (self.code(volume, m) - self.latent_mean[m]) / self.latent_sd[m]
 
@@ -157,7 +164,7 @@ class LatentDiffusion(Method):
         return self.means[m] + self.config.sd * difference
 
     def denoise(self, z_t: Tensor, t: Tensor, source: Tensor, direction: Direction) -> Tensor:
-        """z_0-hat from latents z_t at steps t (B,) and the source's latents, same shape.
+        """z_0-hat from latents z_t at diffusion steps t (B,) and the source's latents, same shape.
 
         The source's latents are further input channels. Their means over cells of 2 x 2 x 2, with coordinates, are the
         tokens of the cross-attention.

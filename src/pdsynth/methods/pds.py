@@ -145,7 +145,11 @@ class Drafter(nn.Module):
     def denoise(
         self, z_t: Tensor, t: Tensor, stem: Tensor, batch: PairBatch, direction: Direction
     ) -> tuple[Tensor, Tensor]:
-        """z_0-hat from z_t (B, 1, x, y, z) at steps t (B,) and the clean source, and the log SD of its error."""
+        """Estimate z_0-hat of the scaled residual z_0, and the logarithm of the SD of its error, (B, 1, x, y, z) each.
+
+        They are estimated from z_t (B, 1, x, y, z) at diffusion steps t (B,), the stem's estimate (same shape), and the
+        clean source if stage 1 is conditioned on it. The logarithm is clipped to +-LOG_SD_LIMIT.
+        """
         features = (self.voxels.features if self.conditioned else self.voxels.features_without_source)(batch, direction)
         condition = self.voxels.steering(batch, direction, t)
         z_0_hat, log_sd = self.denoiser(torch.cat([features, stem, z_t], 1), condition).chunk(2, 1)
@@ -159,7 +163,7 @@ class Drafter(nn.Module):
         return (self.stem if self.conditioned else self.voxels.target_mean)(batch, direction)
 
     def cross_fitted(self, train: Pairs) -> dict[Direction, Tensor]:
-        """Out-of-fold stem predictions for every training row, (rows, 1, X, Y, Z) fp16.
+        """Out-of-fold stem predictions for every training row, (rows, 1, X, Y, Z) fp16 per direction.
 
         Each participant is predicted by a stem fitted on the others. Without conditioning, the rows hold the training
         mean of the target.
@@ -262,7 +266,7 @@ class PDS(Method):
         return self.drafter.loss(batch, {d: self.cache.at(batch, d) for d in Direction}, generator)
 
     def refine(self, draft: Tensor, spread: Tensor, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor]:
-        """Apply stage 2, and set voxels that are zero in the training mean to zero; both results are (B, 1, X, Y, Z).
+        """Apply stage 2, and set voxels that are 0 in the mean training target to 0; both results are (B, 1, X, Y, Z).
 
         spread is an SD map or a sample's deviation from the mean. The function returns the refined draft, and the
         spread multiplied by the fraction of error that refinement leaves (`residual_sd_ratio`).
@@ -332,6 +336,7 @@ class RefinerOnly(Method):
         return train
 
     def draft(self, batch: PairBatch, direction: Direction, stem: Tensor) -> Tensor:
+        """The stem's estimate plus the correction by the U-Net, (B, 1, x, y, z), not clipped."""
         features = torch.cat([self.voxels.features(batch, direction), stem], 1)
         return stem + self.config.residual_sd * self.u(features, self.voxels.acquisition(batch, direction))
 

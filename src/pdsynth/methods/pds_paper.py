@@ -44,9 +44,9 @@ class PDSPaperConfig(MethodConfig):
     Numbers. channels, blocks, heads: of eps_theta and eps_s. attention_levels: number of levels with attention, counted
     from the coarsest. refiner_channels: of U. patch: edges of the patches of stage 1 in voxels, () for whole volumes.
     epochs, refiner_epochs: of the two stages. pattern_weight, microstructure_weight, tissue_weight: weights of L_PA, of
-    L_mic and of the tissue term of L_tis. feature_layer, vgg_weights: see `feature_loss`. steps, eta: of sampling.
-    drafts: least number of training rows that stage 2 uses, or all rows if there are fewer. draft_steps: sampling steps
-    of their drafts.
+    L_mic and of the tissue term of L_tis. feature_layer, vgg_weights: see `feature_loss`. steps: number of sampling
+    steps of `predict`. eta: noise of each sampling step relative to that of DDPM, 0 for DDIM. drafts: least number of
+    training rows that stage 2 uses, or all rows if there are fewer. draft_steps: sampling steps of their drafts.
 
     Readings:
     - estimator_input: eps_theta sees the source alone, or also the target's x_t.
@@ -251,7 +251,11 @@ class PDSPaper(Method):
         return _of(networks, direction)(padded, t)[:, :, : sides[0], : sides[1], : sides[2]]
 
     def noise_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """L_s1 (Eqs. 17-19): L1 and L_mic terms of eps_theta and of eps_s, and L_PA, for each direction."""
+        """L_s1 (Eqs. 17-19) for each direction: the L1 error of eps_theta, L_PA, and L_mic terms.
+
+        The L_mic terms compare the output of eps_theta with the noise, and the operands of L_PA. If the setting
+        `microstructure_input` is "image", one term compares x_0-hat with the target instead.
+        """
         c, noised = self.config, self.noised(batch, generator)
         terms: dict[str, Tensor] = {}
         for direction in Direction:
@@ -310,7 +314,10 @@ class PDSPaper(Method):
         return (ddim(denoise, noise, self.schedule, steps, self.config.eta, generator) + 1) / 2
 
     def cache_drafts(self, train: Pairs) -> Pairs:
-        """Compute the drafts of some training rows once, and return these rows; refinement trains on them only."""
+        """Compute the drafts of some training rows once, and return these rows; refinement trains on them only.
+
+        They are at least `drafts` rows, evenly spaced, or all rows if there are fewer.
+        """
         self.eval()
         rows = train.where(spread_rows(len(train), self.config.drafts))
         device = self.masks.device
@@ -323,7 +330,11 @@ class PDSPaper(Method):
         return _of(self.refiners, direction)(draft, batch.sources[direction].volume)
 
     def refinement_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """L_s2 (Eq. 20): L_tis (Eqs. 12-13, an L1 and an L_mic term) of both directions, and L_mic a second time."""
+        """L_s2 (Eq. 20) of both directions: L_tis (Eqs. 12-13, a tissue and an L_mic term), and L_mic a second time.
+
+        The tissue term is the L1 or the squared error (`tissue_norm`). The second L_mic is left out if the setting
+        `repeated_terms` is "once".
+        """
         distance = F.mse_loss if self.config.tissue_norm == "mse" else F.l1_loss
         terms: dict[str, Tensor] = {}
         for direction in Direction:

@@ -17,7 +17,7 @@ class Role(StrEnum):
     """The role of a recipe in a comparison. Controls and the ceiling are rows of every table."""
 
     CONTROL = "control"  # a simple method: a score that it reaches does not need a complex one
-    CEILING = "ceiling"  # uses the truth of a simulated cohort
+    CEILING = "ceiling"  # an upper limit of the scores, which uses the truth of a simulated cohort
     BASELINE = "baseline"  # another method that the paper compares with its own
     OURS = "ours"  # the paper's method, and its variants with a part changed or left out
 

@@ -70,9 +70,10 @@ class TissueRefiner(nn.Module):
         return draft + self.ridge(self._columns(draft, batch, direction), direction)
 
     def residual_sd_ratio(self, direction: Direction) -> Tensor:
-        """Ratio of held-out residual SD to draft-error SD, a scalar; 1 if there is no regression.
+        """SD of the cross-validated residual, divided by the SD of the drafts' error around its mean: a scalar up to 1.
 
-        Optimistic: the denoiser that made the drafts has seen these participants.
+        It is 1 if there is no regression. It is optimistic, because the denoiser that computed the drafts was trained
+        on these participants.
         """
         return self.ridge.remaining[direction.index]
 
@@ -87,7 +88,10 @@ class TissueRefiner(nn.Module):
 
 @register
 class LocalRidge(Method):
-    """The stem of `pds`, refined: regressions only. A network on top of them must improve on its scores."""
+    """The stem of `pds` (`CoarseRidge`) with tissue refinement: regressions only.
+
+    A network on top of these regressions must improve on their scores.
+    """
 
     name = "local-ridge"
 

@@ -60,7 +60,8 @@ class BoostingConfig(MethodConfig):
 class GradientBoosting(Method):
     """Boosted regression trees on the voxel features and the condition vector (see `Conditioning`).
 
-    scikit-learn fits the trees. Tensors of their nodes are stored and evaluated here, so that no pickle is needed.
+    scikit-learn fits the trees. Tensors of their nodes are stored and evaluated here, so that no pickle is needed. The
+    prediction is 0 at voxels that are not near the brain (see `Source.near`).
     """
 
     name = "gradient-boosting"

@@ -32,9 +32,10 @@ SAMPLING_STEP = 16  # every 16th voxel takes part in the selection of the penalt
 
 
 class VoxelRidge(nn.Module):
-    """At each voxel, the training mean of a response plus a linear function of columns, clipped to +-LIMIT SD.
+    """Ridge regression at each voxel of one map (the response, such as the error of a draft) on others (the columns).
 
-    The columns are the regressors, maps with one value per voxel; the response is the map that they predict.
+    The prediction is the training mean of the response, plus the deviation of a weighted sum of the columns from the
+    training mean of this sum. The deviation is clipped to +-LIMIT times its own SD over the training scans.
     """
 
     inside: Tensor  # (voxels,) int32: flat indices of voxels where any training volume is above 0; set by `fit`
@@ -53,9 +54,10 @@ class VoxelRidge(nn.Module):
     def fit(self, train: Pairs, columns: Volumes, response: Volumes) -> None:
         """Regress the response (B, 1, X, Y, Z) on columns (B, columns, X, Y, Z) over all rows, at the voxels `inside`.
 
-        One penalty per direction is selected for all voxels. Weights and constants of a direction stay 0, so that its
-        predicted response is 0, if the cross-validation error improves by less than LEAST_GAIN. They stay 0 in both
-        directions if there are fewer than FOLDS participants.
+        One penalty per direction is selected for all voxels, by the squared error in cross-validation over
+        participants. Weights and constants of a direction stay 0, so that its predicted response is 0, if this error is
+        above 1 - LEAST_GAIN times that of the mean response. They stay 0 in both directions if there are fewer than
+        FOLDS participants.
         """
         fold = np.unique(train.table["participant_id"].to_numpy(str), return_inverse=True)[1] % FOLDS
         enough = fold.max() + 1 == FOLDS

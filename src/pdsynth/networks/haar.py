@@ -36,7 +36,9 @@ def inverse_haar(x: Tensor) -> Tensor:
 
 
 def smooth_checkerboard(x: Tensor, inside: Tensor) -> Tensor:
-    """Average x (B, 1, X, Y, Z) with weights 1, 2, 1 along each axis over the voxels where inside is 1, not 0.
+    """Average x (B, 1, X, Y, Z) with weights 1, 2, 1 along each axis over the voxels where inside (same shape) is 1.
+
+    Voxels where inside is 0 have no weight.
 
     This removes patterns that alternate from voxel to voxel, such as the checkerboard of the inverse Haar transform.
     Slow changes stay.

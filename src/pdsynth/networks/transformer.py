@@ -36,10 +36,11 @@ class AdaptiveBlock(nn.Module):
 
 
 class PatchTransformer(nn.Module):
-    """Transformer on whole volumes of one shape.
+    """Transformer with `depth` blocks on whole volumes of one shape.
 
     A volume is cut into cubes of `patch` voxels per side. Each cube is one token, with a learned position embedding.
-    Sides that are not a multiple of `patch` are padded with zeros. Before training the output is zero.
+    Sides that are not a multiple of `patch` are padded with zeros. `condition` is the size of the vector that steers
+    every block. Before training the output is zero.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class PatchTransformer(nn.Module):
         zero(self.leave)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """x (B, in_channels, *shape), condition (B, condition); returns (B, out_channels, *shape)."""
+        """x (B, in_channels, *shape), condition (B, size of the condition); returns (B, out_channels, *shape)."""
         size = x.shape[2:]
         padding = [cells * self.patch - n for cells, n in zip(self.cells, size, strict=True)]
         x = F.pad(x, (0, padding[2], 0, padding[1], 0, padding[0]))

@@ -61,7 +61,10 @@ class ResidualBlock(nn.Module):
             zero(self.film)
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        """x (B, width, X, Y, Z), condition (B, condition); returns the shape of x."""
+        """x (B, width, X, Y, Z), condition (B, size of the condition), or None for a block without one.
+
+        Returns the shape of x.
+        """
         hidden = self.first(F.silu(self.norm(x)))
         if self.film is not None:
             scale, shift = self.film(condition)[:, :, None, None, None].chunk(2, dim=1)
@@ -106,9 +109,10 @@ class HaarUNet(nn.Module):
         zero(self.leave)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """x (B, in_channels, X, Y, Z) with even sides of at least 8 and any finite values, condition (B, condition).
+        """x (B, in_channels, X, Y, Z) with even sides of at least 8; returns (B, out_channels, X, Y, Z).
 
-        Returns (B, out_channels, X, Y, Z). Raises ValueError for other sides.
+        condition: (B, size of the condition), or None for a network without one. Raises ValueError for other sides. The
+        values of x may be any finite numbers.
         """
         if min(x.shape[2:]) < SMALLEST:
             shape = tuple(x.shape[2:])
@@ -145,5 +149,5 @@ def pad_to_multiple(x: Tensor, factor: int = 2) -> Tensor:
 
 
 def enlarge(x: Tensor, shape: torch.Size) -> Tensor:
-    """Upsample x by two (nearest neighbour) and crop it to the spatial size of `shape`."""
+    """Upsample x (B, C, x, y, z) by two (nearest neighbour), and crop it to the last three lengths of `shape`."""
     return F.interpolate(x, scale_factor=2, mode="nearest")[:, :, : shape[2], : shape[3], : shape[4]]

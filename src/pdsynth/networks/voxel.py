@@ -8,8 +8,8 @@ from torch import Tensor, nn
 class VoxelMLP(nn.Module):
     """A perceptron with `depth` hidden layers of `width` SiLU units, applied to each voxel.
 
-    The condition vector is added at the first layer after a linear map. Before training the output is zero. Raises
-    ValueError for a depth below 1.
+    The condition vector, of size `condition` (0: no such vector), is added at the first layer after a linear map.
+    Before training the output is zero. Raises ValueError for a depth below 1.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class VoxelMLP(nn.Module):
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """x (B, in_channels, X, Y, Z), condition (B, condition); returns (B, out_channels, X, Y, Z)."""
+        """x (B, in_channels, X, Y, Z), condition (B, size of the condition); returns (B, out_channels, X, Y, Z)."""
         first = self.first(x)
         if self.condition is not None:
             first = first + self.condition(condition)[:, :, None, None, None]

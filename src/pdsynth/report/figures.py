@@ -11,7 +11,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from pdsynth.evaluation.metrics import PRIMARY
-from pdsynth.files import complete_or_absent
+from pdsynth.files import atomic_path
 from pdsynth.report import words
 from pdsynth.report.pictures import PLANES, View, colours
 from pdsynth.results.archive import image_name
@@ -93,5 +93,5 @@ def _draw(path: Path, columns: Columns, view: View, title: str) -> None:
             one.set(xticks=[], yticks=[], facecolor="black")
             for spine in one.spines.values():
                 spine.set_visible(False)
-        with complete_or_absent(path) as temporary:
+        with atomic_path(path) as temporary:
             figure.savefig(temporary, format="png", dpi=DPI, facecolor="black")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pdsynth.files import complete_or_absent
+from pdsynth.files import atomic_path
 
 DPI = 110
 STYLE: Any = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "pdsynth"}
@@ -60,6 +60,6 @@ def brain_figure(
 
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure as a complete PNG or not at all. The same figure gives the same bytes in every run."""
-    with complete_or_absent(path) as temporary:
+    with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     return path

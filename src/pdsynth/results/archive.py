@@ -68,7 +68,7 @@ class Archive:
         self._text(METRICS_JSON, json.dumps(result, indent=2, allow_nan=False))
 
     def _array(self, name: str, array: np.ndarray) -> None:
-        with files.complete_or_absent(self.images / f"{name}.npy") as temporary:
+        with files.atomic_path(self.images / f"{name}.npy") as temporary:
             np.save(temporary, array)
 
     def _text(self, name: str, text: str) -> None:

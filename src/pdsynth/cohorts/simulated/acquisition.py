@@ -20,7 +20,10 @@ RELAXATION_SPREAD = 0.15
 
 @dataclass(frozen=True)
 class Exposure:
-    """Geometry and imperfections of one scan. to_template (4, 4) maps its world coordinates to template mm."""
+    """Geometry and imperfections of one scan.
+
+    native is the scan's voxel grid; to_template (4, 4) maps its world coordinates to template mm. scale: see `Site`.
+    """
 
     native: Grid
     to_template: np.ndarray
@@ -125,7 +128,10 @@ def _voxel(g: np.random.Generator, quick: bool) -> tuple[float, float, float]:
 
 
 def _geometry(g: np.random.Generator, voxel: tuple[float, float, float], head: np.ndarray) -> Grid:
-    """Draw field of view and slab around the head; about one slab in seven cuts the brain at its top or bottom."""
+    """Draw field of view and slab around the head; about one slab in seven cuts the brain at its top or bottom.
+
+    voxel holds the edges in mm. head (4, 4) is the pose, from template mm to world mm.
+    """
     centre = (head @ np.append(HEAD_CENTRE_MM, 1))[:3] + g.normal(0, 3, 3)
     slab = float(g.uniform(140, 170))
     if g.random() < 0.15:

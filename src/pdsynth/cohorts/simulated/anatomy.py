@@ -30,7 +30,9 @@ SUBARACHNOID = 0.5
 class Person:
     """A simulated participant.
 
-    severity is 0..1. ventricle_mm is the growth of the ventricles, hippocampus_mm the shrinkage of the hippocampi.
+    age is in years, and sex is "F" or "M". severity is 0 (healthy) to 1. ventricle_mm is the shift of the ventricles'
+    surface outwards from that of the template, hippocampus_mm that of the hippocampi's surface inwards; either may be
+    negative.
     """
 
     diagnosis: Diagnosis
@@ -48,13 +50,14 @@ class Person:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Maps on the working grid, all (X, Y, Z) float32 unless another type or shape is given.
+    """Maps on the working grid (see `draw_anatomy`), all (X, Y, Z) float32 unless another type or shape is given.
 
     gm, wm, csf, scalp, fat and eye are volume fractions; brain is the sum of the first three. vulnerable, hippocampus,
     iron and lesion (white-matter hyperintensity) are 0..1. regions is int16: 0, or 1 + the index of a functional
-    region, whose network is region_network[index]. directions (2, 3, X, Y, Z) are unit fibre directions; share is the
-    weight of the first. field is the off-resonance, without unit. outside is the distance to the brain's hull in mm,
-    negative inside.
+    region, whose network is region_network[index]. directions (2, 3, X, Y, Z) are two unit fibre directions; share is
+    the weight of the first, 1 - share that of the second. vulnerable marks the fibre bundles that degenerate with
+    severity. field is the relative off-resonance, which `Optics` scales to a shift in mm and to dropout. outside is the
+    distance to the brain's hull in mm, negative inside.
     """
 
     grid: Grid
@@ -83,7 +86,8 @@ class Anatomy:
 def draw_person(generator: np.random.Generator, diagnosis: Diagnosis, severity: float | None = None) -> Person:
     """Draw age, sex and severity of a participant, and their effect on ventricles and hippocampi.
 
-    If severity is given, it replaces the random one; all other random draws are unchanged.
+    The diagnosis sets the distribution of the severity only. If severity is given, it replaces the random one; all
+    other random draws are unchanged.
     """
     random_severity = generator.normal(*SEVERITY[diagnosis])
     severity = float(np.clip(random_severity if severity is None else severity, 0, 1))
@@ -100,7 +104,7 @@ def draw_person(generator: np.random.Generator, diagnosis: Diagnosis, severity: 
 
 
 def deformation(generator: np.random.Generator, person: Person, grid: Grid) -> np.ndarray:
-    """Displacement in mm from the participant's space to the template's: (3, x, y, z) on nodes of the grid.
+    """Displacement in mm from the participant's space to the template's: (3, x, y, z) on nodes NODES_MM apart.
 
     A stationary velocity field is integrated by scaling and squaring (Arsigny et al. 2006). The map is therefore
     invertible.
@@ -121,7 +125,7 @@ def deformation(generator: np.random.Generator, person: Person, grid: Grid) -> n
 
 
 def draw_anatomy(generator: np.random.Generator, person: Person, grid_mm: float) -> Anatomy:
-    """Draw the maps of one person on a working grid with voxels of 0.75 * grid_mm."""
+    """Draw the maps of one person on the working grid, which is in MNI space and has voxels of 0.75 * grid_mm."""
     p = priors()
     grid = mni_grid(0.75 * grid_mm)
     displacement = deformation(generator, person, grid)
@@ -172,10 +176,12 @@ def _fold(
     inside: np.ndarray,
     maps: dict[str, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tissue fractions of an individual: the deformed template with sulci of its own.
+    """Tissue fractions gm, wm and csf of an individual, (X, Y, Z) each: the deformed template with sulci of its own.
 
-    The sulci are the surfaces on which a random field is zero. Near them the probability of fluid is raised and that of
-    white matter lowered; far from them that of white matter is raised. The template's probabilities are the prior.
+    at (3, X, Y, Z) is the position of each voxel in the template, in mm. inside (X, Y, Z) is true where tissue can be;
+    the fractions are 0 elsewhere. The sulci are the surfaces on which a random field is zero. Near them the probability
+    of fluid is raised and that of white matter lowered; far from them that of white matter is raised. The template's
+    probabilities are the prior.
     """
     prior = _sample(p.tissues, _index(p.fine, at[:, inside]))
     noise = random_field(generator, grid, SULCUS_FWHM_MM)[0]
@@ -211,7 +217,8 @@ def _atrophy(person: Person, gm: np.ndarray, csf: np.ndarray, maps: dict[str, np
 def _lesions(generator: np.random.Generator, person: Person, grid: Grid, near_ventricle: np.ndarray) -> np.ndarray:
     """White-matter hyperintensities, 0..1: a thresholded random field.
 
-    They are more likely near the ventricles, in older people and at a higher severity.
+    They are more likely near the ventricles, in older people and at a higher severity. near_ventricle (X, Y, Z) is 1 at
+    the ventricles and falls to 0.
     """
     load = 0.35 * person.severity + 0.5 * person.decades + generator.normal(0, 0.5)
     score = random_field(generator, grid, 9.0)[0] + 1.8 * near_ventricle + 0.5 * load - 2.7
@@ -219,7 +226,10 @@ def _lesions(generator: np.random.Generator, person: Person, grid: Grid, near_ve
 
 
 def _head(generator: np.random.Generator, grid: Grid, outside: np.ndarray) -> dict[str, np.ndarray]:
-    """Fractions of scalp, fat and eyes outside a skull without signal, (X, Y, Z) each."""
+    """Volume fractions of scalp, fat and eyes outside a skull without signal, (X, Y, Z) each.
+
+    outside (X, Y, Z) is the distance to the brain's hull in mm, negative inside.
+    """
     thickness = random_field(generator, grid, 40.0, 2)
     skull = 7.0 + generator.normal(0, 0.8) + 0.9 * thickness[0]
     scalp_mm = 5.5 + generator.normal(0, 0.8) + 1.2 * thickness[1]

@@ -33,7 +33,7 @@ def mean_signal(
     optics: Optics,
     steady: np.ndarray,
 ) -> np.ndarray:
-    """Noise-free signal on the working grid, (X, Y, Z).
+    """Noise-free signal on the working grid, (X, Y, Z), relative to that of fully relaxed water.
 
     private draws the fields that the dMRI of the session does not share: iron, veins and the position of the head in
     the coil. steady (X, Y, Z) is the dropout factor. It does not depend on private, so that it is computed once.
@@ -65,7 +65,8 @@ def scan(
 ) -> np.ndarray:
     """The 4D run (x, y, z, volumes) float32, from the image without motion or noise, still (x, y, z).
 
-    state draws networks, physiology, drift and motion; noise draws the receiver noise of SD sigma.
+    state draws networks, physiology, drift and motion; noise draws the receiver noise of SD sigma. severity (0..1)
+    strengthens the coupling within networks.
     """  # fmt: skip
     t_r, n = protocol.t_r / 1000, protocol.volumes
     gm, csf = view.fractions(np.stack([anatomy.gm, anatomy.csf]))
@@ -100,10 +101,11 @@ def apply_motion(volume: np.ndarray, motion: np.ndarray, spacing_mm: np.ndarray)
 def region_courses(
     generator: np.random.Generator, network: np.ndarray, n: int, t_r: float, severity: float
 ) -> np.ndarray:
-    """Time courses of unit variance, (1 + regions, n) float32; row 0 stands for voxels without a region and is zero.
+    """Time courses with an expected variance of 1, (1 + regions, n) float32.
 
-    The course of a region is a weighted sum of its network's course and an independent one. The weight of the network
-    grows with severity in all networks, as the paper says of AD.
+    Row 0 stands for voxels without a region and is zero. network: index in NETWORKS of each region. t_r: in seconds.
+    severity: 0..1. The course of a region is a weighted sum of its network's course and an independent one. The weight
+    of the network grows with severity in all networks, as the paper that this package reproduces says of AD.
     """
     k = len(NETWORKS)
     correlation = np.full((k, k), BETWEEN) + (1 - BETWEEN) * np.eye(k)
@@ -117,7 +119,10 @@ def region_courses(
 
 
 def slow_noise(generator: np.random.Generator, rows: int, n: int, t_r: float) -> np.ndarray:
-    """Gaussian noise (rows, n) with a Lorentzian spectrum (corner 0.06 Hz) above 0.008 Hz and variance near one."""
+    """Gaussian noise (rows, n) with a Lorentzian power spectrum (corner 0.06 Hz) above 0.008 Hz and variance near one.
+
+    t_r is the time between two of the n samples, in seconds.
+    """
     frequency = np.fft.rfftfreq(n, t_r)
     power = 1 / (1 + np.square(frequency / CORNER_HZ))
     power[frequency < HIGH_PASS_HZ] = 0
@@ -139,6 +144,9 @@ def _native_labels(anatomy: Anatomy, view: View) -> np.ndarray:
 
 
 def thermal_sigma(still: np.ndarray, view: View, anatomy: Anatomy, tsnr: float) -> float:
-    """SD of the receiver noise with which grey matter has the temporal SNR tsnr."""
+    """SD of the receiver noise with which grey matter has the temporal SNR tsnr, in units of still.
+
+    still (x, y, z) is the image without motion or noise.
+    """
     gm = view.fractions(anatomy.gm[None])[0]
     return float(np.median(still[gm > 0.6])) / tsnr if (gm > 0.6).any() else float(still.max()) / tsnr / 2

@@ -40,9 +40,10 @@ def simulate(
     """Write a simulated cohort of NC, MCI and AD participants as BIDS with 4D scans, and return its root.
 
     missing_fmri and missing_dmri are the fractions of subjects without that scan; nobody lacks both. The mean of a
-    missing scan is written to derivatives/truth. quick writes few volumes and directions. randomise is the fraction of
-    subjects whose acquisition is random instead of their site's. truth adds the oracle volumes. The bytes do not
-    depend on jobs. Raises InputError if out is not empty, and ValueError for arguments out of range.
+    missing scan is written to derivatives/truth. grid_mm sets the resolution of the simulated anatomy, whose voxels are
+    0.75 * grid_mm. quick writes few volumes and directions. randomise is the fraction of subjects whose acquisition is
+    random instead of their site's. truth adds the oracle volumes (see `truth`). The bytes do not depend on jobs, the
+    number of processes. Raises InputError if out is not empty, and ValueError for arguments out of range.
     """
     options = SimulateOptions(
         subjects=subjects,

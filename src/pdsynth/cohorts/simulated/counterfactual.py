@@ -107,9 +107,9 @@ def true_effects(
 ) -> TrueEffects:
     """Change of each person's region means (`evidence_regions`) from the first severity to the second.
 
-    Person i is scanned at site i modulo the number of sites, by quick scans. The two severities share noise and need no
-    registration, so that a dozen people give a smaller error than a cohort of hundreds. Raises ValueError for fewer
-    than two subjects.
+    By default these are the mean severities of NC and of AD. Person i is scanned at site i modulo the number of sites,
+    by quick scans. The two severities share noise and need no registration, so that a dozen people give a smaller error
+    than a cohort of hundreds. Raises ValueError for fewer than two subjects and for a severity out of range.
     """
     if subjects < 2:
         raise ValueError(f"{subjects} subject(s) give no standard error; ask for at least 2.")
@@ -141,10 +141,10 @@ def write_counterfactuals(
 ) -> Path:
     """Write people with a session at each severity, ses-low and ses-high, as BIDS with 4D scans; returns the root.
 
-    Person i is scanned at site i modulo the number of sites. participants.tsv has no diagnosis, because the two
-    sessions differ in it; derivatives/truth/truth.tsv has one row per session with its severity. The bytes do not
-    depend on jobs. Raises InputError if out is not empty, and ValueError for an unknown site or a severity out of
-    range.
+    By default these are the mean severities of NC and of AD. Person i is scanned at site i modulo the number of sites.
+    participants.tsv has no diagnosis, because the two sessions differ in it; derivatives/truth/truth.tsv has one row
+    per session with its severity. The bytes do not depend on jobs. Raises InputError if out is not empty, and
+    ValueError for an unknown site or a severity out of range.
     """
     out, groups = Path(out), [stage(severity) for severity in severities]
     begin(out, subjects, sites)

@@ -36,7 +36,10 @@ class Microstructure:
 
 
 def microstructure(anatomy: Anatomy, person: Person, private: np.random.Generator, optics: Optics) -> Microstructure:
-    """Draw the maps of a dMRI scan: the values expected from anatomy and severity, with private random fields."""
+    """Draw the maps of a dMRI scan: the values expected from anatomy and severity, with random fields.
+
+    private draws these fields, which the fMRI of the session does not share.
+    """
     spread = random_field(private, anatomy.grid, FRACTION_FWHM_MM)[0]
     grey = random_field(private, anatomy.grid, GREY_FWHM_MM)[0]
     return Microstructure(
@@ -47,13 +50,13 @@ def microstructure(anatomy: Anatomy, person: Person, private: np.random.Generato
 
 
 def expected_fraction(anatomy: Anatomy, person: Person) -> np.ndarray:
-    """Intra-axonal fraction before the private field, (X, Y, Z)."""
+    """Intra-axonal fraction of the white-matter signal that age, severity and lesions predict, (X, Y, Z)."""
     loss = 0.22 * person.severity * anatomy.vulnerable + 0.25 * anatomy.lesion
     return np.asarray(FRACTION - 0.02 * person.decades - loss, np.float32)
 
 
 def expected_diffusivity(person: Person) -> float:
-    """Mean diffusivity of grey matter before the private field, mm^2/s."""
+    """Diffusivity of grey matter that the severity predicts, in mm^2/s."""
     return TISSUES["gm"].diffusivity * (1 + 0.10 * person.severity)
 
 
@@ -118,7 +121,10 @@ def isotropic(micro: Microstructure, parts: dict[str, np.ndarray], bval: float, 
 
 
 def powder_image(micro: Microstructure, parts: dict[str, np.ndarray], bval: float, tissues: Tissues) -> np.ndarray:
-    """Mean signal over all gradient directions at one b-value (s/mm^2), (X, Y, Z), in closed form."""
+    """Mean signal over all gradient directions at one b-value (s/mm^2), (X, Y, Z), in closed form.
+
+    It includes the coil sensitivity. parts: see `b0_parts`.
+    """
     white_matter = np.flatnonzero(parts["wm"].ravel() > 1e-4 * max(parts["wm"].max(), 1e-9))
     out = isotropic(micro, parts, bval, tissues)
     wm = parts["wm"].ravel()[white_matter] * micro.coil.ravel()[white_matter]

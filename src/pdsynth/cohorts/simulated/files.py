@@ -25,9 +25,9 @@ NOTE = "SIMULATED by pdsynth: no person was scanned"
 class Task:
     """The arguments of `write_session`: one session to simulate and to write below root.
 
-    hidden is the modality that the participant lacks; its mean is written to the truth alone. severity (0..1) replaces
-    the random severity of the diagnosis. session_id (ses-...) is the session's name, or empty where a person has one
-    session.
+    index is the number of the person in the cohort. hidden is the modality that the participant lacks; its mean is
+    written to the truth alone. truth: whether the oracle volumes are written. severity (0..1) replaces the random
+    severity of the diagnosis. session_id (ses-...) is the session's name, or empty if a person has one session.
     """
 
     root: Path
@@ -90,7 +90,7 @@ def write_session(task: Task) -> dict[str, object]:
 def describe(root: Path, title: str, generator: str, description: str) -> None:
     """Write dataset_description.json and .bidsignore of the dataset and of its truth.
 
-    generator is the command that made them.
+    generator is the command that made them, and description its settings.
     """
     generated = [{"Name": generator, "Description": description}]
     base = {"BIDSVersion": "1.9.0", "Simulated": True, "GeneratedBy": generated, "PaperSlips": PAPER_SLIPS}

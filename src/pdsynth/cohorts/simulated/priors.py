@@ -27,10 +27,11 @@ DIPOLES = (((0, 36, -44), 15.0), ((56, -20, -44), 13.0), ((-56, -20, -44), 13.0)
 class Priors:
     """Template maps. tissues (3, X, Y, Z) holds gm, wm and csf on the fine grid; all others are on the coarse grid.
 
-    outside is the distance to the brain's hull in mm, negative inside. ventricle_push and hippocampus_pull
-    (3, X, Y, Z) are displacement fields that grow the ventricles and shrink the hippocampi by about 1 mm. iron marks
-    the nuclei of `_iron`. folded is 1 where the cortex has gyri and 0 in deep nuclei and brainstem. regions holds 0,
-    or 1 + the index of a functional region, whose network is region_network[index].
+    outside is the distance to the brain's hull in mm, negative inside. ventricle_push and hippocampus_pull (3, X, Y, Z)
+    are displacement fields that grow the ventricles and shrink the hippocampi by about 1 mm. hippocampus, default_mode
+    and periventricular are soft masks, 0..1. iron marks the nuclei of `_iron`. fibres: see `fibres`. dipoles (3, X, Y,
+    Z) are the fields of the air spheres in DIPOLES. folded is 1 where the cortex has gyri and 0 in deep nuclei and
+    brainstem. regions holds 0, or 1 + the index of a functional region, whose network is region_network[index].
     """
 
     fine: Grid

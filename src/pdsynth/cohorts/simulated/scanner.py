@@ -25,7 +25,9 @@ class Optics:
 
     coil_strength is the exponent of the coil array's sensitivity; 0 means a perfectly normalised image. shift_mm is the
     distortion along the phase axis for one unit of field; its sign is that of the phase blips. dropout scales the field
-    gradient. ghost is the fraction of signal that appears half a field of view away.
+    gradient. coil_centre_mm is the centre of the coil array relative to HEAD_CENTRE_MM. psf_mm is the FWHM of the point
+    spread along each axis, besides the blur of the voxel. ghost is the fraction of signal that appears half a field of
+    view away.
     """
 
     coil_strength: float
@@ -57,7 +59,7 @@ def native_grid(
 ) -> Grid:
     """The grid of a scan: an even number of voxels in plane, slices along z, at least 8 of them.
 
-    flip_x stores the x axis from right to left.
+    centre_mm is the centre of the grid in world mm. flip_x stores the x axis from right to left.
     """
     in_plane = [int(2 * np.round(field_of_view_mm / v / 2)) for v in voxel_mm[:2]]
     shape = (in_plane[0], in_plane[1], max(int(np.round(slab_mm / voxel_mm[2])), 8))
@@ -94,7 +96,10 @@ def coil_field(generator: np.random.Generator, grid: Grid, optics: Optics, jitte
 
 
 def dropout(anatomy: Anatomy, t_e: float, strength: float) -> np.ndarray:
-    """Fraction of the signal that remains after dephasing by the field's gradient, (X, Y, Z) in 0..1; t_e is in ms."""
+    """Fraction of the signal that remains after dephasing by the field's gradient, (X, Y, Z) in 0..1.
+
+    t_e is the echo time in ms. strength is a factor on the gradient.
+    """
     gradient = np.gradient(anatomy.field, *anatomy.grid.spacing_mm)
     squared = sum(np.square(g) for g in gradient)
     return np.asarray(np.exp(-(t_e / 30) * np.square(FIELD_PER_MM * strength) * squared), np.float32)
@@ -104,7 +109,8 @@ class View:
     """Maps images from the working grid to the voxels of one scan, by a sparse matrix.
 
     An image is smoothed by the point spread, interpolated linearly at the distorted voxel positions, and multiplied by
-    the Jacobian of the distortion.
+    the Jacobian of the distortion. Voxels outside the working grid are 0. to_template (4, 4) maps the scan's world mm
+    to template mm.
     """
 
     def __init__(self, anatomy: Anatomy, native: Grid, to_template: np.ndarray, optics: Optics) -> None:

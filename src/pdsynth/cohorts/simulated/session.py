@@ -61,9 +61,10 @@ def simulate_session(
 ) -> Session:
     """Simulate one session; the result depends on the arguments alone.
 
-    grid_mm sets the working grid (`draw_anatomy`). quick shortens the site's protocols; randomise replaces them by
-    random ones. The oracles are means over oracle_draws redraws. severity (0..1) replaces the
-    random severity of the diagnosis; all other random draws are unchanged.
+    subject is the number of the person in the cohort with this seed. site is a name in SITES. grid_mm sets the working
+    grid (`draw_anatomy`). quick shortens the site's protocols; randomise replaces them by random ones. The oracles are
+    means over oracle_draws redraws. severity (0..1) replaces the random severity of the diagnosis; all other random
+    draws are unchanged.
     """  # fmt: skip
     streams = Streams(seed, subject)
     person = draw_person(streams.generator(PERSON), diagnosis, severity)
@@ -125,7 +126,7 @@ def _dmri(
 def _stored(signal: np.ndarray, reference: np.ndarray, exposure: Exposure) -> np.ndarray:
     """The signal as int16, scaled so that the 98th percentile of the reference becomes twice the site's scale.
 
-    The scale is reduced where values would exceed the range of int16.
+    reference (x, y, z) is a volume without noise. The scale is reduced where values would exceed the range of int16.
     """
     factor = 2 * exposure.scale / max(float(np.percentile(reference, 98)), 1e-9)
     factor = min(factor, 32000 / max(float(signal.max()), 1e-9))  # below saturation
@@ -133,5 +134,5 @@ def _stored(signal: np.ndarray, reference: np.ndarray, exposure: Exposure) -> np
 
 
 def means(session: Session) -> tuple[np.ndarray, np.ndarray]:
-    """The two volumes of a pair, (x, y, z) float32 each: mean BOLD, and the mean of the volumes with b > 0."""
+    """Mean of the BOLD run, and mean of the dMRI volumes with b > 0: (x, y, z) float32 each, in stored units."""
     return session.bold.mean(-1, dtype=np.float32), session.dwi[..., session.bvals > 0].mean(-1, dtype=np.float32)

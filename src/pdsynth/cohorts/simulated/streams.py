@@ -18,7 +18,7 @@ class Streams:
     subject: int
 
     def generator(self, stream: int, draw: int = 0) -> np.random.Generator:
-        """The generator of a stream. Draw 0 is used for the scan, other draws for the oracles.
+        """The generator of a stream (PERSON, ANATOMY, ...). Draw 0 is used for the scan, other draws for the oracles.
 
         >>> a, b = Streams(1, 2).generator(PERSON), Streams(1, 2).generator(PERSON)
         >>> bool(a.random() == b.random())

@@ -75,15 +75,15 @@ def slow_and_fast(diffusivity: np.ndarray | float) -> tuple[np.ndarray | float, 
 
 
 def grey_matter_decay(bval: float, diffusivity: np.ndarray | float) -> np.ndarray:
-    """Signal of grey matter relative to b = 0."""
+    """Signal of grey matter at bval (s/mm^2) relative to b = 0; diffusivity is in mm^2/s."""
     slow, fast = slow_and_fast(diffusivity)
     return np.asarray(STATIC_FRACTION * np.exp(-bval * slow) + (1 - STATIC_FRACTION) * np.exp(-bval * fast), np.float32)
 
 
 def white_matter_decay(bval: float, fraction: np.ndarray, cosine_squared: np.ndarray) -> np.ndarray:
-    """Signal of one fibre relative to b = 0: a stick and an axially symmetric tensor.
+    """Signal of one fibre at bval (s/mm^2) relative to b = 0: a stick and an axially symmetric tensor.
 
-    With fraction f and squared cosine c, which broadcast, it is
+    With the intra-axonal fraction f and the squared cosine c of the angle between gradient and fibre, it is
     f exp(-b dpar c) + (1 - f) exp(-b (dperp + (dpar - dperp) c)), where dpar = PARALLEL and dperp = dpar (1 - f).
     """
     along = bval * PARALLEL * cosine_squared
@@ -92,7 +92,7 @@ def white_matter_decay(bval: float, fraction: np.ndarray, cosine_squared: np.nda
 
 
 def white_matter_powder(bval: float, fraction: np.ndarray) -> np.ndarray:
-    """Mean of `white_matter_decay` over all directions.
+    """Mean of `white_matter_decay` over all gradient directions.
 
     A compartment with the axial exponent k contributes sqrt(pi) / 2 erf(sqrt(k)) / sqrt(k).
     """
