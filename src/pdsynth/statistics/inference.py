@@ -20,8 +20,9 @@ def bca_interval(
 ) -> tuple[float, float]:
     """Bias-corrected and accelerated bootstrap interval of a statistic over participants (Efron 1987).
 
-    values (participants,); statistic takes `axis`. Values that are not finite are left out. Values that do not vary
-    give (v, v). Fewer than two participants give (nan, nan), because one person shows no variation between people.
+    values: one per participant. statistic takes `axis`. n: number of resamples; level: coverage of the interval.
+    Values that are not finite are left out. Values that do not vary give an interval of width 0. Fewer than two
+    participants give (nan, nan), because one person shows no variation between people.
 
     >>> bca_interval([2.0, 2.0, 2.0])
     (2.0, 2.0)
