@@ -84,7 +84,7 @@ METRICS = (
             Better.ONE,
             2,
             f"Spectral power of the synthesised scan in the {position} third of spatial frequencies, divided by that "
-            "of the real scan; 1 is ideal. Below 1 in the highest third is blur.",
+            "of the real scan; 1 is ideal; below 1, power is lost, as by blur.",
             spectrum_ratios,
             band,
         )
