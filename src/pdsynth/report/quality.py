@@ -27,7 +27,7 @@ UNKNOWN = "unknown"
 NAMES = {Modality.FMRI: "fMRI", Modality.DMRI: "dMRI"}
 MEASURES = {
     "overlap": "overlap of the brain with the template's (Dice)",
-    "mutual_information": "mutual information with the template (1: none)",
+    "mutual_information": "normalised mutual information with the template (1: none, 2: equal)",
     "correlation": "correlation of fMRI and b0 in the brain",
     "motion_mm": "head motion: mean framewise displacement, mm",
 }
@@ -114,7 +114,10 @@ def _sheet(whole: Pairs, quality: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _histograms(whole: Pairs, modality: Modality) -> dict[str, np.ndarray]:
-    """Mean share of brain voxels in each of BINS steps from 0 to 1, (BINS,) by site; empty without such a scan."""
+    """Mean share of brain voxels in each of BINS steps of the signal from 0 to 1, (BINS,) by site.
+
+    The mean is over the first PER_SITE scans of the site. Empty for a site without a scan of the modality.
+    """
     sites = whole.table["site"].map(_label)
     table = whole.table[whole.table["available"].isin([Available.BOTH, modality])]
     found = {str(site): np.zeros(0) for site in sorted(sites.unique())}
