@@ -86,9 +86,11 @@ def begun_as(prepared: Path, entry: str, terms: Terms) -> dict[str, Any]:
 def run_entry(prepared: Path, out: Path, entry: str, terms: Terms) -> str:
     """Train and score one entry in this process, and resume a stopped run; returns the entry.
 
-    Writes model/, metrics.csv, scores/ (in the format of `evaluate`) and a manifest with the costs. If settings, pairs
-    or training code differ from those of an earlier run, training starts again; if only the scoring code differs,
-    scoring does. Raises InputError if another process works on the same run.
+    entry: "recipe", or "recipe:small" for its small size. prepared: prepared folder of the pairs. out: folder of the
+    benchmark, in which the entry has its run folder. Writes model/, metrics.csv, scores/ (in the format of `evaluate`)
+    and a manifest with the costs. If settings, pairs or training code differ from those of an earlier run, training
+    starts again; if only the scoring code differs, scoring does. Raises InputError if another process works on the same
+    run.
     """
     name, size = recipe_of(entry)
     folder = run_folder(out, entry)
@@ -185,7 +187,7 @@ def counts(method: Method, pairs: Pairs, device: str) -> dict[str, Any]:
 
 
 def _peak_memory_mb(device: str) -> float:
-    """Peak memory of the GPU if it is used, else of this process including the pairs in memory, MiB."""
+    """Peak memory in MiB: of the GPU if it is used, else of this process, which has the pairs in memory."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -45,7 +45,10 @@ def rows_of(*tables: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper. Its rows are the recipes that name it, and the controls."""
+    """A table of the paper. Its rows are the recipes that name it, and the controls.
+
+    by_site: whether the scores of each site have their own rows.
+    """
 
     number: int
     title: str

@@ -307,6 +307,7 @@ def _score(
 
 
 def _synthesise(method: Method, direction: Direction, scans: _Scans, row: int, draws: _Draws | None) -> _Synthesised:
+    """Synthesise the scan in a row from its own source and from that of its donor, and score its SD or its samples."""
     real, mask, batch = scans.real(row, direction), scans.mask(row, direction), scans.source(row, direction, method)
     start = time.perf_counter()
     estimate, model_sd = method.estimate(batch, direction)

@@ -36,7 +36,7 @@ MEASURES = {
 def write_quality(prepared: str | Path) -> Path:
     """Write `prepared`/quality.html, which contains its images and loads nothing; returns its path.
 
-    Raises InputError if `prepared` is not a prepared folder.
+    Raises InputError if `prepared` is not a prepared folder, or if its quality.tsv is missing.
     """
     pairs = Pairs.open(prepared)
     if not (pairs.root / "quality.tsv").exists():
@@ -88,9 +88,10 @@ def _groups(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _sheet(whole: Pairs, quality: pd.DataFrame) -> list[dict[str, Any]]:
-    """Three planes of each flagged scan, then of other scans from the lowest to the highest overlap.
+    """Three planes of flagged scans, then of other scans from the lowest to the highest overlap with the template.
 
-    The outline of the template's brain is drawn on each plane.
+    At most SHOWN_FLAGGED and SHOWN scans are drawn; the others are evenly spaced in rank. The outline of the template's
+    brain is drawn on each plane.
     """
     template = tissue_template(whole.grid)["brain"] > 0.5
     view = View.around(template, whole.grid.affine)

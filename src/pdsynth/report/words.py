@@ -164,9 +164,9 @@ def skill(methods: dict[str, Any], name: str, direction: Direction) -> float | N
 
 
 def verdicts(metrics: dict[str, Any], name: str, direction: Direction) -> list[tuple[str, str]]:
-    """Sentences on the method under test, each with a tone: "good", "warn" or "plain".
+    """(tone, sentence) on the method under test in one direction of synthesis; a tone is "good", "warn" or "plain".
 
-    metrics: the content of metrics.json; name: the method under test.
+    metrics: the content of metrics.json; name: the method under test. Empty if its PSNR was not measured.
     """
     methods, people = metrics["methods"], metrics["n_participants"]
     scores = methods[name][direction.value]
@@ -194,7 +194,10 @@ def verdicts(metrics: dict[str, Any], name: str, direction: Direction) -> list[t
 
 
 def _comparisons(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Sentences on the methods that score significantly higher, not differently and lower than the one under test."""
+    """(tone, sentence) on the methods with significantly higher, similar and lower PSNR than the method under test.
+
+    rows: the comparisons of one direction in metrics.json, the method under test minus the other.
+    """
     lower: list[str] = []
     higher: list[str] = []
     level: list[str] = []

@@ -136,7 +136,7 @@ class Results:
         return self.manifest.get("data", {})
 
     def images(self, name: str) -> np.ndarray | None:
-        """predictions/<name>.npy, (scans, X, Y, Z), memory-mapped; None if it does not exist."""
+        """predictions/<name>.npy, (scans, X, Y, Z), memory-mapped, in the order of `imaged`; None if it is missing."""
         path = self.root / IMAGES / f"{name}.npy"
         return np.load(path, mmap_mode="r") if path.exists() else None
 
@@ -147,7 +147,7 @@ class Results:
 
     @cached_property
     def rejected(self) -> pd.DataFrame:
-        """The rows of every rejected.tsv in the folder or below: path, reason, remedy."""
+        """The refused files: the rows of every rejected.tsv in the folder or below, with path, reason and remedy."""
         tables = [pd.read_csv(p, sep="\t", dtype=str).fillna("") for p in sorted(self.root.rglob("rejected.tsv"))]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["path", "reason", "remedy"])
 

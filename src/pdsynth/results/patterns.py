@@ -101,7 +101,10 @@ def read(results: str | Path) -> Patterns:
 
 
 def people_of(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns PEOPLE of the table of a prepared folder; "n/a" and empty values become NaN."""
+    """The columns PEOPLE of the table of a prepared folder.
+
+    "n/a" and empty values become NaN in the columns age, education, diagnosis and sex.
+    """
     people = pd.DataFrame({name: table.get(name, pd.Series(pd.NA, index=table.index)) for name in PEOPLE})
     people = people.reset_index(drop=True)
     for name in ("age", "education"):

@@ -50,7 +50,8 @@ def paired_permutation(a: np.ndarray, b: np.ndarray, seed: int = 0, n: int = 10_
     """Two-sided p value of the mean difference a - b over participants, under random signs of each difference.
 
     a, b (participants,). All 2^N sign patterns are used if these are n or fewer, else n random ones. With N
-    participants, p is at least 2 / 2^N. Raises ValueError if there are no participants.
+    participants, p is at least 2 / 2^N, and at least 1 / (1 + n) with random patterns. Raises ValueError if there are
+    no participants.
 
     >>> paired_permutation(np.array([1.0, 2.0, 3.0]), np.zeros(3))
     0.25

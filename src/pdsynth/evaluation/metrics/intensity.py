@@ -43,7 +43,7 @@ def mae(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
 
 
 def voxel_r(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
-    """Pearson correlation of the voxels inside the mask; 0 if either image is constant.
+    """Pearson correlation of `pred` and `real` over the voxels inside the mask; 0 if either image is constant.
 
     >>> voxel_r(np.zeros(4), np.arange(4.0), np.ones(4, bool))
     0.0

@@ -91,7 +91,7 @@ def held_out_coverage(ratios: Sequence[np.ndarray], coverage: float = COVERAGE) 
     """Mean coverage of participants who are left out of the estimate of the factor (10-fold cross-validation).
 
     ratios: as in `conformal_scale`. Fold k contains participants k, k + 10, k + 20 ...; in a table sorted by site,
-    every fold then contains every site. Returns nan if there are too few participants.
+    every fold then contains every site. Returns nan if there are too few participants, or if no factor is large enough.
     """
     people = np.arange(len(ratios))
     held = []

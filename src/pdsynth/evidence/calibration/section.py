@@ -16,7 +16,7 @@ COVERAGE = "coverage_90"  # a metric of every method that states an SD or was sa
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """Coverage and errors of the uncertainty of every method that has one."""
+    """Coverage of the intervals, and other scores of the SD, of every method that gives an SD or was sampled."""
     rows = [
         (name, direction, entry[direction.value])
         for name, entry in results.methods.items()

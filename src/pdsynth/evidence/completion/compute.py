@@ -113,6 +113,7 @@ def _arms(
 
 
 def _row(arm: tuple[str, str], right: dict[tuple[str, str], np.ndarray], one: Predictions, seed: int) -> Arm:
+    """The scores of an arm. right: by arm and method, the share (N,) of the masks with a correct prediction."""
     labels, participants = one.labels, one.participants
     over: dict[str, Any] = {}
     if arm[0] == SYNTHESISED:

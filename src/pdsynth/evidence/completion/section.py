@@ -52,7 +52,7 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """The verdict on the method under test."""
+    """The verdict on diagnosis with missing scans filled in by the method under test."""
     return {"completion": verdict([row for row in ARMS.read(results.root) if row.method == results.tested])}
 
 
@@ -70,6 +70,7 @@ def verdict(rows: Sequence[Arm]) -> str:
 
 
 def _comparison(row: Arm, name: str) -> str:
+    """The outcome of one comparison in words. name: a key of RIVALS, the field of `row` with the difference."""
     found, p = getattr(row, name), getattr(row, f"{name}_p_holm")
     difference, low, high = (100 * value for value in (found.value, found.low, found.high))
     rival = WAYS[RIVALS[name]]

@@ -113,7 +113,7 @@ def _correlation(y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def recovered_by(patterns: Patterns, method: str, direction: Direction, seed: int) -> EffectRecovery:
-    """Effect recovery of a method's scans for AD minus NC within sites."""
+    """Effect recovery of a method's scans (see `effect_recovery`) for AD minus NC within sites."""
     groups, sites = (patterns.people[name].astype(str).tolist() for name in ("diagnosis", "site"))
     return effect_recovery(*patterns.pair(method, direction), groups, AD_LESS_NC, sites, seed=seed)
 
@@ -138,6 +138,7 @@ def effects_of(results: Results, patterns: Patterns, seed: int = 0) -> tuple[Eff
 
 
 def _effect(patterns: Patterns, method: str, direction: Direction, recovered: EffectRecovery, seed: int) -> Effect:
+    """The row of effects.tsv of one method and direction."""
     real, synthesised = patterns.pair(method, direction)
     counts = patterns.people["diagnosis"].value_counts()
     centre = _centre(patterns, direction)
@@ -189,7 +190,7 @@ def _by_group(results: Results, patterns: Patterns, direction: Direction, seed: 
 
 
 def _one_family(table: pd.DataFrame) -> list[GroupScore]:
-    """The rows of both directions, with p values corrected over all traits and directions (Holm)."""
+    """The rows of groups.tsv from the tables of both directions, with p_holm over all traits and directions."""
     tests = table[["by", "direction", "p"]].dropna().drop_duplicates()
     tests["p_holm"] = holm(tests["p"].tolist())
     corrected = table.drop(columns="p_holm").merge(tests.drop(columns="p"), on=["by", "direction"], how="left")

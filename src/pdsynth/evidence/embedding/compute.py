@@ -118,6 +118,7 @@ def _standardised(origins: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _separation(values: np.ndarray, groups: np.ndarray, participants: np.ndarray) -> dict[str, float]:
+    """Silhouette, knn_accuracy and chance of one grouping (see `separation`); values (N, R), the others (N,)."""
     counts = np.unique(groups, return_counts=True)[1]
     nothing = {"silhouette": np.nan, "knn_accuracy": np.nan, "chance": np.nan}
     fewest_others = len(values) - np.unique(participants, return_counts=True)[1].max() if len(values) else 0

@@ -44,5 +44,5 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """None."""
+    """No facts: the cards do not use this claim."""
     return {}

@@ -75,7 +75,8 @@ def group_effects(
 def one_row_each(pairs: Pairs, contrast: Groups) -> Pairs:
     """One whole scan of each participant of the contrast: the first session with both scans, or else the first session.
 
-    Raises InputError if a group has fewer than two participants, or if no site has real scans of both groups.
+    contrast: the two groups. Raises InputError if a group has fewer than two participants, or if, for one modality, no
+    site has real scans of both groups.
     """
     whole = pairs.whole_scans()
     table = whole.table.assign(unpaired=whole.table["available"] != Available.BOTH)

@@ -99,6 +99,7 @@ def measure_memorisation(model: Model, pairs: Pairs, others: Pairs, seed: int) -
 
 
 def _lesions(model: Model, people: Pairs, seed: int) -> Lesions:
+    """Responses to lesions in at most LESIONED of the people. Raises ValueError if no lesion fits into a brain."""
     rows = []
     some = _some(people, LESIONED, seed)
     for direction in Direction:
@@ -151,6 +152,7 @@ def _predictor(model: Model, brain: np.ndarray, direction: Direction, people: Pa
 
 
 def _counterfactual(model: Model, pairs: Pairs, seed: int, jobs: int) -> Counterfactual:
+    """Response to the known change of people who are simulated at two severities, on the grid of the pairs."""
     with tempfile.TemporaryDirectory() as folder:
         root = write_counterfactuals(Path(folder) / "bids", TWICE, COUNTERFACTUAL + seed, jobs=jobs)
         prepared = prepare(

@@ -25,7 +25,7 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """Membership AUC, sensitivity to lesions, and slope of a known change."""
+    """Membership AUC, sensitivity to lesions, and slope of a known change, by direction; {} without probes.json."""
     probes = Probes.read(results.root)
     if probes is None:
         return {}

@@ -87,6 +87,7 @@ def _psnr(method: Method, pairs: Pairs) -> dict[Direction, pd.Series]:
 
 
 def _differences(scores: dict[str, dict[Direction, pd.Series]], site: str, seed: int) -> list[SiteScores]:
+    """The rows of one site, without p_holm. scores: by "seen" and "unseen", the results of `_psnr`."""
     rows = []
     for direction in Direction:
         without, with_site = (scores[name][direction].to_numpy() for name in ("unseen", "seen"))
