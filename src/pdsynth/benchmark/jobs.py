@@ -34,9 +34,10 @@ SLURM_LEAST_MINUTES = 120
 
 @dataclass(frozen=True)
 class _Plan:
-    """The folders and the terms of a benchmark, and the way to run its entries (see `benchmark`).
+    """The folders and the terms of a benchmark, and the way to run its entries.
 
-    prepared: folder of the pairs. out: folder that the runs and results are written into.
+    prepared: prepared folder of the pairs. out: folder that the runs and results are written into. jobs, cluster,
+    progress: see `benchmark`.
     """
 
     prepared: Path
@@ -70,8 +71,8 @@ def benchmark(
     share of the threads. cluster: "slurm" or "local", to run the entries with submitit instead. A finished run in `out`
     is used again, a stopped run is resumed, and the tables contain all finished runs. progress(done, total) is called
     after each entry. Raises ValueError for an unknown entry, or without budget and steps; InputError if `out` was
-    written under other terms, if the test split has fewer than two participants, or, after all other entries are
-    finished, if an entry failed.
+    written with other pairs or other terms (budget, steps, seed, device, threads per entry), if the test split has
+    fewer than two participants, or, after all other entries are finished, if an entry failed.
     """
     prepared, out = Path(prepared), Path(out)
     if not (budget or steps):
@@ -107,7 +108,7 @@ def benchmark(
 def _page(plan: _Plan, pairs: Pairs, entries: Sequence[str], failed: dict[str, str]) -> Path:
     """Run the unfinished entries, and write the results of all finished entries; returns the path of the page.
 
-    Entries that fail are added to `failed` with the reason.
+    Entries that fail are added to `failed` with the reason. Raises InputError if no entry is finished.
     """
     out, terms = plan.out, plan.terms
     with manifest.recorded(
@@ -137,7 +138,10 @@ def _page(plan: _Plan, pairs: Pairs, entries: Sequence[str], failed: dict[str, s
 
 
 def _checked(entries: Sequence[str]) -> list[str]:
-    """The entries without duplicates. Raises ValueError for an unknown entry, or for two sizes of one recipe."""
+    """The entries without duplicates; "recipe:full" becomes "recipe".
+
+    Raises ValueError for an unknown recipe or size, or for two sizes of one recipe.
+    """
     found: dict[str, str] = {}
     for entry in entries:
         name, size = recipe_of(entry)
@@ -151,7 +155,11 @@ def _checked(entries: Sequence[str]) -> list[str]:
 
 
 def _finished(plan: _Plan, requested: Sequence[str]) -> dict[str, str]:
-    """All finished entries of the plan, with the machine of each; of two sizes of a recipe, the requested one."""
+    """The finished entries in the folder of the plan, with the machine of each.
+
+    A run counts if it was run with the plan's pairs and terms and the present code. Of two sizes of a recipe, the
+    requested one is returned.
+    """
     found: dict[str, tuple[str, str]] = {}
     for folder in sorted((plan.out / "runs").glob("*/"), key=lambda folder: _entry_of(folder) in requested):
         run, entry = manifest.read(folder), _entry_of(folder)
@@ -162,11 +170,12 @@ def _finished(plan: _Plan, requested: Sequence[str]) -> dict[str, str]:
 
 
 def _entry_of(folder: Path) -> str:
-    """The entry of the run in a folder; "" if its manifest does not name one."""
+    """The entry ("recipe" or "recipe:small") of the run in a folder; "" if its manifest does not name one."""
     return str(_key(manifest.read(folder)).get("entry", ""))
 
 
 def _key(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The key of a run (see `begun_as`) in its manifest; empty if there is none."""
     return run.get("parameters", {}).get("begun_as", {})
 
 
@@ -177,7 +186,7 @@ def _rank(entry: str, tested: str | None) -> tuple[bool, bool, bool]:
 
 
 def _models(out: Path, entries: Iterable[str]) -> dict[str, api.Model]:
-    """The models of the entries that have one; the oracle has none."""
+    """The trained models of the entries, by entry; the oracle has none."""
     folders = {entry: run_folder(out, entry) / "model" for entry in entries}
     return {entry: api.load(folder, "cpu") for entry, folder in folders.items() if folder.exists()}
 
@@ -220,14 +229,17 @@ def _run_all(plan: _Plan, entries: Sequence[str]) -> dict[str, str]:
 
 
 def _in_a_process(processes: list[ProcessPoolExecutor], free: Queue[str] | None, *given: Any) -> str:
-    """Run an entry in a new process, so that its peak memory is measured alone, and a crash stops only this entry."""
+    """Run an entry in a new process, so that its peak memory is measured alone, and a crash stops only this entry.
+
+    processes: the new process is added to this list. free, given: arguments of `_here`.
+    """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=start_worker) as process:
         processes.append(process)
         return process.submit(_here, free, *given).result()
 
 
 def _free_gpus(jobs: int) -> Queue[str]:
-    """A queue with the name of a visible GPU for each of `jobs` jobs; GPUs are shared if there are fewer."""
+    """A queue with the number or name of a visible GPU for each of `jobs` jobs; GPUs are shared if there are fewer."""
     free: Queue[str] = multiprocessing.Manager().Queue()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     names = visible if visible != [""] else [str(number) for number in range(torch.cuda.device_count())]
@@ -249,7 +261,10 @@ def _here(free: Queue[str] | None, prepared: Path, out: Path, entry: str, terms:
 
 
 def _submitter(out: Path, cluster: str, terms: Terms) -> Callable[..., Any]:
-    """The function `submit` of submitit, with logs in out/jobs. Raises ValueError if submitit is not installed."""
+    """The function `submit` of submitit, which starts a job on the cluster "slurm" or "local", with logs in out/jobs.
+
+    Raises ValueError if submitit is not installed.
+    """
     try:
         import submitit
     except ImportError as error:

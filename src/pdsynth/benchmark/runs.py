@@ -43,9 +43,10 @@ LIBRARIES = ("torch", "monai", "numpy", "scikit-learn", "nilearn")  # libraries 
 
 @dataclass(frozen=True)
 class Terms:
-    """The terms that are equal for every recipe.
+    """The settings of a benchmark that are equal for all its entries.
 
-    budget: training time in seconds; steps: number of training steps instead; threads: threads per process.
+    budget: training time in seconds (wall time); steps: number of training steps instead; threads: threads of the
+    process of an entry.
     """
 
     budget: float | None
@@ -56,10 +57,11 @@ class Terms:
 
 
 def begun_as(prepared: Path, entry: str, terms: Terms) -> dict[str, Any]:
-    """The key of a run as JSON content: all that its results depend on.
+    """The key of the run of an entry ("recipe" or "recipe:small") as JSON content: all that its results depend on.
 
-    It contains the settings, the terms, a digest of the pairs, versions of libraries, and two digests of code: that of
-    trainer and method ("training"), and that of the evaluation ("scoring"), both with all modules that they import.
+    prepared: prepared folder of the pairs. The key contains the settings, the terms, a digest of the pairs, versions of
+    libraries, and two digests of code: that of trainer and method ("training"), and that of the evaluation ("scoring"),
+    both with all modules that they import.
     """
     name, size = recipe_of(entry)
     recipe = RECIPES[name]
@@ -84,9 +86,11 @@ def begun_as(prepared: Path, entry: str, terms: Terms) -> dict[str, Any]:
 def run_entry(prepared: Path, out: Path, entry: str, terms: Terms) -> str:
     """Train and score one entry in this process, and resume a stopped run; returns the entry.
 
-    Writes model/, metrics.csv, scores/ (in the format of `evaluate`) and a manifest with the costs. If settings, pairs
-    or training code differ from those of an earlier run, training starts again; if only the scoring code differs,
-    scoring does. Raises InputError if another process works on the same run.
+    entry: "recipe", or "recipe:small" for its small size. prepared: prepared folder of the pairs. out: folder of the
+    benchmark, in which the entry has its run folder. Writes model/, metrics.csv, scores/ (in the format of `evaluate`)
+    and a manifest with the costs. If settings, pairs or training code differ from those of an earlier run, training
+    starts again; if only the scoring code differs, scoring does. Raises InputError if another process works on the same
+    run.
     """
     name, size = recipe_of(entry)
     folder = run_folder(out, entry)
@@ -113,7 +117,7 @@ def run_entry(prepared: Path, out: Path, entry: str, terms: Terms) -> str:
 
 
 def _of_training(key: dict[str, Any]) -> dict[str, Any]:
-    """The part of a key of `begun_as` that the trained model depends on: all but the digest of the scoring code."""
+    """The part of a key of `begun_as` that the trained model depends on: all except the digest of the scoring code."""
     code = key.get("code")
     return key | {"code": {part: code[part] for part in code if part != SCORING} if isinstance(code, dict) else code}
 
@@ -132,7 +136,10 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _trained(pairs: Pairs, folder: Path, name: str, size: str, terms: Terms) -> tuple[Method, dict[str, Any]]:
-    """The model of a recipe, loaded if it exists and trained otherwise, and its costs: seconds, memory, counts."""
+    """The model of the recipe `name`, loaded from the run folder if it exists and trained otherwise, and its costs.
+
+    Costs: seconds and peak memory of the fit, costs of each stage of training, and those of `counts`.
+    """
     if (folder / "model" / "config.json").exists() and (folder / FIT).exists():
         model = api.load(folder / "model", terms.device)
     else:
@@ -166,7 +173,8 @@ def machine(device: str) -> str:
 def counts(method: Method, pairs: Pairs, device: str) -> dict[str, Any]:
     """Costs of a method: number of trained weights, GFLOP per predicted volume, and those of its feature loss.
 
-    gflop_per_volume is None for methods without training stages. Keys of the feature loss are absent if there is none.
+    A GFLOP is 10^9 floating-point operations. gflop_per_volume is None for methods without training stages. Keys of the
+    feature loss (see `_loss_cost`) are absent if there is none.
     """
     batch = pairs.test.batch(np.array([0])).to(device)
     with torch.inference_mode(), counted_flops() as counter:
@@ -179,14 +187,17 @@ def counts(method: Method, pairs: Pairs, device: str) -> dict[str, Any]:
 
 
 def _peak_memory_mb(device: str) -> float:
-    """Peak memory of the GPU if it is used, else of this process including the pairs in memory, MiB."""
+    """Peak memory in MiB: of the GPU if it is used, else of this process, which has the pairs in memory."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def _loss_cost(loss: FeatureLoss, target: torch.Tensor) -> dict[str, Any]:
-    """Costs of a feature loss for one whole volume, forward and backward: GFLOP, median seconds, and its weights."""
+    """Costs of a feature loss for one whole volume, forward and backward: GFLOP, median seconds, number of weights.
+
+    loss_features: the name of its network.
+    """
     loss = loss.to(target.device)
 
     def once() -> float:

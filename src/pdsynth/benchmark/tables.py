@@ -39,13 +39,16 @@ CODE_DIGITS = 12  # printed digits of the digests of the code behind a row
 
 
 def rows_of(*tables: int) -> tuple[str, ...]:
-    """The recipes that name any of these tables of the paper as theirs."""
+    """The names of the recipes that are a row of any of these tables of the paper, given by number."""
     return tuple(name for name, recipe in RECIPES.items() if set(tables) & set(recipe.tables))
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper. Its rows are the recipes that name it, and the controls."""
+    """A table of the paper. Its rows are the recipes that name it, and the controls.
+
+    by_site: whether the scores of each site have their own rows.
+    """
 
     number: int
     title: str
@@ -76,9 +79,10 @@ def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]
     """Write table2.tsv to table8.tsv into `out` from the scores of finished entries; returns their titles.
 
     There is one row per entry and direction (and site), with the mean and 95 % interval of each metric over
-    participants; `pds` minus this entry, with interval and paired permutation test, Holm-corrected over the table; the
-    slope of synthesised on real effects of disease; and costs. In the table by site, the correction is over each site,
-    and effects and costs are left out. `out` must contain the joined scores. A recipe that was not run has no row.
+    participants; PSNR in the brain of `pds` minus that of this entry, with interval and paired permutation test,
+    Holm-corrected over the table; the slope of synthesised on real effects of disease; and costs. In the table by site,
+    the correction is over each site, and effects and costs are left out. `out` must contain the joined scores. A recipe
+    that was not run has no row.
     """
     run = {recipe_of(entry)[0]: entry for entry in entries}
     scores = {entry: read_by_site(scores_folder(out, entry) / METRICS_TSV) for entry in entries}
@@ -104,12 +108,15 @@ def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]
 
 
 def tested_of(entries: Sequence[str]) -> str | None:
-    """The entry of `pds` in any size, with which the others are compared; None if it was not run."""
+    """The entry of the recipe `pds` in any size, with which the others are compared; None if it was not run."""
     return next((entry for entry in entries if recipe_of(entry)[0] == TESTED), None)
 
 
 def _effects(out: Path, entries: Sequence[str], seed: int) -> Effects:
-    """The secondary endpoint: effect recovery (slope of synthesised on real effects), AD minus NC within sites."""
+    """The secondary endpoint by entry and direction of synthesis: effect recovery, AD minus NC within sites.
+
+    Effect recovery is the slope over regions of synthesised on real effects (see `effect_recovery`).
+    """
     found = patterns.read(out).one_per_participant()
     groups, sites = (found.people[name].astype(str).tolist() for name in ("diagnosis", "site"))
     return {
@@ -120,7 +127,11 @@ def _effects(out: Path, entries: Sequence[str], seed: int) -> Effects:
 
 
 def _rows(out: Path, entries: list[str], people: pd.DataFrame, seed: int, effects: Effects | None) -> pd.DataFrame:
-    """The rows of one table or of one site. If effects is None, effects and costs are left out."""
+    """The rows of one table, or of one site in the table by site: one row per direction and entry.
+
+    people: scores of all scans of these rows, with the columns of metrics.tsv. Without `effects`, the columns of
+    effects and costs are left out.
+    """
     against = {}
     tested = tested_of(entries)
     if tested is not None:
@@ -145,7 +156,10 @@ def _rows(out: Path, entries: list[str], people: pd.DataFrame, seed: int, effect
 
 
 def _compared(row: dict[str, Any] | None) -> dict[str, Any]:
-    """The columns of the comparison: `pds` minus the entry; None in all columns if there is no comparison."""
+    """The columns of a comparison of `comparisons`: PSNR of `pds` minus that of the entry, dB, and its test.
+
+    They are None if there is no comparison.
+    """
     row = row or {"psnr_brain_difference": None, "ci95": (None, None), "p": None, "p_holm": None}
     low, high = row["ci95"]
     return {"pds_less_this": row["psnr_brain_difference"], "pds_less_this_low": low, "pds_less_this_high": high} | {
@@ -154,6 +168,7 @@ def _compared(row: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _costs(out: Path, entry: str, direction: Direction) -> dict[str, Any]:
+    """The columns of costs of an entry, its identification rate, and the first digits of the digests of its code."""
     run = manifest.read(run_folder(out, entry))
     cost, code = run.get("cost", {}), run["parameters"]["begun_as"]["code"]
     scored = scores_and_times(read_metrics(scores_folder(out, entry)), entry, direction)

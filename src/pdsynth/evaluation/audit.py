@@ -9,11 +9,12 @@ from scipy import special, stats
 
 
 def shuffle_sources(n: int, groups: Sequence[str] | None = None, seed: int = 0) -> np.ndarray:
-    """A donor for each of n participants: the index (n,) of another participant, by a random cycle.
+    """A donor for each of n participants: the index (n,) of another participant, whose source replaces their own.
 
-    Each participant is a donor once, and nobody is their own donor. With groups (n,), donors come from the same group
-    if it has two members or more; participants without another member in their group are shuffled among each other.
-    Raises ValueError if a single participant remains, for whom there is no donor.
+    Donors follow a random cyclic permutation: each participant is a donor once, and nobody is their own donor. With
+    groups (n,), donors come from the same group if it has two members or more; participants without another member in
+    their group are shuffled among each other. Raises ValueError if a single participant remains, for whom there is no
+    donor.
 
     >>> shuffle_sources(4).tolist() != [0, 1, 2, 3]
     True
@@ -35,10 +36,11 @@ def shuffle_sources(n: int, groups: Sequence[str] | None = None, seed: int = 0) 
 class Identification:
     """Share of predictions whose nearest target, by mean squared error, is that of their own participant.
 
-    targets: a function that yields the targets of N participants in blocks (b, V), the same at every call. The V voxels
-    are the intersection of all masks, so that the outline of the head alone identifies nobody. Chance is 1 / N, and a
-    constant image scores 1 / N. All targets are read again for every block of predictions, so that memory holds one
-    block of each for any N. Raises ValueError if there is no target.
+    targets: a function that yields the targets (real scans) of N participants in blocks (b, V), the same at every call.
+    The V voxels should be inside the brain masks of all scans, so that the outline of the head alone identifies nobody.
+    Chance is 1 / N, and an image that is the same for all scores 1 / N. All targets are read again for every block of
+    predictions, so that memory holds one block of predictions and one of targets for any N. Raises ValueError if there
+    is no target.
 
     >>> scans = np.eye(3)
     >>> identification = Identification(lambda: [scans[:2], scans[2:]])
@@ -68,16 +70,17 @@ class Identification:
 
     @property
     def rate(self) -> float:
-        """The share of the added predictions, 0 to 1; nan before the first one."""
+        """The share of the added predictions whose nearest target is their own, 0 to 1; nan before the first one."""
         return self._right / self._number if self._number else float("nan")
 
 
 class WithinSite:
     """Correlation and slope of the predicted on the real differences of participants from the mean of their site.
 
-    The site means are subtracted from predictions and targets, and the products of these deviations are pooled over all
-    voxels and participants. Means and products are updated by each added pair (Welford 1962), so that memory holds two
-    means per site and not the participants. A prediction that is the same for a whole site has deviations of exactly 0.
+    The mean of the site's predictions is subtracted from each prediction, and the mean of the site's targets (real
+    scans) from each target. The products of these deviations are pooled over all voxels and scans. Means and products
+    are updated by each added pair (Welford 1962), so that memory holds two means per site and not the participants. A
+    prediction that is the same for a whole site has deviations of exactly 0.
 
     >>> within = WithinSite()
     >>> for real in np.arange(6.0).reshape(3, 2):
@@ -91,7 +94,7 @@ class WithinSite:
         self._products = np.zeros((2, 2))
 
     def add(self, prediction: np.ndarray, target: np.ndarray, site: str) -> None:
-        """Add the prediction and the target of one scan, (V,) each."""
+        """Add the prediction and the target of one scan, (V,) each, with the name of its site."""
         values = np.stack([prediction, target]).astype(np.float64)
         number, mean = self._means.get(site, (0, values))
         deviation = values - mean
@@ -110,7 +113,10 @@ class WithinSite:
 
     @property
     def slope(self) -> float:
-        """Slope of predicted on real deviations; 1 is ideal, and below 1 the predicted differences are too small."""
+        """Slope of predicted on real deviations; 1 is ideal, and below 1 the predicted differences are too small.
+
+        0 if the real ones do not vary.
+        """
         total = self._products[1, 1]
         return float(self._products[0, 1] / total) if total > 1e-9 else 0.0
 
@@ -118,10 +124,12 @@ class WithinSite:
 def uncertainty_of_samples(samples: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     """Scores of the uncertainty of a method's samples, over the voxels of the mask.
 
-    samples (K >= 3, X, Y, Z); real, mask (X, Y, Z). Keys: `coverage_50`, `coverage_90` (share of voxels within the
-    Student-t predictive interval of K samples; ideal .5 and .9), `crps` (continuous ranked probability score, by the
-    fair ensemble estimator of Ferro 2014), `error_sd_rank_r` (Spearman correlation of the absolute error of the
-    samples' mean with their SD) and `mean_sd`. Raises ValueError for fewer than three samples.
+    samples (K >= 3, X, Y, Z): K samples of one scan; real, mask (X, Y, Z). Keys: `coverage_50`, `coverage_90` (share of
+    voxels whose real value is within the 50 or 90 % Student-t predictive interval of K samples; ideal .5 and .9),
+    `crps` (mean continuous ranked probability score in the unit of the images, lower is better, by the fair ensemble
+    estimator of Ferro 2014), `error_sd_rank_r` (Spearman correlation over voxels of the absolute error of the samples'
+    mean with their SD) and `mean_sd` (mean over voxels of the SD of the samples). Raises ValueError for fewer than
+    three samples.
     """
     k = len(samples)
     if k < 3:
@@ -143,11 +151,11 @@ def uncertainty_of_samples(samples: np.ndarray, real: np.ndarray, mask: np.ndarr
 
 
 def uncertainty_of_sd(pred: np.ndarray, sd: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """Scores of the SD that a method states, over the voxels of the mask, for a normal distribution around `pred`.
+    """Scores of the SD that a method gives for its estimate `pred`, over the voxels of the mask.
 
-    pred, sd, real, mask (X, Y, Z). The keys are those of `uncertainty_of_samples`; `crps` is the closed form for a
-    normal distribution (Gneiting and Raftery 2007, Eq. 21). At an SD of 0 the interval is a point, and the CRPS is the
-    absolute error.
+    pred, sd, real, mask (X, Y, Z). The real value is assumed to be normally distributed around `pred`. The keys are
+    those of `uncertainty_of_samples`; `crps` is the closed form for a normal distribution (Gneiting and Raftery 2007,
+    Eq. 21). At an SD of 0 the interval is a point, and the CRPS is the absolute error.
 
     >>> point = np.zeros((1, 1, 1))
     >>> round(uncertainty_of_sd(point, point + 1, point, point == 0)["crps"], 4)
@@ -167,5 +175,5 @@ def uncertainty_of_sd(pred: np.ndarray, sd: np.ndarray, real: np.ndarray, mask: 
 
 
 def _rank_r(error: np.ndarray, sd: np.ndarray) -> float:
-    """Spearman correlation; 0 if the error or the SD does not vary."""
+    """Spearman correlation of two arrays (V,); 0 if the error or the SD does not vary."""
     return float(stats.spearmanr(error, sd).statistic) if np.ptp(sd) > 0 and np.ptp(error) > 0 else 0.0

@@ -55,14 +55,15 @@ def evaluate(
     """Score every method in both directions on whole scans; returns the content of metrics.json.
 
     Sessions that lack one of the two scans are left out. The first method is the method under test, and it is compared
-    with every other method. A method receives source scans only, never targets or masks. If the data are simulated and
-    `ceiling` is true, the method `oracle`, E[target | shared anatomy], is added as the upper limit. The SD that a
-    method states is audited; for a generative method and `samples` >= 3, the SD of that number of samples is audited
-    instead, each drawn in `sample_steps` steps. The sessions of a participant are averaged before the mean over
+    with every other method except the oracle. A method receives source scans only, never targets or masks. If the data
+    are simulated and `ceiling` is true, the method `oracle`, E[target | shared anatomy], is added as the upper limit.
+    If a method gives an SD with its estimate, the SD is scored (`uncertainty_of_sd`). For a generative method and
+    `samples` >= 3, that number of samples is scored instead (`uncertainty_of_samples`), each drawn in `sample_steps`
+    sampling steps; fewer samples are ignored. Scores of the sessions of a participant are averaged before the mean over
     participants and its BCa 95 % interval are computed. If `out` is given, the results are written into this folder,
     with the means of the atlas's regions (default: `evidence_regions`) of every scan. Everything except the entry
-    `times` is the same in every run. Raises ValueError if there are no methods, if fewer than two participants have
-    both scans, and if a method returns values that are not finite.
+    `times` is the same in every run with the same seed. Raises ValueError if there are no methods, if fewer than two
+    participants have both scans, and if a method returns values that are not finite.
 
     Memory holds BLOCK scans, independently of their total number. Each method and direction is one pass over the scans.
     Scores of the whole set are accumulated scan by scan (`WithinSite`), or read the real scans again from the prepared
@@ -135,7 +136,7 @@ def evaluate(
 
 
 def source_only(batch: PairBatch, direction: Direction, method: Method) -> PairBatch:
-    """The batch with the source scans only, on the method's device; for the oracle also with the simulated truth."""
+    """The batch with the sources of one direction only, on the method's device; the oracle also gets the truth."""
     truth = batch.oracle if isinstance(method, Oracle) else {}
     source = replace(batch, sources={direction: batch.sources[direction]}, targets={}, masks={}, oracle=truth)
     return source.to(_device(method))
@@ -147,7 +148,7 @@ def predictions(method: Method, pairs: Pairs, direction: Direction) -> np.ndarra
 
 
 def estimates(method: Method, pairs: Pairs, direction: Direction) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Estimate and SD of the target of each row, (X, Y, Z) float32 each; the SD is None if the method states none."""
+    """Estimate and SD of the target of each row, (X, Y, Z) float32 each; the SD is None if the method gives none."""
     method.eval()
     for row in range(len(pairs)):
         with torch.inference_mode():
@@ -186,7 +187,7 @@ class _Scans:
         return self.pairs.volume(direction.target, row)
 
     def mask(self, row: int, direction: Direction) -> np.ndarray:
-        """The dilated brain mask of the target, (X, Y, Z)."""
+        """The brain mask of the real target, dilated by one voxel, (X, Y, Z) bool."""
         return dilate(self.pairs.brain(direction.target, row))
 
     def targets(self, direction: Direction) -> Iterator[np.ndarray]:
@@ -199,7 +200,7 @@ class _Scans:
             yield np.stack([self.real(row, direction)[self.common_first[direction]] for row in rows])
 
     def source(self, row: int, direction: Direction, method: Method) -> PairBatch:
-        """A batch of this scan's source, without its target (see `source_only`)."""
+        """A batch of the source of the scan in this row, without its target (see `source_only`)."""
         return source_only(self.batch(row, direction), direction, method)
 
     def donor_source(self, row: int, direction: Direction, method: Method) -> PairBatch:
@@ -256,8 +257,8 @@ class _Scored:
     """Scores of a method in one direction; arrays and lists are in the order of the scans.
 
     regions: region means, (scans, R). columns: names of the metrics per scan; rows: their values, one tuple per scan.
-    scalars: scores of the whole set by name. seconds: time of each synthesis. images, sd: volumes of the first
-    SAVED_SCANS scans, (X, Y, Z) float16; sd is empty if the method gives no SD.
+    scalars: scores of the whole set by name. seconds: time of each synthesis from the own source. images, sd: volumes
+    of the first SAVED_SCANS scans, (X, Y, Z) float16; sd is empty if the method gives no SD.
 
     Results of a scan are copied into one array and into tuples. Small arrays that remain between large ones would
     prevent the release of the memory of the large ones.
@@ -306,6 +307,7 @@ def _score(
 
 
 def _synthesise(method: Method, direction: Direction, scans: _Scans, row: int, draws: _Draws | None) -> _Synthesised:
+    """Synthesise the scan in a row from its own source and from that of its donor, and score its SD or its samples."""
     real, mask, batch = scans.real(row, direction), scans.mask(row, direction), scans.source(row, direction, method)
     start = time.perf_counter()
     estimate, model_sd = method.estimate(batch, direction)
@@ -336,9 +338,9 @@ def _device(method: Method) -> torch.device:
 
 
 def _intervals(per_scan: pd.DataFrame, table: pd.DataFrame, seed: int) -> dict[str, dict[str, Any]]:
-    """Mean of each metric over participants, with its 95 % bootstrap interval.
+    """Mean over participants and 95 % bootstrap interval (keys "mean" and "ci95") of each metric.
 
-    A participant's scans are averaged first.
+    A participant's scans are averaged first. A limit of the interval is None if it cannot be estimated.
     """
     people = per_scan.groupby(table["participant_id"].to_numpy()).mean()
     return {
@@ -354,8 +356,9 @@ def comparisons(table: pd.DataFrame, names: list[str], seed: int) -> list[dict[s
     """Comparison of the first method with every other method but the oracle, by the primary endpoint `PRIMARY`.
 
     table: the scores of every scan, with the columns method, direction and participant_id. names: the methods. The
-    result has one row per direction and other method: mean difference over participants with its BCa 95 % interval, and
-    p of a paired permutation test. All rows form one family of Holm's correction, which gives p_holm.
+    result has one row per direction and other method: PSNR in the brain (dB) of the first method minus that of the
+    other, mean over participants with BCa 95 % interval (ci95), and p of a paired permutation test. All rows form one
+    family of Holm's correction, which gives p_holm.
     """
     people = table.groupby(["method", "direction", "participant_id"])[PRIMARY].mean()
     rows: list[dict[str, Any]] = []

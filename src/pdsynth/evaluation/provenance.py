@@ -23,9 +23,9 @@ LONG = "scans_sha256"  # one digest per scan, which only the model's own card co
 def provenance(models: Mapping[str, Model], pairs: Pairs) -> dict[str, Any]:
     """Entries of a manifest: `models` (digest of the weights, card and settings, by name) and `data` (prepared folder).
 
-    data: name of the cohort, settings and date of its preparation, and counts: participants by split, site, diagnosis
-    and sex; ages (years) by split; sessions by available scans; refused files by reason; scans that quality control
-    flagged.
+    The card is the record of the training, here without the digests of the training scans. data: name of the cohort,
+    settings and date of its preparation, and counts: participants by split, site, diagnosis and sex; ages (years) by
+    split; sessions by available scans; number of refused files by reason; number of scans that quality control flagged.
     """
     return {"models": {name: _model(model) for name, model in models.items()}, "data": _data(pairs)}
 
@@ -59,7 +59,7 @@ def _data(pairs: Pairs) -> dict[str, Any]:
 
 
 def _spread(column: pd.Series) -> dict[str, float | int | None]:
-    """Mean, SD and range of the known values, with their number; None if there are too few for a measure."""
+    """Number ("known"), mean, SD, min and max of the known values; None for a measure that needs more values."""
     known = pd.to_numeric(column, errors="coerce").dropna()
     measures = {"mean": known.mean(), "sd": known.std(ddof=1), "min": known.min(), "max": known.max()}
     rounded = {name: None if pd.isna(value) else round(float(value), 2) for name, value in measures.items()}

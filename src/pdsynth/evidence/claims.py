@@ -18,7 +18,7 @@ from pdsynth.report.sections import Claim
 
 
 def claims() -> list[Claim]:
-    """The module `section` of every claim, in the order of the package names."""
+    """The module `section` of every claim (package of `pdsynth.evidence`), in the order of the package names."""
     packages = (info.name for info in pkgutil.iter_modules(evidence.__path__) if info.ispkg)
     names = (f"{evidence.__name__}.{package}.section" for package in packages)
     return [cast(Claim, import_module(name)) for name in names if find_spec(name)]

@@ -31,7 +31,7 @@ BY_DIAGNOSE = tuple(file.name for file in (SCHEME_SCORES, PATTERN_LOSS, ARMS, PO
 
 
 def write_roi(results_dir: str | Path, seed: int = 0) -> None:
-    """Write the tables of BY_ROI and Figures 5 and 6 into a results folder, from its patterns.tsv.
+    """Write the tables of BY_ROI and Figures 5 and 6 into a results folder, from its patterns.tsv (region means).
 
     Each participant counts once, with the first session. Raises InputError if a file of `evaluate` is missing.
     """
@@ -44,7 +44,7 @@ def write_roi(results_dir: str | Path, seed: int = 0) -> None:
 
 
 def write_diagnosis(results_dir: str | Path, methods: Sequence[str] | None = None, seed: int = 0) -> None:
-    """Write the tables of BY_DIAGNOSE and Figure 7 into a results folder, from its patterns.tsv.
+    """Write the tables of BY_DIAGNOSE and Figure 7 into a results folder, from its patterns.tsv (region means).
 
     methods: names of the methods whose scans are used. The default is the method under test and, as a control without
     information about individuals, the population mean. Each participant counts once, with the first session. table9.tsv
@@ -65,9 +65,9 @@ def write_diagnosis(results_dir: str | Path, methods: Sequence[str] | None = Non
 
 
 def write_sites(out: Path, model: Model, pairs: Pairs, budget: float | None, seed: int, device: str) -> None:
-    """Train the model's recipe without each site in turn, and write the scores as sites.tsv into a results folder.
+    """Train the recipe of `model` without each site in turn, and write the scores as sites.tsv into a results folder.
 
-    budget: seconds per training.
+    budget: seconds per training; there are two trainings per site (see `leave_one_site_out`).
     """
     recipe, size = model.card["recipe"], model.card.get("size", Size.FULL)
     SITES.write(out, leave_one_site_out(recipe, pairs, budget=budget, seed=seed, device=device, size=size))

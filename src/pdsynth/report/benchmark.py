@@ -29,8 +29,8 @@ def write_page(
     """Write `out`/benchmark.md and its figures; returns the path of the page.
 
     `out` contains the files of the tables. titles: title by number of the table. figures: title and finished entries
-    by number of the figure; a figure without entries is left out. tested: the entry under test, which determines the
-    participant of the figures; None leaves out all figures.
+    (recipes in one size) by number of the figure; a figure without entries is left out. tested: the entry under test,
+    which determines the participant of the figures; None leaves out all figures.
     """
     record = manifest.read(out)
     terms = record["parameters"]["terms"]
@@ -63,7 +63,7 @@ def write_page(
 
 
 def _parts(number: int, table: pd.DataFrame) -> list[dict[str, Any]]:
-    """One part per direction and site, its rows by descending PSNR."""
+    """One part per direction of synthesis and site of table `number`, its rows by descending PSNR in the brain."""
     parts = []
     for key, rows in table.groupby(["direction", "site"], sort=False):
         direction, site = map(str, key)  # type: ignore[arg-type]
@@ -82,13 +82,16 @@ def _parts(number: int, table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _reliability(rows: pd.DataFrame) -> str | None:
-    """Reliability of the real scans' effects, the same for all methods; None if no effect was estimated."""
+    """Reliability of the real scans' effects (see `EffectRecovery`), the same for all methods, as text.
+
+    None if no effect was estimated.
+    """
     known = rows["effect_reliability"].dropna().tolist() if "effect_reliability" in rows else []
     return words.number(known[0], 2) if known else None
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
-    """The cells of a row as text."""
+    """The cells of a row of table<number>.tsv as text, by the names that the template uses."""
 
     def text(name: str, decimals: int, scale: float = 1.0) -> str:
         value = row.get(name)
@@ -124,7 +127,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _beside(tables: Iterable[pd.DataFrame]) -> list[dict[str, str]]:
-    """The paper's scores beside ours, for the rows that have both."""
+    """The paper's PSNR (dB) / SSIM (%) beside ours, for the rows that have both, each entry and direction once."""
     content = pd.concat([table[table["site"] == "all"] for table in tables])
     rows = []
     for row in content.drop_duplicates(["direction", "method"]).to_dict("records"):

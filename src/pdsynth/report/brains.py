@@ -26,9 +26,10 @@ MOST_FIGURES = 9  # most figures per row of the gallery
 
 
 def limits(results: Results) -> dict[str, float]:
-    """Upper ends of the colour scales for "difference" and "deviation" on the whole page.
+    """Upper ends of the colour scales for "difference" and "deviation" (SD) on the whole page.
 
-    They are the 99th percentiles in the brain, rounded up, and at least 0.1 and 0.02.
+    In the unit of the images (0 to 1), they are the 99th percentiles in the brain over the saved scans of the method
+    under test, rounded up, and at least 0.1 and 0.02.
     """
     ends = {"difference": 0.1, "deviation": 0.02}
     for direction in Direction:
@@ -46,9 +47,10 @@ def limits(results: Results) -> dict[str, float]:
 
 
 def participants(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
-    """Panels of scans from the highest to the lowest rank of the method under test, so that poor results are shown too.
+    """Panels of up to four scans from the highest to the lowest rank, so that poor results are visible too.
 
-    Only scans with saved images are ranked, by the sum of the PSNR of both directions. tops: see `limits`.
+    Only scans with saved images are ranked, by the PSNR of the method under test, summed over both directions of
+    synthesis. tops: upper ends of the colour scales, from `limits`.
     """
     scores = {d: results.scan_scores(results.tested, d) for d in Direction}
     number = len(results.imaged)
@@ -106,7 +108,10 @@ def _panels(results: Results, row: int, direction: Direction, score: Any, tops: 
 
 
 def gallery(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
-    """One axial slice of the scan of middle rank by PSNR, as every method synthesises it, with its difference."""
+    """One axial slice of one scan per direction, as every method synthesises it, with its difference from the real one.
+
+    The scan is that of middle rank by PSNR of the method under test, among those with saved images. tops: see `limits`.
+    """
     panels = []
     number = len(results.imaged)
     for direction in Direction:
@@ -145,7 +150,10 @@ def gallery(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
 
 
 def missing_scans(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
-    """Panels of scans that the cohort lacks, in the space of their sources: source, synthesised volume and SD."""
+    """Panels of up to four scans that the cohort lacks, in the space of their sources: source, synthesised volume, SD.
+
+    At most two are shown per target modality. tops: see `limits`.
+    """
     scans: list[Synthesised] = []
     for target in dict.fromkeys(each.target for each in results.synthesised):
         scans += [each for each in results.synthesised if each.target is target][: SHOWN_MISSING // 2]
@@ -176,6 +184,7 @@ def _missing(scan: Synthesised, root: Path, tops: dict[str, float]) -> dict[str,
 
 
 def _source_mean(scan: Synthesised) -> np.ndarray | None:
+    """The mean volume of the source scan; None if its file was not found or cannot be used."""
     if scan.source is None:
         return None
     try:
@@ -209,7 +218,10 @@ def _column(kind: str, title: str, slices: list[Any]) -> dict[str, Any]:
 
 
 def _planes(view: View) -> list[dict[str, Any]]:
-    """Name, cut and edge letters of each row. share: width relative to the widest plane, so that mm scales agree."""
+    """Name, cut and edge letters of the three planes of a view, one per row of panels.
+
+    share: width divided by that of the widest plane, so that all planes have the same scale in mm.
+    """
     widths = [view.width_mm(axis) for axis in range(3)]
     return [
         {"name": name, "cut": cut, "left": edge[0], "right": edge[1], "top": edge[2], "share": width / max(widths)}

@@ -28,7 +28,10 @@ COLUMNS = ("split", "site", "diagnosis", "sex")
 
 @dataclass(frozen=True)
 class Item:
-    """One item of a checklist. asks: the requested information; says: sentences with the names of facts in braces."""
+    """One item of a checklist. asks: the requested information; says: sentences with the names of facts in braces.
+
+    number, section: of the item in the published guideline.
+    """
 
     number: str
     section: str
@@ -120,7 +123,7 @@ def _groups(run: Results) -> list[dict[str, Any]]:
 
 
 def _failures(run: Results) -> Iterator[dict[str, str]]:
-    """The lowest scores of each direction, in ascending order."""
+    """The participants with the lowest PSNR in each direction of synthesis, in ascending order."""
     for direction in Direction:
         for person in participants_of(run, direction).head(WORST).fillna(NA).to_dict("records"):
             names = {key: plain(str(person[key])) for key in ("participant_id", "site", "diagnosis")}

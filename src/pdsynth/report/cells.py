@@ -55,6 +55,6 @@ def p_value(value: float) -> str:
 
 
 def by_direction(rows: Iterable[Row], describe: Callable[[Row], str]) -> str:
-    """The text of each row after the name of its direction; a row with an empty text is left out."""
+    """The texts of all rows, each after the name of its direction of synthesis, joined by ";"; "" is left out."""
     parts = ((words.DIRECTIONS[row.direction], describe(row)) for row in rows)
     return "; ".join(f"{name} {text}" for name, text in parts if text)

@@ -13,7 +13,10 @@ WIDTH, LEFT, RIGHT, ROW, TOP, BOTTOM = 760, 176, 60, 25, 8, 44
 
 @dataclass(frozen=True)
 class Bar:
-    """One method in `forest`: its score with the interval, and its score with shuffled sources (all in dB)."""
+    """One method in `forest`: its score with the 95 % interval, and its score with shuffled sources (all in dB).
+
+    group: a key of `words.GROUPS`, which is the class in the style sheet. None: not known.
+    """
 
     name: str
     group: str
@@ -66,8 +69,8 @@ SMALL, TALL, SIDE, FOOT = 460, 190, 44, 40
 def curves(groups: dict[str, np.ndarray], low: float, high: float, unit: str) -> Markup:
     """A chart with one line per group over equal steps from low to high, scaled to the maximum of all groups.
 
-    groups: non-negative values (n,) by name. A group without values has no line but keeps its colour, so that colours
-    agree between charts. unit: the label of the axis.
+    groups: non-negative values (n,) of n steps by name. A group without values has no line but keeps its colour, so
+    that colours agree between charts. unit: the label of the axis.
     """
     top = max((float(np.max(values)) for values in groups.values() if len(values)), default=0.0) or 1.0
     floor = TALL - FOOT

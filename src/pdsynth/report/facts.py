@@ -56,7 +56,7 @@ def groups_of(results: Results, direction: Direction) -> Iterator[Group]:
 
 
 def facts(results: Results, claims: Iterable[Claim]) -> dict[str, str]:
-    """Facts by the names that the sentences of the checklists use; an unknown fact is absent."""
+    """Facts as text, by the names that the sentences of the checklists and cards use; an unknown fact is absent."""
     every = _scored(results) | _recorded(results.manifest) | _trained(results.model) | _prepared(results.data)
     for claim in claims:
         every |= claim.facts(results)
@@ -185,7 +185,7 @@ def sort_key(name: str) -> tuple[int, str]:
 
 
 def both_directions(results: Results, method: str, metric: str, decimals: int, unit: str = "") -> str:
-    """A metric in both directions with its interval, as text; "" if it was not measured."""
+    """A metric of a method in both directions of synthesis, with its 95 % interval, as text; "" if not measured."""
 
     def value(direction: Direction) -> str:
         mean, low, high = words.value_of(scores_and_times(results.metrics, method, direction), metric)
@@ -198,7 +198,7 @@ def both_directions(results: Results, method: str, metric: str, decimals: int, u
 
 
 def _each(describe: Callable[[Direction], str]) -> str:
-    """The text of each direction after its name; a direction with an empty text is left out."""
+    """The texts of both directions of synthesis, each after the direction's name, joined by ";"; "" is left out."""
     texts = ((words.DIRECTIONS[direction], describe(direction)) for direction in Direction)
     return "; ".join(f"{name} {text}" for name, text in texts if text)
 

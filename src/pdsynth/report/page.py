@@ -75,7 +75,7 @@ def _counts(results: Results, column: str) -> dict[str, int]:
 
 
 def _direction(results: Results, direction: Direction) -> dict[str, Any]:
-    """Headline, chart and tables of one direction."""
+    """Headline, chart and tables of one direction of synthesis, by the names that the template uses."""
     methods, tested = results.methods, results.tested
     mean, low, high = words.value_of(methods[tested][direction.value], PRIMARY)
     ordered = _ordered(results, direction)
@@ -102,7 +102,7 @@ def _direction(results: Results, direction: Direction) -> dict[str, Any]:
 
 
 def _ordered(results: Results, direction: Direction) -> list[str]:
-    """Methods sorted by group, then by descending PSNR."""
+    """Methods sorted by group (tested, other models, controls, ceiling), then by descending PSNR in the brain."""
     groups = list(words.GROUPS)
 
     def sort_key(name: str) -> tuple[int, float]:
@@ -115,7 +115,10 @@ def _ordered(results: Results, direction: Direction) -> list[str]:
 def _rows(
     results: Results, direction: Direction, ordered: list[str], columns: list[words.Column]
 ) -> list[dict[str, Any]]:
-    """Table rows; the best value of each column is marked. The ceiling takes no part in this comparison."""
+    """Table rows; the best value of each column is marked.
+
+    The ceiling (the oracle, which knows the simulated truth) takes no part in this comparison.
+    """
     scores = {name: scores_and_times(results.metrics, name, direction) for name in ordered}
     values = {name: [words.value_of(scores[name], column.key) for column in columns] for name in ordered}
     rows, previous = [], ""
@@ -138,7 +141,7 @@ def _rows(
 
 
 def _best(scores: list[tuple[str, float | None]], column: words.Column) -> set[str]:
-    """Names of the methods whose score is the best of the column after rounding."""
+    """Names of the methods whose score is the best of the column after rounding; none if no value is better."""
     key = {"high": lambda v: -v, "low": lambda v: v, "one": lambda v: abs(v - 1)}.get(column.better)
     known = [(name, round(value, column.decimals)) for name, value in scores if value is not None]
     if key is None or not known:

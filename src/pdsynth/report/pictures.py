@@ -23,9 +23,9 @@ MAPS = {"grey": "gray", "difference": "berlin", "deviation": "inferno"}
 
 @dataclass(frozen=True)
 class View:
-    """A crop of a canonical (RAS) grid and the voxel index of the cut along each axis.
+    """A crop (box) of a canonical (RAS) grid, and the voxel index of the cut along each axis (cuts).
 
-    Images that are shown side by side share one view.
+    affine (4, 4): from voxels to mm. Images that are shown side by side share one view.
     """
 
     affine: np.ndarray
@@ -34,7 +34,10 @@ class View:
 
     @classmethod
     def around(cls, masks: np.ndarray, affine: np.ndarray, cuts_mm: tuple[float, ...] | None = MNI_CUTS_MM) -> View:
-        """The box around all masks (..., X, Y, Z), cut at cuts_mm or, if that is None, at the centre of the box."""
+        """The box around all masks (..., X, Y, Z), one voxel wider, cut at cuts_mm or, if that is None, at its centre.
+
+        cuts_mm: x, y and z of the three cuts, mm. A cut outside the box is moved to its edge.
+        """
         union = np.asarray(masks, bool).reshape(-1, *np.shape(masks)[-3:]).any(0)
         found = ndimage.find_objects(union.astype(np.uint8)) or [tuple(slice(0, n) for n in union.shape)]
         box = tuple(slice(max(s.start - 1, 0), min(s.stop + 1, n)) for s, n in zip(found[0], union.shape, strict=True))
@@ -58,7 +61,7 @@ class View:
         ]
 
     def width_mm(self, axis: int) -> float:
-        """Width of the picture of a plane, mm."""
+        """Width of the picture of a plane, mm. axis: 0 sagittal, 1 coronal, 2 axial."""
         across = 1 if axis == 0 else 0
         return float((self.box[across].stop - self.box[across].start) * self.spacing_mm[across])
 
@@ -67,7 +70,7 @@ class View:
         return [self.slice(volume, axis, top, kind) for axis in range(3)]
 
     def slice(self, volume: np.ndarray, axis: int, top: float, kind: str = "grey") -> Markup:
-        """Data URL of one plane of a volume (X, Y, Z)."""
+        """Data URL of one plane of a volume (X, Y, Z): sagittal (axis 0), coronal (1) or axial (2). See `picture`."""
         return picture(self.plane(volume, axis), self._zoom(axis), top, kind)
 
     def _zoom(self, axis: int) -> tuple[float, float]:

@@ -27,9 +27,9 @@ def brain_figure(
 ) -> Path:
     """Draw values of R regions on a glass brain (nilearn), and write a PNG to `path`; returns `path`.
 
-    regions: R rows with x, y, z in mm. values: (R,) by name; each name has its own row of the figure. Colour and size
-    of a marker show its value, on one scale for the whole figure. ringed: (R,) bool by the same names; a black ring
-    marks these regions.
+    regions: R rows with x, y, z in mm (MNI). values: (R,) by name; each name has its own row of the figure. unit: text
+    that explains the values. A value that is not finite has no marker. Colour and size of a marker show its value, on
+    one scale for the whole figure. ringed: (R,) bool by the same names; a black ring marks these regions.
     """
     from nilearn import plotting
 

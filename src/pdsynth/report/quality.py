@@ -27,7 +27,7 @@ UNKNOWN = "unknown"
 NAMES = {Modality.FMRI: "fMRI", Modality.DMRI: "dMRI"}
 MEASURES = {
     "overlap": "overlap of the brain with the template's (Dice)",
-    "mutual_information": "mutual information with the template (1: none)",
+    "mutual_information": "normalised mutual information with the template (1: none, 2: equal)",
     "correlation": "correlation of fMRI and b0 in the brain",
     "motion_mm": "head motion: mean framewise displacement, mm",
 }
@@ -36,7 +36,7 @@ MEASURES = {
 def write_quality(prepared: str | Path) -> Path:
     """Write `prepared`/quality.html, which contains its images and loads nothing; returns its path.
 
-    Raises InputError if `prepared` is not a prepared folder.
+    Raises InputError if `prepared` is not a prepared folder, or if its quality.tsv is missing.
     """
     pairs = Pairs.open(prepared)
     if not (pairs.root / "quality.tsv").exists():
@@ -88,9 +88,10 @@ def _groups(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _sheet(whole: Pairs, quality: pd.DataFrame) -> list[dict[str, Any]]:
-    """Three planes of each flagged scan, then of other scans from the lowest to the highest overlap.
+    """Three planes of flagged scans, then of other scans from the lowest to the highest overlap with the template.
 
-    The outline of the template's brain is drawn on each plane.
+    At most SHOWN_FLAGGED and SHOWN scans are drawn; the others are evenly spaced in rank. The outline of the template's
+    brain is drawn on each plane.
     """
     template = tissue_template(whole.grid)["brain"] > 0.5
     view = View.around(template, whole.grid.affine)
@@ -114,7 +115,10 @@ def _sheet(whole: Pairs, quality: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _histograms(whole: Pairs, modality: Modality) -> dict[str, np.ndarray]:
-    """Mean share of brain voxels in each of BINS steps from 0 to 1, (BINS,) by site; empty without such a scan."""
+    """Mean share of brain voxels in each of BINS steps of the signal from 0 to 1, (BINS,) by site.
+
+    The mean is over the first PER_SITE scans of the site. Empty for a site without a scan of the modality.
+    """
     sites = whole.table["site"].map(_label)
     table = whole.table[whole.table["available"].isin([Available.BOTH, modality])]
     found = {str(site): np.zeros(0) for site in sorted(sites.unique())}

@@ -11,9 +11,10 @@ from pdsynth.files import write_text
 
 
 def render(path: Path, template: str, escape: bool, context: dict[str, Any]) -> Path:
-    """Fill a template with `context` and write it to `path`, completely or not at all; returns `path`.
+    """Fill a template of this package with `context` and write it to `path`, completely or not at all; returns `path`.
 
-    escape: whether values are escaped for HTML.
+    template: file name in `templates`. escape: whether values are escaped for HTML. context: values by the names that
+    the template uses; a missing one raises jinja2.UndefinedError.
     """
     environment = Environment(
         loader=PackageLoader("pdsynth.report", "templates"),

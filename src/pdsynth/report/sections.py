@@ -71,7 +71,7 @@ class Claim(Protocol):
 
 
 def figures(results: Results, names: Sequence[str], alt: str) -> list[Figure]:
-    """Those of the named PNG files that exist in the results folder."""
+    """Those of the named PNG files that exist in the results folder; alt: beginning of their alternative text."""
     existing = [results.root / name for name in names if (results.root / name).exists()]
     return [
         Figure(f"{alt} ({path.stem})", f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}")

@@ -30,7 +30,10 @@ CONTROLS = {name: RECIPES[name].summary for name in CONTROL_NAMES}
 
 @dataclass(frozen=True)
 class Column:
-    """A metric in a table. better: the best value is "high", "low" or "one" (nearest to 1); "" if there is none."""
+    """A metric in a table of the report. key: its name in metrics.json. meaning: explanation for the reader.
+
+    better: the best value is "high", "low" or "one" (nearest to 1); "" if there is none.
+    """
 
     key: str
     label: str
@@ -42,38 +45,71 @@ class Column:
 QUALITY = [Column(m.name, m.heading, m.decimals, m.better, m.meaning) for m in METRICS if m.label]
 AUDIT = [
     Column(PRIMARY, "own source", 1, "high", "PSNR inside the brain from the participant's own source, dB."),
-    Column("shuffled_source_psnr_brain", "shuffled", 1, "", "PSNR from another participant's source, dB."),
+    Column(
+        "shuffled_source_psnr_brain", "shuffled", 1, "", "PSNR inside the brain from another participant's source, dB."
+    ),
     Column("drop", "drop", 1, "high", "Own source minus shuffled, dB. About 0: the method ignores the source."),
     Column(
         "identification_rate",
         "identified",
         2,
         "high",
-        "Share of outputs that are closer to their own participant's real scan than to any other real scan.",
+        "Share of outputs that are closer to their own participant's real scan than to that of any other participant.",
     ),
     Column(
         "within_site_r",
         "within-site r",
         2,
         "high",
-        "Correlation of synthesised and real differences from the site's average.",
+        "Correlation of the synthesised and the real differences of participants from their site's average, over "
+        "voxels; 1 is ideal.",
     ),
     Column(
-        "within_site_slope", "slope", 2, "one", "Slope of the synthesised on the real differences: 1 if all is kept."
+        "within_site_slope",
+        "slope",
+        2,
+        "one",
+        "Slope of the synthesised on the real differences of participants from their site's average, over voxels: 1 if "
+        "individual differences are kept in full.",
     ),
     Column("seconds_per_volume", "s / volume", 2, "", "Median time of one prediction, seconds."),
 ]
 UNCERTAINTY = [
-    Column("coverage_50", "within 50 % interval", 2, "", "Share of voxels inside the 50 % interval; ideal 0.50."),
-    Column("coverage_90", "within 90 % interval", 2, "", "Share of voxels inside the 90 % interval; ideal 0.90."),
-    Column("crps", "CRPS", 4, "low", "Continuous ranked probability score; lower is better."),
-    Column("error_sd_rank_r", "error-SD rank r", 2, "high", "Rank correlation of absolute error and SD over voxels."),
-    Column("mean_sd", "mean SD", 3, "", "Mean SD inside the brain, in the unit of the images."),
+    Column(
+        "coverage_50",
+        "within 50 % interval",
+        2,
+        "",
+        "Share of voxels inside the brain whose real value is inside the 50 % interval; ideal 0.50.",
+    ),
+    Column(
+        "coverage_90",
+        "within 90 % interval",
+        2,
+        "",
+        "Share of voxels inside the brain whose real value is inside the 90 % interval; ideal 0.90.",
+    ),
+    Column(
+        "crps",
+        "CRPS",
+        4,
+        "low",
+        "Continuous ranked probability score: the error of the predicted distribution, in the unit of the images (0 to "
+        "1); lower is better.",
+    ),
+    Column(
+        "error_sd_rank_r",
+        "error-SD rank r",
+        2,
+        "high",
+        "Rank correlation over voxels of the absolute error and the SD; higher is better.",
+    ),
+    Column("mean_sd", "mean SD", 3, "", "Mean SD inside the brain, in the unit of the images (0 to 1)."),
 ]
 
 
 def group_of(name: str, tested: str) -> str:
-    """The key in GROUPS of a method; tested: the method under test."""
+    """The key in GROUPS of the method `name`; tested: the name of the method under test."""
     if name == tested:
         return "tested"
     recipe = RECIPES.get(recipe_of(name)[0])
@@ -81,7 +117,11 @@ def group_of(name: str, tested: str) -> str:
 
 
 def value_of(scores: dict[str, Any], key: str) -> tuple[float | None, float | None, float | None]:
-    """(mean, low, high) of a metric in the scores of one method and direction; None if it was not measured."""
+    """Mean and 95 % interval (mean, low, high) of a metric in the scores of one method and direction of synthesis.
+
+    Each is None if it was not measured. key: the name of the metric, or "drop" for PSNR in the brain (dB) from the own
+    source minus that from another participant's source.
+    """
     if key == "drop":
         own, shuffled = value_of(scores, PRIMARY)[0], value_of(scores, "shuffled_source_psnr_brain")[0]
         return (None if own is None or shuffled is None else own - shuffled), None, None
@@ -93,7 +133,7 @@ def value_of(scores: dict[str, Any], key: str) -> tuple[float | None, float | No
 
 
 def spread(name: str, metrics: dict[str, Any]) -> str:
-    """The origin of a method's SD, in words; metrics: the content of metrics.json."""
+    """The origin of the SD of the method `name`, in words; metrics: the content of metrics.json."""
     drawn = name in metrics.get("uncertainty_from_samples", [])
     return f"SD of {metrics['samples']} samples" if drawn else "SD stated by the method"
 
@@ -112,7 +152,11 @@ def interval(low: float | None, high: float | None, decimals: int) -> str:
 
 
 def skill(methods: dict[str, Any], name: str, direction: Direction) -> float | None:
-    """PSNR on a scale from the population mean (0) to the oracle (1); None if either was not evaluated."""
+    """PSNR in the brain of a method, on a scale from the population mean (0) to the oracle (1).
+
+    methods: scores by method and direction. None if one of the three was not evaluated, or if the oracle's PSNR is not
+    above that of the population mean.
+    """
     if AVERAGE not in methods or CEILING not in methods:
         return None
     own, floor, top = (value_of(methods[m][direction.value], PRIMARY)[0] for m in (name, AVERAGE, CEILING))
@@ -120,9 +164,9 @@ def skill(methods: dict[str, Any], name: str, direction: Direction) -> float | N
 
 
 def verdicts(metrics: dict[str, Any], name: str, direction: Direction) -> list[tuple[str, str]]:
-    """Sentences on the method under test, each with a tone: "good", "warn" or "plain".
+    """(tone, sentence) on the method under test in one direction of synthesis; a tone is "good", "warn" or "plain".
 
-    metrics: the content of metrics.json; name: the method under test.
+    metrics: the content of metrics.json; name: the method under test. Empty if its PSNR was not measured.
     """
     methods, people = metrics["methods"], metrics["n_participants"]
     scores = methods[name][direction.value]
@@ -150,7 +194,10 @@ def verdicts(metrics: dict[str, Any], name: str, direction: Direction) -> list[t
 
 
 def _comparisons(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Sentences on the methods that score significantly higher, not differently and lower than the one under test."""
+    """(tone, sentence) on the methods with significantly higher, similar and lower PSNR than the method under test.
+
+    rows: the comparisons of one direction in metrics.json, the method under test minus the other.
+    """
     lower: list[str] = []
     higher: list[str] = []
     level: list[str] = []

@@ -42,7 +42,8 @@ def image_name(method: str, direction: Direction) -> str:
 class Archive:
     """Writes a results folder. A reader sees every file complete, or does not see it.
 
-    out: the folder. scans: the evaluated scans. Arrays of an earlier run in `out` are removed.
+    out: the folder. scans: the evaluated scans; the real ones and their brain masks are written first. Arrays of an
+    earlier run in `out` are removed.
     """
 
     def __init__(self, out: Path, scans: Pairs) -> None:
@@ -59,11 +60,14 @@ class Archive:
         write_table(self.images / SCANS_TSV, scans.table[KEYS].head(SAVED_SCANS))
 
     def save_images(self, name: str, volumes: Sequence[np.ndarray]) -> None:
-        """Write the images of the first SAVED_SCANS scans, (X, Y, Z) each, as float16."""
+        """Write the images of the first SAVED_SCANS scans, (X, Y, Z) each, as float16 into predictions/<name>.npy."""
         self._array(name, np.stack(volumes).astype(np.float16))
 
     def finish(self, result: dict[str, Any], table: pd.DataFrame) -> None:
-        """Write the metrics. They are the last files, so that a folder with metrics.json is complete."""
+        """Write metrics.json (result) and metrics.tsv (table).
+
+        metrics.json is the last file, so that a folder which contains it is complete.
+        """
         write_table(self.out / METRICS_TSV, table)
         self._text(METRICS_JSON, json.dumps(result, indent=2, allow_nan=False))
 

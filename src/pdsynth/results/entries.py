@@ -8,7 +8,7 @@ from pdsynth.types import Size
 
 
 def recipe_of(entry: str) -> tuple[str, str]:
-    """The recipe and the size of an entry of a benchmark.
+    """The recipe and the size ("full" or "small") of an entry of a benchmark.
 
     >>> recipe_of("pds-paper:small"), recipe_of("pds")
     (('pds-paper', 'small'), ('pds', 'full'))
@@ -18,7 +18,9 @@ def recipe_of(entry: str) -> tuple[str, str]:
 
 
 def run_folder(out: Path, entry: str) -> Path:
-    """The folder of an entry of the benchmark in `out`; entry: "recipe", or "recipe:small" for its small size.
+    """The path of the folder of an entry of the benchmark in `out`.
+
+    entry: "recipe", or "recipe:small" for its small size.
 
     >>> run_folder(Path("out"), "pds-paper:small").as_posix()
     'out/runs/pds-paper-small'
@@ -27,5 +29,5 @@ def run_folder(out: Path, entry: str) -> Path:
 
 
 def scores_folder(out: Path, entry: str) -> Path:
-    """The results folder of an entry of the benchmark in `out`."""
+    """The path of the results folder of an entry ("recipe" or "recipe:small") of the benchmark in `out`."""
     return run_folder(out, entry) / "scores"

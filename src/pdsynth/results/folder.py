@@ -29,9 +29,10 @@ REMEDY = "run `pdsynth evaluate` with this folder as --out first"
 
 @dataclass(frozen=True)
 class Synthesised:
-    """The files of a synthesised scan: image, SD (deviation) and the content of its sidecar.
+    """The files of a synthesised scan: image, SD per voxel (deviation) and the content of its JSON sidecar.
 
-    source: the scan from which it was synthesised; None if that file was not found.
+    deviation: None if it was not written. sidecar: empty if there is none. source: the file of the scan from which it
+    was synthesised; None if it was not found in the results folder.
     """
 
     image: Path
@@ -41,14 +42,15 @@ class Synthesised:
 
     @property
     def target(self) -> Modality:
+        """The synthesised modality, from the file name."""
         return Modality.FMRI if "_boldref" in self.image.name else Modality.DMRI
 
 
 def read_metrics(results: Path) -> dict[str, Any]:
     """Content of metrics.json of a results folder, in the form of this version.
 
-    Version 0.1.0 has the seconds among the scores; they are moved to the block `times`. Raises FileNotFoundError if the
-    file is missing, ValueError if it is damaged.
+    Version 0.1.0 has the seconds per volume among the scores; they are moved to the block `times`. Raises
+    FileNotFoundError if the file is missing, ValueError if it is damaged.
     """
     metrics: dict[str, Any] = json.loads((results / METRICS_JSON).read_text(encoding="utf-8"))
     if "times" not in metrics:
@@ -60,7 +62,9 @@ def read_metrics(results: Path) -> dict[str, Any]:
 
 
 def scores_and_times(metrics: Mapping[str, Any], method: str, direction: Direction) -> dict[str, Any]:
-    """Scores and times of a method in one direction, from the content of metrics.json; empty if there are none.
+    """Scores and times of a method in one direction, by name, from the content of metrics.json.
+
+    Empty if there are none.
 
     >>> metrics = {"methods": {"unet": {"fmri_to_dmri": {"within_site_r": 0.5}}}, "times": {}}
     >>> scores_and_times(metrics, "unet", Direction.FMRI_TO_DMRI)
@@ -72,7 +76,11 @@ def scores_and_times(metrics: Mapping[str, Any], method: str, direction: Directi
 
 @dataclass(frozen=True)
 class Results:
-    """A results folder: metrics (metrics.json), table (metrics.tsv) and manifest ({} if there is no manifest.json)."""
+    """A results folder (root) and the content of its files.
+
+    metrics: metrics.json. table: metrics.tsv, one row per scan, method and direction of synthesis. manifest:
+    manifest.json (version, settings, models and data of the run); {} if there is none.
+    """
 
     root: Path
     metrics: dict[str, Any]
@@ -109,6 +117,7 @@ class Results:
 
     @property
     def methods(self) -> dict[str, dict[str, Any]]:
+        """Scores by method, then by direction of synthesis, then by metric."""
         return self.metrics["methods"]
 
     @property
@@ -118,16 +127,16 @@ class Results:
 
     @property
     def model(self) -> dict[str, Any]:
-        """The manifest's entry of the method under test; empty if it has none."""
+        """The manifest's entry of the method under test; empty if the manifest has no such entry."""
         return self.manifest.get("models", {}).get(self.tested, {})
 
     @property
     def data(self) -> dict[str, Any]:
-        """The manifest's entry of the prepared folder; empty if it has none."""
+        """The manifest's entry of the prepared folder; empty if the manifest has no such entry."""
         return self.manifest.get("data", {})
 
     def images(self, name: str) -> np.ndarray | None:
-        """predictions/<name>.npy, (scans, X, Y, Z), memory-mapped; None if it does not exist."""
+        """predictions/<name>.npy, (scans, X, Y, Z), memory-mapped, in the order of `imaged`; None if it is missing."""
         path = self.root / IMAGES / f"{name}.npy"
         return np.load(path, mmap_mode="r") if path.exists() else None
 
@@ -138,7 +147,7 @@ class Results:
 
     @cached_property
     def rejected(self) -> pd.DataFrame:
-        """The rows of every rejected.tsv in the folder or below: path, reason, remedy."""
+        """The refused files: the rows of every rejected.tsv in the folder or below, with path, reason and remedy."""
         tables = [pd.read_csv(p, sep="\t", dtype=str).fillna("") for p in sorted(self.root.rglob("rejected.tsv"))]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["path", "reason", "remedy"])
 
@@ -156,7 +165,10 @@ class Results:
         ]
 
     def _find(self, sources: list[str]) -> Path | None:
-        """The file of the first source. The sidecar names it without its folder, so the results folder is searched."""
+        """The file of the first source; None if it is not found.
+
+        The sidecar names it without its folder, so the results folder is searched, except folders `derivatives`.
+        """
         if not sources:
             return None
         name = Path(sources[0]).name

@@ -28,10 +28,11 @@ Values = Mapping[tuple[Modality, str], np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Patterns:
-    """Region means of N scans, and the descriptions of the scans and of the R regions.
+    """Region means (patterns) of N scans, and the descriptions of the scans and of the R regions.
 
-    values: (N, R) by modality and origin. people: N rows with the columns PEOPLE; an unknown diagnosis, age or
-    education is NaN. regions: R rows with the columns region (r1, r2, ...), name, network and x, y, z (mm, MNI).
+    values: (N, R) by modality and origin, "real" or the method that synthesised the scan. people: one row per scan with
+    the columns PEOPLE; an unknown diagnosis, age, sex or education is NaN. regions: R rows with the columns region (r1,
+    r2, ...), name, network and x, y, z (mm, MNI).
     """
 
     people: pd.DataFrame
@@ -40,11 +41,11 @@ class Patterns:
 
     @property
     def methods(self) -> list[str]:
-        """The names of the methods, in the order of the file."""
+        """The names of the methods that synthesised scans, in the order of the file."""
         return list(dict.fromkeys(origin for _, origin in self.values if origin != REAL))
 
     def pair(self, method: str, direction: Direction) -> tuple[np.ndarray, np.ndarray]:
-        """Real and synthesised patterns of a direction's target, (N, R) each."""
+        """Region means of the real target scans and of those synthesised by the method, (N, R) each."""
         return self.values[direction.target, REAL], self.values[direction.target, method]
 
     def one_per_participant(self) -> Patterns:
@@ -58,7 +59,7 @@ class Patterns:
 
 
 def describe_regions(atlas: Atlas, grid: Grid) -> pd.DataFrame:
-    """The table `Patterns.regions` for an atlas on a grid."""
+    """The table `Patterns.regions` for an atlas on a grid: one row per region with its name, network and centre."""
     names = [f"r{number}" for number in range(1, len(atlas) + 1)]
     table = pd.DataFrame({"region": names, "name": atlas.names, "network": atlas.networks})
     table[["x", "y", "z"]] = atlas.centres(grid.affine).round(1)
@@ -100,7 +101,10 @@ def read(results: str | Path) -> Patterns:
 
 
 def people_of(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns PEOPLE of the table of a prepared folder; "n/a" and empty values become NaN."""
+    """The columns PEOPLE of the table of a prepared folder.
+
+    "n/a" and empty values become NaN in the columns age, education, diagnosis and sex.
+    """
     people = pd.DataFrame({name: table.get(name, pd.Series(pd.NA, index=table.index)) for name in PEOPLE})
     people = people.reset_index(drop=True)
     for name in ("age", "education"):
@@ -113,10 +117,10 @@ def people_of(table: pd.DataFrame) -> pd.DataFrame:
 def diagnosed(
     features: Values, people: pd.DataFrame, methods: Sequence[str]
 ) -> tuple[dict[tuple[Modality, str], np.ndarray], pd.DataFrame]:
-    """Region means (N, R) by modality and origin, and people, without the rows that have no diagnosis.
+    """Region means (N, R) by modality and origin, and people, without the rows that have no diagnosis (NC, MCI, AD).
 
-    Raises ValueError if the real scans of a modality or all scans of a method are missing, or if the number of rows is
-    not that of people.
+    methods: those of which scans are needed. Raises ValueError if the real scans of a modality or all scans of a method
+    are missing, or if the number of rows is not that of people.
     """
     for modality in Modality:
         if (modality, REAL) not in features:

@@ -26,7 +26,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_table(path: Path, text: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a table of `write_table`. Only n/a becomes NaN; the columns in `text` are read as text."""
+    """Read a table of `write_table`. Only n/a becomes NaN; the columns with the names in `text` are read as text."""
     return pd.read_csv(path, sep="\t", dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[NA])
 
 
@@ -49,8 +49,8 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 class TableFile(Generic[Row]):
     """A file of a results folder: its name, the dataclass of a row, and the command that writes it.
 
-    Each field of the dataclass is one column of type str, int, float (nan: unknown), bool or StrEnum. A field of type
-    `Estimate` has three columns: name, name_low and name_high.
+    Each field of the dataclass is one column of type str, int, float (unknown: nan, "n/a" in the file), bool or
+    StrEnum. A field of type `Estimate` has three columns: name, name_low and name_high.
 
     >>> @dataclass
     ... class Person:

@@ -1,8 +1,9 @@
 """Agreement of synthesised and real region patterns: by region over participants, and by participant over regions.
 
-In all functions, `real` and `synthesised` are (N, R): means of R regions, one row per participant. Results are nan for
-fewer than three participants and for a region that varies neither in real nor in synthesised patterns. A correlation is
-nan if either side does not vary. ICC and CCC measure equality of values; they are 0 if only one side varies.
+In all functions, `real` and `synthesised` are (N, R): means of R regions (a pattern), one row per participant. Results
+are nan for fewer than three participants and for a region that varies neither in real nor in synthesised patterns. A
+correlation is nan if either side does not vary. ICC and CCC measure equality of values; they are 0 if only one side
+varies.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ FEWEST = 3
 
 @dataclass(frozen=True, eq=False)
 class BlandAltman:
-    """Per region (R,): bias (mean of synthesised - real), SD of this difference, and limits of agreement.
+    """Per region (R,): bias (mean of synthesised - real) and SD of this difference over participants, and its limits.
 
-    lower, upper: bias - 1.96 SD and bias + 1.96 SD.
+    lower, upper: limits of agreement, bias - 1.96 SD and bias + 1.96 SD.
     """
 
     bias: np.ndarray
@@ -42,9 +43,10 @@ class BlandAltman:
 
 
 def icc_2_1(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
-    """ICC(2,1) per region, (R,): two-way random effects, absolute agreement, single measure.
+    """Intraclass correlation ICC(2,1) per region, (R,): two-way random effects, absolute agreement, single measure.
 
-    Shrout and Fleiss 1979; ICC(A,1) of McGraw and Wong 1996. 1 means equal values; an offset or a scale lowers it.
+    real, synthesised (N, R): means of R regions, one row per participant. Shrout and Fleiss 1979; ICC(A,1) of McGraw
+    and Wong 1996. 1 means equal values; an offset or a scale lowers it. nan for fewer than three participants.
 
     >>> real = np.array([[1.0], [2.0], [3.0]])
     >>> icc_2_1(real, real).round(3).tolist(), icc_2_1(real, real + 1).round(3).tolist()
@@ -56,6 +58,9 @@ def icc_2_1(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
 def ccc(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
     """Concordance correlation coefficient per region, (R,): agreement with the line of identity (Lin 1989).
 
+    real, synthesised (N, R): means of R regions, one row per participant. -1 to 1; nan for fewer than three
+    participants.
+
     >>> real = np.array([[1.0], [2.0], [3.0]])
     >>> ccc(real, -real + 4).round(3).tolist()
     [-1.0]
@@ -64,9 +69,10 @@ def ccc(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
 
 
 def within_site_correlation(real: np.ndarray, synthesised: np.ndarray, sites: Sequence[str]) -> np.ndarray:
-    """Correlation per region, (R,), of real and synthesised deviations from the mean of each site; sites (N,).
+    """Correlation over participants, per region (R,), of real and synthesised deviations from the mean of each site.
 
-    A method that gives each participant the mean of their site correlates highly over all sites; here it gives nan.
+    real, synthesised (N, R): means of R regions, one row per participant; sites (N,). A method that gives each
+    participant the mean of their site correlates highly over all sites; here it gives nan.
     """
     real, synthesised = paired(real, synthesised)
     if len(real) < FEWEST:
@@ -75,7 +81,9 @@ def within_site_correlation(real: np.ndarray, synthesised: np.ndarray, sites: Se
 
 
 def bland_altman(real: np.ndarray, synthesised: np.ndarray) -> BlandAltman:
-    """Bias and limits of agreement per region (Bland and Altman 1986), in the units of the patterns.
+    """Bias and limits of agreement per region (Bland and Altman 1986), in the units of the region means.
+
+    real, synthesised (N, R): means of R regions, one row per participant. nan for fewer than three participants.
 
     >>> found = bland_altman(np.zeros((3, 1)), np.array([[0.0], [1.0], [2.0]]))
     >>> found.bias.tolist(), found.upper.tolist()
@@ -90,11 +98,11 @@ def bland_altman(real: np.ndarray, synthesised: np.ndarray) -> BlandAltman:
 
 
 def pattern_correlation(real: np.ndarray, synthesised: np.ndarray, centre: np.ndarray | float = 0.0) -> np.ndarray:
-    """Correlation over regions of each participant's real and synthesised pattern, (N,).
+    """Correlation over regions of each participant's real and synthesised pattern (their means of R regions), (N,).
 
-    centre (R,): a mean pattern that is subtracted from both first. Without it, the patterns of any two people correlate
-    highly. After subtraction of the population's mean pattern, only individual deviations correlate. nan if a pattern
-    does not differ from the centre.
+    real, synthesised (N, R). centre (R,): a mean pattern that is subtracted from both first. Without it, the patterns
+    of any two people correlate highly. After subtraction of the population's mean pattern, only individual deviations
+    correlate. nan if a pattern does not differ from the centre, or differs by a constant.
 
     >>> average = np.array([[1.0, 2.0, 4.0]])
     >>> pattern_correlation(average + [[0, 0, 0.1]], average).round(2).tolist()
@@ -116,7 +124,8 @@ def agreement_table(
 ) -> pd.DataFrame:
     """One row per region: name, network, icc, ccc, within_site_r, bias, sd_of_difference, lower, upper.
 
-    sites (N,); names, networks (R,). The last four columns are those of `BlandAltman`.
+    real, synthesised (N, R): region means, one row per participant; sites (N,); names, networks (R,). The last four
+    columns are those of `BlandAltman` (differences are synthesised - real).
     """
     limits = bland_altman(real, synthesised)
     return pd.DataFrame(
@@ -144,9 +153,10 @@ def agreement_summary(
 ) -> dict[str, Estimate]:
     """Medians over regions of icc, ccc, within_site_r and bias, and medians over participants of pattern correlations.
 
-    pattern_r: without a centre. own_pattern_r: after subtraction of `centre` (R,), the population's mean pattern.
-    Intervals are over participants, from n resamples: within each site for within_site_r, else among all participants.
-    The same seed gives the same intervals.
+    real, synthesised (N, R): means of R regions, one row per participant; sites (N,). pattern_r: correlation over
+    regions of real and synthesised means. own_pattern_r: the same after subtraction of `centre` (R,), the population's
+    mean pattern. Intervals are over participants, from n resamples: within each site for within_site_r, else among all
+    participants. The same seed gives the same intervals. All are nan for fewer than three participants.
     """
     real, synthesised = paired(real, synthesised)
     patterns = {"pattern_r": np.zeros(real.shape[1]), "own_pattern_r": centre}
@@ -176,7 +186,7 @@ def _of_sample(index: Callable[..., np.ndarray], real: np.ndarray, synthesised: 
 
 
 def _icc(weights: np.ndarray, real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
-    """ICC(2,1) of two raters, (B, R), for each of B rows of weights.
+    """ICC(2,1) of two raters (real and synthesised), (B, R), for each of B resamples: weights (B, N).
 
     The mean squares of rows, error and raters are, with variances v_r and v_s, covariance c and shift of the mean:
     MSR = (v_r + v_s + 2 c) / 2, MSE = (v_r + v_s - 2 c) / 2, MSC = N shift^2 / 2.
@@ -187,7 +197,7 @@ def _icc(weights: np.ndarray, real: np.ndarray, synthesised: np.ndarray) -> np.n
 
 
 def _ccc(weights: np.ndarray, real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
-    """Lin's concordance coefficient, (B, R), from central moments with the divisor N, as in Lin 1989."""
+    """Lin's concordance coefficient for B resamples, (B, R), from central moments with the divisor N (Lin 1989)."""
     variances, covariance, shift = _moments(weights, real, synthesised, len(real))
     return _varying(2 * covariance, variances + shift**2, variances)
 
@@ -204,7 +214,8 @@ def _moments(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sum of the two variances, covariance, and difference of the means (synthesised - real), (B, R) each.
 
-    weights: B resamples of the N participants, (B, N). divisor: of variances and covariance, N or N - 1."""
+    weights: B resamples of the N participants, (B, N). divisor: of variances and covariance, N or N - 1.
+    """
     everyone = np.zeros(len(real), int)
     variances = scatter(weights, real, real, everyone) + scatter(weights, synthesised, synthesised, everyone)
     covariance = scatter(weights, real, synthesised, everyone)
@@ -212,6 +223,7 @@ def _moments(
 
 
 def _varying(over: np.ndarray, under: np.ndarray, variances: np.ndarray) -> np.ndarray:
+    """over / under; nan where the sum of the two variances is 0."""
     return ratio(over, np.where(variances > 0, under, 0.0))
 
 

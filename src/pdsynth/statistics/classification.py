@@ -41,10 +41,10 @@ INNER_FOLDS = 3
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Training or test rows of a classifier.
+    """Training or test rows of a classifier, one per session.
 
-    values (N, F): an array, in which NaN is a missing value, or a table. Columns of numbers are scaled, columns of text
-    are one-hot encoded. labels, participants (N,): text.
+    values (N, F): F features as an array, in which NaN is a missing value, or as a table. Columns of numbers are
+    scaled, columns of text are one-hot encoded. labels (diagnoses) and participants (N,): text.
     """
 
     values: np.ndarray | pd.DataFrame
@@ -60,7 +60,8 @@ class Block:
 class Predictions:
     """Out-of-fold predictions: of each row, by classifiers whose training folds do not contain its participant.
 
-    classes: K names. labels, participants (N,): text. probabilities (N, K): in the order of classes, rows sum to 1.
+    classes: K diagnoses. labels (real diagnoses) and participants (N,): text. probabilities (N, K): in the order of
+    classes, rows sum to 1.
     """
 
     classes: tuple[str, ...]
@@ -114,9 +115,9 @@ def out_of_fold(
 
     All train blocks together, without the participants of the outer test fold, are the training data. The test blocks
     are different data for the same rows (such as real and synthesised scans), so that each classifier is fitted only
-    once. The folds depend only on labels, participants and seed. Probabilities are averaged over repeats. Raises
-    ValueError if a class has fewer participants than folds, if a class has no training participants in a fold, or if
-    the test blocks have different rows.
+    once. folds: number of outer folds. repeats: repetitions with other folds, over which probabilities are averaged.
+    The folds depend only on labels, participants and seed. Raises ValueError if a class has fewer participants than
+    folds, if a class has no training participants in a fold, or if the test blocks have different rows.
     """
     first = tests[0]
     for test in tests[1:]:
@@ -148,8 +149,10 @@ def fit_predict(
 ) -> list[np.ndarray]:
     """Class probabilities (N, K) of each test block by one classifier that is fitted to all train blocks.
 
-    The penalty maximises balanced accuracy in three inner folds by participant. Raises ValueError if a participant is
-    in both training and test, or if a class has no training participants.
+    classes: the K diagnoses, in the order of the columns of the result. The penalty maximises balanced accuracy in
+    three inner folds by participant. If a class has two participants, the inner folds are two; if it has one, the
+    penalty is the middle one of the grid. Raises ValueError if a participant is in both training and test, or if a
+    class has no training participants.
     """
     block = _joined(train)
     for test in tests:
@@ -237,7 +240,7 @@ def _joined(blocks: Sequence[Block]) -> Block:
 
 
 def _participants(block: Block, classes: tuple[str, ...]) -> dict[str, int]:
-    """Number of participants in each class."""
+    """Number of participants of the block in each class, by the name of the class."""
     return {name: len(set(block.participants[block.labels == name].tolist())) for name in classes}
 
 

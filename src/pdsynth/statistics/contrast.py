@@ -19,11 +19,11 @@ AD_LESS_NC: Groups = (Diagnosis.AD, Diagnosis.NC)
 def contrasted(
     n: int, groups: Sequence[str], sites: Sequence[str] | None, contrast: Groups
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Select the participants of a contrast.
+    """Select the participants of a contrast: those of its first group and of its second group.
 
-    Returns whether each of n participants is in one of its groups, (n,) bool, and for those M participants whether they
-    are in the first group, (M,) bool, and their sites, (M,). If sites is None, all are at one site. Raises ValueError
-    if the number of groups or sites is not n.
+    groups, sites: the group and the site of each of n participants. Returns whether each of n participants is in one of
+    its groups, (n,) bool, and for those M participants whether they are in the first group, (M,) bool, and their sites,
+    (M,). If sites is None, all are at one site. Raises ValueError if the number of groups or sites is not n.
 
     >>> contrasted(3, ["NC", "MCI", "AD"], None, AD_LESS_NC)[:2]
     (array([ True, False,  True]), array([False,  True]))
@@ -39,10 +39,12 @@ def contrasted(
 
 
 class Contrast:
-    """The group where `first` (N,) is true minus the other group, within sites (N,), for each row of weights (B, N).
+    """The difference between two groups within sites, for each of B resamples of N participants.
 
-    pairs (B, 1): sum over sites of n_a n_b / (n_a + n_b), which is 1 / variance of the difference for values with SD 1;
-    0 if a group has fewer than two participants. df (B, 1): degrees of freedom within groups and sites.
+    first (N,) bool: membership of the first group; the difference is the first group minus the other. sites (N,).
+    weights (B, N): number of times that each participant is drawn. pairs (B, 1): sum over sites of
+    n_a n_b / (n_a + n_b), which is 1 / variance of the difference for values with SD 1; 0 if a group has fewer than two
+    participants. df (B, 1): degrees of freedom within groups and sites.
 
     >>> values = np.array([[3.0], [5.0], [1.0], [1.0]])
     >>> contrast = Contrast(np.ones((1, 4)), np.array([True, True, False, False]), np.zeros(4, int))
@@ -62,7 +64,10 @@ class Contrast:
         self.pairs = pairs.sum(1, keepdims=True) * enough
 
     def g(self, values: np.ndarray, spread: np.ndarray) -> np.ndarray:
-        """Hedges' g (B, R) of values (N, R), in units of the SD of `spread` (N, R) within groups and sites."""
+        """Hedges' g (B, R) of values (N, R): first group minus the other, in SD of `spread` within groups and sites.
+
+        spread (N, R): the values themselves, or other values of the same participants, such as those of real scans.
+        """
         sd = np.sqrt(self.covariance(spread, spread))
         return (1 - 3 / (4 * np.maximum(self.df, 1) - 1)) * ratio(self.difference(values), sd)
 
@@ -71,7 +76,7 @@ class Contrast:
         return np.nan_to_num(ratio(sum(pairs * one for pairs, one in self.by_site()), self.pairs))
 
     def by_site(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Pairs (B, 1) and coefficients (B, N) of the difference at each site, in the order of the site names."""
+        """n_a n_b / (n_a + n_b), (B, 1), and coefficients (B, N) of the difference at each site, sorted by site."""
         found = []
         for site in np.unique(self.sites):
             a, b = (self.weights * (group & (self.sites == site)) for group in self.groups)
@@ -112,9 +117,10 @@ class Contrast:
 def gap(weights: np.ndarray, first: np.ndarray, sites: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Coefficients (B, N) of the group difference in one part of the participants minus that in the other part.
 
-    one, other (N,) bool: the two parts. Both differences use the same weights of sites, so that an offset of a group at
-    a site that is equal in both parts cancels. The weight of a site is the inverse of the variance of its gap.
-    Coefficients are 0 if no site has both groups in both parts.
+    weights (B, N): B resamples; first (N,) bool: membership of the first group; sites (N,). one, other (N,) bool: the
+    two parts. Both differences use the same weights of sites, so that an offset of a group at a site that is equal in
+    both parts cancels. The weight of a site is the inverse of the variance of its gap. Coefficients are 0 if no site
+    has both groups in both parts.
     """
     parts = [Contrast(weights * part, first, sites).by_site() for part in (one, other)]
     total, sum_of_weights = np.zeros_like(weights), np.zeros((len(weights), 1))
@@ -126,7 +132,10 @@ def gap(weights: np.ndarray, first: np.ndarray, sites: np.ndarray, one: np.ndarr
 
 
 def slope(y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Slope (B,) of y on x through the origin, over the regions where both are finite; y (B, R), x (B, R) or (R,)."""
+    """Slope (B,) of y on x through the origin, over the regions where both are finite; y (B, R), x (B, R) or (R,).
+
+    nan if x is 0 in all these regions.
+    """
     x = np.broadcast_to(x, y.shape)
     known = np.isfinite(x) & np.isfinite(y)
     return ratio(np.sum(x * y, axis=1, where=known), np.sum(x * x, axis=1, where=known))

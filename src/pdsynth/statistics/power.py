@@ -24,9 +24,10 @@ def discordant_share(p_a: float, p_b: float, shared: float = 0.0) -> float:
 def mcnemar_participants(p_a: float, p_b: float, discordant: float, alpha: float = 0.05, power: float = 0.8) -> int:
     """Participants that McNemar's two-sided test needs to show a difference between two classifiers of the same people.
 
-    Connor 1987, from Miettinen 1968: n = (z_{1 - alpha/2} sqrt(psi) + z_power sqrt(psi - d^2))^2 / d^2, with the
-    discordant share psi and the difference d of the accuracies. The exact test is more conservative and needs a few
-    more. Raises ValueError if the accuracies are equal or are not possible with this discordant share.
+    p_a, p_b: accuracies, 0 to 1; discordant: see `discordant_share`. By Connor 1987, from Miettinen 1968,
+    n = (z_{1 - alpha/2} sqrt(psi) + z_power sqrt(psi - d^2))^2 / d^2, with the discordant share psi and the difference
+    d of the accuracies. The exact test is more conservative and needs a few more. Raises ValueError if the accuracies
+    are equal or are not possible with this discordant share.
 
     >>> mcnemar_participants(0.6, 0.7, discordant_share(0.6, 0.7))
     359
@@ -38,6 +39,8 @@ def mcnemar_participants(p_a: float, p_b: float, discordant: float, alpha: float
 
 def mcnemar_power(n: int, p_a: float, p_b: float, discordant: float, alpha: float = 0.05) -> float:
     """Power of McNemar's two-sided test with n participants: `mcnemar_participants` solved for the power.
+
+    p_a, p_b: accuracies of the two classifiers, 0 to 1; discordant: see `discordant_share`. Raises ValueError as there.
 
     >>> round(mcnemar_power(359, 0.6, 0.7, 0.46), 2)
     0.8
@@ -78,6 +81,7 @@ def mcnemar_exact(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
 
 
 def _difference(p_a: float, p_b: float, discordant: float) -> float:
+    """|p_a - p_b|. Raises ValueError if it is 0, or if the accuracies are not possible with this discordant share."""
     d = abs(p_a - p_b)
     if d == 0:
         raise ValueError(f"accuracies of {p_a} and {p_b} are equal; give two different accuracies.")

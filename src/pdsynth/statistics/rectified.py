@@ -23,10 +23,10 @@ NOTHING = 1e-6  # a synthesised SD below this fraction of the real SD counts as 
 class RectifiedDifference:
     """Result of `rectified_difference`, one value per region, (R,).
 
-    difference: between the groups, in the units of the scans. low, high: its 95 % interval. p: two-sided t test.
-    complete_cases: the difference from real scans alone. trust: weight of the synthesised scans, 0 if they have no
-    information. worth: number of real scans that one synthesised scan replaces. sd: SD of real scans within groups and
-    sites.
+    difference: mean of the first group minus mean of the second within sites, in the units of the scans. low, high: its
+    95 % interval. p: two-sided t test of no difference. complete_cases: the difference from real scans alone. trust:
+    weight of the synthesised scans, 0 if they have no information. worth: number of real scans that would narrow the
+    interval as much as one synthesised scan. sd: SD of real scans within groups and sites.
     """
 
     difference: np.ndarray
@@ -48,8 +48,9 @@ def rectified_difference(
 ) -> RectifiedDifference:
     """Difference between two groups within sites, from real scans of some and synthesised scans of other participants.
 
-    real, synthesised (N, R): one row per participant, nan if there is no scan; groups, sites (N,). A synthesised scan
-    must come from a model that was not trained on this participant. Participants of other groups are left out.
+    real, synthesised (N, R): one row per participant, nan if there is no scan; groups, sites (N,); contrast: the two
+    groups, of which the second is subtracted. A synthesised scan must come from a model that was not trained on this
+    participant. Participants of other groups are left out.
 
         d = d(real) + trust (d(synthesised | missing) - d(synthesised | both))
 
@@ -104,9 +105,11 @@ def rectified_difference(
 
 @dataclass(frozen=True, eq=False)
 class Rectified:
-    """Results of `rectify` for each row of weights and each region, (B, R).
+    """Results of `rectify` for each of B resamples and each of R regions, (B, R).
 
-    of_real: variance of real scans within groups and sites. freedom: degrees of freedom of `variance`.
+    difference, complete_cases, trust, worth: see `RectifiedDifference`. variance, variance_complete_cases: squared
+    standard errors of the first two. of_real: variance of real scans within groups and sites. freedom: degrees of
+    freedom of `variance`.
     """
 
     difference: np.ndarray
@@ -128,10 +131,11 @@ def rectify(
     first: np.ndarray,
     sites: np.ndarray,
 ) -> Rectified:
-    """The estimate of `rectified_difference` for each row of weights (B, N).
+    """The estimate of `rectified_difference` for each of B resamples of the N participants of the two groups.
 
-    has, filled (N,) bool: whether a participant has a real and a synthesised scan; other rows are not read. first (N,)
-    bool: membership of the first group; sites (N,).
+    weights (B, N): number of times that each participant is drawn. real, synthesised (N, R). has, filled (N,) bool:
+    whether a participant has a real and a synthesised scan; the values of participants without that scan are not read.
+    first (N,) bool: membership of the first group; sites (N,).
     """
     pair = has & filled
     every, both, missing = (Contrast(weights[:, part], first[part], sites[part]) for part in (has, pair, ~has & filled))

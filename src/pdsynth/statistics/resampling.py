@@ -13,7 +13,10 @@ ROUNDING = 1e-9  # variation below this fraction of a value's magnitude is round
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic of a sample and its 95 % interval over participants; nan if it cannot be estimated."""
+    """A statistic of a sample of participants and its 95 % interval.
+
+    The value, or the interval alone, is nan if it cannot be estimated.
+    """
 
     value: float
     low: float
@@ -23,6 +26,7 @@ class Estimate:
     def of(cls, values: np.ndarray, lowest: float = -np.inf, highest: float = np.inf) -> Estimate:
         """Estimate from a statistic of each row of `bootstrap_weights`, (1 + n,): of the sample, then of the resamples.
 
+        lowest, highest: limits of the statistic, such as -1 and 1 for a correlation.
         The interval is the percentile interval of the bootstrap, corrected for median bias by a shift:
 
             (q_low - bias, q_high - bias),  bias = median of the resamples - value of the sample,
@@ -55,9 +59,10 @@ UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
 
 
 def bootstrap_weights(groups: Sequence[str] | np.ndarray, seed: int = 0, n: int = RESAMPLES) -> np.ndarray:
-    """Number of times that each participant is drawn, (1 + n, N); row 0 is the sample itself, with ones.
+    """Number of times that each of N participants is drawn in n resamples, (1 + n, N); row 0 is the sample itself.
 
-    groups (N,): participants are drawn with replacement within their group, so that group sizes stay the same.
+    Row 0 contains ones. groups (N,): participants are drawn with replacement within their group, so that group sizes
+    stay the same.
 
     >>> bootstrap_weights(["AD", "NC", "NC"], n=2)[:, 0].tolist()
     [1.0, 1.0, 1.0]

@@ -34,6 +34,6 @@ METRICS = _ordered([metric for module in _FOUND for metric in module.METRICS])
 
 
 def image_quality(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """Values of all metrics of one volume by name."""
+    """The value of each of METRICS, by its name, for one volume; see the module for the arguments."""
     found = {function: function(pred, real, mask) for function in dict.fromkeys(m.function for m in METRICS)}
     return {m.name: float(found[m.function] if m.part is None else found[m.function][m.part]) for m in METRICS}

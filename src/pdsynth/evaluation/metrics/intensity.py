@@ -19,12 +19,18 @@ def psnr(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
 
 
 def psnr_full(pred: np.ndarray, real: np.ndarray) -> float:
-    """PSNR over the whole grid, dB. Empty background adds several dB, so it is only for comparison with papers."""
+    """PSNR over the whole grid, dB, for a data range of 1; at most 100.
+
+    Empty background adds several dB, so it is only for comparison with publications that do the same.
+    """
     return _decibel(np.mean(np.square(pred - real, dtype=np.float64)))
 
 
 def psnr_affine(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
-    """PSNR inside the mask after the best scale and offset of the prediction (least squares), dB."""
+    """PSNR inside the mask, dB, after the scale and offset of the prediction that fit the real image best.
+
+    The fit is by least squares inside the mask. The result is at most 100.
+    """
     p, r = pred[mask].astype(np.float64), real[mask].astype(np.float64)
     variance = p.var()
     slope = np.mean((p - p.mean()) * (r - r.mean())) / variance if variance > 1e-12 else 0.0
@@ -32,12 +38,12 @@ def psnr_affine(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
 
 
 def mae(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
-    """Mean absolute error inside the mask."""
+    """Mean absolute error inside the mask, in the unit of the images (0 to 1); 0 is ideal."""
     return float(np.mean(np.abs(pred[mask] - real[mask]), dtype=np.float64))
 
 
 def voxel_r(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
-    """Pearson correlation of the voxels inside the mask; 0 if either image is constant.
+    """Pearson correlation of `pred` and `real` over the voxels inside the mask; 0 if either image is constant.
 
     >>> voxel_r(np.zeros(4), np.arange(4.0), np.ones(4, bool))
     0.0
@@ -59,7 +65,7 @@ METRICS = (
         "dB",
         Better.HIGH,
         1,
-        "Peak signal-to-noise ratio inside the brain. The primary endpoint.",
+        "Peak signal-to-noise ratio inside the brain, for a data range of 1. The primary endpoint.",
         psnr,
     ),
     Metric(
@@ -68,18 +74,34 @@ METRICS = (
         "dB",
         Better.HIGH,
         1,
-        "PSNR inside the brain after the best global scale and offset.",
+        "PSNR inside the brain after the scale and offset of the synthesised scan that fit the real scan best.",
         psnr_affine,
     ),
-    Metric("mae", "MAE", "", Better.LOW, 3, "Mean absolute error; 1 is the 99.5th percentile of the real scan.", mae),
-    Metric("voxel_r", "voxel r", "", Better.HIGH, 3, "Correlation of voxels inside the brain.", voxel_r),
+    Metric(
+        "mae",
+        "MAE",
+        "",
+        Better.LOW,
+        3,
+        "Mean absolute error inside the brain; 1 is the 99.5th percentile of the real scan.",
+        mae,
+    ),
+    Metric(
+        "voxel_r",
+        "voxel r",
+        "",
+        Better.HIGH,
+        3,
+        "Correlation of synthesised and real values over the voxels inside the brain of a scan.",
+        voxel_r,
+    ),
     Metric(
         "psnr_full",
         "PSNR full",
         "dB",
         Better.NEITHER,
         1,
-        "PSNR over the whole grid, including empty background: only for comparison with papers.",
+        "PSNR over the whole grid, including empty background: only for comparison with publications that do the same.",
         lambda pred, real, mask: psnr_full(pred, real),
     ),
 )

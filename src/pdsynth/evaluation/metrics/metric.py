@@ -18,7 +18,7 @@ class Better(StrEnum):
     HIGH = "high"
     LOW = "low"
     ONE = "one"  # the value nearer to 1
-    NEITHER = ""  # for comparison with papers only
+    NEITHER = ""  # for comparison with publications only
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Metric:
     """A metric of one volume. Each module of `pdsynth.evaluation.metrics` lists its metrics in a tuple `METRICS`.
 
     name: key in metrics.json and in the tables. label: heading of its column; "" for a metric that is only in
-    metrics.json and metrics.tsv. decimals: in printed tables. meaning: explanation for the reader of the report.
-    function(pred, real, mask): two volumes (X, Y, Z) in [0, 1] and the real brain (X, Y, Z), bool, dilated by one
-    voxel; it returns a float, or several floats by name, of which `part` is this metric. A function that several
-    metrics share runs once per volume.
+    metrics.json and metrics.tsv. unit: such as "dB", or "" if it has none. better: see `Better`. decimals: in printed
+    tables. meaning: explanation for the reader of the report. function(pred, real, mask): two volumes (X, Y, Z) in 0..1
+    and the real brain (X, Y, Z), bool, dilated by one voxel; it returns a float, or several floats by name, of which
+    `part` is this metric. A function that several metrics share runs once per volume.
     """
 
     name: str
@@ -43,5 +43,5 @@ class Metric:
 
     @property
     def heading(self) -> str:
-        """The label with its unit."""
+        """The label with its unit, if it has one."""
         return f"{self.label}, {self.unit}" if self.unit else self.label

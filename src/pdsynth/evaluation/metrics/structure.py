@@ -14,9 +14,9 @@ MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001)  # 3 of the 5 scales of Wang et al. 2
 
 
 def ssim_map(pred: np.ndarray, real: np.ndarray) -> tuple[float, np.ndarray]:
-    """Mean structural similarity by skimage, and its map (X, Y, Z); Wang et al. 2004 in 3D.
+    """Mean structural similarity over the whole volume, and its map (X, Y, Z), by skimage; Wang et al. 2004 in 3D.
 
-    The mean is without a border of half a window.
+    pred, real (X, Y, Z) in 0..1. The mean is without a border of half a window (5 voxels).
     """
     mean, image = structural_similarity(
         real, pred, data_range=1.0, gaussian_weights=True, sigma=SSIM_SIGMA, use_sample_covariance=False, full=True
@@ -25,13 +25,13 @@ def ssim_map(pred: np.ndarray, real: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def ssim(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
-    """Structural similarity: its map averaged inside the mask, at most 1."""
+    """Structural similarity: its map averaged inside the mask; at most 1, for equal images."""
     box = bounding_box(mask, SSIM_RADIUS)
     return float(ssim_map(pred[box], real[box])[1][mask[box]].mean(dtype=np.float64))
 
 
 def ssim_full(pred: np.ndarray, real: np.ndarray) -> float:
-    """Structural similarity over the whole grid, as in papers. An empty image scores about 0.5."""
+    """Structural similarity over the whole grid, as many publications compute it. An empty image has about 0.5."""
     return ssim_map(pred, real)[0]
 
 
@@ -44,8 +44,8 @@ def ssim_means(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str
 def ms_ssim(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
     """Multi-scale structural similarity inside the mask (Wang et al. 2003), over three scales with halved resolution.
 
-    The map of the last scale is the product of luminance, contrast and structure; those of the other scales are
-    contrast times structure. Negative means count as 0.
+    The result is from 0 to 1, for equal images. The map of the last scale is the product of luminance, contrast and
+    structure; those of the other scales are contrast times structure. Negative means count as 0.
     """
     box = bounding_box(mask, SSIM_RADIUS * 4)
     pred, real, inside = pred[box], real[box], mask[box].astype(np.float32)
@@ -87,12 +87,18 @@ METRICS = (
         "",
         Better.HIGH,
         3,
-        "Structural similarity, its map averaged inside the brain.",
+        "Structural similarity, its map averaged inside the brain; at most 1, for equal scans.",
         ssim_means,
         "brain",
     ),
     Metric(
-        "ms_ssim", "MS-SSIM", "", Better.HIGH, 3, "Structural similarity over three scales inside the brain.", ms_ssim
+        "ms_ssim",
+        "MS-SSIM",
+        "",
+        Better.HIGH,
+        3,
+        "Structural similarity at three resolutions inside the brain; at most 1, for equal scans.",
+        ms_ssim,
     ),
     Metric(
         "ssim_full",

@@ -15,7 +15,10 @@ BANDS = ("low", "mid", "high")  # thirds of the radial frequencies below Nyquist
 
 
 def hfen(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
-    """High-frequency error norm inside the mask: |LoG(pred - real)| / |LoG(real)|. 0 is ideal; an empty image has 1."""
+    """High-frequency error norm inside the mask: |LoG(pred - real)| / |LoG(real)|. 0 is ideal; an empty image has 1.
+
+    LoG: Laplacian of a Gaussian with an SD of 1.5 voxels, which shows edges. |.|: Euclidean norm over voxels.
+    """
     box = bounding_box(mask, HFEN_RADIUS)
     edges = [
         ndimage.gaussian_laplace(image[box].astype(np.float32), HFEN_SIGMA, truncate=HFEN_TRUNCATE)[mask[box]]
@@ -32,9 +35,10 @@ def sharpness(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
 
 
 def spectrum_ratios(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """Spectral power of the masked prediction, divided by that of the real image, in three radial bands; 1 is ideal.
+    """Spectral power of the masked prediction, divided by that of the masked real image, in three bands; 1 is ideal.
 
-    The bands are thirds of the frequencies up to the Nyquist frequency, without the mean. Keys are `BANDS`.
+    The bands are thirds of the radial spatial frequencies up to the Nyquist frequency, without frequency 0. Keys are
+    `BANDS`. Below 1 in the band "high" is blur.
     """
     bands = _radial_bands(mask.shape)
     totals = []
@@ -55,7 +59,13 @@ def _radial_bands(shape: tuple[int, ...]) -> np.ndarray:
 
 METRICS = (
     Metric(
-        "hfen", "HFEN", "", Better.LOW, 2, "Error of edges divided by the edges of the real scan; 1: empty image.", hfen
+        "hfen",
+        "HFEN",
+        "",
+        Better.LOW,
+        2,
+        "Error of the edges inside the brain, divided by the edges of the real scan; 0 is ideal, an empty image has 1.",
+        hfen,
     ),
     Metric(
         "sharpness",
@@ -63,7 +73,7 @@ METRICS = (
         "",
         Better.ONE,
         2,
-        "Mean gradient divided by that of the real scan; below 1 is blur.",
+        "Mean gradient inside the brain, divided by that of the real scan; 1 is ideal, below 1 is blur.",
         sharpness,
     ),
     *(
@@ -73,7 +83,8 @@ METRICS = (
             "",
             Better.ONE,
             2,
-            f"Power in the {position} third of frequencies, divided by that of the real scan.",
+            f"Spectral power of the synthesised scan in the {position} third of spatial frequencies, divided by that "
+            "of the real scan; 1 is ideal; below 1, power is lost, as by blur.",
             spectrum_ratios,
             band,
         )

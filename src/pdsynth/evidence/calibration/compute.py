@@ -27,8 +27,9 @@ ROUNDING = 1e-9  # rounding error of sums of shares
 
 @dataclass(frozen=True)
 class Calibration:
-    """Calibration factor of the SD (`scale`), and coverage of 90 % intervals.
+    """Calibration factor of the SD (`scale`), and coverage of 90 % intervals; participants: their number.
 
+    Coverage is the share of a participant's voxels whose real value is inside the interval, averaged over participants.
     before: coverage without the factor. after: coverage of participants who were left out of the estimate of the factor
     (cross-validation); nan if there are too few participants.
     """
@@ -42,8 +43,8 @@ class Calibration:
 def calibrate(method: Method, pairs: Pairs, direction: Direction, progress: Progress | None = None) -> Calibration:
     """Estimate the calibration factor of a method's SD from whole scans of unseen participants.
 
-    pairs: scans of participants who were not in the training set. progress(done, scans) is called after each scan.
-    Raises ValueError if the method states no SD, and in the cases of `conformal_scale`.
+    pairs: scans of participants who were not in the training set. progress(done, total) is called after each scan.
+    Raises ValueError if the method gives no SD, and in the cases of `conformal_scale`.
     """
     ratios = interval_ratios(method, pairs, direction, progress=progress)
     before = float(np.mean([np.mean(each <= 1) for each in ratios]))
@@ -90,7 +91,7 @@ def held_out_coverage(ratios: Sequence[np.ndarray], coverage: float = COVERAGE) 
     """Mean coverage of participants who are left out of the estimate of the factor (10-fold cross-validation).
 
     ratios: as in `conformal_scale`. Fold k contains participants k, k + 10, k + 20 ...; in a table sorted by site,
-    every fold then contains every site. Returns nan if there are too few participants.
+    every fold then contains every site. Returns nan if there are too few participants, or if no factor is large enough.
     """
     people = np.arange(len(ratios))
     held = []
@@ -109,9 +110,9 @@ def interval_ratios(
 ) -> list[np.ndarray]:
     """Absolute error divided by half the interval width, one array per participant over the voxels of all sessions.
 
-    The interval of coverage `coverage` is that of a normal distribution with the stated mean and SD. Voxels are those
-    of the dilated target brain. 0 if the error is 0, inf if only the SD is 0. Raises ValueError if the method states no
-    SD.
+    The interval of coverage `coverage` is that of a normal distribution with the mean and SD of the method's estimate.
+    Voxels are those of the brain of the real target, dilated by one voxel. 0 if the error is 0, inf if only the SD is
+    0. progress(done, total) is called after each scan. Raises ValueError if the method gives no SD.
     """
     half = special.ndtri((1 + coverage) / 2)
     found: dict[str, list[np.ndarray]] = {}

@@ -15,7 +15,8 @@ ENTRY = "calibration"  # key in a model's card
 class Entry:
     """The calibration participants of a model, and its calibration factors.
 
-    cohort: name of the prepared folder. scale: calibration factor of the SD by direction. coverage_90: coverage of 90 %
+    cohort: name of the prepared folder. simulated: whether these participants are simulated. scale: calibration factor
+    of the SD by direction of synthesis, over all calibrations of the model together. coverage_90: coverage of 90 %
     intervals by direction, for participants left out of the estimate; None if there are too few. scans_sha256: digests
     of the calibration scans; `evaluate` refuses to score on these scans. The manifest does not contain the digests.
     """
@@ -29,10 +30,13 @@ class Entry:
 
     @classmethod
     def of(cls, card: Mapping[str, Any]) -> Entry | None:
-        """The entry of a model's card, or of its copy in a manifest; None if the model was not calibrated."""
+        """The entry of a model's card (record of the training), or of the card's copy in a manifest.
+
+        None if the model was not calibrated.
+        """
         content = card.get(ENTRY)
         return None if content is None else from_json(cls, {"coverage_90": {}, "scans_sha256": [], **content})
 
     def in_card(self, card: Mapping[str, Any]) -> dict[str, Any]:
-        """The card with this entry."""
+        """A copy of a model's card (record of the training) with this entry."""
         return {**card, ENTRY: to_json(self)}

@@ -19,10 +19,11 @@ def calibrate(
 ) -> dict[Direction, Calibration]:
     """Scale the SD of a model so that its 90 % intervals have their nominal coverage, and save the model in `out`.
 
-    Uses participants that have both scans, are not in the test split and were not in the model's training set. The
-    scans are recorded in the model's card, and `evaluate` refuses to score on them. progress(done, scans) is called in
-    each direction. Raises InputError if the model has another preprocessing, if its card does not list its training
-    scans, and if fewer than nine participants remain; ValueError if the model states no SD.
+    Uses participants of `pairs` who have both scans, are not in the test split and were not in the model's training
+    set. The scans are recorded in the model's card (record of the training), and `evaluate` refuses to score on them.
+    progress(done, total) is called after each scan, in each direction. Returns the calibration by direction of
+    synthesis. Raises InputError if the model has another preprocessing than the pairs, if its card does not list its
+    training scans, and if fewer than nine such participants are found; ValueError if the model gives no SD.
     """
     loaded = api.load(model, device)
     api.refuse_other_preprocessing({str(model): loaded}, pairs)

@@ -16,7 +16,7 @@ COVERAGE = "coverage_90"  # a metric of every method that states an SD or was sa
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """Coverage and errors of the uncertainty of every method that has one."""
+    """Coverage of the intervals, and other scores of the SD, of every method that gives an SD or was sampled."""
     rows = [
         (name, direction, entry[direction.value])
         for name, entry in results.methods.items()
@@ -36,9 +36,9 @@ def sections(results: Results) -> Iterator[Section]:
     ]
     lead = (
         "Each synthesised volume comes with an expected error at every voxel: a standard deviation (SD). The method "
-        "states it with each prediction, or it is the SD of repeated samples; errors are taken as normally "
-        "distributed. A correct 90 % interval contains 90 % of the real voxels. If it contains fewer, the SD is too "
-        "small; if it contains more, the SD is too large."
+        "gives it with each prediction, or it is the SD of repeated samples. The intervals assume normally distributed "
+        "errors. A correct 90 % interval contains the real value in 90 % of the voxels inside the brain. If the share "
+        "is smaller, the SD is too small; if it is larger, the SD is too large."
     )
     table = Table(
         "Uncertainty",
@@ -52,7 +52,7 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """Coverage of the uncertainty of the method under test, its origin, and its calibration participants."""
+    """Coverage of the intervals of the method under test, the origin of its SD, and its calibration participants."""
     tested = results.tested
     states = COVERAGE in next(iter(results.methods[tested].values()))
     sampled = tested in results.metrics.get("uncertainty_from_samples", [])  # then the SD of draws is audited
@@ -66,7 +66,7 @@ def facts(results: Results) -> Mapping[str, str]:
 
 
 def calibrated(entry: Entry) -> str:
-    """The calibration participants, and the calibration factor of each direction."""
+    """The calibration participants, and the calibration factor of each direction of synthesis, as text."""
     kind = "SIMULATED participants" if entry.simulated else "participants"
     scale = ", ".join(f"{direction} {factor}" for direction, factor in entry.scale.items())
     return f"on {entry.n_participants} {kind} of cohort {entry.cohort}; calibration factors: {scale}"

@@ -20,7 +20,11 @@ from pdsynth.types import Modality
 
 
 def complete(patterns: Patterns, methods: Sequence[str], simulated: bool, seed: int = 0) -> list[Arm]:
-    """The rows of the claim's table. patterns: one row per participant. Raises ValueError in the cases of `arms`."""
+    """The rows of completion.tsv: one per way to deal with missing scans (see `arms`), marked as SIMULATED or real.
+
+    patterns: region means, one row per participant. methods: whose scans are filled in. Raises ValueError in the cases
+    of `arms`.
+    """
     data = "SIMULATED" if simulated else "real"
     return [replace(arm, data=data) for arm in arms(patterns.values, patterns.people, methods, seed=seed)]
 
@@ -28,23 +32,23 @@ def complete(patterns: Patterns, methods: Sequence[str], simulated: bool, seed: 
 def arms(features: Features, people: pd.DataFrame, methods: Sequence[str], masks: int = 5, seed: int = 0) -> list[Arm]:
     """Accuracy of diagnosis if a third of the participants lack the fMRI and a third the dMRI; one row per arm.
 
-    features: (N, R) by modality and origin, "real" or a method's name; people: N rows with participant_id, diagnosis.
-    masks: number of random choices of the missing scans.
+    features: region means (N, R) by modality and origin, "real" or a method's name; people: N rows with participant_id,
+    diagnosis. masks: number of random choices of the missing scans.
 
     An arm is a way to deal with missing scans:
 
-    - "complete-cases" trains on participants with both scans; in the test, the training mean replaces a missing scan.
+    - "complete-cases" trains on participants with both scans; in the test, the mean of these training participants
+      replaces a missing scan.
     - "mean" replaces a missing scan by the mean of the training fold.
     - "one-scan" has a classifier of fMRI and one of dMRI, and averages those of the scans that a participant has.
-    - "real" has all scans.
+    - "real" has all scans, which gives the upper limit.
     - "synthesised", one row per method, replaces a missing scan by the one that the method synthesised from the other.
 
-    Scans are missing in the same way in training and test participants. All arms share the folds. Each
-    row has the accuracy and the balanced accuracy, averaged over the masks, with 95 % bootstrap intervals over
-    participants. Rows of synthesised scans also have the balanced accuracy minus that of "mean", of "complete-cases"
-    and of "one-scan", each with interval, p (paired permutation test) and p_holm
-    (corrected over the three alternatives of a method). Raises ValueError if a class has too few participants to train
-    on, or if a method lacks a modality.
+    Scans are missing in the same way in training and test participants. All arms share the folds. Each row has the
+    accuracy and the balanced accuracy, averaged over the masks, with 95 % bootstrap intervals over participants. Rows
+    of synthesised scans also have the balanced accuracy minus that of "mean", of "complete-cases" and of "one-scan",
+    each with interval, p (paired permutation test) and p_holm (corrected over the three alternatives of a method).
+    Raises ValueError if a class has too few participants to train on, or if a method lacks a modality.
     """
     features, people = diagnosed(features, people, methods)
     for key in itertools.product(Modality, methods):
@@ -61,8 +65,9 @@ def arms(features: Features, people: pd.DataFrame, methods: Sequence[str], masks
 def kept_scans(labels: np.ndarray, participants: np.ndarray, seed: int = 0) -> dict[Modality, np.ndarray]:
     """Random choice of the scans that are not missing, (N,) bool by modality.
 
-    Within each class, a third of the participants lack the fMRI, a third the dMRI, and all others have both. The class
-    of a participant is the label of the first row; all rows of a participant get the same choice.
+    labels (diagnoses), participants (N,). Within each class, a third of the participants (rounded down) lack the fMRI,
+    as many lack the dMRI, and all others have both. The class of a participant is the label of the first row; all rows
+    of a participant get the same choice.
     """
     generator = np.random.default_rng(seed)
     _, first, person = np.unique(participants, return_index=True, return_inverse=True)
@@ -77,7 +82,7 @@ def kept_scans(labels: np.ndarray, participants: np.ndarray, seed: int = 0) -> d
 def _arms(
     features: Features, labels: np.ndarray, participants: np.ndarray, methods: Sequence[str], seed: int
 ) -> dict[tuple[str, str], Predictions]:
-    """Predictions by arm and method for one mask, one row per participant."""
+    """Predictions by arm and method for one random choice of the missing scans, one row per participant."""
     has = kept_scans(labels, participants, seed)
 
     def block(fill: dict[Modality, np.ndarray] | None, modalities: Sequence[Modality] = tuple(Modality)) -> Block:
@@ -108,6 +113,7 @@ def _arms(
 
 
 def _row(arm: tuple[str, str], right: dict[tuple[str, str], np.ndarray], one: Predictions, seed: int) -> Arm:
+    """The scores of an arm. right: by arm and method, the share (N,) of the masks with a correct prediction."""
     labels, participants = one.labels, one.participants
     over: dict[str, Any] = {}
     if arm[0] == SYNTHESISED:
@@ -131,7 +137,10 @@ def _row(arm: tuple[str, str], right: dict[tuple[str, str], np.ndarray], one: Pr
 
 
 def _balanced_permutation(difference: np.ndarray, labels: np.ndarray, participants: np.ndarray, seed: int) -> float:
-    """p value of the balanced mean difference, by a permutation test that flips the signs of whole participants."""
+    """p value of `balanced_mean` of `difference`, by a permutation test that flips the signs of whole participants.
+
+    difference (N,): share of correct predictions minus that of an alternative; labels, participants (N,).
+    """
     _, label, size = np.unique(labels, return_inverse=True, return_counts=True)
     person = np.unique(participants, return_inverse=True)[1]
     shares = np.bincount(person, weights=difference / size[label])

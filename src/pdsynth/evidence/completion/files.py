@@ -13,9 +13,10 @@ from pdsynth.statistics.resampling import UNKNOWN, Estimate
 class Arm:
     """Scores of one way to deal with missing scans (see `arms`).
 
-    data: "SIMULATED" or "real". n: participants. over_*: balanced accuracy minus that of the alternative in RIVALS,
-    with the p value of a paired permutation test and its Holm correction over the three alternatives; nan for other
-    arms than "synthesised".
+    data: "SIMULATED" or "real". arm: the way. method: the method that synthesised the scans, or "". n: number of
+    participants. Accuracies are shares, 0 to 1. over_*: balanced accuracy minus that of the alternative in RIVALS, with
+    the p value of a paired permutation test and its Holm correction over the three alternatives; nan for other arms
+    than "synthesised".
     """
 
     data: str = ""

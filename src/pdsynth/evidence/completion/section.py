@@ -16,7 +16,7 @@ WAYS = {MEAN: "filling in the mean", COMPLETE: "leaving participants out", ONE_S
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """Arms of completion, and a verdict on each method."""
+    """Accuracy of each way to deal with missing scans, and a verdict on each method's scans."""
     rows = ARMS.read(results.root)
     if not rows:
         return
@@ -41,15 +41,18 @@ def sections(results: Results) -> Iterator[Section]:
         "Is a classifier that needs both scans more accurate if synthesised scans replace missing ones? A third of "
         "the participants lack the fMRI and another third the dMRI; they are drawn at random several times, and "
         "accuracies are averaged. The alternatives are the average training scan in place of a missing scan (mean), "
-        "training without the participants who lack a scan (complete-cases), and one classifier per scan (one-scan). "
-        "The upper limit is the accuracy if no scan is missing (real). Differences are in balanced accuracy."
+        "training without the participants who lack a scan (complete-cases), and one classifier for the fMRI and one "
+        "for the dMRI (one-scan). The upper limit is the accuracy if no scan is missing (real). Balanced accuracy is "
+        "the mean over diagnoses of the share of participants with a correct prediction. The columns with minus are "
+        "differences of balanced accuracy: above 0, synthesised scans are better than the alternative. Their p values "
+        "(paired permutation test) are corrected over the three alternatives of a method."
     )
     table = Table("Diagnosis with missing scans", head, cells)
     yield Section("completion", "Filling in missing scans", 50, lead, [verdict(rows)], [table])
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """The verdict on the method under test."""
+    """The verdict on diagnosis with missing scans filled in by the method under test."""
     return {"completion": verdict([row for row in ARMS.read(results.root) if row.method == results.tested])}
 
 
@@ -67,6 +70,7 @@ def verdict(rows: Sequence[Arm]) -> str:
 
 
 def _comparison(row: Arm, name: str) -> str:
+    """The outcome of one comparison in words. name: a key of RIVALS, the field of `row` with the difference."""
     found, p = getattr(row, name), getattr(row, f"{name}_p_holm")
     difference, low, high = (100 * value for value in (found.value, found.low, found.high))
     rival = WAYS[RIVALS[name]]

@@ -100,13 +100,14 @@ def diagnose(
 ) -> list[SchemeScores] | list[PairedScores]:
     """Scores of every scheme with the scans of every method, and of the controls; one row per method and scheme.
 
-    features: (N, R) by modality and origin, "real" or a method's name; people: N rows with participant_id, site,
-    diagnosis, age, sex, education. Rows without a diagnosis are left out. A method's scans must come from a model that
-    was not trained on these participants. Controls without synthesised scans have the method "". Schemes for which a
-    method has no scans are left out. The difference from the control has a BCa interval over participants; p is from
-    the exact McNemar test, and p_holm is corrected over the schemes of a method. without: by method, the name of a
-    counterpart that lacks one part of it; the rows are then `PairedScores`. Raises ValueError if real scans are
-    missing, if a method has no scans, and in the cases of `out_of_fold`.
+    features: region means (N, R) by modality and origin, "real" or a method's name; people: N rows with participant_id,
+    site, diagnosis, age, sex, education. Rows without a diagnosis are left out. A method's scans must come from a model
+    that was not trained on these participants. Controls without synthesised scans have the method "". Schemes for which
+    a method has no scans are left out. The accuracy of a scheme minus that of its control has a BCa interval over
+    participants; p is from the exact McNemar test, and p_holm is corrected over the schemes of a method. repeats:
+    repetitions of the cross-validation. without: by method, the name of a counterpart that lacks one part of it; the
+    rows are then `PairedScores`. Raises ValueError if real scans are missing, if a method has no scans, and in the
+    cases of `out_of_fold`.
     """
     features, people = diagnosed(features, people, methods)
     schemes = [("", scheme) for scheme in CONTROLS]
@@ -128,14 +129,20 @@ def diagnose(
 
 @dataclass(frozen=True)
 class Diagnoses:
-    """The claim's tables. pattern_loss is empty unless both recipes of Table IX were evaluated."""
+    """The rows of table5.tsv (schemes), table9.tsv (pattern_loss) and power.tsv (power).
+
+    pattern_loss is empty unless both recipes of the paper's Table IX were evaluated.
+    """
 
     schemes: list[SchemeScores]
     pattern_loss: list[PairedScores]
     power: list[Power]
 
     def write(self, root: Path) -> None:
-        """Write table5.tsv, power.tsv and, if it has rows, table9.tsv into a results folder."""
+        """Write table5.tsv (the paper's Table V) and power.tsv (statistical power) into a results folder.
+
+        table9.tsv (Table IX) is written if it has rows.
+        """
         SCHEME_SCORES.write(root, self.schemes)
         if self.pattern_loss:
             PATTERN_LOSS.write(root, self.pattern_loss)
@@ -143,10 +150,10 @@ class Diagnoses:
 
 
 def diagnoses(patterns: Patterns, methods: Sequence[str], simulated: bool, seed: int = 0) -> Diagnoses:
-    """Tables V and IX by an elastic net and a linear SVM, and the power of a comparison on these participants.
+    """The paper's Tables V and IX by an elastic net and a linear SVM, and the statistical power on these participants.
 
-    patterns: one row per participant; methods: names of the methods whose scans are used. Raises ValueError in the
-    cases of `diagnose`.
+    patterns: region means, one row per participant; methods: names of the methods whose scans are used. Raises
+    ValueError in the cases of `diagnose`.
     """
 
     def table(names: Sequence[str], without: Mapping[str, str] | None = None) -> list[Any]:
@@ -165,7 +172,7 @@ def diagnoses(patterns: Patterns, methods: Sequence[str], simulated: bool, seed:
 
 
 def power_of(n: int) -> list[Power]:
-    """Power of a comparison on n participants, one row per difference in accuracy.
+    """Power of McNemar's test between two classifiers on n participants, one row per difference in accuracy.
 
     One accuracy is half of the difference above 66 %, the other half of it below.
     """
@@ -180,18 +187,23 @@ def power_of(n: int) -> list[Power]:
 
 
 def block_of(columns: Columns, features: Features, people: pd.DataFrame) -> Block:
-    """Region means of several modalities and origins, joined along the feature axis, with the diagnoses as labels."""
+    """Region means of several modalities and origins, joined along the feature axis, with the diagnoses as labels.
+
+    columns: (modality, origin) of each part; the origin is "real" or a method's name.
+    """
     labels, participants = (people[name].to_numpy(str) for name in ("diagnosis", "participant_id"))
     return Block(np.hstack([features[column] for column in columns]), labels, participants)
 
 
 def _resolved(origins: Origins, method: str) -> Columns:
+    """(modality, origin) of the scans, where the origin "synthesised" becomes the name of the method."""
     return tuple(
         (modality, REAL if origins[modality] == REAL else method) for modality in Modality if modality in origins
     )
 
 
 def _columns(scheme: Scheme, method: str) -> set[tuple[Modality, str]]:
+    """(modality, origin) of all scans that a scheme trains or tests on."""
     return {column for origins in (*scheme.train, scheme.test) for column in _resolved(origins, method)}
 
 
@@ -284,7 +296,10 @@ def _row(
 
 
 def _compared(own: Predictions, other: Predictions | None, seed: int) -> tuple[Estimate, float]:
-    """Accuracy minus that of `other` with its interval, and p of the exact McNemar test; nan if `other` is None."""
+    """Accuracy of `own` minus that of `other` with its interval, and p of the exact McNemar test.
+
+    Both are nan if `other` is None.
+    """
     if other is None:
         return UNKNOWN, nan
     difference = own.correct.astype(float) - other.correct
@@ -293,7 +308,10 @@ def _compared(own: Predictions, other: Predictions | None, seed: int) -> tuple[E
 
 
 def _with_holm(rows: Sequence[Scored], p: str) -> list[Scored]:
-    """The rows with Holm-corrected p values. Each method is a family, so other methods do not change its p values."""
+    """The rows with Holm-corrected p values: those of the field with the name `p`, in the field "{p}_holm".
+
+    Each method is a family, so other methods do not change its p values.
+    """
     corrected = list(rows)
     for method in dict.fromkeys(row.method for row in rows):
         family = [i for i, row in enumerate(rows) if row.method == method and not isnan(getattr(row, p))]

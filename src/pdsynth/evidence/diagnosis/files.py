@@ -16,9 +16,11 @@ PERMUTED = "permuted labels"  # the control that gives the accuracy by chance
 class SchemeScores:
     """Scores of an elastic-net classifier in one scheme with the scans of one method (see `diagnose`).
 
-    data: "SIMULATED" or "real". method: "" for a control. n: participants. confusion: JSON text, counts of predicted
-    classes by real class. paper: accuracy in the paper's Table V. against: name of the control. difference: accuracy
-    minus that of the control. p, p_holm: exact McNemar test, and corrected.
+    data: "SIMULATED" or "real". method: "" for a control. scheme: name of the choice of training and test scans. n:
+    number of participants. accuracy to confusion: see `scores`. paper: accuracy in the paper's Table V, with the Wilson
+    interval of 53 cases; nan if the paper does not give it. against: name of the control. difference: accuracy minus
+    that of the control. p, p_holm: exact McNemar test, and corrected over the schemes of the method.
+    svm_balanced_accuracy: balanced accuracy of a linear SVM in place of the elastic net.
     """
 
     data: str = ""
@@ -43,7 +45,11 @@ class SchemeScores:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedScores(SchemeScores):
-    """`SchemeScores` with `gain`: accuracy minus that of the method's counterpart in the same scheme, and its test."""
+    """`SchemeScores` with `gain`: accuracy minus that of the method's counterpart in the same scheme.
+
+    The counterpart is the same method without the pattern loss. gain_p, gain_p_holm: as p and p_holm. nan for rows of
+    the counterpart itself and of controls.
+    """
 
     gain: Estimate = UNKNOWN
     gain_p: float = nan

@@ -51,10 +51,15 @@ def sections(results: Results) -> Iterator[Section]:
         "cross-validation: all scans of a participant are in one fold, and every fit uses the training folds only. "
         "Each scheme is compared with a control. If a scheme tests synthesised scans, the control uses the source "
         "scans instead. If a scheme only trains on synthesised scans, the control trains on real scans. A synthesised "
-        "scan contains no information that its source lacks. The paper's accuracies come from 53 test cases; their "
-        "95 % intervals, printed beside them, overlap each other."
+        "scan contains no information that its source lacks. Balanced accuracy is the mean over diagnoses of the share "
+        "of participants with a correct prediction. Accuracy minus control is above 0 if the scheme is better than its "
+        "control; its p value is that of an exact McNemar test, corrected over the schemes of a method. The paper's "
+        "accuracies come from 53 test cases; their 95 % intervals, printed beside them, overlap each other."
     )
-    warning = "The generator was trained on these participants. For other people, the accuracy will be lower."
+    warning = (
+        "The model that synthesised the scans was trained on these participants. For other people, the accuracy will "
+        "be lower."
+    )
     tables = [_schemes("Schemes and controls (Table V)", rows, results.tested)]
     if paired := PATTERN_LOSS.read(results.root):
         title = "With the pattern loss (pds-ne-pa) and without it (pds-ne) (Table IX)"
@@ -143,5 +148,8 @@ def _power(rows: Sequence[Power], n: int) -> Table:
         ]
         for row in rows
     ]
-    caption = "Participants needed to show a difference in accuracy (McNemar's test, accuracy near 66 %, power 80 %)"
+    caption = (
+        "Participants needed to show a difference between the accuracies of two classifiers (McNemar's test at "
+        "p < 0.05, accuracies near 66 %, power 80 %)"
+    )
     return Table(caption, head, cells)

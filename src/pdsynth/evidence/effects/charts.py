@@ -22,7 +22,10 @@ REAL_COLOUR, SYNTHESISED_COLOUR = "#222222", "#c8441b"
 
 
 def draw(results: Results, patterns: Patterns, direction: Direction, recovered: EffectRecovery) -> None:
-    """Write the figures of the method under test into the results folder: groups, participants and effects."""
+    """Write the figures of the method under test into the results folder: groups, participants and effects.
+
+    recovered: its effects in this direction of synthesis. A figure is left out if there are too few participants.
+    """
     root, simulated, method = results.root, results.simulated, results.tested
     if patterns.people["diagnosis"].value_counts().max() > 1:
         group_figure(patterns, method, direction, root / GROUP_FIGURE.format(direction), simulated)
@@ -63,9 +66,10 @@ def group_figure(patterns: Patterns, method: str, direction: Direction, path: Pa
 
 
 def person_figure(patterns: Patterns, method: str, direction: Direction, path: Path, simulated: bool) -> Path:
-    """Figure 6: patterns of participants minus the mean of all real scans, from the highest to the lowest correlation.
+    """Figure 6: real and synthesised patterns of up to six participants, minus the mean pattern of all real scans.
 
-    Returns `path`.
+    A pattern is all region means of a scan. The participants are evenly spaced from the highest to the lowest
+    correlation of the two patterns over regions. Returns `path`.
     """
     real, synthesised = patterns.pair(method, direction)
     order, borders = _by_network(patterns)

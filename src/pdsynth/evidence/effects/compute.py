@@ -28,11 +28,11 @@ STRONG = 0.3  # signs are compared in regions with a larger |g|
 class EffectRecovery:
     """Result of `effect_recovery`: effects (R,) by region, and their comparison over regions.
 
-    g_real, g_synthesised: Hedges' g, each with its own SD. g_synthesised_by_real_sd: the difference of the synthesised
-    scans in SD of the real scans. slope, r and sign_agreement compare it with g_real; slope_own_sd compares
-    g_synthesised with g_real. Their intervals are 95 %, over participants. sign_agreement: share of the n_strong
-    regions with |g_real| > 0.3 that have the same sign. reliability: share of the sum of g_real^2 over regions that
-    the sampling of participants does not explain.
+    g_real, g_synthesised: Hedges' g (first group minus the second), each with its own SD. g_synthesised_by_real_sd: the
+    difference of the synthesised scans in SD of the real scans. slope, r and sign_agreement compare it with g_real;
+    slope_own_sd compares g_synthesised with g_real. Their intervals are 95 %, over participants. sign_agreement: share
+    of the n_strong regions with |g_real| > 0.3 in which both have the same sign. reliability: share of the sum of
+    g_real^2 over regions that the sampling of participants does not explain, 0 to 1.
     """
 
     g_real: np.ndarray
@@ -57,8 +57,9 @@ def effect_recovery(
 ) -> EffectRecovery:
     """Effects of the contrast in synthesised scans, compared with those in real scans of the same participants.
 
-    real, synthesised (N, R), one row per participant; groups, sites (N,). Participants of other groups are left out;
-    those of the contrast are resampled n times within their group.
+    real, synthesised (N, R): means of R regions, one row per participant; groups, sites (N,). The effect is the mean of
+    the first group of the contrast minus that of the second, in SD (Hedges' g). Participants of other groups are left
+    out; those of the contrast are resampled n times within their group.
 
     With sites, the difference is taken within each site and averaged with weights n_a n_b / (n_a + n_b), which is a
     linear model with one term per site. The SD is that within groups and sites. Subtracting the mean of each site
@@ -112,16 +113,16 @@ def _correlation(y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def recovered_by(patterns: Patterns, method: str, direction: Direction, seed: int) -> EffectRecovery:
-    """Effect recovery of a method's scans for AD minus NC within sites."""
+    """Effect recovery of a method's scans (see `effect_recovery`) for AD minus NC within sites."""
     groups, sites = (patterns.people[name].astype(str).tolist() for name in ("diagnosis", "site"))
     return effect_recovery(*patterns.pair(method, direction), groups, AD_LESS_NC, sites, seed=seed)
 
 
 def effects_of(results: Results, patterns: Patterns, seed: int = 0) -> tuple[Effects, dict[Direction, EffectRecovery]]:
-    """The claim's tables, and the effect recovery of the method under test by direction.
+    """The rows of effects.tsv, agreement.tsv and groups.tsv, and effect recovery of the method under test by direction.
 
-    patterns: one row per participant. The table of effects contains every method; agreement by region and scores by
-    group are those of the method under test.
+    patterns: region means, one row per participant. The table of effects contains every method; agreement by region and
+    scores by group are those of the method under test.
     """
     effects: list[Effect] = []
     agreement: list[RegionAgreement] = []
@@ -137,6 +138,7 @@ def effects_of(results: Results, patterns: Patterns, seed: int = 0) -> tuple[Eff
 
 
 def _effect(patterns: Patterns, method: str, direction: Direction, recovered: EffectRecovery, seed: int) -> Effect:
+    """The row of effects.tsv of one method and direction."""
     real, synthesised = patterns.pair(method, direction)
     counts = patterns.people["diagnosis"].value_counts()
     centre = _centre(patterns, direction)
@@ -180,7 +182,7 @@ def _by_region(
 
 
 def _by_group(results: Results, patterns: Patterns, direction: Direction, seed: int) -> pd.DataFrame:
-    """PSNR in the brain of the method under test by site, sex, third of age and diagnosis."""
+    """PSNR in the brain (dB) of the method under test by site, sex, third of age and diagnosis (see `group_table`)."""
     scores = results.scan_scores(results.tested, direction).groupby("participant_id")[PRIMARY].mean()
     people = patterns.people.set_index("participant_id").loc[scores.index]
     table = group_table(scores.to_numpy(), people[list(TRAITS)].reset_index(drop=True), seed)
@@ -188,7 +190,7 @@ def _by_group(results: Results, patterns: Patterns, direction: Direction, seed: 
 
 
 def _one_family(table: pd.DataFrame) -> list[GroupScore]:
-    """The rows of both directions, with p values corrected over all traits and directions (Holm)."""
+    """The rows of groups.tsv from the tables of both directions, with p_holm over all traits and directions."""
     tests = table[["by", "direction", "p"]].dropna().drop_duplicates()
     tests["p_holm"] = holm(tests["p"].tolist())
     corrected = table.drop(columns="p_holm").merge(tests.drop(columns="p"), on=["by", "direction"], how="left")

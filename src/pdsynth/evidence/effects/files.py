@@ -17,8 +17,10 @@ GROUP_FIGURE, PERSON_FIGURE, EFFECTS_FIGURE = "figure5_{}.png", "figure6_{}.png"
 class Effect:
     """Effect recovery of one method in one direction (see `EffectRecovery`), and its agreement with real scans.
 
-    icc, ccc, within_site_r, bias: medians over regions; pattern_r, own_pattern_r: medians over participants (see
-    `agreement_summary`). shrinkage: see `shrinkage_slope`. variance_ratio: median over regions.
+    n_AD, n_NC: numbers of participants. icc, ccc, within_site_r, bias: medians over regions; pattern_r, own_pattern_r:
+    medians over participants (see `agreement_summary`). shrinkage: slope of the synthesised on the real deviations of
+    participants from the mean pattern (see `shrinkage_slope`). variance_ratio: variance over participants, synthesised
+    divided by real, median over regions.
     """
 
     method: str
@@ -45,7 +47,8 @@ class Effect:
 class RegionAgreement:
     """Agreement of the method under test in one region and direction (see `agreement_table`), and its effects.
 
-    g_real, g_synthesised: Hedges' g, both in SD of the real scans.
+    g_real, g_synthesised: Hedges' g of AD minus NC, both in SD of the real scans. variance_ratio: variance over
+    participants, synthesised divided by real.
     """
 
     method: str
@@ -68,7 +71,10 @@ class RegionAgreement:
 class GroupScore:
     """PSNR in the brain (dB) of the method under test in one group and direction (see `group_table`).
 
-    by: the trait that defines the groups. p: test for any difference between the groups of the trait.
+    by: the trait that defines the groups, such as "site". n: number of participants. mean: over participants. worst:
+    whether it has the lowest mean among the groups of the trait with two participants or more. p: Kruskal-Wallis test
+    for any difference between the groups of the trait, in this direction. p_holm: corrected over all traits and both
+    directions.
     """
 
     by: str
@@ -88,7 +94,7 @@ GROUPS = TableFile("groups.tsv", GroupScore, COMMAND)
 
 @dataclass(frozen=True)
 class Effects:
-    """The claim's tables."""
+    """The rows of effects.tsv, agreement.tsv and groups.tsv."""
 
     effects: list[Effect]
     agreement: list[RegionAgreement]

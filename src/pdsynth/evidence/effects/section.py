@@ -67,13 +67,15 @@ def _effects(results: Results, rows: list[Effect]) -> Section:
         "Do synthesised scans show the difference between the groups that real scans show? The mean signal of each "
         f"region is compared between AD ({rows[0].n_AD} participants) and NC ({rows[0].n_NC}) within sites (Hedges' "
         "g). The slope of synthesised on real effects over regions is 1 if the difference is kept in full, and 0 if "
-        "it is lost. Both effects are divided by the SD of the real scans. Synthesised scans vary less than real "
-        "ones; divided by their own smaller SD, the effect looks larger than it is (slope, own SD). Part of the "
-        f"effect in real scans is sampling error of these participants: {KNOWING} the slope given as reliability. "
-        "Signs are compared in regions where the real |g| is above 0.3. The variance ratio (synthesised over real, "
-        "median over regions) and the individual slope (of synthesised on real deviations, both from the average "
-        "real pattern) are 1 if the differences between people are kept in full; noise also raises the variance ratio. "
-        "Intervals: 95 %, bootstrap over participants."
+        "it is lost; r is their correlation over regions. Both effects are divided by the SD of the real scans. "
+        "Synthesised scans vary less than real ones; divided by their own smaller SD, the effect looks larger than it "
+        "is (slope, own SD). Part of the effect in real scans is sampling error of these participants: "
+        f"{KNOWING} the slope given as reliability. Sign agrees is the share of the regions with a real |g| above 0.3 "
+        "in which both effects have the same sign; the number of these regions is in the next column. The variance "
+        "ratio (variance over participants, synthesised divided by real, median over regions) and the individual slope "
+        "(of the synthesised on the real deviations of participants from the average pattern) are 1 if the differences "
+        "between people are kept in full; noise also raises the variance ratio. Intervals: 95 %, bootstrap over "
+        "participants."
     )
     probes = Probes.read(results.root)
     counterfactual = probes and probes.counterfactual
@@ -86,9 +88,9 @@ def _effects(results: Results, rows: list[Effect]) -> Section:
 
 
 def effect_sentence(row: Effect, known_change: Estimate | None) -> str:
-    """The conclusion that the slope of a method supports.
+    """The conclusion that the slope of a method in one direction of synthesis supports, as one or two sentences.
 
-    known_change: the slope for people who were simulated at two severities, if it was measured.
+    known_change: the slope for people who were simulated at two severities; None if it was not measured.
     """
     name, slope = words.DIRECTIONS[row.direction], row.slope
     if any(isnan(value) for value in (slope.value, slope.low, slope.high, row.reliability)):
@@ -117,10 +119,13 @@ def _patterns(results: Results, rows: list[Effect]) -> Section:
         for row in rows
     ]
     lead = (
-        "Do the region means of a participant's synthesised scan agree with those of the real scan? Values are "
-        "medians over regions; the last two columns are medians over participants. Over all sites, agreement can be "
-        "high even if each participant gets the average of their site; the correlation within sites does not reward "
-        "this. In the same way, the patterns of any two people correlate until the average pattern is subtracted."
+        "Do the region means of a participant's synthesised scan agree with those of the real scan? ICC(2,1) "
+        "(intraclass correlation), CCC (concordance correlation) and the correlation within sites compare participants "
+        "in each region; values are medians over regions, and 1 is ideal. The last two columns are correlations over "
+        "regions of the two patterns (all region means) of each participant, medians over participants. Over all "
+        "sites, agreement can be high even if each participant gets the average of their site; the correlation within "
+        "sites does not reward this. In the same way, the patterns of any two people correlate until the average "
+        "pattern is subtracted."
     )
     head = ["Method", "Direction", *PATTERNS.values()]
     tables = [Table("Agreement", head, cells, [row.method == results.tested for row in rows]), *_groups(results)]
@@ -139,5 +144,8 @@ def _groups(results: Results) -> list[Table]:
         for row in rows
     ]
     marked = [row.worst and row.p_holm < SIGNIFICANT for row in rows]
-    caption = f"PSNR of {results.tested} by group; if the groups differ (p < {SIGNIFICANT:g}), the lowest is marked"
+    caption = (
+        f"PSNR of {results.tested} by group of participants; if the groups differ (Kruskal-Wallis test, corrected "
+        f"p < {SIGNIFICANT:g}), the lowest is marked"
+    )
     return [Table(caption, head, cells, marked)]

@@ -27,7 +27,7 @@ NEIGHBOURS = 5
 
 @dataclass(frozen=True)
 class Embedding:
-    """The claim's tables."""
+    """The rows of embedding.tsv (points of the t-SNE maps) and separation.tsv."""
 
     points: list[Point]
     separations: list[Separation]
@@ -42,7 +42,7 @@ def embedding(patterns: Patterns, method: str) -> Embedding:
     """t-SNE maps of real scans and of those of one method, for both modalities, with the separation of the scans.
 
     The separation is by diagnosis, by site and by origin (real or synthesised). patterns: region means, one row per
-    participant.
+    participant; method: the method that synthesised the scans. Raises ValueError for fewer than four participants.
     """
     points: list[Point] = []
     separations: list[Separation] = []
@@ -90,11 +90,11 @@ def embed(
 def separation(origins: Mapping[str, np.ndarray], people: pd.DataFrame) -> pd.DataFrame:
     """Separation of the scans by diagnosis, site and provenance (their origin), in the standardised feature space.
 
-    origins: (N, R) by origin; people: N rows with participant_id, diagnosis, site. Returns one row per grouping (`by`)
-    with n (scans), groups (number of groups), silhouette (Rousseeuw 1987; -1 to 1), knn_accuracy (from the 5 nearest
-    scans of other participants) and chance (the accuracy of always guessing the largest group). Scans without a label
-    are left out of that row. Measures are nan if there are fewer than two groups or too few scans. With good synthesis,
-    knn_accuracy for provenance is near chance.
+    origins: region means (N, R) of one modality by origin ("real" or a method's name); people: N rows with
+    participant_id, diagnosis, site. Returns one row per grouping (`by`) with n (scans), groups (number of groups),
+    silhouette (Rousseeuw 1987; -1 to 1), knn_accuracy (from the 5 nearest scans of other participants) and chance (the
+    accuracy of always guessing the largest group). Scans without a label are left out of that row. Measures are nan if
+    there are fewer than two groups or too few scans. With good synthesis, knn_accuracy for provenance is near chance.
     """
     values = _standardised(origins)
     copies = len(origins)
@@ -113,11 +113,12 @@ def separation(origins: Mapping[str, np.ndarray], people: pd.DataFrame) -> pd.Da
 
 
 def _standardised(origins: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(origins x N, R), each region with mean 0 and SD 1 over all scans."""
+    """The scans of all origins together, (origins x N, R), each region with mean 0 and SD 1 over all scans."""
     return StandardScaler().fit_transform(np.concatenate(list(origins.values())))
 
 
 def _separation(values: np.ndarray, groups: np.ndarray, participants: np.ndarray) -> dict[str, float]:
+    """Silhouette, knn_accuracy and chance of one grouping (see `separation`); values (N, R), the others (N,)."""
     counts = np.unique(groups, return_counts=True)[1]
     nothing = {"silhouette": np.nan, "knn_accuracy": np.nan, "chance": np.nan}
     fewest_others = len(values) - np.unique(participants, return_counts=True)[1].max() if len(values) else 0

@@ -29,9 +29,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Separation:
-    """Separation of the scans of one modality by one grouping (see `separation`).
+    """Separation of real and synthesised scans of one modality by one grouping (see `separation`).
 
-    method: the method that synthesised the scans among the real ones.
+    by: "diagnosis", "site" or "provenance". n: number of scans; groups: number of groups. method: the method that
+    synthesised the scans among the real ones.
     """
 
     by: str

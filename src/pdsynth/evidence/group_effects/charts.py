@@ -18,7 +18,11 @@ NAMES = ("real scans alone", "with synthesised scans")
 
 
 def draw(out: Path, effects: GroupEffects, contrast: Sequence[str], simulated: bool) -> None:
-    """Write one figure per target: effects in SD, with a ring around regions with a false discovery rate below 0.05."""
+    """Write one figure per target modality: effects by region, from real scans alone and with synthesised scans.
+
+    Effects are the first group of the contrast minus the second, in SD of real scans within groups and sites. A ring
+    marks regions with a false discovery rate below 0.05.
+    """
     first, second = contrast
     for target in Modality:
         rows = [row for row in effects.regions if row.target is target]

@@ -32,7 +32,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class GroupEffects:
-    """Results by region and by target; real_alone_d (R,): difference from real scans alone, in SD, by target."""
+    """Results by region and by target modality.
+
+    real_alone_d (R,): difference of the groups from real scans alone, in SD of real scans, by target.
+    """
 
     regions: list[RegionEffect]
     summary: list[TargetSummary]
@@ -49,8 +52,9 @@ def group_effects(
 ) -> GroupEffects:
     """The rectified difference of the groups in each region of both targets, and that from real scans alone.
 
-    people: one row per participant, from `one_row_each`; synthesised: from `cross_fitted` or `by_model`. Effects are
-    within sites (see `rectified_difference`). Raises ValueError if a group has fewer than two real scans of a target.
+    people: one row per participant, from `one_row_each`; synthesised: region means of their synthesised scans, from
+    `cross_fitted` or `by_model`. A difference is the first group of the contrast minus the second, within sites (see
+    `rectified_difference`). Raises ValueError if a group has fewer than two real scans of a target.
     """
     atlas = atlas or evidence_regions(people.grid)
     regions = describe_regions(atlas, people.grid)
@@ -71,7 +75,8 @@ def group_effects(
 def one_row_each(pairs: Pairs, contrast: Groups) -> Pairs:
     """One whole scan of each participant of the contrast: the first session with both scans, or else the first session.
 
-    Raises InputError if a group has fewer than two participants, or if no site has real scans of both groups.
+    contrast: the two groups. Raises InputError if a group has fewer than two participants, or if, for one modality, no
+    site has real scans of both groups.
     """
     whole = pairs.whole_scans()
     table = whole.table.assign(unpaired=whole.table["available"] != Available.BOTH)
@@ -102,13 +107,15 @@ def cross_fitted(
     device: str = "auto",
     progress: Progress = lambda done, total: None,
 ) -> Means:
-    """Out-of-fold region means of the scans that a recipe synthesises for people (N rows), by cross-fitting.
+    """Out-of-fold region means of the scans that a recipe synthesises for `people` (N rows), by cross-fitting.
 
-    The participants of `pairs` who have both scans, whatever their diagnosis, are divided into folds, and one model is
-    trained without each fold, for `budget` seconds if the recipe needs a budget. The scan of a participant with both
-    scans is synthesised by the model whose training set does not contain this participant. For a participant who lacks
-    a scan, the average over all models is used. Each model's mean over the participants who lack a scan, at the same
-    site, is subtracted from its values. Raises ValueError if there are fewer paired participants than folds.
+    Returns (N, R) by direction of synthesis; nan without the source, and for all participants if none of them has the
+    source and lacks the target. The participants of `pairs` who have both scans, whatever their diagnosis, are divided
+    into folds, and one model is trained without each fold, for `budget` seconds if the recipe needs a budget. The scan
+    of a participant with both scans is synthesised by the model whose training set does not contain this participant.
+    For a participant who lacks a scan, the average over all models is used. Each model's mean over the participants who
+    lack a scan, at the same site, is subtracted from its values. Raises ValueError if there are fewer paired
+    participants than folds.
     """
     paired = pairs.where(pairs.table["available"] == Available.BOTH)
     names = np.sort(paired.table["participant_id"].unique())
@@ -139,10 +146,11 @@ def cross_fitted(
 
 
 def by_model(model: api.Model, pairs: Pairs, people: Pairs, atlas: Atlas | None = None) -> Means:
-    """Region means of the scans that a given model synthesises for people (N rows).
+    """Region means of the scans that a given model synthesises for `people` (N rows).
 
-    Participants with any session of `pairs` in the model's training set are nan. Raises ValueError if the model was
-    trained on all participants who have both scans.
+    Returns (N, R) by direction of synthesis; nan without the source, and for all participants if none of them has the
+    source and lacks the target. Participants with any session of `pairs` in the model's training set are nan, too.
+    Raises ValueError if the model was trained on all participants who have both scans.
     """
     training_scans = set(model.card.get("scans_sha256", []))
     trained_on = {person for digest, person in pairs.scan_digests().items() if digest in training_scans}
@@ -161,10 +169,11 @@ def by_model(model: api.Model, pairs: Pairs, people: Pairs, atlas: Atlas | None 
 
 
 def _offsets(means: np.ndarray, sites: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """Mean of means (M, R), at sites (M,), over the site of each participant in `of` (N,); (N, R).
+    """Mean (N, R) of `means` (M, R) over those participants who are at the site of each of N participants.
 
-    A site without known means gets the mean over all sites. Each fold's model has its own site-wise bias; these means
-    estimate it on participants outside all folds.
+    sites (M,): site of each row of means; of (N,): sites of the N participants. A site without known means gets the
+    mean over all sites. Each fold's model has its own site-wise bias; these means estimate it on participants outside
+    all folds.
     """
     known = np.isfinite(means).all(1)
     found = np.zeros((len(of), means.shape[1]))
@@ -246,7 +255,7 @@ def _summary(
 
 
 def _false_discovery_rate(p: np.ndarray) -> np.ndarray:
-    """Adjusted p values of Benjamini and Hochberg over the finite p values; nan for the others."""
+    """False discovery rates (R,): p values (R,), adjusted by Benjamini and Hochberg over the finite ones; else nan."""
     q, known = np.full(p.shape, np.nan), np.isfinite(p)
     q[known] = stats.false_discovery_control(p[known])
     return q

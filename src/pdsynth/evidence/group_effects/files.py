@@ -14,10 +14,13 @@ COMPLETE, AS_IF_REAL, RECTIFIED = "complete-cases", "as if real", "rectified"  #
 
 @dataclass(frozen=True)
 class RegionEffect:
-    """The rectified difference of the groups in one region of one target, in the units of the scans, and its tests.
+    """The rectified difference of the groups in one region of one target modality, and its tests.
 
-    x, y, z: centre of the region, mm. q: false discovery rate over regions (Benjamini and Hochberg). d: the difference
-    in SD of real scans. real_alone: the difference from real scans alone. trust, worth: see `RectifiedDifference`.
+    x, y, z: centre of the region, mm (MNI). difference: first group minus the second within sites, in the units of the
+    scans. p: its t test; q: false discovery rate over regions (Benjamini and Hochberg). d: the difference in SD of real
+    scans within groups and sites. real_alone, real_alone_p, real_alone_q: difference, p and q from real scans alone.
+    trust: weight of the synthesised scans. worth: number of real scans that would narrow the interval as much as one
+    synthesised scan.
     """
 
     target: Modality
@@ -42,9 +45,10 @@ class RegionEffect:
 class TargetSummary:
     """Summary of one target: numbers of scans, medians over regions, and numbers of regions with q < 0.05.
 
-    n_real, n_both, n_synthesised: participants with a real scan, with both, and with a synthesised scan only. used:
-    whether synthesised scans have any weight. width: width of the interval relative to that of real scans alone.
-    regions_real_alone, regions: numbers of regions with real scans alone, and with synthesised scans.
+    n_real, n_both, n_synthesised: participants with a real scan, with a real and a synthesised one, and with a
+    synthesised scan only. used: whether synthesised scans have any weight. worth: see `RegionEffect`, median. width:
+    width of the interval divided by that of real scans alone, median. regions_real_alone, regions: numbers of regions
+    with a false discovery rate q < 0.05 from real scans alone, and with synthesised scans.
     """
 
     target: Modality
@@ -60,7 +64,11 @@ class TargetSummary:
 
 @dataclass(frozen=True)
 class CompletedEffect:
-    """Results of one arm in one direction if half of the real scans are hidden (see `complete_effects`)."""
+    """Group differences of one arm (use of the scans) if half of the real scans are hidden (see `complete_effects`).
+
+    direction: of synthesis. arm: "complete-cases", "as if real" or "rectified". method: the method that synthesised the
+    scans, or "". n_left, n_hidden: numbers of real scans. width, worth: nan except for "rectified".
+    """
 
     direction: Direction
     arm: str

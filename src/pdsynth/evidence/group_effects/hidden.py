@@ -19,9 +19,9 @@ NO_GAIN: Gain = (UNKNOWN, UNKNOWN)
 
 
 def completed_effects(patterns: Patterns, seed: int = 0) -> list[CompletedEffect]:
-    """`complete_effects` of every method in both directions, for AD minus NC within sites.
+    """`complete_effects` of every method in both directions of synthesis, for AD minus NC within sites.
 
-    patterns: one row per participant.
+    patterns: region means, one row per participant.
     """
     groups, sites = (patterns.people[name].astype(str).tolist() for name in ("diagnosis", "site"))
     found: list[CompletedEffect] = []
@@ -45,16 +45,17 @@ def complete_effects(
 ) -> list[CompletedEffect]:
     """Effects of AD minus NC if half of the real scans are hidden, compared with those of all scans; one row per arm.
 
-    real (N, R); synthesised: (N, R) by method; groups, sites (N,). Within each site and group a random half is hidden,
-    `masks` times. Results are averages over the masks, with 95 % intervals over participants (n resamples).
+    real: means of R regions (N, R); synthesised: (N, R) by method; groups, sites (N,). Within each site and group a
+    random half of the real scans is hidden, `masks` times. Results are averages over these choices, with 95 % intervals
+    over participants (n resamples).
 
-    Arms: "complete-cases" uses the remaining real scans only. For each method, "as if real" replaces each hidden scan
-    by the synthesised one and counts it as real, and "rectified" uses `rectified_difference`. Columns: n_left,
-    n_hidden: numbers of real scans; slope: of the arm's effects on those of all scans, over regions (1: the effect is
-    kept in full); rmse: root mean square difference between the two, in SD of real scans within groups and sites. For
-    "rectified" only: width: of the interval, relative to complete cases (median over regions); worth: number of real
-    scans that one synthesised scan replaces (median over regions). Results are nan if too few participants of a group
-    remain. Raises ValueError if shapes differ.
+    An arm is a use of the scans: "complete-cases" uses the remaining real scans only. For each method, "as if real"
+    replaces each hidden scan by the synthesised one and counts it as real, and "rectified" uses `rectified_difference`.
+    Columns: n_left, n_hidden: numbers of real scans; slope: of the arm's effects on those of all scans, over regions
+    (1: the effect is kept in full); rmse: root mean square difference between the two, in SD of real scans within
+    groups and sites. For "rectified" only: width: of the interval, relative to complete cases (median over regions);
+    worth: number of real scans that one synthesised scan replaces (median over regions). Results are nan if too few
+    participants of a group remain. Raises ValueError if shapes differ.
     """
     in_contrast, first, site_labels = contrasted(len(real), groups, sites, AD_LESS_NC)
     by_method = {name: paired(real, values)[1][in_contrast] for name, values in synthesised.items()}
@@ -91,7 +92,8 @@ def complete_effects(
 def half_left(first: np.ndarray, sites: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Random choice of the real scans that are not hidden, (N,) bool: half of each site and group, rounded up.
 
-    first: membership of the first group, (N,) bool."""
+    first: membership of the first group, (N,) bool; sites (N,).
+    """
     left = np.ones(len(first), bool)
     cells = 2 * np.unique(sites, return_inverse=True)[1] + first
     for cell in np.unique(cells):
@@ -101,7 +103,10 @@ def half_left(first: np.ndarray, sites: np.ndarray, generator: np.random.Generat
 
 
 def _gain(found: Sequence[Rectified]) -> Gain:
-    """Width of the interval relative to complete cases, and worth of a synthesised scan in real scans."""
+    """Width of the interval relative to complete cases, and worth of a synthesised scan in real scans.
+
+    found: the results of each random choice of the hidden scans, over which both are averaged.
+    """
     width = np.mean([np.median(np.sqrt(ratio(one.variance, one.variance_complete_cases)), axis=1) for one in found], 0)
     worth = np.mean([np.median(one.worth, axis=1) for one in found], 0)
     return Estimate.of(width, 0), Estimate.of(worth)

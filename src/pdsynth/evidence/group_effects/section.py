@@ -15,7 +15,7 @@ ADDRESSES: Mapping[str, str] = {}
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """Effects if half of the scans are hidden."""
+    """Effects of disease if half of the real scans are hidden, by use of the scans and by method."""
     rows = COMPLETED.read(results.root)
     if not rows:
         return
@@ -33,13 +33,15 @@ def sections(results: Results) -> Iterator[Section]:
         for row in rows
     ]
     lead = (
-        "How close does a study with missing scans come to the effects of a study with all scans? The target scans of "
+        "How close does a study with missing scans come to the effects (AD minus NC, by region, within sites, in SD of "
+        "real scans) of a study with all scans? The target scans of "
         f"half of the AD and NC participants ({rows[0].n_hidden}) are hidden; they are drawn at random several times, "
         "and results are averaged. These participants are left out (complete-cases), get a synthesised scan that "
         "counts as a real one (as if real), or get a synthesised scan whose error is corrected with participants who "
-        "have both scans (rectified). The slope over regions is 1 if the effect is kept in full. The error is the "
-        "root mean square difference from the effects of all scans, in SD of the real scans. The width is that of the "
-        "95 % interval, relative to complete cases (1 = no gain). The worth is the number of real scans that would "
+        "have both scans (rectified). The slope of these effects on those of all scans, over regions, is 1 if the "
+        "effect is kept in full. The error is the root mean square difference from the effects of all scans, in SD of "
+        "the real scans. The width is that of the 95 % interval of an effect, divided by the width for complete cases "
+        "(1 = no gain, below 1 = gain). The worth is the number of real scans that would "
         "narrow the interval as much as one synthesised scan. It is 0 for a method that knows nothing about "
         "individuals, or if too few participants have both scans to estimate it."
     )
@@ -55,6 +57,6 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """The worth, in real scans, of a rectified scan by the method under test."""
+    """Worth of a synthesised scan of the method under test: number of real scans that narrow the interval as much."""
     own = [row for row in COMPLETED.read(results.root) if row.method == results.tested and row.arm == RECTIFIED]
     return {"worth": by_direction(own, lambda row: "" if isnan(row.worth.value) else spread(row.worth))}

@@ -32,15 +32,16 @@ COUNTERFACTUAL = 4_000_000  # added to the seed, so that these people are not pa
 
 
 class NotMeasurableError(ValueError):
-    """There are too few participants for a probe."""
+    """There are too few participants to measure whether a model memorised its training participants."""
 
 
 def probe(model: Model, pairs: Pairs, split: str, seed: int, jobs: int = 1) -> Probes:
     """Measure memorisation, inserted lesions and, if `pairs` are simulated, known changes, for one model.
 
-    Memorisation needs participants of the model's training set in the prepared folder, and other participants in the
-    split. If a probe cannot be measured, the result has the reason. For the known changes, people are simulated at two
-    severities and prepared by `jobs` processes.
+    Each of these three measurements is a probe. Memorisation needs participants of the model's training set in
+    `pairs`, and other participants in `split`; lesions are inserted into scans of the latter. If one of these two
+    cannot be measured, the result has the reason. For the known changes, people are simulated at two severities and
+    prepared by `jobs` processes.
     """
     others = pairs.split(split).whole_scans()
     others = others.where(others.table["available"] == Available.BOTH)
@@ -60,17 +61,21 @@ def probe(model: Model, pairs: Pairs, split: str, seed: int, jobs: int = 1) -> P
 
 
 def trained_on(model: Model, pairs: Pairs) -> Pairs:
-    """Whole scans of the participants in the model's training set, which its card lists by the digests of the scans."""
+    """Whole scans of the participants of `pairs` who have both scans and are in the model's training set.
+
+    The model's card (record of the training) lists the training scans by their digests.
+    """
     scans, known = pairs.whole_scans(), set(model.card.get("scans_sha256", []))
     people = {person for digest, person in scans.scan_digests().items() if digest in known}
     return scans.where(scans.table["participant_id"].isin(people) & (scans.table["available"] == Available.BOTH))
 
 
 def measure_memorisation(model: Model, pairs: Pairs, others: Pairs, seed: int) -> Memorisation:
-    """Distances to training participants and to strangers (people outside the training set), and membership AUC.
+    """Measures of memorisation in both directions: `nearest_neighbour_ratio` and `membership_auc`.
 
-    others: participants with both scans who are not in the model's training set. Raises NotMeasurableError if there are
-    too few training participants or too few others.
+    The ratio is that to training participants, and that to strangers (half of `others`). others: participants with both
+    scans who are not in the model's training set. Raises NotMeasurableError if there are fewer than three training
+    participants in `pairs`, or fewer than six others.
     """
     known = trained_on(model, pairs)
     if len(known) < FEWEST or len(others) < 2 * FEWEST:
@@ -94,6 +99,7 @@ def measure_memorisation(model: Model, pairs: Pairs, others: Pairs, seed: int) -
 
 
 def _lesions(model: Model, people: Pairs, seed: int) -> Lesions:
+    """Responses to lesions in at most LESIONED of the people. Raises ValueError if no lesion fits into a brain."""
     rows = []
     some = _some(people, LESIONED, seed)
     for direction in Direction:
@@ -111,7 +117,7 @@ def _lesions(model: Model, people: Pairs, seed: int) -> Lesions:
 
 
 def _responses(model: Model, people: Pairs, direction: Direction, seed: int) -> dict[bool, list[LesionResponse]]:
-    """Responses of the model's output (False) and of the source itself (True), one per participant."""
+    """Responses to lesions of the model's output (key False) and of the source itself (True), one per participant."""
     found: dict[bool, list[LesionResponse]] = {False: [], True: []}
     for row in range(len(people)):
         source, brain = people.volume(direction.source, row), people.brain(direction.source, row)
@@ -146,6 +152,7 @@ def _predictor(model: Model, brain: np.ndarray, direction: Direction, people: Pa
 
 
 def _counterfactual(model: Model, pairs: Pairs, seed: int, jobs: int) -> Counterfactual:
+    """Response to the known change of people who are simulated at two severities, on the grid of the pairs."""
     with tempfile.TemporaryDirectory() as folder:
         root = write_counterfactuals(Path(folder) / "bids", TWICE, COUNTERFACTUAL + seed, jobs=jobs)
         prepared = prepare(
@@ -170,7 +177,8 @@ def _counterfactual(model: Model, pairs: Pairs, seed: int, jobs: int) -> Counter
 class _Scans:
     """Synthesised and real scans of N people.
 
-    cells, real (N, F): cell means of the synthesised and of the real scans. errors (N,): mean squared errors.
+    cells, real (N, F): means over cells of 4 x 4 x 4 voxels of the synthesised and of the real scans. errors (N,): mean
+    squared errors in the brain of the real scan, dilated by one voxel.
     """
 
     cells: np.ndarray
@@ -193,7 +201,7 @@ def _real_cells(people: Pairs, direction: Direction) -> np.ndarray:
 
 
 def _some(people: Pairs, number: int, seed: int) -> Pairs:
-    """A random choice of at most `number` participants, with the first row of each."""
+    """The first row of each of at most `number` participants, chosen at random."""
     first = np.flatnonzero(~people.table["participant_id"].duplicated())
     chosen = np.random.default_rng(seed).permutation(first)[:number]
     return people.where(np.isin(np.arange(len(people)), chosen))

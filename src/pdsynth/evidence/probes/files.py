@@ -15,10 +15,11 @@ NAME = "probes.json"
 
 @dataclass(frozen=True)
 class Memory:
-    """Memorisation in one direction: `nearest_neighbour_ratio` to three sets of people, and `membership_auc`.
+    """Memorisation in one direction of synthesis: `nearest_neighbour_ratio` to three sets of people.
 
-    ratio_to_all: to all training participants. ratio_to_few: to as many training participants as there are strangers,
-    or to all of them if there are fewer. ratio_to_strangers: to people who are not in the training set.
+    membership: see `membership_auc`. ratio_to_all: to all training participants. ratio_to_few: to as many training
+    participants as there are strangers, or to all of them if there are fewer. ratio_to_strangers: to people who are not
+    in the training set.
     """
 
     direction: Direction
@@ -32,8 +33,8 @@ class Memory:
 class Memorisation:
     """Results of the memorisation probe, one row per direction.
 
-    trained_on, few, strangers: sizes of the three sets in `Memory`. members, others: numbers of training participants
-    and of other people whose errors are compared.
+    trained_on, few, strangers: numbers of people in the three sets of `Memory`, to which distances are measured.
+    members, others: numbers of training participants and of other people whose errors are compared.
     """
 
     trained_on: int
@@ -48,7 +49,8 @@ class Memorisation:
 class Lesion:
     """`lesion_response` in one direction, of the model's output or, if of_source is true, of the source itself.
 
-    sensitivity, false_positives: means over people. contrast_to_noise: median over lesions.
+    sensitivity (share of detected lesions) and false_positives (share of positions): means over people.
+    contrast_to_noise: median over the lesions of all people.
     """
 
     of_source: bool
@@ -62,8 +64,9 @@ class Lesion:
 class Lesions:
     """Results of the lesion probe.
 
-    people: number of people; lesions: number of lesions per person; radius_mm: their radius, mm; factor: signal inside
-    a lesion relative to the signal without it; noise_sd: SD of the noise in the units of the source.
+    people: number of people; lesions: number of lesions per person, inserted one at a time; radius_mm: their radius,
+    mm; factor: signal inside a lesion divided by the signal without it; noise_sd: SD of the noise in the brain, in the
+    unit of the source (0 to 1).
     """
 
     people: int
@@ -78,7 +81,7 @@ class Lesions:
 class Change:
     """`counterfactual_response` in one direction: the synthesised change between two severities and the real change.
 
-    clear_regions: number of regions with a clear real change.
+    clear_regions: number of regions with a clear real change (p < 0.05), in which signs are compared.
     """
 
     direction: Direction
@@ -89,7 +92,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """Results of the probe with known changes: number of SIMULATED people, and the two severities of each."""
+    """Results of the probe with known changes: number of SIMULATED people, and the two severities of each (0 to 1)."""
 
     people: int
     severities: list[float]
@@ -98,7 +101,11 @@ class Counterfactual:
 
 @dataclass(frozen=True)
 class Probes:
-    """The probes of a model; None if a probe was not measured. reasons: explanation by the name of such a probe."""
+    """The probes of a model (memorisation, inserted lesions, known changes); None if a probe was not measured.
+
+    reasons: the reason by name of a probe that could not be measured. Known changes are measured on simulated data
+    only, and have no reason.
+    """
 
     recipe: str
     memorisation: Memorisation | None

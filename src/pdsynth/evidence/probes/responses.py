@@ -37,7 +37,7 @@ class LesionResponse:
 
     @property
     def sensitivity(self) -> float:
-        """Share of lesions that the output shows."""
+        """Share of lesions that are detected in the output, 0 to 1."""
         return float(self.detected.mean())
 
 
@@ -45,10 +45,11 @@ class LesionResponse:
 class CounterfactualResponse:
     """The synthesised change between two severities of the same people, compared with the real change.
 
-    real, synthesised (R,): mean change of each region over people. clear (R,) bool: the real change differs from 0
-    (t test over people, p < 0.05, not corrected). slope: of synthesised on real changes, through the origin, over all
-    regions; 1 is ideal, 0 means that the output does not follow. sign_agreement: share of clear regions whose
-    synthesised change has the sign of the real one; nan if there is no clear region. Intervals are over people.
+    real, synthesised (R,): change of each region (higher minus lower severity), mean over people. clear (R,) bool: the
+    real change differs from 0 (t test over people, p < 0.05, not corrected). slope: of synthesised on real changes,
+    through the origin, over all regions; 1 is ideal, 0 means that the output does not follow. sign_agreement: share of
+    clear regions whose synthesised change has the sign of the real one; nan if there is no clear region. Intervals are
+    over people.
     """
 
     real: np.ndarray
@@ -95,11 +96,13 @@ def lesion_response(
 ) -> LesionResponse:
     """Measure the response of an output to lesions at random positions deep in the brain, one lesion at a time.
 
-    source (X, Y, Z) in 0..1; brain (X, Y, Z) bool. noise_sd: SD of Gaussian noise in the units of the source, as the
-    difference of a repeated scan. New noise is added in the brain for each position, with and without the lesion;
-    `predict` is called 1 + 2 * lesions times. With the identity as `predict`, the result is that of the source itself,
-    which is the upper limit. Means of spheres are compared, because the noise in the output of a model is smooth.
-    Raises ValueError if no sphere of this radius fits into the brain, or if noise_sd or lesions is not positive.
+    predict: the output as a function of the source. source (X, Y, Z) in 0..1; brain (X, Y, Z) bool. Centres of lesions
+    are more than radius_mm inside the brain; lesions: their number; factor: see `insert_lesion`. noise_sd: SD of
+    Gaussian noise in the units of the source, as the difference of a repeated scan. New noise is added in the brain for
+    each position, with and without the lesion; `predict` is called 1 + 2 * lesions times. With the identity as
+    `predict`, the result is that of the source itself, which is the upper limit. Means of spheres are compared, because
+    the noise in the output of a model is smooth. Raises ValueError if no sphere of this radius fits into the brain, or
+    if noise_sd or lesions is not positive.
     """
     if noise_sd <= 0 or lesions < 1:
         raise ValueError(f"noise_sd is {noise_sd} and lesions {lesions}; give noise above 0 and at least one lesion.")
@@ -138,7 +141,7 @@ def counterfactual_response(
     atlas: Atlas,
     seed: int = 0,
 ) -> CounterfactualResponse:
-    """Compare the change of the output with the change of the person between two severities.
+    """Compare the change of the output with the change of the person between two severities (high minus low).
 
     All volumes are of the target modality, (N people, X, Y, Z). predict_low, predict_high: synthesised from the source
     of the same person at that severity; real_low, real_high: the real target. Raises ValueError for fewer than two

@@ -14,7 +14,7 @@ ADDRESSES = {"memorisation": "memorisation", "lesions": "inserted lesions"}
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """One section per probe. The section of a probe that could not be measured gives the reason."""
+    """One section per probe (memorisation, lesions, known changes); that of an unmeasured probe gives the reason."""
     probes = Probes.read(results.root)
     if probes is None:
         return
@@ -25,7 +25,7 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """Membership AUC, sensitivity to lesions, and slope of a known change."""
+    """Membership AUC, sensitivity to lesions, and slope of a known change, by direction; {} without probes.json."""
     probes = Probes.read(results.root)
     if probes is None:
         return {}
@@ -43,10 +43,10 @@ def _memorisation(found: Memorisation | None, reason: str) -> Section:
     lead = (
         "Does the model reproduce people of its training set? The ratio is the distance from a synthesised scan of a "
         "new person to the nearest training scan, divided by the same distance for the real scans of new people "
-        "(medians). Copies of training scans have a ratio of 0. A smooth image is close to every scan, so a ratio "
-        "below 1 alone does not show memorisation: compare the ratio to some of the training participants with the "
-        "ratio to about as many people who were not in the training set. Membership is the probability that the error "
-        "is lower for a training participant than for another person; 0.5 is ideal."
+        "(medians of Euclidean distances). Copies of training scans have a ratio of 0. A smooth image is close to "
+        "every scan, so a ratio below 1 alone does not show memorisation: compare the ratio to some of the training "
+        "participants with the ratio to about as many people who were not in the training set. Membership is the "
+        "probability that the error is lower for a training participant than for another person; 0.5 is ideal."
     )
     if found is None:
         tables = []
@@ -71,14 +71,16 @@ def _lesions(found: Lesions | None, recipe: str, reason: str) -> Section:
     inserted = "" if found is None else (
         f"The signal of the source is multiplied by {found.factor:g} inside a sphere with a radius of "
         f"{found.radius_mm:g} mm at a random position, one lesion at a time, and noise with an SD of "
-        f"{found.noise_sd:g} is added. "
+        f"{found.noise_sd:g} (in the unit of the images, 0 to 1) is added in the whole brain. "
     )  # fmt: skip
     lead = (
         f"Does the output show a lesion of its source? {inserted}Sensitivity is the share of lesions that the output "
-        "shows: the output changes more inside the lesion than in 95 % of equal spheres elsewhere. An output that "
-        "ignores the lesion reaches 0.05. False positives are the share of positions where noise alone changes the "
-        "output by more than half of a lesion's change. The source itself gives the upper limit. A lesion in the "
-        "output need not be correct: a real lesion may look different in the target modality, or be invisible there."
+        "shows: the mean of the output changes more inside the lesion than in 95 % of spheres of the same size "
+        "elsewhere in the brain. An output that ignores the lesion reaches 0.05. False positives are the share of "
+        "positions where noise alone changes the output by more than half of a lesion's change. The contrast-to-noise "
+        "ratio is the absolute difference between the mean change inside the lesion and elsewhere, divided by the SD "
+        "of the change elsewhere. The source itself gives the upper limit. A lesion in the output need not be correct: "
+        "a real lesion may look different in the target modality, or be invisible there."
     )
     if found is None:
         tables = []
@@ -104,8 +106,9 @@ def _counterfactual(found: Counterfactual, recipe: str) -> Section:
         f"Does the output follow a known change of the disease? Each of these SIMULATED people was simulated twice, "
         f"at disease severity {low:g} and {high:g} (0 healthy, 1 most severe), with the same scanner and noise. The "
         "difference is the true effect of the disease in that person, without sampling error. The slope is that of "
-        "the synthesised on the real change over regions, averaged over people; 1 is ideal. Signs are compared in "
-        "regions with a clear real change (p < 0.05). Intervals: 95 %, bootstrap over people."
+        "the synthesised on the real change over regions, averaged over people; 1 is ideal. Sign agrees is the share "
+        "of the regions with a clear real change (p < 0.05) in which both changes have the same sign. Intervals: 95 %, "
+        "bootstrap over people."
     )
     head = ["Direction", "slope", "sign agrees", "clear regions"]
     cells = [

@@ -31,10 +31,11 @@ def leave_one_site_out(
     device: str = "auto",
     size: str = Size.FULL,
 ) -> list[SiteScores]:
-    """Scores at each site of a model trained without it, and of a model trained on as many people of all sites.
+    """PSNR at each site of a model trained without it, and of a model trained on as many people of all sites.
 
-    Returns one row per site and direction, from the test participants of the site. There are two training runs per
-    site; budget (seconds) and steps are those of one run. Raises ValueError in the cases of `sites_to_leave_out`.
+    Returns one row per site and direction of synthesis, from the test participants of the site. recipe: name of the
+    recipe, trained in its size `size` on training participants of `pairs`. There are two training runs per site; budget
+    (seconds) and steps are those of one run. Raises ValueError in the cases of `sites_to_leave_out`.
     """
     train, test = pairs.train, pairs.test.whole_scans()
     sites = sites_to_leave_out(pairs)
@@ -65,7 +66,7 @@ def sites_to_leave_out(pairs: Pairs) -> list[str]:
 
 
 def _same_number(train: Pairs, without: Pairs, seed: int) -> Pairs:
-    """Random participants from all sites, as many as `without` has."""
+    """The rows of as many random participants of `train`, from all sites, as `without` has."""
     everyone = np.sort(train.table["participant_id"].unique())
     number = without.table["participant_id"].nunique()
     chosen = np.random.default_rng(seed).choice(everyone, number, replace=False)
@@ -73,7 +74,7 @@ def _same_number(train: Pairs, without: Pairs, seed: int) -> Pairs:
 
 
 def _psnr(method: Method, pairs: Pairs) -> dict[Direction, pd.Series]:
-    """PSNR in the brain (dB) of each participant by direction, averaged over sessions."""
+    """PSNR in the brain (dB) of each participant, averaged over sessions, by direction of synthesis."""
     found = {}
     for direction in Direction:
         synthesised = scoring.predictions(method, pairs, direction)
@@ -86,6 +87,7 @@ def _psnr(method: Method, pairs: Pairs) -> dict[Direction, pd.Series]:
 
 
 def _differences(scores: dict[str, dict[Direction, pd.Series]], site: str, seed: int) -> list[SiteScores]:
+    """The rows of one site, without p_holm. scores: by "seen" and "unseen", the results of `_psnr`."""
     rows = []
     for direction in Direction:
         without, with_site = (scores[name][direction].to_numpy() for name in ("unseen", "seen"))

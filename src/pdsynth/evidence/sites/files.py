@@ -13,7 +13,8 @@ from pdsynth.types import Direction
 class SiteScores:
     """PSNR in the brain (dB) at one site in one direction, of models trained with the site (seen) and without (unseen).
 
-    difference: unseen minus seen. p: paired permutation test; p_holm: corrected over the rows (Holm).
+    n_participants: number of test participants of the site, over whom PSNR is averaged. difference: unseen minus seen.
+    p: paired permutation test of no difference; p_holm: corrected over all sites and directions (Holm).
     """
 
     site: str

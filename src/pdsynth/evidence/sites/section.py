@@ -34,15 +34,17 @@ def sections(results: Results) -> Iterator[Section]:
     ]
     lead = (
         "How much quality is lost on a scanner that was not in the training set? For each site, a model trained "
-        "without the site is compared with a model trained on the same number of participants from all sites. Each "
-        "model was trained once, so the interval does not include the variation between training runs."
+        "without the site is compared with a model trained on the same number of participants from all sites. Scores "
+        "are the PSNR in the brain, averaged over the test participants of the site; the difference is the score "
+        "without minus the score with the site, and its p value (paired permutation test) is corrected over all rows. "
+        "Each model was trained once, so the interval does not include the variation between training runs."
     )
     table = Table("Leave one site out", head, cells)
     yield Section("sites", "A site that was not in the training set", 70, lead, [], [table])
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """PSNR without minus PSNR with the site in the training set, for each site and direction."""
+    """PSNR (dB) without minus PSNR with the site in the training set, for each site and direction."""
     differences = (
         f"{words.DIRECTIONS[row.direction]} at {row.site} {spread(row.difference)} dB"
         for row in SITES.read(results.root)
