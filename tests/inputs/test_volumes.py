@@ -27,7 +27,7 @@ from pdsynth.data.preprocessing import Preprocessing
 from pdsynth.data.quality import quality_table
 from pdsynth.data.standardise import standardise
 from pdsynth.imaging.nifti import Volume, read_header, read_volume
-from pdsynth.imaging.plausible import check_brain, check_intensities
+from pdsynth.imaging.plausible import check_brain, check_head_size, check_intensities
 from pdsynth.imaging.poses import POSES, check_pose, pose_misfits, words
 from pdsynth.imaging.segments import nearest_shell, read_gradients
 from pdsynth.imaging.spatial import Grid, mni_grid, resample
@@ -365,6 +365,17 @@ def test_right_poses_are_not_doubted_and_mirrored_ones_cannot_be_seen() -> None:
     for world in (np.eye(4), mirror, tilt):
         assert check_pose(Volume(volume.data, world @ volume.affine)) == ()
     assert check_pose(Volume(volume.data, np.diag([-1.0, 1, 1, 1]))) == ()  # no voxel size: not judged
+
+
+@pytest.mark.parametrize("factor", [0.62, 1.6])
+def test_a_head_of_the_wrong_size_is_refused(tmp_path: Path, factor: float) -> None:
+    """Input: a voxel size that is plausible in itself and gives a head of a wrong size. Result: refused; flagged if the head is 1.3 times too large or too small."""  # noqa: E501
+    stored = np.stack([head().data] * 3, -1).astype(np.int16)
+    path = put(tmp_path / BOLD, image(stored, NATIVE.affine * [[factor], [factor], [factor], [1]]))
+    with pytest.raises(InputError, match=r"voxel size is wrong|voxel size in its header") as caught:
+        standardise(single_scan(path), Preprocessing(grid=GRID))
+    assert caught.value.path == path
+    assert "check its voxel size" in check_head_size(np.diag([1.35, 1, 1, 1]))[0]
 
 
 def test_there_are_24_poses_and_a_turned_header_exchanges_their_misfits() -> None:
