@@ -18,7 +18,7 @@ from pdsynth.data.means import given_mask, scan_brain, scan_means
 from pdsynth.data.preprocessing import Preprocessing
 from pdsynth.imaging.intensity import RobustScale, flatten
 from pdsynth.imaging.nifti import Volume, read_header
-from pdsynth.imaging.plausible import check_brain, check_intensities
+from pdsynth.imaging.plausible import check_brain, check_head_size, check_intensities
 from pdsynth.imaging.poses import check_pose
 from pdsynth.imaging.spatial import Grid, Transform, from_flirt, register, resample
 from pdsynth.imaging.template import epi_template, tissue_template
@@ -98,6 +98,7 @@ def standardise(
         native_brain = scan_brain(scan, read.reference, preprocessing)
         check_brain(read.reference, native_brain)
         transform = place(scan, read.reference, native_brain, preprocessing.grid, partner)
+        notes += check_head_size(transform.matrix)
         brain, placement = standard_brain(read.reference, native_brain, preprocessing, transform)
         volumes, scales = zip(*(_scaled(m, brain, preprocessing, transform) for m in read.means), strict=True)
     except ValueError as error:

@@ -94,7 +94,7 @@ def words(pose: np.ndarray) -> str:
     front = pose @ (0, 1, 0)
     if up[2] > 0:
         return "the head faces backwards" if front[1] < 0 else "the head faces sideways"
-    return "the head lies upside down" if up[2] < 0 else "the head lies on its side, its axes exchanged"
+    return "the head lies upside down" if up[2] < 0 else "the head lies on its side (axes exchanged)"
 
 
 def _shrunk(volume: Volume) -> Volume:
