@@ -25,6 +25,7 @@ from pdsynth.types import Diagnosis, InputError
 
 NC, MCI, AD = Diagnosis
 SOURCE = Path(pdsynth.__file__).parent
+DOCUMENTED = (ast.Module, ast.FunctionDef, ast.ClassDef)
 TABLE_OPTIONS = {"--diagnosis-column", "--diagnosis-map"}
 
 
@@ -113,10 +114,10 @@ def named_options(*modules: str) -> set[str]:
     found: set[str] = set()
     for path in (path for module in modules for path in SOURCE.glob(module)):
         module = ast.parse(path.read_text())
-        docs = {ast.get_docstring(n, clean=False) for n in ast.walk(module) if isinstance(n, ast.Module | ast.FunctionDef | ast.ClassDef)}  # fmt: skip  # noqa: E501
-        for node in ast.walk(module):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in docs:
-                found |= set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", node.value))
+        nodes = list(ast.walk(module))
+        docs = {ast.get_docstring(node, clean=False) for node in nodes if isinstance(node, DOCUMENTED)}
+        texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+        found |= {option for text in texts - docs for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)}
     return found
 
 
@@ -163,8 +164,8 @@ def test_another_column_of_the_diagnosis(tmp_path, capsys) -> None:
 
 
 def test_codes_of_a_hospital(tmp_path) -> None:
-    """Input: a hospital's table with a code that pdsynth.yaml does not map. Result: refused, with the line and the entry
-    of pdsynth.yaml; n/a stands for none of the groups."""
+    """Input: a hospital's table with a code that pdsynth.yaml does not map. Result: refused, with the line and the
+    entry of pdsynth.yaml; n/a stands for none of the groups."""
     settings = 'fmri: "{participant}.nii"\ntable: all.csv\ncolumns: {participant: id, diagnosis: dx}\n'
     for name in ("P1", "P2"):
         write_scan(tmp_path / f"{name}.nii", 2)

@@ -204,8 +204,7 @@ def test_rows_of_a_csv_file_that_cannot_be_read(tmp_path, lines, refused, proble
     """Input: a row of a CSV file with a quote that is not closed, or with more or fewer cells than the header. Result:
     refused, the row alone, named by its line; no row takes cells of the next."""
     root = hospital(tmp_path, f"id,note,dx,years\n{lines}\n")
-    expected = [(name, *values) if i + 2 not in refused else (name, None, None) for i, (name, *values) in
-                enumerate(PATIENTS)]  # fmt: skip
+    expected = [(person[0], None, None) if line in refused else person for line, person in enumerate(PATIENTS, 2)]
     assert found(root) == expected
     where = ", ".join(f"line {line}" for line in refused)
     assert f"has rows that were not read, because a row {problem}: {where}" in reasons(root)
