@@ -91,6 +91,12 @@ def inspect(
     cohort = _cohort(path, layout, diagnosis_column, diagnosis_map)
     if table1:
         _print_table1(cohort, as_json)
+        if cohort.rejected:
+            first = cohort.rejected[0]
+            problem = (
+                f"{len(cohort.rejected)} files or rows are not in this table; the first: {first.path}: {first.reason}"
+            )
+            error_line(f"{problem}. `pdsynth inspect` without --table1 lists all.", kind="Warning")
         return
     contents = _contents(cohort)
     if as_json:

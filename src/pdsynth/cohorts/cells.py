@@ -112,7 +112,7 @@ def whole(text: str) -> str:
     >>> whole("1.0"), whole("AD")
     ('1', 'ad')
     """
-    return re.sub(r"^(-?\d+)[.,]0+$", r"\1", text).lower()
+    return re.sub(r"^(-?\d+)[.,]0{1,2}$", r"\1", text).lower()
 
 
 def day_of(text: str, day_first: bool | None) -> int | None:

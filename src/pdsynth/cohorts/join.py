@@ -47,7 +47,7 @@ def number(text: str, kind: str) -> str:
     >>> number("007", "sub"), number("7.0", "sub"), number("P-07", "sub"), number("027_S_0074", "sub")
     ('7', '7', 'p7', '027s0074')
     """
-    text = re.sub(r"^(\d+)\.0+$", r"\1", label(text, kind))
+    text = re.sub(r"^(\d+)[.,]0{1,2}$", r"\1", label(text, kind))  # three zeros may be thousands
     match = re.fullmatch(r"(\D*?)0*(\d+)", text)
     return f"{match[1]}{match[2]}" if match else text
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
+import os
 import re
 import shlex
 from collections import Counter
@@ -43,6 +45,21 @@ def diagnosis_codes(further: Mapping[Any, Any] | None) -> dict[str, Diagnosis | 
         whole(str(code)): None if value is None or str(value).lower() == NA else Diagnosis(value)
         for code, value in (further or {}).items()
     }
+
+
+def meaning(code: str, codes: DiagnosisMap) -> Diagnosis | None:
+    """The diagnosis of a code. Of a change such as "NL to MCI", the state after it counts.
+
+    Raises KeyError if the code is unknown.
+
+    >>> meaning("MCI to Dementia", CODES)
+    <Diagnosis.AD: 'AD'>
+    """
+    text = whole(code)
+    if text not in codes and " to " in text:
+        before, _, text = text.rpartition(" to ")
+        codes[whole(before)]
+    return codes[whole(text)]
 
 
 def schema(key: str, diagnosis_column: str | None, age_unit: str) -> Schema:
@@ -144,9 +161,11 @@ class Participants:
     def _diagnosis(self, row: Row) -> Diagnosis | None:
         code = row.text("diagnosis")
         self.coded |= code is not None
-        if code is not None and whole(code) not in self.codes:
-            self._unknown[code] += 1
-        return None if code is None else self.codes.get(whole(code))
+        try:
+            return None if code is None else meaning(code, self.codes)
+        except KeyError:
+            self._unknown[str(code)] += 1
+            return None
 
     def _refuse_unknown(self, path: Path) -> None:
         if not self._unknown:
@@ -169,11 +188,11 @@ class Participants:
         found = next((path for path in paths if _present(path)), None)
         if found is not None:
             for path in paths:
-                if path != found and path.is_file() and found.is_file() and path.read_bytes() != found.read_bytes():
+                if path != found and _present(path) and not _same_content(path, found):
                     self._rejected.append(Rejection(path, f"differs from {found}, and was not read", "join the two"))
             return found
         stem = name.removesuffix(".tsv")
-        for path in (path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())):
+        for path in (path for folder in folders for path in _files(folder)):
             if path.stem.lower() in (stem.lower(), stem.rpartition("_")[2]) and path.suffix.lower() in SPREADSHEETS:
                 problem = f"was not read, because the table of BIDS is {name}"
                 remedy = f"save it as tab-separated text with the name {name}"
@@ -183,8 +202,6 @@ class Participants:
     def _age_unit(self, path: Path) -> str:
         """The unit of the column age in the table's JSON file, or "" for years."""
         for sidecar in (path.with_suffix(".json"), self.root / "sessions.json"):
-            if not sidecar.is_file():
-                continue
             try:
                 unit = str(json.loads(sidecar.read_text(encoding="utf-8-sig"))["age"]["Units"]).lower()
             except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -206,5 +223,20 @@ SPREADSHEETS = {".tsv", ".csv", ".txt", ".xls", ".xlsx", ".ods"}
 
 
 def _present(path: Path) -> bool:
-    """Whether a file is there, even a link to content that was not fetched."""
-    return path.is_symlink() or path.exists()
+    """Whether a file exists, even as a link to content that was not fetched. False in a folder without permission."""
+    return os.path.lexists(path)
+
+
+def _same_content(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
+
+
+def _files(folder: Path) -> list[Path]:
+    """The entries of a folder; none without permission to read it."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []

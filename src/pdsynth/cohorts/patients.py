@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from pdsynth.cohorts.cells import AGE, EDUCATION, SCORE, Kind, Text, whole
+from pdsynth.cohorts.cells import AGE, EDUCATION, SCORE, Kind, Text
 from pdsynth.cohorts.cohort import Rejection
 from pdsynth.cohorts.join import Clinical, clinical, join
-from pdsynth.cohorts.participants import diagnosis_codes, sex_of
+from pdsynth.cohorts.participants import diagnosis_codes, meaning, sex_of
 from pdsynth.cohorts.tables import Column, Row, Table, listed
-from pdsynth.types import NA, Diagnosis, InputError
+from pdsynth.types import NA, InputError
 
 KINDS: dict[str, Kind] = {"age": AGE, "education": EDUCATION, "mmse": SCORE, "moca": SCORE}
 COLUMNS = ("participant", "session", "diagnosis", "age", "sex", "site", "education", "mmse", "moca")
@@ -59,15 +59,25 @@ class Patients:
         row = self._found[participant].sessions[session]
         scores = {score: value for score in ("mmse", "moca") if (value := row.number(score)) is not None}
         code = row.text("diagnosis")
-        diagnosis: Diagnosis | None = None if code is None else self.codes[whole(code)]
-        return {"diagnosis": diagnosis, "age": row.number("age"), "scores": scores}
+        return {
+            "diagnosis": None if code is None else meaning(code, self.codes),
+            "age": row.number("age"),
+            "scores": scores,
+        }
 
     def rejections(self) -> list[Rejection]:
         """The problems of the table."""
         return [] if self.table is None else self.table.notes.rejections()
 
+    def _knows(self, code: str) -> bool:
+        try:
+            meaning(code, self.codes)
+        except KeyError:
+            return False
+        return True
+
     def _refuse_unknown(self, path: Path, table: Table, rows: list[Row]) -> None:
-        unknown = {code: row for row in rows if (code := row.text("diagnosis")) and whole(code) not in self.codes}
+        unknown = {code: row for row in rows if (code := row.text("diagnosis")) and not self._knows(code)}
         if unknown:
             codes = listed([f"{code!r} (line {row.line})" for code, row in unknown.items()])
             problem = f"has unknown codes of a diagnosis in the column {table.names['diagnosis']}: {codes}"
