@@ -156,7 +156,7 @@ class Table:
         for word, column in schema.items():
             name = next((name.lower() for name in column.names if name.lower() in header), None)
             if name is None and column.needed:
-                raise InputError(path, *_no_column(path, column.names[0], text.header, text.separator))
+                raise InputError(path, *_no_column(path, column.names[0], text.header))
             if name is not None:
                 places[word] = header.index(name)
                 self.names[word] = text.names[places[word]]
@@ -206,14 +206,14 @@ class Table:
             self.notes.add(f"has rows that were not read, because a row {problem}", f"line {line}", remedy)
 
 
-def _no_column(path: Path, name: str, header: list[str], separator: str) -> tuple[str, str]:
+def _no_column(path: Path, name: str, header: list[str]) -> tuple[str, str]:
     """Problem and remedy for a header without a needed column."""
     problem = f"has no column {name}; its columns are {listed(header)}"
-    other = next((s for s in SEPARATORS if s != separator and name.lower() in header[0].lower().split(s)), None)
-    if path.suffix.lower() == ".tsv" and len(header) == 1 and other:
-        return f"{problem}; it is separated by {NAMES[other]}", "save it with tabs between the cells"
-    if path.suffix.lower() == ".tsv" and len(header) == 1 and name.lower() in header[0].lower().split():
-        return f"{problem}; it is separated by blanks", "save it with tabs between the cells"
+    if path.suffix.lower() == ".tsv" and len(header) == 1:
+        words = {**{NAMES[s]: header[0].lower().split(s) for s in SEPARATORS}, "blanks": header[0].lower().split()}
+        kind = next((kind for kind, parts in words.items() if len(parts) > 1 and name.lower() in parts), None)
+        if kind is not None:
+            return f"{problem}; it is separated by {kind}", "save it with tabs between the cells"
     return problem, "name the column so in the header, its first line, or download the table again"
 
 

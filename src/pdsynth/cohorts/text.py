@@ -44,7 +44,6 @@ class TableText:
     names: list[str]
     rows: list[tuple[int, list[str]]]
     refused: list[tuple[int, str]]
-    separator: str
 
 
 def read_text(path: Path, known: frozenset[str]) -> TableText:
@@ -58,7 +57,9 @@ def read_text(path: Path, known: frozenset[str]) -> TableText:
     lines = re.split(r"\r\n|\r|\n", decoded(path))
     tsv = path.suffix.lower() == ".tsv"
     named = re.fullmatch(r"\"?sep=([,;|\t:])\"?", lines[0].strip()) if not tsv else None  # written by Excel
-    first = next((i for i, line in enumerate(lines) if line.strip() and not (i == 0 and named)), None)
+    blank = re.compile(r"[\s\"]*" if tsv else r"[\s\",;|]*")
+    texts = enumerate(INVISIBLE.sub("", line) for line in lines)
+    first = next((i for i, text in texts if not blank.fullmatch(text) and not (i == 0 and named)), None)
     if first is None:
         raise InputError(path, "is not a table (it is empty)", "write a header and rows, or remove the file")
     if tsv:
@@ -82,7 +83,7 @@ def read_text(path: Path, known: frozenset[str]) -> TableText:
                 refused.append((number, f"has {count}, and the header {len(header)}"))
             else:
                 rows.append((number, [clean(cells[place]) for place in places]))
-    return TableText(header, [header[place] for place in places], rows, refused, separator)
+    return TableText(header, [header[place] for place in places], rows, refused)
 
 
 def decoded(path: Path) -> str:
