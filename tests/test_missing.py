@@ -209,7 +209,7 @@ def test_lack_of_memory_is_no_scans_fault(error, model, bold, tmp_path, monkeypa
     monkeypatch.setattr(Model, "synthesize", greedy)
     assert run("synthesize", model, tmp_path / "bids", tmp_path / "out", "--device", "cpu", "--jobs", 1) == 2
     said = capsys.readouterr().err
-    assert "There is not enough memory" in said and "fewer --jobs" in said
+    assert "There is not enough memory" in said and "fewer processes" in said
     assert not (tmp_path / "out").exists()
 
 

@@ -143,7 +143,7 @@ with folders.making(Path(sys.argv[1])) as work:
             "a: Permission denied. Remedy: ask for permission",
             2,
         ),
-        (MemoryError(), "There is not enough memory. Remedy: use fewer --jobs", 2),
+        (MemoryError(), "There is not enough memory. Remedy: use fewer processes", 2),
         (InputError("a", "is bad", "mend it"), "a: is bad. Remedy: mend it.", 2),
         (KeyError("shard"), "KeyError: 'shard'. Add --debug for the traceback.", 1),
     ],

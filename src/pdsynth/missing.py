@@ -142,6 +142,7 @@ def synthesise_path(
     steps: int = Options.steps,
     seed: int = Options.seed,
     shell: float = Options.shell,
+    layout: str | None = None,
     device: str = "auto",
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
@@ -149,14 +150,17 @@ def synthesise_path(
     """Synthesise the scans that a BIDS folder lacks, or the other modality of one scan; returns files and refusals.
 
     `jobs` processes share the scans, with one thread each; their number does not change the bytes. A volume in `out`
-    of the same source, model and options is not made again, so an interrupted run can be repeated. In a folder a scan
-    that fails is refused and the others continue, except after a full disk or a lack of memory.
+    of the same source, model and options is not made again, so an interrupted run can be repeated. `layout` is that of
+    the folder, detected by default; no table of participants is read. In a folder a scan that fails
+    is refused and the others continue, except after a full disk or a lack of memory.
 
     Raises InputError if `path` is one scan and it fails; if a folder lacks no scan, or every scan is refused; if two
     scans would give the same file; and if `samples` are requested of a model that cannot draw samples.
     """
     options = Options(samples=samples, steps=steps, seed=seed, shell=shell)
-    return synthesise_scans(model, path, out, options, to=to, device=device, jobs=jobs, progress=progress)
+    return synthesise_scans(
+        model, path, out, options, to=to, layout=layout, device=device, jobs=jobs, progress=progress
+    )
 
 
 def synthesise_scans(
@@ -166,6 +170,7 @@ def synthesise_scans(
     options: Options,
     *,
     to: Modality | None = None,
+    layout: str | None = None,
     device: str = "auto",
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
@@ -180,7 +185,7 @@ def synthesise_scans(
         from pdsynth.synthesis import refuse_without_draws
 
         refuse_without_draws(model)
-    run = _of_folder(path, out, to) if path.is_dir() else _of_scan(path, out, to)
+    run = _of_folder(path, out, to, layout) if path.is_dir() else _of_scan(path, out, to)
     _refuse_twins(run)
     entries = options.entries(model)
     stamps = {} if stamps is None else stamps
@@ -227,8 +232,8 @@ def synthesise_scans(
     return written, run.rejected
 
 
-def _of_folder(path: Path, out: Path, to: Modality | None) -> _Run:
-    cohort = read(path)
+def _of_folder(path: Path, out: Path, to: Modality | None, layout: str | None) -> _Run:
+    cohort = read(path, layout, tables=False)
     run = _Run(path, out, [], rejected=list(cohort.rejected), simulated=cohort.simulated)
     for source, lacks in sources(cohort):
         target = source.direction.target

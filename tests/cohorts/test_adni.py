@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from pathlib import Path
 
@@ -115,18 +116,23 @@ def test_what_is_no_plain_series_is_left():
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ("027_S_0074 bl 2011-01-10 . AZ 70 Female 16 29 26", "the diagnosis 'AZ'"),
-        ("027_S_0074 bl . . CN 70 Female 16 29 26", "no EXAMDATE"),
-        ("027_S_0074 bl 2011-13-10 . CN 70 Female 16 29 26", "the date '2011-13-10'"),
-        ("027_S_0074 bl 2/3/11 . CN 70 Female 16 29 26", "the date '2/3/11'"),
-        ("027_S_0074 bl 2011-01-10 . CN 70 Female 16 31 26", "'31' in the column MMSE"),
+        ("027_S_0074 m06 2011-04-01 . AZ 70 Female 16 29 26", "column DX that are not CN.*: 'AZ' \\(line 3\\)"),
+        ("027_S_0074 m06 . . AD 70 Female 16 29 26", "visits without EXAMDATE: \\(line 3\\)"),
+        ("027_S_0074 m06 2011-13-10 . AD 70 Female 16 29 26", "column EXAMDATE, .*: '2011-13-10' \\(line 3\\)"),
+        ("027_S_0074 m06 2/3/11 . AD 70 Female 16 29 26", "column EXAMDATE, .*: '2/3/11' \\(line 3\\)"),
+        ("027_S_0074 m06 2911-02-03 . AD 70 Female 16 29 26", "column EXAMDATE, .*: '2911-02-03' \\(line 3\\)"),
+        ("027_S_0074 m06 2011-04-01 . CN 70 Female 16 31 26", "column MMSE, .*: '31' \\(line 3\\)"),
     ],
 )
-def test_a_cell_that_cannot_be_read_is_named(tmp_path, row, problem):
-    merged(tmp_path, row)
+def test_a_cell_that_cannot_be_read_is_named_and_costs_no_other(tmp_path, row, problem):
+    merged(tmp_path, f"027_S_0074 bl 2011-01-10 . CN 70 Female 16 28 25\n{row}")
     scan(tmp_path, "027_S_0074", "Axial_DTI", "2011-04-10")
-    with pytest.raises(InputError, match=problem):
-        adni(tmp_path)
+    cohort = adni(tmp_path)
+    (rejection,) = cohort.rejected
+    assert re.search(problem, rejection.reason) and rejection.path.name == "ADNIMERGE_02Mar2024.csv"
+    session = cohort.subjects[0].sessions[0]
+    assert session.diagnosis == Diagnosis.NC
+    assert session.scores["mmse"] == (28 if "MMSE" in problem or "EXAMDATE" in problem else 29)
 
 
 def test_no_table_or_two_are_errors(tmp_path):

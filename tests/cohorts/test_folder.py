@@ -87,8 +87,7 @@ def test_without_sessions_or_a_table_the_scans_are_there_all_the_same(tmp_path):
         (SETTINGS.replace("2: MCI", "2: MCX"), "maps the code 2 to 'MCX'"),
         (SETTINGS.replace("participant: Patient No, ", ""), "no column of participants"),
         (SETTINGS.replace("years", "alter"), "has no column alter"),
-        (SETTINGS.replace("{1: NC, 2: MCI, 3: AD}", "{1: NC}"), "gives P-01 the diagnosis '2'"),
-        (SETTINGS.replace("session: visit, ", ""), "lists P-01 twice"),
+        (SETTINGS.replace("{1: NC, 2: MCI, 3: AD}", "{1: NC}"), r"unknown codes .* in the column dx: '2' \(line 3\)"),
         (re.sub("columns: .*", "columns: [a, b]", SETTINGS), "yaml: has a list as columns"),
         (re.sub("columns: .*", "columns: 5", SETTINGS), "yaml: has 5 as columns"),
         (re.sub("columns: .*", "columns: {participant: [a]}", SETTINGS), "yaml: has a list as the column of part"),
@@ -113,6 +112,14 @@ def test_settings_that_are_not_understood_are_named(hospital, text, problem):
     settings(hospital, text)
     with pytest.raises(InputError, match=problem):
         read(hospital)
+
+
+def test_several_rows_of_a_person_give_only_the_cells_that_agree(hospital):
+    settings(hospital, SETTINGS.replace("session: visit, ", ""))
+    cohort = read(hospital)
+    assert [(p.sex, v.diagnosis, v.age) for p, v in cohort][:2] == [("F", None, None)] * 2
+    (row,) = cohort.rejected
+    assert "contradict each other in dx, years, mmse; these cells were not read: P-01 (lines 2 and 3)" in row.reason
 
 
 def test_two_participants_of_one_name_are_an_error(hospital):

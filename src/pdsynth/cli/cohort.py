@@ -13,7 +13,7 @@ from pdsynth import folders, manifest
 from pdsynth.cli.console import LISTED, done, doubtful, error_line, progress, table
 from pdsynth.cli.options import AUTO, JOBS, GridMm, Jobs, LayoutOption, Overwrite, Seed
 from pdsynth.options import PrepareOptions, SimulateOptions
-from pdsynth.types import Available, Diagnosis, Modality, Split
+from pdsynth.types import NA, Available, Diagnosis, Modality, Split
 
 if TYPE_CHECKING:
     from pdsynth.cohorts.cohort import Cohort
@@ -23,7 +23,10 @@ Dataset = Annotated[Path, typer.Argument(help="A BIDS dataset, or a download of 
 DiagnosisColumn = Annotated[
     str | None, typer.Option(help="Column of the diagnosis in participants.tsv or sessions.tsv.")
 ]
-DiagnosisMap = Annotated[str | None, typer.Option(help="Further codes of diagnoses, such as 1=NC,2=MCI,3=AD.")]
+DiagnosisMap = Annotated[
+    str | None,
+    typer.Option(help="Further codes of diagnoses, such as 1=NC,2=MCI,3=AD,9=n/a (n/a: none of the groups)."),
+]
 
 
 def simulate(
@@ -87,6 +90,12 @@ def inspect(
     cohort = _cohort(path, layout, diagnosis_column, diagnosis_map)
     if table1:
         _print_table1(cohort, as_json)
+        if cohort.rejected:
+            first = cohort.rejected[0]
+            problem = (
+                f"{len(cohort.rejected)} files or rows are not in this table; the first: {first.path}: {first.reason}"
+            )
+            error_line(f"{problem}. `pdsynth inspect` without --table1 lists all.", kind="Warning")
         return
     contents = _contents(cohort)
     if as_json:
@@ -220,16 +229,17 @@ def _cohort(path: Path, layout: str, diagnosis_column: str | None, diagnosis_map
     return read(path, chosen, diagnosis_column, _diagnoses(diagnosis_map) if diagnosis_map else None)
 
 
-def _diagnoses(text: str) -> dict[str, Diagnosis]:
-    """The diagnosis of each code, from a text such as code=NC,code=MCI.
+def _diagnoses(text: str) -> dict[str, Diagnosis | None]:
+    """The diagnosis of each code, from a text such as code=NC,code=MCI; None for n/a.
 
-    >>> _diagnoses("1=NC,3=AD")
-    {'1': <Diagnosis.NC: 'NC'>, '3': <Diagnosis.AD: 'AD'>}
+    >>> _diagnoses("1=NC,9=n/a")
+    {'1': <Diagnosis.NC: 'NC'>, '9': None}
     """
     try:
-        return {code.strip(): Diagnosis(name.strip()) for code, name in (part.split("=") for part in text.split(","))}
+        parts = [[word.strip() for word in part.rsplit("=", 1)] for part in text.split(",")]
+        return {code: None if name.lower() == NA else Diagnosis(name.upper()) for code, name in parts}
     except ValueError:
-        raise ValueError(f"{text!r} is not a map of diagnoses. Write it as 1=NC,2=MCI,3=AD.") from None
+        raise ValueError(f"{text!r} is not a map of diagnoses. Write it as 1=NC,2=MCI,3=AD,9=n/a.") from None
 
 
 def _fractions(text: str) -> tuple[float, float, float]:

@@ -75,6 +75,6 @@ def describe_error(error: BaseException) -> tuple[str, int]:
         return str(error), BAD_INPUT
     if stops_run(error):
         detail = " ".join(str(error).split()[:30])
-        remedy = "use fewer --jobs, a coarser --grid-mm, or a machine with more memory"
+        remedy = "use fewer processes, a coarser grid (`prepare --grid-mm`), or a machine with more memory"
         return f"There is not enough memory{f' ({detail})' if detail else ''}. Remedy: {remedy}.", BAD_INPUT
     return f"{type(error).__name__}: {error}. Add --debug for the traceback.", OWN_FAULT

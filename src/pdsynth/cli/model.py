@@ -11,11 +11,13 @@ import typer
 from pdsynth import files, folders, manifest
 from pdsynth.cli.console import done, doubtful, progress, table
 from pdsynth.cli.options import (
+    AUTO,
     JOBS,
     Budget,
     Device,
     DeviceOption,
     Jobs,
+    LayoutOption,
     Overwrite,
     Precision,
     PreparedFolder,
@@ -205,13 +207,15 @@ def synthesize(
     shell: Annotated[float, typer.Option(min=100, help="b-value of a synthesised dMRI, s/mm^2.")] = 1000,
     seed: Seed = 0,
     jobs: Jobs = JOBS,
+    layout: LayoutOption = AUTO,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with status 2 if a scan is refused.")] = False,
     device: DeviceOption = Device.auto,
     overwrite: Overwrite = False,
 ) -> None:
     """Synthesise the missing scans of a dataset, or the other modality of one scan; all files are marked synthetic.
 
-    Volumes that the same model made with the same options are not made again.
+    Volumes that the same model made with the same options are not made again. No table of participants is read: the
+    diagnosis does not enter synthesis.
     """
     if device is Device.cuda:
         resolve_device(device.value)  # a missing GPU is an error at once; auto is resolved when torch is loaded
@@ -244,6 +248,7 @@ def synthesize(
                 work.folder,
                 options,
                 to=to,
+                layout=None if layout == AUTO else layout,
                 device=device.value,
                 jobs=jobs,
                 progress=update,

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter
+from collections.abc import Collection
 from datetime import date
 from functools import partial
 from pathlib import Path
 
+from pdsynth.cohorts.cells import AGE, EDUCATION, SCORE, Date, whole
 from pdsynth.cohorts.cohort import Cohort, Rejection, Subject
+from pdsynth.cohorts.join import join, merged
 from pdsynth.cohorts.layout import Layout
 from pdsynth.cohorts.names import REMEDY, contradiction
-from pdsynth.cohorts.tables import Row, find_table
-from pdsynth.cohorts.visits import DAYS_PER_YEAR, Visit, sessions
+from pdsynth.cohorts.tables import Column, Row, Table, find_table
+from pdsynth.cohorts.visits import DAYS_PER_YEAR, Visit, consistent, sessions
 from pdsynth.types import Diagnosis, InputError, Modality
 
 PTID = re.compile(r"\d{3}_S_\d{4,5}")
@@ -25,7 +28,11 @@ WHEN = re.compile(r"(\d{4}-\d{2}-\d{2})_\d{2}_\d{2}_\d{2}(\.\d+)?")
 DERIVED = {"mb", "adc", "fa", "tracew", "enhanced", "reg"}  # words that exclude a DTI series: computed maps, multiband
 RESTING = ("fmri", "fcmri", "resting")
 NOT_BOLD = {"asl", "pcasl", "perfusion", "mocoseries"}
-MERGED = {"cn": Diagnosis.NC, "smc": Diagnosis.NC, "mci": Diagnosis.MCI, "dementia": Diagnosis.AD, "ad": Diagnosis.AD}
+MERGED = {  # states of the column DX
+    **dict.fromkeys(("cn", "nl", "smc"), Diagnosis.NC),
+    **dict.fromkeys(("mci", "emci", "lmci"), Diagnosis.MCI),
+    **dict.fromkeys(("dementia", "ad"), Diagnosis.AD),
+}
 COLUMNS = (  # diagnosis columns of DXSUM with their codes; each study phase filled in one of them
     ("DIAGNOSIS", {1: Diagnosis.NC, 2: Diagnosis.MCI, 3: Diagnosis.AD}),
     (
@@ -36,56 +43,93 @@ COLUMNS = (  # diagnosis columns of DXSUM with their codes; each study phase fil
     ),
     ("DXCURREN", {1: Diagnosis.NC, 2: Diagnosis.MCI, 3: Diagnosis.AD}),
 )
-FIRST_YEAR = 1900
+REPAIR = "correct these cells, or leave them empty"
 NOT_DONE = {"-4", "-1"}
 SEX = {"female": "F", "male": "M", "2": "F", "1": "M"}
+DAY = Date(day_first=False)  # 2/3/2011 is a day of February
+MERGED_SCHEMA = {
+    "ptid": Column(("PTID",), needed=True, identity=True),
+    "day": Column(("EXAMDATE",), DAY, needed=True),
+    "diagnosis": Column(("DX",), needed=True),
+    "viscode": Column(("VISCODE",), identity=True),
+    "baseline": Column(("EXAMDATE_bl",), DAY),
+    "age": Column(("AGE",), AGE),
+    "sex": Column(("PTGENDER",)),
+    "education": Column(("PTEDUCAT",), EDUCATION),
+    "mmse": Column(("MMSE",), SCORE),
+    "moca": Column(("MOCA",), SCORE),
+}
+SUMMARY_SCHEMA = {
+    "ptid": Column(("PTID", "RID"), needed=True, identity=True),
+    "examdate": Column(("EXAMDATE",), DAY),
+    "userdate": Column(("USERDATE",), DAY),
+    **{name: Column((name,)) for name, _ in COLUMNS},
+}
 
 
-def adni(root: str | Path) -> Cohort:
-    """Read ADNI's archive layout, PTID/series/date/image, with ADNIMERGE.csv or DXSUM*.csv in the same folder.
+def adni(root: str | Path, tables: bool = True) -> Cohort:
+    """Read ADNI's archive layout, PTID/series/date/image, with the tables of diagnoses in the same folder.
 
-    A scan belongs to the participant of its folder. A scan whose name contains another participant is rejected.
-    Participants with a subjective memory complaint count as cognitively normal. Days are counted from year 1. A session
-    is named by its date.
+    The table is ADNIMERGE.csv, else TADPOLE_D1_D2.csv, else DXSUM*.csv. Of a change such as "MCI to Dementia", which
+    older tables have in the column DX, the state after "to" counts; NL is CN. Participants with a subjective memory
+    complaint count as cognitively normal. If `tables` is false, no table is read.
 
-    Raises InputError if there is no scan, if there is neither table, if a table exists twice, and for an unknown code.
+    A scan belongs to the participant of its folder. A scan whose name contains another participant is rejected. Days
+    are counted from year 1. A session is named by its date. A cell with an unknown code or date, a visit that
+    contradicts another one of its day, and a participant without a row become a `Rejection`.
+
+    Raises InputError if there is no scan, if there is no table, and if a table exists twice.
     """
     root = Path(root)
     rejected: list[Rejection] = []
     files = _files(root, rejected)
     if not files and not rejected:
         raise InputError(root, "contains no scan PTID/series/date/image", "give the folder of the ADNI participants")
-    merged = find_table(root, "ADNIMERGE", ("PTID", "EXAMDATE", "DX"))
-    summary = find_table(root, "DXSUM", ("PTID",)) or find_table(root, "DXSUM_PDXCONV_ADNIALL", ("PTID",))
-    if merged is None and summary is None:
-        raise InputError(root, "has neither ADNIMERGE.csv nor DXSUM*.csv", "put one of them into this folder")
-    visits: dict[str, list[Visit]] = defaultdict(list)
-    baseline: dict[str, Row] = {}
-    for row in merged or ():
-        visits[_ptid(row)].append(_merged_visit(row))
-        if (row.text("VISCODE") or "").lower() == "bl" or _ptid(row) not in baseline:
-            baseline[_ptid(row)] = row
-    for row in summary or () if merged is None else ():
-        if (day := _day(row, "EXAMDATE", "USERDATE")) is not None:
-            visits[_ptid(row)].append(Visit(day, _summary_diagnosis(row)))
+    table = _table(root) if tables else None
+    rows = _rows_of(table, _people(root)) if table is not None else {}
     subjects = []
     for ptid, by_modality in sorted(files.items()):
-        person = baseline.get(ptid, Row(root, {}))
-        found = sessions(by_modality, visits[ptid], _session_id, partial(_age, person), rejected)
+        own = rows.get(ptid, [])
+        visits = _visits(ptid, own)
+        person = merged([row for row in own if (row.text("viscode") or "").lower() == "bl"] or own[:1], ptid)
+        found = sessions(by_modality, visits, _session_id, partial(_age, person), rejected)
         if found:
-            sex = SEX.get((person.text("PTGENDER") or "").lower())
-            site = f"ADNI-{ptid[:3]}"
-            education = person.number("PTEDUCAT", 0, 40, frozenset({-4.0, -1.0}))
-            subjects.append(Subject(_participant_id(ptid), found, sex, site, education))
-    return Cohort(root, subjects, rejected)
+            sex = SEX.get((person.text("sex") or "").lower())
+            subjects.append(Subject(_participant_id(ptid), found, sex, f"ADNI-{ptid[:3]}", person.number("education")))
+    return Cohort(root, subjects, rejected + (table.notes.rejections() if table is not None else []))
+
+
+def _table(root: Path) -> Table:
+    """The table of diagnoses. Raises InputError if there is none."""
+    for name in ("ADNIMERGE", "TADPOLE_D1_D2"):
+        if (table := find_table(root, name, MERGED_SCHEMA)) is not None:
+            return table
+    for name in ("DXSUM", "DXSUM_PDXCONV_ADNIALL"):
+        if (table := find_table(root, name, SUMMARY_SCHEMA)) is not None:
+            return table
+    raise InputError(root, "has neither ADNIMERGE.csv nor DXSUM*.csv", "put one of them into this folder")
+
+
+def _rows_of(table: Table, ptids: Collection[str]) -> dict[str, list[Row]]:
+    """The rows of each participant on disk. Old tables have the RID, the number at the end of the PTID, instead."""
+    rid = table.names["ptid"].upper() == "RID"
+    numbers = Counter(ptid[6:] for ptid in ptids)
+    names = {ptid[6:] if rid else ptid: ptid for ptid in ptids if not rid or numbers[ptid[6:]] == 1}
+    return {names[name]: rows for name, rows in join(table, table.rows, "ptid", names, "sub").items()}
+
+
+def _people(root: Path) -> list[str]:
+    return [path.name for path in root.iterdir() if PTID.fullmatch(path.name) and path.is_dir()]
 
 
 def is_adni(root: Path) -> bool:
     """Whether root contains a folder whose name is a PTID."""
-    return any(PTID.fullmatch(path.name) for path in root.iterdir() if path.is_dir())
+    return bool(_people(root))
 
 
-LAYOUT = Layout("adni", "folders with participant names of ADNI (027_S_0074)", is_adni, adni)
+LAYOUT = Layout(
+    "adni", "folders with participant names of ADNI (027_S_0074)", is_adni, adni, scans=partial(adni, tables=False)
+)
 
 
 def modality_of(series: str) -> Modality | None:
@@ -132,56 +176,59 @@ def _conflict(path: Path, person: Path, day: int) -> str | None:
     return contradiction(path, _participant_id(person.name), _session_id(day))
 
 
-def _merged_visit(row: Row) -> Visit:
-    text = row.text("DX")
-    if text is not None and text.lower() not in MERGED:
-        problem = f"gives {_ptid(row)} the diagnosis {text!r}, which is not one of CN, SMC, MCI, Dementia"
-        raise InputError(row.path, problem, "correct the cell, or leave it empty")
-    day = _day(row, "EXAMDATE")
-    if day is None:
-        raise InputError(row.path, f"has no EXAMDATE for a visit of {_ptid(row)}", "download the table again")
-    numbers = {score: row.number(score.upper(), 0, 30, frozenset({-4.0, -1.0})) for score in ("mmse", "moca")}
-    scores = {score: value for score, value in numbers.items() if value is not None}
-    return Visit(day, None if text is None else MERGED[text.lower()], scores=scores)
+def _visits(ptid: str, rows: list[Row]) -> list[Visit]:
+    """The visits of a participant, one per day."""
+    found = []
+    for row in rows:
+        assert row.table is not None
+        merged_table = row.table.schema is MERGED_SCHEMA
+        word = "examdate" if row.filled("examdate") else "userdate"
+        day = row.day("day" if merged_table else word)
+        if day is not None:
+            scores = {s: value for s in ("mmse", "moca") if merged_table and (value := row.number(s)) is not None}
+            diagnosis = _merged_diagnosis(row) if merged_table else _summary_diagnosis(row)
+            found.append(Visit(day, diagnosis, scores=scores))
+        elif merged_table and not row.filled("day"):
+            row.note("has visits without EXAMDATE", "download the table again")
+    visits, contradicted = consistent(found)
+    for day in contradicted:
+        problem = "has visits of one day that contradict each other; the cells that differ were not read"
+        rows[0].table.notes.add(problem, f"{ptid} {date.fromordinal(day)}", "keep the valid row")  # type: ignore[union-attr]
+    return visits
+
+
+def _merged_diagnosis(row: Row) -> Diagnosis | None:
+    """The state in the column DX, and of a change such as "NL to MCI" the state after it."""
+    text = row.text("diagnosis")
+    if text is None:
+        return None
+    state = text.lower().rpartition(" to ")[2].strip()
+    if state not in MERGED:
+        row.note(
+            "has cells in the column DX that are not CN, NL, SMC, MCI or Dementia, and were not read", REPAIR, text
+        )
+    return MERGED.get(state)
 
 
 def _summary_diagnosis(row: Row) -> Diagnosis | None:
-    """The diagnosis from the first column that has a value; None if all are empty."""
+    """The diagnosis from the first column that has a value; None if all are empty, or if its code is unknown."""
     for column, codes in COLUMNS:
         text = row.text(column)
-        if text is None or text in NOT_DONE:
+        if text is None or whole(text) in NOT_DONE:
             continue
-        try:
-            return codes[int(float(text))]
-        except (ValueError, KeyError):
-            problem = f"gives {_ptid(row)} the code {text!r} in {column}"
-            raise InputError(row.path, problem, f"write one of {', '.join(map(str, sorted(codes)))}") from None
-    return None
-
-
-def _day(row: Row, *columns: str) -> int | None:
-    """Ordinal of the first date in the columns, written 2011-02-03 or 2/3/2011 (month/day/year); None without one."""
-    for column in columns:
-        text = row.text(column)
-        if text is None:
-            continue
-        try:
-            if "/" in text:
-                month, day, year = (int(part) for part in text.split("/"))
-                found = date(year, month, day)
-            else:
-                found = date.fromisoformat(text[:10])
-            if found.year < FIRST_YEAR:  # 2/3/11 would be read as a day of the year 11
-                raise ValueError
-            return found.toordinal()
-        except ValueError:
-            raise InputError(row.path, f"has the date {text!r} in {column}", "write it as 2011-02-03") from None
+        if column != "DXCHANGE" and text.lower() in MERGED:
+            return MERGED[text.lower()]
+        by_text = {str(code): diagnosis for code, diagnosis in codes.items()}
+        if whole(text) not in by_text:
+            known = ", ".join(sorted(by_text))
+            row.note(f"has cells in the column {column} that are not {known}, and were not read", REPAIR, text)
+        return by_text.get(whole(text))
     return None
 
 
 def _age(person: Row, day: int) -> float | None:
-    at_baseline = person.number("AGE", 0, 120)
-    baseline = _day(person, "EXAMDATE_bl", "EXAMDATE")
+    at_baseline = person.number("age")
+    baseline = person.day("baseline" if person.filled("baseline") else "day") if at_baseline is not None else None
     return None if at_baseline is None or baseline is None else at_baseline + (day - baseline) / DAYS_PER_YEAR
 
 
@@ -191,7 +238,3 @@ def _participant_id(ptid: str) -> str:
 
 def _session_id(day: int) -> str:
     return f"ses-{date.fromordinal(day):%Y%m%d}"
-
-
-def _ptid(row: Row) -> str:
-    return row.text("PTID") or ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from pdsynth.cohorts.bids import read_trees
 from pdsynth.cohorts.cohort import Cohort
 from pdsynth.cohorts.layout import Layout
 from pdsynth.cohorts.names import FOLDER, SUFFIX
-from pdsynth.types import Diagnosis, InputError, Modality
+from pdsynth.cohorts.participants import DiagnosisMap
+from pdsynth.types import InputError, Modality
 
 PREPROCESSED = ("*_desc-preproc_bold.nii*", "*_desc-preproc_dwi.nii*")
 TOOLS = ("fmriprep", "qsiprep")
@@ -19,7 +21,8 @@ TOOLS = ("fmriprep", "qsiprep")
 def derivatives(
     root: str | Path,
     diagnosis_column: str | None = None,
-    diagnosis_map: Mapping[str, Diagnosis] | None = None,
+    diagnosis_map: DiagnosisMap | None = None,
+    tables: bool = True,
 ) -> Cohort:
     """Read preprocessed scans; in each session, scans in MNI152 space are preferred.
 
@@ -35,7 +38,7 @@ def derivatives(
         problem = "contains no *_desc-preproc_bold.nii.gz and no *_desc-preproc_dwi.nii.gz of fMRIPrep or QSIPrep"
         raise InputError(root, problem, "give the folder that contains their output folders")
     _refuse_copies(root, trees)
-    return read_trees(root, trees, diagnosis_column, diagnosis_map)
+    return read_trees(root, trees, diagnosis_column, diagnosis_map, tables)
 
 
 def find_trees(root: Path) -> list[Path]:
@@ -60,6 +63,7 @@ LAYOUT = Layout(
     lambda root: bool(find_trees(root)),
     derivatives,
     participants_tsv=True,
+    scans=partial(derivatives, tables=False),
     preferred_to=_preferred_to,
 )
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from pdsynth.cohorts.cohort import Cohort
 from pdsynth.cohorts.layout import Layout
+from pdsynth.cohorts.participants import DiagnosisMap
 from pdsynth.discovery import modules_of
-from pdsynth.types import Diagnosis, InputError
+from pdsynth.types import InputError
 
 
 def _discovered() -> dict[str, Layout]:
@@ -52,11 +52,13 @@ def read(
     root: str | Path,
     layout: str | None = None,
     diagnosis_column: str | None = None,
-    diagnosis_map: Mapping[str, Diagnosis] | None = None,
+    diagnosis_map: DiagnosisMap | None = None,
+    tables: bool = True,
 ) -> Cohort:
     """Read a cohort in any known layout; `detect` chooses the layout if none is given.
 
     diagnosis_column and diagnosis_map refer to participants.tsv. The other layouts have tables and codes of their own.
+    If `tables` is false, only the scans are read: no table can then stop or change a synthesis.
 
     Raises InputError as the adapter does. Raises ValueError for an unknown layout, and for diagnosis options with a
     layout that has no participants.tsv.
@@ -65,6 +67,8 @@ def read(
     if layout not in LAYOUTS:
         raise ValueError(f"there is no layout {layout!r}. Choose among {', '.join(LAYOUTS)}.")
     adapter = LAYOUTS[layout]
+    if not tables and adapter.scans is not None:
+        return adapter.scans(Path(root))
     if adapter.participants_tsv:
         return adapter.read(root, diagnosis_column, diagnosis_map)
     if diagnosis_column or diagnosis_map:

@@ -14,34 +14,36 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pdsynth.cohorts.bids import CODES, SEX
 from pdsynth.cohorts.cohort import Cohort, Rejection, Session, Subject
 from pdsynth.cohorts.layout import Layout
 from pdsynth.cohorts.names import bids_label, consistent_files, refuse_twins
+from pdsynth.cohorts.patients import COLUMNS, Patients
 from pdsynth.cohorts.scans import best_run
-from pdsynth.cohorts.tables import Row, Table
-from pdsynth.types import Diagnosis, InputError, Modality
+from pdsynth.types import NA, Diagnosis, InputError, Modality
 
 SETTINGS = "pdsynth.yaml"
 KEYS = {"fmri", "dmri", "table", "columns", "diagnoses", "site"}
-COLUMNS = ("participant", "session", "diagnosis", "age", "sex", "site", "education", "mmse", "moca")
 WILDCARDS = re.compile(r"(\{participant\}|\{session\}|\*+)")
 MOST_WILDCARDS = 50  # in a pattern
 Key = tuple[str, str]  # participant and session as the paths and the table write them; "" for no session
 
 
-def folder(root: str | Path) -> Cohort:
+def folder(root: str | Path, tables: bool = True) -> Cohort:
     """Read a folder by the patterns in its pdsynth.yaml.
 
     A pattern is a path below the folder. In it, {participant} and {session} match part of a name, and * matches any
     text without a slash. {participant} is required. `table` is a CSV or TSV file with one row per participant, or one
     row per participant and session. `columns` maps our column names to the table's. `diagnoses` maps further codes to
-    NC, MCI and AD. A file whose name contains another sub-* or ses-* than the pattern matches is rejected.
+    NC, MCI and AD, and to "n/a" for a participant in none of these groups. A file whose name contains another sub-* or
+    ses-* than the pattern matches is rejected. If `tables` is false, the table is not read.
+
+    A row that cannot be read or joined, and a participant without a row, become a `Rejection`.
 
     Raises InputError for invalid settings, for patterns that match no file, for two participants or sessions that have
     the same letters and digits, and for an unknown diagnosis.
@@ -56,7 +58,7 @@ def folder(root: str | Path) -> Cohort:
     if not files:
         raise InputError(root / SETTINGS, "has patterns that match no file", "compare them with the names on disk")
     ids = _ids(root, files)
-    table = _rows(root, settings)
+    patients = Patients(root / SETTINGS, settings if tables else {}, files)
     rejected: list[Rejection] = []
     subjects: dict[str, Subject] = {}
     for (participant, session), by_modality in sorted(files.items()):
@@ -67,21 +69,12 @@ def folder(root: str | Path) -> Cohort:
         scans = {m: scan for m, scan in found.items() if scan is not None}
         if not scans:
             continue
-        row = table.get((participant, session)) or table.get((participant, "")) or Row(root, {})
+        participant_id, session_id = ids[participant, session]
         if participant not in subjects:
-            site = row.text("site") or _site(settings)
-            sex = SEX.get((row.text("sex") or "").lower())
-            subjects[participant] = Subject(ids[participant, session][0], [], sex, site, row.number("education", 0, 40))
-        numbers = {score: row.number(score, 0, 30) for score in ("mmse", "moca")}
-        visit = Session(
-            ids[participant, session][1],
-            scans,
-            _diagnosis(row, settings, participant),
-            row.number("age", 0, 120),
-            scores={score: value for score, value in numbers.items() if value is not None},
-        )
+            subjects[participant] = Subject(participant_id, [], **patients.person(participant))
+        visit = Session(session_id, scans, **patients.visit(participant, session))
         subjects[participant].sessions.append(visit)
-    return Cohort(root, list(subjects.values()), rejected)
+    return Cohort(root, list(subjects.values()), rejected + patients.rejections())
 
 
 LAYOUT = Layout(
@@ -89,6 +82,7 @@ LAYOUT = Layout(
     f"a {SETTINGS} with patterns of its scans",
     lambda root: (root / SETTINGS).exists(),
     folder,
+    scans=partial(folder, tables=False),
     preferred_to=lambda root, other: True,
 )
 
@@ -106,8 +100,8 @@ def _settings(path: Path) -> dict[str, Any]:
     for unknown in sorted(set(map(str, settings.get("columns") or {})) - set(COLUMNS)):
         raise InputError(path, f"has a column for {unknown!r}, which is unknown", f"choose among {', '.join(COLUMNS)}")
     for code, value in (settings.get("diagnoses") or {}).items():
-        if value not in list(Diagnosis):
-            raise InputError(path, f"maps the code {code!r} to {_described(value)}", "map it to NC, MCI or AD")
+        if value not in (*Diagnosis, NA):
+            raise InputError(path, f"maps the code {code!r} to {_described(value)}", f"map it to NC, MCI, AD or {NA}")
     return settings
 
 
@@ -136,11 +130,6 @@ def _described(value: object) -> str:
     if value is None:
         return "nothing"
     return repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
-
-
-def _site(settings: dict[str, Any]) -> str | None:
-    site = settings.get("site")
-    return None if site is None else str(site)
 
 
 def _matching(root: Path, settings: dict[str, Any], modality: Modality) -> list[tuple[Path, dict[str, str]]]:
@@ -198,33 +187,6 @@ def _ends(token: str, text: str, start: int, taken: dict[str, str]) -> Iterable[
     if fixed is None:
         return range(start + 1, last + 1)
     return [start + len(fixed)] if text.startswith(fixed, start) else []
-
-
-def _rows(root: Path, settings: dict[str, Any]) -> dict[Key, Row]:
-    """The table's rows by participant and session, with our column names."""
-    if "table" not in settings:
-        return {}
-    columns = settings.get("columns") or {}
-    path = root / str(settings["table"])
-    if "participant" not in columns:
-        raise InputError(root / SETTINGS, "has a table but no column of participants", "add the column to columns")
-    found: dict[Key, Row] = {}
-    for row in Table(path, tuple(str(column) for column in columns.values())):
-        cells = {word: row.text(str(column)) or "" for word, column in columns.items()}
-        key = cells["participant"], cells.get("session", "")
-        if key in found:
-            raise InputError(path, f"lists {' '.join(key).strip()} twice", "keep one row per participant and session")
-        found[key] = Row(path, cells)
-    return found
-
-
-def _diagnosis(row: Row, settings: dict[str, Any], participant: str) -> Diagnosis | None:
-    code = row.text("diagnosis")
-    codes = CODES | {str(code).lower(): Diagnosis(value) for code, value in (settings.get("diagnoses") or {}).items()}
-    if code is not None and code.lower() not in codes:
-        problem = f"gives {participant} the diagnosis {code!r}, which is not one of {', '.join(sorted(codes))}"
-        raise InputError(row.path, problem, f"add the code to diagnoses in {SETTINGS}, or leave the cell empty")
-    return None if code is None else codes[code.lower()]
 
 
 def _ids(root: Path, keys: Collection[Key]) -> dict[Key, tuple[str, str]]:

@@ -21,6 +21,8 @@ class Layout:
     - sign is a noun phrase for the content by which a folder of this layout is recognised.
     - recognises(root) is true if the folder has this content. It reads names of files and folders only.
     - read(root) returns the cohort. If `participants_tsv` is true, it is read(root, diagnosis_column, diagnosis_map).
+    - scans(root) returns the cohort without reading a table, for synthesis, which needs no diagnosis; the default is
+      `read`.
     - preferred_to(root, other) is true if this layout is to be chosen for a folder that also has the layout named
       `other`. If a folder has two layouts and neither is preferred, the user must choose.
     """
@@ -30,4 +32,5 @@ class Layout:
     recognises: Callable[[Path], bool]
     read: Callable[..., Cohort]
     participants_tsv: bool = False
+    scans: Callable[[Path], Cohort] | None = None
     preferred_to: Callable[[Path, str], bool] = _never

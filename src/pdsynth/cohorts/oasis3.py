@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 
+from pdsynth.cohorts.cells import AGE, EDUCATION, SCORE, Code, Number
 from pdsynth.cohorts.cohort import Cohort, Rejection, Subject
+from pdsynth.cohorts.join import join, merged
 from pdsynth.cohorts.layout import Layout
 from pdsynth.cohorts.names import REMEDY, SUFFIX, contradiction, refuse_twins
-from pdsynth.cohorts.tables import Row, find_table
-from pdsynth.cohorts.visits import DAYS_PER_YEAR, Visit, sessions
+from pdsynth.cohorts.tables import UNKNOWN_CODE, Column, Row, Schema, Table, find_table, locate
+from pdsynth.cohorts.visits import DAYS_PER_YEAR, Visit, consistent, sessions
 from pdsynth.types import Diagnosis, InputError, Modality
 
 NAME = re.compile(r"sub-(OAS3\d{4})_(?:ses|sess)-d(\d+)(?:_[^_]+-[^_]+)*_(bold|dwi)\.nii(\.gz)?")
@@ -26,22 +27,40 @@ SITE = "OASIS-3"
 DIAGNOSES = "OASIS3_UDSd1_diagnoses"
 SEX = {"1": "M", "2": "F", "m": "M", "f": "F"}
 MCI = ("MCIAMEM", "MCIAPLUS", "MCINON1", "MCINON2")
-FLAG, MISSING = frozenset("01"), frozenset("89")  # codes of form D1
-ROLE = frozenset("01237")  # 1 primary cause, 2 contributing, 3 non-contributing
-SCORE_MISSING = frozenset({88.0, 95.0, 96.0, 97.0, 98.0, 99.0, 888.0, 999.0, -4.0})
-EDUC_MISSING = frozenset({88.0, 99.0, 888.0, 999.0})
+FLAG = Code(frozenset("01"), frozenset("89"))  # codes of form D1
+ROLE = Code(frozenset("01237"), frozenset("89"))  # 1 primary cause, 2 contributing, 3 non-contributing
+FLAGS = ("NORMCOG", "DEMENTED", "ALZDIS", "PROBAD", "POSSAD", *MCI, "IMPNOMCI")
+VISIT = {
+    "participant": Column(("OASISID",), needed=True, identity=True),
+    "day": Column(("days_to_visit",), Number(-36525, 36525), needed=True),
+}
+D1_SCHEMA = {
+    **VISIT,
+    "age": Column(("age at visit",), AGE),
+    **{flag: Column((flag,), FLAG) for flag in FLAGS},
+    "ALZDISIF": Column(("ALZDISIF",), ROLE),
+}
+PEOPLE_SCHEMA = {
+    "participant": VISIT["participant"],
+    "age": Column(("AgeatEntry",), AGE),
+    "sex": Column(("GENDER",)),
+    "education": Column(("EDUC",), EDUCATION),
+}
 SCORES = (("OASIS3_UDSb4_cdr", "MMSE", "mmse"), ("OASIS3_UDSc1_cognitive_assessments", "mocatots", "moca"))
 
 
-def oasis3(root: str | Path) -> Cohort:
+def oasis3(root: str | Path, tables: bool = True) -> Cohort:
     """Read OASIS-3 as downloaded, with one folder per session or as BIDS, and its CSV tables in the same folder.
 
     Participant and day of a scan are taken from its file name. A scan in the folder of another participant or day is
     rejected. Sessions with possible Alzheimer's disease, dementia of another cause, or cognitive impairment that is not
-    MCI are rejected. The Clinical Dementia Rating (CDR) is not used: a CDR of 0.5 does not imply MCI.
+    MCI are rejected. The Clinical Dementia Rating (CDR) is not used: a CDR of 0.5 does not imply MCI. If `tables` is
+    false, no table is read.
 
-    Raises InputError if there is no scan or no diagnosis table, if one day is written in two ways, and for a code that
-    the form does not have.
+    A code that the form does not have, a visit that contradicts another one of its day, and a participant without a row
+    become a `Rejection`.
+
+    Raises InputError if there is no scan or no diagnosis table, and if one day is written in two ways.
     """
     root = Path(root)
     rejected: list[Rejection] = []
@@ -50,31 +69,64 @@ def oasis3(root: str | Path) -> Cohort:
         raise InputError(
             root, "contains no sub-OAS3*_bold.nii.gz or *_dwi.nii.gz", "give the folder of the OASIS-3 scans"
         )
-    diagnoses = find_table(root, DIAGNOSES, ("OASISID", "days_to_visit"))
-    if diagnoses is None:
-        raise InputError(root, f"has no {DIAGNOSES}.csv", "put the table into the folder of the scans")
-    visits: dict[str, list[Visit]] = defaultdict(list)
-    entry: dict[str, float] = {}  # age at entry, years
-    for row in diagnoses:
-        participant, day = _participant(row), _day(row)
-        visits[participant].append(Visit(day, *uds_diagnosis(row)))
-        if (age := row.number("age at visit", 0, 120)) is not None:
-            entry[participant] = age - day / DAYS_PER_YEAR
-    for name, column, score in SCORES:
-        for row in find_table(root, name, ("OASISID", "days_to_visit")) or ():
-            if (value := row.number(column, 0, 30, SCORE_MISSING)) is not None:
-                visits[_participant(row)].append(Visit(_day(row), scores={score: value}))
-    people = {_participant(row): row for row in find_table(root, "OASIS3_demographics", ("OASISID",)) or ()}
+    archive = _Archive(root, files) if tables else None
     subjects = []
     for participant, by_modality in sorted(files.items()):
-        person = people.get(participant, Row(root, {}))
-        at_entry = person.number("AgeatEntry", 0, 120) or entry.get(participant)
-        found = sessions(by_modality, visits[participant], _session_id, partial(_age, at_entry), rejected)
+        visits, at_entry, person = archive.of(participant) if archive is not None else ([], None, Row())
+        found = sessions(by_modality, visits, _session_id, partial(_age, at_entry), rejected)
         if found:
-            sex = SEX.get((person.text("GENDER") or "").lower())
-            education = person.number("EDUC", 0, 40, EDUC_MISSING)
-            subjects.append(Subject(f"sub-{participant}", found, sex, SITE, education))
-    return Cohort(root, subjects, rejected)
+            sex = SEX.get((person.text("sex") or "").lower())
+            subjects.append(Subject(f"sub-{participant}", found, sex, SITE, person.number("education")))
+    return Cohort(root, subjects, rejected + (archive.rejections() if archive is not None else []))
+
+
+class _Archive:
+    """The tables of OASIS-3, held against the participants on disk."""
+
+    def __init__(self, root: Path, participants: Collection[str]) -> None:
+        self.participants = participants
+        self.tables: list[Table] = []
+        diagnoses = self._rows(root, DIAGNOSES, D1_SCHEMA, every=True)
+        if diagnoses is None:
+            raise InputError(root, f"has no {DIAGNOSES}.csv", "put the table into the folder of the scans")
+        self.forms = diagnoses
+        self.people = self._rows(root, "OASIS3_demographics", PEOPLE_SCHEMA) or {}
+        self.scores = {
+            score: self._rows(root, name, VISIT | {score: Column((column,), SCORE)}) or {}
+            for name, column, score in SCORES
+        }
+
+    def of(self, participant: str) -> tuple[list[Visit], float | None, Row]:
+        """The visits of a participant, the age at entry in years, and the row of the demographic table."""
+        found: list[Visit] = []
+        entry: float | None = None
+        for row in self.forms.get(participant, []):
+            if (day := row.number("day")) is not None:
+                found.append(Visit(int(day), *uds_diagnosis(row)))
+                if (age := row.number("age")) is not None:
+                    entry = age - day / DAYS_PER_YEAR
+        for score, rows in self.scores.items():
+            for row in rows.get(participant, []):
+                if (value := row.number(score)) is not None and (day := row.number("day")) is not None:
+                    found.append(Visit(int(day), scores={score: value}))
+        visits, contradicted = consistent(found)
+        for day in contradicted:
+            problem = "has visits of one day that contradict each other; the cells that differ were not read"
+            self.tables[0].notes.add(problem, f"{participant} d{day:04d}", "keep the valid row")
+        person = merged(self.people.get(participant, []), participant)
+        at_entry = person.number("age")
+        return visits, entry if at_entry is None else at_entry, person
+
+    def rejections(self) -> list[Rejection]:
+        return [rejection for table in self.tables for rejection in table.notes.rejections()]
+
+    def _rows(self, root: Path, name: str, schema: Schema, every: bool = False) -> dict[str, list[Row]] | None:
+        """The rows of a table by participant; None without the table."""
+        table = find_table(root, name, schema)
+        if table is None:
+            return None
+        self.tables.append(table)
+        return join(table, table.rows, "participant", self.participants, "sub", every=every)
 
 
 def _age(at_entry: float | None, day: int) -> float | None:
@@ -82,16 +134,22 @@ def _age(at_entry: float | None, day: int) -> float | None:
 
 
 def uds_diagnosis(row: Row) -> tuple[Diagnosis | None, str | None]:
-    """Diagnosis of a row of UDS form D1, or the reason for its exclusion; both None if the form has no diagnosis."""
+    """Diagnosis of a row of UDS form D1, or the reason for its exclusion.
+
+    Both are None if the form has no diagnosis, or a code that is unknown.
+    """
+    codes = {column: row.code(column) for column in (*FLAGS, "ALZDISIF")}
+    if UNKNOWN_CODE in codes.values():
+        return None, None
 
     def ticked(*columns: str) -> bool:
-        return any(row.code(column, FLAG, MISSING) == "1" for column in columns)
+        return any(codes[column] == "1" for column in columns)
 
     if ticked("NORMCOG"):
         return Diagnosis.NC, None
     if ticked("DEMENTED"):
         # version 3 of the form: ALZDIS is the presence of Alzheimer's disease, ALZDISIF its role (1: primary cause)
-        primary = ticked("ALZDIS") and row.code("ALZDISIF", ROLE, MISSING) == "1"
+        primary = ticked("ALZDIS") and ticked("ALZDISIF")
         if ticked("PROBAD") or primary:
             return Diagnosis.AD, None
         if ticked("POSSAD"):
@@ -106,7 +164,7 @@ def uds_diagnosis(row: Row) -> tuple[Diagnosis | None, str | None]:
 
 def is_oasis3(root: Path) -> bool:
     """Whether root contains a scan with an OASIS-3 name, and the table of diagnoses."""
-    return next(_named(root), None) is not None and find_table(root, DIAGNOSES) is not None
+    return next(_named(root), None) is not None and locate(root, DIAGNOSES) is not None
 
 
 def _preferred_to(root: Path, other: str) -> bool:
@@ -119,6 +177,7 @@ LAYOUT = Layout(
     f"scans with file names of OASIS-3, and {DIAGNOSES}.csv",
     is_oasis3,
     oasis3,
+    scans=partial(oasis3, tables=False),
     preferred_to=_preferred_to,
 )
 
@@ -157,16 +216,3 @@ def _named(root: Path) -> Iterator[tuple[Path, re.Match[str]]]:
         for name in names:
             if match := NAME.fullmatch(name):
                 yield Path(folder, name), match
-
-
-def _participant(row: Row) -> str:
-    return row.text("OASISID") or ""
-
-
-def _day(row: Row) -> int:
-    text = row.text("days_to_visit")
-    try:
-        return int(float(text or ""))
-    except ValueError:
-        problem = f"has {text!r} in days_to_visit of {_participant(row)}"
-        raise InputError(row.path, problem, "write a whole number of days") from None

@@ -1,102 +1,240 @@
-"""Tables of a data archive: their file names may end in a download date, and column names may have any case."""
+"""Tables of participants and visits: each has a schema, and each problem of a cell or row is recorded by its line.
+
+A cell that its column cannot have gives no value, and costs nothing else.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-import pandas as pd
-
+from pdsynth.cohorts.cells import EMPTY, Code, Date, Kind, Number, Text, amount, day_of, is_missing, order_of, whole
+from pdsynth.cohorts.cohort import Rejection
+from pdsynth.cohorts.text import NAMES, SEPARATORS, read_text
 from pdsynth.types import InputError
 
-DATED = r"(_\d{1,2}[A-Za-z]{3}\d{4})?"
-EMPTY = {"", "n/a", "na", "nan", "none", "null", "unknown"}
+DATED = r"(_\d{1,2}[A-Za-z]{3}\d{4})?( ?\(\d+\))?"  # date of the download, and the number that a browser adds
+LONGEST = 40  # characters of a cell that a message quotes
+LISTED = 10  # cells, lines or ids that one message lists
+K = TypeVar("K", Number, Code, Date)
+UNKNOWN_CODE = ""  # a cell with a code that its column does not have
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a schema: the names that it may have in the file, the first first, and the kind of its cells.
+
+    identity is true if its cells are ids, which may differ between rows of one id.
+    """
+
+    names: tuple[str, ...]
+    kind: Kind = field(default_factory=Text)
+    needed: bool = False
+    identity: bool = False
+
+
+Schema = Mapping[str, Column]  # by our word for the column
+
+
+class Notes:
+    """Problems of one file. Those with the same text become one `Rejection`, which lists the first of their places."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.places: dict[tuple[str, str], list[str]] = {}
+
+    def add(self, problem: str, place: str, remedy: str) -> None:
+        """Record a problem once per place, such as a line."""
+        places = self.places.setdefault((problem, remedy), [])
+        if place and place not in places[-LISTED:]:
+            places.append(place)
+
+    def rejections(self) -> list[Rejection]:
+        return [
+            Rejection(self.path, " ".join((f"{problem}: {listed(places)}" if places else problem).split()), remedy)
+            for (problem, remedy), places in self.places.items()
+        ]
+
+
+def listed(places: Sequence[str]) -> str:
+    """The first places, and the number of the others.
+
+    >>> listed(["a", "b"]), listed(list("abcdefghijklm"))
+    ('a, b', 'a, b, c, d, e, f, g, h, i, j and 3 more')
+    """
+    more = len(places) - LISTED
+    return ", ".join(places[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 class Row:
-    """One row of a table. Column names are matched without regard to case."""
+    """One row of a table, by the words of its schema. Row() has no cell.
 
-    def __init__(self, path: Path, cells: dict[str, str]) -> None:
-        self.path, self.cells = path, cells
+    conflicts are the words whose cells are not known, because rows of the same id contradict each other.
+    """
 
-    def text(self, *columns: str) -> str | None:
-        """The cell of the first of the columns that the table has; None if it is empty or no column exists."""
-        value = next((self.cells[c.lower()].strip() for c in columns if c.lower() in self.cells), "")
-        return None if value.lower() in EMPTY else value
+    def __init__(
+        self,
+        table: Table | None = None,
+        cells: Mapping[str, str] | None = None,
+        line: int = 0,
+        conflicts: Iterable[str] = (),
+    ) -> None:
+        self.table, self.cells, self.line, self.conflicts = table, dict(cells or {}), line, frozenset(conflicts)
 
-    def number(self, column: str, low: float, high: float, missing: frozenset[float] = frozenset()) -> float | None:
-        """A number from low to high; None if the cell is empty or one of the column's codes for a missing value.
+    def text(self, word: str) -> str | None:
+        """The cell; None if it is empty, not known, or no column exists."""
+        value = self.cells.get(word, "")
+        return None if word in self.conflicts or value.lower() in EMPTY else value
 
-        Raises InputError for any other cell, because an unknown code is not a measurement.
-        """
-        text = self.text(column)
-        if text is None:
+    def filled(self, word: str) -> bool:
+        """Whether the row has a cell for the word, even one that cannot be read."""
+        return word in self.conflicts or self.text(word) is not None
+
+    def number(self, word: str) -> float | None:
+        """The number in a cell; None if it is empty, a code for a missing value, or not a number in the range."""
+        text, kind = self.text(word), self._kind(word, Number)
+        if text is None or kind is None:
             return None
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if value in missing:
-            return None
-        if not low <= value <= high:
-            problem = (
-                f"has {text!r} in the column {column}, which is neither {low:g} to {high:g} nor a missing-value code"
-            )
-            raise InputError(self.path, problem, "correct the cell, or leave it empty")
+        value = amount(text, kind)
+        if value is None and not is_missing(text):
+            self._note(word, text, kind)
         return value
 
-    def code(self, column: str, known: frozenset[str], missing: frozenset[str]) -> str | None:
-        """A code of the column, written as a whole number; None if the cell is empty or a code for a missing value.
-
-        Raises InputError for an unknown code.
-        """
-        text = self.text(column)
-        code = None if text is None else text.removesuffix(".0")
-        if code is None or code in missing:
+    def code(self, word: str) -> str | None:
+        """The code in a cell; None if it is empty or stands for a missing value; UNKNOWN_CODE for another text."""
+        text, kind = self.text(word), self._kind(word, Code)
+        if text is None or kind is None or (code := whole(text)) in kind.missing:
             return None
-        if code not in known:
-            codes = ", ".join(sorted(known | missing))
-            problem = f"has {text!r} in the column {column}, whose codes are {codes}"
-            raise InputError(self.path, problem, "correct the cell, or leave it empty")
-        return code
+        if code in kind.known:
+            return code
+        self._note(word, text, kind)
+        return UNKNOWN_CODE
+
+    def day(self, word: str) -> int | None:
+        """The ordinal of the date in a cell; None if it is empty, or not a date from 1900 until today."""
+        text, kind = self.text(word), self._kind(word, Date)
+        if text is None or kind is None or self.table is None:
+            return None
+        value = day_of(text, self.table.day_first(word))
+        if value is None:
+            self._note(word, text, kind)
+        return value
+
+    def note(self, problem: str, remedy: str, text: str = "") -> None:
+        """Record a problem of the row."""
+        if self.table is not None:
+            quoted = f"{text[:LONGEST]!r} " if text else ""
+            self.table.notes.add(problem, f"{quoted}(line {self.line})", remedy)
+
+    def _kind(self, word: str, expected: type[K]) -> K | None:
+        column = self.table.schema.get(word) if self.table is not None else None
+        return column.kind if column is not None and isinstance(column.kind, expected) else None
+
+    def _note(self, word: str, text: str, kind: Kind) -> None:
+        assert self.table is not None
+        problem = f"has cells in the column {self.table.names[word]}, which holds {kind}, that were not read"
+        self.note(problem, "correct these cells, or leave them empty", text)
 
 
 class Table:
-    """The rows of a CSV file, or of a TSV file if its name ends in .tsv.
+    """The rows of a CSV file, or of a TSV file if its name ends in .tsv. Only the columns of the schema are kept.
 
-    Raises InputError if it is not a table, or if a column of `needed` is missing.
+    Rows with more or fewer cells than the header are refused, and recorded in `notes`.
+
+    Raises InputError if the file is not a table, or if a needed column is missing.
     """
 
-    def __init__(self, path: Path, needed: tuple[str, ...] = ()) -> None:
-        self.path = path
-        separator, kind = ("\t", "tab-separated text") if path.suffix == ".tsv" else (",", "CSV")
-        try:
-            content = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        except (ValueError, OSError) as error:
-            raise InputError(path, f"is not a table ({error})", f"save it as {kind} in UTF-8") from None
-        self.columns = [str(column).strip().lower() for column in content.columns]
-        missing = [column for column in needed if column.lower() not in self.columns]
-        if missing:
-            raise InputError(
-                path, f"has no column {missing[0]}", f"add the column, save it as {kind}, or download it again"
-            )
-        self.content = content.to_numpy().tolist()
+    def __init__(self, path: Path, schema: Schema) -> None:
+        self.path, self.schema, self.notes = path, schema, Notes(path)
+        text = read_text(path, frozenset(name.lower() for column in schema.values() for name in column.names))
+        self.names: dict[str, str] = {}  # by our words, the names of the columns in the file
+        places: dict[str, int] = {}
+        header = [name.lower() for name in text.names]
+        for word, column in schema.items():
+            name = next((name.lower() for name in column.names if name.lower() in header), None)
+            if name is None and column.needed:
+                raise InputError(path, *_no_column(path, column.names[0], text.header))
+            if name is not None:
+                places[word] = header.index(name)
+                self.names[word] = text.names[places[word]]
+                self._check_twin(word, [i for i, other in enumerate(header) if other == name], text.rows)
+        self._note_lines(text.refused, len(text.header))
+        self.rows = [
+            Row(self, {word: cells[place] for word, place in places.items() if word in self.names}, line)
+            for line, cells in text.rows
+        ]
+        self.refused = len(text.refused)
+        self._day_first: dict[str, bool | None] = {}
 
     def __iter__(self) -> Iterator[Row]:
-        for cells in self.content:
-            yield Row(self.path, dict(zip(self.columns, cells, strict=True)))
+        return iter(self.rows)
+
+    def day_first(self, word: str) -> bool | None:
+        """Whether the day comes first in the column's dates with slashes, by those that can be read in one way only.
+
+        That of the column's kind if there is no such date; None if they disagree.
+        """
+        if word not in self._day_first:
+            kind = self.schema[word].kind
+            orders = {order_of(row.cells.get(word, "")) for row in self.rows} - {None}
+            default = kind.day_first if isinstance(kind, Date) and not orders else None
+            self._day_first[word] = orders.pop() if len(orders) == 1 else default
+        return self._day_first[word]
+
+    def _check_twin(self, word: str, places: list[int], rows: list[tuple[int, list[str]]]) -> None:
+        """Drop a column whose name stands twice in the header over different cells."""
+        if all(len({cells[place] for place in places}) == 1 for _, cells in rows):
+            return
+        problem, remedy = f"has {len(places)} columns {self.names[word]} with different cells", "keep one of them"
+        if self.schema[word].needed:
+            raise InputError(self.path, problem, remedy)
+        self.notes.add(f"{problem}; none was read", "", remedy)
+        del self.names[word]
+
+    def _note_lines(self, refused: list[tuple[int, str]], width: int) -> None:
+        tsv = self.path.suffix.lower() == ".tsv"
+        remedy = (
+            "separate its cells by tabs" if tsv else "write a separator per cell, and quotes around a text with one"
+        )
+        longer = f"has {width + 1} cells, and the header {width}"
+        if len(refused) > 1 and all(problem == longer for _, problem in refused):
+            remedy = "name each column in the header, also that of row numbers, and write decimals with a point"
+        for line, problem in refused:
+            self.notes.add(f"has rows that were not read, because a row {problem}", f"line {line}", remedy)
 
 
-def find_table(folder: Path, name: str, needed: tuple[str, ...] = ()) -> Table | None:
+def _no_column(path: Path, name: str, header: list[str]) -> tuple[str, str]:
+    """Problem and remedy for a header without a needed column."""
+    problem = f"has no column {name}; its columns are {listed(header)}"
+    if path.suffix.lower() == ".tsv" and len(header) == 1:
+        words = {**{NAMES[s]: header[0].lower().split(s) for s in SEPARATORS}, "blanks": header[0].lower().split()}
+        kind = next((kind for kind, parts in words.items() if len(parts) > 1 and name.lower() in parts), None)
+        if kind is not None:
+            return f"{problem}; it is separated by {kind}", "save it with tabs between the cells"
+    return problem, "name the column so in the header, its first line, or download the table again"
+
+
+def locate(folder: Path, name: str) -> Path | None:
     """The table NAME.csv or NAME_<download date>.csv in a folder or its direct subfolders; None without such a file.
 
-    Raises InputError if there is more than one, because it is unknown which is valid.
+    Raises InputError if there are several, because it is unknown which is valid, or if it is not a .csv file.
     """
-    pattern = re.compile(f"{re.escape(name)}{DATED}\\.csv", re.IGNORECASE)
-    candidates = [*folder.glob("*.csv"), *folder.glob("*/*.csv"), *folder.glob("*.CSV"), *folder.glob("*/*.CSV")]
-    matches = sorted({path for path in candidates if pattern.fullmatch(path.name)})
-    if len(matches) > 1:
-        names = " and ".join(path.name for path in matches)
+    pattern = re.compile(f"{re.escape(name)}{DATED}\\.(csv|tsv|txt|xlsx?|ods|csv\\.gz|zip)", re.IGNORECASE)
+    candidates = [*folder.glob("*.*"), *folder.glob("*/*.*")]
+    matches = sorted(path for path in candidates if pattern.fullmatch(path.name))
+    tables = [path for path in matches if path.suffix.lower() == ".csv"]
+    if len(tables) > 1:
+        names = " and ".join(path.name for path in tables)
         raise InputError(folder, f"contains {names}", "keep only the newest of them")
-    return Table(matches[0], needed) if matches else None
+    if not tables and matches:
+        raise InputError(matches[0], "is not a .csv file", "save it as CSV, or download it as CSV")
+    return tables[0] if tables else None
+
+
+def find_table(folder: Path, name: str, schema: Schema) -> Table | None:
+    """The table that `locate` finds, read by its schema."""
+    path = locate(folder, name)
+    return None if path is None else Table(path, schema)

@@ -30,6 +30,31 @@ class Visit:
     scores: Mapping[str, float] = field(default_factory=dict)
 
 
+def consistent(visits: Iterable[Visit]) -> tuple[list[Visit], list[int]]:
+    """One visit per day, in order, and the days on which visits contradict each other.
+
+    A diagnosis or score that differs between visits of one day is unknown.
+
+    >>> consistent([Visit(3, Diagnosis.NC), Visit(3, Diagnosis.AD), Visit(5, Diagnosis.AD), Visit(5)])
+    ([Visit(day=3, ...), Visit(day=5, diagnosis=<Diagnosis.AD: 'AD'>, ...)], [3])
+    """
+    by_day: dict[int, list[Visit]] = {}
+    for visit in visits:
+        by_day.setdefault(visit.day, []).append(visit)
+    result, contradicted = [], []
+    for day, group in sorted(by_day.items()):
+        decisions = {(v.diagnosis, v.excluded) for v in group} - {(None, None)}
+        scores: dict[str, set[float]] = {}
+        for score, value in (item for visit in group for item in visit.scores.items()):
+            scores.setdefault(score, set()).add(value)
+        if len(decisions) > 1 or any(len(values) > 1 for values in scores.values()):
+            contradicted.append(day)
+        decision = decisions.pop() if len(decisions) == 1 else (None, None)
+        known = {score: values.pop() for score, values in scores.items() if len(values) == 1}
+        result.append(Visit(day, *decision, scores=known))
+    return result, contradicted
+
+
 def nearest(visits: Iterable[Visit], day: int, within: int = WITHIN_DAYS) -> Visit | None:
     """The visit nearest to a day, and the earlier of two at the same distance; None if none is `within` days.
 

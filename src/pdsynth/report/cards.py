@@ -67,7 +67,7 @@ def write_cards(results: str | Path, claims: Iterable[Claim]) -> list[Path]:
     cards (Mitchell et al. 2019). Raises InputError if the metrics are missing or cannot be read.
     """
     run = Results.read(results)
-    fill = partial(answer, known={name: plain(value) for name, value in facts(run, claims).items()})
+    fill = partial(answer, known={name: bids_label(value) for name, value in facts(run, claims).items()})
     shared = {"simulated": run.simulated, "fill": fill}
     pages = []
     for name in CHECKLISTS:
@@ -98,10 +98,10 @@ def answer(*sentences: str, known: Mapping[str, str]) -> str:
     return " ".join(complete) or NOT_ADDRESSED
 
 
-def plain(text: str) -> str:
+def bids_label(text: str) -> str:
     r"""Escape the text of a file for Markdown, on one line.
 
-    >>> plain("a|b <i>\n`x`")
+    >>> bids_label("a|b <i>\n`x`")
     'a\\|b \\<i> \\`x\\`'
     """
     return re.sub(r"([\\`*|<\[])", r"\\\1", " ".join(text.split()))
@@ -112,7 +112,7 @@ def _groups(run: Results) -> list[dict[str, Any]]:
         {
             "direction": words.DIRECTIONS[direction],
             "by": group.by,
-            "name": plain(group.name),
+            "name": bids_label(group.name),
             "n": group.n,
             "psnr": words.number(group.mean, 2),
             "worst": group.worst,
@@ -126,14 +126,14 @@ def _failures(run: Results) -> Iterator[dict[str, str]]:
     """The participants with the lowest PSNR in each direction of synthesis, in ascending order."""
     for direction in Direction:
         for person in participants_of(run, direction).head(WORST).fillna(NA).to_dict("records"):
-            names = {key: plain(str(person[key])) for key in ("participant_id", "site", "diagnosis")}
+            names = {key: bids_label(str(person[key])) for key in ("participant_id", "site", "diagnosis")}
             yield names | {"direction": words.DIRECTIONS[direction], "psnr": words.number(person[PRIMARY], 2)}
 
 
 def _counts(run: Results) -> list[dict[str, Any]]:
     ordered = sorted(run.data.get("groups", []), key=lambda group: [sort_key(group[column]) for column in COLUMNS])
-    return [{key: plain(str(value)) for key, value in group.items()} for group in ordered]
+    return [{key: bids_label(str(value)) for key, value in group.items()} for group in ordered]
 
 
 def _reasons(run: Results) -> list[tuple[str, int]]:
-    return [(plain(reason), n) for reason, n in (run.data.get("rejected") or {}).items()]
+    return [(bids_label(reason), n) for reason, n in (run.data.get("rejected") or {}).items()]

@@ -1,0 +1,196 @@
+"""Joins the rows of a table to the participants and sessions on disk, and records rows and folders without a partner.
+
+Spreadsheets remove leading zeros from ids, and people remove or add prefixes. Such an id is joined only if one id of
+the table and one name on disk are alike. Equal ids come first.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pdsynth.cohorts.cells import EMPTY, Number, amount
+from pdsynth.cohorts.tables import Row, Table, listed
+
+PREFIX = {"sub": r"sub(?:j|ject)?", "ses": r"sess?(?:ion)?"}
+KINDS = {"sub": "participants", "ses": "sessions"}
+ISO_DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})")
+
+
+def bare(text: str, kind: str) -> str:
+    """An id without the prefix "sub-" or "ses-".
+
+    >>> bare("sub-01", "sub"), bare("01", "sub")
+    ('01', '01')
+    """
+    return unicodedata.normalize("NFKC", text).strip().removeprefix(f"{kind}-")
+
+
+def label(text: str, kind: str) -> str:
+    """An id in lower case, without any prefix, and without spaces, hyphens and underscores except between digits.
+
+    >>> label("Sub_P-01", "sub"), label("027_S_0074", "sub"), label("1-2", "sub"), label("2011-02-03", "ses")
+    ('p01', '027s0074', '1-2', '20110203')
+    """
+    text = bare(text, kind).casefold()
+    text = ISO_DATE.sub(r"\1\2\3", text)
+    text = re.sub(rf"^(?:{PREFIX[kind]})(?:[\s_-]+(?=\w)|(?=\d))", "", text)
+    return re.sub(r"(?<!\d)[\s_-]+|[\s_-]+(?!\d)", "", text)
+
+
+def number(text: str, kind: str) -> str:
+    """The `label` of an id, and without the leading zeros of its number and the decimals that a spreadsheet adds.
+
+    >>> number("007", "sub"), number("7.0", "sub"), number("P-07", "sub"), number("027_S_0074", "sub")
+    ('7', '7', 'p7', '027s0074')
+    """
+    text = re.sub(r"^(\d+)[.,]0{1,2}$", r"\1", label(text, kind))  # three zeros may be thousands
+    match = re.fullmatch(r"(\D*?)0*(\d+)", text)
+    return f"{match[1]}{match[2]}" if match else text
+
+
+@dataclass(frozen=True)
+class Matches:
+    """names: the name on disk of each joined id. several: the names that an id is like, if it cannot be joined."""
+
+    names: dict[str, str]
+    several: dict[str, list[str]]
+
+
+def matches(ids: Iterable[str], names: Iterable[str], kind: str) -> Matches:
+    """Join ids of a table to names on disk, by the first of `bare`, `label` and `number` in which they are equal.
+
+    Ids that are equal without their prefix belong to the same name. Otherwise, an id is joined only if no other id and
+    no other name are like it. kind is "sub" or "ses".
+
+    >>> matches(["1", "sub-2"], ["sub-01", "sub-02"], "sub").names
+    {'1': 'sub-01', 'sub-2': 'sub-02'}
+    >>> matches(["1"], ["sub-01", "sub-001"], "sub")
+    Matches(names={}, several={'1': ['sub-001', 'sub-01']})
+    """
+    ids, names = sorted(set(ids)), sorted(set(names))
+    exact = {bare(name, kind): name for name in names}
+    joined = {text: exact[bare(text, kind)] for text in ids if bare(text, kind) in exact}
+    several: dict[str, list[str]] = {}
+    for form in (label, number):
+        alike_ids, alike_names = _by(form, {bare(text, kind) for text in ids}, kind), _by(form, names, kind)
+        taken = set(joined.values())
+        for text in ids:
+            found = alike_names.get(form(text, kind), [])
+            if text in joined or not found:
+                continue
+            if len(found) == 1 and found[0] not in taken and len(alike_ids[form(text, kind)]) == 1:
+                joined[text] = found[0]
+            else:
+                several[text] = found
+    return Matches(joined, {text: found for text, found in several.items() if text not in joined})
+
+
+def _by(form: Callable[[str, str], str], texts: Iterable[str], kind: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for text in texts:
+        found[form(text, kind)].append(text)
+    return found
+
+
+def join(
+    table: Table, rows: Sequence[Row], word: str, names: Collection[str], kind: str, whose: str = "", every: bool = True
+) -> dict[str, list[Row]]:
+    """The rows of each name on disk. Rows and names without a partner are recorded in the notes of the table.
+
+    word is that of the id's column. `whose` names the participant if the ids are those of sessions. If `every` is
+    false, a name without a row is normal.
+    """
+    found = matches((row.cells[word] for row in rows), names, kind)
+    result: dict[str, list[Row]] = {}
+    plural, of = KINDS[kind], f" of {whose}" if whose else ""
+    example = min(names, default=f"{kind}-01")
+    first = {row.cells[word]: row for row in reversed(rows)}  # a message names an id once
+    for row in rows:
+        text = row.cells[word]
+        if text.lower() in EMPTY:
+            if any(row.text(other) is not None for other in row.cells):
+                row.note(f"has rows without {table.names[word]}", "write the id, or remove the row")
+        elif text in found.names:
+            result.setdefault(found.names[text], []).append(row)
+        elif text in found.several:
+            alike = f"{text} (line {first[text].line}) is like {listed(found.several[text])}"
+            problem = (
+                f"has rows of {plural}{of} whose ids are like several on disk or in the table, and were not joined"
+            )
+            table.notes.add(problem, alike, f"write each id as on disk, such as {example}")
+        else:
+            remedy = f"write the id as on disk, such as {example}; nothing is needed if its scans are elsewhere"
+            first[text].note(f"has rows of {plural}{of} that are not on disk", remedy, text)
+    absent = sorted(set(names) - result.keys())
+    if absent and every:
+        remedy = "add a row for each, or check how its id is written; without a row they have no diagnosis and no age"
+        table.notes.add(f"has no row for the {plural}{of} {listed(absent)}", "", remedy)
+    return result
+
+
+def merged(rows: Sequence[Row], whose: str, quiet: bool = False) -> Row:
+    """One row for several of one id: cells that are equal in all, and conflicts in the others.
+
+    Conflicts are recorded in the notes of the table, unless `quiet`. Row() if there is no row.
+    """
+    if len(rows) < 2:
+        return rows[0] if rows else Row()
+    first, table = rows[0], rows[0].table
+    assert table is not None
+    words = [word for word in first.cells if not table.schema[word].identity]
+    conflicts = [word for word in words if not all(_equal(first, row, word) for row in rows)]
+    if conflicts and not quiet:
+        lines = " and ".join(str(row.line) for row in rows)
+        names = ", ".join(table.names[word] for word in conflicts)
+        problem = f"has rows of one id that contradict each other in {names}; these cells were not read"
+        table.notes.add(problem, f"{whose} (lines {lines})", "keep one row per id")
+    return Row(table, first.cells, first.line, conflicts)
+
+
+def _equal(one: Row, other: Row, word: str) -> bool:
+    """Whether two cells are equal, as numbers if they are numbers."""
+    texts = [row.cells.get(word, "") for row in (one, other)]
+    if texts[0].lower() == texts[1].lower():
+        return True
+    kind = one.table.schema[word].kind if one.table is not None else None
+    if not isinstance(kind, Number):
+        return False
+    values = [amount(text, kind) for text in texts]
+    return values[0] is not None and values[0] == values[1]
+
+
+@dataclass(frozen=True)
+class Clinical:
+    """The rows of one participant: that of the person, and one per session."""
+
+    person: Row
+    sessions: Mapping[str, Row]
+
+
+def clinical(table: Table, rows: Sequence[Row], whose: str, sessions: Collection[str], strict: bool) -> Clinical:
+    """Divide the rows of one participant among the sessions on disk, by the column of the word "session".
+
+    Without this column, or without a session level on disk (sessions is [""]), the rows are merged, and each session
+    has the merged row. Unless `strict`, the same applies to a participant with a single row. A session has an unknown
+    row if rows of the participant fit no session, because one of them may be its own.
+    """
+    visits = [row for row in rows if row.text("session") is not None]
+    if not visits or list(sessions) == [""] or (len(rows) == 1 and not strict):
+        person = merged(rows, whose)
+        return Clinical(person, dict.fromkeys(sessions, person))
+    whole = [row for row in rows if row.text("session") is None]
+    found = join(table, visits, "session", sessions, "ses", whose)
+    default = merged(whole, whose)
+    if sum(map(len, found.values())) < len(visits):
+        default = unknown(table)
+    by_session = {s: merged(found[s], f"{whose} {s}") if s in found else default for s in sessions}
+    return Clinical(merged(whole or rows, whose, quiet=True), by_session)
+
+
+def unknown(table: Table) -> Row:
+    """A row whose cells are not known."""
+    return Row(table, {}, 0, table.schema)
