@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pdsynth import __version__
+from pdsynth.cohorts.choice import ANY, Select
 from pdsynth.cohorts.cohort import Cohort, Rejection, Scan
 from pdsynth.cohorts.detect import read
 from pdsynth.cohorts.names import SyntheticPaths, lone_participant, synthetic_paths
@@ -31,8 +32,11 @@ from pdsynth.workers import Workers
 if TYPE_CHECKING:
     from pdsynth.synthesis import Model
 
-TABLE = "synthesised.tsv"  # one row per scan of the dataset: made, skipped or refused, and the reason
+TABLE = "synthesised.tsv"  # one row per scan of the dataset: made, not made, skipped or refused, and the reason
 COLUMNS = ("participant_id", "session_id", "source", "target", "status", "file", "draws", "reason", "remedy")
+NOT_MADE = "not made"
+NOT_MISSING = "its own scan is there, but was refused"
+REPLACE = "Repair the refused scan, or synthesise its modality nevertheless with --replace-refused"
 SIDECAR_FIELDS = {  # of a volume, by the names of `Options.entries`
     "version": "PdsynthVersion",
     "model_sha256": "ModelSHA256",
@@ -110,11 +114,19 @@ class Source:
         return dict(zip(COLUMNS, values, strict=True))
 
 
-def sources(cohort: Cohort) -> Iterator[tuple[Source, bool]]:
-    """Every scan of a cohort, and whether its session lacks the other modality."""
+def sources(cohort: Cohort, replace_refused: bool = False) -> Iterator[tuple[Source, str]]:
+    """Every scan of a cohort, and the reason why the other modality is not synthesised from it, or "".
+
+    A modality whose own scan was refused is not missing; it is synthesised with `replace_refused` alone.
+    """
     for subject, session in cohort:
         for modality, scan in session.scans.items():
-            yield Source(scan, subject.participant_id, session.session_id), modality.other in session.missing
+            target, reason = modality.other, ""
+            if target in session.scans:
+                reason = f"the session has its {target}"
+            elif target in session.refused and not replace_refused:
+                reason = f"{NOT_MISSING} ({session.refused[target]})"
+            yield Source(scan, subject.participant_id, session.session_id), reason
 
 
 @dataclass
@@ -141,19 +153,33 @@ def synthesise_path(
     shell: float = Options.shell,
     device: str = "auto",
     jobs: int = 1,
+    replace_refused: bool = False,
+    select: Select = ANY,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Path], list[Rejection]]:
     """Synthesise the scans that a BIDS folder lacks, or the other modality of one scan; returns files and refusals.
 
     `jobs` processes share the scans, with one thread each; their number does not change the bytes. A volume in `out`
     of the same source, model and options is not made again, so an interrupted run can be repeated. In a folder a scan
-    that fails is refused and the others continue, except after a full disk or a lack of memory.
+    that fails is refused and the others continue, except after a full disk or a lack of memory. A modality whose own
+    scan was refused is synthesised with `replace_refused` alone. select: see `pdsynth.cohorts.detect.read`.
 
     Raises InputError if `path` is one scan and it fails; if a folder lacks no scan, or every scan is refused; if two
     scans would give the same file; and if `samples` are requested of a model that cannot draw samples.
     """
     options = Options(samples=samples, steps=steps, seed=seed, shell=shell)
-    return synthesise_scans(model, path, out, options, to=to, device=device, jobs=jobs, progress=progress)
+    return synthesise_scans(
+        model,
+        path,
+        out,
+        options,
+        to=to,
+        device=device,
+        jobs=jobs,
+        replace_refused=replace_refused,
+        select=select,
+        progress=progress,
+    )
 
 
 def synthesise_scans(
@@ -165,6 +191,8 @@ def synthesise_scans(
     to: Modality | None = None,
     device: str = "auto",
     jobs: int = 1,
+    replace_refused: bool = False,
+    select: Select = ANY,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Path], list[Rejection]]:
     """`synthesise_path` with its options as one object."""
@@ -172,7 +200,7 @@ def synthesise_scans(
         from pdsynth.synthesis import refuse_without_draws
 
         refuse_without_draws(model)
-    run = _of_folder(path, out, to) if path.is_dir() else _of_scan(path, out, to)
+    run = _of_folder(path, out, to, replace_refused, select) if path.is_dir() else _of_scan(path, out, to)
     _refuse_twins(run)
     entries = options.entries(model)
     left = [source for source in run.sources if not _is_made(source, out, entries)]
@@ -210,13 +238,14 @@ def synthesise_scans(
     return written, run.rejected
 
 
-def _of_folder(path: Path, out: Path, to: Modality | None) -> _Run:
-    cohort = read(path)
+def _of_folder(path: Path, out: Path, to: Modality | None, replace_refused: bool, select: Select) -> _Run:
+    cohort = read(path, select=select)
     run = _Run(path, out, [], rejected=list(cohort.rejected), simulated=cohort.simulated)
-    for source, lacks in sources(cohort):
+    for source, reason in sources(cohort, replace_refused):
         target = source.direction.target
-        if not lacks:
-            run.rows.append(source.row(path, "skipped", reason=f"the session has its {target}"))
+        if reason:
+            status = NOT_MADE if reason.startswith(NOT_MISSING) else "skipped"
+            run.rows.append(source.row(path, status, reason=reason, remedy=REPLACE if status == NOT_MADE else ""))
         elif to not in (None, target):
             run.rows.append(source.row(path, "skipped", reason=f"only {to} is synthesised (--to)"))
         else:
@@ -225,7 +254,11 @@ def _of_folder(path: Path, out: Path, to: Modality | None) -> _Run:
         row = dict.fromkeys(COLUMNS, "") | {"source": relative(refusal.path, path), "status": "refused"}
         run.rows.append(row | {"reason": refusal.reason, "remedy": refusal.remedy})
     if not run.sources:
-        raise InputError(path, "holds no session that lacks one scan and has the other", "name a scan, or --to")
+        problem = "holds no session that lacks one scan and has the other"
+        first = next((row for row in run.rows if row["status"] == NOT_MADE), None)
+        if first is not None:
+            raise InputError(path, f"{problem}; of {first['participant_id']}, {first['reason']}", REPLACE)
+        raise InputError(path, problem, "name a scan, or --to")
     return run
 
 
@@ -290,6 +323,12 @@ def _loaded(model: str, device: str) -> Model:
     from pdsynth.synthesis import Model
 
     return Model.load(model, device)
+
+
+def not_made(out: Path) -> int:
+    """Number of scans that were not synthesised because they exist but were refused, by the table in a folder."""
+    table = pd.read_csv(out / TABLE, sep="\t", dtype=str, keep_default_na=False)
+    return int((table["status"] == NOT_MADE).sum())
 
 
 def _write_table(run: _Run) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pdsynth import files, folders, manifest
-from pdsynth.cli.console import done, progress, table
+from pdsynth.cli.console import done, error_line, progress, table
 from pdsynth.cli.options import (
     JOBS,
     Budget,
@@ -20,6 +20,7 @@ from pdsynth.cli.options import (
     Precision,
     PreparedFolder,
     Seed,
+    SelectOption,
     Steps,
 )
 from pdsynth.options import FitOptions
@@ -206,6 +207,10 @@ def synthesize(
     seed: Seed = 0,
     jobs: Jobs = JOBS,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with status 2 if a scan is refused.")] = False,
+    replace_refused: Annotated[
+        bool, typer.Option("--replace-refused", help="Synthesise also the scans that exist but were refused.")
+    ] = False,
+    select: SelectOption = None,
     device: DeviceOption = Device.auto,
     overwrite: Overwrite = False,
 ) -> None:
@@ -217,10 +222,12 @@ def synthesize(
         resolve_device(device.value)  # a missing GPU is an error at once; auto is resolved when torch is loaded
     if jobs > 1:
         load_ahead("pdsynth.synthesis")
-    from pdsynth.missing import Options, refuse_other_options, synthesise_scans
+    from pdsynth.cohorts.choice import Select
+    from pdsynth.missing import REPLACE, Options, not_made, refuse_other_options, synthesise_scans
     from pdsynth.weights import model_folder
 
     folder = model_folder(model)
+    selection = Select.parse(select)
     options = Options(samples=samples, steps=steps, seed=seed, shell=shell)
     made_as = options.entries(folder)
     with (
@@ -236,11 +243,24 @@ def synthesize(
         progress("Synthesising") as update,
     ):
         written, refused = synthesise_scans(
-            folder, path, work.folder, options, to=to, device=device.value, jobs=jobs, progress=update
+            folder,
+            path,
+            work.folder,
+            options,
+            to=to,
+            device=device.value,
+            jobs=jobs,
+            replace_refused=replace_refused,
+            select=selection,
+            progress=update,
         )
     if refused:
         table("Refused", ("file", "reason", "remedy"), [(str(r.path), r.reason, r.remedy) for r in refused])
     done(f"{len(written)} files, SYNTHETIC, research only, are in {out}; {TABLE} lists the outcome of each scan")
+    if number := not_made(out):
+        error_line(
+            f"{number} scans were not synthesised, because they exist but were refused. {REPLACE}.", kind="Warning"
+        )
     if strict and refused:
         raise InputError(
             path, f"holds {len(refused)} scans that were refused", f"repair them; {out / TABLE} lists each"

@@ -8,15 +8,20 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
 
+from pdsynth.cohorts.choice import ANY, Select
 from pdsynth.cohorts.cohort import Cohort, Rejection, Subject
+from pdsynth.cohorts.kinds import OTHER_SERIES, SERIES, Item, Kind, Verdict, classify
 from pdsynth.cohorts.layout import Layout
+from pdsynth.cohorts.ledger import Ledger
 from pdsynth.cohorts.names import REMEDY, contradiction
 from pdsynth.cohorts.tables import Row, find_table
 from pdsynth.cohorts.visits import DAYS_A_YEAR, Visit, sessions
+from pdsynth.cohorts.walk import walk
 from pdsynth.types import Diagnosis, InputError, Modality
 
 PTID = re.compile(r"\d{3}_S_\d{4,5}")
@@ -41,7 +46,7 @@ NOT_DONE = {"-4", "-1"}
 SEX = {"female": "F", "male": "M", "2": "F", "1": "M"}
 
 
-def adni(root: str | Path) -> Cohort:
+def adni(root: str | Path, select: Select = ANY) -> Cohort:
     """Read ADNI's archive layout, PTID/series/date/image, with ADNIMERGE.csv or DXSUM*.csv in the same folder.
 
     A scan belongs to the participant of its folder. A scan whose name contains another participant is rejected.
@@ -51,9 +56,9 @@ def adni(root: str | Path) -> Cohort:
     Raises InputError if there is no scan, if there is neither table, if a table exists twice, and for an unknown code.
     """
     root = Path(root)
-    rejected: list[Rejection] = []
-    files = _files(root, rejected)
-    if not files and not rejected:
+    ledger = Ledger(select)
+    files = {person.name: _verdicts(person) for person in sorted(root.iterdir()) if _is_person(person)}
+    if not any(verdict.kind in (Kind.CANDIDATE, Kind.REFUSED) for each in files.values() for verdict in each):
         raise InputError(root, "contains no scan PTID/series/date/image", "give the folder of the ADNI participants")
     merged = find_table(root, "ADNIMERGE", ("PTID", "EXAMDATE", "DX"))
     summary = find_table(root, "DXSUM", ("PTID",)) or find_table(root, "DXSUM_PDXCONV_ADNIALL", ("PTID",))
@@ -69,20 +74,25 @@ def adni(root: str | Path) -> Cohort:
         if (day := _day(row, "EXAMDATE", "USERDATE")) is not None:
             visits[_ptid(row)].append(Visit(day, _summary_diagnosis(row)))
     subjects = []
-    for ptid, by_modality in sorted(files.items()):
+    for ptid, verdicts in files.items():
         person = baseline.get(ptid, Row(root, {}))
-        found = sessions(by_modality, visits[ptid], _session_id, partial(_age, person), rejected)
+        conflict = partial(_conflict, root / ptid)
+        found = sessions(verdicts, visits[ptid], _session_id, partial(_age, person), ledger, conflict)
         if found:
             sex = SEX.get((person.text("PTGENDER") or "").lower())
             site = f"ADNI-{ptid[:3]}"
             education = person.number("PTEDUCAT", 0, 40, frozenset({-4.0, -1.0}))
             subjects.append(Subject(_participant_id(ptid), found, sex, site, education))
-    return Cohort(root, subjects, rejected)
+    return ledger.cohort(root, subjects)
 
 
 def is_adni(root: Path) -> bool:
     """Whether root contains a folder whose name is a PTID."""
-    return any(PTID.fullmatch(path.name) for path in root.iterdir() if path.is_dir())
+    return any(map(_is_person, root.iterdir()))
+
+
+def _is_person(path: Path) -> bool:
+    return PTID.fullmatch(path.name) is not None and os.path.isdir(path)
 
 
 LAYOUT = Layout("adni", "folders with participant names of ADNI (027_S_0074)", is_adni, adni)
@@ -103,33 +113,52 @@ def modality_of(series: str) -> Modality | None:
     return None
 
 
-def _files(root: Path, rejected: list[Rejection]) -> dict[str, dict[Modality, dict[int, list[Path]]]]:
-    """Paths by participant, modality and day. Files whose names contradict their folders are appended to `rejected`."""
-    found: dict[str, dict[Modality, dict[int, list[Path]]]] = {}
-    for person in root.iterdir():
-        if not (person.is_dir() and PTID.fullmatch(person.name)):
-            continue
-        for folder, _, names in os.walk(person):
-            parts = Path(folder).relative_to(person).parts
-            when = WHEN.fullmatch(parts[1]) if len(parts) > 1 else None
-            modality = modality_of(parts[0]) if parts else None
-            if when is None or modality is None:
-                continue
-            for path in (Path(folder, name) for name in names if name.endswith((".nii", ".nii.gz"))):
-                day = date.fromisoformat(when[1]).toordinal()
-                if problem := _conflict(path, person, day):
-                    rejected.append(Rejection(path, problem, REMEDY))
-                else:
-                    found.setdefault(person.name, {}).setdefault(modality, {}).setdefault(day, []).append(path)
-    return found
+def _verdicts(person: Path) -> list[Verdict]:
+    """The verdicts on the files of a participant; the session of a verdict is the day of the scan, or None."""
+    verdicts = []
+    for found in walk(person):
+        series, when = (*found.dirs, found.name, "")[:2]
+        date_of = WHEN.fullmatch(when)
+        level = None if date_of is not None else "lies at another level than series/date/image"
+        day = None if date_of is None else _ordinal(date_of[1])
+        verdict = classify(Item(found, day, level, modality_of(series)), SERIES)
+        verdicts.append(_multiband(verdict) if _is_multiband(series) else verdict)
+    return verdicts
 
 
-def _conflict(path: Path, person: Path, day: int) -> str | None:
-    """The conflict of a file's name, or of a folder above it, with the participant's folder and the day; or None."""
-    other = next((o for o in ANY_PTID.findall(str(path.relative_to(person))) if o.upper() != person.name), None)
+def _ordinal(text: str) -> int | None:
+    try:
+        return date.fromisoformat(text).toordinal()
+    except ValueError:  # such as 2011-02-30
+        return None
+
+
+def _is_multiband(series: str) -> bool:
+    words = re.split(r"[^a-z0-9]+", series.lower())
+    return modality_of("_".join(word for word in words if word != "mb")) is Modality.DMRI
+
+
+def _multiband(verdict: Verdict) -> Verdict:
+    """The verdict on a file of a multi-band DTI, which is not read: its image is a stand-in for the plain DTI."""
+    if verdict.rule != OTHER_SERIES:
+        return verdict
+    reason, remedy = "is a multi-band DTI, which is not read", "leave it out, or read it with the layout `folder`"
+    return replace(
+        verdict, kind=Kind.STAND_IN, rule="multi-band DTI", modality=Modality.DMRI, reason=reason, remedy=remedy
+    )
+
+
+def _conflict(person: Path, verdict: Verdict) -> Rejection | None:
+    """The refusal of a scan whose name, or a folder above it, contradicts the participant's folder or the day."""
+    below = str(verdict.path.relative_to(person))
+    other = next((o for o in ANY_PTID.findall(below) if o.upper() != person.name), None)
     if other is not None:
-        return f"is named for {other} but lies in the folder of {person.name}"
-    return contradiction(path, _participant_id(person.name), _session_id(day))
+        problem: str | None = f"is named for {other} but lies in the folder of {person.name}"
+    elif not isinstance(verdict.session, int):
+        return Rejection(verdict.path, "lies in a folder without a valid date", REMEDY)
+    else:
+        problem = contradiction(verdict.path, _participant_id(person.name), _session_id(verdict.session))
+    return None if problem is None else Rejection(verdict.path, problem, REMEDY)
 
 
 def _merged_visit(row: Row) -> Visit:

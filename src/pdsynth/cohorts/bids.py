@@ -7,16 +7,19 @@ other files are read. A dataset that is unusable as a whole raises `InputError`.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pdsynth.cohorts import participant
+from pdsynth.cohorts.choice import ANY, Select
 from pdsynth.cohorts.cohort import Cohort, Rejection, Session, Subject, session_name
 from pdsynth.cohorts.layout import Layout
-from pdsynth.cohorts.names import FOLDER, SUFFIX, agreeing, refuse_twins
-from pdsynth.cohorts.scans import best_run
+from pdsynth.cohorts.ledger import Ledger
+from pdsynth.cohorts.names import refuse_twins
 from pdsynth.cohorts.tables import Row, Table
-from pdsynth.types import Diagnosis, InputError, Modality
+from pdsynth.types import Diagnosis, InputError
 
 OASIS3 = re.compile(r"sub-OAS(IS)?3\d{4}")
 SCORES = ("mmse", "moca", "weight")
@@ -40,12 +43,13 @@ def bids(
     root: str | Path,
     diagnosis_column: str | None = None,
     diagnosis_map: Mapping[str, Diagnosis] | None = None,
+    select: Select = ANY,
 ) -> Cohort:
     """Read a BIDS dataset: names, tables and headers.
 
-    If a session has several runs of one modality, the run in MNI152 space is preferred, then the run with the most
-    volumes, then the first by name. A file whose name contains another participant or session than its folder is
-    rejected.
+    If a session has several scans of one modality, `choice.CRITERIA` choose one; `select` restricts them. A file whose
+    name contains another participant or session than its folder is rejected, and so is a scan at the wrong level of
+    the tree, such as sub-1/func beside sub-1/ses-2.
 
     `diagnosis_column` is a column of participants.tsv or sessions.tsv (default: `diagnosis` or `dx`, in any case).
     `diagnosis_map` maps further codes to NC, MCI and AD. The known codes, in any case, are NC, CN, HC, control, SMC,
@@ -59,7 +63,7 @@ def bids(
         raise InputError(root, "is not a folder", "give the folder with participants.tsv and the sub-* folders")
     if not is_bids(root):
         raise InputError(root, "contains no sub-* folder", "give the root of a BIDS dataset")
-    return read_trees(root, [root], diagnosis_column, diagnosis_map)
+    return read_trees(root, [root], diagnosis_column, diagnosis_map, select)
 
 
 def is_bids(root: Path) -> bool:
@@ -75,6 +79,7 @@ def read_trees(
     trees: Sequence[Path],
     diagnosis_column: str | None = None,
     diagnosis_map: Mapping[str, Diagnosis] | None = None,
+    select: Select = ANY,
 ) -> Cohort:
     """Read the sub-* folders of several folders (trees) as one dataset.
 
@@ -84,13 +89,14 @@ def read_trees(
     tables = [tree / "participants.tsv" for tree in (root, *trees)]
     path = next((table for table in tables if table.exists()), tables[0])
     participants = _Table(path, "participant_id", diagnosis_column, codes)
-    names = sorted({p.name for tree in trees for p in tree.glob("sub-*") if p.is_dir()})
-    rejected: list[Rejection] = []
-    subjects = [_subject([t / name for t in trees], participants, diagnosis_column, codes, rejected) for name in names]
+    ledger = Ledger(select)
+    names = participant.participants(trees, ledger)
+    folders = {name: [tree / name for tree in trees if (tree / name).is_dir()] for name in names}
+    subjects = [_subject(folders[name], participants, diagnosis_column, codes, ledger) for name in names]
     subjects = [subject for subject in subjects if subject.sessions]
-    if not subjects and not rejected:
+    if not subjects and not ledger.rejected:
         raise InputError(root, "contains no *_bold.nii.gz and no *_dwi.nii.gz", "give the root of a BIDS dataset")
-    cohort = Cohort(root, subjects, rejected, _is_simulated(root))
+    cohort = ledger.cohort(root, subjects, _is_simulated(root))
     refuse_twins(root, "participants", [(s.participant_id, s.participant_id) for s in subjects])
     # The session name of a folder sub-1_ses-2 would be equal to that of sub-1/ses-2.
     refuse_twins(root, "sessions", [(f"{p.participant_id}/{s.session_id}", session_name(p, s)) for p, s in cohort])
@@ -107,11 +113,13 @@ PREFIX = {"participant_id": "sub-", "session_id": "ses-"}
 class _Table:
     """Cells of a participants.tsv or sessions.tsv by id. A cell that is empty or in no table is None."""
 
-    def __init__(self, path: Path, key: str, diagnosis_column: str | None, codes: Mapping[str, Diagnosis]) -> None:
+    def __init__(
+        self, path: Path, key: str, diagnosis_column: str | None, codes: Mapping[str, Diagnosis], empty: bool = False
+    ) -> None:
         self.path, self.codes = path, codes
         self.rows: dict[str, Row] = {}
         self.diagnosis_columns = ("diagnosis", "dx") if diagnosis_column is None else (diagnosis_column.lower(),)
-        for row in Table(path, (key,)) if path.exists() else ():
+        for row in Table(path, (key,)) if not empty and os.path.exists(path) else ():
             name = row.cells[key].strip()
             name = name if name.startswith(PREFIX[key]) else f"{PREFIX[key]}{name}"
             if name in self.rows:
@@ -151,35 +159,42 @@ def _subject(
     participants: _Table,
     diagnosis_column: str | None,
     codes: Mapping[str, Diagnosis],
-    rejected: list[Rejection],
+    ledger: Ledger,
 ) -> Subject:
-    name = folders[0].name
+    name, rejected = folders[0].name, ledger.rejected
     tables = [folder / f"{name}_sessions.tsv" for folder in folders]
-    path = next((table for table in tables if table.exists()), tables[0])
-    visits = _Table(path, "session_id", diagnosis_column, codes)
+    path = next((table for table in tables if os.path.exists(table)), tables[0])  # False without permission
+    before, exists = len(rejected), os.path.exists(path)
+    visits = _sessions_table(path, diagnosis_column, codes, rejected)
     if visits.rows and OASIS3.fullmatch(name):
         problem = "may be written by Clinica, which mixes up scores of OASIS-3 participants; it was not read"
         rejected.append(Rejection(path, problem, "use the archive's tables with --layout oasis3"))
         visits.rows.clear()
+    if exists and len(rejected) == before:
+        ledger.used.append(path)
     diagnosis = participants.diagnosis(name)
     numbers = {column: participants.number(name, column, rejected) for column in NUMBERS}
     sessions = []
-    names = sorted({p.name for folder in folders for p in folder.glob("ses-*") if p.is_dir()}) or [""]
-    for visit in names:
-        parents = [folder / visit for folder in folders]
-        files = {
-            m: [p for parent in parents for p in (parent / FOLDER[m]).glob(f"*_{SUFFIX[m]}.nii*")] for m in Modality
-        }
-        found = {m: best_run(agreeing(paths, name, visit, rejected), m, rejected) for m, paths in files.items()}
-        scans = {modality: scan for modality, scan in found.items() if scan is not None}
-        if scans:
-            then = {column: visits.number(visit, column, rejected) for column in NUMBERS}
-            known = {c: then[c] if then[c] is not None else numbers[c] for c in NUMBERS}
-            scores = {score: value for score in SCORES if (value := known[score]) is not None}
-            sessions.append(Session(visit, scans, visits.diagnosis(visit) or diagnosis, known["age"], scores=scores))
+    for visit, files in participant.visits(folders, ledger, [path] if exists else []).items():
+        then = {column: visits.number(visit, column, rejected) for column in NUMBERS}
+        known = {c: then[c] if then[c] is not None else numbers[c] for c in NUMBERS}
+        scores = {score: value for score in SCORES if (value := known[score]) is not None}
+        diagnosed = visits.diagnosis(visit) or diagnosis
+        sessions.append(Session(visit, files.scans, diagnosed, known["age"], scores=scores, refused=files.refused))
     sex = SEX.get((participants.cell(name, "sex", "gender") or "").lower())
     site = participants.cell(name, "site", "site_id", "scanner")
     return Subject(name, sessions, sex, site, numbers["education"])
+
+
+def _sessions_table(
+    path: Path, diagnosis_column: str | None, codes: Mapping[str, Diagnosis], rejected: list[Rejection]
+) -> _Table:
+    """The table of a participant's sessions; without rows, and with a Rejection, if it cannot be read."""
+    try:
+        return _Table(path, "session_id", diagnosis_column, codes)
+    except InputError as error:
+        rejected.append(Rejection(error.path, error.problem, error.remedy))
+        return _Table(path, "session_id", diagnosis_column, codes, empty=True)
 
 
 def _is_simulated(root: Path) -> bool:
@@ -188,5 +203,5 @@ def _is_simulated(root: Path) -> bool:
         return False
     try:
         return bool(json.loads(description.read_text()).get("Simulated", False))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise InputError(description, "is not a JSON object", "repair the file") from None

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from pdsynth.cohorts.cohort import Cohort, Scan, Session, Subject
-from pdsynth.cohorts.scans import extent_mm, sidecar
+from pdsynth.cohorts.inheritance import sidecar
+from pdsynth.cohorts.scans import extent_mm
 from pdsynth.imaging.nifti import read_header
 from pdsynth.types import NA, Diagnosis, Modality
 

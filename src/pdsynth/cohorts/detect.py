@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from pdsynth.cohorts.choice import ANY, Select
 from pdsynth.cohorts.cohort import Cohort
 from pdsynth.cohorts.layout import Layout
 from pdsynth.discovery import modules_of
@@ -32,6 +34,8 @@ def detect(root: str | Path) -> tuple[str, str]:
     root = Path(root)
     if not root.is_dir():
         raise InputError(root, "is not a folder", "give the folder that contains the participants")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise InputError(root, "cannot be listed", "ask for permission to read it")
     fitting = [layout for layout in LAYOUTS.values() if layout.recognises(root)]
     found = [
         layout
@@ -53,8 +57,11 @@ def read(
     layout: str | None = None,
     diagnosis_column: str | None = None,
     diagnosis_map: Mapping[str, Diagnosis] | None = None,
+    select: Select = ANY,
 ) -> Cohort:
     """Read a cohort in any known layout; `detect` chooses the layout if none is given.
+
+    select restricts the scans from which one is chosen per session and modality.
 
     diagnosis_column and diagnosis_map refer to participants.tsv. The other layouts have tables and codes of their own.
 
@@ -65,10 +72,11 @@ def read(
     if layout not in LAYOUTS:
         raise ValueError(f"there is no layout {layout!r}. Choose among {', '.join(LAYOUTS)}.")
     adapter = LAYOUTS[layout]
+    restricted = {"select": select} if select.values else {}  # a layout that ignores it is refused by its own signature
     if adapter.participants_tsv:
-        return adapter.read(root, diagnosis_column, diagnosis_map)
+        return adapter.read(root, diagnosis_column, diagnosis_map, **restricted)
     if diagnosis_column or diagnosis_map:
         raise ValueError(
             f"--diagnosis-column and --diagnosis-map are for participants.tsv; {layout} has tables of its own."
         )
-    return adapter.read(root)
+    return adapter.read(root, **restricted)
