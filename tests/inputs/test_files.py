@@ -2,67 +2,25 @@
 
 from __future__ import annotations
 
-import bz2
 import json
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import nibabel as nib
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fixture_trees import SHAPE, write_dwi, write_scan, write_table
+from fixture_trees import write_dwi, write_scan, write_table
 from pdsynth.cli import main
-from pdsynth.cohorts import adni, bids, derivatives, detect, folder, oasis3
+from pdsynth.cohorts import adni, bids, folder, oasis3
 from pdsynth.cohorts.cohort import Cohort
-from pdsynth.types import InputError, Modality
+from pdsynth.types import Modality
+from verdicts import assert_refused, chosen, put, refusals, rules
 
 FMRI, DMRI = Modality.FMRI, Modality.DMRI
 BOLD = "sub-01/func/sub-01_task-rest_bold.nii.gz"
 DWI = "sub-01/dwi/sub-01_dwi.nii.gz"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A participant with dMRI alone, and one with fMRI alone."""
-    write_dwi(tmp_path / "bids" / DWI)
-    write_scan(tmp_path / "bids/sub-02/func/sub-02_task-rest_bold.nii.gz")
-    return tmp_path / "bids"
-
-
-@pytest.fixture(scope="module")
-def content(tmp_path_factory) -> bytes:
-    return write_scan(tmp_path_factory.mktemp("scan") / "bold.nii.gz").read_bytes()
-
-
-def put(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
-
-
-def chosen(cohort: Cohort, modality: Modality, number: int = 0) -> str:
-    """Name of the chosen scan of a session."""
-    return list(cohort)[number][1].scans[modality].path.name
-
-
-def refusals(cohort: Cohort) -> dict[str, str]:
-    return {refusal.path.name: refusal.reason for refusal in cohort.rejected}
-
-
-def rules(cohort: Cohort) -> dict[str, str]:
-    return {file.path.name: file.rule for file in cohort.not_needed}
-
-
-def assert_refused(cohort: Cohort, modality: Modality, reason: str) -> None:
-    """The first session has no scan of the modality, and a refusal for this reason: it is not missing."""
-    session = cohort.subjects[0].sessions[0]
-    assert modality not in session.scans and modality not in session.missing
-    assert reason in session.refused[modality]
-    assert any(reason in refusal.reason and refusal.remedy for refusal in cohort.rejected)
 
 
 @pytest.mark.parametrize("name", ["._sub-01_task-rest_bold.nii.gz", ".DS_Store", "Thumbs.db"])
@@ -83,36 +41,9 @@ def test_folders_of_the_system(root, name):
     assert rules(cohort) == {name.split("/")[0]: "folder of the system or of git"}
 
 
-@pytest.mark.parametrize(("first", "others"), [("_part-mag", ("real", "imag", "phase")), ("", ("phase",))])
-def test_parts_of_a_complex_image(root, first, others):
-    """Input: an fMRI as part-mag with part-real, part-imag or part-phase. Result: read, from the magnitude."""
-    write_scan(root / f"sub-01/func/sub-01_task-rest{first}_bold.nii.gz", 3)
-    for part in others:
-        write_scan(root / f"sub-01/func/sub-01_task-rest_part-{part}_bold.nii.gz", 9)
-    cohort = bids(root)
-    assert chosen(cohort, FMRI) == f"sub-01_task-rest{first}_bold.nii.gz" and cohort.rejected == []
-    assert set(rules(cohort).values()) == {"part of a complex image"}
-
-
-def test_a_phase_image_without_its_magnitude(root):
-    """Input: an fMRI of which only the phase is present. Result: refused, and the fMRI is not called missing."""
-    write_scan(root / "sub-01/func/sub-01_task-rest_part-phase_bold.nii.gz")
-    assert_refused(bids(root), FMRI, "phase part of a complex image")
-
-
-def test_raw_scans_and_their_derivatives(root):
-    """Input: raw BIDS with derivatives/fmriprep inside. Result: read, as --layout says; without it the choice is named."""
-    name = "sub-01_task-rest_space-MNI152NLin2009cAsym_desc-preproc_bold.nii.gz"
-    write_scan(root / "derivatives/fmriprep/sub-01/func" / name)
-    with pytest.raises(InputError, match="--layout bids or --layout derivatives"):
-        detect(root)
-    assert len(bids(root).subjects) == 2
-    assert chosen(derivatives(root), FMRI) == name
-
-
 def as_hospital(root: Path, name: str) -> None:
-    (root / "pdsynth.yaml").write_text('fmri: "{participant}/{session}/rest*.nii.gz"\n')
     write_scan(root / name / "v1/rest.nii.gz")
+    (root / "pdsynth.yaml").write_text('fmri: "{participant}/{session}/rest*.nii.gz"\n')
 
 
 def as_oasis(root: Path, name: str) -> None:
@@ -158,58 +89,6 @@ def test_a_cycle_of_links(root, target):
     assert "loop" in rules(cohort) or "loop" in refusals(cohort)
 
 
-def test_shells_in_several_files(root):
-    """Input: dMRI with b=1000 and b=2500 in two files. Result: read, from the file whose shell is nearest 1000 s/mm^2."""
-    write_dwi(root / "sub-02/dwi/sub-02_acq-b1000_dwi.nii.gz", (0, 1000, 1000, 1000))
-    write_dwi(root / "sub-02/dwi/sub-02_acq-b2500_dwi.nii.gz", (0, 2500, 2500, 2500, 2500))
-    cohort = bids(root)
-    assert chosen(cohort, DMRI, 1) == "sub-02_acq-b1000_dwi.nii.gz"
-    assert rules(cohort)["sub-02_acq-b2500_dwi.nii.gz"].startswith("another scan is preferred by its shell")
-
-
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.lists(st.sampled_from([0, 700, 1000, 1050, 2000, 3000]), min_size=2, max_size=6), min_size=1, max_size=3))
-def test_any_shells_in_any_files(files):
-    """Input: several dMRI files with any shells. Result: read, nearest 1000 s/mm^2 in steps of 100, then most volumes."""
-    with TemporaryDirectory() as name:
-        for number, bvals in enumerate(files):
-            write_dwi(Path(name) / f"sub-01/dwi/sub-01_run-{number}_dwi.nii.gz", tuple(bvals))
-        cohort = bids(name)
-        keys = {}
-        for number, bvals in enumerate(files):
-            weighted = [b for b in bvals if b > 0]
-            if weighted:
-                distance = min(abs(b - 1000) // 100 for b in weighted)
-                same = [b for b in weighted if abs(b - 1000) // 100 == distance]
-                keys[number] = (distance, -len(same), -len(bvals), number)
-        if not keys:
-            assert cohort.subjects == [] and len(cohort.rejected) == len(files)
-            return
-        assert chosen(cohort, DMRI) == f"sub-01_run-{min(keys, key=keys.get)}_dwi.nii.gz"
-
-
-def preprocessed(root: Path, *sessions: str) -> None:
-    for session in sessions:
-        name = f"sub-01_{session}_task-rest_desc-preproc_bold.nii.gz"
-        write_scan(root / "fmriprep/sub-01" / session / "func" / name)
-    write_dwi(root / "qsiprep/sub-01/dwi/sub-01_space-ACPC_desc-preproc_dwi.nii.gz")
-
-
-def test_one_tool_dropped_the_only_session(tmp_path):
-    """Input: fMRIPrep with the one session ses-1, QSIPrep without. Result: read, as one session."""
-    preprocessed(tmp_path, "ses-1")
-    ((_, session),) = list(derivatives(tmp_path))
-    assert session.session_id == "ses-1" and set(session.scans) == {FMRI, DMRI}
-
-
-def test_one_tool_dropped_one_of_several_sessions(tmp_path):
-    """Input: fMRIPrep with two sessions, QSIPrep without. Result: refused, as the session of the dMRI is unknown."""
-    preprocessed(tmp_path, "ses-1", "ses-2")
-    cohort = derivatives(tmp_path)
-    assert [session.session_id for _, session in cohort] == ["ses-1", "ses-2"]
-    assert all("participant has several" in session.refused[DMRI] for _, session in cohort)
-
-
 FORMS = {
     "sub-01_task-rest_bold.NII.GZ": "capitals",
     "sub-01_task-rest_BOLD.nii.gz": "capitals",
@@ -232,7 +111,7 @@ FORMS = {
 
 @pytest.mark.parametrize("name", FORMS)
 def test_other_names_and_formats(root, content, name):
-    """Input: a scan with another extension, in capitals, as a pair .img/.hdr, or half copied. Result: refused by name."""
+    """Input: a scan with another extension, in capitals, as .img/.hdr, or half copied. Result: refused by name."""
     put(root / "sub-01/func" / name, content)
     cohort = bids(root)
     assert_refused(cohort, FMRI, FORMS[name])
@@ -260,7 +139,7 @@ PLACES = {
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_scan_in_another_place(root, content, place):
-    """Input: a scan in the participant's own folder, too deep, or in a folder of another name. Result: refused by name."""
+    """Input: a scan in the participant's own folder, too deep, or in another folder. Result: refused by name."""
     put(root / place, content)
     assert_refused(bids(root), FMRI, PLACES[place])
 
@@ -305,7 +184,7 @@ STAND_INS = {
 
 @pytest.mark.parametrize("start", STAND_INS)
 def test_a_file_that_stands_for_a_scan(root, start):
-    """Input: a scan of 0 bytes, a pointer of git-annex or Git LFS, or a web page. Result: refused, with the way to get it."""
+    """Input: a scan of 0 bytes, a pointer of git-annex or Git LFS, or a web page. Result: refused, with the remedy."""
     put(root / BOLD, start)
     assert_refused(bids(root), FMRI, STAND_INS[start])
 
@@ -322,7 +201,7 @@ def test_content_that_is_not_on_this_disk(root, target, reason):
 
 
 def test_a_gradient_table_that_is_not_on_this_disk(root):
-    """Input: a .bval that is a dangling link, beside another one in the root. Result: refused, not read from the other."""
+    """Input: a .bval that is a dangling link, and another one in the root. Result: refused, not replaced by it."""
     table = root / DWI.replace(".nii.gz", ".bval")
     (root / "dwi.bval").write_text(table.read_text())
     table.unlink()
@@ -378,36 +257,49 @@ def test_a_sidecar_that_cannot_be_read(root, text):
     assert SIDECARS[text] in refusals(cohort)["sub-01_dwi.json"]
 
 
-def test_every_form_of_a_scan_gives_the_same_voxels(tmp_path, content):
-    """Input: a scan behind links, uncompressed, or compressed by bzip2. Result: read with equal voxels, or refused."""
-    expected = np.asarray(nib.load(put(tmp_path / "a.nii.gz", content)).dataobj)
-    real = put(tmp_path / "real/func/sub-02_task-rest_bold.nii.gz", content)
-    (tmp_path / "bids").mkdir()
-    (tmp_path / "bids/sub-02").symlink_to(real.parents[1])
-    plain = tmp_path / "bids/sub-03/func/sub-03_task-rest_bold.nii"
-    plain.parent.mkdir(parents=True)
-    nib.save(nib.load(real), plain)
-    put(tmp_path / "bids/sub-04/func/sub-04_task-rest_bold.nii.bz2", bz2.compress(plain.read_bytes()))
-    cohort = bids(tmp_path / "bids")
-    for number in range(2):
-        path = list(cohort)[number][1].scans[FMRI].path
-        np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), expected)
-    assert list(refusals(cohort)) == ["sub-04_task-rest_bold.nii.bz2"] and expected.shape == (*SHAPE, 4)
-
-
 FOLDERS = ("func", "dwi", "anat", "", "ses-1/func", "ses-1/dwi", "func/x", "Dwi", ".git", "figures", "ses-1")
-STEMS = ("sub-01_task-rest_bold", "sub-01_dwi", "sub-01_ses-1_dwi", "sub-02_dwi", "sub-01_part-phase_bold", "rest", "._a")
-STEMS += ("sub-01_T1w", "sub-01_desc-brain_mask", "sub-01_sbref", "sub-01_run-2_bold", "sub-01_sessions", "notes", "a b")
-ENDINGS = (".nii.gz", ".nii.gz", ".nii.gz", ".nii", ".json", ".bval", ".bvec", ".tsv", ".NII.GZ", ".img", ".dcm", "", ".part")
+STEMS = (
+    "sub-01_task-rest_bold",
+    "sub-01_dwi",
+    "sub-01_ses-1_dwi",
+    "sub-02_dwi",
+    "sub-01_part-phase_bold",
+    "rest",
+    "._a",
+)
+STEMS += (
+    "sub-01_T1w",
+    "sub-01_desc-brain_mask",
+    "sub-01_sbref",
+    "sub-01_run-2_bold",
+    "sub-01_sessions",
+    "notes",
+    "a b",
+)
+ENDINGS = (
+    ".nii.gz",
+    ".nii.gz",
+    ".nii.gz",
+    ".nii",
+    ".json",
+    ".bval",
+    ".bvec",
+    ".tsv",
+    ".NII.GZ",
+    ".img",
+    ".dcm",
+    "",
+    ".part",
+)
 TREES = st.lists(
     st.tuples(*map(st.sampled_from, (FOLDERS, STEMS, ENDINGS, ("scan", "empty", "link", "text")))), max_size=12
 )
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(TREES)
+@given(files=TREES)
 def test_every_file_has_one_verdict(files, content):
-    """Input: any tree of files below a participant's folder. Result: read, and each file is used, not needed or refused."""
+    """Input: any files below a participant's folder. Result: read; each file is used, not needed or refused."""
     with TemporaryDirectory() as name:
         root = Path(name)
         write_dwi(root / "sub-01/dwi/sub-01_acq-a_dwi.nii.gz")
@@ -438,7 +330,7 @@ def run(*words: object) -> int:
 
 
 def test_inspect_prints_the_verdicts(root, capsys):
-    """Input: a dataset with files that are not needed. Result: ignored, with the number per rule; --files lists each."""
+    """Input: files that are not needed. Result: ignored, with their number per rule; inspect --files lists each."""
     write_scan(root / "sub-02/func/sub-02_task-rest_run-2_bold.nii.gz", 2)
     write_scan(root / "sub-02/anat/sub-02_T1w.nii.gz", 0)
     assert run("inspect", root, "--json", "--files") == 0

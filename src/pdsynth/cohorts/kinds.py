@@ -29,7 +29,7 @@ HINTS = {  # words in names that converters and laboratories write
     Modality.FMRI: re.compile(r"(?<![a-z])(?:rs-?fmri|fmri|rest(?:ing)?(?:[ _-]?state)?|epi|ep2d|func|bold)(?![a-z])"),
     Modality.DMRI: re.compile(r"(?<![a-z])(?:dti|dwi|dmri|hardi|noddi|diff(?:usion)?)(?![a-z])"),
 }
-SYSTEM_FILES = {"thumbs.db", "desktop.ini", "icon\r"}
+SYSTEM_FILES = {".ds_store", "thumbs.db", "desktop.ini", "icon\r"}
 OTHER_DATA = {"anat", "fmap", "perf", "pet", "meg", "eeg", "ieeg", "beh", "nirs", "motion", "micr", "mrs"}
 OUTPUTS = {"figures", "log", "logs", "xfm", "surf", "mri", "stats", "masks", "transforms", "warps", "qc", "work"}
 OTHER = OTHER_DATA | OUTPUTS
