@@ -63,8 +63,11 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8. A reader sees the old content or the complete new content."""
-    write_bytes(path, text.encode())
+    """Write a text file in UTF-8. A reader sees the old content or the complete new content.
+
+    Bytes of a file name that are not UTF-8 are written as escapes, such as \\udce9.
+    """
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -15,6 +15,7 @@ from fixture_trees import write_dwi, write_scan, write_table
 from pdsynth.cli import main
 from pdsynth.cohorts import adni, bids, folder, oasis3
 from pdsynth.cohorts.cohort import Cohort
+from pdsynth.files import write_text
 from pdsynth.types import Modality
 from verdicts import assert_refused, chosen, put, refusals, rules
 
@@ -116,6 +117,16 @@ def test_other_names_and_formats(root, content, name):
     cohort = bids(root)
     assert_refused(cohort, FMRI, FORMS[name])
     assert name in refusals(cohort)
+
+
+def test_a_name_that_is_not_utf8(root, content, tmp_path):
+    """Input: a file name in Latin-1. Result: read, and written into tables with escapes."""
+    name = os.fsdecode(b"sub-01_task-caf\xe9_bold.nii.gz")
+    put(root / "sub-01/func" / name, content)
+    cohort = bids(root)
+    assert chosen(cohort, FMRI) == name
+    write_text(tmp_path / "table.tsv", name)
+    assert (tmp_path / "table.tsv").read_text() == "sub-01_task-caf\\udce9_bold.nii.gz"
 
 
 def test_dicom_files_are_one_refusal(root):
@@ -228,7 +239,9 @@ def test_no_permission(root, monkeypatch, denied):
     monkeypatch.setattr(os, "scandir", lambda path: refuse(path) or scandir(path))
     monkeypatch.setattr("builtins.open", lambda path, *more, **options: refuse(path) or opened(path, *more, **options))
     monkeypatch.setattr(Path, "read_text", lambda self, *more, **options: refuse(self) or opened(self).read())
-    assert_refused_alone(bids(root), DMRI, "Permission denied")
+    cohort = bids(root)
+    assert_refused_alone(cohort, DMRI, "Permission denied")
+    assert [refusal.path for refusal in cohort.rejected] == [root / denied]
 
 
 def test_an_empty_table_of_sessions(tmp_path):

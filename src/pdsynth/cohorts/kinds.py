@@ -33,7 +33,7 @@ SYSTEM_FILES = {".ds_store", "thumbs.db", "desktop.ini", "icon\r"}
 OTHER_DATA = {"anat", "fmap", "perf", "pet", "meg", "eeg", "ieeg", "beh", "nirs", "motion", "micr", "mrs"}
 OUTPUTS = {"figures", "log", "logs", "xfm", "surf", "mri", "stats", "masks", "transforms", "warps", "qc", "work"}
 OTHER = OTHER_DATA | OUTPUTS
-REFERENCES = {"sbref", "boldref", "dwiref", "epiref", "epi", "magnitude", "magnitude1", "magnitude2", "phasediff"}
+REFERENCES = {"sbref", "boldref", "dwiref", "epiref", "epi", "magnitude", "magnitude1", "magnitude2", "phasediff", "b0"}
 OTHER_IMAGES = {
     "t1w",
     "t2w",
@@ -263,7 +263,7 @@ def _is_scan(item: Item) -> bool:
 
 
 def _is_derived(item: Item) -> bool:
-    return item.suffix.lower() in DERIVED
+    return item.suffix.lower() in DERIVED or item.suffix.lower().endswith("mask")
 
 
 def _is_table(item: Item) -> bool:

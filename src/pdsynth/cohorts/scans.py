@@ -117,7 +117,10 @@ def _rejection(path: Path, error: Exception) -> Rejection:
             return Rejection(path, reason, remedy)
     if isinstance(error, InputError):
         return Rejection(error.path, error.problem, error.remedy)
-    reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.strerror:
+        file = Path(os.fsdecode(error.filename)) if error.filename else path  # perhaps a table of the scan
+        return Rejection(file, f"cannot be read ({error.strerror})", "ask for permission to read it, or copy it again")
+    reason = f"{type(error).__name__}: {error}"
     remedy = "check the file and its tables, or leave it out"
     return Rejection(path, f"cannot be read ({reason})".replace("\n", " "), remedy)
 
