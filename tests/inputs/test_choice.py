@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixture_trees import SHAPE, write_dwi, write_scan
-from pdsynth.cohorts import bids, derivatives, detect
+from pdsynth.cohorts import LAYOUTS, bids, derivatives, detect, read
 from pdsynth.cohorts.choice import CRITERIA, Select
+from pdsynth.cohorts.cohort import Cohort
 from pdsynth.cohorts.inheritance import sidecar
+from pdsynth.cohorts.layout import Layout
 from pdsynth.types import InputError, Modality
 from verdicts import assert_refused, chosen, put, refusals, rules
 
@@ -272,3 +274,12 @@ def test_tables_above_the_dataset_are_not_read(root):
     table = root / DWI.replace(".nii.gz", ".bval")
     table.rename(root.parent / "dwi.bval")
     assert refusals(bids(root))["sub-01_dwi.nii.gz"] == "has no .bval file"
+
+
+def test_select_for_a_layout_without_it(root, monkeypatch):
+    """Input: --select with a layout that does not support it. Result: refused, with the name of the layout."""
+    layout = Layout("flat", "scans", lambda root: True, lambda root: Cohort(Path(root), []))
+    monkeypatch.setitem(LAYOUTS, "flat", layout)
+    assert read(root, "flat").subjects == []
+    with pytest.raises(ValueError, match="--select is not an option of the layout flat"):
+        read(root, "flat", select=Select.parse("task=rest"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 
 from pdsynth.cohorts.choice import ANY, Select
@@ -72,7 +73,9 @@ def read(
     if layout not in LAYOUTS:
         raise ValueError(f"there is no layout {layout!r}. Choose among {', '.join(LAYOUTS)}.")
     adapter = LAYOUTS[layout]
-    restricted = {"select": select} if select.values else {}  # a layout that ignores it is refused by its own signature
+    if select.values and "select" not in signature(adapter.read).parameters:
+        raise ValueError(f"--select is not an option of the layout {layout}, which reads one scan per name.")
+    restricted = {"select": select} if select.values else {}
     if adapter.participants_tsv:
         return adapter.read(root, diagnosis_column, diagnosis_map, **restricted)
     if diagnosis_column or diagnosis_map:

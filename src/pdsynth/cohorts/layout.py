@@ -21,7 +21,7 @@ class Layout:
     - sign is a noun phrase for the content by which a folder of this layout is recognised.
     - recognises(root) is true if the folder has this content. It reads names of files and folders only.
     - read(root) returns the cohort. If `participants_tsv` is true, it is read(root, diagnosis_column, diagnosis_map).
-      With the option --select it is called with `select`, a `pdsynth.cohorts.choice.Select`.
+      If it has a parameter `select`, a `pdsynth.cohorts.choice.Select`, the option --select is passed to it.
     - preferred_to(root, other) is true if this layout is to be chosen for a folder that also has the layout named
       `other`. If a folder has two layouts and neither is preferred, the user must choose.
     """
