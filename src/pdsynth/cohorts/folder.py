@@ -52,7 +52,7 @@ def folder(root: str | Path, select: Select = ANY) -> Cohort:
     root = Path(root)
     settings = _settings(root / SETTINGS)
     verdicts = _verdicts(root, settings)
-    if not any(isinstance(v.session, tuple) and v.kind in (Kind.CANDIDATE, Kind.REFUSED) for v in verdicts):
+    if not any(isinstance(v.session, tuple) and v.kind is not Kind.NOT_NEEDED for v in verdicts):
         raise InputError(root / SETTINGS, "has patterns that match no file", "compare them with the names on disk")
     keys = [v.session for v in verdicts if isinstance(v.session, tuple) and v.kind is Kind.CANDIDATE]
     exact = {_lower(key): key for key in keys}
@@ -162,16 +162,26 @@ def _verdicts(root: Path, settings: dict[str, Any]) -> list[Verdict]:
         matches = 0
         for modality, exact, loose in patterns:
             parts = None if found.whole else _match(exact, "/".join((*found.dirs, found.name)))
-            stem = Item(found).stem if Item(found).is_image else None
-            if parts is None and stem is not None:
-                parts = _match(loose, "/".join((*found.dirs, stem)).lower())
+            exactly, item = parts is not None, Item(found)
+            if parts is None and item.is_image:
+                parts = _match(loose, "/".join((*found.dirs, item.stem)).lower())
             if parts is not None:
                 key = parts["participant"], parts.get("session", "")
-                verdicts.append(classify(Item(found, key, series=modality), SERIES))
+                verdict = classify(replace(item, session=key, series=modality), SERIES)
+                verdicts.append(verdict if exactly else _inexact(verdict, settings[modality.value]))
                 matches += 1
         if not matches:
             verdicts.append(classify(Item(found), OTHERS))
     return verdicts
+
+
+def _inexact(verdict: Verdict, pattern: str) -> Verdict:
+    """The verdict on a file that fits a pattern but for capitals or its extension: a stand-in for an exact one."""
+    if verdict.kind is not Kind.CANDIDATE:
+        return verdict
+    reason = f"fits the pattern {pattern!r} but for capitals or its extension"
+    remedy = f"rename it, or change the pattern in {SETTINGS}"
+    return replace(verdict, kind=Kind.STAND_IN, rule="another name than the pattern's", reason=reason, remedy=remedy)
 
 
 OTHERS = (*COMMON, Rule(f"matches no pattern of {SETTINGS}", lambda item: True))
