@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from statistics import median
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from indexing import index_seconds, make_dataset
 
 from pdsynth import manifest
 from pdsynth.cohorts.bids import bids
@@ -37,34 +37,8 @@ from pdsynth.data.shards import FOLDER
 from pdsynth.files import sha256, write_json
 from pdsynth.types import Modality
 
-SUBJECTS, ROWS, SEGMENTS, READS = 5000, 56_000, 4, 15
+ROWS, SEGMENTS, READS = 56_000, 4, 15
 FULL_SIZE = (64, 64, 36, 150)
-
-
-def index_seconds(folder: Path) -> dict[str, float]:
-    """Time for indexing a dataset with two small scans and gradient tables per subject, each in files of its own."""
-    series = nib.Nifti1Image(np.ones((48, 48, 24, 4), np.int16), np.diag([4.0, 4.0, 4.0, 1.0]))
-    nib.save(series, folder / "scan.nii.gz")
-    for number in range(SUBJECTS):
-        name = f"sub-{number:05d}"
-        for kind, stem in (("func", f"{name}_task-rest_bold"), ("dwi", f"{name}_dwi")):
-            scans = folder / "bids" / name / kind
-            scans.mkdir(parents=True)
-            shutil.copy(folder / "scan.nii.gz", scans / f"{stem}.nii.gz")
-        (scans / f"{stem}.bval").write_text("0 1000 1000 1000\n")
-        (scans / f"{stem}.bvec").write_text("0 1 0 0\n0 0 1 0\n0 0 0 1\n")
-    took = []
-    for _ in range(3):
-        start = time.perf_counter()
-        cohort = bids(folder / "bids")
-        took.append(time.perf_counter() - start)
-        assert len(cohort.subjects) == SUBJECTS and not cohort.rejected
-    return {
-        "subjects": SUBJECTS,
-        "files": 4 * SUBJECTS,
-        "median_seconds": round(median(took), 2),
-        "slowest_seconds": round(max(took), 2),
-    }
 
 
 def open_seconds(prepared: Path, folder: Path) -> dict[str, float]:
@@ -167,7 +141,7 @@ def main() -> None:
         result = {
             "date": date.today().isoformat(),
             "machine": f"{os.cpu_count()}-core {platform.machine().replace('_', '-')}",
-            "index": index_seconds(folder),
+            "index": index_seconds(make_dataset(folder / "bids")),
             "open": open_seconds(prepared, folder),
             "read": read_seconds(prepared, options.cohort, folder),
             "prepare": prepare_seconds(options.cohort, folder),

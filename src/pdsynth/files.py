@@ -63,8 +63,11 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8. A reader sees the old content or the complete new content."""
-    write_bytes(path, text.encode())
+    """Write a text file in UTF-8. A reader sees the old content or the complete new content.
+
+    Bytes of a file name that are not UTF-8 are written as escapes, such as \\udce9.
+    """
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -102,7 +105,8 @@ def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 digest of a file, or of a folder. Raises InputError if the path is neither.
 
     The digest of a folder covers the names and sizes of all its files, and the bytes of files up to 1 MiB (tables,
-    sidecars, gradient tables). A cohort of many gigabytes is therefore identified in a moment.
+    sidecars, gradient tables). A cohort of many gigabytes is therefore identified in a moment. A file that may not be
+    read contributes only its name and size.
     """
     if path.is_file():
         with path.open("rb") as file:
@@ -110,11 +114,12 @@ def sha256(path: Path) -> str:
     if not path.is_dir():
         raise InputError(path, "does not exist", "check the path")
     digest = hashlib.sha256()
-    for file_path in sorted(p for p in path.rglob("*") if p.is_file()):
+    for file_path in sorted(p for p in path.rglob("*") if os.path.isfile(p)):
         size = file_path.stat().st_size
-        digest.update(f"{file_path.relative_to(path).as_posix()}\0{size}\0".encode())
+        digest.update(os.fsencode(f"{file_path.relative_to(path).as_posix()}\0{size}\0"))
         if size <= SMALL:
-            digest.update(file_path.read_bytes())
+            with suppress(PermissionError):
+                digest.update(file_path.read_bytes())
     return digest.hexdigest()
 
 

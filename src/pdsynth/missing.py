@@ -15,6 +15,7 @@ import pandas as pd
 
 from pdsynth import __version__
 from pdsynth.cohorts.bidsignore import write_bidsignore
+from pdsynth.cohorts.choice import ANY, Select
 from pdsynth.cohorts.cohort import Cohort, Rejection, Scan
 from pdsynth.cohorts.detect import read
 from pdsynth.cohorts.names import SyntheticPaths, lone_participant, synthetic_paths
@@ -34,8 +35,11 @@ if TYPE_CHECKING:
     from pdsynth.synthesis import Model
 
 Stamps = dict[str, list[Stamp | None]]
-TABLE = "synthesised.tsv"  # one row per scan of the dataset: made, skipped or refused, and the reason
+TABLE = "synthesised.tsv"  # one row per scan of the dataset: made, not made, skipped or refused, and the reason
 COLUMNS = ("participant_id", "session_id", "source", "target", "status", "file", "draws", "reason", "remedy")
+NOT_MADE = "not made"
+NOT_MISSING = "its own scan is there, but was refused"
+REPLACE = "Repair the refused scan, or synthesise its modality nevertheless with --replace-refused"
 SIDECAR_FIELDS = {  # of a volume, by the names of `Options.entries`
     "version": "PdsynthVersion",
     "model_sha256": "ModelSHA256",
@@ -113,11 +117,19 @@ class Source:
         return dict(zip(COLUMNS, values, strict=True))
 
 
-def sources(cohort: Cohort) -> Iterator[tuple[Source, bool]]:
-    """Every scan of a cohort, and whether its session lacks the other modality."""
+def sources(cohort: Cohort, replace_refused: bool = False) -> Iterator[tuple[Source, str]]:
+    """Every scan of a cohort, and the reason why the other modality is not synthesised from it, or "".
+
+    A modality whose own scan was refused is not missing; it is synthesised with `replace_refused` alone.
+    """
     for subject, session in cohort:
         for modality, scan in session.scans.items():
-            yield Source(scan, subject.participant_id, session.session_id), modality.other in session.missing
+            target, reason = modality.other, ""
+            if target in session.scans:
+                reason = f"the session has its {target}"
+            elif target in session.refused and not replace_refused:
+                reason = f"{NOT_MISSING} ({session.refused[target]})"
+            yield Source(scan, subject.participant_id, session.session_id), reason
 
 
 @dataclass
@@ -145,21 +157,34 @@ def synthesise_path(
     layout: str | None = None,
     device: str = "auto",
     jobs: int = 1,
+    replace_refused: bool = False,
+    select: Select = ANY,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Path], list[Rejection]]:
     """Synthesise the scans that a BIDS folder lacks, or the other modality of one scan; returns files and refusals.
 
     `jobs` processes share the scans, with one thread each; their number does not change the bytes. A volume in `out`
     of the same source, model and options is not made again, so an interrupted run can be repeated. `layout` is that of
-    the folder, detected by default; no table of participants is read. In a folder a scan that fails
-    is refused and the others continue, except after a full disk or a lack of memory.
+    the folder, detected by default; no table of participants is read. In a folder a scan that fails is refused and the
+    others continue, except after a full disk or a lack of memory. A modality whose own scan was refused is synthesised
+    with `replace_refused` alone. select: see `pdsynth.cohorts.detect.read`.
 
     Raises InputError if `path` is one scan and it fails; if a folder lacks no scan, or every scan is refused; if two
     scans would give the same file; and if `samples` are requested of a model that cannot draw samples.
     """
     options = Options(samples=samples, steps=steps, seed=seed, shell=shell)
     return synthesise_scans(
-        model, path, out, options, to=to, layout=layout, device=device, jobs=jobs, progress=progress
+        model,
+        path,
+        out,
+        options,
+        to=to,
+        layout=layout,
+        device=device,
+        jobs=jobs,
+        replace_refused=replace_refused,
+        select=select,
+        progress=progress,
     )
 
 
@@ -173,6 +198,8 @@ def synthesise_scans(
     layout: str | None = None,
     device: str = "auto",
     jobs: int = 1,
+    replace_refused: bool = False,
+    select: Select = ANY,
     progress: Callable[[int, int], None] | None = None,
     stamps: Stamps | None = None,
 ) -> tuple[list[Path], list[Rejection]]:
@@ -185,7 +212,7 @@ def synthesise_scans(
         from pdsynth.synthesis import refuse_without_draws
 
         refuse_without_draws(model)
-    run = _of_folder(path, out, to, layout) if path.is_dir() else _of_scan(path, out, to)
+    run = _of_folder(path, out, to, layout, replace_refused, select) if path.is_dir() else _of_scan(path, out, to)
     _refuse_twins(run)
     entries = options.entries(model)
     stamps = {} if stamps is None else stamps
@@ -232,13 +259,16 @@ def synthesise_scans(
     return written, run.rejected
 
 
-def _of_folder(path: Path, out: Path, to: Modality | None, layout: str | None) -> _Run:
-    cohort = read(path, layout, tables=False)
+def _of_folder(
+    path: Path, out: Path, to: Modality | None, layout: str | None, replace_refused: bool, select: Select
+) -> _Run:
+    cohort = read(path, layout, select=select, tables=False)
     run = _Run(path, out, [], rejected=list(cohort.rejected), simulated=cohort.simulated)
-    for source, lacks in sources(cohort):
+    for source, reason in sources(cohort, replace_refused):
         target = source.direction.target
-        if not lacks:
-            run.rows.append(source.row(path, "skipped", reason=f"the session has its {target}"))
+        if reason:
+            status = NOT_MADE if reason.startswith(NOT_MISSING) else "skipped"
+            run.rows.append(source.row(path, status, reason=reason, remedy=REPLACE if status == NOT_MADE else ""))
         elif to not in (None, target):
             run.rows.append(source.row(path, "skipped", reason=f"only {to} is synthesised (--to)"))
         else:
@@ -247,7 +277,11 @@ def _of_folder(path: Path, out: Path, to: Modality | None, layout: str | None) -
         row = dict.fromkeys(COLUMNS, "") | {"source": relative(refusal.path, path), "status": "refused"}
         run.rows.append(row | {"reason": refusal.reason, "remedy": refusal.remedy})
     if not run.sources:
-        problem, remedy = "holds no session that lacks one scan and has the other", "name a scan, or --to"
+        problem = "holds no session that lacks one scan and has the other"
+        unmade = next((row for row in run.rows if row["status"] == NOT_MADE), None)
+        if unmade is not None:
+            raise InputError(path, f"{problem}; of {unmade['participant_id']}, {unmade['reason']}", REPLACE)
+        remedy = "name a scan, or --to"
         if run.rejected:
             first = run.rejected[0]
             problem, remedy = f"{problem}; the first refusal: {first.path}: {first.reason}", first.remedy
@@ -334,6 +368,12 @@ def doubts(path: Path) -> list[tuple[str, str]]:
     table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
     rows = table[(table["status"] == "made") & (table["reason"] != "")]
     return [(str(source), str(reason)) for source, reason in rows[["source", "reason"]].to_numpy().tolist()]
+
+
+def not_made(out: Path) -> int:
+    """Number of scans that were not synthesised because they exist but were refused, by the table in a folder."""
+    table = pd.read_csv(out / TABLE, sep="\t", dtype=str, keep_default_na=False)
+    return int((table["status"] == NOT_MADE).sum())
 
 
 def _write_table(run: _Run) -> None:

@@ -118,7 +118,8 @@ def test_missing_gradient_table_is_refused(study: Path, kind: str) -> None:
     (row,) = cohort.rejected
     assert (row.path.name, row.reason) == ("sub-01_dwi.nii.gz", f"has no .{kind} file")
     assert f"sub-01_dwi.{kind}" in row.remedy
-    assert cohort.subjects[0].sessions[0].missing == [DMRI]
+    session = cohort.subjects[0].sessions[0]
+    assert session.missing == [] and session.refused == {DMRI: f"sub-01_dwi.nii.gz has no .{kind} file"}
 
 
 def test_dwi_without_weighting_or_with_a_count_mismatch_is_refused(study: Path) -> None:

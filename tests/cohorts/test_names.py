@@ -9,7 +9,6 @@ import pytest
 from fixture_trees import write_dwi, write_scan
 from pdsynth.cohorts import bids
 from pdsynth.cohorts.names import (
-    consistent_files,
     contradiction,
     entities,
     lone_participant,
@@ -71,16 +70,6 @@ def test_by_label_letters_and_digits_are_compared():
     assert "sub-P01" in contradiction(path, "sub-P-01", "ses-v_1")
     assert "sub-P01" in contradiction(path, "sub-P-02", "ses-v_1", by_label=True)
     assert "ses-v1" in contradiction(path, "sub-P-01", "ses-v_2", by_label=True)
-
-
-def test_what_disagrees_is_refused_with_a_remedy():
-    rejected = []
-    kept = consistent_files(
-        [Path("b/sub-b_bold.nii"), Path("b/sub-a_bold.nii"), Path("b/rest.nii")], "sub-b", "", rejected
-    )
-    assert kept == [Path("b/rest.nii"), Path("b/sub-b_bold.nii")]
-    ((path, remedy),) = [(r.path, r.remedy) for r in rejected]
-    assert path == Path("b/sub-a_bold.nii") and "rename it, or move it to the folder of its participant" in remedy
 
 
 @pytest.mark.parametrize(

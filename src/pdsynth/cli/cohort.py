@@ -11,7 +11,7 @@ import typer
 
 from pdsynth import folders, manifest
 from pdsynth.cli.console import LISTED, done, doubtful, error_line, progress, table
-from pdsynth.cli.options import AUTO, JOBS, GridMm, Jobs, LayoutOption, Overwrite, Seed
+from pdsynth.cli.options import AUTO, JOBS, GridMm, Jobs, LayoutOption, Overwrite, Seed, SelectOption
 from pdsynth.options import PrepareOptions, SimulateOptions
 from pdsynth.types import NA, Available, Diagnosis, Modality, Split
 
@@ -82,12 +82,14 @@ def inspect(
     path: Dataset,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     table1: Annotated[bool, typer.Option("--table1", help="Print a table of the groups instead.")] = False,
+    files: Annotated[bool, typer.Option("--files", help="List every file: used, not needed or refused.")] = False,
     layout: LayoutOption = AUTO,
     diagnosis_column: DiagnosisColumn = None,
     diagnosis_map: DiagnosisMap = None,
+    select: SelectOption = None,
 ) -> None:
     """Print the contents of a dataset: participants, scans, missing scans, and refused files. Writes no file."""
-    cohort = _cohort(path, layout, diagnosis_column, diagnosis_map)
+    cohort = _cohort(path, layout, diagnosis_column, diagnosis_map, select)
     if table1:
         _print_table1(cohort, as_json)
         if cohort.rejected:
@@ -97,7 +99,7 @@ def inspect(
             )
             error_line(f"{problem}. `pdsynth inspect` without --table1 lists all.", kind="Warning")
         return
-    contents = _contents(cohort)
+    contents = _contents(cohort, files)
     if as_json:
         typer.echo(json.dumps(contents, indent=2))
         return
@@ -106,16 +108,20 @@ def inspect(
     counts = [(name.replace("_", " "), str(contents[name])) for name in ("participants", "sessions")]
     counts += [
         (f"{name.replace('_', ' ')}: {value}", str(n))
-        for name in ("scans", "brain_masks", "missing", "diagnoses", "sites", "shapes")
+        for name in ("scans", "brain_masks", "missing", "refused_scans", "diagnoses", "sites", "shapes")
         for value, n in contents[name].items()
     ]
     table(str(path), ("entry", "number"), counts)
     doubtful([(row["path"], row["note"]) for row in contents["doubtful"]])
+    if contents["not_needed"]:
+        table("Files that are not needed", ("rule", "number"), [(r, str(n)) for r, n in contents["not_needed"].items()])
     if contents["rejected"]:
         table("Refused", ("reason", "number"), [(reason, str(n)) for reason, n in contents["refused"].items()])
         listed = contents["rejected"][:LISTED]
         title = "Refused files" if len(listed) == len(contents["rejected"]) else f"The first {LISTED} (all: --json)"
         table(title, ("file", "reason", "remedy"), [tuple(row.values()) for row in listed])
+    if files:
+        table("All files", ("file", "verdict", "rule or reason"), [tuple(row.values()) for row in contents["files"]])
     done(f"{sum(contents['missing'].values())} scans are missing; synthesis fills them in", "prepare", path, "prepared")
 
 
@@ -150,6 +156,7 @@ def prepare(
     realign: Annotated[
         bool, typer.Option("--realign", help="Correct head motion first (minutes per scan).")
     ] = PrepareOptions.realign,
+    select: SelectOption = None,
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove prepared sessions whose scans cannot be read now.")
     ] = False,
@@ -172,7 +179,7 @@ def prepare(
     workers = Workers(jobs, dask, slurm)
     folders.refuse_occupied(out, True, [path])
     path, out = path.absolute(), out.absolute()  # the workers of a cluster start in another folder
-    cohort = _cohort(path, layout, diagnosis_column, diagnosis_map)
+    cohort = _cohort(path, layout, diagnosis_column, diagnosis_map, select)
     with progress("Preparing") as update:
         pairs = prepare_cohort(
             cohort,
@@ -222,11 +229,15 @@ def _cells(path: Path, *columns: str) -> list[tuple[str, ...]]:
     return [tuple(map(str, row)) for row in cells.to_numpy().tolist()]
 
 
-def _cohort(path: Path, layout: str, diagnosis_column: str | None, diagnosis_map: str | None) -> Cohort:
+def _cohort(
+    path: Path, layout: str, diagnosis_column: str | None, diagnosis_map: str | None, select: str | None
+) -> Cohort:
+    from pdsynth.cohorts.choice import Select
     from pdsynth.cohorts.detect import read
 
     chosen = None if layout == AUTO else layout
-    return read(path, chosen, diagnosis_column, _diagnoses(diagnosis_map) if diagnosis_map else None)
+    codes = _diagnoses(diagnosis_map) if diagnosis_map else None
+    return read(path, chosen, diagnosis_column, codes, Select.parse(select))
 
 
 def _diagnoses(text: str) -> dict[str, Diagnosis | None]:
@@ -258,7 +269,7 @@ def _fractions(text: str) -> tuple[float, float, float]:
     return train, val, test
 
 
-def _contents(cohort: Cohort) -> dict[str, Any]:
+def _contents(cohort: Cohort, files: bool) -> dict[str, Any]:
     from pdsynth.cohorts.cohort import by_reason
     from pdsynth.imaging.nifti import read_header
 
@@ -267,7 +278,7 @@ def _contents(cohort: Cohort) -> dict[str, Any]:
     headers = [read_header(scan.path) for scan, _ in scans]
     shapes = Counter(f"{m} {'x'.join(map(str, h.shape))}" for (_, m), h in zip(scans, headers, strict=True))
     notes = [(scan.path, "; ".join(h.notes)) for (scan, _), h in zip(scans, headers, strict=True)]
-    return {
+    contents = {
         "path": str(cohort.root),
         "simulated": cohort.simulated,
         "participants": len(cohort.subjects),
@@ -275,10 +286,22 @@ def _contents(cohort: Cohort) -> dict[str, Any]:
         "scans": dict(Counter(m.value for _, m in scans)),
         "brain_masks": dict(Counter(m.value for scan, m in scans if scan.mask is not None)),
         "missing": dict(Counter(m.value for _, session in visits for m in session.missing)),
+        "refused_scans": dict(Counter(m.value for _, session in visits for m in session.refused)),
         "diagnoses": dict(Counter(str(session.diagnosis or "unknown") for _, session in visits)),
         "sites": dict(Counter(subject.site or "unknown" for subject in cohort.subjects)),
         "shapes": dict(shapes.most_common()),
         "doubtful": [{"path": str(path), "note": note} for path, note in notes if note],
         "refused": by_reason(r.reason for r in cohort.rejected),
         "rejected": [{"path": str(r.path), "reason": r.reason, "remedy": r.remedy} for r in cohort.rejected],
+        "used": len(cohort.used),
+        "not_needed": dict(Counter(file.rule for file in cohort.not_needed).most_common()),
     }
+    return contents | ({"files": _all_files(cohort)} if files else {})
+
+
+def _all_files(cohort: Cohort) -> list[dict[str, str]]:
+    """The verdict on every file, sorted by path."""
+    verdicts = [(str(path), "used", "") for path in cohort.used]
+    verdicts += [(str(file.path), "not needed", file.rule) for file in cohort.not_needed]
+    verdicts += [(str(refusal.path), "refused", refusal.reason) for refusal in cohort.rejected]
+    return [{"path": path, "verdict": verdict, "rule": rule} for path, verdict, rule in sorted(verdicts)]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pdsynth import files, folders, manifest
-from pdsynth.cli.console import done, doubtful, progress, table
+from pdsynth.cli.console import done, doubtful, error_line, progress, table
 from pdsynth.cli.options import (
     AUTO,
     JOBS,
@@ -22,6 +22,7 @@ from pdsynth.cli.options import (
     Precision,
     PreparedFolder,
     Seed,
+    SelectOption,
     Steps,
 )
 from pdsynth.options import FitOptions
@@ -209,6 +210,10 @@ def synthesize(
     jobs: Jobs = JOBS,
     layout: LayoutOption = AUTO,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with status 2 if a scan is refused.")] = False,
+    replace_refused: Annotated[
+        bool, typer.Option("--replace-refused", help="Synthesise also the scans that exist but were refused.")
+    ] = False,
+    select: SelectOption = None,
     device: DeviceOption = Device.auto,
     overwrite: Overwrite = False,
 ) -> None:
@@ -221,10 +226,12 @@ def synthesize(
         resolve_device(device.value)  # a missing GPU is an error at once; auto is resolved when torch is loaded
     if jobs > 1:
         load_ahead("pdsynth.synthesis")
-    from pdsynth.missing import Options, doubts, refuse_other_options, synthesise_scans
+    from pdsynth.cohorts.choice import Select
+    from pdsynth.missing import REPLACE, Options, doubts, not_made, refuse_other_options, synthesise_scans
     from pdsynth.weights import model_folder
 
     folder = model_folder(model)
+    selection = Select.parse(select)
     options = Options(samples=samples, steps=steps, seed=seed, shell=shell)
     made_as = options.entries(folder)
     with folders.making(
@@ -251,6 +258,8 @@ def synthesize(
                 layout=None if layout == AUTO else layout,
                 device=device.value,
                 jobs=jobs,
+                replace_refused=replace_refused,
+                select=selection,
                 progress=update,
                 stamps=stamps,
             )
@@ -259,6 +268,10 @@ def synthesize(
         table("Refused", ("file", "reason", "remedy"), [(str(r.path), r.reason, r.remedy) for r in refused])
     doubtful(doubts(out / TABLE), f"; see {TABLE}")
     done(f"{len(written)} files, SYNTHETIC, research only, are in {out}; {TABLE} lists the outcome of each scan")
+    if number := not_made(out):
+        error_line(
+            f"{number} scans were not synthesised, because they exist but were refused. {REPLACE}.", kind="Warning"
+        )
     if strict and refused:
         raise InputError(
             path, f"holds {len(refused)} scans that were refused", f"repair them; {out / TABLE} lists each"

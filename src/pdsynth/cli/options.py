@@ -63,6 +63,14 @@ LayoutOption = Annotated[
         help="Layout of the cohort's files; auto detects it from their names, a wrong one lists the choices.",
     ),
 ]
+SelectOption = Annotated[
+    str | None,
+    typer.Option(
+        "--select",
+        metavar="NAME=VALUE",
+        help="Use only scans whose names have these entities, such as task=rest,run=1.",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a folder that pdsynth wrote.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.", metavar="DIR")]
 GridMm = Annotated[float, typer.Option("--grid-mm", min=1.0, max=8.0, help="Voxel spacing of the common grid, mm.")]

@@ -9,17 +9,22 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
 
 from pdsynth.cohorts.cells import AGE, EDUCATION, SCORE, Date, whole
+from pdsynth.cohorts.choice import ANY, Select
 from pdsynth.cohorts.cohort import Cohort, Rejection, Subject
 from pdsynth.cohorts.join import join, merged
+from pdsynth.cohorts.kinds import OTHER_SERIES, SERIES, Item, Kind, Verdict, classify
 from pdsynth.cohorts.layout import Layout
+from pdsynth.cohorts.ledger import Ledger
 from pdsynth.cohorts.names import REMEDY, contradiction
 from pdsynth.cohorts.tables import Column, Row, Table, find_table
 from pdsynth.cohorts.visits import DAYS_PER_YEAR, Visit, consistent, sessions
+from pdsynth.cohorts.walk import walk
 from pdsynth.types import Diagnosis, InputError, Modality
 
 PTID = re.compile(r"\d{3}_S_\d{4,5}")
@@ -67,7 +72,7 @@ SUMMARY_SCHEMA = {
 }
 
 
-def adni(root: str | Path, tables: bool = True) -> Cohort:
+def adni(root: str | Path, select: Select = ANY, tables: bool = True) -> Cohort:
     """Read ADNI's archive layout, PTID/series/date/image, with the tables of diagnoses in the same folder.
 
     The table is ADNIMERGE.csv, else TADPOLE_D1_D2.csv, else DXSUM*.csv. Of a change such as "MCI to Dementia", which
@@ -81,22 +86,24 @@ def adni(root: str | Path, tables: bool = True) -> Cohort:
     Raises InputError if there is no scan, if there is no table, and if a table exists twice.
     """
     root = Path(root)
-    rejected: list[Rejection] = []
-    files = _files(root, rejected)
-    if not files and not rejected:
+    ledger = Ledger(select)
+    files = {name: _verdicts(root / name) for name in _people(root)}
+    if not any(verdict.kind in (Kind.CANDIDATE, Kind.REFUSED) for each in files.values() for verdict in each):
         raise InputError(root, "contains no scan PTID/series/date/image", "give the folder of the ADNI participants")
     table = _table(root) if tables else None
     rows = _rows_of(table, _people(root)) if table is not None else {}
     subjects = []
-    for ptid, by_modality in sorted(files.items()):
+    for ptid, verdicts in files.items():
         own = rows.get(ptid, [])
         visits = _visits(ptid, own)
         person = merged([row for row in own if (row.text("viscode") or "").lower() == "bl"] or own[:1], ptid)
-        found = sessions(by_modality, visits, _session_id, partial(_age, person), rejected)
+        conflict = partial(_conflict, root / ptid)
+        found = sessions(verdicts, visits, _session_id, partial(_age, person), ledger, conflict)
         if found:
             sex = SEX.get((person.text("sex") or "").lower())
             subjects.append(Subject(_participant_id(ptid), found, sex, f"ADNI-{ptid[:3]}", person.number("education")))
-    return Cohort(root, subjects, rejected + (table.notes.rejections() if table is not None else []))
+    ledger.rejected += table.notes.rejections() if table is not None else []
+    return ledger.cohort(root, subjects)
 
 
 def _table(root: Path) -> Table:
@@ -119,7 +126,7 @@ def _rows_of(table: Table, ptids: Collection[str]) -> dict[str, list[Row]]:
 
 
 def _people(root: Path) -> list[str]:
-    return [path.name for path in root.iterdir() if PTID.fullmatch(path.name) and path.is_dir()]
+    return sorted(path.name for path in root.iterdir() if PTID.fullmatch(path.name) and os.path.isdir(path))
 
 
 def is_adni(root: Path) -> bool:
@@ -147,33 +154,52 @@ def modality_of(series: str) -> Modality | None:
     return None
 
 
-def _files(root: Path, rejected: list[Rejection]) -> dict[str, dict[Modality, dict[int, list[Path]]]]:
-    """Paths by participant, modality and day. Files whose names contradict their folders are appended to `rejected`."""
-    found: dict[str, dict[Modality, dict[int, list[Path]]]] = {}
-    for person in root.iterdir():
-        if not (person.is_dir() and PTID.fullmatch(person.name)):
-            continue
-        for folder, _, names in os.walk(person):
-            parts = Path(folder).relative_to(person).parts
-            when = WHEN.fullmatch(parts[1]) if len(parts) > 1 else None
-            modality = modality_of(parts[0]) if parts else None
-            if when is None or modality is None:
-                continue
-            for path in (Path(folder, name) for name in names if name.endswith((".nii", ".nii.gz"))):
-                day = date.fromisoformat(when[1]).toordinal()
-                if problem := _conflict(path, person, day):
-                    rejected.append(Rejection(path, problem, REMEDY))
-                else:
-                    found.setdefault(person.name, {}).setdefault(modality, {}).setdefault(day, []).append(path)
-    return found
+def _verdicts(person: Path) -> list[Verdict]:
+    """The verdicts on the files of a participant; the session of a verdict is the day of the scan, or None."""
+    verdicts = []
+    for found in walk(person):
+        series, when = (*found.dirs, found.name, "")[:2]
+        date_of = WHEN.fullmatch(when)
+        level = None if date_of is not None else "lies at another level than series/date/image"
+        day = None if date_of is None else _ordinal(date_of[1])
+        verdict = classify(Item(found, day, level, modality_of(series)), SERIES)
+        verdicts.append(_multiband(verdict) if _is_multiband(series) else verdict)
+    return verdicts
 
 
-def _conflict(path: Path, person: Path, day: int) -> str | None:
-    """The conflict of a file's name, or of a folder above it, with the participant's folder and the day; or None."""
-    other = next((o for o in ANY_PTID.findall(str(path.relative_to(person))) if o.upper() != person.name), None)
+def _ordinal(text: str) -> int | None:
+    try:
+        return date.fromisoformat(text).toordinal()
+    except ValueError:  # such as 2011-02-30
+        return None
+
+
+def _is_multiband(series: str) -> bool:
+    words = re.split(r"[^a-z0-9]+", series.lower())
+    return modality_of("_".join(word for word in words if word != "mb")) is Modality.DMRI
+
+
+def _multiband(verdict: Verdict) -> Verdict:
+    """The verdict on a file of a multi-band DTI, which is not read: its image is a stand-in for the plain DTI."""
+    if verdict.rule != OTHER_SERIES:
+        return verdict
+    reason, remedy = "is a multi-band DTI, which is not read", "leave it out, or read it with the layout `folder`"
+    return replace(
+        verdict, kind=Kind.STAND_IN, rule="multi-band DTI", modality=Modality.DMRI, reason=reason, remedy=remedy
+    )
+
+
+def _conflict(person: Path, verdict: Verdict) -> Rejection | None:
+    """The refusal of a scan whose name, or a folder above it, contradicts the participant's folder or the day."""
+    below = str(verdict.path.relative_to(person))
+    other = next((o for o in ANY_PTID.findall(below) if o.upper() != person.name), None)
     if other is not None:
-        return f"is named for {other} but lies in the folder of {person.name}"
-    return contradiction(path, _participant_id(person.name), _session_id(day))
+        problem: str | None = f"is named for {other} but lies in the folder of {person.name}"
+    elif not isinstance(verdict.session, int):
+        return Rejection(verdict.path, "lies in a folder without a valid date", REMEDY)
+    else:
+        problem = contradiction(verdict.path, _participant_id(person.name), _session_id(verdict.session))
+    return None if problem is None else Rejection(verdict.path, problem, REMEDY)
 
 
 def _visits(ptid: str, rows: list[Row]) -> list[Visit]:

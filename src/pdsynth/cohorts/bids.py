@@ -10,26 +10,30 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from pdsynth.cohorts.cohort import Cohort, Rejection, Session, Subject, session_name
+from pdsynth.cohorts import participant
+from pdsynth.cohorts.choice import ANY, Select
+from pdsynth.cohorts.cohort import Cohort, Session, Subject, session_name
 from pdsynth.cohorts.layout import Layout
-from pdsynth.cohorts.names import FOLDER, SUFFIX, consistent_files, refuse_twins
+from pdsynth.cohorts.ledger import Ledger
+from pdsynth.cohorts.names import refuse_twins
 from pdsynth.cohorts.participants import DiagnosisMap, Participants, diagnosis_codes
-from pdsynth.cohorts.scans import best_run
-from pdsynth.types import InputError, Modality
+from pdsynth.types import InputError
 
 
 def bids(
     root: str | Path,
     diagnosis_column: str | None = None,
     diagnosis_map: DiagnosisMap | None = None,
+    select: Select = ANY,
     tables: bool = True,
 ) -> Cohort:
     """Read a BIDS dataset: names, tables and headers.
 
-    If a session has several runs of one modality, the run in MNI152 space is preferred, then the run with the most
-    volumes, then the first by name. A file whose name contains another participant or session than its folder is
-    rejected.
+    If a session has several scans of one modality, `choice.CRITERIA` choose one; `select` restricts them. A file whose
+    name contains another participant or session than its folder is rejected, and so is a scan at the wrong level of
+    the tree, such as sub-1/func beside sub-1/ses-2.
 
     `diagnosis_column` is a column of participants.tsv or sessions.tsv (default: `diagnosis` or `dx`, in any case).
     `diagnosis_map` maps further codes to NC, MCI and AD, and to "n/a" for a participant in none of these groups. The
@@ -46,7 +50,7 @@ def bids(
         raise InputError(root, "is not a folder", "give the folder with participants.tsv and the sub-* folders")
     if not is_bids(root):
         raise InputError(root, "contains no sub-* folder", "give the root of a BIDS dataset")
-    return read_trees(root, [root], diagnosis_column, diagnosis_map, tables)
+    return read_trees(root, [root], diagnosis_column, diagnosis_map, select, tables)
 
 
 def is_bids(root: Path) -> bool:
@@ -62,23 +66,28 @@ def read_trees(
     trees: Sequence[Path],
     diagnosis_column: str | None = None,
     diagnosis_map: DiagnosisMap | None = None,
+    select: Select = ANY,
     tables: bool = True,
 ) -> Cohort:
     """Read the sub-* folders of several folders (trees) as one dataset.
 
     participants.tsv is read from root, or else from the first tree that has it. Raises InputError as `bids` does.
     """
-    names = sorted({p.name for tree in trees for p in tree.glob("sub-*") if p.is_dir()})
+    ledger = Ledger(select)
+    names = participant.participants(trees, ledger)
     people = None
     if tables:
         people = Participants(root, trees, names, diagnosis_column, diagnosis_codes(diagnosis_map))
-    rejected: list[Rejection] = []
-    subjects = [_subject([tree / name for tree in trees], people, rejected) for name in names]
+    folders = {name: [tree / name for tree in trees if (tree / name).is_dir()] for name in names}
+    subjects = [_subject(folders[name], people, ledger) for name in names]
     subjects = [subject for subject in subjects if subject.sessions]
-    if not subjects and not rejected:
+    if not subjects and not ledger.rejected:
         raise InputError(root, "contains no *_bold.nii.gz and no *_dwi.nii.gz", "give the root of a BIDS dataset")
-    rejected += people.rejections() if people is not None else []
-    cohort = Cohort(root, subjects, rejected, _is_simulated(root))
+    if people is not None:
+        ledger.rejected += people.rejections()
+        refused = {rejection.path for rejection in ledger.rejected}
+        ledger.used += [path for path in people.of_sessions if path not in refused]
+    cohort = ledger.cohort(root, subjects, _is_simulated(root))
     refuse_twins(root, "participants", [(s.participant_id, s.participant_id) for s in subjects])
     # The session name of a folder sub-1_ses-2 would be equal to that of sub-1/ses-2.
     refuse_twins(root, "sessions", [(f"{p.participant_id}/{s.session_id}", session_name(p, s)) for p, s in cohort])
@@ -87,20 +96,18 @@ def read_trees(
     return cohort
 
 
-def _subject(folders: Sequence[Path], people: Participants | None, rejected: list[Rejection]) -> Subject:
+def _subject(folders: Sequence[Path], people: Participants | None, ledger: Ledger) -> Subject:
     name = folders[0].name
-    sessions = []
-    names = sorted({p.name for folder in folders for p in folder.glob("ses-*") if p.is_dir()}) or [""]
-    person, clinical = people.of(name, folders, names) if people is not None else ({}, {})
-    for visit in names:
-        parents = [folder / visit for folder in folders]
-        files = {
-            m: [p for parent in parents for p in (parent / FOLDER[m]).glob(f"*_{SUFFIX[m]}.nii*")] for m in Modality
-        }
-        found = {m: best_run(consistent_files(paths, name, visit, rejected), m, rejected) for m, paths in files.items()}
-        scans = {modality: scan for modality, scan in found.items() if scan is not None}
-        if scans:
-            sessions.append(Session(visit, scans, **clinical.get(visit, {})))
+    person: dict[str, Any] = {}
+    clinical: dict[str, dict[str, Any]] = {}
+    if people is not None:
+        visits = sorted({p.name for folder in folders for p in folder.glob("ses-*") if p.is_dir()})
+        person, clinical = people.of(name, folders, visits or [""])
+    recorded = people.recorded if people is not None else ()
+    sessions = [
+        Session(visit, files.scans, refused=files.refused, **clinical.get(visit, {}))
+        for visit, files in participant.visits(folders, ledger, recorded).items()
+    ]
     return Subject(name, sessions, **person)
 
 
@@ -110,5 +117,5 @@ def _is_simulated(root: Path) -> bool:
         return False
     try:
         return bool(json.loads(description.read_text()).get("Simulated", False))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise InputError(description, "is not a JSON object", "repair the file") from None

@@ -41,7 +41,11 @@ class Scan:
 
 @dataclass(frozen=True)
 class Session:
-    """One visit, with at most one scan per modality. Synthesis can supply a missing modality."""
+    """One visit, with at most one scan per modality. Synthesis can supply a missing modality.
+
+    refused maps a modality to the reason why none of its files could be used. Such a modality is not missing: its scan
+    was acquired.
+    """
 
     session_id: str  # "" where the dataset has no session level
     scans: dict[Modality, Scan]
@@ -50,10 +54,12 @@ class Session:
     dx_gap_days: int | None = None  # from the first scan to the visit that gives the diagnosis
     scan_gap_days: int = 0  # between the two scans
     scores: Mapping[str, float] = field(default_factory=dict)  # mmse, moca, weight in kg
+    refused: Mapping[Modality, str] = field(default_factory=dict)
 
     @property
     def missing(self) -> list[Modality]:
-        return [m for m in Modality if m not in self.scans]
+        """The modalities of which the session has no file, neither a usable scan nor a refused one."""
+        return [m for m in Modality if m not in self.scans and m not in self.refused]
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,14 @@ class Rejection:
     remedy: str
 
 
+@dataclass(frozen=True)
+class NotNeeded:
+    """A file that is not read, with the rule by which it is not needed."""
+
+    path: Path
+    rule: str
+
+
 def by_reason(reasons: Iterable[str]) -> dict[str, int]:
     """Number of rejected files per reason, the most frequent first. Numbers and file names in a reason are ignored.
 
@@ -97,12 +111,17 @@ def by_reason(reasons: Iterable[str]) -> dict[str, int]:
 
 @dataclass
 class Cohort:
-    """Participants of one dataset, and the files that were rejected while it was read."""
+    """Participants of one dataset, and the verdict on each file below the participants' folders.
+
+    A file is used (a scan, or its gradient tables, sidecars and brain mask), not needed, or rejected.
+    """
 
     root: Path
     subjects: list[Subject]
     rejected: list[Rejection] = field(default_factory=list)
     simulated: bool = False
+    not_needed: list[NotNeeded] = field(default_factory=list)
+    used: list[Path] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[tuple[Subject, Session]]:
         for subject in self.subjects:

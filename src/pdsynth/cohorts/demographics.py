@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pdsynth.cohorts.cohort import Cohort, Scan, Session, Subject
-from pdsynth.cohorts.scans import sidecar
+from pdsynth.cohorts.inheritance import sidecar
 from pdsynth.imaging.nifti import read_header
 from pdsynth.imaging.plausible import extent_mm
 from pdsynth.types import NA, Diagnosis, Modality

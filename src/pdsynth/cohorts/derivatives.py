@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from pdsynth.cohorts.bids import read_trees
+from pdsynth.cohorts.choice import ANY, Select
 from pdsynth.cohorts.cohort import Cohort
 from pdsynth.cohorts.layout import Layout
 from pdsynth.cohorts.names import FOLDER, SUFFIX
@@ -22,12 +23,14 @@ def derivatives(
     root: str | Path,
     diagnosis_column: str | None = None,
     diagnosis_map: DiagnosisMap | None = None,
+    select: Select = ANY,
     tables: bool = True,
 ) -> Cohort:
     """Read preprocessed scans; in each session, scans in MNI152 space are preferred.
 
     Preparation resamples a scan that is in MNI152 space. It registers a scan in the participant's own space (QSIPrep
-    writes ACPC or T1w) like a raw scan. participants.tsv may be in root, or in either tool's output folder.
+    writes ACPC or T1w) like a raw scan. participants.tsv may be in root, or in either tool's output folder. If one tool
+    dropped the session level, its scan belongs to the participant's only session; with several sessions it is rejected.
 
     Raises InputError if no output folder is found, if two of them contain scans of the same modality of one
     participant, and in the cases of `bids`.
@@ -38,7 +41,7 @@ def derivatives(
         problem = "contains no *_desc-preproc_bold.nii.gz and no *_desc-preproc_dwi.nii.gz of fMRIPrep or QSIPrep"
         raise InputError(root, problem, "give the folder that contains their output folders")
     _refuse_copies(root, trees)
-    return read_trees(root, trees, diagnosis_column, diagnosis_map, tables)
+    return read_trees(root, trees, diagnosis_column, diagnosis_map, select, tables)
 
 
 def find_trees(root: Path) -> list[Path]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from inspect import signature
 from pathlib import Path
 
+from pdsynth.cohorts.choice import ANY, Select
 from pdsynth.cohorts.cohort import Cohort
 from pdsynth.cohorts.layout import Layout
 from pdsynth.cohorts.participants import DiagnosisMap
@@ -32,6 +35,8 @@ def detect(root: str | Path) -> tuple[str, str]:
     root = Path(root)
     if not root.is_dir():
         raise InputError(root, "is not a folder", "give the folder that contains the participants")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise InputError(root, "cannot be listed", "ask for permission to read it")
     fitting = [layout for layout in LAYOUTS.values() if layout.recognises(root)]
     found = [
         layout
@@ -53,9 +58,12 @@ def read(
     layout: str | None = None,
     diagnosis_column: str | None = None,
     diagnosis_map: DiagnosisMap | None = None,
+    select: Select = ANY,
     tables: bool = True,
 ) -> Cohort:
     """Read a cohort in any known layout; `detect` chooses the layout if none is given.
+
+    select restricts the scans from which one is chosen per session and modality.
 
     diagnosis_column and diagnosis_map refer to participants.tsv. The other layouts have tables and codes of their own.
     If `tables` is false, only the scans are read: no table can then stop or change a synthesis.
@@ -67,12 +75,15 @@ def read(
     if layout not in LAYOUTS:
         raise ValueError(f"there is no layout {layout!r}. Choose among {', '.join(LAYOUTS)}.")
     adapter = LAYOUTS[layout]
+    if select.values and "select" not in signature(adapter.read).parameters:
+        raise ValueError(f"--select is not an option of the layout {layout}, which reads one scan per name.")
+    restricted = {"select": select} if select.values else {}
     if not tables and adapter.scans is not None:
-        return adapter.scans(Path(root))
+        return adapter.scans(Path(root), **restricted)
     if adapter.participants_tsv:
-        return adapter.read(root, diagnosis_column, diagnosis_map)
+        return adapter.read(root, diagnosis_column, diagnosis_map, **restricted)
     if diagnosis_column or diagnosis_map:
         raise ValueError(
             f"--diagnosis-column and --diagnosis-map are for participants.tsv; {layout} has tables of its own."
         )
-    return adapter.read(root)
+    return adapter.read(root, **restricted)

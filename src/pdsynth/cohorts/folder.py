@@ -11,20 +11,23 @@ diagnoses: {1: NC, 2: MCI, 3: AD}
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pdsynth.cohorts.cohort import Cohort, Rejection, Session, Subject
+from pdsynth.cohorts.choice import ANY, Select
+from pdsynth.cohorts.cohort import Cohort, Rejection, Scan, Session, Subject
+from pdsynth.cohorts.kinds import COMMON, SERIES, Item, Kind, Rule, Verdict, classify
 from pdsynth.cohorts.layout import Layout
-from pdsynth.cohorts.names import bids_label, consistent_files, refuse_twins
+from pdsynth.cohorts.ledger import Ledger, refused_in
+from pdsynth.cohorts.names import REMEDY, bids_label, contradiction, refuse_twins
 from pdsynth.cohorts.patients import COLUMNS, Patients
-from pdsynth.cohorts.scans import best_run
+from pdsynth.cohorts.walk import walk
 from pdsynth.types import NA, Diagnosis, InputError, Modality
 
 SETTINGS = "pdsynth.yaml"
@@ -34,7 +37,7 @@ MOST_WILDCARDS = 50  # in a pattern
 Key = tuple[str, str]  # participant and session as the paths and the table write them; "" for no session
 
 
-def folder(root: str | Path, tables: bool = True) -> Cohort:
+def folder(root: str | Path, select: Select = ANY, tables: bool = True) -> Cohort:
     """Read a folder by the patterns in its pdsynth.yaml.
 
     A pattern is a path below the folder. In it, {participant} and {session} match part of a name, and * matches any
@@ -50,31 +53,37 @@ def folder(root: str | Path, tables: bool = True) -> Cohort:
     """
     root = Path(root)
     settings = _settings(root / SETTINGS)
-    files: dict[Key, dict[Modality, list[Path]]] = {}
-    for modality in Modality:
-        for path, parts in _matching(root, settings, modality):
-            key = parts["participant"], parts.get("session", "")
-            files.setdefault(key, {}).setdefault(modality, []).append(path)
-    if not files:
+    verdicts = _verdicts(root, settings)
+    if not any(isinstance(v.session, tuple) and v.kind is not Kind.NOT_NEEDED for v in verdicts):
         raise InputError(root / SETTINGS, "has patterns that match no file", "compare them with the names on disk")
-    ids = _ids(root, files)
-    patients = Patients(root / SETTINGS, settings if tables else {}, files)
-    rejected: list[Rejection] = []
+    keys = [v.session for v in verdicts if isinstance(v.session, tuple) and v.kind is Kind.CANDIDATE]
+    exact = {_lower(key): key for key in keys}
+    verdicts = [replace(v, session=exact.get(_lower(v.session), v.session)) for v in verdicts]
+    ids = _ids(root, keys)
+    patients = Patients(root / SETTINGS, settings if tables else {}, set(keys))
+    ledger = Ledger(select)
+    scans: dict[Key, dict[Modality, Scan]] = {}
+    refused: dict[Key, dict[Modality, str]] = {}
+    people: dict[str, list[Verdict]] = {participant: [] for participant, _ in keys}
+    for verdict in verdicts:
+        people.setdefault(_participant(root, verdict, people), []).append(verdict)
+    for own in people.values():
+        chosen, reasons = ledger.participant(own, _conflict)
+        for (key, modality), scan in chosen.items():
+            if isinstance(key, tuple):
+                scans.setdefault(key, {})[modality] = scan
+        for key in {key for key, _ in chosen if isinstance(key, tuple)}:
+            refused[key] = refused_in(key, reasons, scans[key])
     subjects: dict[str, Subject] = {}
-    for (participant, session), by_modality in sorted(files.items()):
-        own = f"sub-{_bare(participant)}", f"ses-{_bare(session)}" if session else ""
-        found = {
-            m: best_run(consistent_files(p, *own, rejected, by_label=True), m, rejected) for m, p in by_modality.items()
-        }
-        scans = {m: scan for m, scan in found.items() if scan is not None}
-        if not scans:
-            continue
+    for (participant, session), session_scans in sorted(scans.items()):
         participant_id, session_id = ids[participant, session]
         if participant not in subjects:
             subjects[participant] = Subject(participant_id, [], **patients.person(participant))
-        visit = Session(session_id, scans, **patients.visit(participant, session))
+        clinical = patients.visit(participant, session)
+        visit = Session(session_id, session_scans, refused=refused[participant, session], **clinical)
         subjects[participant].sessions.append(visit)
-    return Cohort(root, list(subjects.values()), rejected + patients.rejections())
+    ledger.rejected += patients.rejections()
+    return ledger.cohort(root, list(subjects.values()))
 
 
 LAYOUT = Layout(
@@ -132,11 +141,44 @@ def _described(value: object) -> str:
     return repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
 
 
-def _matching(root: Path, settings: dict[str, Any], modality: Modality) -> list[tuple[Path, dict[str, str]]]:
-    """The files that match the modality's pattern, sorted, each with the texts that its placeholders match."""
-    if modality.value not in settings:
-        return []
-    pattern = settings[modality.value]
+def _verdicts(root: Path, settings: dict[str, Any]) -> list[Verdict]:
+    """The verdicts on all files below root. The session of a verdict is a `Key`, or None without a match.
+
+    A file that matches a pattern in another case or with another extension is classified like one that matches it.
+    """
+    patterns = [(m, *_tokens(root, settings[m.value])) for m in Modality if m.value in settings]
+    verdicts = []
+    for found in walk(root):
+        matches = 0
+        for modality, exact, loose in patterns:
+            parts = None if found.whole else _match(exact, "/".join((*found.dirs, found.name)))
+            exactly, item = parts is not None, Item(found)
+            if parts is None and item.is_image:
+                parts = _match(loose, "/".join((*found.dirs, item.stem)).lower())
+            if parts is not None:
+                key = parts["participant"], parts.get("session", "")
+                verdict = classify(replace(item, session=key, series=modality), SERIES)
+                verdicts.append(verdict if exactly else _inexact(verdict, settings[modality.value]))
+                matches += 1
+        if not matches:
+            verdicts.append(classify(Item(found), OTHERS))
+    return verdicts
+
+
+def _inexact(verdict: Verdict, pattern: str) -> Verdict:
+    """The verdict on a file that fits a pattern but for capitals or its extension: a stand-in for an exact one."""
+    if verdict.kind is not Kind.CANDIDATE:
+        return verdict
+    reason = f"fits the pattern {pattern!r} but for capitals or its extension"
+    remedy = f"rename it, or change the pattern in {SETTINGS}"
+    return replace(verdict, kind=Kind.STAND_IN, rule="another name than the pattern's", reason=reason, remedy=remedy)
+
+
+OTHERS = (*COMMON, Rule(f"matches no pattern of {SETTINGS}", lambda item: True))
+
+
+def _tokens(root: Path, pattern: str) -> tuple[list[str], list[str]]:
+    """The tokens of a pattern, and those of the pattern in lower case without its extension."""
     tokens = [token for token in WILDCARDS.split(pattern) if token]
     if "{participant}" not in tokens:
         raise InputError(
@@ -144,9 +186,28 @@ def _matching(root: Path, settings: dict[str, Any], modality: Modality) -> list[
         )
     if len(tokens) > 2 * MOST_WILDCARDS:
         raise InputError(root / SETTINGS, f"has more than {MOST_WILDCARDS} stars in a pattern", "write fewer of them")
-    paths = sorted(Path(parent, name) for parent, _, names in os.walk(root) for name in names)
-    matches = [(path, _match(tokens, path.relative_to(root).as_posix())) for path in paths]
-    return [(path, match) for path, match in matches if match is not None]
+    bare = re.sub(r"\.(nii|img)(\.gz|\*)?$", "", pattern.lower())
+    return tokens, [token for token in WILDCARDS.split(bare) if token]
+
+
+def _lower(key: Hashable) -> Hashable:
+    """Participant and session in lower case, as in a match without regard to case."""
+    return (str(key[0]).lower(), str(key[1]).lower()) if isinstance(key, tuple) else None
+
+
+def _participant(root: Path, verdict: Verdict, people: Collection[str]) -> str:
+    """The participant of a file: that of its pattern, or one whose name a folder above the file has; else ""."""
+    if isinstance(verdict.session, tuple):
+        return str(verdict.session[0])
+    return next((part for part in verdict.path.relative_to(root).parts if part in people), "")
+
+
+def _conflict(verdict: Verdict) -> Rejection | None:
+    """The refusal of a scan whose name has another sub-* or ses-* than its pattern matches."""
+    participant, session = verdict.session if isinstance(verdict.session, tuple) else ("", "")
+    own = f"sub-{_bare(participant)}", f"ses-{_bare(session)}" if session else ""
+    problem = contradiction(verdict.path, *own, by_label=True)
+    return None if problem is None else Rejection(verdict.path, problem, REMEDY)
 
 
 def _match(tokens: list[str], text: str) -> dict[str, str] | None:

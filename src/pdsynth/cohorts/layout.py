@@ -21,8 +21,9 @@ class Layout:
     - sign is a noun phrase for the content by which a folder of this layout is recognised.
     - recognises(root) is true if the folder has this content. It reads names of files and folders only.
     - read(root) returns the cohort. If `participants_tsv` is true, it is read(root, diagnosis_column, diagnosis_map).
+      If it has a parameter `select`, a `pdsynth.cohorts.choice.Select`, the option --select is passed to it.
     - scans(root) returns the cohort without reading a table, for synthesis, which needs no diagnosis; the default is
-      `read`.
+      `read`. It takes the parameter `select` if `read` does.
     - preferred_to(root, other) is true if this layout is to be chosen for a folder that also has the layout named
       `other`. If a folder has two layouts and neither is preferred, the user must choose.
     """

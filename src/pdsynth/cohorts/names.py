@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from pdsynth.cohorts.cohort import Rejection
 from pdsynth.types import Direction, InputError, Modality
 
 EXTENSION = re.compile(r"\.(nii(\.gz)?|json|bval|bvec|tsv)$")
@@ -71,27 +70,6 @@ def contradiction(path: Path, participant_id: str, session_id: str, by_label: bo
         return f"is named for {other} but lies in the folder of {participant_id}"
     folder = f"the folder of {session_id}" if session_id else f"a folder of {participant_id} without sessions"
     return f"is named for {other} but lies in {folder}"
-
-
-def consistent_files(
-    paths: Iterable[Path], participant_id: str, session_id: str, rejected: list[Rejection], by_label: bool = False
-) -> list[Path]:
-    """The files without a `contradiction` to participant and session, sorted; the others are appended to `rejected`.
-
-    >>> refused: list[Rejection] = []
-    >>> [path.name for path in consistent_files([Path("sub-1_bold.nii"), Path("sub-2_bold.nii")], "sub-2", "", refused)]
-    ['sub-2_bold.nii']
-    >>> refused[0].path.name
-    'sub-1_bold.nii'
-    """
-    consistent = []
-    for path in sorted(paths):
-        problem = contradiction(path, participant_id, session_id, by_label)
-        if problem is None:
-            consistent.append(path)
-        else:
-            rejected.append(Rejection(path, problem, REMEDY))
-    return consistent
 
 
 def refuse_twins(root: Path, kind: str, ids: Iterable[tuple[str, str]]) -> None:

@@ -5,22 +5,26 @@ The Uniform Data Set (UDS) is the set of clinical forms of the study; form D1 co
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
 from pdsynth.cohorts.cells import AGE, EDUCATION, SCORE, Code, Number
+from pdsynth.cohorts.choice import ANY, Select
 from pdsynth.cohorts.cohort import Cohort, Rejection, Subject
 from pdsynth.cohorts.join import join, merged
+from pdsynth.cohorts.kinds import NAMED, NIFTI, SERIES, Item, Kind, Verdict, classify
 from pdsynth.cohorts.layout import Layout
+from pdsynth.cohorts.ledger import Ledger
 from pdsynth.cohorts.names import REMEDY, SUFFIX, contradiction, refuse_twins
 from pdsynth.cohorts.tables import UNKNOWN_CODE, Column, Row, Schema, Table, find_table, locate
 from pdsynth.cohorts.visits import DAYS_PER_YEAR, Visit, consistent, sessions
-from pdsynth.types import Diagnosis, InputError, Modality
+from pdsynth.cohorts.walk import walk
+from pdsynth.types import Diagnosis, InputError
 
 NAME = re.compile(r"sub-(OAS3\d{4})_(?:ses|sess)-d(\d+)(?:_[^_]+-[^_]+)*_(bold|dwi)\.nii(\.gz)?")
+LOOSE = re.compile(r"sub-(OAS3\d{4})_(?:ses|sess)-d(\d+)(?:_[^_]+-[^_]+)*_(bold|dwi)(?![a-z])", re.IGNORECASE)
 PARTICIPANT, DAY = re.compile(r"OAS3\d{4}(?!\d)"), re.compile(r"(?:^|_)(?:sess?-)?d(\d+)(?=_|$)")  # in a folder's name
 MODALITY = {suffix: modality for modality, suffix in SUFFIX.items()}
 SITE = "OASIS-3"
@@ -49,7 +53,7 @@ PEOPLE_SCHEMA = {
 SCORES = (("OASIS3_UDSb4_cdr", "MMSE", "mmse"), ("OASIS3_UDSc1_cognitive_assessments", "mocatots", "moca"))
 
 
-def oasis3(root: str | Path, tables: bool = True) -> Cohort:
+def oasis3(root: str | Path, select: Select = ANY, tables: bool = True) -> Cohort:
     """Read OASIS-3 as downloaded, with one folder per session or as BIDS, and its CSV tables in the same folder.
 
     Participant and day of a scan are taken from its file name. A scan in the folder of another participant or day is
@@ -63,21 +67,23 @@ def oasis3(root: str | Path, tables: bool = True) -> Cohort:
     Raises InputError if there is no scan or no diagnosis table, and if one day is written in two ways.
     """
     root = Path(root)
-    rejected: list[Rejection] = []
-    files = _files(root, rejected)
-    if not files and not rejected:
+    ledger = Ledger(select)
+    files = _verdicts(root)
+    if not any(verdict.kind in (Kind.CANDIDATE, Kind.REFUSED) for each in files.values() for verdict in each):
         raise InputError(
             root, "contains no sub-OAS3*_bold.nii.gz or *_dwi.nii.gz", "give the folder of the OASIS-3 scans"
         )
     archive = _Archive(root, files) if tables else None
     subjects = []
-    for participant, by_modality in sorted(files.items()):
+    for participant, verdicts in sorted(files.items()):
         visits, at_entry, person = archive.of(participant) if archive is not None else ([], None, Row())
-        found = sessions(by_modality, visits, _session_id, partial(_age, at_entry), rejected)
+        conflict = partial(_conflict, root, participant)
+        found = sessions(verdicts, visits, _session_id, partial(_age, at_entry), ledger, conflict)
         if found:
             sex = SEX.get((person.text("sex") or "").lower())
             subjects.append(Subject(f"sub-{participant}", found, sex, SITE, person.number("education")))
-    return Cohort(root, subjects, rejected + (archive.rejections() if archive is not None else []))
+    ledger.rejected += archive.rejections() if archive is not None else []
+    return ledger.cohort(root, subjects)
 
 
 class _Archive:
@@ -164,7 +170,7 @@ def uds_diagnosis(row: Row) -> tuple[Diagnosis | None, str | None]:
 
 def is_oasis3(root: Path) -> bool:
     """Whether root contains a scan with an OASIS-3 name, and the table of diagnoses."""
-    return next(_named(root), None) is not None and locate(root, DIAGNOSES) is not None
+    return locate(root, DIAGNOSES) is not None and any(NAME.fullmatch(found.name) for found in walk(root))
 
 
 def _preferred_to(root: Path, other: str) -> bool:
@@ -182,37 +188,46 @@ LAYOUT = Layout(
 )
 
 
-def _files(root: Path, rejected: list[Rejection]) -> dict[str, dict[Modality, dict[int, list[Path]]]]:
-    """Paths by participant, modality and day. Files in a folder of another one are appended to `rejected`."""
-    found: dict[str, dict[Modality, dict[int, list[Path]]]] = {}
+def _verdicts(root: Path) -> dict[str, list[Verdict]]:
+    """The verdicts on the files below root by participant; the session of a verdict is the day of the scan, or None.
+
+    A file whose name is not exact belongs to the participant of its name or of the folders above it. A file of no
+    participant, such as a table, has no verdict.
+    """
+    verdicts: dict[str, list[Verdict]] = {}
     days = []
-    for path, match in _named(root):
-        participant, day, suffix, _ = match.groups()
-        if problem := _conflict(path, root, participant, day):
-            rejected.append(Rejection(path, problem, REMEDY))
-            continue
-        days.append((f"d{day} of {participant}", f"sub-{participant}_{_session_id(int(day))}"))
-        found.setdefault(participant, {}).setdefault(MODALITY[suffix], {}).setdefault(int(day), []).append(path)
+    for found in walk(root):
+        match = LOOSE.match(found.name)
+        if match is not None:
+            participant, day, modality = match[1].upper(), int(match[2]), MODALITY[match[3].lower()]
+            exact = NAME.fullmatch(found.name) is not None
+            rules = SERIES if exact or not found.name.endswith(NIFTI) else NAMED
+            verdict = classify(Item(found, day, series=modality), rules)
+            if verdict.kind is Kind.CANDIDATE and _conflict(root, participant, verdict) is None:
+                days.append((f"d{match[2]} of {participant}", f"sub-{participant}_{_session_id(day)}"))
+        else:
+            names = [PARTICIPANT.search(part) for part in (found.name, *reversed(found.dirs))]
+            participant = next((name[0] for name in names if name is not None), "")
+            verdict = classify(Item(found), NAMED)
+        if participant:
+            verdicts.setdefault(participant, []).append(verdict)
     refuse_twins(root, "sessions", days)
-    return found
+    return verdicts
 
 
-def _conflict(path: Path, root: Path, participant: str, day: str) -> str | None:
-    """The conflict of participant and day with the folders below root or the rest of the file's name; or None."""
+def _conflict(root: Path, participant: str, verdict: Verdict) -> Rejection | None:
+    """The refusal of a scan whose participant and day contradict the folders below root or the rest of its name."""
+    path, day = verdict.path, verdict.session
+    match = NAME.fullmatch(path.name)
+    written = f"d{day}" if match is None else f"d{match[2]}"
     for folder in path.relative_to(root).parts[:-1]:
         others = [label for label in PARTICIPANT.findall(folder) if label != participant]
-        others += [f"d{other}" for other in DAY.findall(folder) if int(other) != int(day)]
+        others += [f"d{other}" for other in DAY.findall(folder) if int(other) != day]
         if others:
-            return f"is named for {participant} d{day} but lies in the folder {folder}"
-    return contradiction(path, f"sub-{participant}", f"ses-d{day}")
+            return Rejection(path, f"is named for {participant} {written} but lies in the folder {folder}", REMEDY)
+    problem = contradiction(path, f"sub-{participant}", f"ses-{written}")
+    return None if problem is None else Rejection(path, problem, REMEDY)
 
 
 def _session_id(day: int) -> str:
     return f"ses-d{day:04d}"
-
-
-def _named(root: Path) -> Iterator[tuple[Path, re.Match[str]]]:
-    for folder, _, names in os.walk(root):
-        for name in names:
-            if match := NAME.fullmatch(name):
-                yield Path(folder, name), match

@@ -124,6 +124,16 @@ class Participants:
         fields = {s: self._session_fields(visits.get(s, Row()), found.sessions[s]) for s in sessions}
         return {"sex": sex_of(person), "site": person.text("site"), "education": person.number("education")}, fields
 
+    @property
+    def of_sessions(self) -> list[Path]:
+        """The tables of sessions that were read."""
+        return [table.path for table in self._tables if table.path != self.path]
+
+    @property
+    def recorded(self) -> set[Path]:
+        """The files on which there is a verdict up to now: the tables that were read, and refused files."""
+        return {*self.of_sessions, *(rejection.path for rejection in self._rejected)}
+
     def rejections(self) -> list[Rejection]:
         """The problems of the tables. Raises InputError if a sessions.tsv has an unknown diagnosis."""
         self._refuse_unknown(self.root)

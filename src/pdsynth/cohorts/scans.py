@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pdsynth.cohorts.cohort import Rejection, Scan
+from pdsynth.cohorts.choice import ANY, Candidate, Select, best
+from pdsynth.cohorts.cohort import NotNeeded, Rejection, Scan
+from pdsynth.cohorts.inheritance import GRADIENTS, Neighbourhood, sidecar, stem
 from pdsynth.files import sha256
 from pdsynth.imaging.nifti import NAMES, ScanHeader, read_header
 from pdsynth.imaging.plausible import check_field
@@ -21,10 +21,17 @@ from pdsynth.imaging.segments import B0_LIMIT, read_gradients
 from pdsynth.resources import stops_run
 from pdsynth.types import InputError, Modality
 
-GRADIENTS = (("bval",), ("eddy_rotated_bvecs", "bvec"))  # gradients that FSL's eddy rotated with the head come first
 FEAT_SERIES, FEAT_MATRIX = "filtered_func_data.nii", Path("reg") / "example_func2standard.mat"
 SPACE = re.compile(r"_space-([A-Za-z0-9]+)_")
-KIND = re.compile(r"(_desc-[A-Za-z0-9]+)?_(bold|dwi|boldref|dwiref)$")  # replaced by _desc-brain_mask in a mask's name
+MS_PER_S = 1000.0
+PLACEHOLDERS = (  # the first bytes of a file that stands for a scan, the reason, and the remedy
+    (b"", "is empty (0 bytes)", "copy it again"),
+    (b"/annex/objects/", "is a pointer of git-annex, without the content", "fetch it with `datalad get`"),
+    (b"version https://git-lfs", "is a pointer of Git LFS, without the content", "fetch it with `git lfs pull`"),
+    (b"<!doctype html", "is a web page, not an image", "download it again; the page may hold an error"),
+    (b"<?xml", "is an XML text, not an image", "download it again; the text may hold an error"),
+    (b"<html", "is a web page, not an image", "download it again; the page may hold an error"),
+)
 
 
 def single_scan(path: str | Path, modality: Modality | None = None) -> Scan:
@@ -39,7 +46,7 @@ def single_scan(path: str | Path, modality: Modality | None = None) -> Scan:
     shown, sign = None, ""
     if "dwi" in name:
         shown, sign = Modality.DMRI, "by its name"
-    elif _companion(path, "bval"):
+    elif Neighbourhood(path).most_specific("bval"):
         shown, sign = Modality.DMRI, "by its .bval file"
     elif "bold" in name or "func" in name:
         shown, sign = Modality.FMRI, "by its name"
@@ -62,35 +69,83 @@ def refuse_own_modality(path: Path, modality: Modality, to: Modality, sign: str)
         raise InputError(path, problem, remedy)
 
 
-def best_run(paths: Iterable[Path], modality: Modality, rejected: list[Rejection]) -> Scan | None:
-    """The best usable scan among files: in MNI152 space, then with the most volumes, then the first by name.
+def best_run(
+    paths: Iterable[Path],
+    modality: Modality,
+    rejected: list[Rejection],
+    not_needed: list[NotNeeded] | None = None,
+    select: Select = ANY,
+) -> Scan | None:
+    """The best usable scan among files, by the criteria of `choice`; None if there is no usable scan.
 
-    None if there is no usable scan. Unusable files are appended to `rejected`, whatever the error: one scan never stops
-    the reading of a cohort. Only errors that would affect every scan, such as lack of memory, are raised.
+    Unusable files are appended to `rejected`, whatever the error: one scan never stops the reading of a cohort. The
+    other files are appended to `not_needed`. Only errors that would affect every scan, such as lack of memory, are
+    raised.
     """
-    best, most = None, (False, 0)
+    candidates, unneeded, refusals = [], [], []
+    left_out: list[tuple[Path, str]] = []
     for path in sorted(paths):
-        if not path.name.endswith((".nii", ".nii.gz")) or "_part-phase" in path.name:
+        if (part := select.left_out(path.name)) is not None:
+            left_out.append((path, part))
             continue
         try:
-            scan = _scan(modality, path)
-            header = _usable(scan)
+            candidates.append(_candidate(path, modality, select))
         except Exception as error:
             if stops_run(error):
                 raise
-            rejected.append(_rejection(path, error))
-            continue
-        if (scan.in_mni, header.shape[3]) > most:
-            best, most = scan, (scan.in_mni, header.shape[3])
-    return best
+            refusal = _rejection(path, error)
+            refusals.append(refusal)
+            if refusal.path != path:
+                unneeded.append(NotNeeded(path, "scan whose gradient table was refused"))
+    best_scan = None
+    if candidates:
+        chosen, rules = best(candidates, modality)
+        unneeded += [NotNeeded(Path(path), rule) for path, rule in rules.items()]
+        best_scan = chosen.scan
+    if best_scan is None and not refusals:
+        remedy = "give another value of --select, or leave this scan out"
+        refusals += [Rejection(path, f"is left out by --select {part}", remedy) for path, part in left_out]
+    else:
+        unneeded += [NotNeeded(path, f"left out by --select {part}") for path, part in left_out]
+    rejected += refusals
+    if not_needed is not None:
+        not_needed += unneeded
+    return best_scan
+
+
+def _candidate(path: Path, modality: Modality, select: Select) -> Candidate:
+    """A usable scan with the facts for the choice. Raises InputError with the reason if the scan is unusable."""
+    scan = _scan(modality, path)
+    candidate = Candidate(scan, _usable(scan).n_volumes, preference=select.lacks(path.name))
+    if candidate.echo is None:
+        return candidate
+    seconds = sidecar(scan).get("EchoTime")
+    if isinstance(seconds, int | float) and 0 < seconds < 1:
+        return replace(candidate, echo_ms=MS_PER_S * seconds)
+    return candidate
 
 
 def _rejection(path: Path, error: Exception) -> Rejection:
+    for start, reason, remedy in PLACEHOLDERS:
+        if _begins(path, start):
+            return Rejection(path, reason, remedy)
     if isinstance(error, InputError):
         return Rejection(error.path, error.problem, error.remedy)
-    reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.strerror:
+        file = Path(os.fsdecode(error.filename)) if error.filename else path  # perhaps a table of the scan
+        return Rejection(file, f"cannot be read ({error.strerror})", "ask for permission to read it, or copy it again")
+    reason = f"{type(error).__name__}: {error}"
     remedy = "check the file and its tables, or leave it out"
     return Rejection(path, f"cannot be read ({reason})".replace("\n", " "), remedy)
+
+
+def _begins(path: Path, start: bytes) -> bool:
+    """Whether a file begins with some bytes; for no bytes, whether it is empty. False if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(max(1, len(start))).lower() == start
+    except OSError:
+        return False
 
 
 def _usable(scan: Scan, mean_allowed: bool = False) -> ScanHeader:
@@ -110,75 +165,22 @@ def _usable(scan: Scan, mean_allowed: bool = False) -> ScanHeader:
 def _check_gradients(scan: Scan, n_volumes: int) -> None:
     for kind, path in (("bval", scan.bval), ("bvec", scan.bvec)):
         if path is None:
-            raise InputError(scan.path, f"has no .{kind} file", f"put {_stem(scan.path)}.{kind} into its folder")
+            raise InputError(scan.path, f"has no .{kind} file", f"put {stem(scan.path)}.{kind} into its folder")
     gradients = read_gradients(scan.bval, scan.bvec, n_volumes, scan.path)
     if not np.any(gradients.bvals > B0_LIMIT):
         raise InputError(scan.path, "has no volume with b > 0", "give the diffusion-weighted run, not a b0 or fieldmap")
 
 
 def _scan(modality: Modality, path: Path) -> Scan:
+    near = Neighbourhood(path)
     match = SPACE.search(path.name)
     space = None if match is None else match[1]
     if modality is Modality.FMRI:
         flirt = path.parent / FEAT_MATRIX if path.name.startswith(FEAT_SERIES) else None
         flirt = flirt if flirt is not None and flirt.exists() else None
-        return Scan(modality, path, space=space, flirt=flirt, mask=_brain_mask(path))
-    bval, bvec = (_gradient_table(path, kinds) for kinds in GRADIENTS)
-    return Scan(modality, path, bval, bvec, space, mask=_brain_mask(path))
-
-
-def _brain_mask(path: Path) -> Path | None:
-    """The brain mask of fMRIPrep or QSIPrep in the scan's folder: the scan's name with _desc-brain_mask, or None."""
-    stem = KIND.sub("", _stem(path))
-    names = (path.with_name(f"{stem}_desc-brain_mask{ending}") for ending in (".nii.gz", ".nii"))
-    return next((mask for mask in names if mask.exists()), None)
-
-
-def _gradient_table(path: Path, kinds: tuple[str, ...]) -> Path | None:
-    """The table with the scan's name and the first kind that exists; else FSL's `bvals` or `bvecs`; else None."""
-    found = (_companion(path, kind) for kind in kinds)
-    alone = path.parent / f"{kinds[-1]}s"
-    return next((table for table in found if table is not None), alone if alone.exists() else None)
-
-
-def sidecar(scan: Scan) -> dict[str, Any]:
-    """Entries of the scan's JSON sidecar; empty if there is no sidecar, or it is not a JSON object."""
-    path = _companion(scan.path, "json")
-    if path is None:
-        return {}
-    try:
-        content = json.loads(path.read_text())
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _companion(path: Path, kind: str) -> Path | None:
-    """The file NAME.kind of a scan, or one that the scan inherits from a parent folder (BIDS inheritance principle)."""
-    beside = path.with_name(f"{_stem(path)}.{kind}")
-    if beside.exists():
-        return beside
-    if not _stem(path).startswith("sub-"):
-        return None
-    entities, suffix = set(_stem(path).split("_")), _stem(path).rpartition("_")[2]
-    for folder in path.parents[:4]:
-        candidates = (name for name in _files(folder, folder.stat().st_mtime_ns) if name.endswith(f"{suffix}.{kind}"))
-        inherited = next((name for name in candidates if set(_stem(Path(name)).split("_")) <= entities), None)
-        if inherited is not None:
-            return folder / inherited
-        if (folder / "dataset_description.json").exists():
-            break
-    return None
-
-
-@lru_cache(maxsize=64)
-def _files(folder: Path, changed: int) -> list[str]:
-    """Sorted names of a folder's files, cached until it changes: thousands of scans have the same parent folder."""
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
-
-
-def _stem(path: Path) -> str:
-    return re.sub(r"(\.nii(\.gz)?|\.bval|\.bvec|\.json)$", "", path.name)
+        return Scan(modality, path, space=space, flirt=flirt, mask=near.brain_mask())
+    bval, bvec = (near.gradient_table(kinds) for kinds in GRADIENTS)
+    return Scan(modality, path, bval, bvec, space, mask=near.brain_mask())
 
 
 def digests(scan: Scan) -> list[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from pdsynth.cohorts.cohort import Rejection, Session
-from pdsynth.cohorts.scans import best_run
+from pdsynth.cohorts.cohort import Rejection, Scan, Session
+from pdsynth.cohorts.kinds import Verdict
+from pdsynth.cohorts.ledger import Key, Ledger, refused_in
 from pdsynth.types import Diagnosis, Modality
 
 DAYS_PER_YEAR = 365.25
@@ -89,21 +89,24 @@ def pair_days(
 
 
 def sessions(
-    files: Mapping[Modality, Mapping[int, Sequence[Path]]],
+    verdicts: Iterable[Verdict],
     visits: Sequence[Visit],
     session_id: Callable[[int], str],
     age: Callable[[int], float | None],
-    rejected: list[Rejection],
+    ledger: Ledger,
+    conflict: Callable[[Verdict], Rejection | None],
 ) -> list[Session]:
-    """The sessions of one participant. files are the paths by modality and day.
+    """The sessions of one participant from the verdicts on its files, whose sessions are days.
 
     session_id and age are called with the first day of a pair. The diagnosis is that of the nearest visit that has a
-    diagnosis or an exclusion. If that visit excludes the participant, the session's scans are appended to `rejected`.
+    diagnosis or an exclusion. If that visit excludes the participant, the session's scans are rejected in the ledger.
+    conflict: see `Ledger.participant`. A refused scan PAIR_WITHIN_DAYS of a session is a refused scan of that session.
     """
-    scans = {
-        m: {day: scan for day, paths in files.get(m, {}).items() if (scan := best_run(paths, m, rejected)) is not None}
-        for m in Modality
-    }
+    found, reasons = ledger.participant(verdicts, conflict)
+    scans: dict[Modality, dict[int, Scan]] = {modality: {} for modality in Modality}
+    for (key, modality), scan in found.items():
+        if isinstance(key, int):
+            scans[modality][key] = scan
     decided = [visit for visit in visits if visit.diagnosis is not None or visit.excluded is not None]
     result = []
     for pair in pair_days(scans[Modality.FMRI], scans[Modality.DMRI]):
@@ -113,7 +116,7 @@ def sessions(
         visit = nearest(decided, day)
         if visit is not None and visit.excluded is not None:
             remedy = "none is needed: the scan is valid, but its participant is in none of the groups NC, MCI and AD"
-            rejected += [Rejection(scan.path, visit.excluded, remedy) for scan in session_scans.values()]
+            ledger.exclude(session_scans.values(), visit.excluded, remedy)
             continue
         clinical: dict[str, Any] = {}
         if visit is not None:
@@ -125,10 +128,21 @@ def sessions(
                 age=age(day),
                 scan_gap_days=max(days.values()) - day,
                 scores=nearest_scores(visits, day),
+                refused=_refused(reasons, days),
                 **clinical,
             )
         )
     return result
+
+
+def _refused(reasons: Mapping[Key, str], days: Mapping[Modality, int]) -> dict[Modality, str]:
+    """The refused modalities of a session, whose scans have these days, with the reasons of the nearest refusals."""
+    near: dict[Key, tuple[int, str]] = {}
+    for (day, modality), reason in reasons.items():
+        distance = min(abs(day - own) for own in days.values()) if isinstance(day, int) else PAIR_WITHIN_DAYS
+        if distance <= PAIR_WITHIN_DAYS:
+            near[None, modality] = min(near.get((None, modality), (distance, reason)), (distance, reason))
+    return refused_in(None, {key: reason for key, (_, reason) in near.items()}, days)
 
 
 def nearest_scores(visits: Iterable[Visit], day: int, within: int = WITHIN_DAYS) -> dict[str, float]:

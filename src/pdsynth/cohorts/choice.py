@@ -1,0 +1,169 @@
+"""The choice of one scan among several of a session: one rule per modality, as data, and the option --select.
+
+The criteria of a modality are compared in order; the first in which two scans differ decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pdsynth.cohorts.cohort import Scan
+from pdsynth.cohorts.names import entities
+from pdsynth.imaging.segments import nearest_shell, read_gradients
+from pdsynth.types import Modality
+
+BVALUE = 1000.0  # s/mm^2, of the shell that is preferred
+SHELL_STEP = 100.0  # s/mm^2; shells whose distances from it differ by less are equally near
+ECHO_MS = 30.0  # near T2* of grey matter at 3 T, where BOLD contrast is largest; single-echo protocols use it
+ECHO_NUMBER = 2  # of the echoes of unknown time; the second of three is nearest to ECHO_MS
+RESTING = re.compile(r"rest|rs", re.IGNORECASE)  # the beginning of the task entity of a resting-state scan
+ENDED_ECHO = re.compile(r"_e(\d+)$")  # as dcm2niix ends a name
+SELECTABLE = ("task", "acq", "ce", "rec", "dir", "run", "echo", "space", "res", "desc")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A usable scan, with the facts that the criteria compare. echo_ms is the time of its echo; None if unknown."""
+
+    scan: Scan
+    volumes: int
+    echo_ms: float | None = None
+    preference: int = 0  # number of entities of --select that its name lacks
+
+    @property
+    def entities(self) -> dict[str, str]:
+        return entities(self.scan.path.name)
+
+    @property
+    def echo(self) -> int | None:
+        """Number of the echo; None if the scan is not one of several echoes."""
+        ended = ENDED_ECHO.search(self.scan.path.name.split(".")[0])
+        text = self.entities.get("echo") or (ended[1] if ended else "")
+        return int(text) if text.isdecimal() else None
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One criterion of a choice: its name, the preferred scan in words, and a key that is lowest for this scan."""
+
+    name: str
+    prefers: str
+    key: Callable[[Candidate], Any]
+
+
+def _task(candidate: Candidate) -> int:
+    task = candidate.entities.get("task")
+    return 1 if task is None else 0 if RESTING.match(task) else 2
+
+
+def _description(candidate: Candidate) -> int:
+    return {"preproc": 0, None: 1}.get(candidate.entities.get("desc"), 2)
+
+
+def _echo(candidate: Candidate) -> float:
+    if candidate.echo is None:
+        return -1.0
+    if candidate.echo_ms is None:
+        return float(abs(candidate.echo - ECHO_NUMBER))
+    return abs(candidate.echo_ms - ECHO_MS)
+
+
+def _shell(candidate: Candidate) -> tuple[int, int]:
+    """Distance of the nearest shell from BVALUE in steps, and minus the number of its volumes."""
+    scan = candidate.scan
+    gradients = read_gradients(scan.bval, scan.bvec, candidate.volumes, scan.path)
+    members, bvalue = nearest_shell(gradients.bvals, BVALUE)
+    return int(abs(bvalue - BVALUE) / SHELL_STEP), -len(members)
+
+
+def _run(candidate: Candidate) -> tuple[int, str]:
+    run = candidate.entities.get("run", "0")
+    return int(run) if run.isdecimal() else 0, str(candidate.scan.path)
+
+
+SELECTED = Criterion("selection", "a scan whose name has the entities of `--select`", lambda c: c.preference)
+SPACE = Criterion("space", "MNI152 space", lambda c: not c.scan.in_mni)
+DESCRIPTION = Criterion("description", "`desc-preproc`, then no `desc`", _description)
+RUN = Criterion("run", "the first run, then the first name", _run)
+CRITERIA: dict[Modality, tuple[Criterion, ...]] = {
+    Modality.FMRI: (
+        SELECTED,
+        Criterion("task", "a task that begins with rest or rs, then no task", _task),
+        SPACE,
+        DESCRIPTION,
+        Criterion("echo", "echoes that are combined, then the echo nearest 30 ms, of unknown times the second", _echo),
+        Criterion("length", "the most volumes", lambda c: -c.volumes),
+        RUN,
+    ),
+    Modality.DMRI: (
+        SELECTED,
+        SPACE,
+        DESCRIPTION,
+        Criterion("shell", "the shell nearest 1000 s/mm^2, in steps of 100", lambda c: _shell(c)[0]),
+        Criterion("directions", "the most volumes in this shell", lambda c: _shell(c)[1]),
+        Criterion("length", "the most volumes", lambda c: -c.volumes),
+        RUN,
+    ),
+}
+
+
+def best(candidates: Sequence[Candidate], modality: Modality) -> tuple[Candidate, dict[str, str]]:
+    """The chosen one of several scans, and for each other scan, by its path, the rule by which it is not needed."""
+    if len(candidates) == 1:
+        return candidates[0], {}
+    criteria = CRITERIA[modality]
+    if any(c.echo is not None and c.echo_ms is None for c in candidates):
+        candidates = [replace(candidate, echo_ms=None) for candidate in candidates]
+    keys = {str(c.scan.path): tuple(criterion.key(c) for criterion in criteria) for c in candidates}
+    chosen = min(candidates, key=lambda c: keys[str(c.scan.path)])
+    winner = keys.pop(str(chosen.scan.path))
+    rules = {}
+    for path, key in keys.items():
+        decides = next(c for c, own, its in zip(criteria, key, winner, strict=True) if own != its)
+        rules[path] = f"another scan is preferred by its {decides.name}: {decides.prefers}"
+    return chosen, rules
+
+
+@dataclass(frozen=True)
+class Select:
+    """The option --select: values of entities that a scan must have, such as {"task": "rest", "run": "1"}.
+
+    A scan whose name has another value is left out. One without the entity is chosen only if no other fits.
+
+    >>> Select.parse("task=rest,run=1").left_out("sub-1_task-rest_run-02_bold.nii.gz")
+    'run=1'
+    """
+
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str | None) -> Select:
+        """The selection of a text such as task=rest,run=1. Raises ValueError if it is not a list of known entities."""
+        if not text:
+            return cls()
+        pairs = [part.strip().partition("=") for part in text.split(",")]
+        for name, _, value in pairs:
+            if name not in SELECTABLE or not value:
+                known = ", ".join(SELECTABLE)
+                raise ValueError(f"--select {text!r} is not a list such as task=rest,run=1. The entities are {known}.")
+        return cls({name: value for name, _, value in pairs})
+
+    def left_out(self, name: str) -> str | None:
+        """The part of the selection that a file name contradicts; None if the name fits."""
+        found = entities(name)
+        return next((f"{k}={v}" for k, v in self.values.items() if k in found and not _equal(found[k], v)), None)
+
+    def lacks(self, name: str) -> int:
+        """Number of the selection's entities that a file name does not have."""
+        return len(self.values.keys() - entities(name).keys())
+
+
+def _equal(one: str, other: str) -> bool:
+    """Whether two values of an entity are equal; numbers may have leading zeros."""
+    return int(one) == int(other) if one.isdecimal() and other.isdecimal() else one == other
+
+
+ANY = Select()

@@ -1,0 +1,337 @@
+"""The verdict on each file below a participant's folder, by its name and place: the first of a table of rules.
+
+A file is a candidate (a scan that may be chosen), not needed, refused, or a stand-in. A stand-in is another form of a
+scan, such as its phase image: it is not needed if the session has a usable scan of that modality, and refused if not,
+because that scan was acquired and is not missing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import cached_property
+from pathlib import Path
+
+from pdsynth.cohorts.names import FOLDER, SUFFIX, entities
+from pdsynth.cohorts.walk import LOOP, NOT_FETCHED, Found, is_system
+from pdsynth.types import Modality
+
+NIFTI = (".nii", ".nii.gz")
+PACKED = r"(?:\.(?:gz|bz2|xz|zst|zip|lz4|z|7z))?"
+SURFACE = r"\.(?:dtseries|dscalar|ptseries|pscalar|dlabel|dconn|pconn)\.nii|\.(?:func|surf|shape|label)\.gii|\.gii"
+FORMATS = "nii|img|hdr|mgz|mgh|mnc|nrrd|nhdr|mif|mih|brik|head|par|rec|dcm|ima|vtc|dmr"
+EXTENSION = re.compile(rf"(?:{SURFACE}|\.(?:{FORMATS}){PACKED}|\.tsv\.gz|\.[^.]*)$", re.IGNORECASE)
+IMAGE = re.compile(rf"\.(?:{FORMATS}){PACKED}$", re.IGNORECASE)
+SCAN = re.compile(r"(?:^|_)(bold|dwi)(?![a-z])", re.IGNORECASE)  # a name that contains the suffix of a scan
+HINTS = {  # words in names that converters and laboratories write
+    Modality.FMRI: re.compile(r"(?<![a-z])(?:rs-?fmri|fmri|rest(?:ing)?(?:[ _-]?state)?|epi|ep2d|func|bold)(?![a-z])"),
+    Modality.DMRI: re.compile(r"(?<![a-z])(?:dti|dwi|dmri|hardi|noddi|diff(?:usion)?)(?![a-z])"),
+}
+SYSTEM_FILES = {".ds_store", "thumbs.db", "desktop.ini", "icon\r"}
+OTHER_DATA = {"anat", "fmap", "perf", "pet", "meg", "eeg", "ieeg", "beh", "nirs", "motion", "micr", "mrs"}
+OUTPUTS = {"figures", "log", "logs", "xfm", "surf", "mri", "stats", "masks", "transforms", "warps", "qc", "work"}
+OTHER = OTHER_DATA | OUTPUTS
+REFERENCES = {"sbref", "boldref", "dwiref", "epiref", "epi", "magnitude", "magnitude1", "magnitude2", "phasediff", "b0"}
+OTHER_IMAGES = {
+    "t1w",
+    "t2w",
+    "flair",
+    "pdw",
+    "t2star",
+    "t2starw",
+    "t1map",
+    "t2map",
+    "swi",
+    "asl",
+    "m0scan",
+    "cbv",
+    "pet",
+}
+OTHER_IMAGES |= {"t1", "t2", "mprage", "fieldmap", "phase1", "phase2", "inplanet2", "angio", "uni", "mp2rage", "norf"}
+DERIVED = {"mask", "dseg", "probseg", "aparcaseg", "components", "mixing", "xfm", "stat", "statmap", "boldmap"}
+DERIVED |= {"fa", "md", "adc", "ad", "rd", "trace", "tracew", "colfa", "exp", "avgdwi", "kfa", "mk", "dwimap", "s0"}
+DERIVED |= {
+    "mean",
+    "std",
+    "tsnr",
+    "snr",
+    "cnr",
+    "alff",
+    "falff",
+    "reho",
+    "brain",
+    "t2starmap",
+    "s0map",
+    "tensor",
+    "model",
+}
+DERIVED |= {"icvf", "isovf", "odi", "peaks", "fod", "wmfod", "tdi", "cfmap", "qform", "noise", "residuals"}
+TABLES = {
+    ".tsv",
+    ".csv",
+    ".tsv.gz",
+    ".xlsx",
+    ".xls",
+    ".txt",
+    ".log",
+    ".xml",
+    ".yaml",
+    ".yml",
+    ".par",
+    ".1d",
+    ".acq",
+    ".md5",
+    ".sha256",
+}
+PAGES = {".html", ".svg", ".png", ".jpg", ".jpeg", ".gif", ".pdf", ".toml", ".md"}
+TRANSFORMS = {".mat", ".h5", ".lta", ".xfm", ".dat", ".m3z", ".itk", ".npy", ".npz", ".pkl"}
+GRADIENT_TABLES = {".bval", ".bvec", ".bvals", ".bvecs", ".eddy_rotated_bvecs", ".b", ".bmtx"}
+PARTS = {"phase", "real", "imag", "imaginary", "ph"}  # of a complex image; its magnitude is used
+ENDED_PART = re.compile(r"_(ph|phase|real|imag|imaginary)(?:_(?:bold|dwi))?$")  # as dcm2niix ends a name
+
+
+class Kind(Enum):
+    """The four verdicts on a file, and on a folder that cannot be read."""
+
+    CANDIDATE = auto()
+    NOT_NEEDED = auto()
+    STAND_IN = auto()
+    REFUSED = auto()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict on a file: the name of the rule, and for a refusal or a stand-in its reason and remedy.
+
+    session identifies the participant's session: its name or its day. It is None if the file's place does not show it;
+    a refusal then concerns every session of the participant.
+    """
+
+    path: Path
+    kind: Kind
+    rule: str
+    modality: Modality | None = None
+    session: Hashable = None
+    reason: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file with the parts of its name.
+
+    session is the participant's session by its place, and level the reason why its place is at the wrong level of the
+    tree. series is the modality that a layout takes from the names of the folders.
+
+    >>> item = Item(Found(Path("sub-1/func/sub-1_BOLD.NII.GZ"), ("func",), "sub-1_BOLD.NII.GZ"))
+    >>> item.extension, item.stem, item.modality
+    ('.NII.GZ', 'sub-1_BOLD', <Modality.FMRI: 'fmri'>)
+    """
+
+    found: Found
+    session: Hashable = None
+    level: str | None = None
+    series: Modality | None = None
+
+    @cached_property
+    def extension(self) -> str:
+        match = EXTENSION.search(self.found.name)
+        return match[0] if match else ""
+
+    @cached_property
+    def stem(self) -> str:
+        return self.found.name.removesuffix(self.extension)
+
+    @cached_property
+    def suffix(self) -> str:
+        return self.stem.rpartition("_")[2]
+
+    @cached_property
+    def is_image(self) -> bool:
+        return IMAGE.search(self.extension) is not None
+
+    @cached_property
+    def modality(self) -> Modality | None:
+        """The modality by the suffix of the name; None without bold or dwi in it."""
+        match = SCAN.search(self.found.name)
+        return None if match is None else _BY_SUFFIX[match[1].lower()]
+
+    @cached_property
+    def likely(self) -> Modality | None:
+        """The modality by the suffix, or else by words in the names of file and folders; None if two or none fit."""
+        if self.series is not None or self.modality is not None:
+            return self.series or self.modality
+        for text in (self.stem, *reversed(self.found.dirs)):
+            hits = [modality for modality, hint in HINTS.items() if hint.search(text.lower())]
+            if len(hits) == 1:
+                return hits[0]
+        return None
+
+    @cached_property
+    def part(self) -> str | None:
+        """The part of a complex image that is not its magnitude: phase, real or imag; None for others."""
+        part = entities(self.found.name).get("part", "mag").lower()
+        ended = ENDED_PART.search(self.stem.lower())
+        return part if part in PARTS else ended[1] if ended else None
+
+
+_BY_SUFFIX = {suffix: modality for modality, suffix in SUFFIX.items()}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A row of RULES: a test of an item, and the verdict if it is true. reason is given for stand-ins and refusals."""
+
+    name: str
+    fits: Callable[[Item], bool]
+    kind: Kind = Kind.NOT_NEEDED
+    reason: Callable[[Item], tuple[str, str]] = field(default=lambda item: ("", ""))
+
+
+def _whole(item: Item) -> tuple[str, str]:
+    return str(item.found.problem), "ask for permission to read it, or repair the link"
+
+
+def _problem(item: Item) -> tuple[str, str]:
+    if item.found.problem == NOT_FETCHED:
+        return NOT_FETCHED, "fetch it with `datalad get` or `git annex get`"
+    return str(item.found.problem), "copy the file here, repair the link, or ask for permission"
+
+
+def _spelling(item: Item) -> tuple[str, str]:
+    extension, suffix = item.extension.lower(), item.suffix
+    if extension not in NIFTI:
+        return f"is {item.extension or 'a file without extension'}, neither .nii nor .nii.gz", "convert it to .nii.gz"
+    exact = suffix.lower() if suffix.lower() in _BY_SUFFIX else suffix
+    name = f"{item.stem.removesuffix(suffix)}{exact}{extension}"
+    if name != item.found.name:
+        return "has capitals in its suffix or extension, which are lower case in BIDS", f"rename it {name}"
+    return f"has a name that does not end in _{SUFFIX[_of(item)]}{extension}", "rename it, or leave it out"
+
+
+def _of(item: Item) -> Modality:
+    modality = item.likely
+    assert modality is not None
+    return modality
+
+
+def _level(item: Item) -> tuple[str, str]:
+    folder = FOLDER[_of(item)]
+    if item.level is not None:
+        return item.level, f"move it into the folder {folder} of its session"
+    return f"lies in {'/'.join(item.found.dirs)}, not in a folder {folder}", f"move it into the folder {folder}"
+
+
+def _misplaced(item: Item) -> tuple[str, str]:
+    return str(item.level), "move it to where the other scans of its kind are"
+
+
+def _part(item: Item) -> tuple[str, str]:
+    return f"is the {item.part} part of a complex image, whose magnitude is not here", "add the magnitude (part-mag)"
+
+
+def _surface(item: Item) -> tuple[str, str]:
+    return "is on a surface or in grayordinates, not a volume", "add the volume (.nii.gz)"
+
+
+def _unnamed(item: Item) -> tuple[str, str]:
+    suffix = SUFFIX[_of(item)]
+    return f"may be {'fMRI' if suffix == 'bold' else 'dMRI'} by its place, but is not named _{suffix}", (
+        f"rename it to end in _{suffix}.nii.gz, or leave it out"
+    )
+
+
+def _unfinished(item: Item) -> tuple[str, str]:
+    return "is hidden, or an unfinished copy or a backup", "complete the copy, and name it without additions"
+
+
+def _is_copy(item: Item) -> bool:
+    """Whether a scan's name has something before or after it: .sub-1_bold.nii.gz.aB3, sub-1_bold (1).nii.gz."""
+    ours = item.series is not None or item.modality is not None
+    image = re.search(r"\.(?:nii|img|mgz)(?![a-z])", item.found.name, re.IGNORECASE) is not None
+    return ours and image and (item.found.name.startswith(".") or not item.is_image)
+
+
+def _right_folder(item: Item) -> bool:
+    return item.level is None and bool(item.found.dirs) and item.found.dirs[-1] == FOLDER[_of(item)]
+
+
+def _is_scan(item: Item) -> bool:
+    return item.is_image and item.modality is not None and item.suffix.lower() in _BY_SUFFIX
+
+
+def _is_derived(item: Item) -> bool:
+    return item.suffix.lower() in DERIVED or item.suffix.lower().endswith("mask")
+
+
+def _is_table(item: Item) -> bool:
+    extension = item.extension.lower()
+    return extension in TABLES and (extension != ".par" or item.modality is None)  # .par is a format of Philips, too
+
+
+def _is_surface(item: Item) -> bool:
+    return re.fullmatch(SURFACE, item.extension.lower()) is not None
+
+
+def _of_other_data(item: Item) -> bool:
+    return any(folder.lower().rstrip("0123456789") in OTHER for folder in item.found.dirs)
+
+
+COMMON = (
+    Rule("AppleDouble file of macOS (._*)", lambda i: i.found.name.startswith("._")),
+    Rule("file of the system or of git", lambda i: i.found.name.lower() in SYSTEM_FILES),
+    Rule("folder of the system or of git", lambda i: i.found.whole and is_system(i.found.name)),
+    Rule("link to a folder that contains it", lambda i: i.found.problem == LOOP),
+    Rule("folder of other data", lambda i: i.found.whole and (i.found.name.lower() in OTHER or _of_other_data(i))),
+    Rule("folder that cannot be read", lambda i: i.found.whole, Kind.REFUSED, _whole),
+    Rule("sidecar of no chosen scan", lambda i: i.extension.lower() == ".json"),
+    Rule("gradient table of no chosen scan", lambda i: i.extension.lower() in GRADIENT_TABLES),
+    Rule("table or log", _is_table),
+    Rule("page or picture", lambda i: i.extension.lower() in PAGES),
+    Rule("transform or array", lambda i: i.extension.lower() in TRANSFORMS),
+    Rule("unfinished copy or backup", _is_copy, Kind.REFUSED, _unfinished),
+    Rule("hidden file", lambda i: i.found.name.startswith(".")),
+    Rule("surface or grayordinates", _is_surface, Kind.STAND_IN, _surface),
+    Rule("file of another kind", lambda i: not i.is_image),
+)
+BIDS = (
+    *COMMON,
+    Rule("mask or derived map", _is_derived),
+    Rule("reference image or field map", lambda i: i.suffix.lower() in REFERENCES),
+    Rule("image of another kind", lambda i: i.suffix.lower() in OTHER_IMAGES),
+    Rule("part of a complex image", lambda i: i.part is not None and i.likely is not None, Kind.STAND_IN, _part),
+    Rule("other format", lambda i: _is_scan(i) and i.extension not in NIFTI, Kind.REFUSED, _spelling),
+    Rule("suffix in capitals", lambda i: _is_scan(i) and i.suffix not in _BY_SUFFIX, Kind.REFUSED, _spelling),
+    Rule("scan in a folder of other data", lambda i: _is_scan(i) and _of_other_data(i), Kind.STAND_IN, _level),
+    Rule("wrong level", lambda i: _is_scan(i) and not _right_folder(i), Kind.REFUSED, _level),
+    Rule("unreadable", lambda i: _is_scan(i) and i.found.problem is not None, Kind.REFUSED, _problem),
+    Rule("candidate", _is_scan, Kind.CANDIDATE),
+    Rule("file in a folder of other data", _of_other_data),
+    Rule("scan with another name", lambda i: i.modality is not None, Kind.STAND_IN, _spelling),
+    Rule("image of an unknown kind", lambda i: i.likely is not None, Kind.STAND_IN, _unnamed),
+    Rule("image of another kind", lambda i: True),
+)
+BY_PLACE = {"scan in a folder of other data", "wrong level", "unreadable", "candidate"}
+NAMED = tuple(rule for rule in BIDS if rule.name not in BY_PLACE)  # of a layout whose scans have exact names
+OTHER_SERIES = "file of another series"
+SERIES = (  # of a layout that takes the modality from a name, the folders or a pattern
+    *COMMON,
+    Rule(OTHER_SERIES, lambda i: i.series is None),
+    Rule("part of a complex image", lambda i: i.part is not None, Kind.STAND_IN, _part),
+    Rule("other format", lambda i: i.extension not in NIFTI, Kind.REFUSED, _spelling),
+    Rule("wrong level", lambda i: i.level is not None, Kind.REFUSED, _misplaced),
+    Rule("unreadable", lambda i: i.found.problem is not None, Kind.REFUSED, _problem),
+    Rule("candidate", lambda i: True, Kind.CANDIDATE),
+)
+
+
+def classify(item: Item, rules: tuple[Rule, ...] = BIDS) -> Verdict:
+    """The verdict on a file, by the first of the rules that fits."""
+    rule = next(rule for rule in rules if rule.fits(item))
+    path, kind = item.found.path, rule.kind
+    if kind is Kind.STAND_IN and item.likely is None:  # such as a surface of anatomy
+        kind = Kind.NOT_NEEDED
+    reason, remedy = rule.reason(item) if kind in (Kind.STAND_IN, Kind.REFUSED) else ("", "")
+    return Verdict(path, kind, rule.name, item.likely, item.session, reason, remedy)

@@ -1,0 +1,124 @@
+"""The ledger of a cohort's files: which are used, which are not needed by which rule, and which are refused and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pdsynth.cohorts.choice import ANY, Select
+from pdsynth.cohorts.cohort import Cohort, NotNeeded, Rejection, Scan, Subject
+from pdsynth.cohorts.inheritance import sidecars
+from pdsynth.cohorts.kinds import Kind, Verdict
+from pdsynth.cohorts.scans import best_run
+from pdsynth.types import Modality
+
+DICOM = (".dcm", ".ima")  # thousands of files per series, which are one refusal
+Key = tuple[Hashable, Modality]  # session and modality
+Scans = dict[Key, Scan]
+
+
+@dataclass
+class Ledger:
+    """The verdicts on the files of a cohort while it is read; `select` is the option --select."""
+
+    select: Select = ANY
+    rejected: list[Rejection] = field(default_factory=list)
+    not_needed: list[NotNeeded] = field(default_factory=list)
+    used: list[Path] = field(default_factory=list)
+
+    def participant(
+        self,
+        verdicts: Iterable[Verdict],
+        conflict: Callable[[Verdict], Rejection | None] = lambda verdict: None,
+        recorded: Collection[Path] = (),
+    ) -> tuple[Scans, dict[Key, str]]:
+        """Choose the scans of one participant, by session and modality, and record the verdict on each of its files.
+
+        conflict returns the refusal of a candidate whose name contradicts its folder. recorded are files whose verdict
+        is in the ledger already, such as that of sessions.tsv. The second result is the reason of the refusal for each
+        session and modality without a usable scan of which there are files. Its session is None if it concerns all
+        sessions.
+        """
+        first = len(self.rejected)
+        candidates: dict[Key, list[Path]] = {}
+        reasons: dict[Key, str] = {}
+        others = []
+        for verdict in verdicts:
+            if verdict.kind is not Kind.CANDIDATE or verdict.modality is None:
+                others.append(verdict)
+                continue
+            key = verdict.session, verdict.modality
+            refusal = conflict(verdict)
+            if refusal is None:
+                candidates.setdefault(key, []).append(verdict.path)
+            else:
+                self._refuse(refusal, key, reasons)
+        scans: Scans = {}
+        for key, paths in candidates.items():
+            before = len(self.rejected)
+            scan = best_run(paths, key[1], self.rejected, self.not_needed, self.select)
+            if scan is not None:
+                scans[key] = scan
+            elif self.rejected[before:]:
+                reasons.setdefault(key, _described(self.rejected[before]))
+        used = {path for scan in scans.values() for path in self._files_of(scan)}
+        refused = {refusal.path for refusal in self.rejected[first:]}
+        self.used += sorted(used - refused)
+        settled = used.union(refused, recorded)
+        self._settle([verdict for verdict in others if verdict.path not in settled], scans, reasons)
+        return scans, {key: reason for key, reason in reasons.items() if key not in scans}
+
+    def _settle(self, verdicts: Iterable[Verdict], scans: Mapping[Key, Scan], reasons: dict[Key, str]) -> None:
+        """Record the verdicts on the files that are not candidates and are not used with a scan."""
+        dicom: dict[Path, list[Verdict]] = {}
+        for verdict in verdicts:
+            key = None if verdict.modality is None else (verdict.session, verdict.modality)
+            spare = verdict.kind is Kind.STAND_IN and (key is None or key in scans)
+            if verdict.kind is Kind.NOT_NEEDED or spare:
+                self.not_needed.append(NotNeeded(verdict.path, verdict.rule))
+            elif verdict.path.suffix.lower() in DICOM:
+                dicom.setdefault(verdict.path.parent, []).append(verdict)
+            else:
+                self._refuse(Rejection(verdict.path, verdict.reason, verdict.remedy), key, reasons)
+        for folder, files in dicom.items():
+            refusal = Rejection(folder, f"holds {len(files)} DICOM files", "convert them with dcm2niix")
+            modality = files[0].modality
+            self._refuse(refusal, None if modality is None else (files[0].session, modality), reasons)
+
+    def exclude(self, scans: Iterable[Scan], reason: str, remedy: str) -> None:
+        """Refuse chosen scans, for a reason that is not in their files; their tables are not needed then."""
+        for scan in scans:
+            files = set(self._files_of(scan))
+            self.used = [path for path in self.used if path not in files]
+            self.rejected.append(Rejection(scan.path, reason, remedy))
+            self.not_needed += [NotNeeded(path, "belongs to an excluded scan") for path in files - {scan.path}]
+
+    def cohort(self, root: Path, subjects: list[Subject], simulated: bool = False) -> Cohort:
+        """The cohort with the verdicts, each once: a file above the participants' folders applies to many scans."""
+        rejected, not_needed = list(dict.fromkeys(self.rejected)), list(dict.fromkeys(self.not_needed))
+        return Cohort(root, subjects, rejected, simulated, not_needed, list(dict.fromkeys(self.used)))
+
+    def _refuse(self, refusal: Rejection, key: Key | None, reasons: dict[Key, str]) -> None:
+        self.rejected.append(refusal)
+        if key is not None:
+            reasons.setdefault(key, _described(refusal))
+
+    def _files_of(self, scan: Scan) -> list[Path]:
+        """The files of a chosen scan: the image, gradient tables, brain mask, FEAT's matrix, and sidecars."""
+        files = [scan.path, scan.bval, scan.bvec, scan.mask, scan.flirt]
+        return [*(path for path in files if path is not None), *sidecars(scan, self.rejected)]
+
+
+def _described(refusal: Rejection) -> str:
+    return f"{refusal.path.name} {refusal.reason}"
+
+
+def refused_in(session: Hashable, reasons: Mapping[Key, str], scans: Iterable[Modality]) -> dict[Modality, str]:
+    """The refused modalities of a session with their reasons, without those of which it has a usable scan."""
+    found = {}
+    for modality in set(Modality) - set(scans):
+        reason = reasons.get((session, modality)) or reasons.get((None, modality))
+        if reason is not None:
+            found[modality] = reason
+    return found
