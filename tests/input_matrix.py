@@ -35,7 +35,7 @@ def rows(file: Path) -> list[tuple[str, str, str, str]]:
         match = ROW.search(ast.get_docstring(node) or "")
         if match:
             words = {name: " ".join(text.split()) for name, text in match.groupdict().items()}
-            found.append((words["input"].rstrip("."), words["verdict"], words["rest"].lstrip(",;: "), node.name))
+            found.append((words["input"].rstrip("."), words["verdict"], words["rest"].strip(".,;: "), node.name))
     return found
 
 
@@ -49,7 +49,7 @@ def page() -> str:
         parts.append(f"\n## {file.stem.removeprefix('test_').replace('_', ' ').capitalize()}\n")
         parts.append("| on disk | result | how | test |\n|---|---|---|---|")
         for on_disk, verdict, how, test in found:
-            cells = (_cell(on_disk), verdict, _cell(how.rstrip(".")), f"`{test}`")
+            cells = (_cell(on_disk), verdict, _cell(how), f"`{test}`")
             parts.append(f"| {' | '.join(cells)} |")
     return "\n".join(parts) + "\n"
 

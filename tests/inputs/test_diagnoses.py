@@ -145,7 +145,7 @@ def test_unknown_codes(tmp_path, capsys) -> None:
 
 
 def test_codes_that_a_spreadsheet_changed(tmp_path, capsys) -> None:
-    """Input: the codes 1.0 and 2.0 where --diagnosis-map has 1 and 2. Result: read."""
+    """Input: the codes 1.0 and 2.0 where --diagnosis-map has 1 and 2. Result: read, as whole numbers."""
     root = codes(tmp_path, "sub-01 x 1.0\nsub-02 x 2.0")
     status, text = run(capsys, "inspect", root, "--json", "--diagnosis-map", "1=NC,2=AD")
     assert status == 0 and json.loads(text)["diagnoses"] == {"NC": 1, "AD": 1}
@@ -213,7 +213,7 @@ def test_unknown_states_of_adni(tmp_path) -> None:
 
 
 def test_codes_of_the_summary_table(tmp_path) -> None:
-    """Input: DXSUM of ADNI with codes, or with the words that newer downloads have in their place. Result: read."""
+    """Input: DXSUM of ADNI with codes, or with the words that newer downloads have in their place. Result: read, both alike."""
     header = "PTID,EXAMDATE,DIAGNOSIS,DXCHANGE"
     found = adni(tmp_path, ["1,", "MCI,", "3.0,", ",9", ",5", "7,1"], "DXSUM_1Jan2020.csv", header)
     assert found == [

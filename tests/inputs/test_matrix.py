@@ -21,4 +21,4 @@ def test_the_page_is_up_to_date() -> None:
 def test_a_docstring_becomes_a_row(tmp_path) -> None:
     source = 'def test_a():\n    """Input: a b|c\n    file. Result: read;\n    the rest.\n    """\n'
     (tmp_path / "test_x.py").write_text(source)
-    assert matrix.rows(tmp_path / "test_x.py") == [("a b|c file", "read", "the rest.", "test_a")]
+    assert matrix.rows(tmp_path / "test_x.py") == [("a b|c file", "read", "the rest", "test_a")]

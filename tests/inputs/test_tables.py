@@ -107,7 +107,7 @@ def test_empty_rows(tmp_path) -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252"])
 def test_encodings_and_line_endings(tmp_path, encoding, ending) -> None:
     """Input: a table in UTF-8, UTF-16 or UTF-32, with or without a byte order mark, or in Latin-1 or Windows-1252, with
-    the line endings of Linux, Windows or an old Mac. Result: read."""
+    the line endings of Linux, Windows or an old Mac. Result: read, cell by cell."""
     table = f"{HEADER.replace('sex', 'Größe')}sub-01\t70\t1,6\tNC\nsub-02\t71\tü\tAD\n".replace("\n", ending)
     root = study(tmp_path, table.encode(encoding))
     assert found(root) == BOTH and reasons(root) == []
@@ -185,7 +185,7 @@ def test_a_tsv_file_without_tabs(tmp_path, separator, name) -> None:
 )
 def test_csv_as_spreadsheets_write_it(tmp_path, table) -> None:
     """Input: a CSV file with commas, semicolons or tabs, decimal commas, trailing separators, empty rows, quoted cells
-    with separators, quotes and line breaks, or the line `sep=;` of Excel. Result: read."""
+    with separators, quotes and line breaks, or the line `sep=;` of Excel. Result: read, cell by cell."""
     root = hospital(tmp_path, table)
     assert found(root) == PATIENTS and reasons(root) == []
 
