@@ -36,7 +36,7 @@ class Synthesis:
     `uncertainty` is its SD in the same unit. It is the method's SD, times the calibration factor if the model is
     calibrated. If the method gives no SD, it is the SD of the samples, or None for fewer than two samples. `samples`
     are independent samples of the target, on the same grid. `mark` and `uncertainty_mark` are the provenance records of
-    the files. `notes` say what was doubtful in the source and how it was read.
+    the files. `notes` name the doubtful entries of the source and how they were read.
     """
 
     volume: Volume

@@ -109,7 +109,7 @@ def test_duplicate_rows(tmp_path) -> None:
 
 
 def test_rows_without_an_id(tmp_path) -> None:
-    """Input: a row that has values but no id. Result: refused."""
+    """Input: a row that has values but no id. Result: refused, with its line."""
     root = table(tree(tmp_path, "sub-01"), "participant_id diagnosis age\nsub-01 NC 70\nn/a AD 71")
     assert found(root) == [("sub-01", "", NC, 70)]
     assert reasons(root) == ["has rows without participant_id: (line 3)"]

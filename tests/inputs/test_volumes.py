@@ -223,7 +223,7 @@ def test_a_scan_in_any_valid_form_gives_the_same_volume(tmp_path: Path, form: di
 
 @pytest.mark.parametrize(("name", "to"), [("a_bold", "fmri"), ("a_dwi", "dmri"), ("series7", "dmri")])
 def test_a_scans_own_modality_is_no_target(tmp_path: Path, model: Path, name: str, to: str) -> None:
-    """Input: a scan given with --to its own modality, by its name or a .bval beside it. Result: refused."""
+    """Input: a scan given with --to its own modality, by its name or a .bval beside it. Result: refused, by name."""
     path = write_scan(tmp_path / f"{name}.nii.gz")
     (tmp_path / "series7.bval").write_text("0 1000 1000 1000")
     with pytest.raises(InputError, match=rf"{name}\.nii\.gz: is .* cannot be synthesised from it"):

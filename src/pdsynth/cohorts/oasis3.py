@@ -73,8 +73,7 @@ def oasis3(root: str | Path, select: Select = ANY, tables: bool = True) -> Cohor
         raise InputError(
             root, "contains no sub-OAS3*_bold.nii.gz or *_dwi.nii.gz", "give the folder of the OASIS-3 scans"
         )
-    on_disk = {*files, *(label for r in rejected for label in PARTICIPANT.findall(r.path.name))}
-    archive = _Archive(root, on_disk) if tables else None
+    archive = _Archive(root, files) if tables else None
     subjects = []
     for participant, verdicts in sorted(files.items()):
         visits, at_entry, person = archive.of(participant) if archive is not None else ([], None, Row())

@@ -43,16 +43,16 @@ def single_scan(path: str | Path, modality: Modality | None = None) -> Scan:
     """
     path = Path(path)
     name = path.name.lower()
-    shown, sign = None, ""
+    own, sign = None, ""
     if "dwi" in name:
-        shown, sign = Modality.DMRI, "by its name"
+        own, sign = Modality.DMRI, "by its name"
     elif Neighbourhood(path).most_specific("bval"):
-        shown, sign = Modality.DMRI, "by its .bval file"
+        own, sign = Modality.DMRI, "by its .bval file"
     elif "bold" in name or "func" in name:
-        shown, sign = Modality.FMRI, "by its name"
-    if shown is not None and modality is not None:
-        refuse_own_modality(path, shown, modality.other, sign)
-    modality = shown or modality
+        own, sign = Modality.FMRI, "by its name"
+    if own is not None and modality is not None:
+        refuse_own_modality(path, own, modality.other, sign)
+    modality = own or modality
     if modality is None:
         raise InputError(path, "may be fMRI or dMRI", "name it *_bold.nii.gz or *_dwi.nii.gz")
     scan = _scan(modality, path)

@@ -33,8 +33,8 @@ class ScanMeans:
 
     means: first of the whole scan, then of each segment if there are several. reference: the volume for registration,
     which is the mean fMRI, or the mean b0 (the mean over b > 0 if there is no b0). bval: the dMRI shell in s/mm^2, None
-    for fMRI and for 3D means. motion_mm: mean framewise displacement in mm, None if it is unknown. notes: what was
-    doubtful in the header and the gradient tables, and how it was read.
+    for fMRI and for 3D means. motion_mm: mean framewise displacement in mm, None if it is unknown. notes: the
+    doubtful entries of the header and of the gradient tables, and how they were read.
     """
 
     means: list[Volume]

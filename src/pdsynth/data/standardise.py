@@ -53,7 +53,7 @@ class Standardised:
     bool. transform: from the scan to the grid, mm to mm. placement: quality of the transform. reference: the mean fMRI
     or b0, on the scan's own 3D grid `native`; native_brain: its brain mask there. mask: the file of native_brain, None
     if it was computed. bval: the dMRI shell in s/mm^2, None for fMRI and 3D means. motion_mm: mean framewise
-    displacement in mm, None if it is unknown. notes: what was doubtful in the scan and how it was read.
+    displacement in mm, None if it is unknown. notes: doubts about the scan, with their reading.
     """
 
     scan: Scan

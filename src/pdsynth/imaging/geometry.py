@@ -33,7 +33,7 @@ NO_ORIENTATION = "convert it again from DICOM; or compare its sides with another
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """affine (4, 4) from voxel index to world mm; zooms in mm, as in pixdim; notes on what was doubtful."""
+    """affine (4, 4) from voxel index to world mm; zooms in mm, as in pixdim; notes on doubtful entries."""
 
     affine: np.ndarray
     zooms: tuple[float, ...]
@@ -165,7 +165,7 @@ def _edges(path: Path, affine: np.ndarray, pixdim: np.ndarray) -> list[str]:
     if ratio <= NOTED_RATIO:
         return []
     differ = f"voxels of {_size(edges)} mm by its affine, but of {_size(pixdim)} mm by its pixdim"
-    unset = np.abs(pixdim - 1).max() < UNIT_EDGES  # what a program writes that does not set pixdim
+    unset = np.abs(pixdim - 1).max() < UNIT_EDGES  # the default of programs that do not set pixdim
     if ratio > WORST_RATIO and not unset:
         remedy = "convert it again from DICOM, or write the true voxel size into sform, qform and pixdim"
         raise InputError(path, f"has {differ}: the voxel size is doubtful", remedy)

@@ -55,8 +55,8 @@ class ScanHeader:
     """Header of a scan, read without its voxels.
 
     shape has 3 or 4 axes. zooms are in mm; a fourth one is in seconds, 0 if it is unknown. synthetic is true if the
-    header or the sidecar marks the image as synthesised; one of the two marks is enough. notes say what was doubtful in
-    the header and how it was read; time_note says so of the repetition time.
+    header or the sidecar marks the image as synthesised; one of the two marks is enough. notes name the doubtful
+    entries of the header and how they were read; time_note does so for the repetition time.
     """
 
     shape: tuple[int, ...]

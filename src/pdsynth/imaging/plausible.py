@@ -12,7 +12,10 @@ from pdsynth.types import InputError
 
 LEAST_HEIGHT_MM = 60.0  # a lower stack of slices is a slab, not a brain
 LARGEST_MM = 500.0  # no head coil sees more
-LEAST_MM_AT_1_MM = (120.0, 150.0)  # left-right, back-front: less is no head, so that voxels of 1 mm are a default value
+LEAST_MM_AT_1_MM = (
+    120.0,
+    150.0,
+)  # left-right, back-front: less is not a head, so that voxels of 1 mm are a default value
 NEGATIVE, NEGATIVE_SHARE = 0.25, 2e-4  # of the 99.5th percentile; share of the voxels. Right scans have none
 SATURATED, SATURATED_SHARE = 0.999, 0.05  # of the largest intensity; share of the brain
 ZERO_SHARE = 0.5  # of the brain
@@ -104,12 +107,12 @@ def neighbours(data: np.ndarray, brain: np.ndarray) -> list[float]:
     """Correlation of each voxel with the next one, both inside the brain, along the three axes; 1 without variance."""
     found = []
     for axis in range(3):
-        (here, there), (first, second) = (
+        (near, next_one), (first, second) = (
             [np.take(array, range(start, array.shape[axis] - 1 + start), axis) for start in (0, 1)]
             for array in (data, brain)
         )
         both = first & second
-        values = here[both], there[both]
+        values = near[both], next_one[both]
         known = both.sum() > 1 and all(v.std() > 0 for v in values)
         found.append(float(np.corrcoef(*values)[0, 1]) if known else 1.0)
     return found

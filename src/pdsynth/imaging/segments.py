@@ -108,7 +108,7 @@ class Gradients:
     """Gradient table: bvals (n,) in s/mm^2, and bvecs (n, 3), which are unit vectors, or zero where there is none.
 
     A volume that is left out, such as a scanner's trace image, has a bval of NaN: it is neither a b0 nor in a shell.
-    notes say what was doubtful in the tables and how it was read.
+    notes name the doubtful entries of the tables and how they were read.
     """
 
     bvals: np.ndarray
@@ -176,7 +176,7 @@ def _check_unit(bval: Path, bvals: np.ndarray, length: np.ndarray) -> None:
 def _with_lengths(bvec: Path, bvals: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, str]:
     """The b-values, times the squared lengths of the directions if these carry them; and a note, or "".
 
-    Raises InputError if the lengths differ, all b-values are equal, and the longest direction is no unit vector.
+    Raises InputError if the lengths differ, all b-values are equal, and the longest direction is not a unit vector.
     """
     weighted = bvals > B0_LIMIT
     directed = weighted & (length > NO_DIRECTION)
