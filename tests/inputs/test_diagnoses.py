@@ -213,7 +213,8 @@ def test_unknown_states_of_adni(tmp_path) -> None:
 
 
 def test_codes_of_the_summary_table(tmp_path) -> None:
-    """Input: DXSUM of ADNI with codes, or with the words that newer downloads have in their place. Result: read, both alike."""
+    """Input: DXSUM of ADNI with codes, or with the words that newer downloads have in their place. Result: read, both
+    alike."""
     header = "PTID,EXAMDATE,DIAGNOSIS,DXCHANGE"
     found = adni(tmp_path, ["1,", "MCI,", "3.0,", ",9", ",5", "7,1"], "DXSUM_1Jan2020.csv", header)
     assert found == [

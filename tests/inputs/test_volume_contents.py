@@ -171,7 +171,8 @@ def test_intensities_that_lost_their_sign_or_wrapped_are_refused() -> None:
 
 
 def test_a_pair_that_hardly_agrees_is_flagged() -> None:
-    """Input: an fMRI and a dMRI of one session that do not show the same head in the same place. Result: flagged, by the correlation of the two."""
+    """Input: an fMRI and a dMRI of one session that do not show the same head in the same place. Result: flagged, by
+    the correlation of the two."""
     rows = [{"modality": "dmri", "correlation": value, "overlap": 0.9} for value in (0.6, 0.05, None)]
     flags = quality_table(rows)["flag"].tolist()
     assert flags[0] == flags[2] == "" and flags[1].startswith(
