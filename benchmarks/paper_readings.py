@@ -26,6 +26,7 @@ from pdsynth.files import read_json, write_json
 from pdsynth.methods.pds_paper import PDSPaper, readings
 from pdsynth.recipes import build
 from pdsynth.resources import seconds
+from pdsynth.statistics.inference import bca_interval
 from pdsynth.training import COST
 from pdsynth.types import Direction
 
@@ -38,18 +39,26 @@ def entry_name(settings: dict[str, str], budget: str) -> str:
 
 
 @torch.inference_mode()
-def drafted(method: PDSPaper, test: Pairs) -> dict[str, float]:
-    """Mean psnr_brain, dB, of the drafts before refinement, clipped to [0, 1]."""
-    found: dict[str, float] = {}
+def psnr_of(method: PDSPaper, test: Pairs) -> tuple[dict[str, Any], dict[str, float]]:
+    """psnr_brain (dB) of one refined sample per test participant, with its interval, and the mean of the drafts.
+
+    Both are clipped to [0, 1] and compared in the dilated brain mask of the real scan.
+    """
+    refined_scores: dict[str, Any] = {}
+    draft_scores: dict[str, float] = {}
     for direction in Direction:
         scores = []
         for row in range(len(test)):
-            generator = torch.Generator().manual_seed(row)
-            draft = method.draft(test.batch(np.array([row])), direction, generator, method.config.steps)
+            batch = test.batch(np.array([row]))
+            draft = method.draft(batch, direction, torch.Generator().manual_seed(row), method.config.steps)
             real, brain = test.volume(direction.target, row), dilate(test.brain(direction.target, row))
-            scores.append(psnr(draft.clamp(0, 1)[0, 0].numpy(), real, brain))
-        found[direction.value] = round(float(np.mean(scores)), 3)
-    return found
+            volumes = (method.refined(draft, batch, direction), draft)
+            scores.append([psnr(volume.clamp(0, 1)[0, 0].numpy(), real, brain) for volume in volumes])
+        refined, drafts = np.array(scores).T
+        ci95 = list(bca_interval(refined, seed=SEED))
+        refined_scores[direction.value] = {"mean": float(refined.mean()), "ci95": ci95}
+        draft_scores[direction.value] = round(float(drafts.mean()), 3)
+    return refined_scores, draft_scores
 
 
 def psnr_brain(scores: dict[str, Any]) -> dict[str, Any]:
@@ -72,17 +81,17 @@ def trained_and_scored(pairs: Pairs, work: Path, settings: dict[str, str], budge
         settings=settings,
     )
     test = pairs.test.whole_scans()
-    scores = api.evaluate({RECIPE: model}, test, ceiling=False)["methods"][RECIPE]
     method = model.method
     assert isinstance(method, PDSPaper)
+    scores, drafts = psnr_of(method, test)
     return {
         "date": date.today().isoformat(),
         "readings": {name: getattr(method.config, name) for name in readings()},
         "changed": settings,
         "budget": budget,
         "cost": read_json(run / COST),
-        "psnr_brain": psnr_brain(scores),
-        "draft_psnr_brain": drafted(method, test),
+        "psnr_brain": scores,
+        "draft_psnr_brain": drafts,
     }
 
 
