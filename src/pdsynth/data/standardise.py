@@ -86,10 +86,12 @@ def standardise(
     segments: int = 1,
     partner: Standardised | None = None,
 ) -> Standardised:
-    """Read a scan, resample it on the grid, set voxels outside the template's brain and its rim to zero, and scale it.
+    """Read a scan, resample it on the grid, scale it, and set voxels far from the template's brain to zero.
 
-    The scale is a percentile of the intensities inside the brain. partner: the standardised fMRI of a dMRI's session,
-    through which the dMRI is registered. Raises InputError, naming the file, if the scan cannot be used.
+    Voxels farther than `margin_mm` are far. The scale is a percentile of the intensities inside the scan's brain.
+    segments: if above 1, number of segments whose means are standardised besides the mean of the whole scan. partner:
+    the standardised fMRI of a dMRI's session, through which the dMRI is registered. Raises InputError, naming the file,
+    if the scan cannot be used.
     """
     try:
         read = scan_means(scan, preprocessing, segments)
@@ -169,8 +171,8 @@ def standard_brain(
 ) -> tuple[np.ndarray, Placement]:
     """The scan's brain mask on the grid, (X, Y, Z) bool, within the margin of the template's brain, and its alignment.
 
-    native: the brain mask on the scan's own grid. Raises ValueError if the field of view cuts off the brain, or if the
-    brain does not overlap the template's.
+    native: the brain mask on the scan's own grid. transform: from the scan to the grid. Raises ValueError if the
+    coverage is below LEAST_COVERAGE or the overlap below LEAST_OVERLAP (see `Placement`).
     """
     grid = preprocessing.grid
     template = tissue_template(grid)["brain"] > 0.5
