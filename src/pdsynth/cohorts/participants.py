@@ -40,7 +40,10 @@ DiagnosisMap = Mapping[str, Diagnosis | None]
 
 
 def diagnosis_codes(further: Mapping[Any, Any] | None) -> dict[str, Diagnosis | None]:
-    """The known codes and further ones, in lower case. NA, or None, stands for a participant in none of the groups."""
+    """The diagnosis of each code (CODES and further ones), in lower case; None for a participant in none of the groups.
+
+    A further code may be mapped to NC, MCI, AD, NA or None. Raises ValueError for another value.
+    """
     return CODES | {
         whole(str(code)): None if value is None or str(value).lower() == NA else Diagnosis(value)
         for code, value in (further or {}).items()
@@ -63,7 +66,10 @@ def meaning(code: str, codes: DiagnosisMap) -> Diagnosis | None:
 
 
 def schema(key: str, diagnosis_column: str | None, age_unit: str) -> Schema:
-    """The schema of participants.tsv or sessions.tsv; `key` is the column of its ids."""
+    """The schema of participants.tsv or sessions.tsv; `key` is the column of its ids.
+
+    diagnosis_column: None for one of the names in DIAGNOSIS. age_unit: the unit of ages without one; "" for years.
+    """
     return {
         key: Column((key,), needed=True, identity=True),
         "session": Column(("session_id", "session") if key == "participant_id" else (), identity=True),

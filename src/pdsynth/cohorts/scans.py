@@ -79,8 +79,8 @@ def best_run(
     """The best usable scan among files, by the criteria of `choice`; None if there is no usable scan.
 
     Unusable files are appended to `rejected`, whatever the error: one scan never stops the reading of a cohort. The
-    other files are appended to `not_needed`. Only errors that would affect every scan, such as lack of memory, are
-    raised.
+    other files are appended to `not_needed`. Files that `select` leaves out are not needed, but rejected if there is no
+    other file. Only errors that would affect every scan, such as lack of memory, are raised.
     """
     candidates, unneeded, refusals = [], [], []
     left_out: list[tuple[Path, str]] = []
