@@ -135,7 +135,7 @@ def _people(root: Path) -> list[str]:
 
 
 def is_adni(root: Path) -> bool:
-    """Whether root contains a folder whose name is a PTID."""
+    """Whether root contains a folder whose name is a PTID, ADNI's participant identifier (027_S_0074)."""
     return bool(_people(root))
 
 
@@ -251,7 +251,10 @@ def _merged_diagnosis(row: Row) -> Diagnosis | None:
 
 
 def _summary_diagnosis(row: Row) -> Diagnosis | None:
-    """The diagnosis from the first column that has a value; None if all are empty, or if its code is unknown."""
+    """The diagnosis of a row of DXSUM, from the first of COLUMNS that has a value other than NOT_DONE.
+
+    None if there is no value or, with a note, if its code is unknown.
+    """
     for column, codes in COLUMNS:
         text = row.text(column)
         if text is None or whole(text) in NOT_DONE:

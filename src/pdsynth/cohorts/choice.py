@@ -158,7 +158,7 @@ class Select:
         return cls({name: value for name, _, value in pairs})
 
     def left_out(self, name: str) -> str | None:
-        """The part of the selection that a file name contradicts; None if the name fits."""
+        """The first part of the selection, as "run=1", that a file name contradicts; None if the name fits."""
         found = entities(name)
         return next((f"{k}={v}" for k, v in self.values.items() if k in found and not _equal(found[k], v)), None)
 

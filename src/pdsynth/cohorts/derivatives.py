@@ -57,7 +57,10 @@ def _preprocessed(tree: Path) -> bool:
 
 
 def _preferred_to(root: Path, other: str) -> bool:
-    """True for `bids` if root itself is the output folder of a tool: its sub-* folders are not a raw dataset."""
+    """Whether this layout comes before the one named `other`: before "bids", if root is the output folder of a tool.
+
+    Its sub-* folders are then not a raw dataset.
+    """
     return other == "bids" and _preprocessed(root)
 
 

@@ -144,7 +144,7 @@ def _described(value: object) -> str:
 def _verdicts(root: Path, settings: dict[str, Any]) -> list[Verdict]:
     """The verdicts on all files below root. The session of a verdict is a `Key`, or None without a match.
 
-    A file that matches a pattern in another case or with another extension is classified like one that matches it.
+    A file that matches a pattern only without regard to case or extension is a stand-in (see `Kind`), not a candidate.
     """
     patterns = [(m, *_tokens(root, settings[m.value])) for m in Modality if m.value in settings]
     verdicts = []
@@ -166,7 +166,7 @@ def _verdicts(root: Path, settings: dict[str, Any]) -> list[Verdict]:
 
 
 def _inexact(verdict: Verdict, pattern: str) -> Verdict:
-    """The verdict on a file that fits a pattern but for capitals or its extension: a stand-in for an exact one."""
+    """The verdict on a file that fits a pattern but for capitals or its extension: a candidate becomes a stand-in."""
     if verdict.kind is not Kind.CANDIDATE:
         return verdict
     reason = f"fits the pattern {pattern!r} but for capitals or its extension"
@@ -206,7 +206,7 @@ def _participant(root: Path, verdict: Verdict, people: Collection[str]) -> str:
 
 
 def _conflict(verdict: Verdict) -> Rejection | None:
-    """The refusal of a scan whose name has another sub-* or ses-* than its pattern matches."""
+    """The refusal of a scan whose name has another sub-* or ses-* than its pattern matches; None for any other scan."""
     participant, session = verdict.session if isinstance(verdict.session, tuple) else ("", "")
     own = f"sub-{_bare(participant)}", f"ses-{_bare(session)}" if session else ""
     problem = contradiction(verdict.path, *own, by_label=True)

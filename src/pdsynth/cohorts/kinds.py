@@ -165,7 +165,7 @@ class Item:
 
     @cached_property
     def likely(self) -> Modality | None:
-        """The modality by the suffix, or else by words in the names of file and folders; None if two or none fit."""
+        """The modality by `series`, else the suffix, else words in the names of file and folders; None if unclear."""
         if self.series is not None or self.modality is not None:
             return self.series or self.modality
         for text in (self.stem, *reversed(self.found.dirs)):

@@ -70,7 +70,10 @@ class Ledger:
         return scans, {key: reason for key, reason in reasons.items() if key not in scans}
 
     def _settle(self, verdicts: Iterable[Verdict], scans: Mapping[Key, Scan], reasons: dict[Key, str]) -> None:
-        """Record the verdicts on the files that are not candidates and are not used with a scan."""
+        """Record the verdicts on the files that are not candidates and are not used with a scan.
+
+        The DICOM files of a folder are one refusal. The reasons of refusals are added to `reasons`.
+        """
         dicom: dict[Path, list[Verdict]] = {}
         for verdict in verdicts:
             key = None if verdict.modality is None else (verdict.session, verdict.modality)

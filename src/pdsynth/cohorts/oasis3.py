@@ -88,7 +88,7 @@ def oasis3(root: str | Path, select: Select = ANY, tables: bool = True) -> Cohor
 
 
 class _Archive:
-    """The tables of OASIS-3, held against the participants on disk."""
+    """The tables of OASIS-3, with their rows joined to the participants on disk."""
 
     def __init__(self, root: Path, participants: Collection[str]) -> None:
         self.participants = participants
@@ -178,7 +178,10 @@ def is_oasis3(root: Path) -> bool:
 
 
 def _preferred_to(root: Path, other: str) -> bool:
-    """True for `bids` without a participants.tsv: read as BIDS, these scans would then have no diagnosis."""
+    """Whether this layout comes before the one named `other`: before "bids", if there is no participants.tsv.
+
+    Read as BIDS, these scans would then have no diagnosis.
+    """
     return other == "bids" and not (root / "participants.tsv").exists()
 
 
@@ -221,7 +224,10 @@ def _verdicts(root: Path) -> dict[str, list[Verdict]]:
 
 
 def _conflict(root: Path, participant: str, verdict: Verdict) -> Rejection | None:
-    """The refusal of a scan whose participant and day contradict the folders below root or the rest of its name."""
+    """The refusal of a scan whose participant or day contradicts a folder below root or the rest of its name.
+
+    None for any other scan.
+    """
     path, day = verdict.path, verdict.session
     match = NAME.fullmatch(path.name)
     written = f"d{day}" if match is None else f"d{match[2]}"

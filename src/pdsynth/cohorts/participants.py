@@ -53,7 +53,7 @@ def diagnosis_codes(further: Mapping[Any, Any] | None) -> dict[str, Diagnosis | 
 def meaning(code: str, codes: DiagnosisMap) -> Diagnosis | None:
     """The diagnosis of a code. Of a change such as "NL to MCI", the state after it counts.
 
-    Raises KeyError if the code is unknown.
+    codes: see `diagnosis_codes`. Raises KeyError if the code, or the state before the change, is unknown.
 
     >>> meaning("MCI to Dementia", CODES)
     <Diagnosis.AD: 'AD'>
@@ -85,7 +85,7 @@ def schema(key: str, diagnosis_column: str | None, age_unit: str) -> Schema:
 
 
 class Participants:
-    """The tables of a BIDS dataset, held against the folders of its participants.
+    """The tables of a BIDS dataset, with their rows joined to the folders of its participants.
 
     participants.tsv is read from root, or else from the first tree that has it. Its rows are joined to `names`, the
     folders of the participants. Raises InputError if participants.tsv is not a table, or a diagnosis is unknown.

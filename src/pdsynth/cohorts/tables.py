@@ -126,7 +126,7 @@ class Row:
         return value
 
     def note(self, problem: str, remedy: str, text: str = "") -> None:
-        """Record a problem of the row."""
+        """Record a problem of the row, with its line and the cell `text`, in the notes of the table."""
         if self.table is not None:
             quoted = f"{text[:LONGEST]!r} " if text else ""
             self.table.notes.add(problem, f"{quoted}(line {self.line})", remedy)

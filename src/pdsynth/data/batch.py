@@ -30,9 +30,10 @@ class Source:
     """The source scans of a batch and features of them, as patches or as whole volumes.
 
     volume (B, 1, x, y, z), context (B, CONTEXT_CHANNELS, x, y, z) and brain (B, 1, x, y, z; 0 or 1) are patches. The
-    context holds the volume, its Gaussian blurs at 1, 2 and 4 voxels, its gradient magnitude and the blurred brain
-    mask, all computed before the patch is cut. summary (B, SUMMARY_SIZE) holds statistics of the whole volume inside
-    the brain, and coarse (B, 1, X/4, Y/4, Z/4) means of the whole volume over cells of 4 x 4 x 4 voxels.
+    context holds the volume, its Gaussian blurs at 1, 2 and 4 voxels, its gradient magnitude and the brain mask blurred
+    at 2 voxels (the SD of the Gaussian), all computed before the patch is cut. summary (B, SUMMARY_SIZE) holds
+    statistics of the whole volume inside the brain, and coarse (B, 1, X/4, Y/4, Z/4) means of the whole volume over
+    cells of 4 x 4 x 4 voxels.
     """
 
     volume: Tensor
@@ -132,7 +133,7 @@ class WholeSource:
 
     @cached_property
     def inside(self) -> np.ndarray:
-        """Flat indices of the brain voxels, or of all voxels if the brain is empty."""
+        """Flat indices of the brain voxels, (n,) int32, or of all voxels if the brain is empty."""
         flat = np.flatnonzero(self.brain)
         return (flat if flat.size else np.arange(self.brain.size)).astype(np.int32)
 
@@ -160,7 +161,7 @@ def stack_sources(wholes: list[WholeSource], corners: np.ndarray, patch: Patch) 
 
 
 def crop(array: Array, corner: np.ndarray | Tensor, patch: Patch) -> Array:
-    """Cut a patch from the last three axes; corner is its first voxel."""
+    """Cut a patch of `patch` voxels from the last three axes; corner (3,) is its first voxel."""
     x, y, z = (int(c) for c in corner)
     return array[..., x : x + patch[0], y : y + patch[1], z : z + patch[2]]
 

@@ -160,7 +160,10 @@ class Pairs:
         return Pairs(self.root, self.table, self.manifest, volumes)
 
     def read(self, name: str, row: int) -> np.ndarray:
-        """A row's volume by name, such as `fmri_brain`: (X, Y, Z), in the data type of the file."""
+        """A row's volume by name (`fmri`, `fmri_brain`, `oracle_fmri`, ...): (X, Y, Z), in the data type of the file.
+
+        It is zero if the row has no volume of this name.
+        """
         return self.volumes.read(*self._place(row), name)
 
     def volume(self, modality: Modality, row: int) -> np.ndarray:

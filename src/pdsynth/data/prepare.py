@@ -289,7 +289,10 @@ def _make_all(
     workers: Workers,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Make the sessions that are not made yet or have changed, and remove files that belong to no session."""
+    """Make the sessions that are not made yet or have changed, and remove files of no session.
+
+    unchanged: sessions that are not made in this run, whose files stay.
+    """
     for path in folder.iterdir():
         if path.name not in (FOLDER, manifest.NAME, *TABLES):
             path.unlink()

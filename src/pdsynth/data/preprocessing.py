@@ -103,12 +103,12 @@ class Preprocessing(BaseModel):
             raise _not_rebuilt(path, entries, problem) from error
 
     def difference(self, other: Preprocessing) -> dict[str, tuple[str, str]]:
-        """The settings that differ, each with its value here and its value in the other, in words."""
+        """The settings that differ, by name: the value here and the value in the other, in words."""
         names = [name for name in type(self).model_fields if getattr(self, name) != getattr(other, name)]
         return {name: (self._in_words(name), other._in_words(name)) for name in names}
 
     def option(self, name: str) -> str | None:
-        """The option of `prepare` that gives a setting its value; None if there is no such option."""
+        """The option of `prepare` that gives a setting its value, such as "with --realign"; None without an option."""
         if name == "grid":
             return f"with --grid-mm {self.grid.spacing_mm[0]:g}"
         if name in ("denoise", "realign"):

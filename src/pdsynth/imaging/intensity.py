@@ -30,6 +30,8 @@ LEAST_DICE = 0.75  # of rough mask and registered template; with less overlap th
 class RobustScale:
     """Division by a high percentile inside the brain (by default the 99.5th), then clipping to [0, 1].
 
+    p995 is the intensity at this percentile, which becomes 1.
+
     >>> RobustScale(200.0).apply(np.array([-1.0, 50.0, 300.0])).tolist()
     [0.0, 0.25, 1.0]
     """

@@ -127,8 +127,9 @@ def read_gradients(bval: str | Path | None, bvec: str | Path | None, n_volumes: 
 
     Directions are scaled to unit length. If all b-values are equal and the lengths of the directions differ, a b-value
     is multiplied by its direction's squared length, as scanners with one nominal b-value and MRtrix define it. A
-    diffusion-weighted volume without a direction is left out if others have one. If none has one, as in a clinical
-    trace scan, all are used.
+    diffusion-weighted volume without a direction is left out (NaN) if others have one. Such volumes count as b0 instead
+    if the first volume is one of them and there is no b0. If none has a direction, as in a clinical trace scan, all are
+    used.
 
     Raises InputError for a missing or unreadable file, for a number of entries other than n_volumes, and for b-values
     that are negative or in another unit.
