@@ -32,7 +32,7 @@ class Stamp(TypedDict):
 
 
 def stamp(path: Path, digest: str | None = None) -> Stamp | None:
-    """The present stamp of a file, with a digest that is known already or is computed; None if it cannot be read."""
+    """The present stamp of a file; None if it cannot be read. The digest is computed, unless the caller gives it."""
     try:
         now, about = time.time_ns(), path.stat()  # before the digest: a change during the reading changes the times
         return {
@@ -47,9 +47,10 @@ def stamp(path: Path, digest: str | None = None) -> Stamp | None:
 
 
 def renewed(path: Path, before: Stamp | None) -> Stamp | None:
-    """The present stamp of a file. The file is read only if its size, times or inode differ from an earlier stamp.
+    """The present stamp of a file. The file is read only if its times or inode differ from those of an earlier stamp.
 
-    The file is unchanged if the result has the earlier digest, and changed or unreadable if the result is None.
+    The result is None, without reading, if the size differs, and if the file cannot be read. The file is unchanged if
+    the result has the digest of `before`: see `unchanged`. Without an earlier stamp the file is read.
     """
     try:
         about = path.stat()
@@ -64,5 +65,5 @@ def renewed(path: Path, before: Stamp | None) -> Stamp | None:
 
 
 def unchanged(before: Stamp | None, now: Stamp | None) -> bool:
-    """Whether two stamps of a file have the same digest; a file that could not be read both times is unchanged."""
+    """Whether two stamps of a file have the same digest, or both are None, because it could not be read both times."""
     return (before and before["sha256"]) == (now and now["sha256"])

@@ -61,7 +61,10 @@ DESCRIPTION = {
 
 @dataclass(frozen=True)
 class Options:
-    """Options of a synthesis: number of samples, sampling steps of each, seed, b-value (s/mm^2) of a new dMRI."""
+    """Options of a synthesis: number of random samples of a generative model, their sampling steps and their seed.
+
+    A method with a fixed number of steps ignores `steps`. shell: b-value in s/mm^2 of a new dMRI.
+    """
 
     samples: int = 0
     steps: int = 8
@@ -69,7 +72,7 @@ class Options:
     shell: float = SHELL
 
     def entries(self, model: str | Path) -> dict[str, Any]:
-        """All that the bytes of a volume depend on besides its source, by its names in manifest and sidecars."""
+        """Options, version, model (its folder) and preprocessing: all that a volume depends on besides its source."""
         card = read_json(model_path(model) / "config.json").get("card")
         preprocessing = recorded_by(card) if isinstance(card, dict) else None  # `Model.load` refuses it
         identity = {"model_sha256": weights_sha256(model), "preprocessing": preprocessing}
@@ -77,7 +80,7 @@ class Options:
 
 
 def refuse_other_options(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise InputError unless a manifest records the entries `now` of a synthesis."""
+    """Raise InputError unless the manifest `before` of `out` records a synthesis with `now` (see `Options.entries`)."""
     if before.get("command") != "synthesize":
         raise InputError(out, f"was written by pdsynth {before.get('command')}", "choose another folder")
     recorded = before.get("parameters", {}).get("made_as", {})
@@ -104,21 +107,21 @@ class Source:
         return Direction.to(self.scan.modality.other)
 
     def paths(self, out: Path, draws: int = 0) -> SyntheticPaths:
-        """Paths of its volume, SD and samples in a folder."""
+        """Paths of the synthesised volume, its SD and its `draws` samples in a folder."""
         names = self.participant_id, self.session_id
         return synthetic_paths(out, *names, self.scan.path, self.direction, draws=draws)
 
     def row(
         self, root: Path, status: str, file: str = "", draws: int = 0, reason: str = "", remedy: str = ""
     ) -> dict[str, str]:
-        """The scan's row of the table."""
+        """The scan's row of TABLE, by column. root: the dataset. file: the volume's path in the folder of the table."""
         source, target, drawn = relative(self.scan.path, root), str(self.direction.target), str(draws) if file else ""
         values = (self.participant_id, self.session_id, source, target, status, file, drawn, reason, remedy)
         return dict(zip(COLUMNS, values, strict=True))
 
 
 def sources(cohort: Cohort, replace_refused: bool = False) -> Iterator[tuple[Source, str]]:
-    """Every scan of a cohort, and the reason why the other modality is not synthesised from it, or "".
+    """Every scan of a cohort, and the reason why the other modality is not synthesised from it; "" if it is.
 
     A modality whose own scan was refused is not missing; it is synthesised with `replace_refused` alone.
     """
@@ -161,13 +164,16 @@ def synthesise_path(
     select: Select = ANY,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Path], list[Rejection]]:
-    """Synthesise the scans that a BIDS folder lacks, or the other modality of one scan; returns files and refusals.
+    """Synthesise the scans that a folder lacks, or the other modality of one scan; returns files and refusals.
 
-    `jobs` processes share the scans, with one thread each; their number does not change the bytes. A volume in `out`
-    of the same source, model and options is not made again, so an interrupted run can be repeated. `layout` is that of
-    the folder, detected by default; no table of participants is read. In a folder a scan that fails is refused and the
-    others continue, except after a full disk or a lack of memory. A modality whose own scan was refused is synthesised
-    with `replace_refused` alone. select: see `pdsynth.cohorts.detect.read`.
+    The files are all volumes, SDs and samples, also those that an earlier run made. to: in a folder, only this modality
+    is synthesised; for one scan, it is needed if neither name nor .bval file shows the scan's modality. samples, steps
+    and seed: see `Options`; shell: b-value in s/mm^2 of a new dMRI. progress(done, scans) is called after each scan.
+    `jobs` processes share the scans, with one thread each; their number does not change the bytes. A volume in `out` of
+    the same source, model and options is not made again, so an interrupted run can be repeated. `layout` is that of the
+    folder (see `pdsynth.cohorts.layout`), detected by default; no table of participants is read. In a folder a scan
+    that fails is refused and the others continue, except after a full disk or a lack of memory. A modality whose own
+    scan was refused is synthesised with `replace_refused` alone. select: see `pdsynth.cohorts.detect.read`.
 
     Raises InputError if `path` is one scan and it fails; if a folder lacks no scan, or every scan is refused; if two
     scans would give the same file; and if `samples` are requested of a model that cannot draw samples.
@@ -205,8 +211,9 @@ def synthesise_scans(
 ) -> tuple[list[Path], list[Rejection]]:
     """`synthesise_path` with its options as one object.
 
-    `stamps` are those of each volume's source files, by the name of the volume, when it was made. Source files that
-    still have their stamps are not read to see that they are unchanged. The new stamps are added.
+    `stamps` are those of each volume's source files when it was made (see `pdsynth.freshness`), by the path of the
+    volume relative to `out`. A source file that still has its stamp is not read again to check its content. The stamps
+    of this call are added to the dict.
     """
     if options.samples:
         from pdsynth.synthesis import refuse_without_draws
@@ -342,7 +349,7 @@ def _is_made(source: Source, out: Path, entries: dict[str, Any], stamps: Stamps)
 def _synthesise(
     model: str, device: str, options: Options, out: Path, root: Path | None, source: Source
 ) -> Rejection | None:
-    """Make one volume. Returns the refusal of a scan of the dataset at root; raises the error of a lone scan."""
+    """Synthesise from one scan and save. Returns the scan's refusal; raises the error of a lone scan (root is None)."""
     try:
         synthesis = _loaded(model, device).synthesize(source.scan, **asdict(options))
     except Exception as error:  # the error of one scan does not stop the others, unless they would fail too
@@ -364,7 +371,7 @@ def _loaded(model: str, device: str) -> Model:
 
 
 def doubts(path: Path) -> list[tuple[str, str]]:
-    """Source and note of each volume in a table of this module that was made from a doubtful scan."""
+    """Source and note of each volume that was made from a doubtful scan, by the table synthesised.tsv at `path`."""
     table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
     rows = table[(table["status"] == "made") & (table["reason"] != "")]
     return [(str(source), str(reason)) for source, reason in rows[["source", "reason"]].to_numpy().tolist()]

@@ -203,7 +203,7 @@ def prepare(
     if unread := pairs.manifest["kept"]:
         error_line(
             f"{len(unread)} sessions have scans that cannot be read now; their earlier preparation remains "
-            f"({', '.join(unread[:LISTED])}). --prune removes them.",
+            f"({', '.join(unread[:LISTED])}). --prune removes these sessions.",
             kind="Warning",
         )
     done(f"Open {out / 'quality.html'} to check the registration of the scans")
@@ -212,7 +212,7 @@ def prepare(
         names = " and ".join(empty)
         error_line(f"no participant with both scans is in {names}. Increase this fraction in --split.", kind="Warning")
     done(
-        "Train a model on them",
+        "Train a model on the pairs",
         "train",
         out,
         "run",
@@ -222,7 +222,7 @@ def prepare(
 
 
 def _cells(path: Path, *columns: str) -> list[tuple[str, ...]]:
-    """The rows of these columns of a table, as texts."""
+    """The rows of a table (TSV), as the texts of these columns."""
     import pandas as pd
 
     cells = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)[list(columns)]
@@ -300,7 +300,7 @@ def _contents(cohort: Cohort, files: bool) -> dict[str, Any]:
 
 
 def _all_files(cohort: Cohort) -> list[dict[str, str]]:
-    """The verdict on every file, sorted by path."""
+    """The verdict on every file, sorted by path: dicts of path, verdict, and the rule or the reason of a refusal."""
     verdicts = [(str(path), "used", "") for path in cohort.used]
     verdicts += [(str(file.path), "not needed", file.rule) for file in cohort.not_needed]
     verdicts += [(str(refusal.path), "refused", refusal.reason) for refusal in cohort.rejected]

@@ -277,6 +277,6 @@ def synthesize(
             path, f"holds {len(refused)} scans that were refused", f"repair them; {out / TABLE} lists each"
         )
     done(
-        "Score the model on real pairs before you use them",
+        "Score the model on real pairs before you use these files",
         *("evaluate", "prepared", "--model", model, "--out", "results"),
     )

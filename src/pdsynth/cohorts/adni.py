@@ -79,9 +79,11 @@ def adni(root: str | Path, select: Select = ANY, tables: bool = True) -> Cohort:
     older tables have in the column DX, the state after "to" counts; NL is CN. Participants with a subjective memory
     complaint count as cognitively normal. If `tables` is false, no table is read.
 
-    A scan belongs to the participant of its folder. A scan whose name contains another participant is rejected. Days
-    are counted from year 1. A session is named by its date. A cell with an unknown code or date, a visit that
-    contradicts another one of its day, and a participant without a row become a `Rejection`.
+    A scan belongs to the participant of its folder. A scan whose name contains another participant is rejected. Scans
+    form sessions, and get a diagnosis of a visit within a year, as `visits.sessions` describes; day 1 is the first of
+    January of year 1. A session is named by the date of its first scan. select: see `detect.read`. A cell with an
+    unknown code or date, a visit that contradicts another one of its day, and a participant without a row become a
+    `Rejection`.
 
     Raises InputError if there is no scan, if there is no table, and if a table exists twice.
     """
@@ -118,7 +120,10 @@ def _table(root: Path) -> Table:
 
 
 def _rows_of(table: Table, ptids: Collection[str]) -> dict[str, list[Row]]:
-    """The rows of each participant on disk. Old tables have the RID, the number at the end of the PTID, instead."""
+    """The rows of each participant on disk, by PTID. Old tables have only the RID, the number at the end of the PTID.
+
+    The rows of a RID that two folders share are not joined.
+    """
     rid = table.names["ptid"].upper() == "RID"
     numbers = Counter(ptid[6:] for ptid in ptids)
     names = {ptid[6:] if rid else ptid: ptid for ptid in ptids if not rid or numbers[ptid[6:]] == 1}
@@ -130,7 +135,7 @@ def _people(root: Path) -> list[str]:
 
 
 def is_adni(root: Path) -> bool:
-    """Whether root contains a folder whose name is a PTID."""
+    """Whether root contains a folder whose name is a PTID, ADNI's participant identifier (027_S_0074)."""
     return bool(_people(root))
 
 
@@ -155,7 +160,10 @@ def modality_of(series: str) -> Modality | None:
 
 
 def _verdicts(person: Path) -> list[Verdict]:
-    """The verdicts on the files of a participant; the session of a verdict is the day of the scan, or None."""
+    """The verdicts on the files of a participant.
+
+    The session of a verdict is the day of the scan, counted as `date.toordinal` does, or None without a valid date.
+    """
     verdicts = []
     for found in walk(person):
         series, when = (*found.dirs, found.name, "")[:2]
@@ -180,7 +188,7 @@ def _is_multiband(series: str) -> bool:
 
 
 def _multiband(verdict: Verdict) -> Verdict:
-    """The verdict on a file of a multi-band DTI, which is not read: its image is a stand-in for the plain DTI."""
+    """The verdict on a file of a multi-band DTI, which is not read: its image is a stand-in (see `Kind`) for dMRI."""
     if verdict.rule != OTHER_SERIES:
         return verdict
     reason, remedy = "is a multi-band DTI, which is not read", "leave it out, or read it with the layout `folder`"
@@ -190,7 +198,10 @@ def _multiband(verdict: Verdict) -> Verdict:
 
 
 def _conflict(person: Path, verdict: Verdict) -> Rejection | None:
-    """The refusal of a scan whose name, or a folder above it, contradicts the participant's folder or the day."""
+    """The refusal of a scan whose name, or a folder above it, contradicts the participant's folder or the day.
+
+    person: the participant's folder. A scan without a valid date is refused, too. None for any other scan.
+    """
     below = str(verdict.path.relative_to(person))
     other = next((o for o in ANY_PTID.findall(below) if o.upper() != person.name), None)
     if other is not None:
@@ -224,7 +235,10 @@ def _visits(ptid: str, rows: list[Row]) -> list[Visit]:
 
 
 def _merged_diagnosis(row: Row) -> Diagnosis | None:
-    """The state in the column DX, and of a change such as "NL to MCI" the state after it."""
+    """The diagnosis by the column DX: of a change such as "NL to MCI", the state after it.
+
+    None if the cell is empty or, with a note, if its state is unknown.
+    """
     text = row.text("diagnosis")
     if text is None:
         return None
@@ -237,7 +251,10 @@ def _merged_diagnosis(row: Row) -> Diagnosis | None:
 
 
 def _summary_diagnosis(row: Row) -> Diagnosis | None:
-    """The diagnosis from the first column that has a value; None if all are empty, or if its code is unknown."""
+    """The diagnosis of a row of DXSUM, from the first of COLUMNS that has a value other than NOT_DONE.
+
+    None if there is no value or, with a note, if its code is unknown.
+    """
     for column, codes in COLUMNS:
         text = row.text(column)
         if text is None or whole(text) in NOT_DONE:

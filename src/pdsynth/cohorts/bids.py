@@ -71,7 +71,7 @@ def read_trees(
 ) -> Cohort:
     """Read the sub-* folders of several folders (trees) as one dataset.
 
-    participants.tsv is read from root, or else from the first tree that has it. Raises InputError as `bids` does.
+    participants.tsv is read from root, or else from the first tree that has it. Other arguments and errors: see `bids`.
     """
     ledger = Ledger(select)
     names = participant.participants(trees, ledger)

@@ -40,7 +40,11 @@ class Text:
 
 @dataclass(frozen=True)
 class Number:
-    """Numbers from low to high. An age may have a unit, and is in years; `unit` is that of a number without one."""
+    """Numbers from low to high, both included.
+
+    age: whether they are ages; an age may have a unit in its cell, and is converted to years. unit: the unit of an age
+    without one, a key of UNITS; "" for years.
+    """
 
     low: float
     high: float
@@ -78,7 +82,7 @@ EDUCATION, WEIGHT = Number(0, 40), Number(1, 400)  # years, kg
 
 
 def amount(text: str, kind: Number) -> float | None:
-    """The number of a cell; None if it is not one, or is out of its range.
+    """The number in a cell, an age in years; None if it is not a number, or is out of the range of `kind`.
 
     The decimal sign is a point or a comma. A comma before three digits may separate thousands; it is not read. BIDS
     writes high ages as 89+, read as 89.
@@ -97,7 +101,7 @@ def amount(text: str, kind: Number) -> float | None:
 
 
 def is_missing(text: str) -> bool:
-    """Whether a number is a code for a missing value.
+    """Whether a cell holds a number, such as -4 or 999, that archives write for a missing value (MISSING).
 
     >>> is_missing("-4.0"), is_missing("70")
     (True, False)
@@ -116,7 +120,7 @@ def whole(text: str) -> str:
 
 
 def day_of(text: str, day_first: bool | None) -> int | None:
-    """The ordinal of a date; None if it is not a date from 1900 until today, or can be read in two ways.
+    """The day number of a date, as `date.toordinal` counts; None if it is ambiguous or not from 1900 until today.
 
     day_first is the order of day and month where a slash or hyphen separates them; None if it is unknown.
 

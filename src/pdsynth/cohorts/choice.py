@@ -26,7 +26,10 @@ SELECTABLE = ("task", "acq", "ce", "rec", "dir", "run", "echo", "space", "res", 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A usable scan, with the facts that the criteria compare. echo_ms is the time of its echo; None if unknown."""
+    """A usable scan, with the facts that the criteria compare.
+
+    volumes: number of its volumes. echo_ms: the time of its echo in ms; None if it is unknown or not one of several.
+    """
 
     scan: Scan
     volumes: int
@@ -47,7 +50,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Criterion:
-    """One criterion of a choice: its name, the preferred scan in words, and a key that is lowest for this scan."""
+    """One criterion of a choice: its name, the preferred scan in words, and a key (any value) that is lowest for it."""
 
     name: str
     prefers: str
@@ -72,7 +75,7 @@ def _echo(candidate: Candidate) -> float:
 
 
 def _shell(candidate: Candidate) -> tuple[int, int]:
-    """Distance of the nearest shell from BVALUE in steps, and minus the number of its volumes."""
+    """Distance of the shell nearest to BVALUE in whole steps of SHELL_STEP, and minus the number of its volumes."""
     scan = candidate.scan
     gradients = read_gradients(scan.bval, scan.bvec, candidate.volumes, scan.path)
     members, bvalue = nearest_shell(gradients.bvals, BVALUE)
@@ -111,7 +114,10 @@ CRITERIA: dict[Modality, tuple[Criterion, ...]] = {
 
 
 def best(candidates: Sequence[Candidate], modality: Modality) -> tuple[Candidate, dict[str, str]]:
-    """The chosen one of several scans, and for each other scan, by its path, the rule by which it is not needed."""
+    """The chosen one of several scans of a session, and the rule, by path, by which each other scan is not needed.
+
+    Unless the echo times of all scans with an echo number are known, the echo numbers are compared.
+    """
     if len(candidates) == 1:
         return candidates[0], {}
     criteria = CRITERIA[modality]
@@ -152,7 +158,7 @@ class Select:
         return cls({name: value for name, _, value in pairs})
 
     def left_out(self, name: str) -> str | None:
-        """The part of the selection that a file name contradicts; None if the name fits."""
+        """The first part of the selection, as "run=1", that a file name contradicts; None if the name fits."""
         found = entities(name)
         return next((f"{k}={v}" for k, v in self.values.items() if k in found and not _equal(found[k], v)), None)
 

@@ -43,16 +43,16 @@ class Scan:
 class Session:
     """One visit, with at most one scan per modality. Synthesis can supply a missing modality.
 
-    refused maps a modality to the reason why none of its files could be used. Such a modality is not missing: its scan
-    was acquired.
+    The two scans may be of different days. refused maps a modality to the reason why none of its files could be used.
+    Such a modality is not missing: its scan was acquired.
     """
 
     session_id: str  # "" where the dataset has no session level
     scans: dict[Modality, Scan]
     diagnosis: Diagnosis | None = None
     age: float | None = None  # years
-    dx_gap_days: int | None = None  # from the first scan to the visit that gives the diagnosis
-    scan_gap_days: int = 0  # between the two scans
+    dx_gap_days: int | None = None  # from the first scan to the visit of the diagnosis; negative if it was earlier
+    scan_gap_days: int = 0  # between the two scans, 0 or more
     scores: Mapping[str, float] = field(default_factory=dict)  # mmse, moca, weight in kg
     refused: Mapping[Modality, str] = field(default_factory=dict)
 
@@ -84,7 +84,7 @@ def session_name(subject: Subject, session: Session) -> str:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A rejected file with reason and remedy, one row of rejected.tsv."""
+    """A rejected file, or a problem of a table's rows or cells, with reason and remedy: one row of rejected.tsv."""
 
     path: Path
     reason: str
@@ -100,7 +100,9 @@ class NotNeeded:
 
 
 def by_reason(reasons: Iterable[str]) -> dict[str, int]:
-    """Number of rejected files per reason, the most frequent first. Numbers and file names in a reason are ignored.
+    """Number of rejected files per reason, the most frequent first. Reasons that differ only in numbers are one reason.
+
+    Names of files that hold the same image do not count as a difference either.
 
     >>> by_reason(["is a slab of 30 mm", "is damaged", "is a slab of 42 mm"])
     {'is a slab of # mm': 2, 'is damaged': 1}

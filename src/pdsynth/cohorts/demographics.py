@@ -20,11 +20,12 @@ ACQUISITION = ("TR, s", "TE, ms", "field of view, mm", "slices", "flip angle, de
 
 
 def table1(cohort: Cohort) -> pd.DataFrame:
-    """Mean ± SD and number of missing values, one row per measure and one column per group.
+    """Mean ± SD and number of missing values, as texts, one row per measure and one column per group.
 
-    The columns are NC, MCI, AD and "no diagnosis", without empty groups. A participant counts once, in the group of the
-    first session, with the first known value; age is that of the first session. A scan counts in the group of its
-    session. Acquisition parameters are read from headers and JSON sidecars.
+    The columns are NC, MCI, AD and "no diagnosis", without empty groups. The SD is the sample SD over participants, and
+    over scans for an acquisition parameter. A participant counts once, in the group of the first session, with the
+    first known value; age is that of the first session. A scan counts in the group of its session. Acquisition
+    parameters are read from headers and JSON sidecars.
     """
     people: dict[str, list[Subject]] = {}
     scans: dict[str, dict[Modality, list[Scan]]] = {}
@@ -58,7 +59,8 @@ def _column(people: Sequence[Subject], scans: dict[Modality, list[Scan]]) -> dic
 def acquisition(scan: Scan) -> dict[str, float]:
     """Acquisition parameters of one scan from header and sidecar, by the names in ACQUISITION; unknown ones are absent.
 
-    The repetition time of the sidecar takes precedence over that of the header.
+    The repetition time of the sidecar takes precedence over that of the header. The field of view is the larger of
+    those from left to right and from back to front; slices is the number of voxels along the third axis.
     """
     header, entries = read_header(scan.path), sidecar(scan)
     parameters: dict[str, float] = {"field of view, mm": max(extent_mm(header)[:2])}

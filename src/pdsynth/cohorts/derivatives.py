@@ -31,6 +31,7 @@ def derivatives(
     Preparation resamples a scan that is in MNI152 space. It registers a scan in the participant's own space (QSIPrep
     writes ACPC or T1w) like a raw scan. participants.tsv may be in root, or in either tool's output folder. If one tool
     dropped the session level, its scan belongs to the participant's only session; with several sessions it is rejected.
+    Arguments: see `bids`.
 
     Raises InputError if no output folder is found, if two of them contain scans of the same modality of one
     participant, and in the cases of `bids`.
@@ -56,7 +57,10 @@ def _preprocessed(tree: Path) -> bool:
 
 
 def _preferred_to(root: Path, other: str) -> bool:
-    """True for `bids` if root itself is the output folder of a tool: its sub-* folders are not a raw dataset."""
+    """Whether this layout comes before the one named `other`: before "bids", if root is the output folder of a tool.
+
+    Its sub-* folders are then not a raw dataset.
+    """
     return other == "bids" and _preprocessed(root)
 
 

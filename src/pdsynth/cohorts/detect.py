@@ -63,13 +63,13 @@ def read(
 ) -> Cohort:
     """Read a cohort in any known layout; `detect` chooses the layout if none is given.
 
-    select restricts the scans from which one is chosen per session and modality.
+    select: scans that it leaves out are not read (see `choice.Select`); a session may lack that modality then.
 
-    diagnosis_column and diagnosis_map refer to participants.tsv. The other layouts have tables and codes of their own.
-    If `tables` is false, only the scans are read: no table can then stop or change a synthesis.
+    diagnosis_column and diagnosis_map (see `bids`) refer to participants.tsv. The other layouts have tables and codes
+    of their own. If `tables` is false, only the scans are read: no table can then stop or change a synthesis.
 
-    Raises InputError as the adapter does. Raises ValueError for an unknown layout, and for diagnosis options with a
-    layout that has no participants.tsv.
+    Raises InputError as the reader of the layout does. Raises ValueError for an unknown layout, and for `select` or
+    diagnosis options with a layout that does not take them.
     """
     layout = detect(root)[0] if layout is None else layout
     if layout not in LAYOUTS:

@@ -44,7 +44,7 @@ def folder(root: str | Path, select: Select = ANY, tables: bool = True) -> Cohor
     text without a slash. {participant} is required. `table` is a CSV or TSV file with one row per participant, or one
     row per participant and session. `columns` maps our column names to the table's. `diagnoses` maps further codes to
     NC, MCI and AD, and to "n/a" for a participant in none of these groups. A file whose name contains another sub-* or
-    ses-* than the pattern matches is rejected. If `tables` is false, the table is not read.
+    ses-* than the pattern matches is rejected. If `tables` is false, the table is not read. select: see `detect.read`.
 
     A row that cannot be read or joined, and a participant without a row, become a `Rejection`.
 
@@ -144,7 +144,7 @@ def _described(value: object) -> str:
 def _verdicts(root: Path, settings: dict[str, Any]) -> list[Verdict]:
     """The verdicts on all files below root. The session of a verdict is a `Key`, or None without a match.
 
-    A file that matches a pattern in another case or with another extension is classified like one that matches it.
+    A file that matches a pattern only without regard to case or extension is a stand-in (see `Kind`), not a candidate.
     """
     patterns = [(m, *_tokens(root, settings[m.value])) for m in Modality if m.value in settings]
     verdicts = []
@@ -166,7 +166,7 @@ def _verdicts(root: Path, settings: dict[str, Any]) -> list[Verdict]:
 
 
 def _inexact(verdict: Verdict, pattern: str) -> Verdict:
-    """The verdict on a file that fits a pattern but for capitals or its extension: a stand-in for an exact one."""
+    """The verdict on a file that fits a pattern but for capitals or its extension: a candidate becomes a stand-in."""
     if verdict.kind is not Kind.CANDIDATE:
         return verdict
     reason = f"fits the pattern {pattern!r} but for capitals or its extension"
@@ -178,7 +178,10 @@ OTHERS = (*COMMON, Rule(f"matches no pattern of {SETTINGS}", lambda item: True))
 
 
 def _tokens(root: Path, pattern: str) -> tuple[list[str], list[str]]:
-    """The tokens of a pattern, and those of the pattern in lower case without its extension."""
+    """The tokens of a pattern, and those of the pattern in lower case without its extension.
+
+    A token is a placeholder, one or more stars, or the text between them. Raises InputError for an invalid pattern.
+    """
     tokens = [token for token in WILDCARDS.split(pattern) if token]
     if "{participant}" not in tokens:
         raise InputError(
@@ -196,14 +199,14 @@ def _lower(key: Hashable) -> Hashable:
 
 
 def _participant(root: Path, verdict: Verdict, people: Collection[str]) -> str:
-    """The participant of a file: that of its pattern, or one whose name a folder above the file has; else ""."""
+    """The participant of a file: that of its pattern, or one of `people` who names a folder above it; else ""."""
     if isinstance(verdict.session, tuple):
         return str(verdict.session[0])
     return next((part for part in verdict.path.relative_to(root).parts if part in people), "")
 
 
 def _conflict(verdict: Verdict) -> Rejection | None:
-    """The refusal of a scan whose name has another sub-* or ses-* than its pattern matches."""
+    """The refusal of a scan whose name has another sub-* or ses-* than its pattern matches; None for any other scan."""
     participant, session = verdict.session if isinstance(verdict.session, tuple) else ("", "")
     own = f"sub-{_bare(participant)}", f"ses-{_bare(session)}" if session else ""
     problem = contradiction(verdict.path, *own, by_label=True)
@@ -239,7 +242,10 @@ def _match(tokens: list[str], text: str) -> dict[str, str] | None:
 
 
 def _ends(token: str, text: str, start: int, taken: dict[str, str]) -> Iterable[int]:
-    """The possible end positions of a token that starts at `start`, in order of preference."""
+    """The possible end positions in `text` of a token that starts at `start`, in order of preference.
+
+    taken: the text that each placeholder has matched up to now.
+    """
     slash = text.find("/", start)
     last = len(text) if slash < 0 else slash
     if token.startswith("*"):

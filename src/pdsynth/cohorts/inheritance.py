@@ -55,7 +55,7 @@ class Neighbourhood:
         self.own = _entries(self.folders[0])[0]
 
     def applicable(self, kind: str) -> list[_Applicable]:
-        """The files NAME.kind that apply to the scan, the most specific first."""
+        """The files with the extension `kind` that apply to the scan, the most specific first."""
         if not self.name.startswith("sub-"):
             beside = f"{self.name}.{kind}"
             return [_Applicable(0, 0, self.path.with_name(beside))] if beside in self.own else []
@@ -73,7 +73,7 @@ class Neighbourhood:
         return [_entries(folder)[1] for folder in self.folders]
 
     def most_specific(self, kind: str) -> Path | None:
-        """The file NAME.kind that applies to the scan and is the most specific; None if no file applies.
+        """The most specific file with the extension `kind` that applies to the scan; None if no file applies.
 
         Raises InputError if two files are equally specific, and if the file is a link to a file that does not exist.
         """
@@ -90,7 +90,7 @@ class Neighbourhood:
         return first.path
 
     def gradient_table(self, kinds: tuple[str, ...]) -> Path | None:
-        """The most specific table of the first kind that exists; else FSL's `bvals` or `bvecs`; else None."""
+        """The most specific table of the first extension in `kinds` that occurs; else FSL's bvals or bvecs, or None."""
         found = (self.most_specific(kind) for kind in kinds)
         alone = f"{kinds[-1]}s"
         return next(

@@ -61,7 +61,7 @@ class Matches:
 
 
 def matches(ids: Iterable[str], names: Iterable[str], kind: str) -> Matches:
-    """Join ids of a table to names on disk, by the first of `bare`, `label` and `number` in which they are equal.
+    """Join ids of a table to names on disk, by the first of the forms `bare`, `label` and `number` that are equal.
 
     Ids that are equal without their prefix belong to the same name. Otherwise, an id is joined only if no other id and
     no other name are like it. kind is "sub" or "ses".
@@ -101,8 +101,8 @@ def join(
 ) -> dict[str, list[Row]]:
     """The rows of each name on disk. Rows and names without a partner are recorded in the notes of the table.
 
-    word is that of the id's column. `whose` names the participant if the ids are those of sessions. If `every` is
-    false, a name without a row is normal.
+    word: key of the column of ids in the table's schema. names: ids on disk, of participants (kind "sub") or sessions
+    ("ses"). `whose` names the participant of sessions. If `every` is false, a name without a row is not recorded.
     """
     found = matches((row.cells[word] for row in rows), names, kind)
     result: dict[str, list[Row]] = {}
@@ -133,9 +133,9 @@ def join(
 
 
 def merged(rows: Sequence[Row], whose: str, quiet: bool = False) -> Row:
-    """One row for several of one id: cells that are equal in all, and conflicts in the others.
+    """One row for several rows of one id: cells that differ between them are conflicts, whose value is unknown.
 
-    Conflicts are recorded in the notes of the table, unless `quiet`. Row() if there is no row.
+    Conflicts are recorded in the notes of the table under the name `whose`, unless `quiet`. Row() if there is no row.
     """
     if len(rows) < 2:
         return rows[0] if rows else Row()
@@ -176,7 +176,7 @@ def clinical(table: Table, rows: Sequence[Row], whose: str, sessions: Collection
 
     Without this column, or without a session level on disk (sessions is [""]), the rows are merged, and each session
     has the merged row. Unless `strict`, the same applies to a participant with a single row. A session has an unknown
-    row if rows of the participant fit no session, because one of them may be its own.
+    row if rows of the participant fit no session, because one of them may be its own. whose: the participant.
     """
     visits = [row for row in rows if row.text("session") is not None]
     if not visits or list(sessions) == [""] or (len(rows) == 1 and not strict):
@@ -192,5 +192,5 @@ def clinical(table: Table, rows: Sequence[Row], whose: str, sessions: Collection
 
 
 def unknown(table: Table) -> Row:
-    """A row whose cells are not known."""
+    """A row of the table in which every cell counts as filled but unknown."""
     return Row(table, {}, 0, table.schema)

@@ -93,7 +93,11 @@ ENDED_PART = re.compile(r"_(ph|phase|real|imag|imaginary)(?:_(?:bold|dwi))?$")  
 
 
 class Kind(Enum):
-    """The four verdicts on a file, and on a folder that cannot be read."""
+    """The four verdicts on a file, and on a folder that cannot be read.
+
+    CANDIDATE: a scan that may be chosen. NOT_NEEDED: a file that is not read. STAND_IN: another form of a scan, such as
+    its phase image; it is not needed if the session has a usable scan of this modality, and refused if not. REFUSED.
+    """
 
     CANDIDATE = auto()
     NOT_NEEDED = auto()
@@ -122,8 +126,9 @@ class Verdict:
 class Item:
     """A file with the parts of its name.
 
-    session is the participant's session by its place, and level the reason why its place is at the wrong level of the
-    tree. series is the modality that a layout takes from the names of the folders.
+    session is the participant's session by the file's place, None if unknown. level is the reason why the file is at
+    the wrong level of the tree, None at the right one. series is the modality that a layout takes from the names of the
+    folders, None without such a name.
 
     >>> item = Item(Found(Path("sub-1/func/sub-1_BOLD.NII.GZ"), ("func",), "sub-1_BOLD.NII.GZ"))
     >>> item.extension, item.stem, item.modality
@@ -160,7 +165,7 @@ class Item:
 
     @cached_property
     def likely(self) -> Modality | None:
-        """The modality by the suffix, or else by words in the names of file and folders; None if two or none fit."""
+        """The modality by `series`, else the suffix, else words in the names of file and folders; None if unclear."""
         if self.series is not None or self.modality is not None:
             return self.series or self.modality
         for text in (self.stem, *reversed(self.found.dirs)):
@@ -182,7 +187,7 @@ _BY_SUFFIX = {suffix: modality for modality, suffix in SUFFIX.items()}
 
 @dataclass(frozen=True)
 class Rule:
-    """A row of RULES: a test of an item, and the verdict if it is true. reason is given for stand-ins and refusals."""
+    """A test of an item, and the verdict if it is true. reason returns reason and remedy of a stand-in or a refusal."""
 
     name: str
     fits: Callable[[Item], bool]
@@ -328,7 +333,7 @@ SERIES = (  # of a layout that takes the modality from a name, the folders or a 
 
 
 def classify(item: Item, rules: tuple[Rule, ...] = BIDS) -> Verdict:
-    """The verdict on a file, by the first of the rules that fits."""
+    """The verdict on a file, by the first of the rules that fits. A stand-in of no known modality is not needed."""
     rule = next(rule for rule in rules if rule.fits(item))
     path, kind = item.found.path, rule.kind
     if kind is Kind.STAND_IN and item.likely is None:  # such as a surface of anatomy

@@ -35,10 +35,10 @@ class Ledger:
     ) -> tuple[Scans, dict[Key, str]]:
         """Choose the scans of one participant, by session and modality, and record the verdict on each of its files.
 
-        conflict returns the refusal of a candidate whose name contradicts its folder. recorded are files whose verdict
-        is in the ledger already, such as that of sessions.tsv. The second result is the reason of the refusal for each
-        session and modality without a usable scan of which there are files. Its session is None if it concerns all
-        sessions.
+        verdicts: those by name and place (see `kinds.classify`). conflict returns the refusal of a candidate whose name
+        contradicts its folder. recorded are files whose verdict is in the ledger already, such as that of sessions.tsv.
+        The second result is the reason of the refusal for each session and modality without a usable scan of which
+        there are files. Its session is None if it concerns all sessions.
         """
         first = len(self.rejected)
         candidates: dict[Key, list[Path]] = {}
@@ -70,7 +70,10 @@ class Ledger:
         return scans, {key: reason for key, reason in reasons.items() if key not in scans}
 
     def _settle(self, verdicts: Iterable[Verdict], scans: Mapping[Key, Scan], reasons: dict[Key, str]) -> None:
-        """Record the verdicts on the files that are not candidates and are not used with a scan."""
+        """Record the verdicts on the files that are not candidates and are not used with a scan.
+
+        The DICOM files of a folder are one refusal. The reasons of refusals are added to `reasons`.
+        """
         dicom: dict[Path, list[Verdict]] = {}
         for verdict in verdicts:
             key = None if verdict.modality is None else (verdict.session, verdict.modality)
@@ -115,7 +118,10 @@ def _described(refusal: Rejection) -> str:
 
 
 def refused_in(session: Hashable, reasons: Mapping[Key, str], scans: Iterable[Modality]) -> dict[Modality, str]:
-    """The refused modalities of a session with their reasons, without those of which it has a usable scan."""
+    """The refused modalities of a session with their reasons, without those of which it has a usable scan.
+
+    reasons: see `Ledger.participant`; one with the session None concerns every session. scans: the usable modalities.
+    """
     found = {}
     for modality in set(Modality) - set(scans):
         reason = reasons.get((session, modality)) or reasons.get((None, modality))

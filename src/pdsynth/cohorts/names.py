@@ -142,7 +142,7 @@ def lone_participant(path: Path) -> tuple[str, str]:
 
 
 class SyntheticPaths(NamedTuple):
-    """Paths of a synthesised volume, of its SD map (uncertainty) and of its draws."""
+    """Paths of a synthesised volume, of its SD map (uncertainty) and of its draws, the random samples of a model."""
 
     volume: Path
     uncertainty: Path
@@ -171,7 +171,10 @@ def synthetic_paths(
 
 
 def outdated_draws(volume: Path, draws: list[Path]) -> list[Path]:
-    """Paths of further draws of the same volume, and of their sidecars, left by an earlier run with more draws."""
+    """Paths of draws of a synthesised volume, and of their sidecars, that exist on disk but are not among `draws`.
+
+    An earlier run with more draws left them. volume: the path of the volume.
+    """
     before, after = volume.name.removesuffix(".nii.gz").split("_desc-synthetic")
     ours = {path.name.removesuffix(".nii.gz") for path in draws}
     pattern = re.compile(rf"({re.escape(before)}_desc-{DRAW}\d+{re.escape(after)})\.(nii\.gz|json)")

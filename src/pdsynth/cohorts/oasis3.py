@@ -56,10 +56,11 @@ SCORES = (("OASIS3_UDSb4_cdr", "MMSE", "mmse"), ("OASIS3_UDSc1_cognitive_assessm
 def oasis3(root: str | Path, select: Select = ANY, tables: bool = True) -> Cohort:
     """Read OASIS-3 as downloaded, with one folder per session or as BIDS, and its CSV tables in the same folder.
 
-    Participant and day of a scan are taken from its file name. A scan in the folder of another participant or day is
-    rejected. Sessions with possible Alzheimer's disease, dementia of another cause, or cognitive impairment that is not
-    MCI are rejected. The Clinical Dementia Rating (CDR) is not used: a CDR of 0.5 does not imply MCI. If `tables` is
-    false, no table is read.
+    Participant and day of a scan, in days since entry into the study, are taken from its file name. Scans form
+    sessions, and get a diagnosis of a visit within a year, as `visits.sessions` describes. select: see `detect.read`. A
+    scan in the folder of another participant or day is rejected. Sessions with possible Alzheimer's disease, dementia
+    of another cause, or cognitive impairment that is not MCI are rejected. The Clinical Dementia Rating (CDR) is not
+    used: a CDR of 0.5 does not imply MCI. If `tables` is false, no table is read.
 
     A code that the form does not have, a visit that contradicts another one of its day, and a participant without a row
     become a `Rejection`.
@@ -87,7 +88,7 @@ def oasis3(root: str | Path, select: Select = ANY, tables: bool = True) -> Cohor
 
 
 class _Archive:
-    """The tables of OASIS-3, held against the participants on disk."""
+    """The tables of OASIS-3, with their rows joined to the participants on disk."""
 
     def __init__(self, root: Path, participants: Collection[str]) -> None:
         self.participants = participants
@@ -103,7 +104,10 @@ class _Archive:
         }
 
     def of(self, participant: str) -> tuple[list[Visit], float | None, Row]:
-        """The visits of a participant, the age at entry in years, and the row of the demographic table."""
+        """The visits of a participant, the age at entry in years or None, and the row of the demographic table.
+
+        The age is that of the demographic table, else it is computed from the last row of form D1 with an age.
+        """
         found: list[Visit] = []
         entry: float | None = None
         for row in self.forms.get(participant, []):
@@ -127,7 +131,7 @@ class _Archive:
         return [rejection for table in self.tables for rejection in table.notes.rejections()]
 
     def _rows(self, root: Path, name: str, schema: Schema, every: bool = False) -> dict[str, list[Row]] | None:
-        """The rows of a table by participant; None without the table."""
+        """The rows of a table by participant; None without the table. every: note participants without a row."""
         table = find_table(root, name, schema)
         if table is None:
             return None
@@ -140,7 +144,7 @@ def _age(at_entry: float | None, day: int) -> float | None:
 
 
 def uds_diagnosis(row: Row) -> tuple[Diagnosis | None, str | None]:
-    """Diagnosis of a row of UDS form D1, or the reason for its exclusion.
+    """Diagnosis of a row of UDS form D1, or the reason for its exclusion: the other of the two is None.
 
     Both are None if the form has no diagnosis, or a code that is unknown.
     """
@@ -174,7 +178,10 @@ def is_oasis3(root: Path) -> bool:
 
 
 def _preferred_to(root: Path, other: str) -> bool:
-    """True for `bids` without a participants.tsv: read as BIDS, these scans would then have no diagnosis."""
+    """Whether this layout comes before the one named `other`: before "bids", if there is no participants.tsv.
+
+    Read as BIDS, these scans would then have no diagnosis.
+    """
     return other == "bids" and not (root / "participants.tsv").exists()
 
 
@@ -189,10 +196,11 @@ LAYOUT = Layout(
 
 
 def _verdicts(root: Path) -> dict[str, list[Verdict]]:
-    """The verdicts on the files below root by participant; the session of a verdict is the day of the scan, or None.
+    """The verdicts on the files below root by participant.
 
-    A file whose name is not exact belongs to the participant of its name or of the folders above it. A file of no
-    participant, such as a table, has no verdict.
+    The session of a verdict is the scan's day since entry into the study, or None. A file whose name is not exact
+    belongs to the participant of its name or of the folders above it. A file of no participant, such as a table, has no
+    verdict.
     """
     verdicts: dict[str, list[Verdict]] = {}
     days = []
@@ -216,7 +224,10 @@ def _verdicts(root: Path) -> dict[str, list[Verdict]]:
 
 
 def _conflict(root: Path, participant: str, verdict: Verdict) -> Rejection | None:
-    """The refusal of a scan whose participant and day contradict the folders below root or the rest of its name."""
+    """The refusal of a scan whose participant or day contradicts a folder below root or the rest of its name.
+
+    None for any other scan.
+    """
     path, day = verdict.path, verdict.session
     match = NAME.fullmatch(path.name)
     written = f"d{day}" if match is None else f"d{match[2]}"

@@ -40,7 +40,10 @@ DiagnosisMap = Mapping[str, Diagnosis | None]
 
 
 def diagnosis_codes(further: Mapping[Any, Any] | None) -> dict[str, Diagnosis | None]:
-    """The known codes and further ones, in lower case. NA, or None, stands for a participant in none of the groups."""
+    """The diagnosis of each code (CODES and further ones), in lower case; None for a participant in none of the groups.
+
+    A further code may be mapped to NC, MCI, AD, NA or None. Raises ValueError for another value.
+    """
     return CODES | {
         whole(str(code)): None if value is None or str(value).lower() == NA else Diagnosis(value)
         for code, value in (further or {}).items()
@@ -50,7 +53,7 @@ def diagnosis_codes(further: Mapping[Any, Any] | None) -> dict[str, Diagnosis | 
 def meaning(code: str, codes: DiagnosisMap) -> Diagnosis | None:
     """The diagnosis of a code. Of a change such as "NL to MCI", the state after it counts.
 
-    Raises KeyError if the code is unknown.
+    codes: see `diagnosis_codes`. Raises KeyError if the code, or the state before the change, is unknown.
 
     >>> meaning("MCI to Dementia", CODES)
     <Diagnosis.AD: 'AD'>
@@ -63,7 +66,10 @@ def meaning(code: str, codes: DiagnosisMap) -> Diagnosis | None:
 
 
 def schema(key: str, diagnosis_column: str | None, age_unit: str) -> Schema:
-    """The schema of participants.tsv or sessions.tsv; `key` is the column of its ids."""
+    """The schema of participants.tsv or sessions.tsv; `key` is the column of its ids.
+
+    diagnosis_column: None for one of the names in DIAGNOSIS. age_unit: the unit of ages without one; "" for years.
+    """
     return {
         key: Column((key,), needed=True, identity=True),
         "session": Column(("session_id", "session") if key == "participant_id" else (), identity=True),
@@ -79,7 +85,7 @@ def schema(key: str, diagnosis_column: str | None, age_unit: str) -> Schema:
 
 
 class Participants:
-    """The tables of a BIDS dataset, held against the folders of its participants.
+    """The tables of a BIDS dataset, with their rows joined to the folders of its participants.
 
     participants.tsv is read from root, or else from the first tree that has it. Its rows are joined to `names`, the
     folders of the participants. Raises InputError if participants.tsv is not a table, or a diagnosis is unknown.

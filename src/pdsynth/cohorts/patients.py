@@ -19,10 +19,10 @@ Key = tuple[str, str]  # participant and session as the paths write them; "" for
 
 
 class Patients:
-    """The table that the settings name, held against the participants and sessions on disk.
+    """The table that the settings name, with its rows joined to the participants and sessions on disk.
 
-    settings is the content of the file `path`; without a table in it, no field is known. Raises InputError if the table
-    cannot be read, or a diagnosis is unknown.
+    settings is the content of the file `path`; without a table in it, no field is known but the site. keys: participant
+    and session of each scan. Raises InputError if the table cannot be read, or a diagnosis is unknown.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], keys: Collection[Key]) -> None:

@@ -61,7 +61,10 @@ def single_scan(path: str | Path, modality: Modality | None = None) -> Scan:
 
 
 def refuse_own_modality(path: Path, modality: Modality, to: Modality, sign: str) -> None:
-    """Raise InputError if the target of a synthesis is the scan's own modality, which `sign` shows."""
+    """Raise InputError if `to`, the target of a synthesis, is the scan's own modality.
+
+    sign: how this modality is known, such as "by its name".
+    """
     if to is modality:
         names = NAMES[modality], NAMES[modality.other]
         problem = f"is {names[0]} {sign}: {names[0]} cannot be synthesised from it"
@@ -79,8 +82,8 @@ def best_run(
     """The best usable scan among files, by the criteria of `choice`; None if there is no usable scan.
 
     Unusable files are appended to `rejected`, whatever the error: one scan never stops the reading of a cohort. The
-    other files are appended to `not_needed`. Only errors that would affect every scan, such as lack of memory, are
-    raised.
+    other files are appended to `not_needed`. Files that `select` leaves out are not needed, but rejected if there is no
+    other file. Only errors that would affect every scan, such as lack of memory, are raised.
     """
     candidates, unneeded, refusals = [], [], []
     left_out: list[tuple[Path, str]] = []
@@ -149,7 +152,10 @@ def _begins(path: Path, start: bytes) -> bool:
 
 
 def _usable(scan: Scan, mean_allowed: bool = False) -> ScanHeader:
-    """The header of a usable scan. Raises InputError with the reason if the scan is unusable."""
+    """The header of a usable scan. Raises InputError with the reason if the scan is unusable.
+
+    A single volume is usable only if `mean_allowed`.
+    """
     header = read_header(scan.path)
     if header.synthetic:
         raise InputError(scan.path, "was synthesised, not acquired", "give the acquired scan")
@@ -184,10 +190,13 @@ def _scan(modality: Modality, path: Path) -> Scan:
 
 
 def digests(scan: Scan) -> list[str]:
-    """SHA-256 of each file that a volume is computed from."""
+    """SHA-256 of each of `Scan.files`, in their order."""
     return [sha256(path) for path in scan.files]
 
 
 def path_digest(scan: Scan) -> str:
-    """Digest of a scan's path. It distinguishes scans of different datasets and does not reveal the path."""
+    """Digest of a scan's path, 16 hexadecimal digits.
+
+    It distinguishes scans of different datasets and does not reveal the path.
+    """
     return hashlib.sha256(os.fsencode(scan.path.resolve())).hexdigest()[:16]

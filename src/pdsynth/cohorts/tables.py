@@ -27,7 +27,8 @@ UNKNOWN_CODE = ""  # a cell with a code that its column does not have
 class Column:
     """A column of a schema: the names that it may have in the file, the first first, and the kind of its cells.
 
-    identity is true if its cells are ids, which may differ between rows of one id.
+    A file without a needed column is refused. identity is true if its cells are ids, which may differ between rows of
+    one participant without a contradiction.
     """
 
     names: tuple[str, ...]
@@ -70,9 +71,10 @@ def listed(places: Sequence[str]) -> str:
 
 
 class Row:
-    """One row of a table, by the words of its schema. Row() has no cell.
+    """One row of a table; `word` is the key of a column in the table's schema. Row() has no cell.
 
-    conflicts are the words whose cells are not known, because rows of the same id contradict each other.
+    line: its number in the file, from 1. conflicts are the words whose cells are not known, because rows of the same id
+    contradict each other.
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class Row:
         return UNKNOWN_CODE
 
     def day(self, word: str) -> int | None:
-        """The ordinal of the date in a cell; None if it is empty, or not a date from 1900 until today."""
+        """The day number (`date.toordinal`) of a cell; None if it is empty, ambiguous, or not from 1900 until today."""
         text, kind = self.text(word), self._kind(word, Date)
         if text is None or kind is None or self.table is None:
             return None
@@ -124,7 +126,7 @@ class Row:
         return value
 
     def note(self, problem: str, remedy: str, text: str = "") -> None:
-        """Record a problem of the row."""
+        """Record a problem of the row, with its line and the cell `text`, in the notes of the table."""
         if self.table is not None:
             quoted = f"{text[:LONGEST]!r} " if text else ""
             self.table.notes.add(problem, f"{quoted}(line {self.line})", remedy)
@@ -185,7 +187,10 @@ class Table:
         return self._day_first[word]
 
     def _check_twin(self, word: str, places: list[int], rows: list[tuple[int, list[str]]]) -> None:
-        """Drop a column whose name stands twice in the header over different cells."""
+        """Drop a column whose name stands twice in the header over different cells.
+
+        Raises InputError if the column is needed.
+        """
         if all(len({cells[place] for place in places}) == 1 for _, cells in rows):
             return
         problem, remedy = f"has {len(places)} columns {self.names[word]} with different cells", "keep one of them"

@@ -20,8 +20,9 @@ PAIR_WITHIN_DAYS = 90  # between the fMRI and the dMRI of a pair, at most
 class Visit:
     """A clinical visit.
 
-    day counts from the cohort's own origin. excluded is the reason why the participant belongs to no group, such as
-    dementia of another cause.
+    day counts from an origin of the cohort: the entry of the participant into the study (OASIS-3), or the calendar day
+    as `date.toordinal` counts (ADNI). excluded is the reason why the participant belongs to no group, such as dementia
+    of another cause. scores: "mmse" and "moca", if known.
     """
 
     day: int
@@ -56,7 +57,7 @@ def consistent(visits: Iterable[Visit]) -> tuple[list[Visit], list[int]]:
 
 
 def nearest(visits: Iterable[Visit], day: int, within: int = WITHIN_DAYS) -> Visit | None:
-    """The visit nearest to a day, and the earlier of two at the same distance; None if none is `within` days.
+    """The visit nearest to a day, the earlier one if two are; None if all are more than `within` days away.
 
     >>> nearest([Visit(10), Visit(30)], 20).day
     10
@@ -68,10 +69,10 @@ def nearest(visits: Iterable[Visit], day: int, within: int = WITHIN_DAYS) -> Vis
 def pair_days(
     fmri: Iterable[int], dmri: Iterable[int], within: int = PAIR_WITHIN_DAYS
 ) -> list[tuple[int | None, int | None]]:
-    """Pair days of fMRI with days of dMRI; each day is in one pair at most.
+    """Pair days of fMRI with days of dMRI, as (fMRI day, dMRI day); each day is in one pair at most.
 
-    The nearest days are paired first, and the earlier ones if the distance is equal. A day without a partner `within`
-    days stands alone. The pairs are in chronological order.
+    The nearest days are paired first, and the earlier ones if the distance is equal. Days more than `within` days apart
+    are not paired; a day without a partner stands beside None. The pairs are in chronological order.
 
     >>> pair_days([0, 400], [30, 410, 900])
     [(0, 30), (400, 410), (None, 900)]
@@ -96,11 +97,14 @@ def sessions(
     ledger: Ledger,
     conflict: Callable[[Verdict], Rejection | None],
 ) -> list[Session]:
-    """The sessions of one participant from the verdicts on its files, whose sessions are days.
+    """The sessions of one participant from the verdicts on its files, whose sessions are days, and its clinical visits.
 
-    session_id and age are called with the first day of a pair. The diagnosis is that of the nearest visit that has a
-    diagnosis or an exclusion. If that visit excludes the participant, the session's scans are rejected in the ledger.
-    conflict: see `Ledger.participant`. A refused scan PAIR_WITHIN_DAYS of a session is a refused scan of that session.
+    All days count from the origin of `Visit.day`. An fMRI and a dMRI within PAIR_WITHIN_DAYS form a session (see
+    `pair_days`); a scan without a partner is a session alone. The day of a session is that of its earlier scan;
+    session_id and age (in years) are called with it. The diagnosis is that of the visit nearest to this day, within
+    WITHIN_DAYS, that has a diagnosis or an exclusion; else None. If that visit excludes the participant, the session's
+    scans are rejected in the ledger. conflict: see `Ledger.participant`. A refused scan within PAIR_WITHIN_DAYS of a
+    session counts as refused in that session.
     """
     found, reasons = ledger.participant(verdicts, conflict)
     scans: dict[Modality, dict[int, Scan]] = {modality: {} for modality in Modality}
@@ -136,7 +140,10 @@ def sessions(
 
 
 def _refused(reasons: Mapping[Key, str], days: Mapping[Modality, int]) -> dict[Modality, str]:
-    """The refused modalities of a session, whose scans have these days, with the reasons of the nearest refusals."""
+    """The refused modalities of a session with the reason of the nearest refusal, if within PAIR_WITHIN_DAYS.
+
+    days: those of the session's scans. A refusal of an unknown day counts if there is no nearer one.
+    """
     near: dict[Key, tuple[int, str]] = {}
     for (day, modality), reason in reasons.items():
         distance = min(abs(day - own) for own in days.values()) if isinstance(day, int) else PAIR_WITHIN_DAYS
@@ -146,7 +153,7 @@ def _refused(reasons: Mapping[Key, str], days: Mapping[Modality, int]) -> dict[M
 
 
 def nearest_scores(visits: Iterable[Visit], day: int, within: int = WITHIN_DAYS) -> dict[str, float]:
-    """Each clinical score from the nearest visit that has it, `within` days.
+    """Each clinical score from the visit nearest to `day` that has it, at most `within` days away; unknown ones absent.
 
     >>> nearest_scores([Visit(0, scores={"mmse": 29}), Visit(5, scores={"mmse": 27, "moca": 25})], 1)
     {'mmse': 29, 'moca': 25}

@@ -30,9 +30,10 @@ class Source:
     """The source scans of a batch and features of them, as patches or as whole volumes.
 
     volume (B, 1, x, y, z), context (B, CONTEXT_CHANNELS, x, y, z) and brain (B, 1, x, y, z; 0 or 1) are patches. The
-    context holds the volume, its Gaussian blurs at 1, 2 and 4 voxels, its gradient magnitude and the blurred brain
-    mask, all computed before the patch is cut. summary (B, SUMMARY_SIZE) holds statistics of the whole volume inside
-    the brain, and coarse (B, 1, X/4, Y/4, Z/4) means of the whole volume over cells of 4 x 4 x 4 voxels.
+    context holds the volume, its Gaussian blurs at 1, 2 and 4 voxels, its gradient magnitude and the brain mask blurred
+    at 2 voxels (the SD of the Gaussian), all computed before the patch is cut. summary (B, SUMMARY_SIZE) holds
+    statistics of the whole volume inside the brain, and coarse (B, 1, X/4, Y/4, Z/4) means of the whole volume over
+    cells of 4 x 4 x 4 voxels.
     """
 
     volume: Tensor
@@ -51,10 +52,11 @@ class Source:
 class PairBatch:
     """Sources and targets of B sessions by direction; no diagnosis, age or sex.
 
-    targets are (B, 1, x, y, z) in [0, 1]. masks (B, 1, x, y, z) are the targets' brain masks. corner (B, 3) is the
-    first voxel of each patch on the grid. bval (B, 1) is the dMRI shell in ms/um^2, that of the source scan or that of
-    the target to synthesise. rows are the row numbers in the table of pairs. oracle holds E[target | shared anatomy] if
-    the cohort is simulated. A direction without a scan is absent from the dicts.
+    targets are (B, 1, x, y, z) in [0, 1]. masks (B, 1, x, y, z) are the targets' brain masks, 0 or 1. corner (B, 3) is
+    the first voxel of each patch on the grid. bval (B, 1) is the dMRI shell in ms/um^2, that of the source scan or that
+    of the target to synthesise. rows (B,) are the row numbers in the table of pairs, -1 for a scan outside it. oracle
+    holds E[target | shared anatomy], (B, 1, x, y, z) in [0, 1], if the cohort is simulated with oracle volumes. A
+    direction without a scan is absent from the dicts.
     """
 
     sources: dict[Direction, Source]
@@ -96,7 +98,7 @@ class PairBatch:
 
 
 def multiscale(volume: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """Context channels of one whole volume: (X, Y, Z) -> (CONTEXT_CHANNELS, X, Y, Z) float32."""
+    """Context channels of one whole volume, listed at `Source`: (X, Y, Z) -> (CONTEXT_CHANNELS, X, Y, Z) float32."""
     blurs = [ndimage.gaussian_filter(volume, sigma, truncate=3) for sigma in (1, 2, 4)]
     gradient = np.sqrt(sum(np.square(g) for g in np.gradient(blurs[0])))
     edge = ndimage.gaussian_filter(brain.astype(np.float32), 2, truncate=3)
@@ -104,7 +106,10 @@ def multiscale(volume: np.ndarray, brain: np.ndarray) -> np.ndarray:
 
 
 def summarise(volume: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """Mean, SD, brain fraction and percentiles inside the brain: (SUMMARY_SIZE,) float32."""
+    """Mean, SD and PERCENTILES over the brain's voxels; third is the fraction of voxels in the brain: (SUMMARY_SIZE,).
+
+    float32; zeros if the brain is empty.
+    """
     inside = volume[brain > 0]
     if inside.size == 0:
         return np.zeros(SUMMARY_SIZE, np.float32)
@@ -128,7 +133,7 @@ class WholeSource:
 
     @cached_property
     def inside(self) -> np.ndarray:
-        """Flat indices of the brain voxels, or of all voxels if the brain is empty."""
+        """Flat indices of the brain voxels, (n,) int32, or of all voxels if the brain is empty."""
         flat = np.flatnonzero(self.brain)
         return (flat if flat.size else np.arange(self.brain.size)).astype(np.int32)
 
@@ -141,7 +146,7 @@ class WholeSource:
 
 
 def stack_sources(wholes: list[WholeSource], corners: np.ndarray, patch: Patch) -> Source:
-    """Cut a patch from each whole source, at its corner (B, 3), and stack the patches."""
+    """Cut a patch of `patch` voxels from each of B whole sources, at its corner (B, 3), and stack the patches."""
     context = torch.from_numpy(
         np.stack([crop(w.context, c, patch) for w, c in zip(wholes, corners, strict=True)]).astype(np.float32)
     )
@@ -156,13 +161,16 @@ def stack_sources(wholes: list[WholeSource], corners: np.ndarray, patch: Patch) 
 
 
 def crop(array: Array, corner: np.ndarray | Tensor, patch: Patch) -> Array:
-    """Cut a patch from the last three axes; corner is its first voxel."""
+    """Cut a patch of `patch` voxels from the last three axes; corner (3,) is its first voxel."""
     x, y, z = (int(c) for c in corner)
     return array[..., x : x + patch[0], y : y + patch[1], z : z + patch[2]]
 
 
 def source_batch(volume: np.ndarray, brain: np.ndarray, direction: Direction, bval: float) -> PairBatch:
-    """A batch of one whole source without a target, for synthesis; volume and brain (X, Y, Z), bval in s/mm^2."""
+    """A batch of one whole source without a target, for synthesis; volume in 0..1 and brain are (X, Y, Z).
+
+    bval: b-value in s/mm^2 of the source dMRI, or of the dMRI to synthesise.
+    """
     whole = WholeSource.of(volume, brain)
     corners = np.zeros((1, 3), np.int64)
     return PairBatch(

@@ -31,10 +31,11 @@ SAME_AFFINE = 1e-3  # tolerance between the affines of a scan and its mask, for 
 class ScanMeans:
     """Mean volumes of one scan on its own grid.
 
-    means: first of the whole scan, then of each segment if there are several. reference: the volume for registration,
-    which is the mean fMRI, or the mean b0 (the mean over b > 0 if there is no b0). bval: the dMRI shell in s/mm^2, None
-    for fMRI and for 3D means. motion_mm: mean framewise displacement in mm, None if it is unknown. notes: the
-    doubtful entries of the header and of the gradient tables, and how they were read.
+    means: first of the whole scan, then of each segment if there are several; of fMRI over the volumes in the steady
+    state, of dMRI over one shell. reference: the volume for registration, which is the mean fMRI, or the mean b0 (the
+    mean of the shell if there is no b0). bval: the dMRI shell in s/mm^2, None for fMRI and for a 3D file. motion_mm:
+    mean framewise displacement in mm, None if it is unknown. notes: the doubtful entries of the header and of the
+    gradient tables, and how they were read.
     """
 
     means: list[Volume]
@@ -108,9 +109,9 @@ def given_mask(scan: Scan, preprocessing: Preprocessing) -> Path | None:
 def _means(
     scan: Scan, indices: list[np.ndarray], affine: np.ndarray, preprocessing: Preprocessing
 ) -> tuple[list[Volume], float | None]:
-    """Mean volumes over each set of indices, and the mean framewise displacement in mm, None without realignment.
+    """Mean volume over each set of volume numbers, and the mean framewise displacement in mm, None without realignment.
 
-    The volumes of the first set make the reference to which volumes are realigned. affine: the scan's, (4, 4).
+    The mean over the first set is the reference to which all volumes are realigned. affine: the scan's, (4, 4).
     """
     denoise = preprocessing.denoise and scan.modality is Modality.DMRI
     if not (denoise or preprocessing.realign):
@@ -143,7 +144,7 @@ def confounds(scan: Scan) -> Path | None:
 
 
 def reported_motion(scan: Scan) -> float | None:
-    """Mean framewise displacement in mm from the scan's table of confounds; None if it is not there or not readable."""
+    """Mean framewise displacement in mm from the scan's table of confounds; None without a readable table with it."""
     path = confounds(scan)
     if path is None:
         return None

@@ -48,7 +48,7 @@ class Volumes(Shards):
         digests: Mapping[str, str] | None = None,
         streamed: bool = False,
     ) -> None:
-        """streamed: keep no source view and few files (see `Pairs.streamed`)."""
+        """streamed: keep no source features and few open files (see `Pairs.streamed`). Others: see `Shards`."""
         super().__init__(root, shape, digests, STREAMED if streamed else MAPPED)
         views = 0 if streamed else max(16, CACHED_BYTES // (SOURCE_BYTES * int(np.prod(shape))))
         self.source = lru_cache(maxsize=views)(self._source)
@@ -62,8 +62,8 @@ class Pairs:
     """Rows of a prepared folder. A selection of rows shares the memory-mapped volumes.
 
     Attributes: root, the folder; table, one row per session and segment with the columns of `pairs.tsv` and the split;
-    preprocessing, the steps from scans to these volumes; grid; simulated. Raises InputError for a preprocessing that
-    this version cannot rebuild.
+    preprocessing, the steps from scans to these volumes; grid; simulated. Methods take `row`, the position of a row in
+    the table, from 0. Raises InputError for a preprocessing that this version cannot rebuild.
     """
 
     def __init__(self, root: Path, table: pd.DataFrame, manifest: dict, volumes: Volumes) -> None:
@@ -125,11 +125,11 @@ class Pairs:
         return len(self.table)
 
     def where(self, keep: np.ndarray | pd.Series) -> Pairs:
-        """The rows for which keep is true."""
+        """The rows for which keep, (rows,), is true."""
         return Pairs(self.root, self.table[np.asarray(keep, bool)], self.manifest, self.volumes)
 
     def split(self, name: str) -> Pairs:
-        """The paired rows of one split: train, val or test."""
+        """The rows of one split (train, val or test) that have both scans, of whole scans and of segments."""
         return self.where((self.table["split"] == name) & (self.table["available"] == Available.BOTH))
 
     @property
@@ -152,7 +152,7 @@ class Pairs:
         return self.where(self.table["segment"] == WHOLE_SCAN)
 
     def streamed(self) -> Pairs:
-        """The same rows, for passes whose memory does not grow with their number: no source view is kept.
+        """The same rows, for passes whose memory does not grow with their number: no source features are cached.
 
         Few files stay mapped, as the pages that were read of them count as memory of the process.
         """
@@ -160,7 +160,10 @@ class Pairs:
         return Pairs(self.root, self.table, self.manifest, volumes)
 
     def read(self, name: str, row: int) -> np.ndarray:
-        """A row's volume by name, such as `fmri_brain`: (X, Y, Z), in the data type of the file."""
+        """A row's volume by name (`fmri`, `fmri_brain`, `oracle_fmri`, ...): (X, Y, Z), in the data type of the file.
+
+        It is zero if the row has no volume of this name.
+        """
         return self.volumes.read(*self._place(row), name)
 
     def volume(self, modality: Modality, row: int) -> np.ndarray:
@@ -180,7 +183,10 @@ class Pairs:
         return Transform.of(self._record(self.table["shard"].iloc[row])["steps"][modality])
 
     def scan_digests(self) -> dict[str, str]:
-        """The participant of each scan, by the digest of the file's bytes, which does not depend on the file's name."""
+        """The participant_id of each scan, by the first DIGEST hexadecimal digits of the SHA-256 of the file's bytes.
+
+        Raises InputError if a record has no digest.
+        """
         found: dict[str, str] = {}
         rows = self.table.drop_duplicates("shard")
         for shard, person, *paths in rows[["shard", "participant_id", "fmri_path", "dmri_path"]].to_numpy(str).tolist():
@@ -218,9 +224,11 @@ class Pairs:
         patch: Patch | None = None,
         directions: Sequence[Direction] = tuple(Direction),
     ) -> PairBatch:
-        """A batch of paired rows with the sources of the directions: whole volumes, or one patch per row at its corner.
+        """A batch of rows with both scans: whole volumes, or one patch per row.
 
-        Raises InputError for a patch that is larger than the grid.
+        rows (B,). corners (B, 3): first voxel of each patch, by default 0. patch: its size in voxels, by default that
+        of the grid. directions: those whose sources are computed; the targets are always those of both. Raises
+        InputError for a patch that is larger than the grid.
         """
         rows = np.asarray(rows)
         patch = self.grid.shape if patch is None else patch
@@ -249,11 +257,11 @@ class Pairs:
         )
 
     def patches(self, patch: Patch, batch_size: int, seed: Sequence[int], step: int) -> PairBatch:
-        """The batch of one training step: patches around random brain voxels of randomly chosen rows.
+        """The batch of one training step: patches of `patch` voxels around random fMRI brain voxels of random rows.
 
-        No row is used twice before all are used once. The same seed and step give the same batch, so that a resumed run
-        gets the batches of an uninterrupted one. Corners are even, so that the 2-voxel Haar cells of different patches
-        coincide.
+        All rows must have both scans. In a batch no row is used twice before all are used once. The same seed and step
+        give the same batch, so that a resumed run gets the batches of an uninterrupted one. Corners are even, so that
+        the 2-voxel Haar cells of different patches coincide.
         """
         generator = np.random.default_rng([*seed, step])
         rounds = -(-batch_size // len(self))

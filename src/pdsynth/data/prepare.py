@@ -52,10 +52,11 @@ def prepare(
 ) -> Pairs:
     """Standardise every session of a cohort and write the tables, shards and records of a prepared folder.
 
-    grid_mm is the voxel size in mm, and split the fractions of train, val and test. segments > 1 adds one row per
-    segment to the row of the whole scan. denoise and realign correct the volumes of a series before they are averaged,
-    which takes minutes per scan (see `Preprocessing`). The sessions are distributed over `jobs` processes; their number
-    does not change the result. progress(done, sessions) is called when a session is finished.
+    grid_mm is the voxel size in mm, and split the fractions of train, val and test. seed determines who is in which
+    split. segments > 1 adds one row per segment to the row of the whole scan. denoise and realign correct the volumes
+    of a series before they are averaged, which takes minutes per scan (see `Preprocessing`). The sessions are
+    distributed over `jobs` processes; their number does not change the result. progress(done, sessions), with the
+    number of finished sessions and that of all, is called when a session is finished.
 
     If `out` was prepared before with the same settings, only sessions that are new or whose files changed are made, and
     participants keep their split. A stopped run leaves `out`.partial, and the next run continues from it. A session
@@ -84,7 +85,8 @@ def prepare_cohort(
 ) -> Pairs:
     """`prepare` with its options as one object, by processes of this machine or the workers of a cluster.
 
-    page(folder), which may write a page about the folder, is called before the folder gets its name.
+    Other arguments: see `prepare`. page(folder), which may write an HTML page into the folder, is called before the
+    folder gets its name. Raises ValueError also for relative paths with a cluster.
     """
     if options.segments < 1:
         raise ValueError(f"segments={options.segments} must be 1 or more.")
@@ -231,7 +233,8 @@ def _make_or_keep(
 ) -> tuple[list[Task], list[str]]:
     """Make the sessions; returns all sessions, and the names of old ones that stay as they were.
 
-    An old session stays as it was if one of its scans is missing in this run or could not be read.
+    tasks: the sessions of this run. old: those of the earlier prepared folder, by name. An old session stays as it was
+    if one of its scans is missing in this run or could not be read. Raises InputError if its old files are missing.
     """
     today = {task.name: task for task in tasks}
     unchanged = {}
@@ -286,7 +289,10 @@ def _make_all(
     workers: Workers,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Make the sessions that are not made yet or have changed, and remove files that belong to no session."""
+    """Make the sessions that are not made yet or have changed, and remove files of no session.
+
+    unchanged: sessions that are not made in this run, whose files stay.
+    """
     for path in folder.iterdir():
         if path.name not in (FOLDER, manifest.NAME, *TABLES):
             path.unlink()
@@ -315,7 +321,7 @@ def _refused(records: dict[Task, Record]) -> list[Rejection]:
 
 
 def _refuse_duplicates(shards: Shards, records: dict[Task, Record]) -> list[Rejection]:
-    """Remove scans that two participants share from the records, since their owner is unknown; returns rejections."""
+    """Remove scans that two participants share from `records`, since their owner is unknown; returns the rejections."""
     refused = []
     for modality in Modality:
         tasks = [task for task, record in records.items() if _has(record, modality)]
@@ -343,10 +349,11 @@ def _has(record: Record, modality: Modality) -> bool:
 
 
 def _splits(table: pd.DataFrame, options: PrepareOptions, before: pd.DataFrame | None) -> pd.DataFrame:
-    """Assign each participant to a split; `before` is the earlier splits.tsv, if any.
+    """The table splits.tsv. Each participant is assigned to a split, in strata; `before` is the earlier table, if any.
 
-    Participants with a pair and those without are separate strata, besides site and diagnosis of the participant's
-    first row. A participant with an earlier split keeps it, so that no training participant of a model is tested later.
+    The strata are: has a session with both scans or not, site, and diagnosis. Site and diagnosis are those of the
+    participant's first session, where sessions with both scans come first. A participant with an earlier split keeps
+    it, so that no training participant of a model is tested later; only the others are assigned.
     """
     people = table.assign(unpaired=table["available"] != Available.BOTH)
     people = people.sort_values(["participant_id", "unpaired", "session_id"]).drop_duplicates("participant_id")

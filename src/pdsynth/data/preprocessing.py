@@ -77,15 +77,19 @@ class Preprocessing(BaseModel):
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.5
 
     def entries(self) -> dict[str, Any]:
-        """The entries of a manifest or a card, as JSON values: `grid_shape`, `grid_affine` and `preprocessing`."""
+        """The settings as JSON values, for a manifest or a card: `grid_shape`, `grid_affine` and `preprocessing`.
+
+        The card is the record of a training in the model's config.json.
+        """
         grid = {"grid_shape": list(self.grid.shape), "grid_affine": self.grid.affine.tolist()}
         return {**grid, ENTRY: self.model_dump()}
 
     @classmethod
     def of(cls, entries: Mapping[str, Any], path: Path) -> Preprocessing:
-        """The preprocessing in the entries of a manifest or card at `path`; that of version 0.1.0 if they have none.
+        """The preprocessing by the content of the manifest or card (see `entries`) in the file `path`.
 
-        Raises InputError, naming `path`, for a version of the steps or a setting that this version cannot rebuild.
+        Without an entry, it is that of version 0.1.0. Raises InputError, naming `path`, for a version of the steps or a
+        setting that this version cannot rebuild.
         """
         grid = Grid(tuple(entries["grid_shape"]), np.asarray(entries["grid_affine"]))
         recorded = recorded_by(entries)
@@ -99,12 +103,12 @@ class Preprocessing(BaseModel):
             raise _not_rebuilt(path, entries, problem) from error
 
     def difference(self, other: Preprocessing) -> dict[str, tuple[str, str]]:
-        """The settings that differ, each with its value here and its value in the other, in words."""
+        """The settings that differ, by name: the value here and the value in the other, in words."""
         names = [name for name in type(self).model_fields if getattr(self, name) != getattr(other, name)]
         return {name: (self._in_words(name), other._in_words(name)) for name in names}
 
     def option(self, name: str) -> str | None:
-        """The option of `prepare` that gives a setting its value; None if there is no such option."""
+        """The option of `prepare` that gives a setting its value, such as "with --realign"; None without an option."""
         if name == "grid":
             return f"with --grid-mm {self.grid.spacing_mm[0]:g}"
         if name in ("denoise", "realign"):
@@ -129,7 +133,10 @@ class Preprocessing(BaseModel):
 
 
 def recorded_by(entries: Mapping[str, Any]) -> Any:
-    """The preprocessing entry of a manifest or a card, unchecked; that of version 0.1.0 if there is no entry."""
+    """The entry `preprocessing` of a manifest or card, unchecked; without it, the preprocessing of version 0.1.0.
+
+    The card is the record of a training in the model's config.json.
+    """
     parameters = entries.get("parameters", {})
     known = {name: parameters[name] for name in ("denoise", "realign") if name in parameters}
     return entries.get(ENTRY, VERSION_0_1_0 | known)

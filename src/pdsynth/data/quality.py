@@ -34,8 +34,9 @@ def quality_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
     A measure is outlying if it is more than FAR robust SDs from the median of its modality, on the bad side. rows:
     dicts with participant_id, session_id, site, modality, path and the measures: coverage and overlap in 0..1,
-    mutual_information in 1..2, correlation with the session's other scan in -1..1, motion_mm. An unknown measure is
-    None. notes, a list of texts, may be absent.
+    mutual_information in 1..2 (see `Placement`), correlation with the session's other scan in -1..1, motion_mm (mean
+    framewise displacement). An unknown measure is None. notes, a list of texts, may be absent. A modality with fewer
+    than ENOUGH scans has no outliers. A correlation below LEAST_CORRELATION is flagged, too.
     """
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table["flag"] = ["; ".join([*row.get("notes", []), *_apart(row.get("correlation"))]) for row in rows]
@@ -50,14 +51,14 @@ def quality_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _apart(correlation: float | None) -> list[str]:
-    """The flag of a dMRI scan that does not agree with its session's fMRI."""
+    """The flag of a dMRI scan that does not agree with its session's fMRI; empty if it does, or if this is unknown."""
     if correlation is None or not correlation < LEAST_CORRELATION:
         return []
     return [f"agrees little with the session's fMRI (correlation {correlation:.2f}): look at both in a viewer"]
 
 
 def deviations(values: np.ndarray) -> np.ndarray:
-    """Differences from the median in robust standard deviations (1.4826 MAD); zero for a NaN or too few values.
+    """Value minus median, in robust standard deviations (1.4826 MAD): (n,). Zero for a NaN, or too few or equal values.
 
     >>> deviations(np.array([1.0, 1.1, 0.9, 1.2, 0.8, 1.0, 1.1, 0.9, 1.0, 9.0])).round().tolist()[-2:]
     [0.0, 54.0]

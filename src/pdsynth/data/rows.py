@@ -19,11 +19,14 @@ Number = float | str  # "n/a" where it is unknown
 
 @dataclass(frozen=True)
 class PairRow:
-    """One row of pairs.tsv: a whole scan, or one segment, of a session. The fields are the columns, in their order.
+    """One row of pairs.tsv: the whole scans of a session, or one segment of them. The fields are the columns, in order.
 
-    dx_gap_days: days between the scan and the visit of the diagnosis; scan_gap_days: between the two scans. age and
-    education are in years. A path is relative to the dataset, and empty if there is no scan. A scale is the 99.5th
-    percentile in the brain, in the unit of the scan. dmri_bval is in s/mm^2. index is the row in the file `shard`.
+    segment: "mean" for the whole scans, else the number of the segment, from 0. dx_gap_days: days from the first scan
+    of the session to the visit of its diagnosis, negative if the visit was earlier; scan_gap_days: between the two
+    scans, 0 or more. age and education are in years. available: the modalities of which the row has a volume. A path is
+    relative to the dataset, and empty without a usable scan. A scale is the intensity in the scan's own unit that
+    becomes 1: the 99.5th percentile in the brain. dmri_bval: b-value of the averaged shell in s/mm^2, 1000 if it is
+    unknown or there is no dMRI. shard: the file of the session's volumes; index: the row of the volumes in this file.
     """
 
     participant_id: str
@@ -49,7 +52,10 @@ class PairRow:
 
 
 def pairs_table(records: Mapping[Task, Record]) -> pd.DataFrame:
-    """The table pairs.tsv: one `PairRow` per session and segment with a usable scan, without the splits."""
+    """The table pairs.tsv: one `PairRow` per session and segment with a usable scan.
+
+    records: the record of each session that `pdsynth.data.sessions.make` wrote.
+    """
     rows = [
         _row(task, index, scales, record["dmri_bval"])
         for task, record in records.items()
@@ -92,7 +98,7 @@ def _or_na(value: float | None) -> Number:
 
 
 def quality_of(records: Mapping[Task, Record]) -> pd.DataFrame:
-    """The table quality.tsv: one row per scan, with its measures and flags."""
+    """The table quality.tsv: one row per scan, with its measures and flags (see `quality_table`)."""
     rows = []
     for task, record in records.items():
         for modality, measured in record["quality"].items():

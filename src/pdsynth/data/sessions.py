@@ -71,7 +71,7 @@ class Task:
         return self.folder / FOLDER / f"{self.name}.json"
 
     def oracle_path(self, modality: Modality) -> Path | None:
-        """The path of the scan's oracle volume, E[scan | shared anatomy], of a simulated cohort; None without one."""
+        """The file of the session's oracle volume (see `oracle_path`); None if the cohort has none."""
         path = oracle_path(self.root, self.name, modality)
         return path if self.simulated and path.exists() else None
 
@@ -86,7 +86,8 @@ class Task:
     def is_made(self) -> bool:
         """Whether the record that `make` wrote is still valid: equal settings and input files, and an intact shard.
 
-        The stamps of input files that have another time or inode but the same content are renewed in the record.
+        A record is not valid if a scan was refused for an error of the file system, which may be temporary. The stamps
+        of input files that have another time or inode but the same content are renewed in the record.
         """
         record = read_json(self.record_path)
         if record.get("settings") != self.settings.entries() or not record["final"]:
@@ -107,7 +108,8 @@ class Task:
 def make(task: Task) -> None:
     """Read, register and standardise a session, and write its shard and record.
 
-    A scan that cannot be used is written into the record's rejections, and the other scan is prepared alone.
+    A scan that cannot be used is written into the record's rejections, and the other scan is prepared alone. Without a
+    usable scan only the record is written.
     """
     task.record_path.unlink(missing_ok=True)
     task.shard.unlink(missing_ok=True)
@@ -156,14 +158,17 @@ def _rows(standard: dict[Modality, Standardised]) -> range:
 
 
 def _correlation(standard: dict[Modality, Standardised], grid: Grid) -> float | None:
-    """Correlation of the fMRI and dMRI reference volumes inside both brains, a measure of their alignment."""
+    """Correlation over voxels of the fMRI and dMRI reference volumes in both brains, which measures their alignment.
+
+    None if the brains share no two voxels.
+    """
     both = standard[Modality.FMRI].brain & standard[Modality.DMRI].brain
     values = [resample(standard[m].reference, grid, standard[m].transform.matrix)[both] for m in Modality]
     return float(np.corrcoef(values)[0, 1]) if both.sum() > 1 else None
 
 
 def _arrays(standard: dict[Modality, Standardised], row: int) -> dict[str, np.ndarray]:
-    """The volumes and brain masks of a row, by their name in the shard."""
+    """The volumes and brain masks of a row (see `_rows`), by their name in the shard."""
     arrays = {}
     for modality, result in standard.items():
         arrays[modality.value] = result.volumes[row].astype(np.float16)
@@ -181,9 +186,9 @@ def _oracles(task: Task, standard: dict[Modality, Standardised]) -> dict[str, np
 
 
 def _oracle(native: Volume, target: Standardised, preprocessing: Preprocessing) -> np.ndarray:
-    """An oracle volume on the grid, in the intensity scale of its target, (X, Y, Z) float16.
+    """An oracle volume on the grid, in the intensity scale of `target`, its standardised scan: (X, Y, Z) float16.
 
-    `native` has the scan's own resolution and is scaled by its percentile there.
+    `native` is the oracle on the scan's own grid, where the percentile of its brain is 1.
     """
     grid, percentile = preprocessing.grid, preprocessing.percentile
     data = resample(native, grid, target.transform.matrix)
@@ -195,7 +200,11 @@ def _oracle(native: Volume, target: Standardised, preprocessing: Preprocessing) 
 
 
 def oracle_path(root: Path, name: str, modality: Modality) -> Path:
-    """The path of a session's oracle volume in a simulated cohort."""
+    """The path of a session's oracle volume in a simulated cohort; it need not exist.
+
+    The oracle volume is E[scan | shared anatomy]: the mean of all scans that the simulated anatomy, which fMRI and dMRI
+    share, could give. name: see `session_name`.
+    """
     return root / TRUTH / name.split("_")[0] / f"{name}_desc-oracle_{REFERENCE[modality]}.nii.gz"
 
 

@@ -51,6 +51,7 @@ class Shards:
     def read(self, shard: str, row: int, name: str) -> np.ndarray:
         """One volume, (X, Y, Z), in the data type of the file; zeros if the session has no volume of this name.
 
+        shard: name of the file. row: 0 for the whole scan, k for segment k - 1. name: such as "fmri" or "fmri_brain".
         Raises InputError if the file is missing, damaged, or has another grid.
         """
         rows = self._open(shard)
@@ -82,7 +83,7 @@ class Shards:
 
 
 def check_sizes(root: Path, sizes: dict[str, int]) -> None:
-    """Raise InputError if a file of the folder is missing, or has another size in bytes than `sizes` says."""
+    """Raise InputError if a shard is missing or has another size. sizes: bytes of each shard, by file name."""
     present = {path.name: path.stat().st_size for path in (root / FOLDER).glob("*.npy")}
     for name, size in sizes.items():
         if present.get(name) != size:

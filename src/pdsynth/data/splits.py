@@ -30,9 +30,10 @@ def assign_splits(
     """Assign participants to train, val and test.
 
     participants: table with participant_id (unique) and the columns of strata. Returns a table with participant_id,
-    split and sha256, sorted by participant. The sizes of the splits are the fractions of the number of participants,
-    rounded by largest remainder; within each stratum they are correct to within one. With three participants or more,
-    no split with a positive fraction is empty. Raises ValueError if the fractions do not sum to 1 or an id is repeated.
+    split and sha256, the digest of salt + participant_id by which a stratum is ordered, sorted by participant. The
+    sizes of the splits are the fractions of the number of participants, rounded by largest remainder; within a stratum
+    they differ from their share by less than two participants. With three participants or more, no split with a
+    positive fraction is empty. Raises ValueError if the fractions do not sum to 1 or an id is repeated.
 
     >>> table = pd.DataFrame({"participant_id": list("abcdefghij"), "site": "x", "diagnosis": "NC"})
     >>> assign_splits(table)["split"].value_counts().to_dict()

@@ -48,11 +48,11 @@ class Standardised:
     """A scan on the standard grid.
 
     volumes: first the mean of the whole scan, then of each segment if there are several; (X, Y, Z) float32 in 0..1,
-    rounded to float16 as in a prepared folder, and zero farther from the template's brain than the margin. scales:
-    intensity scales of the volumes, which can be inverted. brain: the scan's own brain mask on the grid, (X, Y, Z)
-    bool. transform: from the scan to the grid, mm to mm. placement: quality of the transform. reference: the mean fMRI
-    or b0, on the scan's own 3D grid `native`; native_brain: its brain mask there. mask: the file of native_brain, None
-    if it was computed. bval: the dMRI shell in s/mm^2, None for fMRI and 3D means. motion_mm: mean framewise
+    rounded to float16 as in a prepared folder, and zero farther from the template's brain than the margin. scales: for
+    each volume, the intensity in the scan's unit that becomes 1. brain: the scan's own brain mask on the grid, (X, Y,
+    Z) bool. transform: from the scan to the grid, mm to mm. placement: quality of the transform. reference: the mean
+    fMRI or b0, on the scan's own 3D grid `native`; native_brain: its brain mask there. mask: the file of native_brain,
+    None if it was computed. bval: the dMRI shell in s/mm^2, None for fMRI and 3D means. motion_mm: mean framewise
     displacement in mm, None if it is unknown. notes: doubts about the scan, with their reading.
     """
 
@@ -86,10 +86,12 @@ def standardise(
     segments: int = 1,
     partner: Standardised | None = None,
 ) -> Standardised:
-    """Read a scan, resample it on the grid, set voxels outside the template's brain and its rim to zero, and scale it.
+    """Read a scan, resample it on the grid, scale it, and set voxels far from the template's brain to zero.
 
-    The scale is a percentile of the intensities inside the brain. partner: the standardised fMRI of a dMRI's session,
-    through which the dMRI is registered. Raises InputError, naming the file, if the scan cannot be used.
+    Voxels farther than `margin_mm` are far. The scale is a percentile of the intensities inside the scan's brain.
+    segments: if above 1, number of segments whose means are standardised besides the mean of the whole scan. partner:
+    the standardised fMRI of a dMRI's session, through which the dMRI is registered. Raises InputError, naming the file,
+    if the scan cannot be used.
     """
     try:
         read = scan_means(scan, preprocessing, segments)
@@ -169,8 +171,8 @@ def standard_brain(
 ) -> tuple[np.ndarray, Placement]:
     """The scan's brain mask on the grid, (X, Y, Z) bool, within the margin of the template's brain, and its alignment.
 
-    native: the brain mask on the scan's own grid. Raises ValueError if the field of view cuts off the brain, or if the
-    brain does not overlap the template's.
+    native: the brain mask on the scan's own grid. transform: from the scan to the grid. Raises ValueError if the
+    coverage is below LEAST_COVERAGE or the overlap below LEAST_OVERLAP (see `Placement`).
     """
     grid = preprocessing.grid
     template = tissue_template(grid)["brain"] > 0.5
@@ -205,7 +207,7 @@ def _scaled(
 
 @lru_cache(maxsize=4)
 def brain_region(grid: Grid, margin_mm: float) -> np.ndarray:
-    """The region that is kept of every scan, (X, Y, Z) bool, read-only: the template's brain widened by the margin."""
+    """The template's brain and margin, (X, Y, Z) bool, read-only: outside it every prepared volume is zero."""
     brain = tissue_template(grid)["brain"] > 0.5
     region = ndimage.distance_transform_edt(~brain, sampling=grid.spacing_mm) <= margin_mm
     region.flags.writeable = False

@@ -43,8 +43,8 @@ class Geometry:
 def geometry(path: Path, header: Any, shape: Sequence[int]) -> Geometry:
     """The place of the voxels by a nibabel header: by its sform if that has a code, else by its qform.
 
-    shape has the three axes of space first. Raises InputError if the header gives no orientation, contradicts itself on
-    the side or the voxel size, or has a singular affine.
+    shape is that of the image, with the three axes of space first. Raises InputError if the header gives no
+    orientation, contradicts itself on the side or the voxel size, or has a singular affine.
     """
     sform, qform = _coded(header, "sform"), _coded(header, "qform")
     affine = sform if sform is not None else qform
@@ -124,7 +124,11 @@ def _coded(header: Any, form: str) -> np.ndarray | None:
 
 
 def _unit(header: Any, affine: np.ndarray, shape: Sequence[int]) -> tuple[float, list[str]]:
-    """Millimetres in the header's unit of length, and notes. Another unit is taken if only that one fits a head."""
+    """Number of mm per unit of length of the header, and notes.
+
+    Another unit than the header's is taken if the image is as large as a head (FIELD_MM) in that unit, but not in the
+    header's.
+    """
     with np.errstate(over="ignore"):
         edges = np.linalg.norm(affine[:3, :3], axis=0)
         field = float(np.max(edges * np.asarray(shape[:3])))
@@ -139,7 +143,10 @@ def _unit(header: Any, affine: np.ndarray, shape: Sequence[int]) -> tuple[float,
 
 
 def _agree(path: Path, sform: np.ndarray, qform: np.ndarray, shape: Sequence[int]) -> list[str]:
-    """A note if sform and qform put a voxel at two places. Raises InputError if they mirror each other."""
+    """A note if sform and qform put a voxel at places more than NOTED_MM apart; no note for a useless qform.
+
+    Raises InputError if the two have opposite handedness.
+    """
     if np.abs(sform - qform).max() < SAME_MM:
         return []
     axes = qform[:3, :3]
@@ -157,7 +164,10 @@ def _agree(path: Path, sform: np.ndarray, qform: np.ndarray, shape: Sequence[int
 
 
 def _edges(path: Path, affine: np.ndarray, pixdim: np.ndarray) -> list[str]:
-    """A note if affine and pixdim differ on the voxel size. Raises InputError if the voxel size is not known."""
+    """A note if the voxel edges by affine and by pixdim, in mm, differ by more than the factor NOTED_RATIO.
+
+    Raises InputError if they differ by more than WORST_RATIO, unless pixdim has its default value, 1.
+    """
     edges = np.linalg.norm(affine[:3, :3], axis=0)
     if not (np.isfinite(pixdim).all() and pixdim.all()):
         return []

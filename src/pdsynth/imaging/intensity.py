@@ -30,6 +30,8 @@ LEAST_DICE = 0.75  # of rough mask and registered template; with less overlap th
 class RobustScale:
     """Division by a high percentile inside the brain (by default the 99.5th), then clipping to [0, 1].
 
+    p995 is the intensity at this percentile, which becomes 1.
+
     >>> RobustScale(200.0).apply(np.array([-1.0, 50.0, 300.0])).tolist()
     [0.0, 0.25, 1.0]
     """
@@ -82,7 +84,8 @@ def brain_mask(volume: Volume) -> np.ndarray:
     Step 2 is omitted without a whole head: for a thin slab, and if the header has lost the voxel size. The mask is
     cached for the lifetime of the volume.
 
-    Raises ValueError if there is no such piece, or if the mask has less than 2 % or more than 95 % of the voxels.
+    Raises ValueError if no bright piece is left in step 1, or if the mask has less than 2 % or more than 95 % of the
+    voxels.
     """
     if volume not in _MASKS:
         _MASKS[volume] = _brain_mask(volume)
@@ -109,8 +112,10 @@ def _brain_mask(volume: Volume) -> np.ndarray:
 def bright_piece(data: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     """The largest connected piece, after opening, of the voxels brighter than 0.6 of their local mean, without holes.
 
-    Surface coils make the rim of the head several times brighter than its centre, so that one global threshold cannot
-    separate brain from air. The local mean has a lower limit, because noise in air would otherwise count as tissue.
+    data (X, Y, Z) and the result, bool, have the same grid; spacing_mm (3,) are its voxel edges. Surface coils make the
+    rim of the head several times brighter than its centre, so that one global threshold cannot separate brain from air.
+    The local mean has a lower limit, because noise in air would otherwise count as tissue. Raises ValueError without a
+    signal or a piece.
     """
     data = np.maximum(data - np.percentile(data, AIR_PERCENTILE), 0)
     if not (data > 0).any():

@@ -54,9 +54,11 @@ class Volume:
 class ScanHeader:
     """Header of a scan, read without its voxels.
 
-    shape has 3 or 4 axes. zooms are in mm; a fourth one is in seconds, 0 if it is unknown. synthetic is true if the
-    header or the sidecar marks the image as synthesised; one of the two marks is enough. notes name the doubtful
-    entries of the header and how they were read; time_note does so for the repetition time.
+    shape has 3 or 4 axes. affine is (4, 4), from voxel index to world mm. zooms are the voxel edges in mm; a fourth one
+    is the repetition time in seconds, 0 if it is unknown. offset is the position of the first voxel in the inflated
+    bytes. A voxel's value is slope * (stored value) + inter. synthetic is true if the header or the sidecar marks the
+    image as synthesised; one of the two marks is enough. notes name the doubtful entries of the header and how they
+    were read; time_note does so for the repetition time.
     """
 
     shape: tuple[int, ...]
@@ -155,8 +157,9 @@ def read_volume(path: str | Path) -> Volume:
 class SyntheticMark:
     """Provenance of a synthesised image: direction, source files, hash of the model, seed and version of pdsynth.
 
-    source_sha256 holds digests of the source files. options holds all other settings that determine the bytes.
-    statistic describes the values, for example the best estimate or an SD. Both are written into the sidecar.
+    sources holds the names of the source files, and source_sha256 their digests. seed is that of the random samples.
+    options holds all other settings that determine the bytes, by their names in the sidecar. statistic describes the
+    values, for example the best estimate or an SD. All fields are written into the sidecar.
     """
 
     direction: Direction
@@ -176,7 +179,7 @@ class SyntheticMark:
         return f"SYNTHETIC pdsynth v{self.version}"[: 79 - len(ending)] + ending
 
     def sidecar(self) -> dict[str, Any]:
-        """The entries of the BIDS sidecar."""
+        """The content of the BIDS sidecar: all fields of this record, and that the image is synthetic."""
         return {
             "Synthetic": True,
             "Description": self.descrip,
@@ -194,7 +197,7 @@ class SyntheticMark:
 
 
 def write_synthetic(volume: Volume, path: str | Path, mark: SyntheticMark) -> Path:
-    """Write a synthesised volume with its marks in the header and in a JSON sidecar; returns the path of the sidecar.
+    """Write a synthesised volume, marked as synthetic in its header and JSON sidecar; returns the path of the sidecar.
 
     No other function writes a synthesised image. The sidecar is written first, so that no image exists without it.
     Both files get their names when they are complete. Raises ValueError for a name that ends in neither .nii nor

@@ -31,7 +31,11 @@ WRITE_SIZE = "convert it again from DICOM, or write the true voxel size into the
 
 
 def check_field(path: Path, header: ScanHeader) -> None:
-    """Raise InputError if no whole head fits the field of view, or if the affine is the identity matrix."""
+    """Raise InputError if the field of view is too small for a whole head, or above LARGEST_MM.
+
+    It is also raised if the affine is the identity matrix, and for voxels of 1 mm, a default value of programs, in
+    which the image would be smaller than a head.
+    """
     extent, edges = extent_mm(header), np.linalg.norm(header.affine[:3, :3], axis=0)
     lost = np.abs(edges - 1).max() < UNIT_EDGES and any(
         mm < least for mm, least in zip(extent[:2], LEAST_MM_AT_1_MM, strict=True)
@@ -48,7 +52,11 @@ def check_field(path: Path, header: ScanHeader) -> None:
 
 
 def check_intensities(volume: Volume) -> None:
-    """Raise ValueError if a mean volume is constant, or negative as no magnitude image is."""
+    """Raise ValueError if a mean volume is constant or has strongly negative voxels, as no magnitude image has.
+
+    A voxel is strongly negative if it is below -NEGATIVE times the 99.5th percentile of the magnitudes; at most
+    NEGATIVE_SHARE of the voxels may be.
+    """
     data = volume.data
     if data.min() == data.max():
         raise ValueError(
@@ -65,7 +73,7 @@ def check_intensities(volume: Volume) -> None:
 
 
 def check_brain(volume: Volume, brain: np.ndarray) -> None:
-    """Raise ValueError if the brain in a mean volume is empty or saturated, or its intensities have no smoothness.
+    """Raise ValueError if a mean volume is 0 in more than half of the brain, or saturated or not smooth there.
 
     brain: (X, Y, Z) bool. Bright tissue is saturated if a program limited the intensities. Neighbouring voxels differ
     at random if values wrapped around (a scan of 12 bits that was stored in 8), or if their bytes have the wrong order.
@@ -90,7 +98,8 @@ def check_brain(volume: Volume, brain: np.ndarray) -> None:
 def check_head_size(matrix: np.ndarray) -> tuple[str, ...]:
     """Notes on the size of a head that this (4, 4) matrix maps to the template, mm to mm.
 
-    Raises ValueError for a size that no head has.
+    The size is relative to the template, along any axis. There is a note if it differs by more than the factor
+    DOUBTFUL_SIZE. Raises ValueError if it differs by more than WRONG_SIZE.
 
     >>> check_head_size(np.diag([1.1, 0.9, 1, 1]))
     ()
@@ -104,7 +113,10 @@ def check_head_size(matrix: np.ndarray) -> tuple[str, ...]:
 
 
 def neighbours(data: np.ndarray, brain: np.ndarray) -> list[float]:
-    """Correlation of each voxel with the next one, both inside the brain, along the three axes; 1 without variance."""
+    """Correlation, over the brain, of each voxel's value with the next one's along each of the three voxel axes.
+
+    1 without variance.
+    """
     found = []
     for axis in range(3):
         (near, next_one), (first, second) = (

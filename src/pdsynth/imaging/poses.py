@@ -40,7 +40,7 @@ POSES = _poses()
 
 
 def pose_misfits(volume: Volume, refined: int | None = None) -> np.ndarray:
-    """How badly the template brain fits a head in each of the POSES, (24,) in 0..1; 0 is a perfect fit.
+    """Misfit of the template brain to a head in each of the POSES, (24,) in 0..1 or infinite; 0 is a perfect fit.
 
     volume: a mean BOLD or b0, with or without skull. A pose is the rotation, (3, 3), from the template to the head as
     the header places it; the identity is the pose of a right header. The centres of the two brains and their sizes are
@@ -65,8 +65,9 @@ def pose_misfits(volume: Volume, refined: int | None = None) -> np.ndarray:
 def check_pose(volume: Volume) -> tuple[str, ...]:
     """Notes on the pose of a head in a mean BOLD or b0: none if the template brain fits best in the header's pose.
 
-    Raises ValueError if it fits clearly better in another pose. A field of view below LEAST_MM is not judged, nor an
-    image whose header has lost the voxel size. It takes 0.2 s on one core.
+    Raises ValueError if the misfit (0..1) in another pose is lower by more than WRONG. There is a note if it is lower,
+    or higher by less than 0.08 (DOUBTFUL). A field of view below LEAST_MM along an axis is not judged, nor an image
+    whose header has lost the voxel size. It takes 0.2 s on one core.
     """
     extent = np.array(volume.data.shape) * volume.spacing_mm
     if extent.max() < LEAST_HEAD_MM or extent.min() < LEAST_MM:
@@ -85,7 +86,7 @@ def check_pose(volume: Volume) -> tuple[str, ...]:
 
 
 def words(pose: np.ndarray) -> str:
-    """How a head lies that is turned by a pose.
+    """How a head lies that is turned by a pose, (3, 3), in words for a message.
 
     >>> words(np.diag([1.0, -1, -1]))
     'the head lies upside down'

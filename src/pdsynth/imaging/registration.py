@@ -50,9 +50,10 @@ def register(
 ) -> np.ndarray:
     """The (4, 4) matrix from moving mm to fixed mm that best aligns the volumes; deterministic.
 
-    start is an initial value of the result. Without it, the centres of mass are matched and five rotations are tried.
-    Voxels outside a mask (X, Y, Z) are set to zero. Give both masks: a skull in only one of the volumes biases the
-    result. Raises ValueError for an unknown kind, a constant volume, or fields of view that do not overlap enough.
+    kind is "rigid" (6 parameters) or "affine" (12). start is an initial value of the result. Without it, the centres of
+    mass are matched and five rotations are tried. Voxels outside a mask (X, Y, Z) are set to zero. Give both masks: a
+    skull in only one of the volumes biases the result. Raises ValueError for an unknown kind, a constant volume, or
+    fields of view that do not overlap enough.
     """
     if kind not in ("rigid", "affine"):
         raise ValueError(f"registration is 'rigid' or 'affine', not {kind!r}.")
@@ -96,10 +97,11 @@ def misfits(
 ) -> np.ndarray:
     """How badly two volumes match after a coarse registration from each start, (N,) in 0..1; 0 is a perfect match.
 
-    Each start is (4, 4), from fixed mm to moving mm. The misfit is 1 - correlation ratio after a rigid registration
-    and after one that also scales the three axes, the mean of the two; infinite where the volumes hardly overlap. With
-    `refined`, only the first start and the given number of starts that match best without a registration are
-    registered; the misfit of the others is infinite.
+    Each start is (4, 4), from fixed mm to moving mm; this is the inverse direction of `register`. The misfit is 1 -
+    correlation ratio after a rigid registration and after one that also scales the three axes, the mean of the two;
+    infinite where less than MIN_OVERLAP of the fixed points lie in the moving volume. With `refined`, only the first
+    start and the given number of starts that match best without a registration are registered; the misfit of the others
+    is infinite.
     """
     moving_data, fixed_data = _masked(moving, moving_mask, "moving"), _masked(fixed, fixed_mask, "fixed")
     margin = ndimage.distance_transform_edt(~fixed_mask, sampling=fixed.spacing_mm) <= MARGIN_MM
@@ -119,7 +121,11 @@ def misfits(
 
 @dataclass
 class _Pair:
-    """Blurred images of one level, and the points of the fixed image at which they are compared."""
+    """Blurred images of one level, and the points of the fixed image at which they are compared.
+
+    base: the (4, 4) matrix from fixed mm to moving mm that is applied after that of the parameters. centre: (3,) mm, of
+    rotation and scaling in the fixed image. knots: (KNOTS,) moving intensities of the fitted function.
+    """
 
     points: np.ndarray  # (n, 4) homogeneous mm of the fixed image
     values: np.ndarray  # (n,) of the fixed image
@@ -181,7 +187,10 @@ class _Pair:
         return parameters, state[0]
 
     def _linearise(self, parameters: np.ndarray, free: int) -> tuple[float, np.ndarray, np.ndarray]:
-        """Cost (1 - correlation ratio + prior) at the parameters, half its gradient, half its Gauss-Newton Hessian."""
+        """Cost (1 - correlation ratio + prior) at the parameters, half its gradient, half its Gauss-Newton Hessian.
+
+        The derivatives are by the first `free` parameters. The cost is infinite if the volumes overlap too little.
+        """
         here = self.to_voxel @ self._world(parameters)
         voxel = (here @ self.points.T)[:3]
         limit = np.asarray(self.moving.shape)[:, None] - 1

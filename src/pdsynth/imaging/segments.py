@@ -73,7 +73,7 @@ def segment_means(path: str | Path, segments: Sequence[np.ndarray]) -> np.ndarra
 
 
 def time_blocks(n_volumes: int, n_segments: int, skip: int = 0) -> list[np.ndarray]:
-    """Contiguous blocks of time after the first `skip` volumes; their lengths differ by at most one.
+    """Volume numbers of contiguous blocks of time after the first `skip` volumes; their lengths differ by at most one.
 
     Raises ValueError if there are fewer volumes than segments.
 
@@ -93,7 +93,8 @@ def steady_start(
 ) -> int:
     """Number of volumes to drop until the magnetisation is steady: the first `seconds`, at most `share` of the volumes.
 
-    t_r is in seconds; None or 0 means that it is unknown, and 2 s are assumed. Raises ValueError for a negative t_r.
+    t_r is the repetition time in seconds; None or 0 means that it is unknown, and 2 s are assumed. Raises ValueError
+    for a negative t_r.
 
     >>> steady_start(2.0, 150), steady_start(1.0, 20), steady_start(None, 1)
     (4, 2, 0)
@@ -117,7 +118,7 @@ class Gradients:
 
     @property
     def is_b0(self) -> np.ndarray:
-        """Whether each volume is a b0, (n,) bool."""
+        """Whether each volume is a b0 (b-value of at most B0_LIMIT = 50 s/mm^2), (n,) bool."""
         return self.bvals <= B0_LIMIT
 
 
@@ -126,8 +127,9 @@ def read_gradients(bval: str | Path | None, bvec: str | Path | None, n_volumes: 
 
     Directions are scaled to unit length. If all b-values are equal and the lengths of the directions differ, a b-value
     is multiplied by its direction's squared length, as scanners with one nominal b-value and MRtrix define it. A
-    diffusion-weighted volume without a direction is left out if others have one. If none has one, as in a clinical
-    trace scan, all are used.
+    diffusion-weighted volume without a direction is left out (NaN) if others have one. Such volumes count as b0 instead
+    if the first volume is one of them and there is no b0. If none has a direction, as in a clinical trace scan, all are
+    used.
 
     Raises InputError for a missing or unreadable file, for a number of entries other than n_volumes, and for b-values
     that are negative or in another unit.
@@ -239,9 +241,10 @@ def nearest_shell(bvals: np.ndarray, target: float = 1000.0) -> tuple[np.ndarray
 def direction_subsets(bvecs: np.ndarray, indices: np.ndarray, n_segments: int) -> list[np.ndarray]:
     """Split the volumes of a shell into subsets whose directions are spread evenly over the sphere.
 
-    v and -v count as the same direction. The subsets choose in turn: each takes the free direction with the smallest
-    electrostatic energy (Jones et al. 1999) relative to its own. Their sizes differ by at most one, and each is sorted.
-    Raises ValueError if there are fewer directions than segments.
+    bvecs (n, 3) are the directions of all volumes, and `indices` the volumes of the shell. Each subset holds volume
+    numbers. v and -v count as the same direction. The subsets choose in turn: each takes the free direction with the
+    smallest electrostatic energy (Jones et al. 1999) relative to its own. Their sizes differ by at most one, and each
+    is sorted. Raises ValueError if the shell has fewer volumes than n_segments.
     """
     indices = np.asarray(indices)
     if n_segments < 1 or len(indices) < n_segments:
@@ -286,7 +289,7 @@ def _members(segments: Sequence[np.ndarray], n_volumes: int) -> dict[int, list[i
 
 
 def _values(path: Path, header: ScanHeader) -> Iterator[np.ndarray]:
-    """The stored voxel values in file order, in pieces of about PIECE bytes."""
+    """The stored voxel values in file order, without the scale factors, in pieces of about PIECE bytes."""
     rest = b""
     for piece in stored_voxels(path, header, PIECE):
         data = rest + piece if rest else piece
@@ -296,7 +299,10 @@ def _values(path: Path, header: ScanHeader) -> Iterator[np.ndarray]:
 
 
 def _table(source: str | Path | None, name: str, path: str | Path, gaps: bool = False) -> np.ndarray:
-    """Numbers of a text table, (rows, columns); with gaps, some of them may be NaN."""
+    """Numbers of a text table, (rows, columns); with gaps, some of them may be NaN.
+
+    source: the table's file; name: its name in an error. path: the scan. Raises InputError if it is missing or invalid.
+    """
     if source is None or not Path(source).is_file():
         raise InputError(path, f"has no {name} in its folder", "put the table next to the scan")
     try:

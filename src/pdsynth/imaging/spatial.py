@@ -98,8 +98,8 @@ def resample(volume: Volume, grid: Grid, world: np.ndarray | None = None, order:
     """The volume resampled to another grid, (X, Y, Z) float32; zero outside the volume's field of view.
 
     world (4, 4) maps the volume's mm to the grid's mm; by default the two are the same. order is that of the spline: 0
-    for labels, 1 or 3 for intensities. If the new voxels are larger, the data are first smoothed to their size, which
-    preserves means and avoids aliasing (Cardoso et al. 2015).
+    for labels, 1 or 3 for intensities. If order is above 0 and the new voxels are larger, the data are first smoothed
+    to their size, which preserves means and avoids aliasing (Cardoso et al. 2015).
     """
     world = np.eye(4) if world is None else np.asarray(world, np.float64)
     to_source = np.linalg.inv(world @ volume.affine) @ grid.affine
@@ -116,7 +116,8 @@ def resample(volume: Volume, grid: Grid, world: np.ndarray | None = None, order:
 def _antialias(data: np.ndarray, ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Data smoothed for sampling at every `ratio` voxels, (3,), and the (4, 4) matrix from old to new voxel indices.
 
-    If the ratio is 4 or more, blocks of voxels are averaged first, which gives the same smoothing in less time.
+    Without blocks the indices do not change. If the ratio is 4 or more, blocks of voxels are averaged first, which
+    gives the same smoothing in less time.
     """
     block = np.maximum(1, np.floor(ratio / 2)).astype(int)
     shrink = np.eye(4)
@@ -164,12 +165,12 @@ class Transform:
         return Transform({f"{name}, inverse": np.linalg.inv(step) for name, step in reversed(self.steps.items())})
 
     def entries(self) -> list[dict[str, Any]]:
-        """The steps as values for JSON, exact to the last bit; the unit is mm."""
+        """The steps as values for JSON: a list of {"name", "matrix"}, mm to mm, exact to the last bit."""
         return [{"name": name, "matrix": np.asarray(step).tolist()} for name, step in self.steps.items()]
 
     @classmethod
     def of(cls, entries: list[dict[str, Any]]) -> Transform:
-        """The transform with these `entries`."""
+        """The transform whose `entries()` are these."""
         return cls({entry["name"]: np.asarray(entry["matrix"], np.float64) for entry in entries})
 
 

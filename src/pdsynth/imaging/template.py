@@ -38,7 +38,10 @@ def tissue_template(grid: Grid) -> dict[str, np.ndarray]:
 
 @lru_cache(maxsize=4)
 def epi_template(grid: Grid) -> Volume:
-    """The template brain with the contrast of T2*-weighted EPI, without skull: the target of registration."""
+    """The template brain on the grid with the contrast of T2*-weighted EPI, without skull: the target of registration.
+
+    Grey matter is 1 and air is 0 (EPI_CONTRAST). The result is cached.
+    """
     tissues = tissue_template(grid)
     data = np.zeros(grid.shape, np.float32)
     for name, contrast in EPI_CONTRAST.items():
