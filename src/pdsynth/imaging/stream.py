@@ -15,6 +15,7 @@ BLOCK = 1 << 20  # bytes in memory at a time
 PADDING = 1 << 16  # bytes that may follow the voxels: some writers fill their last block
 DEFLATE_RATIO = 1032  # deflate stores at best 258 bytes in 2 bits, so that a gzip file expands by no more
 PLAUSIBLE_RATIO = 100  # scans are compressed 2 to 20 times, masked scans more
+GZIP_MAGIC = b"\x1f\x8b"  # the first bytes of a gzip file
 COPY_AGAIN = "copy or download the file again"
 EXCESS = "contains more data than its header describes", "convert it again from DICOM, or " + COPY_AGAIN
 
@@ -31,6 +32,12 @@ def inflate(path: Path, block: int = BLOCK) -> Iterator[bytes]:
     truncated or damaged.
     """
     with open(path, "rb") as file:
+        start = file.read(len(GZIP_MAGIC))
+        if start and start != GZIP_MAGIC[: len(start)]:
+            raise InputError(
+                path, "is not gzip data, although its name ends in .gz", f"rename it to .nii, or {COPY_AGAIN}"
+            )
+        file.seek(0)
         stream, pending, finished = zlib.decompressobj(wbits=31), b"", True
         try:
             while True:
@@ -60,6 +67,9 @@ def pieces(path: Path, block: int) -> Iterator[bytes]:
         yield from inflate(path, block)
         return
     with open(path, "rb") as file:
+        if file.read(len(GZIP_MAGIC)) == GZIP_MAGIC:
+            raise InputError(path, "is gzip data, although its name does not end in .gz", "rename it to .nii.gz")
+        file.seek(0)
         while piece := file.read(block):
             yield piece
 
