@@ -29,9 +29,12 @@ TRAIN_BUDGET = 90.0  # seconds, for --train
 
 SHIPPED = (
     "The shipped model was trained on another, larger simulated cohort, which shares no participant with this one; "
-    "the fitted controls were trained on this cohort's own training split."
+    "the simple methods for comparison that need a fit (controls) were fitted to this cohort's own training split."
 )
-TRAINED = "The model and the fitted controls were trained, for a short time, on this cohort's own training split."
+TRAINED = (
+    "The model and the simple methods for comparison that need a fit (controls) were trained, for a short time, on "
+    "this cohort's own training split."
+)
 
 Progress = Callable[[int, int], None]
 

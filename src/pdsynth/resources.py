@@ -137,7 +137,9 @@ def refuse_lost(root: Path) -> None:
 
 
 def default_jobs() -> int:
-    """Default number of processes: one per usable core, as far as the memory allows JOB_BYTES each; at least 1.
+    """Default number of processes: one per usable core, but not more than the memory allows; at least 1.
+
+    Each process needs JOB_BYTES of the available memory (`memory_bytes`).
 
     >>> default_jobs() >= 1
     True

@@ -34,10 +34,10 @@ SLURM_LEAST_MINUTES = 120
 
 @dataclass(frozen=True)
 class _Plan:
-    """The folders and the terms of a benchmark, and the way to run its entries.
+    """The folders and the terms of a benchmark, and the way to run its entries (recipes in one of their sizes).
 
-    prepared: prepared folder of the pairs. out: folder that the runs and results are written into. jobs, cluster,
-    progress: see `benchmark`.
+    terms: the settings that are equal for all entries (budget, steps, seed, device, threads). prepared: prepared folder
+    of the pairs. out: folder that the runs and results are written into. jobs, cluster, progress: see `benchmark`.
     """
 
     prepared: Path
@@ -108,7 +108,8 @@ def benchmark(
 def _page(plan: _Plan, pairs: Pairs, entries: Sequence[str], failed: dict[str, str]) -> Path:
     """Run the unfinished entries, and write the results of all finished entries; returns the path of the page.
 
-    Entries that fail are added to `failed` with the reason. Raises InputError if no entry is finished.
+    An entry is "recipe", or "recipe:small" for its small size. Entries that fail are added to `failed` with the reason.
+    Raises InputError if no entry is finished.
     """
     out, terms = plan.out, plan.terms
     with manifest.recorded(
@@ -155,10 +156,11 @@ def _checked(entries: Sequence[str]) -> list[str]:
 
 
 def _finished(plan: _Plan, requested: Sequence[str]) -> dict[str, str]:
-    """The finished entries in the folder of the plan, with the machine of each.
+    """The finished entries in the folder of the plan, with the machine of each; one entry per recipe.
 
-    A run counts if it was run with the plan's pairs and terms and the present code. Of two sizes of a recipe, the
-    requested one is returned.
+    An entry is "recipe", or "recipe:small" for its small size. A run counts if it was run with the plan's pairs and
+    terms (budget, steps, seed, device, threads) and the present code. Of two finished sizes of a recipe, the requested
+    one is returned.
     """
     found: dict[str, tuple[str, str]] = {}
     for folder in sorted((plan.out / "runs").glob("*/"), key=lambda folder: _entry_of(folder) in requested):
@@ -180,24 +182,30 @@ def _key(run: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _rank(entry: str, tested: str | None) -> tuple[bool, bool, bool]:
-    """Sort key of an entry: the entry under test first, then other methods, then controls, then the oracle."""
+    """Sort key of an entry ("recipe" or "recipe:small"): the tested entry, other methods, controls, and the oracle.
+
+    Controls are simple methods for comparison; the oracle knows the simulated truth.
+    """
     recipe = recipe_of(entry)[0]
     return entry != tested, recipe in CONTROLS, recipe == ORACLE
 
 
 def _models(out: Path, entries: Iterable[str]) -> dict[str, api.Model]:
-    """The trained models of the entries, by entry; the oracle has none."""
+    """The trained models in the benchmark `out`, by entry ("recipe" or "recipe:small"); the oracle has none."""
     folders = {entry: run_folder(out, entry) / "model" for entry in entries}
     return {entry: api.load(folder, "cpu") for entry, folder in folders.items() if folder.exists()}
 
 
 def _entries(recipes: Sequence[str], done: Iterable[str]) -> list[str]:
-    """The finished entries of some recipes, in the recipes' order."""
+    """Those of the finished entries (`done`) that belong to one of the recipes, in the order of the recipes.
+
+    An entry is "recipe", or "recipe:small" for its small size.
+    """
     return [entry for recipe in recipes for entry in done if recipe_of(entry)[0] == recipe]
 
 
 def _run_all(plan: _Plan, entries: Sequence[str]) -> dict[str, str]:
-    """Run the entries; returns the reason by entry for those that failed."""
+    """Run the entries ("recipe" or "recipe:small"); returns the reason by entry for those that failed."""
     failed: dict[str, str] = {}
     if plan.progress is not None:
         plan.progress(0, len(entries))
@@ -249,7 +257,7 @@ def _free_gpus(jobs: int) -> Queue[str]:
 
 
 def _here(free: Queue[str] | None, prepared: Path, out: Path, entry: str, terms: Terms) -> str:
-    """Run an entry in this process, on a GPU of the queue `free` if it is given."""
+    """Run an entry ("recipe" or "recipe:small") in this process, on a GPU of the queue `free` if it is given."""
     if free is None:
         return run_entry(prepared, out, entry, terms)
     number = free.get()
@@ -277,7 +285,10 @@ def _submitter(out: Path, cluster: str, terms: Terms) -> Callable[..., Any]:
 
 
 def _refuse_other_terms(out: Path, before: dict[str, Any], prepared: Path, terms: Terms) -> None:
-    """Raise InputError unless the manifest `before` is that of a benchmark of these pairs under these terms."""
+    """Raise InputError unless the manifest `before` is that of a benchmark of these pairs with these terms.
+
+    Terms are the settings that are equal for all entries (budget, steps, seed, device, threads).
+    """
     earlier = before.get("parameters", {}).get("terms")
     if before.get("command") != "benchmark" or earlier is None:
         raise InputError(out, "exists and is not a benchmark", "choose another folder")

@@ -25,9 +25,9 @@ from pdsynth.types import InputError
 def join_scores(out: Path, entries: Sequence[str], seed: int) -> None:
     """Write metrics.json, metrics.tsv, patterns.tsv, regions.tsv and predictions/ of all entries into `out`.
 
-    The order of entries is that of the results; the first is under test and is compared with each other entry except
-    the oracle. The p values of these comparisons are one family of Holm's correction. Raises InputError if the entries
-    were scored on different scans.
+    An entry is "recipe", or "recipe:small" for its small size. The order of entries is that of the results; the first
+    is under test and is compared with each other entry except the oracle. The p values of these comparisons are one
+    family of Holm's correction. Raises InputError if the entries were scored on different scans.
     """
     folders = [scores_folder(out, entry) for entry in entries]
     table = pd.concat([read_table(folder / METRICS_TSV, patterns.TEXT) for folder in folders], ignore_index=True)

@@ -138,7 +138,8 @@ def _locked(folder: Path) -> Iterator[None]:
 def _trained(pairs: Pairs, folder: Path, name: str, size: str, terms: Terms) -> tuple[Method, dict[str, Any]]:
     """The model of the recipe `name`, loaded from the run folder if it exists and trained otherwise, and its costs.
 
-    Costs: seconds and peak memory of the fit, costs of each stage of training, and those of `counts`.
+    Costs: seconds and peak memory (MiB) of the fit, costs of each stage of training, and those of `counts`. terms: the
+    settings that are equal for all entries of the benchmark.
     """
     if (folder / "model" / "config.json").exists() and (folder / FIT).exists():
         model = api.load(folder / "model", terms.device)

@@ -45,7 +45,7 @@ def rows_of(*tables: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper. Its rows are the recipes that name it, and the controls.
+    """A table of the paper. Its rows are the recipes that name it, and the controls (simple methods for comparison).
 
     by_site: whether the scores of each site have their own rows.
     """
@@ -76,13 +76,13 @@ ALL = tuple(dict.fromkeys(name for table in TABLES for name in table.rows))
 
 
 def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]:
-    """Write table2.tsv to table8.tsv into `out` from the scores of finished entries; returns their titles.
+    """Write table2.tsv to table8.tsv into `out` from the scores of finished entries; returns titles by number.
 
-    There is one row per entry and direction (and site), with the mean and 95 % interval of each metric over
-    participants; PSNR in the brain of `pds` minus that of this entry, with interval and paired permutation test,
-    Holm-corrected over the table; the slope of synthesised on real effects of disease; and costs. In the table by site,
-    the correction is over each site, and effects and costs are left out. `out` must contain the joined scores. A recipe
-    that was not run has no row.
+    An entry is "recipe", or "recipe:small" for its small size. There is one row per entry and direction (and site),
+    with the mean and 95 % interval of each metric over participants; PSNR in the brain (dB) of `pds` minus that of this
+    entry, with interval and paired permutation test, Holm-corrected over the table; the slope of synthesised on real
+    effects of disease; and costs. In the table by site, the correction is over each site, and effects and costs are
+    left out. `out` must contain the joined scores. A recipe that was not run has no row.
     """
     run = {recipe_of(entry)[0]: entry for entry in entries}
     scores = {entry: read_by_site(scores_folder(out, entry) / METRICS_TSV) for entry in entries}
@@ -108,7 +108,7 @@ def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]
 
 
 def tested_of(entries: Sequence[str]) -> str | None:
-    """The entry of the recipe `pds` in any size, with which the others are compared; None if it was not run."""
+    """The entry "pds" or "pds:small", with which the other entries are compared; None if it was not run."""
     return next((entry for entry in entries if recipe_of(entry)[0] == TESTED), None)
 
 
@@ -127,10 +127,10 @@ def _effects(out: Path, entries: Sequence[str], seed: int) -> Effects:
 
 
 def _rows(out: Path, entries: list[str], people: pd.DataFrame, seed: int, effects: Effects | None) -> pd.DataFrame:
-    """The rows of one table, or of one site in the table by site: one row per direction and entry.
+    """The rows of one table, or of one site in the table by site: one row per direction of synthesis and entry.
 
-    people: scores of all scans of these rows, with the columns of metrics.tsv. Without `effects`, the columns of
-    effects and costs are left out.
+    entries: "recipe", or "recipe:small" for its small size. people: scores of all scans of these rows, with the columns
+    of metrics.tsv. Without `effects`, the columns of effects and costs are left out.
     """
     against = {}
     tested = tested_of(entries)
@@ -168,7 +168,7 @@ def _compared(row: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _costs(out: Path, entry: str, direction: Direction) -> dict[str, Any]:
-    """The columns of costs of an entry, its identification rate, and the first digits of the digests of its code."""
+    """The columns of costs of an entry ("recipe" or "recipe:small"), with its identification rate and code digests."""
     run = manifest.read(run_folder(out, entry))
     cost, code = run.get("cost", {}), run["parameters"]["begun_as"]["code"]
     scored = scores_and_times(read_metrics(scores_folder(out, entry)), entry, direction)

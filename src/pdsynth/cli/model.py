@@ -166,7 +166,10 @@ def calibrate(
     device: DeviceOption = Device.auto,
     overwrite: Overwrite = False,
 ) -> None:
-    """Scale the SD of a model to its errors on participants outside its training and outside the test split."""
+    """Scale the SD of a model, by one factor per direction, to its errors on participants who are new to it.
+
+    They are the participants with both scans who are not in the test split and were not in the model's training set.
+    """
     chosen = resolve_device(device.value)
     from pdsynth import api
     from pdsynth.data.pairs import Pairs

@@ -125,7 +125,10 @@ def scored(
         entries["notes"] += [_unchecked(name) for name in api.unchecked(models, chosen)]
         methods: dict[str, api.Model | api.Method] = {**models}
         if options.controls:
-            entries["notes"].append("The fitted controls were trained on the training split of this cohort.")
+            entries["notes"].append(
+                "The simple methods for comparison that need a fit (controls) were fitted to the training split of "
+                "this cohort."
+            )
             fitted = api.fit_controls(pairs.train, seed=options.seed)
             methods |= {name: method for name, method in fitted.items() if name not in methods}
         api.evaluate(

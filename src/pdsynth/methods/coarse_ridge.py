@@ -126,7 +126,7 @@ class CoarseRidge(nn.Module):
 
 @register
 class CoarseRidgeRegression(Method):
-    """The stem of `pds` alone: a linear regression of the target on the coarse source."""
+    """The stem (first, linear part) of `pds` alone: a ridge regression of the target on the coarse source."""
 
     name = "coarse-ridge"
 
@@ -142,5 +142,5 @@ class CoarseRidgeRegression(Method):
 
 
 def recipes() -> Iterator[Recipe]:
-    summary = "a ridge regression between whole coarse volumes: the stem of pds"
+    summary = "a ridge regression between whole coarse volumes: the linear part of pds"
     yield Recipe("coarse-ridge", summary, "coarse-ridge", Role.CONTROL)

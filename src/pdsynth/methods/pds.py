@@ -82,7 +82,10 @@ class StructureLosses(nn.Module):
         return feature_loss(c.microstructure_views, c.feature_layer, c.vgg_depth, c.vgg_weights)
 
     def fit(self, train: Pairs, atlases: dict[Modality, Atlas]) -> None:
-        """Load the frozen network, store the atlases, and estimate each region mean's SD over the training scans."""
+        """Load the frozen network of the microstructure loss (if it has a weight), and store the atlases.
+
+        Estimate the SD of each region mean over the training scans, for the pattern loss.
+        """
         self.microstructure = self.feature_loss()
         labels = torch.from_numpy(np.stack([atlases[m].labels for m in Modality]))
         self.labels = (labels[:1] if torch.equal(labels[0], labels[1]) else labels).to(self.labels)
@@ -130,7 +133,7 @@ class StructureLosses(nn.Module):
 
 
 class Drafter(nn.Module):
-    """Stage 1: the stem and the denoiser of its residual."""
+    """Stage 1: the stem (coarse ridge regression), and the denoiser of its residual (target minus its estimate)."""
 
     def __init__(self, config: PDSConfig) -> None:
         super().__init__()
@@ -145,10 +148,11 @@ class Drafter(nn.Module):
     def denoise(
         self, z_t: Tensor, t: Tensor, stem: Tensor, batch: PairBatch, direction: Direction
     ) -> tuple[Tensor, Tensor]:
-        """Estimate z_0-hat of the scaled residual z_0, and the logarithm of the SD of its error, (B, 1, x, y, z) each.
+        """Estimate z_0-hat of z_0, and the logarithm of the SD of its error, (B, 1, x, y, z) each.
 
-        They are estimated from z_t (B, 1, x, y, z) at diffusion steps t (B,), the stem's estimate (same shape), and the
-        clean source if stage 1 is conditioned on it. The logarithm is clipped to +-LOG_SD_LIMIT.
+        z_0 is the residual (target - stem's estimate) / residual SD; the stem is the coarse ridge regression. Both are
+        estimated from z_t (B, 1, x, y, z) at diffusion steps t (B,), the stem's estimate (same shape), and the clean
+        source if stage 1 is conditioned on it. The logarithm is clipped to +-LOG_SD_LIMIT.
         """
         features = (self.voxels.features if self.conditioned else self.voxels.features_without_source)(batch, direction)
         condition = self.voxels.steering(batch, direction, t)
@@ -158,15 +162,18 @@ class Drafter(nn.Module):
     def stem_estimate(self, batch: PairBatch, direction: Direction) -> Tensor:
         """Estimate of x_0 whose residual is diffused, (B, 1, x, y, z).
 
-        This is the stem's estimate, or the training mean of the target if stage 1 is not conditioned on the source.
+        This is the estimate of the stem (coarse ridge regression), or, if stage 1 is not conditioned on the source, the
+        mean target volume of the training participants.
         """
         return (self.stem if self.conditioned else self.voxels.target_mean)(batch, direction)
 
     def cross_fitted(self, train: Pairs) -> dict[Direction, Tensor]:
-        """Out-of-fold stem predictions for every training row, (rows, 1, X, Y, Z) fp16 per direction.
+        """Out-of-fold predictions of the stem (coarse ridge regression) for every training row.
 
-        Each participant is predicted by a stem fitted on the others. Without conditioning, the rows hold the training
-        mean of the target.
+        They are (rows, 1, X, Y, Z) fp16 per direction of synthesis. Each participant is predicted by a regression on
+        other participants (10 folds or fewer); the mean volume is that of all of train (see
+        `CoarseRidge.cross_fitted`). If stage 1 is not conditioned on the source, all rows hold the training mean of the
+        target, which is not out-of-fold.
         """
         if self.conditioned:
             return self.stem.cross_fitted(train)
@@ -223,7 +230,10 @@ class Drafter(nn.Module):
 
 @register
 class PDS(Method):
-    """Pattern-aware diffusion synthesis: `predict` returns the refined posterior mean, `sample` returns samples."""
+    """Pattern-aware diffusion synthesis, with a loss on patterns of region means.
+
+    `predict` returns the posterior mean of stage 1, refined by stage 2; `sample` returns samples.
+    """
 
     name = "pds"
     config_type: ClassVar[type[MethodConfig]] = PDSConfig
@@ -284,7 +294,10 @@ class PDS(Method):
         return mean.clamp(0, 1), sd
 
     def draw(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
-        """One sample: its deviation from the posterior mean, scaled by `refine`, is added to the refined mean."""
+        """One sample: the refined posterior mean plus the sample's deviation from the mean, multiplied as in `refine`.
+
+        Without stage 2 it is the sample of stage 1.
+        """
         draw = self.drafter.sample(batch, direction, generator, steps)
         mean = draw if self.refiner is None else self.drafter.posterior(batch, direction)[0]
         refined, deviation = self.refine(mean, draw - mean, batch, direction)
@@ -293,7 +306,7 @@ class PDS(Method):
 
 @register
 class RefinerOnly(Method):
-    """A U-Net with the stem, the losses and the refinement of `pds`, but without diffusion.
+    """A U-Net with the stem (coarse ridge regression), losses and refinement of `pds`, but without diffusion.
 
     The difference between its scores and those of `pds` is the benefit of diffusion.
     """
@@ -336,7 +349,7 @@ class RefinerOnly(Method):
         return train
 
     def draft(self, batch: PairBatch, direction: Direction, stem: Tensor) -> Tensor:
-        """The stem's estimate plus the correction by the U-Net, (B, 1, x, y, z), not clipped."""
+        """The coarse ridge regression's estimate `stem` plus the U-Net's correction, (B, 1, x, y, z), not clipped."""
         features = torch.cat([self.voxels.features(batch, direction), stem], 1)
         return stem + self.config.residual_sd * self.u(features, self.voxels.acquisition(batch, direction))
 

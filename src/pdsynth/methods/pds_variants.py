@@ -34,7 +34,9 @@ def recipes() -> Iterator[Recipe]:
         return replace(pds, name=name, summary=summary, tables=tables, settings=dict(settings), paper=paper or {})
 
     yield replace(
-        variant("pds-refiner-only", "a U-Net with the stem, losses and refinement of pds, no diffusion", (4, 8), {}),
+        variant(
+            "pds-refiner-only", "a U-Net with the linear part, losses and refinement of pds, no diffusion", (4, 8), {}
+        ),
         method="pds-refiner-only",
         role=Role.CONTROL,
     )

@@ -51,9 +51,9 @@ class TissueRefiner(nn.Module):
     ) -> None:
         """Regress the error of the drafts (target minus draft) on the columns of U and B, over whole training scans.
 
-        cross_fitted(rows) returns out-of-fold stem predictions, (rows, 1, X, Y, Z) per direction: each participant is
-        predicted by a stem fitted on the others. draft(batch, direction, stems) computes drafts from stem predictions,
-        (B, 1, X, Y, Z) both.
+        cross_fitted(rows) returns out-of-fold predictions of the stem (coarse ridge regression), (rows, 1, X, Y, Z) per
+        direction of synthesis: each participant is predicted by a regression on other participants. draft(batch,
+        direction, stems) computes drafts from predictions of the stem, (B, 1, X, Y, Z) both.
         """
         whole, stems, drafts = train.whole_scans(), Cached(), Cached()
         keep = spread_rows(len(whole), ROWS)
@@ -109,5 +109,5 @@ class LocalRidge(Method):
 
 
 def recipes() -> Iterator[Recipe]:
-    summary = "coarse-ridge, then a ridge regression at each voxel: the stem of pds, refined"
+    summary = "coarse-ridge, then a ridge regression at each voxel: pds without its network"
     yield Recipe("local-ridge", summary, "local-ridge", Role.CONTROL)

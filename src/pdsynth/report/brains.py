@@ -184,7 +184,10 @@ def _missing(scan: Synthesised, root: Path, tops: dict[str, float]) -> dict[str,
 
 
 def _source_mean(scan: Synthesised) -> np.ndarray | None:
-    """The mean volume of the source scan; None if its file was not found or cannot be used."""
+    """The mean of the source scan as in preparation (fMRI: steady volumes; dMRI: one shell), (X, Y, Z) in RAS order.
+
+    None if the file of the scan was not found or cannot be used.
+    """
     if scan.source is None:
         return None
     try:

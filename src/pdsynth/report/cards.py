@@ -62,9 +62,10 @@ class Checklist:
 def write_cards(results: str | Path, claims: Iterable[Claim]) -> list[Path]:
     """Write claim.md, tripod_ai.md, model_card.md and data_card.md into a results folder; returns their paths.
 
-    The pages use only the tables and manifests of the folder, and the same files give the same bytes. Information that
-    these files lack is "not addressed". Follows CLAIM (Tejani et al. 2024), TRIPOD+AI (Collins et al. 2024) and model
-    cards (Mitchell et al. 2019). Raises InputError if the metrics are missing or cannot be read.
+    The pages use only the files of the folder, and the same files give the same bytes. claims: the modules that read
+    the evidence files of the folder and return facts (see `sections.Claim`). Information that the files lack is "not
+    addressed". Follows CLAIM (Tejani et al. 2024), TRIPOD+AI (Collins et al. 2024) and model cards (Mitchell et al.
+    2019). Raises InputError if the metrics are missing or cannot be read.
     """
     run = Results.read(results)
     fill = partial(answer, known={name: bids_label(value) for name, value in facts(run, claims).items()})

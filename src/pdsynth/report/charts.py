@@ -29,7 +29,7 @@ class Bar:
 def forest(bars: list[Bar], unit: str) -> Markup:
     """A chart with one row per method: dot and interval for own sources, ring for shuffled ones, a line between them.
 
-    unit: the label of the axis.
+    unit: the label of the horizontal axis.
     """
     numbers = [v for b in bars for v in (b.value, b.low, b.high, b.shuffled) if v is not None]
     ticks = _ticks(min(numbers), max(numbers))
@@ -67,10 +67,10 @@ SMALL, TALL, SIDE, FOOT = 460, 190, 44, 40
 
 
 def curves(groups: dict[str, np.ndarray], low: float, high: float, unit: str) -> Markup:
-    """A chart with one line per group over equal steps from low to high, scaled to the maximum of all groups.
+    """A chart with one line per group over equal bins from low to high, all scaled to the largest value of all groups.
 
-    groups: non-negative values (n,) of n steps by name. A group without values has no line but keeps its colour, so
-    that colours agree between charts. unit: the label of the axis.
+    groups: non-negative values (n,) of n bins by name, drawn at the centres of the bins. A group without values has no
+    line but keeps its colour, so that colours agree between charts. unit: the label of the horizontal axis.
     """
     top = max((float(np.max(values)) for values in groups.values() if len(values)), default=0.0) or 1.0
     floor = TALL - FOOT
@@ -91,7 +91,8 @@ def curves(groups: dict[str, np.ndarray], low: float, high: float, unit: str) ->
 def strips(groups: dict[str, np.ndarray], unit: str) -> Markup:
     """A chart with one row per group: one mark per value, and a long mark at the median.
 
-    groups: values (n,) by name; values that are not finite are left out. Returns "" if none is finite.
+    groups: values (n,) by name; values that are not finite are left out. unit: the label of the horizontal axis.
+    Returns "" if no value is finite.
     """
     known = {name: values[np.isfinite(values)] for name, values in groups.items()}
     every = np.concatenate([*known.values(), np.zeros(0)])

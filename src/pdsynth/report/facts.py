@@ -56,7 +56,10 @@ def groups_of(results: Results, direction: Direction) -> Iterator[Group]:
 
 
 def facts(results: Results, claims: Iterable[Claim]) -> dict[str, str]:
-    """Facts as text, by the names that the sentences of the checklists and cards use; an unknown fact is absent."""
+    """Facts as text, by the names that the sentences of the checklists and cards use; an unknown fact is absent.
+
+    claims: the modules that read the evidence files of the folder (see `sections.Claim`).
+    """
     every = _scored(results) | _recorded(results.manifest) | _trained(results.model) | _prepared(results.data)
     for claim in claims:
         every |= claim.facts(results)

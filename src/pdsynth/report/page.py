@@ -25,9 +25,10 @@ PAGE = "report.html"
 
 
 def write_report(results_dir: str | Path, claims: Sequence[Claim]) -> Path:
-    """Write `results_dir`/report.html from the result files in that folder and the claims' sections; returns its path.
+    """Write `results_dir`/report.html from the result files in that folder; returns its path.
 
-    The page contains its images, styles and script, and loads nothing. Raises InputError if a result file is missing.
+    claims: the modules that write a section from the evidence files of the folder (see `sections.Claim`). The page
+    contains its images, styles and script, and loads nothing. Raises InputError if a result file is missing.
     """
     results = Results.read(results_dir)
     context = _context(results, claims) | {"colour_bar": colour_bar, "number": words.number}
@@ -102,7 +103,10 @@ def _direction(results: Results, direction: Direction) -> dict[str, Any]:
 
 
 def _ordered(results: Results, direction: Direction) -> list[str]:
-    """Methods sorted by group (tested, other models, controls, ceiling), then by descending PSNR in the brain."""
+    """Methods sorted by group, then by descending PSNR in the brain.
+
+    The groups are the tested method, other models, controls (simple methods), and the ceiling (the oracle).
+    """
     groups = list(words.GROUPS)
 
     def sort_key(name: str) -> tuple[int, float]:

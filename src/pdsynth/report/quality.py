@@ -115,7 +115,7 @@ def _sheet(whole: Pairs, quality: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _histograms(whole: Pairs, modality: Modality) -> dict[str, np.ndarray]:
-    """Mean share of brain voxels in each of BINS steps of the signal from 0 to 1, (BINS,) by site.
+    """Mean share of brain voxels in each of BINS bins of the signal from 0 to 1 (99.5th percentile), (BINS,) by site.
 
     The mean is over the first PER_SITE scans of the site. Empty for a site without a scan of the modality.
     """

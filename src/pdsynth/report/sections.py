@@ -56,7 +56,7 @@ class Section:
 
 
 class Claim(Protocol):
-    """Interface of the module `section` of a claim.
+    """Interface of the module `section` of a claim (a package of `pdsynth.evidence` with its result files).
 
     ADDRESSES: topic by the key of a section. The report lists the topics whose sections have no table in this run.
     """

@@ -31,7 +31,7 @@ KEYS = ["participant_id", "session_id", "site", "diagnosis"]
 
 
 def image_name(method: str, direction: Direction) -> str:
-    """The stem of the file of a method's images; characters that are not allowed in a file name are escaped.
+    """The file name, without .npy, of a method's images; characters that are not allowed there are escaped.
 
     >>> image_name("pds (run/model)", Direction.FMRI_TO_DMRI)
     'pds%20%28run%2Fmodel%29_fmri_to_dmri'

@@ -127,12 +127,12 @@ class Results:
 
     @property
     def model(self) -> dict[str, Any]:
-        """The manifest's entry of the method under test; empty if the manifest has no such entry."""
+        """The manifest's record of the model under test (digest, card, settings); empty if the manifest has none."""
         return self.manifest.get("models", {}).get(self.tested, {})
 
     @property
     def data(self) -> dict[str, Any]:
-        """The manifest's entry of the prepared folder; empty if the manifest has no such entry."""
+        """The manifest's record of the prepared folder (cohort, settings, counts); empty if the manifest has none."""
         return self.manifest.get("data", {})
 
     def images(self, name: str) -> np.ndarray | None:
@@ -178,7 +178,11 @@ class Results:
 
 @contextmanager
 def _named(root: Path) -> Iterator[None]:
-    """Convert errors to InputError with the name of the missing file, or of the folder if a file cannot be read."""
+    """Convert the errors of missing and damaged files to InputError.
+
+    The error of a missing file gets the name of the file. ValueError and KeyError, which damaged content raises, get
+    the name of the folder. Other errors, such as PermissionError, are not converted.
+    """
     try:
         yield
     except FileNotFoundError as error:

@@ -27,8 +27,8 @@ def from_json(kind: type[Record], content: Mapping[str, Any]) -> Record:
     """The inverse of `to_json`: a dataclass of type `kind`; null becomes nan in a field of type float.
 
     Types of fields are str, int, float, bool, StrEnum, dict, another such dataclass, a list of these, or a union of one
-    of these with None. Entries without a field are ignored. Raises KeyError, TypeError or ValueError if an entry is
-    missing or has another type.
+    of these with None. Keys of `content` without a field are ignored. Raises KeyError, TypeError or ValueError if the
+    key of a field is missing or its value has another type.
 
     >>> from pdsynth.statistics.resampling import Estimate
     >>> from_json(Estimate, {"value": 0.5, "low": 0.25, "high": None})

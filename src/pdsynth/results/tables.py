@@ -67,13 +67,13 @@ class TableFile(Generic[Row]):
 
     @property
     def kinds(self) -> dict[str, Kind]:
-        """The type of each field of a row."""
+        """The type of each field of a row: str, int, float, bool, a StrEnum, or Estimate (see `columns`)."""
         hints = get_type_hints(self.row)
         return {field.name: hints[field.name] for field in fields(self.row)}  # type: ignore[arg-type]
 
     @property
     def columns(self) -> dict[str, Kind]:
-        """The type of each column, in the order of the file."""
+        """The type of each column, in the order of the file; a field of type Estimate has three columns."""
         found: dict[str, Kind] = {}
         for name, kind in self.kinds.items():
             found |= {f"{name}{end}": float for end in ENDS} if kind is Estimate else {name: kind}

@@ -40,7 +40,8 @@ def mcnemar_participants(p_a: float, p_b: float, discordant: float, alpha: float
 def mcnemar_power(n: int, p_a: float, p_b: float, discordant: float, alpha: float = 0.05) -> float:
     """Power of McNemar's two-sided test with n participants: `mcnemar_participants` solved for the power.
 
-    p_a, p_b: accuracies of the two classifiers, 0 to 1; discordant: see `discordant_share`. Raises ValueError as there.
+    p_a, p_b: accuracies of the two classifiers, 0 to 1; discordant: see `discordant_share`. Raises ValueError as
+    `mcnemar_participants` does.
 
     >>> round(mcnemar_power(359, 0.6, 0.7, 0.46), 2)
     0.8

@@ -14,7 +14,7 @@ from rows import filled
 @pytest.mark.parametrize(
     ("slope", "low", "high", "reliability", "said"),
     [
-        (0.4, 0.2, 0.6, 0.9, "the effect is attenuated: a predictor that knew the group difference"),
+        (0.4, 0.2, 0.6, 0.9, "the effect is attenuated: a predictor that knew the true group difference"),
         (0.9, 0.7, 1.1, 0.9, "no attenuation is shown"),
         (1.4, 1.1, 1.8, 0.9, "the effect is overstated"),
         (0.4, -0.2, 1.1, 0.9, "too few participants to show whether the effect is kept or lost"),

@@ -62,7 +62,10 @@ def smooth(data: np.ndarray, grid: Grid, fwhm_mm: float | np.ndarray) -> np.ndar
 
 @lru_cache(maxsize=32)
 def _stretch(length: int, coarse: int) -> np.ndarray:
-    """Matrix (length, coarse) that interpolates linearly from `coarse` nodes that span an axis to its voxels."""
+    """Matrix (length, coarse) that interpolates linearly from `coarse` nodes to the `length` voxels of an axis.
+
+    The nodes are evenly spaced from the first to the last voxel.
+    """
     position = np.linspace(0, coarse - 1, length)
     return np.clip(1 - np.abs(position[:, None] - np.arange(coarse)), 0, None).astype(np.float32)
 

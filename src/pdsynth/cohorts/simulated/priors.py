@@ -153,7 +153,11 @@ def _regions(grid: Grid, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def _dipole(xyz: np.ndarray, centre: tuple[int, int, int], radius: float) -> np.ndarray:
-    """Field of an air sphere in B0 along z: (R / r)^3 (3 cos^2 - 1), with r at least R, without unit."""
+    """Field of an air sphere in B0 along z, without unit, (X, Y, Z): (R / r)^3 (3 cos^2 - 1).
+
+    R is the radius, r the distance from the centre, at least R, and cos the cosine of the angle to z. xyz (3, X, Y, Z),
+    centre and radius are in mm.
+    """
     offset = xyz - np.asarray(centre, np.float32)[:, None, None, None]
     r = np.sqrt(np.square(offset).sum(0)) + 1e-6
     cosine = offset[2] / r

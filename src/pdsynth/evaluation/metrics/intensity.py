@@ -29,7 +29,7 @@ def psnr_full(pred: np.ndarray, real: np.ndarray) -> float:
 def psnr_affine(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
     """PSNR inside the mask, dB, after the scale and offset of the prediction that fit the real image best.
 
-    The fit is by least squares inside the mask. The result is at most 100.
+    The fit is by least squares inside the mask. The data range is 1. The result is at most 100.
     """
     p, r = pred[mask].astype(np.float64), real[mask].astype(np.float64)
     variance = p.var()

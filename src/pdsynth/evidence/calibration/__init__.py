@@ -1,1 +1,1 @@
-"""Claim: intervals from a model's SD have their nominal coverage, after the SD was scaled on unseen participants."""
+"""Claim: intervals from a model's SD have their nominal coverage, after calibration on unseen participants."""

@@ -17,7 +17,10 @@ from pdsynth.types import Direction
 
 ADDRESSES = {"effects": "effect recovery between diagnoses"}
 RELIABLE = 0.7  # lowest reliability: share of the real effects' sum of squares that is not sampling error
-KNOWING = "a predictor that knew the group difference but nothing about individuals would reach"
+KNOWING = (
+    "a predictor that knew the true group difference but nothing about individuals would have, on average, a slope "
+    "equal to the reliability"
+)
 PATTERNS = {
     "icc": "ICC(2,1)",
     "ccc": "CCC",
@@ -70,7 +73,7 @@ def _effects(results: Results, rows: list[Effect]) -> Section:
         "it is lost; r is their correlation over regions. Both effects are divided by the SD of the real scans. "
         "Synthesised scans vary less than real ones; divided by their own smaller SD, the effect looks larger than it "
         "is (slope, own SD). Part of the effect in real scans is sampling error of these participants: "
-        f"{KNOWING} the slope given as reliability. Sign agrees is the share of the regions with a real |g| above 0.3 "
+        f"{KNOWING} (last column) instead of 1. Sign agrees is the share of the regions with a real |g| above 0.3 "
         "in which both effects have the same sign; the number of these regions is in the next column. The variance "
         "ratio (variance over participants, synthesised divided by real, median over regions) and the individual slope "
         "(of the synthesised on the real deviations of participants from the average pattern) are 1 if the differences "
@@ -95,7 +98,7 @@ def effect_sentence(row: Effect, known_change: Estimate | None) -> str:
     name, slope = words.DIRECTIONS[row.direction], row.slope
     if any(isnan(value) for value in (slope.value, slope.low, slope.high, row.reliability)):
         return f"{name}: no effect could be estimated."
-    reached = f"{KNOWING} {number(row.reliability)}"
+    reached = f"{KNOWING}, {number(row.reliability)}"
     if slope.low <= 0 and slope.high >= 1:
         verdict = "there are too few participants to show whether the effect is kept or lost"
     elif row.reliability < RELIABLE:

@@ -75,12 +75,12 @@ def _lesions(found: Lesions | None, recipe: str, reason: str) -> Section:
     )  # fmt: skip
     lead = (
         f"Does the output show a lesion of its source? {inserted}Sensitivity is the share of lesions that the output "
-        "shows: the mean of the output changes more inside the lesion than in 95 % of spheres of the same size "
-        "elsewhere in the brain. An output that ignores the lesion reaches 0.05. False positives are the share of "
-        "positions where noise alone changes the output by more than half of a lesion's change. The contrast-to-noise "
-        "ratio is the absolute difference between the mean change inside the lesion and elsewhere, divided by the SD "
-        "of the change elsewhere. The source itself gives the upper limit. A lesion in the output need not be correct: "
-        "a real lesion may look different in the target modality, or be invisible there."
+        "shows: the lesion changes the mean of the output, up or down, more inside the lesion than in 95 % of spheres "
+        "of the same size elsewhere in the brain. An output that ignores the lesion reaches 0.05. False positives are "
+        "the share of positions where noise alone changes the output by more than half of a lesion's change. The "
+        "contrast-to-noise ratio is the absolute difference between the mean change inside the lesion and elsewhere, "
+        "divided by the SD of the change elsewhere. The source itself gives the upper limit. A lesion in the output "
+        "need not be correct: a real lesion may look different in the target modality, or be invisible there."
     )
     if found is None:
         tables = []
