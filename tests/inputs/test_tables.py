@@ -240,7 +240,7 @@ CELLS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), m
 ROWS = st.lists(st.tuples(st.from_regex(r"[a-z][0-9]{1,3}", fullmatch=True), CELLS, st.integers(0, 120)), max_size=6)
 
 
-def bids_label(cell: str) -> str:
+def plain(cell: str) -> str:
     """A cell as it is read: without invisible characters, and a pair of quotes around the whole."""
     for invisible in "\ufeff\u200b\u200c\u200d\u2060":
         cell = cell.replace(invisible, "")
@@ -257,7 +257,7 @@ def test_any_tsv_is_read_as_it_is_written(rows, ending, mark, blank) -> None:
     lines += [f"{name}\t{note}\t{age}" for name, note, age in rows]
     table = written(mark + ending.join(lines) + ending, "x.tsv")
     assert [(row.cells["id"], row.cells["note"], row.number("age")) for row in table] == [
-        (name, bids_label(note), age) for name, note, age in rows
+        (name, plain(note), age) for name, note, age in rows
     ]
     assert table.notes.rejections() == []
 
@@ -271,7 +271,7 @@ def test_any_csv_is_read_as_it_is_written(rows, separator, quoting) -> None:
     writer.writerows([("participant_id", "note", "age"), *((name, f"x{note}x", age) for name, note, age in rows)])
     table = written(text.getvalue())
     assert [(row.cells["id"], row.cells["note"], row.number("age")) for row in table] == [
-        (name, bids_label(f"x{note}x"), age) for name, note, age in rows
+        (name, plain(f"x{note}x"), age) for name, note, age in rows
     ]
 
 

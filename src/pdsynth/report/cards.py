@@ -68,7 +68,7 @@ def write_cards(results: str | Path, claims: Iterable[Claim]) -> list[Path]:
     2019). Raises InputError if the metrics are missing or cannot be read.
     """
     run = Results.read(results)
-    fill = partial(answer, known={name: bids_label(value) for name, value in facts(run, claims).items()})
+    fill = partial(answer, known={name: plain(value) for name, value in facts(run, claims).items()})
     shared = {"simulated": run.simulated, "fill": fill}
     pages = []
     for name in CHECKLISTS:
@@ -99,10 +99,10 @@ def answer(*sentences: str, known: Mapping[str, str]) -> str:
     return " ".join(complete) or NOT_ADDRESSED
 
 
-def bids_label(text: str) -> str:
+def plain(text: str) -> str:
     r"""Escape the text of a file for Markdown, on one line.
 
-    >>> bids_label("a|b <i>\n`x`")
+    >>> plain("a|b <i>\n`x`")
     'a\\|b \\<i> \\`x\\`'
     """
     return re.sub(r"([\\`*|<\[])", r"\\\1", " ".join(text.split()))
@@ -113,7 +113,7 @@ def _groups(run: Results) -> list[dict[str, Any]]:
         {
             "direction": words.DIRECTIONS[direction],
             "by": group.by,
-            "name": bids_label(group.name),
+            "name": plain(group.name),
             "n": group.n,
             "psnr": words.number(group.mean, 2),
             "worst": group.worst,
@@ -127,14 +127,14 @@ def _failures(run: Results) -> Iterator[dict[str, str]]:
     """The participants with the lowest PSNR in each direction of synthesis, in ascending order."""
     for direction in Direction:
         for person in participants_of(run, direction).head(WORST).fillna(NA).to_dict("records"):
-            names = {key: bids_label(str(person[key])) for key in ("participant_id", "site", "diagnosis")}
+            names = {key: plain(str(person[key])) for key in ("participant_id", "site", "diagnosis")}
             yield names | {"direction": words.DIRECTIONS[direction], "psnr": words.number(person[PRIMARY], 2)}
 
 
 def _counts(run: Results) -> list[dict[str, Any]]:
     ordered = sorted(run.data.get("groups", []), key=lambda group: [sort_key(group[column]) for column in COLUMNS])
-    return [{key: bids_label(str(value)) for key, value in group.items()} for group in ordered]
+    return [{key: plain(str(value)) for key, value in group.items()} for group in ordered]
 
 
 def _reasons(run: Results) -> list[tuple[str, int]]:
-    return [(bids_label(reason), n) for reason, n in (run.data.get("rejected") or {}).items()]
+    return [(plain(reason), n) for reason, n in (run.data.get("rejected") or {}).items()]
