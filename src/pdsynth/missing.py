@@ -284,7 +284,7 @@ def _of_folder(
         row = dict.fromkeys(COLUMNS, "") | {"source": relative(refusal.path, path), "status": "refused"}
         run.rows.append(row | {"reason": refusal.reason, "remedy": refusal.remedy})
     if not run.sources:
-        problem = "holds no session that lacks one scan and has the other"
+        problem = "has nothing to synthesise: no session has one scan and lacks the other"
         unmade = next((row for row in run.rows if row["status"] == NOT_MADE), None)
         if unmade is not None:
             raise InputError(path, f"{problem}; of {unmade['participant_id']}, {unmade['reason']}", REPLACE)

@@ -49,7 +49,7 @@ def detect(root: str | Path) -> tuple[str, str]:
     if len(found) > 1:
         reasons = "; as ".join(f"{layout.name}: it contains {layout.sign}" for layout in found)
         choices = " or ".join(f"--layout {layout.name}" for layout in found)
-        raise InputError(root, f"can be read as {reasons}", f"choose {choices}")
+        raise InputError(root, f"can be read as {reasons}", f"choose {choices}; derivatives are the preprocessed scans")
     return found[0].name, f"it contains {found[0].sign}"
 
 

@@ -18,6 +18,10 @@ from pdsynth.cohorts.tables import Row, Table, listed
 PREFIX = {"sub": r"sub(?:j|ject)?", "ses": r"sess?(?:ion)?"}
 KINDS = {"sub": "participants", "ses": "sessions"}
 ISO_DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})")
+REPEATED = (
+    "if the rows are visits, give each session its row in sessions.tsv; if an id is mistyped, correct it; else remove "
+    "the wrong row"
+)
 
 
 def bare(text: str, kind: str) -> str:
@@ -121,9 +125,12 @@ def join(
             problem = (
                 f"has rows of {plural}{of} whose ids are like several on disk or in the table, and were not joined"
             )
-            table.notes.add(problem, alike, f"write each id as on disk, such as {example}")
+            table.notes.add(problem, alike, "find out whose row it is, and write this id in full, as on disk")
         else:
-            remedy = f"write the id as on disk, such as {example}; nothing is needed if its scans are elsewhere"
+            remedy = (
+                "nothing is needed if their scans are elsewhere; if you expect the scans here, check that the folder "
+                f"was copied and has the same id, written like {example}"
+            )
             first[text].note(f"has rows of {plural}{of} that are not on disk", remedy, text)
     absent = sorted(set(names) - result.keys())
     if absent and every:
@@ -147,7 +154,7 @@ def merged(rows: Sequence[Row], whose: str, quiet: bool = False) -> Row:
         lines = " and ".join(str(row.line) for row in rows)
         names = ", ".join(table.names[word] for word in conflicts)
         problem = f"has rows of one id that contradict each other in {names}; these cells were not read"
-        table.notes.add(problem, f"{whose} (lines {lines})", "keep one row per id")
+        table.notes.add(problem, f"{whose} (lines {lines})", REPEATED)
     return Row(table, first.cells, first.line, conflicts)
 
 

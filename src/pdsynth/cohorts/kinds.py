@@ -205,10 +205,15 @@ def _problem(item: Item) -> tuple[str, str]:
     return str(item.found.problem), "copy the file here, repair the link, or ask for permission"
 
 
+ANALYZE = "convert it again from DICOM, because an Analyze pair does not record left and right; a NIfTI pair to .nii.gz"
+
+
 def _spelling(item: Item) -> tuple[str, str]:
     extension, suffix = item.extension.lower(), item.suffix
     if extension not in NIFTI:
-        return f"is {item.extension or 'a file without extension'}, neither .nii nor .nii.gz", "convert it to .nii.gz"
+        problem = f"is {item.extension or 'a file without extension'}, neither .nii nor .nii.gz"
+        pair = extension in (".hdr", ".img")
+        return problem, ANALYZE if pair else "convert it to .nii.gz"
     exact = suffix.lower() if suffix.lower() in _BY_SUFFIX else suffix
     name = f"{item.stem.removesuffix(suffix)}{exact}{extension}"
     if name != item.found.name:
@@ -225,7 +230,10 @@ def _of(item: Item) -> Modality:
 def _level(item: Item) -> tuple[str, str]:
     folder = FOLDER[_of(item)]
     if item.level is not None:
-        return item.level, f"move it into the folder {folder} of its session"
+        return (
+            item.level,
+            f"move it and its tables into the folder {folder} of its session, and name the session in them",
+        )
     return f"lies in {'/'.join(item.found.dirs)}, not in a folder {folder}", f"move it into the folder {folder}"
 
 

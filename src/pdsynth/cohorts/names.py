@@ -18,7 +18,7 @@ GRID_ENTITIES = ("space", "res")  # copied from the source's name, because the s
 VALUE = re.compile(r"[A-Za-z0-9+]+")  # of a BIDS entity
 DRAW = "syntheticdraw"  # the description of a draw, without its number
 LEVELS = 3  # folders above a file: sub-1/ses-2/func
-REMEDY = "rename it, or move it to the folder of its participant and session"
+REMEDY = "find out whose scan it is; then rename it, or move it to the folder of its participant and session"
 
 
 def entities(name: str) -> dict[str, str]:

@@ -188,9 +188,10 @@ class Participants:
             return
         codes = listed([repr(code) for code in self._unknown])
         problem = f"gives {self._unknown.total()} participants or sessions a diagnosis that is unknown: {codes}"
-        example = ",".join(f"{code}={NA}" for code in list(self._unknown)[:3])
+        example = ",".join(f"{code}=..." for code in list(self._unknown)[:3])
         remedy = (
-            f"map each code to NC, MCI, AD or, for none of these, {NA} (--diagnosis-map {shlex.quote(example)}), "
+            "look up the codes in the study's codebook, and map each to NC, MCI, AD or, for none of these, "
+            f"{NA} (--diagnosis-map {shlex.quote(example)}), "
             f"or choose another column with --diagnosis-column (codes that are known: {', '.join(sorted(self.codes))})"
         )
         raise InputError(path, problem, remedy)

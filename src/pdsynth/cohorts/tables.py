@@ -202,7 +202,9 @@ class Table:
     def _note_lines(self, refused: list[tuple[int, str]], width: int) -> None:
         tsv = self.path.suffix.lower() == ".tsv"
         remedy = (
-            "separate its cells by tabs" if tsv else "write a separator per cell, and quotes around a text with one"
+            "separate its cells by tabs, and write n/a for a missing one"
+            if tsv
+            else "write a separator per cell, and quotes around a text with one"
         )
         longer = f"has {width + 1} cells, and the header {width}"
         if len(refused) > 1 and all(problem == longer for _, problem in refused):

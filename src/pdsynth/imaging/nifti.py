@@ -109,7 +109,9 @@ def read_header(path: str | Path) -> ScanHeader:
         header, offset, extensions, offset_note = _nifti_header(path)
         shape, dtype = tuple(int(n) for n in header.get_data_shape()), header.get_data_dtype()
         if len(shape) not in (3, 4) or min(shape) < 1:
-            raise InputError(path, f"has shape {shape}", "give a 3D or 4D image")
+            raise InputError(
+                path, f"has shape {shape}", "give a 3D or 4D image; if the last axis counts volumes, make it the fourth"
+            )
         if dtype.kind not in "iuf":
             raise InputError(path, f"holds {dtype} values, not real numbers", "convert it to a numeric NIfTI")
         place = geometry(path, header, shape)

@@ -67,8 +67,8 @@ def check_intensities(volume: Volume) -> None:
     negative = float((data < -NEGATIVE * scale).mean())
     if negative > NEGATIVE_SHARE:
         raise ValueError(
-            f"{negative:.1%} of its voxels are strongly negative, as in a phase image, a series without its mean, or "
-            "unsigned values that were read as signed; give the magnitude image, converted again from DICOM."
+            f"{negative:.1%} of its voxels are strongly negative; give the magnitude image if this is the phase, the "
+            "series with its mean if it was removed, or convert it again if its brightest parts are black."
         )
 
 

@@ -78,7 +78,8 @@ def check_pose(volume: Volume) -> tuple[str, ...]:
     if better > WRONG:
         raise ValueError(
             f"by its header {words(POSES[best])} (misfit {found[0]:.2f} as it is, {found[best]:.2f} if it is turned); "
-            "convert it again from DICOM, because the orientation in its header is wrong, and look at it in a viewer."
+            "look at it in a viewer, and convert it again from DICOM; if it still is, leave it out, because left and "
+            "right are doubtful too."
         )
     if better > DOUBTFUL:
         return (f"perhaps {words(POSES[best])} by its header; look at it in a viewer",)

@@ -16,6 +16,8 @@ from pdsynth.imaging.nifti import ScanHeader, read_header, stored_voxels
 from pdsynth.types import InputError
 
 PIECE = 1 << 20  # bytes in memory at a time
+CONVERT_TABLE = "convert it again from DICOM, which writes it with the scan; remove computed volumes such as a trace"
+BACKGROUND = "set them to 0 if they are only the background outside the brain; else convert the scan again"
 B0_LIMIT = 50.0  # s/mm^2; scanners write a b0 as 0, 1.25 or 5
 LARGEST_B = 50_000.0  # s/mm^2
 NO_DIRECTION = 0.1  # length of a vector up to which it is none
@@ -58,9 +60,7 @@ def segment_means(path: str | Path, segments: Sequence[np.ndarray]) -> np.ndarra
             position, start = position + stop - start, stop
     if bad:
         worst = min(bad)
-        raise InputError(
-            path, f"has {bad[worst]} non-finite voxels in volume {worst}", "leave the scan out or repair it"
-        )
+        raise InputError(path, f"has {bad[worst]} non-finite voxels in volume {worst}", BACKGROUND)
     sums /= np.array([len(s) for s in segments], np.float32)[:, None]
     with np.errstate(over="ignore", invalid="ignore"):  # values beyond the range of float32 are refused below
         if header.slope != 1:
@@ -143,7 +143,7 @@ def read_gradients(bval: str | Path | None, bvec: str | Path | None, n_volumes: 
     bval, bvec = Path(str(bval)), Path(str(bvec))
     for name, source, count in (("b-values", bval, len(bvals)), ("directions", bvec, len(bvecs))):
         if count != n_volumes:
-            raise InputError(source, f"holds {count} {name} for {n_volumes} volumes", "give the scan's own")
+            raise InputError(source, f"holds {count} {name} for {n_volumes} volumes", CONVERT_TABLE)
     if bvecs.ndim != 2 or bvecs.shape[1] != 3:
         raise InputError(bvec, f"has {bvecs.shape[1]} numbers per direction", "write three: x, y and z")
     if (bvals < 0).any():
@@ -171,8 +171,9 @@ def _check_unit(bval: Path, bvals: np.ndarray, length: np.ndarray) -> None:
         problem = f"holds b-values up to {top:g}, which no scanner reaches in s/mm^2"
         raise InputError(bval, problem, "write them in s/mm^2, for instance 1000")
     if 0 < top <= B0_LIMIT and (length[bvals > 0] > NO_DIRECTION).all() and 1000 * top <= LARGEST_B:
-        problem = f"holds b-values up to {top:g} with directions, which are in ms/um^2, not in s/mm^2"
-        raise InputError(bval, problem, "multiply them by 1000; if these are b0 volumes, give the weighted run")
+        problem = f"holds b-values up to {top:g} with directions, which are in ms/um^2 or scaled, not in s/mm^2"
+        remedy = "look up the b-value of the protocol: if it is 1000, multiply by 1000; else take the .bval of dcm2niix"
+        raise InputError(bval, problem, remedy)
 
 
 def _with_lengths(bvec: Path, bvals: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, str]:
@@ -309,7 +310,7 @@ def _table(source: str | Path | None, name: str, path: str | Path, gaps: bool = 
         rows = [line for line in Path(source).read_text().splitlines() if line.strip()]
         table = np.loadtxt(rows, ndmin=2, dtype=np.float64) if rows else np.empty((0, 0))
     except ValueError as error:
-        raise InputError(source, f"is not a table of numbers ({error})", "give numbers only") from error
+        raise InputError(source, f"is not a table of numbers ({error})", "write numbers between spaces only") from error
     if table.size == 0 or not (gaps or np.isfinite(table).all()):
         raise InputError(source, "is empty or contains non-finite numbers", "repair it")
     return table
