@@ -162,6 +162,7 @@ def test_the_same_image_under_two_ids_is_refused_of_both(study) -> None:
     assert table["reason"].to_dict() == {
         one: f"holds the same image as {other}",
         other: f"holds the same image as {one}",
+        "participants.tsv": "has no row for the participants sub-05",
     }
 
 
@@ -182,7 +183,7 @@ def test_a_cluster_needs_absolute_paths(study, monkeypatch) -> None:
 def test_no_usable_scan_stops_with_the_first_refusal(study) -> None:
     for path in study.root.rglob("*.nii.gz"):
         path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match=r"holds no usable scan; the first refusal: .*bold\.nii\.gz: is truncated"):
+    with pytest.raises(InputError, match=r"holds no usable scan; the first refusal: .*dwi\.nii\.gz: is truncated"):
         prepare(bids(study.root), study.root.parent / "out")
 
 

@@ -84,7 +84,7 @@ def test_a_row_with_blanks_in_place_of_tabs(tmp_path, capsys) -> None:
     assert contents["diagnoses"] == {"NC": 1, "unknown": 1}
     refused = {row["reason"]: row["remedy"] for row in contents["rejected"]}
     reason = "has rows that were not read, because a row has 1 cell, and the header 4: line 3"
-    assert refused[reason] == "separate its cells by tabs"
+    assert refused[reason] == "separate its cells by tabs, and write n/a for a missing one"
     assert "has no row for the participants sub-02" in refused
 
 

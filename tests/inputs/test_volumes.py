@@ -49,7 +49,7 @@ def test_a_scan_without_orientation_codes_is_refused_and_the_others_are_read(tmp
     cohort = bids(tmp_path)
     assert [s.participant_id for s in cohort.subjects if s.sessions] == ["sub-02"]
     (only,) = cohort.rejected
-    assert "gives no orientation in its header" in only.reason and "sform_code" in only.remedy
+    assert "gives no orientation in its header" in only.reason and "copy the affine and its code" in only.remedy
     refused(tmp_path / name.format("01"), "left and right are not known")
 
 
