@@ -226,9 +226,9 @@ def refuse_foreign(out: Path) -> dict[str, os.stat_result]:
 
 
 def seal(folder: Path) -> None:
-    """Write the inventory of a complete folder into its manifest, and sync all its files to the disk.
+    """Write the inventory (each file with its SHA-256) of a complete folder into its manifest.
 
-    Empty folders, and partial files of a killed run, are removed first.
+    All its files are synced to the disk. Empty folders inside it, and partial files of a killed run, are removed first.
     """
     for path in sorted(folder.rglob("*"), reverse=True):  # a folder comes after its content
         if path.is_dir() and not path.is_symlink():

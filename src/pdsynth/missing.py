@@ -137,7 +137,7 @@ def sources(cohort: Cohort, replace_refused: bool = False) -> Iterator[tuple[Sou
 
 @dataclass
 class _Run:
-    """One call of `synthesise_scans`: the scans to synthesise from, the rows of the table, and the refusals."""
+    """One call of `synthesise_scans`: source scans, the rows of synthesised.tsv, and refused scans with the reason."""
 
     root: Path
     out: Path

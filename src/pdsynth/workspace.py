@@ -114,9 +114,10 @@ def replaced_folder(space: Path) -> Path:
 
 
 def mark(space: Path, state: str) -> str:
-    """Write the mark of a workspace; returns its token, a random text that the workspace keeps until it is removed.
+    """Write the mark of a workspace; returns its token.
 
-    state is the operation in progress: "making", "exchanging" or "adding".
+    The token is a random text that identifies the workspace and stays the same until the workspace is removed. state is
+    the operation in progress: "making", "exchanging" (of the new output folder with the old one) or "adding".
     """
     token = str(read_json(space / MARK).get("token", secrets.token_hex(8)))
     about = "A workspace of pdsynth. The next run of the same command resumes its work, or removes it."

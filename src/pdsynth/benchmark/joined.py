@@ -63,7 +63,10 @@ def _joined_patterns(folders: Sequence[Path]) -> patterns.Patterns:
 
 
 def _link_images(folders: Sequence[Path], images: Path) -> None:
-    """Put the images of all entries into one folder, as hard links if the file system supports them."""
+    """Put the images of all entries of the benchmark into one folder, as hard links.
+
+    They are copies on a file system without hard links.
+    """
     new = images.with_name(f".{images.name}")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()

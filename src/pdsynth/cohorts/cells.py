@@ -84,8 +84,8 @@ EDUCATION, WEIGHT = Number(0, 40), Number(1, 400)  # years, kg
 def amount(text: str, kind: Number) -> float | None:
     """The number in a cell, an age in years; None if it is not a number, or is out of the range of `kind`.
 
-    The decimal sign is a point or a comma. A comma before three digits may separate thousands; it is not read. BIDS
-    writes high ages as 89+, read as 89.
+    The decimal sign is a point or a comma. A cell with a comma before three digits gives None, because the comma may
+    separate thousands. An age may have a unit (years, months, weeks or days). BIDS writes high ages as 89+, read as 89.
 
     >>> [amount(text, AGE) for text in ("70,5", "89+", "070Y", "840 months", "1,000", "840", "old")]
     [70.5, 89.0, 70.0, 70.0, None, None, None]

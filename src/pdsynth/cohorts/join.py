@@ -25,7 +25,7 @@ REPEATED = (
 
 
 def bare(text: str, kind: str) -> str:
-    """An id without the prefix "sub-" or "ses-".
+    """An id without the prefix "sub-" or "ses-" (kind is "sub" or "ses"), and without spaces around it.
 
     >>> bare("sub-01", "sub"), bare("01", "sub")
     ('01', '01')
@@ -159,7 +159,10 @@ def merged(rows: Sequence[Row], whose: str, quiet: bool = False) -> Row:
 
 
 def _equal(one: Row, other: Row, word: str) -> bool:
-    """Whether two cells are equal, as numbers if they are numbers."""
+    """Whether two rows have the same cell in the column of the word.
+
+    The cells are compared as text without regard to case, and in a column of numbers also as numbers.
+    """
     texts = [row.cells.get(word, "") for row in (one, other)]
     if texts[0].lower() == texts[1].lower():
         return True

@@ -119,8 +119,8 @@ def lone_participant(path: Path) -> tuple[str, str]:
     """Participant and session of a single scan outside a cohort: ("sub-1", "ses-2"), with "" for no session.
 
     They are taken from the nearest folders named sub-* and ses-*, else from a file name that starts with "sub-". Else
-    the participant is the letters and digits of the file name. Raises InputError if folder and name contradict each
-    other, and if the name has no letter or digit.
+    the participant is the letters and digits of the file name, without the extension and a final _bold, _dwi, _boldref
+    or _dwiref. Raises InputError if folder and name contradict each other, and if the name has no letter or digit.
 
     >>> lone_participant(Path("mean_dwi.nii.gz"))
     ('sub-mean', '')

@@ -106,7 +106,8 @@ class _Archive:
     def of(self, participant: str) -> tuple[list[Visit], float | None, Row]:
         """The visits of a participant, the age at entry in years or None, and the row of the demographic table.
 
-        The age is that of the demographic table, else it is computed from the last row of form D1 with an age.
+        The age is that of the demographic table. Else it is the age in the last row of form D1 (the diagnosis) that has
+        an age, minus the years since entry.
         """
         found: list[Visit] = []
         entry: float | None = None

@@ -87,7 +87,11 @@ class Row:
         self.table, self.cells, self.line, self.conflicts = table, dict(cells or {}), line, frozenset(conflicts)
 
     def text(self, word: str) -> str | None:
-        """The cell; None if it is empty, not known, or no column exists."""
+        """The text of the row's cell in the column of the word.
+
+        None if there is no such column, if the cell is empty or says "n/a", "unknown" or the like, or if rows of the
+        same id contradict each other in it.
+        """
         value = self.cells.get(word, "")
         return None if word in self.conflicts or value.lower() in EMPTY else value
 

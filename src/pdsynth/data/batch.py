@@ -44,7 +44,10 @@ class Source:
 
     @property
     def near(self) -> Tensor:
-        """Voxels in the brain or within about 3 voxels of it, (B, 1, x, y, z) bool; only these are scored."""
+        """Voxels in the source's brain or within about 3 voxels of it, (B, 1, x, y, z) bool.
+
+        Methods that work voxel by voxel estimate only these. It is not the mask of a score.
+        """
         return self.context[:, -1:] > NEAR
 
 

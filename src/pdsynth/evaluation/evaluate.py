@@ -204,9 +204,10 @@ class _Scans:
         return source_only(self.batch(row, direction), direction, method)
 
     def donor_source(self, row: int, direction: Direction, method: Method) -> PairBatch:
-        """The batch of `source`, but with the source volume of the donor; the site remains that of the scan.
+        """The batch of `source`, but with the source volume of the donor (another participant, drawn at random).
 
-        The b value is the donor's if the source is the dMRI, and that of the target if the target is the dMRI.
+        The site remains that of the scan in this row. The b value is the donor's if the source is the dMRI, and that of
+        the target if the target is the dMRI.
         """
         own, other = (self.source(i, direction, method) for i in (row, int(self.donor[row])))
         bval = other.bval if direction is Direction.DMRI_TO_FMRI else own.bval

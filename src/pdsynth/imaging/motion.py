@@ -13,7 +13,7 @@ HEAD_MM = 50.0  # radius of a sphere on which a rotation is measured as a displa
 
 
 def realign(series: np.ndarray, reference: Volume) -> tuple[np.ndarray, np.ndarray]:
-    """Register every volume rigidly to the reference; returns the aligned series and its transforms, the maps.
+    """Register every volume rigidly to the reference; returns the aligned series, and "maps", each volume's transform.
 
     series is (T, X, Y, Z) float32 on the grid of the reference, a mean of some of its volumes. maps is (T, 4, 4), from
     mm of the volume to mm of the reference. Raises ValueError if a volume cannot be registered.

@@ -189,7 +189,8 @@ class _Pair:
     def _linearise(self, parameters: np.ndarray, free: int) -> tuple[float, np.ndarray, np.ndarray]:
         """Cost (1 - correlation ratio + prior) at the parameters, half its gradient, half its Gauss-Newton Hessian.
 
-        The derivatives are by the first `free` parameters. The cost is infinite if the volumes overlap too little.
+        The prior is a penalty on scale and shear. The derivatives are by the first `free` parameters. The cost is
+        infinite if the volumes overlap too little.
         """
         here = self.to_voxel @ self._world(parameters)
         voxel = (here @ self.points.T)[:3]

@@ -155,7 +155,10 @@ class Transform:
         return matrix
 
     def then(self, name: str, step: np.ndarray) -> Transform:
-        """The transform with one further step, applied last. Raises ValueError if the name exists already."""
+        """A new transform with one further step, a (4, 4) matrix from mm to mm, applied last.
+
+        Raises ValueError if the name exists already.
+        """
         if name in self.steps:
             raise ValueError(f"there is a step {name!r} already; give another name.")
         return Transform({**self.steps, name: np.asarray(step, np.float64)})

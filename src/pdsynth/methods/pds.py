@@ -306,9 +306,10 @@ class PDS(Method):
 
 @register
 class RefinerOnly(Method):
-    """A U-Net with the stem (coarse ridge regression), losses and refinement of `pds`, but without diffusion.
+    """Method "pds" without diffusion: a U-Net corrects the coarse ridge regression (the stem).
 
-    The difference between its scores and those of `pds` is the benefit of diffusion.
+    The refinement, a linear regression at each voxel, corrects the U-Net's output. The losses are those of "pds". The
+    difference between its scores and those of "pds" shows the effect of diffusion.
     """
 
     name = "pds-refiner-only"

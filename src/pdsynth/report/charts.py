@@ -27,9 +27,9 @@ class Bar:
 
 
 def forest(bars: list[Bar], unit: str) -> Markup:
-    """A chart with one row per method: dot and interval for own sources, ring for shuffled ones, a line between them.
+    """A chart with one row per method: dot and interval for own sources, ring for sources of other participants.
 
-    unit: the label of the horizontal axis.
+    A line joins dot and ring. unit: the label of the horizontal axis.
     """
     numbers = [v for b in bars for v in (b.value, b.low, b.high, b.shuffled) if v is not None]
     ticks = _ticks(min(numbers), max(numbers))

@@ -183,8 +183,8 @@ def verdicts(metrics: dict[str, Any], name: str, direction: Direction) -> list[t
     identified = value_of(scores, "identification_rate")[0]
     if identified is not None:
         tone, chance = "plain" if identified > 2 / people else "warn", f"by chance: {1 / people:.0%}"
-        text = f"{identified:.0%} of the outputs are closest to the real scan of their own participant ({chance})."
-        sentences.append((tone, text))
+        closer = f"{identified:.0%} of the outputs are closer (mean squared error) to the real scan of their own"
+        sentences.append((tone, f"{closer} participant than to any other participant's ({chance})."))
     slope = value_of(scores, "within_site_slope")[0]
     if slope is not None:
         text = f"The outputs keep {slope:.0%} of the differences between participants of the same site"

@@ -126,7 +126,8 @@ def out_of_fold(
     classes = classes_of(first.labels)
     for name, count in _participants(first, classes).items():
         if count < folds:
-            raise ValueError(f"{name} has {count} participant(s), fewer than {folds} folds; add some or leave it out.")
+            few = f"{name} has {count} participant(s), fewer than the {folds} folds of the cross-validation"
+            raise ValueError(f"{few}; add participants, or leave {name} out.")
     total = [np.zeros((len(first.labels), len(classes))) for _ in tests]
     for state in np.random.default_rng(seed).integers(2**31, size=repeats).tolist():
         outer = StratifiedGroupKFold(folds, shuffle=True, random_state=state)

@@ -152,7 +152,11 @@ def _write_dwi(session: Session, stem: Path) -> None:
 
 
 def _write_image(data: np.ndarray, affine: np.ndarray, path: Path, t_r: float = 0.0, slope: float = 1.0) -> None:
-    """Write a NIfTI image as 16-bit integers times slope, gzipped without a time stamp; t_r is in ms."""
+    """Write a NIfTI image as 16-bit integers, which times slope are the data, gzipped without a time stamp.
+
+    int16 data are stored as they are. Others are divided by slope and rounded, and negative ones become 0. t_r is in
+    ms.
+    """
     stored = data if data.dtype == np.int16 else np.clip(np.rint(data / slope), 0, 32767).astype(np.int16)
     image = nib.Nifti1Image(stored, affine)
     image.header.set_slope_inter(slope, 0)

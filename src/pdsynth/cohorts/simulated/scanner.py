@@ -184,5 +184,8 @@ def rician(generator: np.random.Generator, signal: np.ndarray, sigma: float) -> 
 
 
 def rician_mean(signal: np.ndarray, sigma: float) -> np.ndarray:
-    """Expected magnitude, to second order: sqrt(S^2 + sigma^2)."""
+    """Expected magnitude to second order in sigma / S: sqrt(S^2 + sigma^2).
+
+    sigma is the SD of the noise, as in `rician`.
+    """
     return np.sqrt(np.square(signal) + np.float32(sigma**2))

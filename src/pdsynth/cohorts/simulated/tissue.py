@@ -75,7 +75,11 @@ def slow_and_fast(diffusivity: np.ndarray | float) -> tuple[np.ndarray | float, 
 
 
 def grey_matter_decay(bval: float, diffusivity: np.ndarray | float) -> np.ndarray:
-    """Signal of grey matter at bval (s/mm^2) relative to b = 0; diffusivity is in mm^2/s."""
+    """Signal of grey matter at bval (s/mm^2) relative to b = 0.
+
+    It is the weighted sum of two exponentials, one for each pool of `slow_and_fast`. diffusivity (mm^2/s) is the
+    weighted mean of the two pools.
+    """
     slow, fast = slow_and_fast(diffusivity)
     return np.asarray(STATIC_FRACTION * np.exp(-bval * slow) + (1 - STATIC_FRACTION) * np.exp(-bval * fast), np.float32)
 

@@ -82,7 +82,10 @@ def kept_scans(labels: np.ndarray, participants: np.ndarray, seed: int = 0) -> d
 def _arms(
     features: Features, labels: np.ndarray, participants: np.ndarray, methods: Sequence[str], seed: int
 ) -> dict[tuple[str, str], Predictions]:
-    """Predictions by arm and method for one random choice of the missing scans, one row per participant."""
+    """Predictions by arm and method for one random choice of the missing scans, one row per participant.
+
+    An arm is a way to deal with missing scans (see `arms`). The method is that of synthesis, "" for arms without one.
+    """
     has = kept_scans(labels, participants, seed)
 
     def block(fill: dict[Modality, np.ndarray] | None, modalities: Sequence[Modality] = tuple(Modality)) -> Block:
@@ -113,7 +116,11 @@ def _arms(
 
 
 def _row(arm: tuple[str, str], right: dict[tuple[str, str], np.ndarray], one: Predictions, seed: int) -> Arm:
-    """The scores of an arm. right: by arm and method, the share (N,) of the masks with a correct prediction."""
+    """The scores of an arm (see `arms`).
+
+    right: by arm and method, the share (N,) of the random choices of missing scans with a correct prediction. one: any
+    predictions, for their labels and participants.
+    """
     labels, participants = one.labels, one.participants
     over: dict[str, Any] = {}
     if arm[0] == SYNTHESISED:

@@ -92,7 +92,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """Results of the probe with known changes: number of SIMULATED people, and the two severities of each (0 to 1)."""
+    """Results of the probe with known changes.
+
+    people: number of SIMULATED people. severities: the two disease severities at which each of them is simulated, the
+    same for all (0 healthy, 1 most severe). rows: one per direction of synthesis.
+    """
 
     people: int
     severities: list[float]
