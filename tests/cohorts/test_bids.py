@@ -71,7 +71,8 @@ def test_diagnosis_column_and_codes_are_options(study: Path) -> None:
     assert bids(study, "group", codes).subjects[1].sessions[0].diagnosis is Diagnosis.MCI
     assert bids(study).subjects[1].sessions[0].diagnosis is None
     with pytest.raises(
-        InputError, match=r"unknown: '1', '2', '3'\. Remedy: look up the codes .* map each to NC.*--diagnosis-map 1=\.\.\."
+        InputError,
+        match=r"unknown: '1', '2', '3'\. Remedy: look up the codes .* map each to NC.*--diagnosis-map 1=\.\.\.",
     ):
         bids(study, "Group")
     with pytest.raises(InputError, match="no diagnosis in a column 'stage'"):

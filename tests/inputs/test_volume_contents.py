@@ -110,7 +110,9 @@ def test_a_head_in_a_wrong_pose_is_refused(flips: tuple[int, ...], how: str) -> 
     turn = np.eye(3)[list(flips)] if 0 in flips else np.diag(flips)
     wrong = np.eye(4)
     wrong[:3, :3] = turn
-    with pytest.raises(ValueError, match=f"by its header {how}.*; look at it in a viewer, and convert it again from DICOM"):
+    with pytest.raises(
+        ValueError, match=f"by its header {how}.*; look at it in a viewer, and convert it again from DICOM"
+    ):
         check_pose(Volume(volume.data, wrong @ volume.affine))
 
 
