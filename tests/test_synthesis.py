@@ -105,7 +105,7 @@ def test_three_dimensional_mean_needs_no_gradients(model, dataset, tmp_path):
 
 
 def test_complete_dataset_and_bad_scan_are_refused_by_name(model, dataset, tmp_path):
-    with pytest.raises(InputError, match="no session that lacks one scan"):
+    with pytest.raises(InputError, match="no session has one scan and lacks the other"):
         synthesise_path(model, dataset, tmp_path / "out", to=Modality.FMRI, device="cpu")
     bad = tmp_path / "sub-01_bold.nii.gz"
     bad.write_bytes(scan_of(dataset).read_bytes()[:2000])
