@@ -183,22 +183,22 @@ def full(
     """No space at the n-th sync of a file; in every second trial, if mounting is possible, a disk that is too small."""
     out = case.begin(folder)
     if number % 2 and os.geteuid() == 0:
-        disk = folder / "disk"
-        disk.mkdir()
         kilobytes = int(sum(p.stat().st_size for p in out.rglob("*") if p.is_file()) / 1024) + generator.randint(
             40, 900
         )
-        if not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", disk], check=False
-        ).returncode:
+        before = folder.with_name("before")
+        if out.exists():
+            shutil.copytree(out, before)
+        # The disk is mounted on the folder itself, because outputs contain a digest of their location.
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", folder]
+        if not subprocess.run(mount, check=False).returncode:
             try:
-                on_disk = disk / "out"
-                if out.exists():
-                    shutil.copytree(out, on_disk)
-                ended = run_to_end(case, on_disk)
-                half = not is_whole(case, on_disk)
-                subprocess.run(["mount", "-o", "remount,size=1g", disk], check=True)
-                trial = judged(case, on_disk, expected, [ended.status], {0, 2})
+                if before.exists():
+                    shutil.copytree(before, out)
+                ended = run_to_end(case, out)
+                half = not is_whole(case, out)
+                subprocess.run(["mount", "-o", "remount,size=1g", folder], check=True)
+                trial = judged(case, out, expected, [ended.status], {0, 2})
                 named = ended.status == 0 or "space" in ended.stderr
                 landed = ended.status != 0
                 return trial | {
@@ -207,7 +207,8 @@ def full(
                     "bad": trial["bad"] or half or not named,
                 }
             finally:
-                subprocess.run(["umount", disk], check=False)
+                subprocess.run(["umount", folder], check=False)
+                shutil.rmtree(before, ignore_errors=True)
     at = generator.randint(1, 40)
 
     def no_room() -> None:
