@@ -205,7 +205,10 @@ def _problem(item: Item) -> tuple[str, str]:
     return str(item.found.problem), "copy the file here, repair the link, or ask for permission"
 
 
-ANALYZE = "convert it again from DICOM, because an Analyze pair does not record left and right; a NIfTI pair to .nii.gz"
+ANALYZE = (
+    "convert it again from DICOM, because an Analyze pair does not record left and right; only a NIfTI pair may be "
+    "converted to .nii.gz"
+)
 
 
 def _spelling(item: Item) -> tuple[str, str]:
@@ -230,10 +233,8 @@ def _of(item: Item) -> Modality:
 def _level(item: Item) -> tuple[str, str]:
     folder = FOLDER[_of(item)]
     if item.level is not None:
-        return (
-            item.level,
-            f"move it and its tables into the folder {folder} of its session, and name the session in them",
-        )
+        move = f"move it and its tables to the folder {folder} there, with ses- in their names"
+        return item.level, f"find its session by the date; {move}"
     return f"lies in {'/'.join(item.found.dirs)}, not in a folder {folder}", f"move it into the folder {folder}"
 
 

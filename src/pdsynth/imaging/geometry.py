@@ -28,7 +28,10 @@ UNIT_EDGES = 1e-3  # tolerance, in mm, of voxels of 1 mm
 SAME_MM = 1e-2  # rounding of the numbers of sform and qform
 NOTED_MM = 10.0  # distance between the places of a voxel by sform and qform from which it is noted
 NOTED_RATIO, WORST_RATIO = 1.1, 1.5  # of a voxel edge by the affine and by pixdim
-NO_ORIENTATION = "convert it again from DICOM; or copy the affine and its code from the scan that it was computed from"
+NO_ORIENTATION = (
+    "convert it again from DICOM; or copy the affine and its code from the scan that it was computed from, only if the "
+    "voxels of both have the same order"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +180,7 @@ def _edges(path: Path, affine: np.ndarray, pixdim: np.ndarray) -> list[str]:
     differ = f"voxels of {_size(edges)} mm by its affine, but of {_size(pixdim)} mm by its pixdim"
     unset = np.abs(pixdim - 1).max() < UNIT_EDGES  # the default of programs that do not set pixdim
     if ratio > WORST_RATIO and not unset:
-        remedy = "convert it again from DICOM, or copy the affine from the scan that it was computed from"
+        remedy = "convert it again from DICOM; a head is about 200 mm wide, which shows the right size of the two"
         raise InputError(path, f"has {differ}: the voxel size is doubtful", remedy)
     return [f"it has {differ}; the affine is used"]
 

@@ -35,7 +35,9 @@ def inflate(path: Path, block: int = BLOCK) -> Iterator[bytes]:
         start = file.read(len(GZIP_MAGIC))
         if start and start != GZIP_MAGIC[: len(start)]:
             raise InputError(
-                path, "is not gzip data, although its name ends in .gz", f"rename it to .nii, or {COPY_AGAIN}"
+                path,
+                "is not gzip data, although its name ends in .gz",
+                f"{COPY_AGAIN}; rename it to .nii if it is an uncompressed image",
             )
         file.seek(0)
         stream, pending, finished = zlib.decompressobj(wbits=31), b"", True
