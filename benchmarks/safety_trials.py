@@ -45,12 +45,20 @@ class Ended:
     stderr: str
 
 
+def _heed_signals() -> None:
+    """Let a signal end this process, until the command sets its own handlers; nohup and `&` make a child ignore some."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(arguments: Sequence[str], before: Callable[[], None] | None = None) -> tuple[int, int]:
     """Fork a process that runs the command line; returns its process id and the reading end of its stderr."""
     reader, writer = os.pipe()
     if arguments[0] == "benchmark":  # it starts processes from threads, which a forked process cannot
         words = [sys.executable, "-m", "pdsynth", *arguments]
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=writer, start_new_session=True)
+        process = subprocess.Popen(
+            words, stdout=subprocess.DEVNULL, stderr=writer, start_new_session=True, preexec_fn=_heed_signals
+        )
         os.close(writer)
         process.returncode = 0  # `end` waits for it by its id
         return process.pid, reader
@@ -60,7 +68,7 @@ def start(arguments: Sequence[str], before: Callable[[], None] | None = None) ->
         return number, reader
     try:
         _hasten()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command sets its own
+        _heed_signals()
         os.setsid()
         os.dup2(writer, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
