@@ -46,7 +46,7 @@ class Ended:
 
 
 def _heed_signals() -> None:
-    """Let a signal end this process, until the command sets its own handlers; nohup and `&` make a child ignore some."""
+    """Let a signal end this process, until the command sets its own handlers; nohup and `&` make it ignore some."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
