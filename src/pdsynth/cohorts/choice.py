@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from pdsynth.cohorts.cohort import Scan
@@ -47,6 +48,14 @@ class Candidate:
         text = self.entities.get("echo") or (ended[1] if ended else "")
         return int(text) if text.isdecimal() else None
 
+    @cached_property
+    def shell(self) -> tuple[int, int]:
+        """Distance of the shell nearest to BVALUE in whole steps of SHELL_STEP, and minus the number of its volumes."""
+        scan = self.scan
+        gradients = read_gradients(scan.bval, scan.bvec, self.volumes, scan.path)
+        members, bvalue = nearest_shell(gradients.bvals, BVALUE)
+        return int(abs(bvalue - BVALUE) / SHELL_STEP), -len(members)
+
 
 @dataclass(frozen=True)
 class Criterion:
@@ -74,14 +83,6 @@ def _echo(candidate: Candidate) -> float:
     return abs(candidate.echo_ms - ECHO_MS)
 
 
-def _shell(candidate: Candidate) -> tuple[int, int]:
-    """Distance of the shell nearest to BVALUE in whole steps of SHELL_STEP, and minus the number of its volumes."""
-    scan = candidate.scan
-    gradients = read_gradients(scan.bval, scan.bvec, candidate.volumes, scan.path)
-    members, bvalue = nearest_shell(gradients.bvals, BVALUE)
-    return int(abs(bvalue - BVALUE) / SHELL_STEP), -len(members)
-
-
 def _run(candidate: Candidate) -> tuple[int, str]:
     run = candidate.entities.get("run", "0")
     return int(run) if run.isdecimal() else 0, str(candidate.scan.path)
@@ -105,8 +106,8 @@ CRITERIA: dict[Modality, tuple[Criterion, ...]] = {
         SELECTED,
         SPACE,
         DESCRIPTION,
-        Criterion("shell", "the shell nearest 1000 s/mm^2, in steps of 100", lambda c: _shell(c)[0]),
-        Criterion("directions", "the most volumes in this shell", lambda c: _shell(c)[1]),
+        Criterion("shell", "the shell nearest 1000 s/mm^2, in steps of 100", lambda c: c.shell[0]),
+        Criterion("directions", "the most volumes in this shell", lambda c: c.shell[1]),
         Criterion("length", "the most volumes", lambda c: -c.volumes),
         RUN,
     ),

@@ -26,7 +26,7 @@ from pdsynth.cohorts.kinds import COMMON, SERIES, Item, Kind, Rule, Verdict, cla
 from pdsynth.cohorts.layout import Layout
 from pdsynth.cohorts.ledger import Ledger, refused_in
 from pdsynth.cohorts.names import REMEDY, bids_label, contradiction, refuse_twins
-from pdsynth.cohorts.patients import COLUMNS, Patients
+from pdsynth.cohorts.patients import COLUMNS, Key, Patients
 from pdsynth.cohorts.walk import walk
 from pdsynth.types import NA, Diagnosis, InputError, Modality
 
@@ -34,7 +34,6 @@ SETTINGS = "pdsynth.yaml"
 KEYS = {"fmri", "dmri", "table", "columns", "diagnoses", "site"}
 WILDCARDS = re.compile(r"(\{participant\}|\{session\}|\*+)")
 MOST_WILDCARDS = 50  # in a pattern
-Key = tuple[str, str]  # participant and session as the paths and the table write them; "" for no session
 
 
 def folder(root: str | Path, select: Select = ANY, tables: bool = True) -> Cohort:

@@ -65,8 +65,9 @@ class Ledger:
         used = {path for scan in scans.values() for path in self._files_of(scan)}
         refused = {refusal.path for refusal in self.rejected[first:]}
         self.used += sorted(used - refused)
-        settled = used.union(refused, recorded)
-        self._settle([verdict for verdict in others if verdict.path not in settled], scans, reasons)
+        settled = used | refused
+        unsettled = [v for v in others if v.path not in settled and v.path not in recorded]
+        self._settle(unsettled, scans, reasons)
         return scans, {key: reason for key, reason in reasons.items() if key not in scans}
 
     def _settle(self, verdicts: Iterable[Verdict], scans: Mapping[Key, Scan], reasons: dict[Key, str]) -> None:

@@ -100,6 +100,8 @@ class Participants:
         codes: DiagnosisMap,
     ) -> None:
         self.root, self.codes, self.diagnosis_column = root, codes, diagnosis_column
+        self.of_sessions: list[Path] = []  # the tables of sessions that were read
+        self.recorded: set[Path] = set()  # the files on which there is a verdict: these tables, and refused files
         self._rejected: list[Rejection] = []
         self._tables: list[Table] = []
         self._rows: dict[str, list[Row]] = {}
@@ -130,15 +132,9 @@ class Participants:
         fields = {s: self._session_fields(visits.get(s, Row()), found.sessions[s]) for s in sessions}
         return {"sex": sex_of(person), "site": person.text("site"), "education": person.number("education")}, fields
 
-    @property
-    def of_sessions(self) -> list[Path]:
-        """The tables of sessions that were read."""
-        return [table.path for table in self._tables if table.path != self.path]
-
-    @property
-    def recorded(self) -> set[Path]:
-        """The files on which there is a verdict up to now: the tables that were read, and refused files."""
-        return {*self.of_sessions, *(rejection.path for rejection in self._rejected)}
+    def _refuse(self, path: Path, problem: str, remedy: str) -> None:
+        self._rejected.append(Rejection(path, problem, remedy))
+        self.recorded.add(path)
 
     def rejections(self) -> list[Rejection]:
         """The problems of the tables. Raises InputError if a sessions.tsv has an unknown diagnosis."""
@@ -152,14 +148,16 @@ class Participants:
             return {}
         if OASIS3.fullmatch(name):
             problem = "may be written by Clinica, which mixes up scores of OASIS-3 participants; it was not read"
-            self._rejected.append(Rejection(path, problem, "use the archive's tables with --layout oasis3"))
+            self._refuse(path, problem, "use the archive's tables with --layout oasis3")
             return {}
         try:
             table = Table(path, schema("session_id", self.diagnosis_column, self._age_unit(path)))
         except InputError as error:
-            self._rejected.append(Rejection(path, error.problem, error.remedy))
+            self._refuse(path, error.problem, error.remedy)
             return dict.fromkeys(sessions, Row(conflicts=schema("session_id", None, "")))
         self._tables.append(table)
+        self.of_sessions.append(path)
+        self.recorded.add(path)
         if list(sessions) == [""]:
             return {"": merged(table.rows, name)}
         rows = join(table, table.rows, "session_id", sessions, "ses")
@@ -206,14 +204,14 @@ class Participants:
         if found is not None:
             for path in paths:
                 if path != found and _present(path) and not _same_content(path, found):
-                    self._rejected.append(Rejection(path, f"differs from {found}, and was not read", "join the two"))
+                    self._refuse(path, f"differs from {found}, and was not read", "join the two")
             return found
         stem = name.removesuffix(".tsv")
         for path in (path for folder in folders for path in _files(folder)):
             if path.stem.lower() in (stem.lower(), stem.rpartition("_")[2]) and path.suffix.lower() in SPREADSHEETS:
                 problem = f"was not read, because the table of BIDS is {name}"
                 remedy = f"save it as tab-separated text with the name {name}"
-                self._rejected.append(Rejection(path, problem, remedy))
+                self._refuse(path, problem, remedy)
         return paths[0]
 
     def _age_unit(self, path: Path) -> str:

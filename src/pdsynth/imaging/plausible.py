@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from pdsynth.imaging.geometry import UNIT_EDGES
 from pdsynth.imaging.nifti import ScanHeader, Volume
 from pdsynth.types import InputError
 
@@ -26,7 +27,6 @@ LARGE_MM = 5.0  # neighbours are not compared in larger voxels, which share less
 # Size of a head by its registration, relative to the template along any axis: 0.86 to 1.13 in 600 SIMULATED and 22 real
 # scans.
 DOUBTFUL_SIZE, WRONG_SIZE = 1.3, 1.45  # larger or smaller by these factors
-UNIT_EDGES = 1e-3  # tolerance, in mm, of voxels of 1 mm
 WRITE_SIZE = "convert it again from DICOM, or write the true voxel size into the header"
 
 
