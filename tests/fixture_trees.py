@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 
 from pdsynth.imaging.nifti import Volume
+from pdsynth.imaging.spatial import mni_grid
 
 SHAPE = (24, 24, 20)
 
@@ -41,3 +42,13 @@ def write_table(path: Path, text: str, separator: str = ",") -> None:
         [cell.replace("+", " ") if cell != "." else "" for cell in line.split()] for line in text.strip().splitlines()
     ]
     path.write_text("\n".join(separator.join(line) for line in lines) + "\n")
+
+
+def copy_source_model(folder: Path) -> Path:
+    """A saved model on the grid of 8 mm that copies its source."""
+    from pdsynth.methods import checkpoint, create  # slow to import
+
+    grid = mni_grid(8)
+    shape = list(grid.shape)
+    card = {"grid_shape": shape, "grid_affine": grid.affine.tolist()}
+    return checkpoint.save(create("copy-source", {"grid_shape": shape}), folder, card)

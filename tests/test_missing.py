@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fixture_trees import copy_source_model
 from pdsynth import missing
 from pdsynth.cli import main
 from pdsynth.cohorts.cohort import Scan
@@ -24,7 +25,6 @@ from pdsynth.files import sha256
 from pdsynth.imaging.nifti import SyntheticMark, Volume, read_header
 from pdsynth.imaging.spatial import Grid, mni_grid, resample
 from pdsynth.imaging.template import epi_template
-from pdsynth.methods import checkpoint, create
 from pdsynth.missing import TABLE, synthesise_path
 from pdsynth.synthesis import Model, Synthesis
 from pdsynth.types import Direction, InputError
@@ -35,9 +35,7 @@ NATIVE = Grid((30, 34, 28), np.array([[-6, 0, 0, 88], [0, 6, 0, -118], [0, 0, 6,
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    card = {"grid_shape": list(GRID.shape), "grid_affine": GRID.affine.tolist()}
-    method = create("copy-source", {"grid_shape": list(GRID.shape)})
-    return checkpoint.save(method, tmp_path_factory.mktemp("model"), card)
+    return copy_source_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

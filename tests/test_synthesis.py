@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fixture_trees import write_volume
+from fixture_trees import copy_source_model, write_volume
 from pdsynth.imaging.nifti import Volume, read_header, read_volume
 from pdsynth.imaging.spatial import Grid, mni_grid, resample
 from pdsynth.imaging.template import epi_template
@@ -27,9 +27,7 @@ NATIVE = Grid((30, 34, 28), np.array([[-6, 0, 0, 88], [0, 6, 0, -118], [0, 0, 6,
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """Copies the source, so that what comes back in native space can be told from the scan itself."""
-    card = {"grid_shape": list(GRID.shape), "grid_affine": GRID.affine.tolist()}
-    method = create("copy-source", {"grid_shape": list(GRID.shape)})
-    return checkpoint.save(method, tmp_path_factory.mktemp("model"), card)
+    return copy_source_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

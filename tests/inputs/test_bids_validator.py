@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fixture_trees import copy_source_model
 from pdsynth.cohorts.bidsignore import NAME, REASONS
 from pdsynth.cohorts.simulated.cohort import simulate
-from pdsynth.imaging.spatial import mni_grid
-from pdsynth.methods import checkpoint, create
 from pdsynth.missing import synthesise_path
 
 VALIDATOR = Path(sys.executable).with_name("bids-validator-deno")
@@ -23,11 +22,10 @@ VALIDATOR = Path(sys.executable).with_name("bids-validator-deno")
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> Path:
     """A folder with a simulated cohort, and with the volumes of both modalities that were synthesised from it."""
-    folder, grid = tmp_path_factory.mktemp("written"), mni_grid(8)
+    folder = tmp_path_factory.mktemp("written")
     simulate(folder / "cohort", subjects=1, seed=0, quick=True)
     (scan_folder,) = (folder / "cohort").glob("sub-*")
-    card = {"grid_shape": list(grid.shape), "grid_affine": grid.affine.tolist()}
-    model = checkpoint.save(create("copy-source", {"grid_shape": list(grid.shape)}), folder / "model", card)
+    model = copy_source_model(folder / "model")
     for modality, other in (("func", "dwi"), ("dwi", "func")):
         lacking = folder / f"without-{other}" / scan_folder.name
         shutil.copytree(scan_folder / modality, lacking / modality)

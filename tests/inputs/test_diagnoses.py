@@ -15,12 +15,11 @@ import pytest
 import typer
 
 import pdsynth
-from fixture_trees import write_dwi, write_scan, write_table
+from fixture_trees import copy_source_model, write_dwi, write_scan, write_table
 from pdsynth.cli import app, main
 from pdsynth.cohorts import read
 from pdsynth.imaging.spatial import Grid, mni_grid, resample
 from pdsynth.imaging.template import epi_template
-from pdsynth.methods import checkpoint, create
 from pdsynth.types import Diagnosis, InputError
 
 NC, MCI, AD = Diagnosis
@@ -38,10 +37,7 @@ def _loud_again() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     """A model that copies its source."""
-    grid = mni_grid(8)
-    method = create("copy-source", {"grid_shape": list(grid.shape)})
-    card = {"grid_shape": list(grid.shape), "grid_affine": grid.affine.tolist()}
-    return checkpoint.save(method, tmp_path_factory.mktemp("model"), card)
+    return copy_source_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

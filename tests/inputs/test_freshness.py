@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from fixture_trees import copy_source_model
 from pdsynth import freshness
 from pdsynth.cli import main
 from pdsynth.cohorts.bids import bids
@@ -22,7 +23,6 @@ from pdsynth.files import sha256
 from pdsynth.freshness import renewed, stamp, unchanged
 from pdsynth.imaging.spatial import Grid, mni_grid, resample
 from pdsynth.imaging.template import epi_template
-from pdsynth.methods import checkpoint, create
 from pdsynth.types import Modality
 
 
@@ -196,9 +196,7 @@ def test_scans_that_were_exchanged_are_synthesised_again(dataset, tmp_path, sett
 
     Result: read; `synthesize` makes both volumes again, and reads no scan again that is unchanged.
     """
-    grid = mni_grid(8)
-    card = {"grid_shape": list(grid.shape), "grid_affine": grid.affine.tolist()}
-    model = checkpoint.save(create("copy-source", {"grid_shape": list(grid.shape)}), tmp_path / "model", card)
+    model = copy_source_model(tmp_path / "model")
     out = tmp_path / "out"
 
     def volumes() -> list[bytes]:

@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fixture_trees import write_scan
+from fixture_trees import copy_source_model, write_scan
 from pdsynth.cli import main
 from pdsynth.files import sha256
 from pdsynth.imaging.spatial import Grid, mni_grid, resample
 from pdsynth.imaging.template import epi_template
-from pdsynth.methods import checkpoint, create
 from pdsynth.missing import NOT_MISSING, TABLE, synthesise_path
 from pdsynth.types import InputError
 from verdicts import put
@@ -25,9 +24,7 @@ NATIVE = Grid((30, 34, 28), np.array([[-6, 0, 0, 88], [0, 6, 0, -118], [0, 0, 6,
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    card = {"grid_shape": list(GRID.shape), "grid_affine": GRID.affine.tolist()}
-    method = create("copy-source", {"grid_shape": list(GRID.shape)})
-    return checkpoint.save(method, tmp_path_factory.mktemp("model"), card)
+    return copy_source_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

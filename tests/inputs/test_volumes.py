@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fixture_trees import write_scan
-from odd_scans import AFFINE, BOLD, GRID, NATIVE, SHAPE, head, image, put, with_fields
+from fixture_trees import copy_source_model, write_scan
+from odd_scans import AFFINE, BOLD, NATIVE, SHAPE, head, image, put, with_fields
 from pdsynth.cli import main
 from pdsynth.cohorts.bids import bids
 from pdsynth.cohorts.cohort import Scan
@@ -25,7 +25,6 @@ from pdsynth.data.means import scan_means
 from pdsynth.data.preprocessing import Preprocessing
 from pdsynth.data.standardise import standardise
 from pdsynth.imaging.nifti import read_header, read_volume
-from pdsynth.methods import checkpoint, create
 from pdsynth.synthesis import Model
 from pdsynth.types import InputError, Modality
 
@@ -235,10 +234,7 @@ def test_a_scans_own_modality_is_no_target(tmp_path: Path, model: Path, name: st
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    card = {"grid_shape": list(GRID.shape), "grid_affine": GRID.affine.tolist()}
-    return checkpoint.save(
-        create("copy-source", {"grid_shape": list(GRID.shape)}), tmp_path_factory.mktemp("model"), card
-    )
+    return copy_source_model(tmp_path_factory.mktemp("model"))
 
 
 def run(*arguments: object) -> int:
