@@ -18,7 +18,7 @@ import pandas as pd
 from pdsynth import manifest
 from pdsynth.files import sha256
 
-TIMES = {"started", "finished", "seal", "peak_memory_mb", "resume", "mtime_ns"}
+TIMES = {"started", "finished", "seal", "peak_memory_mb", "resume", "mtime_ns", "ctime_ns", "inode"}
 BY_THE_CLOCK = ("metrics.csv", ".ckpt", ".ckpt.json", "cost.json", "fit.json")  # files that contain wall times
 TIMED_TABLE = re.compile(r"(.*/)?table\d\.tsv")  # of a benchmark: with columns of seconds and memory
 PAGES = (".html", ".md")  # may contain a date
