@@ -26,6 +26,8 @@ class SimulateOptions:
     quick: bool = False
     randomise: float = 0.0
     truth: bool = True
+    anatomies: Path | None = None
+    anatomies_share: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,13 @@ def simulate(
     randomise: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Fraction of the participants whose acquisition is random.")
     ] = SimulateOptions.randomise,
+    anatomies: Annotated[
+        Path | None,
+        typer.Option(help="Folder of label maps with FreeSurfer's numbers (aseg), from which people are simulated."),
+    ] = SimulateOptions.anatomies,
+    anatomies_share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Fraction of the participants simulated from these label maps.")
+    ] = SimulateOptions.anatomies_share,
     seed: Seed = SimulateOptions.seed,
     jobs: Jobs = JOBS,
     overwrite: Overwrite = False,
@@ -60,6 +67,8 @@ def simulate(
         grid_mm=grid_mm,
         quick=quick,
         randomise=randomise,
+        anatomies=anatomies,
+        anatomies_share=anatomies_share,
     )
     entries = manifest.begin(
         "simulate",
@@ -71,6 +80,8 @@ def simulate(
         grid_mm=grid_mm,
         quick=quick,
         randomise=randomise,
+        anatomies=anatomies,
+        anatomies_share=anatomies_share if anatomies else None,
     )
     with folders.making(out, overwrite=overwrite) as work, progress("Simulating") as update:
         simulate_cohort(work.folder, options, jobs, update)

@@ -5,12 +5,13 @@ Both scans of the participant are simulated from it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import ndimage
 
 from pdsynth.cohorts.simulated.fields import coarse_nodes, random_field, upsample, world
+from pdsynth.cohorts.simulated.heads import TISSUES, Head, hull_distance
 from pdsynth.cohorts.simulated.priors import Priors, priors
 from pdsynth.cohorts.simulated.sites import AGE_YEARS, SEVERITY
 from pdsynth.imaging.spatial import Grid, mni_grid
@@ -24,6 +25,10 @@ DISPERSION = 0.35  # factor on share - 0.5 of the first fibre direction: no voxe
 SHARPEN = 1.8  # an individual brain has sharper borders than the average of 152
 SULCUS_FWHM_MM = 13.0
 SUBARACHNOID = 0.5
+THICKNESS_MM = (2.0, 2.9)  # range of the cortex of a real head
+RIM_MM = (0.0, 1.5)  # range of the fluid that covers the brain of a real head, at the mean age
+RIM_PER_DECADE_MM = 0.4
+RIM_LOSS, RIM_REACH_MM = (0.2, 0.6), 2.5  # a gradient echo loses this share of its signal at the surface of the brain
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,9 @@ class Anatomy:
     region, whose network is region_network[index]. directions (2, 3, X, Y, Z) are two unit fibre directions; share is
     the weight of the first, 1 - share that of the second. vulnerable marks the fibre bundles that degenerate with
     severity. field is the relative off-resonance, which `Optics` scales to a shift in mm and to dropout. outside is the
-    distance to the brain's hull in mm, negative inside.
+    distance to the brain's hull in mm, negative inside. rim_loss is the share of the signal of a gradient echo that is
+    lost near the hull. to_template (4, 4) maps the working grid's mm to template mm; both are the same for a person
+    who is not simulated from a real head.
     """
 
     grid: Grid
@@ -77,6 +84,8 @@ class Anatomy:
     share: np.ndarray
     field: np.ndarray
     outside: np.ndarray
+    rim_loss: np.ndarray | float = 0.0
+    to_template: np.ndarray = field(default_factory=lambda: np.eye(4))
 
     @property
     def brain(self) -> np.ndarray:
@@ -103,17 +112,19 @@ def draw_person(generator: np.random.Generator, diagnosis: Diagnosis, severity: 
     )
 
 
-def deformation(generator: np.random.Generator, person: Person, grid: Grid) -> np.ndarray:
+def deformation(
+    generator: np.random.Generator, person: Person, grid: Grid, to_template: np.ndarray | None = None
+) -> np.ndarray:
     """Displacement in mm from the participant's space to the template's: (3, x, y, z) on nodes NODES_MM apart.
 
-    A stationary velocity field is integrated by scaling and squaring (Arsigny et al. 2006). The map is therefore
-    invertible.
+    to_template: see `Anatomy`; None for the template itself. A stationary velocity field is integrated by scaling and
+    squaring (Arsigny et al. 2006). The map is therefore invertible.
     """
     nodes = coarse_nodes(grid, NODES_MM)
     p = priors()
     velocity = VELOCITY_RMS_MM / np.sqrt(3) * random_field(generator, nodes, VELOCITY_FWHM_MM, 3)
     velocity += LOCAL_RMS_MM / np.sqrt(3) * random_field(generator, nodes, LOCAL_FWHM_MM, 3)
-    index = _index(p.coarse, world(nodes))
+    index = _index(p.coarse, _moved(to_template, world(nodes)))
     velocity -= person.ventricle_mm * _sample(p.ventricle_push, index)
     velocity -= person.hippocampus_mm * _sample(p.hippocampus_pull, index)
     step = (1 / nodes.spacing_mm).astype(np.float32)[:, None, None, None]
@@ -124,36 +135,72 @@ def deformation(generator: np.random.Generator, person: Person, grid: Grid) -> n
     return np.asarray(displacement, np.float32)
 
 
-def draw_anatomy(generator: np.random.Generator, person: Person, grid_mm: float) -> Anatomy:
-    """Draw the maps of one person on the working grid, which is in MNI space and has voxels of 0.75 * grid_mm."""
+def draw_anatomy(generator: np.random.Generator, person: Person, grid_mm: float, head: Head | None = None) -> Anatomy:
+    """Draw the maps of one person on the working grid, which has voxels of 0.75 * grid_mm.
+
+    Without a head, the person is the deformed template, and the grid is in MNI space. With a real head, the person is
+    the deformed head, and the grid has the orientation of MNI space and the size of the head.
+    """
     p = priors()
     grid = mni_grid(0.75 * grid_mm)
-    displacement = deformation(generator, person, grid)
+    to_template = None if head is None else head.to_template
+    displacement = deformation(generator, person, grid, to_template)
     nodes = coarse_nodes(grid, NODES_MM)
-    smooth_index = _index(p.coarse, world(nodes) + displacement)
+    smooth_index = _index(p.coarse, _moved(to_template, world(nodes) + displacement))
     names = ("outside", "hippocampus", "default_mode", "periventricular", "iron", "folded")
     soft = np.stack([*(getattr(p, n) for n in names), p.fibres["vulnerable"], p.fibres["share"]])
     maps = dict(zip([*names, "vulnerable", "share"], upsample(_sample(soft, smooth_index), grid), strict=True))
-    at = world(grid) + upsample(displacement, grid)
+    own = world(grid) + upsample(displacement, grid)
+    at = _moved(to_template, own)
+    real = {} if head is None else _real(generator, person, head, grid, own)
+    maps |= {name: real[name] for name in ("outside", "hippocampus", "iron") if name in real}
     inside = maps["outside"] < 6
-    gm, wm, csf = _fold(generator, p, grid, at, inside, maps)
+    tissues = (real["gm"], real["wm"], real["csf"]) if real else _fold(generator, p, grid, at, inside, maps)
+    gm, wm, csf = tissues
     gm, csf = _atrophy(person, gm, csf, maps)
     nearest = np.rint(_index(p.coarse, at[:, inside])).astype(np.int32)
     nearest = tuple(np.clip(n, 0, s - 1) for n, s in zip(nearest, p.coarse.shape, strict=True))
     regions = np.zeros(grid.shape, np.int16)
     regions[inside] = p.regions[nearest]
-    head = _head(generator, grid, maps["outside"])
+    scalp = {name: real[name] for name in ("scalp", "fat", "eye")} if head is not None and head.has_scalp else {}
+    scalp = scalp or _head(generator, grid, maps["outside"])
     amplitude = generator.uniform(0.9, 1.7, len(p.dipoles)).astype(np.float32)
+    node_index = _index(p.coarse, _moved(to_template, world(nodes)))
     return Anatomy(
-        grid=grid, gm=gm, wm=wm, csf=csf, **head,
+        grid=grid, gm=gm, wm=wm, csf=csf, **scalp,
         hippocampus=maps["hippocampus"], vulnerable=maps["vulnerable"],
-        lesion=_lesions(generator, person, grid, maps["periventricular"]) * wm,
+        lesion=np.maximum(_lesions(generator, person, grid, maps["periventricular"]), real.get("lesion", 0)) * wm,
         iron=maps["iron"], regions=regions, region_network=p.region_network,
         directions=_directions(p, grid, displacement, nearest, inside),
         share=0.5 + DISPERSION * np.clip(maps["share"] - 0.5, 0, 0.5),
-        field=upsample(_sample(np.tensordot(amplitude, p.dipoles, 1)[None], _index(p.coarse, world(nodes))), grid)[0],
+        field=upsample(_sample(np.tensordot(amplitude, p.dipoles, 1)[None], node_index), grid)[0],
         outside=maps["outside"],
+        rim_loss=real.get("rim_loss", 0.0),
+        to_template=np.eye(4) if head is None else head.to_template,
     )  # fmt: skip
+
+
+def _moved(matrix: np.ndarray | None, points: np.ndarray) -> np.ndarray:
+    """Points (3, ...) in mm after a map (4, 4); without a map, the points."""
+    if matrix is None:
+        return points
+    shift = matrix[:3, 3].reshape(3, *[1] * (points.ndim - 1)).astype(np.float32)
+    return np.asarray(np.tensordot(matrix[:3, :3].astype(np.float32), points, 1) + shift)
+
+
+def _real(
+    generator: np.random.Generator, person: Person, head: Head, grid: Grid, positions: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Maps (X, Y, Z) of a real head, by their names in `Anatomy`.
+
+    positions (3, X, Y, Z) are those of the voxels in the undeformed head, in mm.
+    """
+    thickness = generator.uniform(*THICKNESS_MM)
+    rim = max(generator.uniform(*RIM_MM) + RIM_PER_DECADE_MM * person.decades, 0.0)
+    *maps, hull = head.tissues(positions, grid.spacing_mm, thickness, rim)
+    outside = hull_distance(hull, grid)
+    loss = generator.uniform(*RIM_LOSS) * np.exp(np.minimum(outside, 0) / RIM_REACH_MM)
+    return {**dict(zip(TISSUES, maps, strict=True)), "outside": outside, "rim_loss": np.asarray(loss, np.float32)}
 
 
 def _index(grid: Grid, points: np.ndarray) -> np.ndarray:

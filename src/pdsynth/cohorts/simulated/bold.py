@@ -46,6 +46,7 @@ def mean_signal(
     decay = np.exp(-rate * (iron + IRON_T2_STAR / (1 - IRON_T2_STAR) * anatomy.iron))
     signal = (level["gm"] * anatomy.gm * (1 - veins) + level["wm"] * anatomy.wm) * decay
     signal += level["csf"] * anatomy.csf
+    signal *= 1 - anatomy.rim_loss
     if optics.scalp:
         signal += optics.scalp * (
             level["scalp"] * anatomy.scalp + level["fat"] * anatomy.fat + level["eye"] * anatomy.eye

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pdsynth.cohorts.simulated.files import Task, describe, write_session, write_tsv
+from pdsynth.cohorts.simulated.heads import find_heads
 from pdsynth.cohorts.simulated.sites import SITES
 from pdsynth.cohorts.simulated.streams import COHORT, Streams
 from pdsynth.options import SimulateOptions
@@ -34,6 +35,8 @@ def simulate(
     quick: bool = SimulateOptions.quick,
     randomise: float = SimulateOptions.randomise,
     truth: bool = SimulateOptions.truth,
+    anatomies: str | Path | None = SimulateOptions.anatomies,
+    anatomies_share: float = SimulateOptions.anatomies_share,
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -42,7 +45,9 @@ def simulate(
     missing_fmri and missing_dmri are the fractions of subjects without that scan; nobody lacks both. The mean of a
     missing scan is written to derivatives/truth. grid_mm sets the resolution of the simulated anatomy, whose voxels are
     0.75 * grid_mm. quick writes few volumes and directions. randomise is the fraction of subjects whose acquisition is
-    random instead of their site's. truth adds the oracle volumes (see `truth`). The bytes do not depend on jobs, the
+    random instead of their site's. truth adds the oracle volumes (see `truth`). anatomies is a folder of label maps
+    with FreeSurfer's numbers: the fraction anatomies_share of the subjects is simulated from them, the others from the
+    template. The bytes do not depend on jobs, the
     number of processes. Raises InputError if out is not empty, and ValueError for arguments out of range.
     """
     options = SimulateOptions(
@@ -55,6 +60,8 @@ def simulate(
         quick=quick,
         randomise=randomise,
         truth=truth,
+        anatomies=None if anatomies is None else Path(anatomies),
+        anatomies_share=anatomies_share,
     )
     return simulate_cohort(Path(out), options, jobs, progress)
 
@@ -68,14 +75,17 @@ def simulate_cohort(
         raise ValueError(
             f"missing_fmri {missing_fmri} and missing_dmri {missing_dmri} must be 0 or more and add up to at most 1."
         )
-    if not 0 <= options.randomise <= 1:
-        raise ValueError(f"randomise is {options.randomise}; give the fraction of subjects, from 0 to 1.")
+    for name in ("randomise", "anatomies_share"):
+        if not 0 <= getattr(options, name) <= 1:
+            raise ValueError(f"{name} is {getattr(options, name)}; give the fraction of subjects, from 0 to 1.")
+    heads = find_heads(options.anatomies) if options.anatomies else []
     begin(out, options.subjects, options.sites)
     settings = f"seed {options.seed}, quick {options.quick}, randomise {options.randomise}"
     describe(out, "SIMULATED cohort (pdsynth)", "pdsynth simulate", settings)
     plan = _plan(options)
     counts = np.floor(np.arange(options.subjects + 1) * options.randomise)
     random_acquisition = np.diff(counts) > 0  # spread evenly over the plan
+    heads_of = _heads(options, heads)
     tasks = [
         Task(
             root=out,
@@ -88,6 +98,7 @@ def simulate_cohort(
             hidden=hidden,
             randomise=bool(random_acquisition[index]),
             truth=options.truth,
+            head=heads_of[index],
         )
         for index, (group, site, hidden) in enumerate(plan)
     ]
@@ -136,6 +147,13 @@ def _of_numbered(work: Callable[[Item], Result], numbered: tuple[int, Item]) -> 
 def _name(numbered: tuple[int, object]) -> str | Path:
     number, item = numbered
     return item.root / item.participant_id if isinstance(item, Task) else f"simulated person {number}"
+
+
+def _heads(options: SimulateOptions, heads: list[Path]) -> list[Path | None]:
+    """The label map of each subject, None for the template. All maps are used about equally often, in random order."""
+    real = round(options.subjects * options.anatomies_share) if heads else 0
+    chosen = [heads[i % len(heads)] for i in range(real)] + [None] * (options.subjects - real)
+    return [chosen[i] for i in Streams(options.seed, COHORT).generator(1).permutation(options.subjects)]
 
 
 def _plan(options: SimulateOptions) -> list[tuple[Diagnosis, str, Modality | None]]:

@@ -27,7 +27,8 @@ class Task:
 
     index is the number of the person in the cohort. hidden is the modality that the participant lacks; its mean is
     written to the truth alone. truth: whether the oracle volumes are written. severity (0..1) replaces the random
-    severity of the diagnosis. session_id (ses-...) is the session's name, or empty if a person has one session.
+    severity of the diagnosis. head is the file of the label map from which the person is simulated, None for the
+    template. session_id (ses-...) is the session's name, or empty if a person has one session.
     """
 
     root: Path
@@ -42,6 +43,7 @@ class Task:
     truth: bool = False
     session_id: str = ""
     severity: float | None = None
+    head: Path | None = None
 
     @property
     def participant_id(self) -> str:
@@ -61,6 +63,7 @@ def write_session(task: Task) -> dict[str, object]:
         randomise=task.randomise,
         oracle_draws=draws,
         severity=task.severity,
+        head=task.head,
     )
     person, visit = task.participant_id, task.session_id
     name = f"{person}_{visit}" if visit else person
@@ -82,7 +85,8 @@ def write_session(task: Task) -> dict[str, object]:
     ):
         if oracle is not None:
             _write_image(oracle, grid.affine, derived / f"{name}_desc-oracle_{suffix}.nii.gz", slope=1 / 16384)
-    world_to_mni = {"fmri": fmri.to_template.tolist(), "dmri": dmri.to_template.tolist()}
+    to_mni = session.anatomy.to_template
+    world_to_mni = {name: (to_mni @ e.to_template).tolist() for name, e in (("fmri", fmri), ("dmri", dmri))}
     _write_json({"unit": "mm", "maps": "scan world to MNI", **world_to_mni}, derived / f"{name}_xfm.json")
     return _row(task, session)
 
@@ -114,6 +118,7 @@ def _row(task: Task, session: Session) -> dict[str, object]:
         "sex": person.sex,
         "site": "randomised" if task.randomise else task.site,
         "diagnosis": str(person.diagnosis),
+        "anatomy": task.head.name if task.head else "template",
         "severity": round(person.severity, 4),
         "ventricle_growth_mm": round(person.ventricle_mm, 3),
         "hippocampus_shrinkage_mm": round(person.hippocampus_mm, 3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from pdsynth.cohorts.simulated import acquisition as acquisitions
 from pdsynth.cohorts.simulated import bold, diffusion, truth
 from pdsynth.cohorts.simulated.acquisition import Acquisition, Exposure
 from pdsynth.cohorts.simulated.anatomy import Anatomy, Person, draw_anatomy, draw_person
+from pdsynth.cohorts.simulated.heads import read_head
 from pdsynth.cohorts.simulated.scanner import View, dropout, rician
 from pdsynth.cohorts.simulated.sites import SITES
 from pdsynth.cohorts.simulated.sites import quick as quick_site
@@ -58,17 +60,18 @@ def simulate_session(
     randomise: bool,
     oracle_draws: int,
     severity: float | None = None,
+    head: Path | None = None,
 ) -> Session:
     """Simulate one session; the result depends on the arguments alone.
 
     subject is the number of the person in the cohort with this seed. site is a name in SITES. grid_mm sets the working
     grid (`draw_anatomy`). quick shortens the site's protocols; randomise replaces them by random ones. The oracles are
     means over oracle_draws redraws. severity (0..1) replaces the random severity of the diagnosis; all other random
-    draws are unchanged.
+    draws are unchanged. head: file of the label map from which the person is simulated, instead of the template.
     """  # fmt: skip
     streams = Streams(seed, subject)
     person = draw_person(streams.generator(PERSON), diagnosis, severity)
-    anatomy = draw_anatomy(streams.generator(ANATOMY), person, grid_mm)
+    anatomy = draw_anatomy(streams.generator(ANATOMY), person, grid_mm, None if head is None else read_head(head))
     generator = streams.generator(ACQUISITION)
     if randomise:
         acquisition = acquisitions.randomised(generator, quick)
