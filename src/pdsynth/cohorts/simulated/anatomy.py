@@ -5,7 +5,7 @@ Both scans of the participant are simulated from it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -84,8 +84,8 @@ class Anatomy:
     share: np.ndarray
     field: np.ndarray
     outside: np.ndarray
-    rim_loss: np.ndarray | float = 0.0
-    to_template: np.ndarray = field(default_factory=lambda: np.eye(4))
+    rim_loss: np.ndarray | float
+    to_template: np.ndarray
 
     @property
     def brain(self) -> np.ndarray:
