@@ -46,20 +46,23 @@ def fit(
     atlases: Mapping[Modality, str | Path] | None = FitOptions.atlases,
     init: str | Path | None = FitOptions.init,
 ) -> Model:
-    """Train a recipe on the training participants and save the model in run/model.
+    """Train a recipe (a named configuration of a method) on the training participants; returns the model.
 
-    The budget is the wall time of the training steps, in seconds or as text such as "10m"; closed-form fits and cached
-    estimates take further time. `steps` is the number of training steps. If both are given, training ends at the first
-    of the two; if neither is, the recipe's own number of steps or epochs applies. If `val` holds at least two
-    participants, the scores on them enter the model's card (record of the training, in config.json). `resume` continues
-    from the checkpoints in `run`, which must belong to the same recipe, seed and training rows.
+    train: the pairs of fMRI and dMRI to train on. The model is also saved in run/model. `budget` is the wall time of
+    the training steps, in seconds or as text such as "10m"; closed-form fits and cached estimates take further time.
+    `steps` is the number of training steps. If both are given, training ends at the first of the two; if neither is,
+    the recipe's own number of steps or epochs applies. val: participants who are scored after training; if they are two
+    or more, the mean PSNR is written into the model's card (record of the training, in config.json). `resume` continues
+    from the checkpoints in `run`, which must come from the same recipe, seed and training scans.
 
-    `init` names a model of the same method, from whose weights the training starts. The size is "full", or "small" for
-    a recipe that has one. `settings` replace settings of the recipe by name. `precision` is "32-true", "bf16-mixed" or
-    "16-mixed", as Lightning names them; the default depends on the device (`resolve_precision`), and the card records
-    the choice. `devices` processes or GPUs train together. `atlases` are label images in MNI space, which replace the
-    default regions A_f and A_d; the card records them. Raises ValueError for a budget that cannot be read or a device
-    that this machine lacks, and the errors of `untrained`.
+    `init` is the folder of a model of the same method, from whose weights the training starts. `size` is "full", or
+    "small" for a recipe that has a small size. `settings` are new values of settings of the recipe, by name.
+    `precision` is "32-true", "bf16-mixed" or "16-mixed" (names of the library Lightning); None means the one that is
+    fast on the device. The card records it. `device` is "auto", "cpu" or "cuda"; `devices` is the number of processes
+    or GPUs that train together. `atlases` are paths of label images in MNI space, by modality, which replace the
+    default regions of a loss on region means. Raises ValueError for a budget that cannot be read, a device that this
+    machine lacks, an unknown recipe, size or setting, and if there is no training pair. Raises InputError if `init` or
+    an atlas cannot be used.
     """
     options = FitOptions(
         steps=steps,
@@ -78,7 +81,12 @@ def fit(
 
 
 def fit_recipe(recipe: str, train: Pairs, run: Path, options: FitOptions, val: Pairs | None = None) -> Model:
-    """`fit` with its options as one object."""
+    """Train a recipe and save the model in run/model; returns the model. `fit` is the same with single arguments.
+
+    options: the other arguments of `fit` (budget in seconds, steps, seed, device, size, settings and so on). val:
+    participants who are scored after training, for the record of the model; None for no scores. Raises the errors of
+    `fit`.
+    """
     method = untrained(recipe, train, options)
     device = resolve_device(options.device)
     if options.budget is None and options.steps is None:
@@ -111,11 +119,15 @@ def fit_recipe(recipe: str, train: Pairs, run: Path, options: FitOptions, val: P
 
 
 def untrained(recipe: str, train: Pairs, options: FitOptions) -> Method:
-    """The method that `fit` trains: a new one for the grid of the pairs, with weights from the seed, or model `init`.
+    """The method that `fit` trains, before its first step.
 
-    Raises ValueError for an unknown recipe, size or setting, for atlases that the recipe does not use, for the oracle,
-    and if there is no training pair. Raises InputError for an `init` of another method or preprocessing, for settings
-    beside an `init`, and for an atlas that cannot be used.
+    It is a new method for the grid of the pairs, with random weights from options.seed. If options.init names the
+    folder of a model, it is the method of that model with its weights.
+
+    Raises ValueError for an unknown recipe, size or setting, for atlases that the recipe does not use, for the recipe
+    "oracle", which cannot be trained, and if there is no training pair. Raises InputError if the model `init` has
+    another method or was trained on scans of another preprocessing, if settings or a size are given together with
+    `init`, and if an atlas cannot be read or has fewer than two regions on the grid.
     """
     method = _initial(recipe, train, options)
     if options.atlases and not method.regional:
@@ -150,7 +162,10 @@ def _initial(recipe: str, train: Pairs, options: FitOptions) -> Method:
 
 
 def load(model: str | Path, device: str = "auto") -> Model:
-    """The model in a folder that `fit` or `pdsynth train` wrote; "default" is the shipped model."""
+    """Load a trained model from the folder that `fit` or `pdsynth train` wrote; "default" is the shipped model.
+
+    device: "auto", "cpu" or "cuda". Raises InputError if the folder is not a model.
+    """
     return Model.load(model, device)
 
 
@@ -167,13 +182,18 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score and audit one model, or several by name, on whole scans; returns the content of metrics.json.
 
-    The first model is the one under test, which is compared with all others. Rows of `pairs` that lack one of the two
-    scans are left out. The results, with the means of the atlas's regions, are written into `out` if it is given. The
-    SD of a prediction is the one that the method gives, or the SD over three or more `samples` of a generative method,
-    each drawn in `steps` steps. On simulated data `ceiling` adds the oracle, an upper limit. Raises InputError if the
-    preprocessing of a model differs from that of the pairs, if a model was trained on a scan of the pairs that is
-    outside their training split, or if it was calibrated on a scan of the pairs. Raises ValueError if fewer than two
-    participants have both scans.
+    The first model is the one under test, which is compared with all others. Scans of `pairs` whose session lacks the
+    other modality are left out. If `out` is given, the results are written into this folder. atlas: regions whose mean
+    signal is saved for every scan; None means the regions of the paper with hippocampi and amygdalae.
+
+    The audit of uncertainty tests the SD that a method gives with each prediction. For a generative method and
+    `samples` of 3 or more, it tests the SD over this number of samples instead, each drawn in `steps` sampling steps.
+    If the pairs are simulated and `ceiling` is true, the oracle, which knows the simulated anatomy, is added as an
+    upper limit.
+
+    Raises InputError if the preprocessing of a model differs from that of the pairs, if a model was trained on a scan
+    of the pairs that is outside their training split, or if it was calibrated on a scan of the pairs. Raises ValueError
+    if fewer than two participants have both scans.
     """
     named = {models.method.name: models} if isinstance(models, Model) else models
     refuse_other_preprocessing(named, pairs)
@@ -188,11 +208,11 @@ def evaluate(
 def fit_controls(
     train: Pairs, *, names: Iterable[str] = CLOSED_FORM, budget: float | None = None, seed: int = 0
 ) -> dict[str, Method]:
-    """Fit the controls of the tables on the training participants; returns them by name.
+    """Fit controls (simple methods for comparison) on the training participants; returns the fitted methods by name.
 
-    names: recipes to fit; the default is all controls that are fitted in closed form. The budget, in seconds, applies
-    to each control that has training steps. No file of the fits remains. Raises ValueError if there is no training
-    pair.
+    names: recipes to fit; the default is all controls that are fitted in closed form, without training steps. budget:
+    seconds of training for each control that has training steps; it must be given for such a control. The fits leave no
+    file. Raises ValueError if there is no training pair.
     """
     if len(train) == 0:
         raise ValueError(
@@ -204,10 +224,11 @@ def fit_controls(
 
 
 def refuse_other_preprocessing(models: Mapping[str, Model | Method], pairs: Pairs) -> None:
-    """Raise InputError if a model was trained on scans of another preprocessing than that of the pairs.
+    """Raise InputError if a model was trained on scans that were prepared in another way than the pairs.
 
-    The rule for brain masks is compared only if a scan of the pairs came with a brain mask. Of a method without a model
-    card, only the shape of the grid is compared.
+    models: models or methods, by the name for the message. The settings of the preparation (such as grid and denoising)
+    are compared. The rule for brain masks is compared only if a scan of the pairs came with a brain mask. A method has
+    no record of its preparation, so only the shape of its grid is compared.
     """
     ours = pairs.preprocessing
     for name, model in models.items():
@@ -232,9 +253,10 @@ def refuse_other_preprocessing(models: Mapping[str, Model | Method], pairs: Pair
 def refuse_leak(models: Mapping[str, Model | Method], pairs: Pairs) -> None:
     """Raise InputError if a model was trained or calibrated on a scan that it is to be scored on.
 
-    Scans are compared by the digests of their bytes, so the names of files and participants do not matter. Rows of the
-    training split may be scored with a model that was trained on them: the report says so. A model without digests, of
-    an older version, cannot be checked.
+    models: the models by name; pairs: the scans to score. Scans are recognised by the SHA-256 of their bytes, so the
+    names of files and participants do not matter. Scans of the training split of `pairs` may be scored with a model
+    that was trained on them, because the report states the split; a model that was calibrated on them is refused. A
+    model of an older version does not record its scans and is not checked; neither is a method without a record.
     """
     outside_training = pairs.where(pairs.table["split"] != Split.TRAIN).scan_digests()
     for name, model in models.items():
@@ -251,7 +273,10 @@ def refuse_leak(models: Mapping[str, Model | Method], pairs: Pairs) -> None:
 
 
 def unchecked(models: Mapping[str, Model], pairs: Pairs) -> list[str]:
-    """Names of the models that `refuse_leak` can't check: their card or the prepared folder has no digests of scans."""
+    """Names of the models for which a leak of training scans into the scored scans cannot be detected.
+
+    The record of such a model, or the prepared folder of the pairs, lacks the SHA-256 digests of its scans.
+    """
     has_digests = bool(pairs.scan_digests())
     return [name for name, model in models.items() if not (has_digests and model.card.get("scans_sha256"))]
 

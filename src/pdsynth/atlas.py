@@ -26,9 +26,10 @@ SPLITS_HIPPOCAMPUS_Y = -25.0  # mm
 
 @dataclass(frozen=True, eq=False)
 class Atlas:
-    """R regions on a grid, each with a name and a network.
+    """R regions on a grid, each with a name and the name of its brain network.
 
-    labels (X, Y, Z) int16 is r + 1 in region r, and 0 outside all regions. The network is "" where it is not known.
+    labels (X, Y, Z) int16: 0 outside all regions, else the number of the region, 1 to R, in the order of `names` and
+    `networks`. A network is "" if it is not known.
     """
 
     labels: np.ndarray
@@ -39,7 +40,7 @@ class Atlas:
         return len(self.names)
 
     def centres(self, affine: np.ndarray) -> np.ndarray:
-        """Centre of mass of each region in mm, (R, 3); affine is that of the grid."""
+        """Centre of mass of each region in mm, (R, 3). affine (4, 4): from voxels of the grid to mm."""
         voxels = ndimage.center_of_mass(self.labels > 0, self.labels, np.arange(1, len(self) + 1))
         return np.asarray(voxels) @ affine[:3, :3].T + affine[:3, 3]
 
@@ -52,11 +53,13 @@ class _Sphere:
 
 
 def network_spheres(grid: Grid, networks: Sequence[str] = NETWORKS, radius_mm: float = RADIUS_MM) -> Atlas:
-    """Spheres around the Dosenbach-160 regions (Dosenbach et al. 2010) of some networks.
+    """Atlas of spheres around the regions of some brain networks, the regions A_f and A_d of the paper.
 
-    nilearn ships the coordinates, in MNI mm. A voxel in two spheres belongs to the nearer centre. A sphere that
-    contains no voxel of a coarse grid gets the nearest voxel that is free or that is not the only voxel of its region.
-    Raises ValueError for an unknown network, and for a grid that is too coarse.
+    networks: names of networks of the Dosenbach-160 regions (Dosenbach et al. 2010); the default is the default,
+    fronto-parietal and cingulo-opercular networks. Their centres are in MNI space, and nilearn ships them. radius_mm:
+    radius of the spheres, mm. A voxel in two spheres belongs to the nearer centre. A sphere that contains no voxel of a
+    coarse grid gets the nearest voxel that is free or that is not the only voxel of its region. Raises ValueError for
+    an unknown network, and for a grid that is too coarse.
     """
     spheres = _dosenbach()
     known = sorted({sphere.network for sphere in spheres})
@@ -67,10 +70,12 @@ def network_spheres(grid: Grid, networks: Sequence[str] = NETWORKS, radius_mm: f
 
 
 def evidence_regions(grid: Grid) -> Atlas:
-    """The paper's regions (`network_spheres`), with hippocampi and amygdalae.
+    """Atlas of the regions that evaluation uses by default: those of the paper, with hippocampi and amygdalae.
 
-    Dosenbach-160 lacks these two structures, in which the disease begins. Their coordinates are those of Seitzman et
-    al. (2020), and their network is "medial-temporal".
+    All regions are spheres with a radius of 5 mm. The regions of the paper are those of three networks of Dosenbach-160
+    (see `network_spheres`), which lacks the two structures in which Alzheimer's disease begins. The centres of these
+    are those of Seitzman et al. (2020), and their network is "medial-temporal". Raises ValueError for a grid that is
+    too coarse.
     """
     return _spheres(grid, [*(s for s in _dosenbach() if s.network in NETWORKS), *_medial_temporal()], RADIUS_MM)
 
@@ -94,12 +99,15 @@ def _spheres(grid: Grid, spheres: Sequence[_Sphere], radius_mm: float) -> Atlas:
 
 
 def read_atlas(path: str | Path, grid: Grid) -> Atlas:
-    """Read a 3D label image and resample it to the grid by nearest neighbour. It must be in the grid's space (MNI).
+    """Read a 3D label image in MNI space and resample it to the grid by nearest neighbour.
+
+    Labels are whole numbers above 0; all other voxels are outside the regions. Labels are renumbered 1 to R in
+    ascending order, and labels without a voxel on the grid are left out.
 
     Region names come from a CSV file in the same folder, if there is one: `<image>.csv`, or the part of the name before
     the first underscore, such as `AAL.csv` for `AAL_space-MNI.nii.gz`. Its columns are label, name and, optionally,
-    network. Labels are renumbered 1..R in ascending order; labels without a voxel on the grid are left out. Raises
-    InputError if the image contains fractions, or no label on the grid.
+    network. A label without a name is called "region <label>". Raises InputError if the image contains fractions, or no
+    label on the grid.
     """
     path = Path(path)
     volume = read_volume(path)

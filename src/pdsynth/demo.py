@@ -43,8 +43,9 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
     """Simulate, prepare, load the shipped model (or train one), synthesise the missing scans, evaluate, report.
 
     out: a folder that is empty or does not exist; it receives bids/, prepared/, synthesised/, metrics.json and
-    report.html. train: whether to train a model for TRAIN_BUDGET seconds. jobs: number of processes that simulate and
-    prepare. Returns the path of the report. Prints each step with its duration in seconds.
+    report.html. train: whether to train a model for 90 seconds in place of the shipped one. jobs: number of processes
+    that simulate and prepare. device: "auto", "cpu" or "cuda". Returns the path of the report. Prints each step with
+    its duration in seconds.
     """
     console, device = Console(), resolve_device(device)
     out.mkdir(parents=True, exist_ok=True)

@@ -29,8 +29,9 @@ NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|nan)", re.
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; it is renamed to `path` if the block ends without an error.
 
-    After an error it is removed. The bytes are synced to the disk before the rename. The file mode follows the umask.
-    Raises OSError with the name `path`.
+    The caller writes the file at the temporary path. After an error this file is removed, and `path` keeps its old
+    content. The bytes are synced to the disk before the rename. The file mode follows the umask. An OSError names
+    `path` and not the temporary path.
     """
     temporary = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name[-200:]}")
     try:
@@ -76,7 +77,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_table(path: Path, table: pd.DataFrame, **options: Any) -> None:
-    """Write a table as tab-separated text without spreadsheet formulas; options are those of pandas' to_csv."""
+    """Write a table as tab-separated text, completely or not at all. options: those of pandas' to_csv.
+
+    An apostrophe is put in front of a text that a spreadsheet would evaluate as a formula.
+    """
     texts = {name: table[name].map(without_formula) for name in table.columns if table[name].dtype.kind not in "iufb"}
     write_text(path, table.assign(**texts).to_csv(sep="\t", index=False, **options))
 
@@ -102,11 +106,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 digest of a file, or of a folder. Raises InputError if the path is neither.
+    """Hexadecimal SHA-256 digest that identifies the content of a file or of a folder.
 
     The digest of a folder covers the names and sizes of all its files, and the bytes of files up to 1 MiB (tables,
-    sidecars, gradient tables). A cohort of many gigabytes is therefore identified in a moment. A file that may not be
-    read contributes only its name and size.
+    sidecars, gradient tables), so that a cohort of many gigabytes is identified in a moment. A larger file that changes
+    without a change of its size is not noticed. A file that may not be read contributes only its name and size. Raises
+    InputError if the path is neither a file nor a folder.
     """
     if path.is_file():
         with path.open("rb") as file:
@@ -124,7 +129,7 @@ def sha256(path: Path) -> str:
 
 
 def link_or_copy(path: Path, link: Path) -> None:
-    """Create a hard link to `path` at `link`, or a copy on a file system without hard links."""
+    """Put the file `path` at `link` too: as a hard link, or as a copy on a file system without hard links."""
     try:
         os.link(path, link)
     except OSError:  # a file system without hard links

@@ -42,7 +42,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Work:
-    """A staging folder to write into. It is empty, or has the files of an update or of a stopped run."""
+    """The folder that a command writes into, beside the output folder that it becomes at the end (staging folder).
+
+    At the start it is empty, or has the files of the output folder (if they are updated) or of a stopped run (if it is
+    resumed).
+    """
 
     folder: Path
 
@@ -58,14 +62,17 @@ def making(
     check_manifest: Callable[[dict[str, Any]], None] | None = None,
     inputs: Sequence[Path] = (),
 ) -> Iterator[Work]:
-    """Yield a staging folder that becomes `out`, with an inventory in its manifest, if the block ends without an error.
+    """Yield a staging folder to write into, which becomes `out` if the block ends without an error.
+
+    The staging folder is in `OUT.partial`, beside `out`. At the end it gets an inventory (each file with its SHA-256)
+    in its manifest.json, and is exchanged with `out`.
 
     - overwrite permits the replacement of a folder that pdsynth wrote. update starts from the files of `out`.
     - resume is the instruction, in words, by which a user resumes a stopped run. If it is given, the files of a run
       that fails are kept, and the next run resumes from them, or raises InputError if may_resume is false. Without it,
       they are removed.
-    - check_manifest(manifest) is called before an update or a resumed run, and raises an error if the earlier settings
-      differ.
+    - check_manifest is called with the content of the earlier manifest.json before an update or a resumed run, and
+      raises an error if the earlier settings differ.
     - inputs are the paths that the run reads; they must not be inside `out`.
 
     Raises InputError, before anything is changed, if `out` contains a file that pdsynth did not write or that was
@@ -111,10 +118,12 @@ def making(
 
 
 def refuse_occupied(out: Path, replace: bool, inputs: Sequence[Path] = ()) -> None:
-    """Raise the InputError with which `making` would refuse the folder `out`, before hours of work.
+    """Raise InputError if a command could not write the folder `out`, so that the user knows before hours of work.
 
-    replace: whether an existing folder may be replaced. Nothing is changed. If a workspace from an earlier run exists,
-    only the paths are checked, because the run itself completes or removes that work first.
+    replace: whether an existing folder of pdsynth may be replaced. inputs: paths that the command reads; they must not
+    be inside `out`. The cases are those of `making`, such as a file that pdsynth did not write. Nothing is changed. If
+    the unfinished work of an earlier run exists (in `OUT.partial`), only the paths are checked, because the command
+    itself completes or removes that work first.
     """
     resolved = _apart_from_inputs(out, inputs)
     if not resolved.parent.exists() or workspace_path(resolved).exists():  # the run settles an old workspace first
@@ -135,8 +144,9 @@ def _apart_from_inputs(out: Path, inputs: Sequence[Path]) -> Path:
 def adding(out: Path) -> Iterator[Path]:
     """Yield a copy of the folder `out`; new and changed files move into `out` if the block ends without an error.
 
-    `out` itself is not replaced, so that it may be the working directory of a shell. Raises InputError in the cases of
-    `making`, and if `out` does not exist.
+    After an error, `out` is unchanged. `out` itself is not replaced, so it may be the working directory of a shell.
+    Raises InputError if `out` does not exist, if it contains a file that pdsynth did not write or that was edited, if
+    it has no inventory of its files, and if another run is writing it.
     """
     out = output_path(out, here=True)
     with workspace(out) as space:
@@ -159,16 +169,16 @@ def adding(out: Path) -> Iterator[Path]:
 
 
 def stopped(out: Path) -> bool:
-    """Whether `out` has a workspace with a staging folder: a run was stopped, or is running."""
+    """Whether unfinished work for the folder `out` exists in `OUT.partial`: a run was stopped, or is still running."""
     space = workspace_path(output_path(out))
     return staging_folder(space).exists() and read_json(space / MARK).get("made_by") == manifest.MADE_BY
 
 
 def output_path(out: Path, here: bool = False) -> Path:
-    """The path of an output folder with links resolved.
+    """Check that `out` can be an output folder; returns its absolute path, with links resolved. It need not exist.
 
-    Raises InputError if it cannot be a folder, is a file or the top folder of a disk, has a name that is too long, or
-    is the working directory; here permits the last.
+    here: whether the working directory is permitted. Raises InputError if `out` cannot be a folder, is a file or the
+    top folder of a disk, has a name of more than 240 bytes, or is the working directory and `here` is false.
     """
     try:
         resolved = out.resolve()
@@ -189,10 +199,12 @@ def output_path(out: Path, here: bool = False) -> Path:
 
 
 def refuse_foreign(out: Path) -> dict[str, os.stat_result]:
-    """Check that a folder contains only unchanged files of pdsynth; returns path -> status of each file.
+    """Check that a folder contains only files that pdsynth wrote and nobody edited; returns them.
 
-    The result is empty if `out` does not exist or is empty. Raises InputError with the name of a file that pdsynth did
-    not write or that was edited, and for a folder that has no inventory or cannot be written.
+    The result is the status of each file (as `os.stat` gives it), by its path relative to `out`. The result is empty if
+    `out` does not exist or is empty. Files of the desktop, such as .DS_Store, are ignored. Raises InputError with the
+    name of a file that pdsynth did not write or that was edited, and for a folder that has no inventory in its
+    manifest.json or cannot be written.
     """
     present = dict(_walk(out)) if out.exists() else {}
     if not present:
@@ -226,9 +238,10 @@ def refuse_foreign(out: Path) -> dict[str, os.stat_result]:
 
 
 def seal(folder: Path) -> None:
-    """Write the inventory (each file with its SHA-256) of a complete folder into its manifest.
+    """Write the inventory (each file with its SHA-256) of a complete folder into its manifest.json.
 
-    All its files are synced to the disk. Empty folders inside it, and partial files of a killed run, are removed first.
+    All its files are synced to the disk. Empty folders inside it, and files that a killed run had begun to write, are
+    removed first.
     """
     for path in sorted(folder.rglob("*"), reverse=True):  # a folder comes after its content
         if path.is_dir() and not path.is_symlink():

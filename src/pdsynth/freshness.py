@@ -19,9 +19,11 @@ TIME_STEP_NS = 2_000_000_000
 
 
 class Stamp(TypedDict):
-    """The state of a file when it was read, as stored in records. Version 0.1.0 stored no ctime_ns and no inode.
+    """Size (bytes), times (ns), inode and SHA-256 of a file when it was read, by which a later change is noticed.
 
-    ctime_ns is None if the file had changed shortly before the stamp was made; then the digest is compared.
+    mtime_ns: time of the last change of the content. ctime_ns: time of the last change of the content or the status;
+    None if this was less than 2 s before the stamp was made, because a later change within the file system's time step
+    would not show. A stamp that version 0.1.0 wrote has no ctime_ns and no inode.
     """
 
     size: int
@@ -32,7 +34,10 @@ class Stamp(TypedDict):
 
 
 def stamp(path: Path, digest: str | None = None) -> Stamp | None:
-    """The present stamp of a file; None if it cannot be read. The digest is computed, unless the caller gives it."""
+    """Size, times, inode and SHA-256 of a file as it is now; None if it cannot be read.
+
+    digest: the SHA-256 if the caller knows it; None means that the file is read to compute it.
+    """
     try:
         now, about = time.time_ns(), path.stat()  # before the digest: a change during the reading changes the times
         return {
@@ -47,10 +52,12 @@ def stamp(path: Path, digest: str | None = None) -> Stamp | None:
 
 
 def renewed(path: Path, before: Stamp | None) -> Stamp | None:
-    """The present stamp of a file. The file is read only if its times or inode differ from those of an earlier stamp.
+    """The stamp (size, times, inode, SHA-256) of a file as it is now, by reading the file only if necessary.
 
-    The result is None, without reading, if the size differs, and if the file cannot be read. The file is unchanged if
-    the result has the digest of `before`: see `unchanged`. Without an earlier stamp the file is read.
+    before: an earlier stamp of this file; None means that there is none, and the file is read. If the size and all
+    times and the inode equal those of `before`, the result is `before`, without reading. If the size differs, the
+    result is None, without reading. In all other cases the file is read. The result is None if it cannot be read. The
+    file is unchanged if the result has the SHA-256 of `before` (see `unchanged`).
     """
     try:
         about = path.stat()
@@ -65,5 +72,5 @@ def renewed(path: Path, before: Stamp | None) -> Stamp | None:
 
 
 def unchanged(before: Stamp | None, now: Stamp | None) -> bool:
-    """Whether two stamps of a file have the same digest, or both are None, because it could not be read both times."""
+    """Whether a file is the same by two of its stamps: equal SHA-256, or both None because it could not be read."""
     return (before and before["sha256"]) == (now and now["sha256"])

@@ -20,9 +20,12 @@ COLUMNS = ["stage", "step", "seconds", "term", "value"]  # of metrics.csv
 
 
 class Journal(Callback):
-    """A progress bar with the remaining time, rows of metrics.csv, and a checkpoint every few minutes and at the end.
+    """Lightning callback that shows and saves the progress of one training stage.
 
-    If several devices train together, only the first one writes; all take part in a checkpoint.
+    It shows a progress bar with the remaining time. It writes the losses into `run`/metrics.csv every 25 steps, the
+    cost of the stage into `run`/cost.json at its end, and the state of the training into the file `checkpoint` about
+    every 2 minutes and at the end. If several devices train together, only the first one writes; all take part in a
+    checkpoint.
     """
 
     def __init__(self, run: Path, checkpoint: Path) -> None:

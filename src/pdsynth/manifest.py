@@ -25,9 +25,10 @@ SEAL = "seal"  # digest of all other entries of the manifest
 
 
 def begin(command: str, *, inputs: Sequence[Path] = (), seed: int | None = None, **parameters: Any) -> dict[str, Any]:
-    """The entries of a manifest at the start of a command; `finished` and `seconds` are null until the end.
+    """The content of manifest.json at the start of a command; `finished` and `seconds` are None until its end.
 
-    Inputs are recorded by name and digest, parameters by value, and a parameter that is a path by its name only.
+    inputs: files and folders that the command reads, recorded by name and SHA-256. parameters: further settings,
+    recorded by value; a parameter that is a path is recorded by its last name only.
     """
     return {
         "made_by": MADE_BY,
@@ -55,7 +56,11 @@ def _digests(inputs: Sequence[Path]) -> dict[str, str]:
 
 
 def finish(folder: Path, entries: dict[str, Any]) -> None:
-    """Write the manifest of a finished command. Entries of the present manifest that `entries` lacks are kept."""
+    """Write `folder`/manifest.json at the end of a command, with the end time and the duration in seconds.
+
+    entries: the content from `begin`, which may have further keys. Keys of the present manifest.json that `entries`
+    lacks are kept.
+    """
     entries |= _finished(entries)
     write_json(folder / NAME, read(folder) | entries)
 
@@ -72,8 +77,8 @@ def recorded(
 ) -> Iterator[dict[str, Any]]:
     """Write folder/manifest.json at the start of the block, and complete it at the end.
 
-    Yields its entries, to which the block may add. After an error `finished` stays null; the folder is removed if it
-    contains nothing but the manifest.
+    Yields the content of the manifest as a dict, to which the block may add keys. The arguments are those of `begin`.
+    After an error, `finished` stays null, and the folder is removed if it contains nothing but the manifest.
     """
     entries = begin(command, inputs=inputs, seed=seed, **parameters)
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +94,10 @@ def recorded(
 
 @contextmanager
 def addition(folder: Path, command: str, *, seed: int | None = None, **parameters: Any) -> Iterator[None]:
-    """Append a command to the entry `added` in the manifest of a folder, if the block ends without an error."""
+    """Record in a folder's manifest.json that a further command added files, if the block ends without an error.
+
+    The record of the command (name, seed, parameters, times) is appended to the list `added` of the manifest.
+    """
     entries = begin(command, seed=seed, **parameters)
     yield
     before = read(folder)
@@ -97,17 +105,20 @@ def addition(folder: Path, command: str, *, seed: int | None = None, **parameter
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The entries of a folder's manifest; empty if it is missing or cannot be read."""
+    """The content of a folder's manifest.json; {} if it is missing or cannot be read."""
     return read_json(folder / NAME)
 
 
 def made_by_pdsynth(entries: dict[str, Any]) -> bool:
-    """Whether pdsynth wrote a manifest. That of version 0.1.0 has other entries and no `made_by`."""
+    """Whether pdsynth wrote a manifest.json with the content `entries`.
+
+    The manifest of version 0.1.0 has no key `made_by` and is recognised by its other keys.
+    """
     older = {"version", "command", "parameters", "seed", "inputs", "python", "started"} <= entries.keys()
     return entries.get("made_by") == MADE_BY or (older and "made_by" not in entries)
 
 
 def seal_of(entries: dict[str, Any]) -> str:
-    """Digest of all entries except the seal itself. It reveals an edited manifest."""
+    """SHA-256 of the content of a manifest.json, without its key `seal`. It reveals an edited manifest."""
     content = json.dumps({k: v for k, v in entries.items() if k != SEAL}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

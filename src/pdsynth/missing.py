@@ -63,7 +63,7 @@ DESCRIPTION = {
 class Options:
     """Options of a synthesis: number of random samples of a generative model, their sampling steps and their seed.
 
-    A method with a fixed number of steps ignores `steps`. shell: b-value in s/mm^2 of a new dMRI.
+    A method with a fixed number of steps ignores `steps`. shell: b-value in s/mm^2 of a synthesised dMRI.
     """
 
     samples: int = 0
@@ -72,7 +72,7 @@ class Options:
     shell: float = SHELL
 
     def entries(self, model: str | Path) -> dict[str, Any]:
-        """Options, version, model (its folder) and preprocessing: all that a volume depends on besides its source."""
+        """All on which a volume depends besides its source: version, SHA-256 of the weights, preprocessing, options."""
         card = read_json(model_path(model) / "config.json").get("card")
         preprocessing = recorded_by(card) if isinstance(card, dict) else None  # `Model.load` refuses it
         identity = {"model_sha256": weights_sha256(model), "preprocessing": preprocessing}
@@ -80,7 +80,7 @@ class Options:
 
 
 def refuse_other_options(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise InputError unless the manifest `before` of `out` records a synthesis with `now` (see `Options.entries`)."""
+    """Raise InputError unless `before`, the manifest of `out`, records a synthesis with the same settings `now`."""
     if before.get("command") != "synthesize":
         raise InputError(out, f"was written by pdsynth {before.get('command')}", "choose another folder")
     recorded = before.get("parameters", {}).get("made_as", {})
@@ -107,14 +107,14 @@ class Source:
         return Direction.to(self.scan.modality.other)
 
     def paths(self, out: Path, draws: int = 0) -> SyntheticPaths:
-        """Paths of the synthesised volume, its SD and its `draws` samples in a folder."""
+        """Paths in the folder `out` of the volume synthesised from this scan, its SD and its `draws` random samples."""
         names = self.participant_id, self.session_id
         return synthetic_paths(out, *names, self.scan.path, self.direction, draws=draws)
 
     def row(
         self, root: Path, status: str, file: str = "", draws: int = 0, reason: str = "", remedy: str = ""
     ) -> dict[str, str]:
-        """The scan's row of TABLE, by column. root: the dataset. file: the volume's path in the folder of the table."""
+        """This scan's row of synthesised.tsv. root: dataset. file: the volume's path, from the table's folder."""
         source, target, drawn = relative(self.scan.path, root), str(self.direction.target), str(draws) if file else ""
         values = (self.participant_id, self.session_id, source, target, status, file, drawn, reason, remedy)
         return dict(zip(COLUMNS, values, strict=True))
@@ -123,7 +123,7 @@ class Source:
 def sources(cohort: Cohort, replace_refused: bool = False) -> Iterator[tuple[Source, str]]:
     """Every scan of a cohort, and the reason why the other modality is not synthesised from it; "" if it is.
 
-    A modality whose own scan was refused is not missing; it is synthesised with `replace_refused` alone.
+    If a scan of the other modality exists but was refused, it is synthesised only if `replace_refused` is true.
     """
     for subject, session in cohort:
         for modality, scan in session.scans.items():
@@ -164,16 +164,17 @@ def synthesise_path(
     select: Select = ANY,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Path], list[Rejection]]:
-    """Synthesise the scans that a folder lacks, or the other modality of one scan; returns files and refusals.
+    """Synthesise the scans that a folder lacks, or the other modality of one scan; returns files and refused scans.
 
-    The files are all volumes, SDs and samples, also those that an earlier run made. to: in a folder, only this modality
-    is synthesised; for one scan, it is needed if neither name nor .bval file shows the scan's modality. samples, steps
-    and seed: see `Options`; shell: b-value in s/mm^2 of a new dMRI. progress(done, scans) is called after each scan.
-    `jobs` processes share the scans, with one thread each; their number does not change the bytes. A volume in `out` of
-    the same source, model and options is not made again, so an interrupted run can be repeated. `layout` is that of the
-    folder (see `pdsynth.cohorts.layout`), detected by default; no table of participants is read. In a folder a scan
-    that fails is refused and the others continue, except after a full disk or a lack of memory. A modality whose own
-    scan was refused is synthesised with `replace_refused` alone. select: see `pdsynth.cohorts.detect.read`.
+    The files are all volumes, SDs and samples, also those that an earlier run made. to: the only modality to
+    synthesise; for one scan, it is needed if neither name nor .bval file shows the scan's modality. samples: number of
+    random samples of a generative model, each in `steps` sampling steps, from `seed`; shell: b-value in s/mm^2 of a
+    synthesised dMRI. progress(done, scans) is called after each scan. `jobs` processes share the scans, with one thread
+    each; their number does not change the bytes. A volume in `out` of the same source, model and options is not made
+    again, so an interrupted run can be repeated. layout: name of the folder's layout, such as "bids", or None to detect
+    it; no table of participants is read. select: rule that leaves out scans by their names. In a folder a scan that
+    fails is refused and the others continue, except after a full disk or a lack of memory. If a session's scan of the
+    modality to synthesise exists but was refused, this modality is synthesised only if `replace_refused` is true.
 
     Raises InputError if `path` is one scan and it fails; if a folder lacks no scan, or every scan is refused; if two
     scans would give the same file; and if `samples` are requested of a model that cannot draw samples.
@@ -209,11 +210,11 @@ def synthesise_scans(
     progress: Callable[[int, int], None] | None = None,
     stamps: Stamps | None = None,
 ) -> tuple[list[Path], list[Rejection]]:
-    """`synthesise_path` with its options as one object.
+    """Synthesise as `synthesise_path` does, with samples, steps, seed and shell as one object.
 
-    `stamps` are those of each volume's source files when it was made (see `pdsynth.freshness`), by the path of the
-    volume relative to `out`. A source file that still has its stamp is not read again to check its content. The stamps
-    of this call are added to the dict.
+    stamps: size, times and SHA-256 of each volume's source files when it was made, by the path of the volume relative
+    to `out`. A source file with equal size and times is not read again to check its content. The stamps of this call
+    are added to the dict.
     """
     if options.samples:
         from pdsynth.synthesis import refuse_without_draws
@@ -378,7 +379,7 @@ def doubts(path: Path) -> list[tuple[str, str]]:
 
 
 def not_made(out: Path) -> int:
-    """Number of scans that were not synthesised because they exist but were refused, by the table in a folder."""
+    """Number of scans that were not synthesised because a scan exists but was refused, by synthesised.tsv in `out`."""
     table = pd.read_csv(out / TABLE, sep="\t", dtype=str, keep_default_na=False)
     return int((table["status"] == NOT_MADE).sum())
 

@@ -32,7 +32,7 @@ GENERIC = {"root", "/root", "localhost", "user", "admin", "data", "test"}
 
 
 class Kind(StrEnum):
-    """Kind of a finding."""
+    """Kind of an identifier or path that the search found in a file, or of a file that it could not read."""
 
     PATH = "absolute path"
     MACHINE = "name of this machine or user"
@@ -44,7 +44,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """A finding in `file`, a path relative to the searched folder; `text` is the quote, or why it cannot be read."""
+    """One identifier or path that the search found in a file, or a file that it could not read.
+
+    file: path relative to the searched folder. text: the quoted passage (at most 80 characters), or, for the kind
+    UNREADABLE, the reason.
+    """
 
     file: str
     kind: Kind
@@ -105,7 +109,7 @@ def findings(folder: str | Path) -> list[Finding]:
 
 
 def files(folder: str | Path) -> list[Path]:
-    """All files and links below a folder, sorted by name, and the folders that cannot be listed.
+    """All files and links below a folder, sorted by path; folders that cannot be listed are in the list too.
 
     Raises InputError if the folder does not exist.
 

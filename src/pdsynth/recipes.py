@@ -33,10 +33,11 @@ CONTROLS = tuple(name for name, recipe in RECIPES.items() if recipe.role in (Rol
 
 
 def settings_of(recipe: Recipe, size: str = Size.FULL, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The settings of a recipe for a size, "full" or "small", with some of them changed.
+    """The settings of a recipe's method for a size, "full" or "small", with some of them changed.
 
-    Raises ValueError for a size that the recipe does not have, a setting that its method does not have, and a value of
-    the wrong type.
+    changes: new values by the name of the setting, as text or in the type of the setting; a list is a text with commas.
+    Returns the settings that differ from the defaults of the method. Raises ValueError for a size that the recipe does
+    not have, a setting that its method does not have, and a value of the wrong type.
 
     >>> settings_of(RECIPES["pds"], "small", {"pattern_weight": "0.2"})
     {'width': 16, 'pattern_weight': 0.2}
@@ -62,9 +63,10 @@ def settings_of(recipe: Recipe, size: str = Size.FULL, changes: Mapping[str, Any
 def build(
     name: str, pairs: Pairs, seed: int = 0, size: str = Size.FULL, changes: Mapping[str, Any] | None = None
 ) -> Method:
-    """An untrained method of a recipe for the grid of the pairs, with random initial weights from the seed.
+    """A new, untrained method of the recipe `name` for the grid of the pairs, with random weights from the seed.
 
-    Raises KeyError, with the names of all recipes, for an unknown recipe, and ValueError as `settings_of` does.
+    size: "full" or "small". changes: new values of settings, by name. Raises KeyError, with the names of all recipes,
+    for an unknown recipe. Raises ValueError for an unknown size or setting, and for a value of the wrong type.
     """
     if name not in RECIPES:
         raise KeyError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")

@@ -55,7 +55,9 @@ def resolve_device(device: str) -> str:
 
 
 def refuse_more_devices(device: str, devices: int) -> None:
-    """Raise ValueError if a run cannot have this number of devices. On "cpu" each device is a process, without a limit.
+    """Raise ValueError if this machine has fewer devices than a training would use, or if `devices` is below 1.
+
+    device: "cuda" or "cpu". On "cpu" each device is a process, and any number is permitted.
 
     >>> refuse_more_devices("cpu", 0)
     Traceback (most recent call last):
@@ -75,11 +77,12 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """The precision of training on a device: the given one, or a faster one if the device does not support it well.
+    """The precision in which to train on a device: the given one, or another one if the device is slow in it.
 
-    precision is Lightning's name: "32-true", "bf16-mixed" or "16-mixed"; only 16-mixed needs a loss scale. On a CPU,
-    both mixed precisions become bf16 if bf16 is native, and fp32 if not: a CPU is about ten times slower in a precision
-    that is not native. On a GPU without bf16, bf16 becomes fp16. The choice follows the reported capabilities and not a
+    precision: "32-true" (32-bit numbers), "bf16-mixed" or "16-mixed" (mostly bfloat16 or 16-bit numbers), names of the
+    library Lightning. device: "cpu" or "cuda". On a CPU, both mixed precisions become "bf16-mixed" if the CPU has
+    instructions for bfloat16, and "32-true" if not, because a CPU is about ten times slower without such instructions.
+    On a GPU without bfloat16, "bf16-mixed" becomes "16-mixed". The choice follows the reported capabilities and not a
     measurement, so that a seed gives the same bytes in every run on a machine. Raises ValueError for another name.
 
     >>> resolve_precision("32-true", "cpu")
@@ -99,7 +102,7 @@ def resolve_precision(precision: str, device: str) -> str:
 
 
 def native_bf16() -> bool:
-    """Whether this CPU reports instructions for bf16 (avx512_bf16, amx_bf16, or those of Arm)."""
+    """Whether this CPU reports instructions for bfloat16 arithmetic (avx512_bf16, amx_bf16, or those of Arm)."""
     import torch
 
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -109,7 +112,8 @@ def native_bf16() -> bool:
 def stops_run(error: BaseException) -> bool:
     """Whether an error must end the whole run, because it would also occur for the next file.
 
-    This holds for a lack of memory, also in torch, for the system errors in STOPS_RUN, and for errors caused by those.
+    True for a lack of memory (also in torch), for system errors of a full, read-only, damaged or disconnected disk, for
+    too many open files, and for errors that were raised from one of these (`__cause__`).
 
     >>> stops_run(MemoryError()), stops_run(OSError(errno.ENOSPC, "disk full")), stops_run(PermissionError(13, "no"))
     (True, True, False)
@@ -139,7 +143,7 @@ def refuse_lost(root: Path) -> None:
 def default_jobs() -> int:
     """Default number of processes: one per usable core, but not more than the memory allows; at least 1.
 
-    Each process needs JOB_BYTES of the available memory (`memory_bytes`).
+    Each process is assumed to need 2 GiB of the memory that this process may use.
 
     >>> default_jobs() >= 1
     True

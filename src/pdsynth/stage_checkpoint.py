@@ -23,21 +23,23 @@ REMEDY = "restore it from a backup, or remove it to train this stage anew"
 
 
 def record_of(checkpoint: Path) -> Path:
-    """Path of the record of a checkpoint: the digests of its present and its previous content."""
+    """Path of the JSON file beside a checkpoint that has the SHA-256 of its present and of its previous content."""
     return checkpoint.with_name(f"{checkpoint.name}.json")
 
 
 class CompleteCheckpoints(TorchCheckpointIO):
-    """Lightning's plugin for writing checkpoints. Lightning calls it on the first of several devices only.
+    """Plugin of Lightning that writes a training checkpoint completely or not at all.
 
-    Lightning's default plugin writes first to the system's temporary folder, and reports no error if it may not write.
+    It replaces Lightning's own plugin, which writes first to the system's temporary folder, and reports no error if it
+    may not write. If several devices train together, Lightning calls it on the first one only.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint atomically. Its record is written first and also lists the previous digest, so that a
-        checkpoint matches its record after a kill between the two writes.
+        """Write the state of a training to the file `path`, completely or not at all.
 
-        Raises OSError with the file's name if it can't be written.
+        A JSON file beside it with the SHA-256 of the content is written first. This file also has the SHA-256 of the
+        previous content, so that it is correct even if the process is killed between the two writes. storage_options is
+        not used. Raises OSError with the file's name if it cannot be written.
         """
         path, buffer = Path(path), io.BytesIO()
         torch.save(checkpoint, buffer)
@@ -49,10 +51,11 @@ class CompleteCheckpoints(TorchCheckpointIO):
 
 
 def read(checkpoint: Path) -> dict[str, Any]:
-    """Load a checkpoint to the CPU. No code in the file is executed.
+    """Load the state of a training stage from its checkpoint file, to the CPU. No code in the file is executed.
 
-    Raises InputError if the bytes differ from the record, or if the content is not a checkpoint of pdsynth. A
-    checkpoint of an older version has no record; only its content is checked.
+    Raises InputError if the SHA-256 of the file is not in the JSON file beside it, or if the content is not a
+    checkpoint of pdsynth. A checkpoint of an older version has no such JSON file; only its content is checked. Raises
+    OSError if the file is missing.
     """
     content = checkpoint.read_bytes()
     record = record_of(checkpoint)
@@ -70,7 +73,10 @@ def read(checkpoint: Path) -> dict[str, Any]:
 
 @contextmanager
 def restoring(checkpoint: Path) -> Iterator[None]:
-    """Convert errors of the block, which restores the state of a checkpoint, into InputError with its name."""
+    """Run the block that restores the state of a checkpoint; its errors become InputError with the name of the file.
+
+    The state of a damaged file, or of another method, raises such an error.
+    """
     try:
         yield
     except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:

@@ -31,10 +31,10 @@ ACCELERATORS = {"cpu": "cpu", "cuda": "gpu"}
 
 
 class StepBatches(IterableDataset):
-    """The batches of a stage from step `first`, without end.
+    """The training batches of a stage, from step number `first` on, without end.
 
-    Batch number i depends on the seed, the device's rank and i only, so that a resumed run gets the batches of an
-    uninterrupted one.
+    The batch of step i depends only on i, the seed and the number of the device, so that a resumed run gets the same
+    batches as an uninterrupted one. Devices that train together get different batches.
     """
 
     def __init__(self, pairs: Pairs, stage: Stage, seed: int, first: int) -> None:
@@ -48,9 +48,11 @@ class StepBatches(IterableDataset):
 
 
 class StageModule(pl.LightningModule):
-    """One stage as a Lightning module. A step updates the module of each objective in turn, then the moving average.
+    """One stage (part) of the training of a method, as a Lightning module.
 
-    The stage ends after `steps` steps or `budget` seconds, whichever is reached first; None means no such limit.
+    Each step minimises the losses of the stage one after the other, each by one step of the optimiser, and then updates
+    the moving average of the weights. The stage ends after `steps` steps or `budget` seconds, whichever is reached
+    first; None means no such limit.
     """
 
     def __init__(self, method: Method, stage: Stage, seed: int, steps: int | None, budget: float | None) -> None:
@@ -64,7 +66,7 @@ class StageModule(pl.LightningModule):
 
     @property
     def progress(self) -> float:
-        """Fraction of this stage that is complete, in 0..1: by steps or by wall time, whichever is larger."""
+        """Fraction of this stage that is complete, from 0 to 1: by steps or by wall time, whichever is larger."""
         by_steps = self.step / self.steps if self.steps else 0.0
         by_time = self.elapsed / self.budget if self.budget else 0.0
         return min(max(by_steps, by_time), 1.0)
@@ -147,7 +149,10 @@ class StageModule(pl.LightningModule):
 
 @dataclass(frozen=True)
 class Hardware:
-    """The hardware of a run: device ("cpu" or "cuda"), number of devices, and precision (Lightning's name)."""
+    """The hardware of a training: device ("cpu" or "cuda"), number of devices, and precision.
+
+    precision: "32-true", "bf16-mixed" or "16-mixed", as Lightning names them.
+    """
 
     device: str
     precision: str
@@ -155,7 +160,10 @@ class Hardware:
 
 
 class Rank(LightningEnvironment):
-    """Lightning's environment of one of several training processes on this machine, which communicate by `port`."""
+    """One of several processes on this machine that train together, for Lightning.
+
+    rank: number of the process, from 0. port: number of the network port by which the processes communicate.
+    """
 
     def __init__(self, rank: int, port: int) -> None:
         super().__init__()
@@ -189,10 +197,12 @@ def train_stage(
     hardware: Hardware,
     environment: LightningEnvironment | None = None,
 ) -> None:
-    """Train a stage until it is complete, from its checkpoint if there is one.
+    """Train one stage of a method until it is complete, from its checkpoint file if there is one.
 
-    With several devices, the process of each device calls this function with its own `Rank`. The gradients of a step
-    are averaged over the devices (torch's DistributedDataParallel), each of which has its own batch.
+    module: the stage, with its method and limits. train: the training pairs. callback: called by Lightning during the
+    training, to show and save the progress. checkpoint: path of the checkpoint file. With several devices, the process
+    of each device calls this function with its own `environment` (a `Rank`); the gradients of a step are averaged over
+    the devices, each of which has its own batch. None means one device.
     """
     trainer = pl.Trainer(
         accelerator=ACCELERATORS[hardware.device],

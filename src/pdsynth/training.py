@@ -33,7 +33,11 @@ BEGUN_AS = "training.json"  # precision and number of devices at the start of a 
 
 @dataclass(frozen=True)
 class StagePart:
-    """A stage of a method by its index, with its seed, its share of the run's steps and seconds, and its files."""
+    """One stage of a method in a training run: its number from 0, its seed, its limits and its files.
+
+    steps, budget: the share of this stage in the steps and in the seconds of the run; None means no such limit. run:
+    folder of the run. checkpoint: path of the stage's checkpoint file.
+    """
 
     number: int
     seed: int
@@ -43,33 +47,40 @@ class StagePart:
     checkpoint: Path
 
     def of(self, method: Method) -> StageModule:
-        """The Lightning module of this stage of a method."""
+        """The Lightning module that trains this stage of `method`."""
         return StageModule(method, method.stages()[self.number], self.seed, steps=self.steps, budget=self.budget)
 
     def train(self, module: StageModule, train: Pairs, hardware: Hardware, rank: Rank | None = None) -> None:
-        """Train the stage, with rows in the run's metrics.csv."""
+        """Train the stage until it is complete; losses are written into the file metrics.csv of the run.
+
+        module: the Lightning module of this stage (see `of`). train: the training pairs. rank: this process among those
+        that train together; None for one device.
+        """
         train_stage(module, train, Journal(self.run, self.checkpoint), self.checkpoint, hardware, rank)
 
 
 def train(method: Method, train: Pairs, run: str | Path, options: TrainOptions) -> Method:
-    """Fit a method's closed-form state, then train its stages on the training rows, and return it in eval mode.
+    """Train a method on the training pairs, and return it in eval mode on the CPU.
 
-    The budget is a number of steps, or wall time in seconds, which is divided among all stages by their shares; if both
-    are given, the first one that is reached ends a stage. It covers training steps only; closed-form fits and cached
-    estimates take further time. With `resume`, training continues from the checkpoints in `run`. If the budget is in
-    steps, the result equals that of an uninterrupted run. If a stage is continued under a larger budget, the later
-    stages are trained again from the start. precision is Lightning's "32-true", "bf16-mixed" or "16-mixed". None means
-    the precision of the resumed run, or the fast one of the device (`resolve_precision`). On a CPU, 16-mixed is always
-    replaced.
+    First the state of the method that has a closed-form solution is fitted, then each stage (part of the training with
+    its own networks and losses) is trained. `run` is the folder for checkpoints and metrics.csv. The limits are
+    options.steps, a number of steps, and options.budget, wall time in seconds. Each is divided among all stages by
+    their shares; if both are given, the first one that is reached ends a stage. The limits apply to training steps
+    only; closed-form fits and cached estimates take further time.
 
-    With several `devices`, as many processes of this machine train together and average their gradients. Each has its
-    own batches, and one thread ("cpu") or one GPU ("cuda"). A program that calls this function with several devices
-    must guard its main module, as Python's multiprocessing requires. On a CPU, the result depends on the seed and on
-    `devices` only.
+    With options.resume, training continues from the checkpoints in `run`. If the limit is in steps, the result equals
+    that of an uninterrupted run. If a stage is continued under a larger limit, the later stages are trained again from
+    the start. options.precision is "32-true", "bf16-mixed" or "16-mixed" (names of Lightning). None means the precision
+    of the resumed run, or the fast one of the device. On a CPU, "16-mixed" is always replaced.
+
+    If options.devices is above 1, as many processes of this machine train together and average their gradients. Each
+    has its own batches, and one thread ("cpu") or one GPU ("cuda"). A program that calls this function with several
+    devices must guard its main module, as Python's multiprocessing requires. On a CPU, the result depends on the seed
+    and on the number of devices only.
 
     Raises ValueError for an unknown precision, for a precision or a number of devices other than those of the resumed
     run, for a device that does not exist or too many of them, and if neither steps nor budget is given for a method
-    with stages.
+    with stages. Raises InputError if a checkpoint is damaged or belongs to another method.
     """
     run, device, devices = Path(run), resolve_device(options.device), options.devices
     folder = run / "checkpoints"
@@ -120,10 +131,11 @@ def train(method: Method, train: Pairs, run: str | Path, options: TrainOptions) 
 
 
 def chosen_precision(run: Path, options: TrainOptions, device: str, default: str = "bf16-mixed") -> str:
-    """The precision of a run: the given one, that of the resumed run, or the default, if it is fast on the device.
+    """The precision of a training run, one of "32-true", "bf16-mixed" and "16-mixed".
 
-    A default that is slow on the device is replaced (`resolve_precision`). Raises ValueError for an unknown precision,
-    and for another one than that of the resumed run.
+    It is options.precision if this is given, else that of the resumed run, else `default`. A default that is slow on
+    the device ("cpu" or "cuda") is replaced by a faster one, and so is "16-mixed" on a CPU. run: folder of the run.
+    Raises ValueError for an unknown precision, and for another one than that of the resumed run.
     """
     precision = options.precision
     if precision is not None and precision not in PRECISIONS:
@@ -156,7 +168,10 @@ def quiet_lightning() -> Iterator[None]:
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Treat denormal numbers as zero in the block (they slowed one run by a factor of 10); restored afterwards."""
+    """Treat floating-point numbers too small for full precision (denormals) as zero in the block, which is faster.
+
+    Such numbers slowed one run by a factor of 10. The earlier state of torch is restored afterwards.
+    """
     before = float(torch.tensor([1e-310], dtype=torch.float64) * 1) == 0  # torch can set this state but not read it
     torch.set_flush_denormal(True)
     try:

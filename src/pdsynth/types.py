@@ -19,7 +19,7 @@ class _Axis(StrEnum):
 
 
 class Modality(_Axis):
-    """One of the two scans.
+    """The kind of a scan: functional MRI ("fmri") or diffusion MRI ("dmri").
 
     >>> Modality.FMRI.other
     <Modality.DMRI: 'dmri'>
@@ -36,7 +36,7 @@ class Modality(_Axis):
 
 
 class Direction(_Axis):
-    """The source and the target modality of a synthesis.
+    """The direction of a synthesis: from which modality (source) to which modality (target).
 
     >>> Direction.FMRI_TO_DMRI.source, Direction.FMRI_TO_DMRI.target
     (<Modality.FMRI: 'fmri'>, <Modality.DMRI: 'dmri'>)
@@ -74,7 +74,7 @@ class Diagnosis(StrEnum):
 
 
 class Available(StrEnum):
-    """The scans that a session of a prepared folder holds: both, or the one of this modality."""
+    """The scans that a session of a prepared folder holds: both, or only the fMRI, or only the dMRI."""
 
     BOTH = "both"
     FMRI = Modality.FMRI
@@ -82,7 +82,7 @@ class Available(StrEnum):
 
 
 class Split(StrEnum):
-    """The part of the participants: for training, for validation, or for the test."""
+    """The part of a cohort that a participant belongs to: training, validation or test."""
 
     TRAIN = "train"
     VAL = "val"

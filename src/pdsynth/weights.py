@@ -21,7 +21,10 @@ def model_path(model: str | Path) -> Path:
 
 
 def model_folder(model: str | Path) -> Path:
-    """The folder of a model, as in `model_path`. Raises InputError if it contains no weights."""
+    """The folder of a trained model, checked; "default" stands for the model that the package ships.
+
+    Raises InputError if the folder does not contain the file model.safetensors.
+    """
     folder = model_path(model)
     if not (folder / WEIGHTS).is_file():
         raise InputError(folder, f"is not a model (no {WEIGHTS})", "name a folder written by `pdsynth train`")
@@ -29,5 +32,8 @@ def model_folder(model: str | Path) -> Path:
 
 
 def weights_sha256(model: str | Path) -> str:
-    """Hexadecimal SHA-256 digest of a model's weights, which identifies the model in every sidecar."""
+    """Hexadecimal SHA-256 of the weights file of a model, which identifies the model in the files that it synthesised.
+
+    model: folder of the model, or "default" for the shipped one. Raises InputError if there is no weights file.
+    """
     return sha256(model_path(model) / WEIGHTS)

@@ -37,10 +37,10 @@ _PRELOADED: list[str] = []  # modules that worker processes have when they begin
 
 
 def load_ahead(module: str) -> None:
-    """Start to import a module in a server process, while this process continues.
+    """Start to import a module for later worker processes, in a separate process, while this process continues.
 
-    Every worker is then a copy of the server, which has done nothing but imports. On systems without a fork server the
-    workers import the module themselves.
+    Every worker is then a copy of that process, so that it need not import the module itself. On systems without
+    Python's fork server, and for a second module, nothing is done; the workers then import the module themselves.
     """
     if "forkserver" in get_all_start_methods() and not _PRELOADED:
         _PRELOADED.append(module)
@@ -50,9 +50,11 @@ def load_ahead(module: str) -> None:
 
 @dataclass(frozen=True)
 class Workers:
-    """Worker processes of one thread each: `jobs` local ones, those of a dask scheduler, or `jobs` Slurm jobs.
+    """The processes, of one thread each, among which a command divides its tasks.
 
-    dask is the address of a running scheduler. Raises ValueError for jobs below 1, and for dask and slurm together.
+    They are `jobs` processes of this machine (1: this process itself). If dask is given, it is the address of a running
+    dask scheduler, whose processes are used instead. If slurm is true, they are `jobs` jobs of the cluster manager
+    Slurm. Raises ValueError for jobs below 1, and if both dask and slurm are given.
 
     >>> sorted(Workers().run(abs, [-2, 1]))
     [(-2, 2), (1, 1)]
@@ -76,14 +78,15 @@ class Workers:
         name: Name[Task] | None = None,
         start: Start | None = None,
     ) -> Iterator[tuple[Task, Result]]:
-        """Apply work to every task; yields each task with its result when it is finished, in any order.
+        """Apply `work` to every task; yields each task with its result as soon as it is finished, in any order.
 
-        start is called in every process before its first task, to load data that all tasks share. work, start and the
-        tasks are pickled for other processes. An error of a task is raised at once, and the other tasks are stopped.
+        start is called without arguments in every process before its first task, to load data that all tasks share.
+        work, start and the tasks are pickled for other processes. An error of a task is raised at once, and the other
+        tasks are stopped.
 
-        A killed process is not replaced; the others do the remaining tasks. Afterwards InputError is raised for the
-        task of the killed process. It is named by name(task), or by the task's attribute `name`, or by the task if it
-        is a path.
+        If the system kills a process of this machine, it is not replaced; the others do the remaining tasks, and
+        InputError is then raised for the task of the killed process. The message names the task by name(task). Without
+        `name`, it is the task's attribute `name`, or the task itself.
 
         >>> list(Workers().run(len, ["abc"]))
         [('abc', 3)]
@@ -234,7 +237,7 @@ def _task_name(task: Any) -> str | Path:
 
 
 def terminate(pools: Sequence[ProcessPoolExecutor]) -> None:
-    """Terminate the processes of the pools. Before Python 3.14 there is no public function for it."""
+    """Terminate the running processes of some process pools. Before Python 3.14 there is no public function for it."""
     for pool in pools:
         for process in list((pool._processes or {}).values()):  # a pool that was shut down has None
             process.terminate()
@@ -286,7 +289,7 @@ def _block_interrupts() -> None:
 
 
 def start_worker() -> None:
-    """Set up a worker: it ignores Ctrl-C, which its parent handles, and it ends when its parent ends or is killed."""
+    """Set up this process as a worker: it ignores Ctrl-C, which its parent handles, and ends when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):

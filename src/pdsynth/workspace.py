@@ -32,18 +32,22 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
 def ignored(name: str) -> bool:
-    """Whether a file with this name belongs to a desktop or a file system, and is ignored."""
+    """Whether a file with this name, such as .DS_Store, belongs to a desktop or a file system and is never touched."""
     return any(fnmatchcase(name, pattern) for pattern in IGNORED)
 
 
 def workspace_path(out: Path) -> Path:
-    """Path of the workspace of a folder, which need not exist."""
+    """Path `OUT.partial` of the folder in which the output folder `out` is prepared (workspace); it need not exist."""
     return out.with_name(f"{out.name}{PARTIAL_FOLDER}")
 
 
 @contextmanager
 def workspace(out: Path) -> Iterator[Path]:
-    """Create and lock the workspace of `out`; at the end it is removed, unless it contains unfinished work."""
+    """Create and lock the folder in which `out` is prepared (its workspace `OUT.partial`); yields its path.
+
+    At the end it is removed, unless it contains unfinished work or a folder that was replaced. Raises InputError if
+    another run holds the lock, or if a file or folder with this name is not a workspace of pdsynth.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     space = workspace_path(out)
     with _locked(space, out):
@@ -104,20 +108,29 @@ def _claim(space: Path) -> str:
 
 
 def staging_folder(space: Path) -> Path:
-    """The staging folder of a workspace; it has the name of the output folder already."""
+    """Path of the folder inside a workspace into which the new output is written.
+
+    space: path of the workspace, `OUT.partial`. The folder already has the name of the output: the result is
+    `OUT.partial/OUT`.
+    """
     return space / space.name.removesuffix(PARTIAL_FOLDER)
 
 
 def replaced_folder(space: Path) -> Path:
-    """The replaced folder inside a workspace, for file systems that cannot exchange two names."""
+    """Path inside a workspace of the old output folder while it is replaced: `OUT.partial/OUT.old`.
+
+    It is used on file systems that cannot exchange two names in one step. space: path of the workspace.
+    """
     return space / f"{staging_folder(space).name}.old"
 
 
 def mark(space: Path, state: str) -> str:
-    """Write the mark of a workspace; returns its token.
+    """Write the operation in progress into a workspace, so that the next run can complete it; returns the token.
 
-    The token is a random text that identifies the workspace and stays the same until the workspace is removed. state is
-    the operation in progress: "making", "exchanging" (of the new output folder with the old one) or "adding".
+    space: path of the workspace, `OUT.partial`. state: "making" (of new content), "exchanging" (of the new output
+    folder with the old one) or "adding" (of files to the output folder). For the last two, the SHA-256 of the manifests
+    of both folders is recorded. The token is a random text that identifies the workspace; it stays the same until the
+    workspace is removed.
     """
     token = str(read_json(space / MARK).get("token", secrets.token_hex(8)))
     about = "A workspace of pdsynth. The next run of the same command resumes its work, or removes it."
@@ -136,13 +149,21 @@ def _manifest_digest(folder: Path) -> str | None:
 
 
 def discard(new: Path) -> None:
-    """Remove a staging folder. Its manifest goes first, so that no run resumes from a half-removed folder."""
+    """Remove a folder with unfinished output.
+
+    Its manifest.json is removed first, so that no run resumes from the rest.
+    """
     (new / manifest.NAME).unlink(missing_ok=True)
     shutil.rmtree(new, ignore_errors=True)
 
 
 def exchange(space: Path, out: Path) -> None:
-    """Give the staging folder the name of the output folder, and move a replaced folder into the workspace."""
+    """Give the complete new folder in a workspace the name `out`, and move an old folder `out` into the workspace.
+
+    space: path of the workspace, `OUT.partial`. The new folder gets the permissions of the old one. The operation is
+    recorded first, so that the next run can complete it after a kill. Raises InputError if an earlier replaced folder
+    is still in the workspace.
+    """
     if out.exists():
         shutil.copymode(out, staging_folder(space))  # keeps the permissions of a group
     mark(space, "exchanging")
@@ -163,7 +184,7 @@ def _swap(space: Path, out: Path) -> None:
 
 
 def exchange_names(one: Path, other: Path) -> bool:
-    """Exchange the names of two folders in one atomic step; returns whether the system supports it.
+    """Exchange the names of two folders in one atomic step; returns False if the system does not support it.
 
     Raises OSError for any other failure.
     """
@@ -186,9 +207,11 @@ def exchange_names(one: Path, other: Path) -> bool:
 
 
 def complete_pending(space: Path, out: Path) -> None:
-    """Complete the operation that the mark records, whether this run or a killed run began it.
+    """Complete the exchange or the addition of files that a workspace records as in progress.
 
-    Raises InputError if another folder has taken the name of `out` since then.
+    space: path of the workspace, `OUT.partial`; out: the output folder. A killed run may have begun the operation, or
+    this run. Afterwards the state of the workspace is "making". Raises InputError if another folder has taken the name
+    of `out` since then, or if a file that pdsynth did not write would be lost.
     """
     pending = read_json(space / MARK)
     new, old = staging_folder(space), replaced_folder(space)
