@@ -60,7 +60,10 @@ class Identification:
         self._right = self._number = 0
 
     def add(self, predictions: np.ndarray, own: Sequence[int] | np.ndarray) -> None:
-        """Add predictions (B, V); own (B,): the index of each participant's target among the targets."""
+        """Add predictions (B, V) over the same V voxels as the targets; own (B,): the index of each one's own target.
+
+        The targets (real scans of the participants) are numbered from 0 in the order in which they are read.
+        """
         p = predictions - self._centre  # centred images, so that float32 distances are precise
         blocks = (block - self._centre for block in self._targets())
         # |p - t|^2 without |p|^2, which is the same for all targets
@@ -94,7 +97,10 @@ class WithinSite:
         self._products = np.zeros((2, 2))
 
     def add(self, prediction: np.ndarray, target: np.ndarray, site: str) -> None:
-        """Add the prediction and the target of one scan, (V,) each, with the name of its site."""
+        """Add the predicted and the real values of one scan, (V,) each, over the same V voxels for all scans.
+
+        site: the name of the site at which the scan was acquired.
+        """
         values = np.stack([prediction, target]).astype(np.float64)
         number, mean = self._means.get(site, (0, values))
         deviation = values - mean
@@ -151,11 +157,14 @@ def uncertainty_of_samples(samples: np.ndarray, real: np.ndarray, mask: np.ndarr
 
 
 def uncertainty_of_sd(pred: np.ndarray, sd: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """Scores of the SD that a method gives for its estimate `pred`, over the voxels of the mask.
+    """Scores of the SD that a method gives with its estimate `pred`, over the voxels of the mask.
 
-    pred, sd, real, mask (X, Y, Z). The real value is assumed to be normally distributed around `pred`. The keys are
-    those of `uncertainty_of_samples`; `crps` is the closed form for a normal distribution (Gneiting and Raftery 2007,
-    Eq. 21). At an SD of 0 the interval is a point, and the CRPS is the absolute error.
+    pred, sd, real, mask (X, Y, Z); mask is bool. The real value is assumed to be normally distributed around `pred`
+    with this SD. Keys: `coverage_50`, `coverage_90` (share of voxels whose real value is within the 50 or 90 % interval
+    of this distribution; ideal .5 and .9), `crps` (mean continuous ranked probability score in the unit of the images,
+    lower is better; Gneiting and Raftery 2007, Eq. 21), `error_sd_rank_r` (Spearman correlation over voxels of the
+    absolute error with the SD; 0 if one of them does not vary) and `mean_sd` (mean of the SD over voxels). At an SD of
+    0 the interval is a point, and the CRPS is the absolute error.
 
     >>> point = np.zeros((1, 1, 1))
     >>> round(uncertainty_of_sd(point, point + 1, point, point == 0)["crps"], 4)

@@ -57,17 +57,18 @@ def evaluate(
     Sessions that lack one of the two scans are left out. The first method is the method under test, and it is compared
     with every other method except the oracle. A method receives source scans only, never targets or masks. If the data
     are simulated and `ceiling` is true, the method `oracle`, E[target | shared anatomy], is added as the upper limit.
-    If a method gives an SD with its estimate, the SD is scored (`uncertainty_of_sd`). For a generative method and
-    `samples` >= 3, that number of samples is scored instead (`uncertainty_of_samples`), each drawn in `sample_steps`
-    sampling steps; fewer samples are ignored. Scores of the sessions of a participant are averaged before the mean over
-    participants and its BCa 95 % interval are computed. If `out` is given, the results are written into this folder,
-    with the means of the atlas's regions (default: `evidence_regions`) of every scan. Everything except the entry
+
+    If a method gives an SD with its estimate, the SD is scored. For a generative method and `samples` of 3 or more,
+    that number of samples is scored instead, each drawn in `sample_steps` sampling steps; fewer samples are ignored.
+    Scores of the sessions of a participant are averaged before the mean over participants and its BCa 95 % interval are
+    computed. If `out` is given, the results are written into this folder, with the mean signal of every scan in the
+    regions of `atlas`. None means the regions of the paper with hippocampi and amygdalae. Everything except the key
     `times` is the same in every run with the same seed. Raises ValueError if there are no methods, if fewer than two
     participants have both scans, and if a method returns values that are not finite.
 
-    Memory holds BLOCK scans, independently of their total number. Each method and direction is one pass over the scans.
-    Scores of the whole set are accumulated scan by scan (`WithinSite`), or read the real scans again from the prepared
-    folder (`Identification`). No scratch file is needed, but every pass computes the features of the sources again.
+    Memory holds 16 scans, independently of their total number. Each method and direction is one pass over the scans.
+    Scores of the whole set are accumulated scan by scan, or read the real scans again from the prepared folder. No
+    scratch file is needed, but every pass computes the features of the sources again.
     """
     pairs = pairs.whole_scans()
     pairs = pairs.where(pairs.table["available"] == Available.BOTH)
@@ -136,19 +137,30 @@ def evaluate(
 
 
 def source_only(batch: PairBatch, direction: Direction, method: Method) -> PairBatch:
-    """The batch with the sources of one direction only, on the method's device; the oracle also gets the truth."""
+    """A copy of the batch that contains only the source volumes of one direction, on the method's device.
+
+    Target volumes and masks are removed, so that no method can use them. Only the oracle, an upper limit for simulated
+    data, also gets the simulated truth.
+    """
     truth = batch.oracle if isinstance(method, Oracle) else {}
     source = replace(batch, sources={direction: batch.sources[direction]}, targets={}, masks={}, oracle=truth)
     return source.to(_device(method))
 
 
 def predictions(method: Method, pairs: Pairs, direction: Direction) -> np.ndarray:
-    """The method's estimate of the target of each row, (rows, X, Y, Z) float32, from the source of that row only."""
+    """The scans that a method synthesises, (rows, X, Y, Z) float32: one per row of `pairs`, from its source scan.
+
+    Raises ValueError if the method returns a value that is not finite.
+    """
     return np.stack([mean for mean, _ in estimates(method, pairs, direction)])
 
 
 def estimates(method: Method, pairs: Pairs, direction: Direction) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Estimate and SD of the target of each row, (X, Y, Z) float32 each; the SD is None if the method gives none."""
+    """Yield for each row of `pairs` the scan that a method synthesises and its SD, (X, Y, Z) float32 each.
+
+    They are made from the source scan of that row only. The SD is None if the method gives none. Raises ValueError if a
+    value is not finite.
+    """
     method.eval()
     for row in range(len(pairs)):
         with torch.inference_mode():
@@ -354,12 +366,13 @@ def _intervals(per_scan: pd.DataFrame, table: pd.DataFrame, seed: int) -> dict[s
 
 
 def comparisons(table: pd.DataFrame, names: list[str], seed: int) -> list[dict[str, Any]]:
-    """Comparison of the first method with every other method but the oracle, by the primary endpoint `PRIMARY`.
+    """Comparison of the first method with every other method but the oracle, by PSNR in the brain (primary endpoint).
 
-    table: the scores of every scan, with the columns method, direction and participant_id. names: the methods. The
-    result has one row per direction and other method: PSNR in the brain (dB) of the first method minus that of the
-    other, mean over participants with BCa 95 % interval (ci95), and p of a paired permutation test. All rows form one
-    family of Holm's correction, which gives p_holm.
+    table: the scores of every scan, with the columns method, direction, participant_id and psnr_brain. names: the
+    methods. The result has one dict per direction and other method: the difference `psnr_brain_difference` (dB), first
+    method minus the other, mean over participants; its BCa 95 % interval `ci95` (a limit is None if it cannot be
+    estimated); and `p` of a paired permutation test. All these tests form one family of Holm's correction, which gives
+    `p_holm`.
     """
     people = table.groupby(["method", "direction", "participant_id"])[PRIMARY].mean()
     rows: list[dict[str, Any]] = []

@@ -31,7 +31,9 @@ KEYS = ["participant_id", "session_id", "site", "diagnosis"]
 
 
 def image_name(method: str, direction: Direction) -> str:
-    """The file name, without .npy, of a method's images; characters that are not allowed there are escaped.
+    """The file name, without .npy, of the volumes that a method synthesised in one direction.
+
+    Characters that are not allowed in a file name are escaped.
 
     >>> image_name("pds (run/model)", Direction.FMRI_TO_DMRI)
     'pds%20%28run%2Fmodel%29_fmri_to_dmri'
@@ -40,10 +42,10 @@ def image_name(method: str, direction: Direction) -> str:
 
 
 class Archive:
-    """Writes a results folder. A reader sees every file complete, or does not see it.
+    """Writes the results folder of an evaluation. A reader sees every file complete, or does not see it.
 
-    out: the folder. scans: the evaluated scans; the real ones and their brain masks are written first. Arrays of an
-    earlier run in `out` are removed.
+    out: the folder. scans: the evaluated scans. The real volumes and brain masks of the first 24 of them are written at
+    once, into out/predictions. Arrays of an earlier evaluation in this folder are removed.
     """
 
     def __init__(self, out: Path, scans: Pairs) -> None:
@@ -60,13 +62,14 @@ class Archive:
         write_table(self.images / SCANS_TSV, scans.table[KEYS].head(SAVED_SCANS))
 
     def save_images(self, name: str, volumes: Sequence[np.ndarray]) -> None:
-        """Write the images of the first SAVED_SCANS scans, (X, Y, Z) each, as float16 into predictions/<name>.npy."""
+        """Write the volumes (X, Y, Z) of the first 24 scans, in their order, as float16 into predictions/<name>.npy."""
         self._array(name, np.stack(volumes).astype(np.float16))
 
     def finish(self, result: dict[str, Any], table: pd.DataFrame) -> None:
-        """Write metrics.json (result) and metrics.tsv (table).
+        """Write metrics.json with the content `result`, and metrics.tsv with the scores of every scan, `table`.
 
-        metrics.json is the last file, so that a folder which contains it is complete.
+        metrics.json is the last file, so that a folder which contains it is complete. Raises ValueError if `result`
+        contains a number that is not finite.
         """
         write_table(self.out / METRICS_TSV, table)
         self._text(METRICS_JSON, json.dumps(result, indent=2, allow_nan=False))

@@ -8,7 +8,7 @@ from pdsynth.types import Size
 
 
 def recipe_of(entry: str) -> tuple[str, str]:
-    """The recipe and the size ("full" or "small") of an entry of a benchmark.
+    """The recipe and the size ("full" or "small") of an entry of a benchmark: a text "recipe", or "recipe:small".
 
     >>> recipe_of("pds-paper:small"), recipe_of("pds")
     (('pds-paper', 'small'), ('pds', 'full'))
@@ -18,7 +18,7 @@ def recipe_of(entry: str) -> tuple[str, str]:
 
 
 def run_folder(out: Path, entry: str) -> Path:
-    """The path of the folder of an entry of the benchmark in `out`.
+    """The path of the folder of a trained recipe in the benchmark folder `out`.
 
     entry: "recipe", or "recipe:small" for its small size.
 
@@ -29,5 +29,5 @@ def run_folder(out: Path, entry: str) -> Path:
 
 
 def scores_folder(out: Path, entry: str) -> Path:
-    """The path of the results folder of an entry ("recipe" or "recipe:small") of the benchmark in `out`."""
+    """The path of the folder with the scores of a recipe, "recipe" or "recipe:small", in the benchmark folder `out`."""
     return run_folder(out, entry) / "scores"

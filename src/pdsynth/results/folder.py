@@ -29,10 +29,10 @@ REMEDY = "run `pdsynth evaluate` with this folder as --out first"
 
 @dataclass(frozen=True)
 class Synthesised:
-    """The files of a synthesised scan: image, SD per voxel (deviation) and the content of its JSON sidecar.
+    """The files of one synthesised scan in a results folder.
 
-    deviation: None if it was not written. sidecar: empty if there is none. source: the file of the scan from which it
-    was synthesised; None if it was not found in the results folder.
+    image: the volume. deviation: its SD per voxel; None if it was not written. sidecar: the content of its JSON file;
+    {} if there is none. source: the scan from which it was synthesised; None if it was not found in the results folder.
     """
 
     image: Path
@@ -47,9 +47,9 @@ class Synthesised:
 
 
 def read_metrics(results: Path) -> dict[str, Any]:
-    """Content of metrics.json of a results folder, in the form of this version.
+    """Content of metrics.json in a results folder, in the form of this version.
 
-    Version 0.1.0 has the seconds per volume among the scores; they are moved to the block `times`. Raises
+    In a file of version 0.1.0, the seconds per volume are among the scores; they are moved to the key `times`. Raises
     FileNotFoundError if the file is missing, ValueError if it is damaged.
     """
     metrics: dict[str, Any] = json.loads((results / METRICS_JSON).read_text(encoding="utf-8"))
@@ -76,10 +76,10 @@ def scores_and_times(metrics: Mapping[str, Any], method: str, direction: Directi
 
 @dataclass(frozen=True)
 class Results:
-    """A results folder (root) and the content of its files.
+    """The content of a results folder, as `pdsynth evaluate` writes it. root: path of the folder.
 
-    metrics: metrics.json. table: metrics.tsv, one row per scan, method and direction of synthesis. manifest:
-    manifest.json (version, settings, models and data of the run); {} if there is none.
+    metrics: content of metrics.json. table: metrics.tsv, one row per scan, method and direction of synthesis. manifest:
+    content of manifest.json (version, settings, models and data of the run); {} if there is none.
     """
 
     root: Path
@@ -97,16 +97,20 @@ class Results:
 
     @cached_property
     def imaged(self) -> pd.DataFrame:
-        """The scans with images in predictions/, in the order of the arrays.
+        """The scans whose volumes are saved in predictions/, one row per scan, in the order of the saved arrays.
 
-        Raises InputError if predictions/participants.tsv is missing or damaged.
+        The columns are participant_id, session_id, site and diagnosis; an unknown value is "". Raises InputError if
+        predictions/participants.tsv is missing or damaged.
         """
         with _named(self.root):
             return _text(self.root / IMAGES / SCANS_TSV)
 
     @cached_property
     def affine(self) -> np.ndarray:
-        """Affine (4, 4) from voxels of the images to mm. Raises InputError if its file is missing or damaged."""
+        """Affine (4, 4) from voxels of the saved volumes to mm (MNI space).
+
+        Raises InputError if predictions/grid.json is missing or damaged.
+        """
         with _named(self.root):
             return np.asarray(_json(self.root / IMAGES / GRID)["affine"], np.float64)
 
@@ -127,21 +131,24 @@ class Results:
 
     @property
     def model(self) -> dict[str, Any]:
-        """The manifest's record of the model under test (digest, card, settings); empty if the manifest has none."""
+        """The content of the manifest about the model under test: SHA-256, card and settings; {} if it has none."""
         return self.manifest.get("models", {}).get(self.tested, {})
 
     @property
     def data(self) -> dict[str, Any]:
-        """The manifest's record of the prepared folder (cohort, settings, counts); empty if the manifest has none."""
+        """The content of the manifest about the prepared folder: cohort, settings and counts; {} if it has none."""
         return self.manifest.get("data", {})
 
     def images(self, name: str) -> np.ndarray | None:
-        """predictions/<name>.npy, (scans, X, Y, Z), memory-mapped, in the order of `imaged`; None if it is missing."""
+        """The saved volumes predictions/<name>.npy, (scans, X, Y, Z), memory-mapped; None if the file is missing.
+
+        name: such as "fmri" or "fmri_brain", or a method and direction. The order of the scans is that of `imaged`.
+        """
         path = self.root / IMAGES / f"{name}.npy"
         return np.load(path, mmap_mode="r") if path.exists() else None
 
     def scan_scores(self, method: str, direction: Direction) -> pd.DataFrame:
-        """The rows of metrics.tsv of one method and direction, in the order of the scans."""
+        """The scores of one method in one direction: its rows of metrics.tsv, in the order of the scans."""
         chosen = (self.table["method"] == method) & (self.table["direction"] == direction.value)
         return self.table[chosen].reset_index(drop=True)
 
@@ -153,7 +160,7 @@ class Results:
 
     @cached_property
     def synthesised(self) -> list[Synthesised]:
-        """The synthesised scans in the folder or below."""
+        """The synthesised volumes (files *_desc-synthetic_*.nii.gz) in the folder or below, sorted by path."""
         return [
             Synthesised(
                 image=path,

@@ -28,11 +28,12 @@ Values = Mapping[tuple[Modality, str], np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Patterns:
-    """Region means (patterns) of N scans, and the descriptions of the scans and of the R regions.
+    """Mean signal of each of R regions in N scans, real and synthesised, and the descriptions of scans and regions.
 
-    values: (N, R) by modality and origin, "real" or the method that synthesised the scan. people: one row per scan with
-    the columns PEOPLE; an unknown diagnosis, age, sex or education is NaN. regions: R rows with the columns region (r1,
-    r2, ...), name, network and x, y, z (mm, MNI).
+    values: (N, R) by modality and origin, which is "real" or the name of the method that synthesised the scan. people:
+    one row per scan with the columns participant_id, session_id, site, diagnosis, age, sex and education; an unknown
+    diagnosis, age, sex or education is NaN. regions: R rows with the columns region (r1, r2, ...), name, network and x,
+    y, z (centre in mm, MNI).
     """
 
     people: pd.DataFrame
@@ -45,21 +46,24 @@ class Patterns:
         return list(dict.fromkeys(origin for _, origin in self.values if origin != REAL))
 
     def pair(self, method: str, direction: Direction) -> tuple[np.ndarray, np.ndarray]:
-        """Region means of the real target scans and of those synthesised by the method, (N, R) each."""
+        """Region means of the real scans of the target modality, and of those by the method, (N, R) each."""
         return self.values[direction.target, REAL], self.values[direction.target, method]
 
     def one_per_participant(self) -> Patterns:
-        """The patterns of the first session of each participant."""
+        """The region means of the first scan (session) of each participant."""
         return self.where(~self.people["participant_id"].duplicated().to_numpy())
 
     def where(self, keep: np.ndarray) -> Patterns:
-        """The scans for which keep (N,) is true."""
+        """The region means of the scans for which keep (N,) bool is true."""
         people = self.people[keep].reset_index(drop=True)
         return Patterns(people, self.regions, {key: values[keep] for key, values in self.values.items()})
 
 
 def describe_regions(atlas: Atlas, grid: Grid) -> pd.DataFrame:
-    """The table `Patterns.regions` for an atlas on a grid: one row per region with its name, network and centre."""
+    """A table of the regions of an atlas, one row per region: region (r1, r2, ...), name, network, x, y, z.
+
+    x, y, z: the centre of the region in mm, in the space of the grid.
+    """
     names = [f"r{number}" for number in range(1, len(atlas) + 1)]
     table = pd.DataFrame({"region": names, "name": atlas.names, "network": atlas.networks})
     table[["x", "y", "z"]] = atlas.centres(grid.affine).round(1)
@@ -67,7 +71,7 @@ def describe_regions(atlas: Atlas, grid: Grid) -> pd.DataFrame:
 
 
 def save(patterns: Patterns, out: Path) -> None:
-    """Write patterns.tsv and regions.tsv into a results folder."""
+    """Write region means as patterns.tsv, and the description of the regions as regions.tsv, into a results folder."""
     parts = []
     for (modality, origin), values in patterns.values.items():
         kinds = patterns.people.assign(modality=str(modality), origin=origin)
@@ -78,7 +82,10 @@ def save(patterns: Patterns, out: Path) -> None:
 
 
 def read(results: str | Path) -> Patterns:
-    """Read the patterns of a results folder. Raises InputError if a file is missing, incomplete or inconsistent."""
+    """Read the region means (patterns.tsv and regions.tsv) of a results folder.
+
+    Raises InputError if a file is missing, incomplete or inconsistent.
+    """
     results = Path(results)
     tables = {}
     for name in (NAME, REGIONS):
@@ -101,9 +108,10 @@ def read(results: str | Path) -> Patterns:
 
 
 def people_of(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns PEOPLE of the table of a prepared folder.
+    """A table with one row per scan that describes the participants, from the table of scans of a prepared folder.
 
-    "n/a" and empty values become NaN in the columns age, education, diagnosis and sex.
+    The columns are participant_id, session_id, site, diagnosis, age, sex and education. "n/a" and empty values become
+    NaN in the columns age, education, diagnosis and sex. A column that the given table lacks is empty.
     """
     people = pd.DataFrame({name: table.get(name, pd.Series(pd.NA, index=table.index)) for name in PEOPLE})
     people = people.reset_index(drop=True)
@@ -117,8 +125,9 @@ def people_of(table: pd.DataFrame) -> pd.DataFrame:
 def diagnosed(
     features: Values, people: pd.DataFrame, methods: Sequence[str]
 ) -> tuple[dict[tuple[Modality, str], np.ndarray], pd.DataFrame]:
-    """Region means (N, R) by modality and origin, and people, without the rows that have no diagnosis (NC, MCI, AD).
+    """The region means and the table of people, without the rows that have no diagnosis of NC, MCI or AD.
 
+    features: (N, R) by modality and origin, "real" or the name of a method; people: N rows with the column diagnosis.
     methods: those of which scans are needed. Raises ValueError if the real scans of a modality or all scans of a method
     are missing, or if the number of rows is not that of people.
     """

@@ -26,12 +26,15 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_table(path: Path, text: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a table of `write_table`. Only n/a becomes NaN; the columns with the names in `text` are read as text."""
+    """Read a table that `write_table` wrote: "n/a" becomes NaN, other cells stay as they are.
+
+    text: names of the columns that are read as text; the type of the others follows from their cells.
+    """
     return pd.read_csv(path, sep="\t", dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[NA])
 
 
 def read_by_site(path: Path) -> pd.DataFrame:
-    """Read a table with a column `site`; a missing site becomes "n/a"."""
+    """Read a tab-separated table with a column `site`, as text; a missing site becomes "n/a"."""
     table = pd.read_csv(path, sep="\t", dtype={"site": str})
     return table.assign(site=table["site"].fillna(NA))
 
@@ -67,20 +70,23 @@ class TableFile(Generic[Row]):
 
     @property
     def kinds(self) -> dict[str, Kind]:
-        """The type of each field of a row: str, int, float, bool, a StrEnum, or Estimate (see `columns`)."""
+        """The type of each field of the dataclass of a row, by name: str, int, float, bool, a StrEnum, or Estimate."""
         hints = get_type_hints(self.row)
         return {field.name: hints[field.name] for field in fields(self.row)}  # type: ignore[arg-type]
 
     @property
     def columns(self) -> dict[str, Kind]:
-        """The type of each column, in the order of the file; a field of type Estimate has three columns."""
+        """The type of each column, by name, in the order of the file.
+
+        A field of type Estimate (a value with its 95 % interval) has three columns: name, name_low and name_high.
+        """
         found: dict[str, Kind] = {}
         for name, kind in self.kinds.items():
             found |= {f"{name}{end}": float for end in ENDS} if kind is Estimate else {name: kind}
         return found
 
     def table(self, rows: Sequence[Row]) -> pd.DataFrame:
-        """The rows as a table with the file's columns."""
+        """The rows (instances of the dataclass) as a table with the columns of the file."""
         kinds = self.kinds
         cells = [
             {column: cell for name in kinds for column, cell in _cells(name, getattr(row, name)).items()}

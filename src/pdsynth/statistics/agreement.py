@@ -31,9 +31,10 @@ FEWEST = 3
 
 @dataclass(frozen=True, eq=False)
 class BlandAltman:
-    """Per region (R,): bias (mean of synthesised - real) and SD of this difference over participants, and its limits.
+    """Agreement of synthesised with real values in each of R regions, (R,) each, in the units of the values.
 
-    lower, upper: limits of agreement, bias - 1.96 SD and bias + 1.96 SD.
+    bias: mean over participants of the difference synthesised - real. sd: SD of this difference over participants.
+    lower, upper: limits of agreement, bias - 1.96 sd and bias + 1.96 sd.
     """
 
     bias: np.ndarray
@@ -43,10 +44,11 @@ class BlandAltman:
 
 
 def icc_2_1(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
-    """Intraclass correlation ICC(2,1) per region, (R,): two-way random effects, absolute agreement, single measure.
+    """Intraclass correlation ICC(2,1) of real and synthesised values per region, (R,): agreement of single measures.
 
-    real, synthesised (N, R): means of R regions, one row per participant. Shrout and Fleiss 1979; ICC(A,1) of McGraw
-    and Wong 1996. 1 means equal values; an offset or a scale lowers it. nan for fewer than three participants.
+    real, synthesised (N, R): means of R regions, one row per participant. Two-way random effects, absolute agreement:
+    Shrout and Fleiss 1979; ICC(A,1) of McGraw and Wong 1996. 1 means equal values; an offset or a scale lowers it. nan
+    for fewer than three participants, and for a region that does not vary in either.
 
     >>> real = np.array([[1.0], [2.0], [3.0]])
     >>> icc_2_1(real, real).round(3).tolist(), icc_2_1(real, real + 1).round(3).tolist()
@@ -56,10 +58,11 @@ def icc_2_1(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
 
 
 def ccc(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
-    """Concordance correlation coefficient per region, (R,): agreement with the line of identity (Lin 1989).
+    """Concordance correlation coefficient of real and synthesised values per region, (R,) (Lin 1989).
 
-    real, synthesised (N, R): means of R regions, one row per participant. -1 to 1; nan for fewer than three
-    participants.
+    It measures agreement with the line of identity: 1 means equal values. real, synthesised (N, R): means of R regions,
+    one row per participant. The result is between -1 and 1; nan for fewer than three participants, and for a region
+    that does not vary in either.
 
     >>> real = np.array([[1.0], [2.0], [3.0]])
     >>> ccc(real, -real + 4).round(3).tolist()
@@ -69,10 +72,12 @@ def ccc(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
 
 
 def within_site_correlation(real: np.ndarray, synthesised: np.ndarray, sites: Sequence[str]) -> np.ndarray:
-    """Correlation over participants, per region (R,), of real and synthesised deviations from the mean of each site.
+    """Correlation of real and synthesised values of the participants of the same site, per region (R,).
 
-    real, synthesised (N, R): means of R regions, one row per participant; sites (N,). A method that gives each
-    participant the mean of their site correlates highly over all sites; here it gives nan.
+    real, synthesised (N, R): means of R regions, one row per participant; sites (N,). The mean of each site is
+    subtracted from both; the correlation is over the participants of all sites together. A method that gives each
+    participant the mean of their site correlates highly without this subtraction; here it gives nan. nan for fewer than
+    three participants.
     """
     real, synthesised = paired(real, synthesised)
     if len(real) < FEWEST:
@@ -122,10 +127,13 @@ def pattern_correlation(real: np.ndarray, synthesised: np.ndarray, centre: np.nd
 def agreement_table(
     real: np.ndarray, synthesised: np.ndarray, sites: Sequence[str], names: Sequence[str], networks: Sequence[str]
 ) -> pd.DataFrame:
-    """One row per region: name, network, icc, ccc, within_site_r, bias, sd_of_difference, lower, upper.
+    """Agreement of synthesised with real values, one row per region.
 
-    real, synthesised (N, R): region means, one row per participant; sites (N,); names, networks (R,). The last four
-    columns are those of `BlandAltman` (differences are synthesised - real).
+    real, synthesised (N, R): region means, one row per participant; sites (N,): site of each participant; names,
+    networks (R,): name and brain network of each region. Columns: name, network; icc, intraclass correlation ICC(2,1);
+    ccc, concordance correlation; within_site_r, correlation of the deviations from the mean of each site; bias, mean
+    over participants of synthesised - real; sd_of_difference, SD of this difference; lower and upper, bias -/+ 1.96 SD.
+    nan for fewer than three participants.
     """
     limits = bland_altman(real, synthesised)
     return pd.DataFrame(
@@ -151,12 +159,15 @@ def agreement_summary(
     seed: int = 0,
     n: int = RESAMPLES,
 ) -> dict[str, Estimate]:
-    """Medians over regions of icc, ccc, within_site_r and bias, and medians over participants of pattern correlations.
+    """Agreement of synthesised with real values over all regions or all participants, with 95 % intervals.
 
-    real, synthesised (N, R): means of R regions, one row per participant; sites (N,). pattern_r: correlation over
-    regions of real and synthesised means. own_pattern_r: the same after subtraction of `centre` (R,), the population's
-    mean pattern. Intervals are over participants, from n resamples: within each site for within_site_r, else among all
-    participants. The same seed gives the same intervals. All are nan for fewer than three participants.
+    real, synthesised (N, R): means of R regions, one row per participant; sites (N,). Keys with the median over
+    regions: icc (intraclass correlation), ccc (concordance correlation), within_site_r (correlation of the deviations
+    from the mean of each site) and bias (mean of synthesised - real). Keys with the median over participants: pattern_r
+    (correlation over regions of a participant's real and synthesised means) and own_pattern_r (the same after
+    subtraction of `centre` (R,), the population's mean pattern). Intervals are over participants, from n resamples:
+    within each site for within_site_r, else among all participants. The same seed gives the same intervals. All are nan
+    for fewer than three participants.
     """
     real, synthesised = paired(real, synthesised)
     patterns = {"pattern_r": np.zeros(real.shape[1]), "own_pattern_r": centre}

@@ -41,10 +41,10 @@ INNER_FOLDS = 3
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Training or test rows of a classifier, one per session.
+    """Features and diagnoses of N scans (or sessions), for training or testing a classifier.
 
     values (N, F): F features as an array, in which NaN is a missing value, or as a table. Columns of numbers are
-    scaled, columns of text are one-hot encoded. labels (diagnoses) and participants (N,): text.
+    scaled, columns of text are one-hot encoded. labels (N,): diagnosis of each row; participants (N,): its participant.
     """
 
     values: np.ndarray | pd.DataFrame
@@ -52,16 +52,16 @@ class Block:
     participants: np.ndarray
 
     def where(self, keep: np.ndarray) -> Block:
-        """The rows for which keep (N,) is true."""
+        """The rows for which keep (N,) bool is true."""
         return Block(self.values[keep], self.labels[keep], self.participants[keep])
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Out-of-fold predictions: of each row, by classifiers whose training folds do not contain its participant.
+    """Predicted probabilities of the diagnoses of N scans, by classifiers that were not trained on their participants.
 
-    classes: K diagnoses. labels (real diagnoses) and participants (N,): text. probabilities (N, K): in the order of
-    classes, rows sum to 1.
+    classes: the K diagnoses. labels (N,): the real diagnoses; participants (N,): the participant of each scan.
+    probabilities (N, K): columns in the order of classes; each row sums to 1.
     """
 
     classes: tuple[str, ...]
@@ -111,13 +111,15 @@ def out_of_fold(
     repeats: int = 2,
     seed: int = 0,
 ) -> list[Predictions]:
-    """Out-of-fold predictions for each test block, by a nested, repeated StratifiedGroupKFold.
+    """Predictions for each test block, by classifiers that were not trained on the predicted participants.
 
-    All train blocks together, without the participants of the outer test fold, are the training data. The test blocks
-    are different data for the same rows (such as real and synthesised scans), so that each classifier is fitted only
-    once. folds: number of outer folds. repeats: repetitions with other folds, over which probabilities are averaged.
-    The folds depend only on labels, participants and seed. Raises ValueError if a class has fewer participants than
-    folds, if a class has no training participants in a fold, or if the test blocks have different rows.
+    They are made by a nested, repeated cross-validation whose folds are balanced by diagnosis and keep all rows of a
+    participant together (StratifiedGroupKFold). All train blocks together, without the participants of the test fold,
+    are the training data. The test blocks are different data for the same rows (such as real and synthesised scans), so
+    that each classifier is fitted only once. classifier: "elastic-net" or "linear-svm". folds: number of test folds.
+    repeats: repetitions with other folds, over which probabilities are averaged. The folds depend only on labels,
+    participants and seed. Raises ValueError if a class has fewer participants than folds, if a class has no training
+    participants in a fold, or if the test blocks have different rows.
     """
     first = tests[0]
     for test in tests[1:]:
@@ -148,12 +150,12 @@ def fit_predict(
     classifier: Classifier = "elastic-net",
     seed: int = 0,
 ) -> list[np.ndarray]:
-    """Class probabilities (N, K) of each test block by one classifier that is fitted to all train blocks.
+    """Fit one classifier to all train blocks; returns its probabilities (N, K) of the classes for each test block.
 
-    classes: the K diagnoses, in the order of the columns of the result. The penalty maximises balanced accuracy in
-    three inner folds by participant. If a class has two participants, the inner folds are two; if it has one, the
-    penalty is the middle one of the grid. Raises ValueError if a participant is in both training and test, or if a
-    class has no training participants.
+    classes: the K diagnoses, in the order of the columns of the result. classifier: "elastic-net" or "linear-svm". The
+    strength of the penalty is chosen by the best balanced accuracy in three inner folds of the training participants
+    (two folds if a class has two participants); if a class has one participant, the middle strength is used. Raises
+    ValueError if a participant is in both training and test, or if a class has no training participants.
     """
     block = _joined(train)
     for test in tests:
@@ -220,10 +222,10 @@ def balanced_mean(values: np.ndarray, labels: np.ndarray) -> float:
 def balanced_interval(
     values: np.ndarray, labels: np.ndarray, participants: np.ndarray, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap 95 % interval of `balanced_mean` over participants.
+    """95 % interval of the mean over classes of the mean of `values` within each class (see `balanced_mean`).
 
-    values, labels, participants (N,). Participants are resampled within the class of their first row; all rows of a
-    participant are drawn together.
+    values, labels, participants (N,): value, class and participant of each row. Percentile bootstrap over participants,
+    who are resampled within the class of their first row; all rows of a participant are drawn together.
     """
     _, first, person = np.unique(participants, return_index=True, return_inverse=True)
     weights = bootstrap_weights(labels[first], seed)[1:, person]

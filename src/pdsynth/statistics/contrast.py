@@ -39,12 +39,13 @@ def contrasted(
 
 
 class Contrast:
-    """The difference between two groups within sites, for each of B resamples of N participants.
+    """The difference between two groups of participants within sites, for each of B resamples of N participants.
 
-    first (N,) bool: membership of the first group; the difference is the first group minus the other. sites (N,).
-    weights (B, N): number of times that each participant is drawn. pairs (B, 1): sum over sites of
-    n_a n_b / (n_a + n_b), which is 1 / variance of the difference for values with SD 1; 0 if a group has fewer than two
-    participants. df (B, 1): degrees of freedom within groups and sites.
+    first (N,) bool: whether a participant is in the first group; the difference is the first group minus the other.
+    sites (N,): site of each participant. weights (B, N): number of times that each participant is drawn in each
+    resample. pairs (B, 1): sum over sites of n_a n_b / (n_a + n_b), where n_a and n_b are the numbers of participants
+    of the two groups at the site; this is 1 / variance of the difference for values with SD 1, and 0 if a group has
+    fewer than two participants. df (B, 1): degrees of freedom within groups and sites.
 
     >>> values = np.array([[3.0], [5.0], [1.0], [1.0]])
     >>> contrast = Contrast(np.ones((1, 4)), np.array([True, True, False, False]), np.zeros(4, int))
@@ -64,19 +65,28 @@ class Contrast:
         self.pairs = pairs.sum(1, keepdims=True) * enough
 
     def g(self, values: np.ndarray, spread: np.ndarray) -> np.ndarray:
-        """Hedges' g (B, R) of values (N, R): first group minus the other, in SD of `spread` within groups and sites.
+        """Hedges' g of R regions, (B, R): the group difference within sites, divided by an SD within groups and sites.
 
-        spread (N, R): the values themselves, or other values of the same participants, such as those of real scans.
+        values (N, R): one row per participant. The difference is the first group minus the other. spread (N, R): the
+        values from which the SD is computed: `values` themselves, or other values of the same participants, such as
+        those of real scans.
         """
         sd = np.sqrt(self.covariance(spread, spread))
         return (1 - 3 / (4 * np.maximum(self.df, 1) - 1)) * ratio(self.difference(values), sd)
 
     def coefficients(self) -> np.ndarray:
-        """Coefficients (B, N) of the participants in `difference`: difference(values) = coefficients @ values."""
+        """Coefficients (B, N) of the participants in the group difference: difference(values) = coefficients @ values.
+
+        All are 0 if no site has both groups, or if a group has fewer than two participants.
+        """
         return np.nan_to_num(ratio(sum(pairs * one for pairs, one in self.by_site()), self.pairs))
 
     def by_site(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """n_a n_b / (n_a + n_b), (B, 1), and coefficients (B, N) of the difference at each site, sorted by site."""
+        """The group difference at each site, as a list: its weight (B, 1) and the coefficients (B, N) of participants.
+
+        The weight is n_a n_b / (n_a + n_b), where n_a and n_b are the numbers of participants of the two groups at the
+        site. The list is sorted by site.
+        """
         found = []
         for site in np.unique(self.sites):
             a, b = (self.weights * (group & (self.sites == site)) for group in self.groups)
@@ -86,23 +96,25 @@ class Contrast:
         return found
 
     def covariance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Covariance (B, R) of a and b (N, R) within groups and sites."""
+        """Covariance (B, R) of a and b (N, R), one row per participant, within groups and sites."""
         return scatter(self.weights, a, b, self.cells) / np.maximum(self.df, 1)
 
     def reliability(self, g: np.ndarray) -> float:
-        """Share of the sum of g^2 over regions that is not sampling variance, in the sample itself (row 0); at least 0.
+        """Share of the sum over regions of g^2 that is not sampling variance, from 0 to 1, without resampling.
 
-        g (B, R): from the method `g`. The sampling variance of a region is 1 / pairs + g^2 / (2 df) (Hedges and Olkin
-        1985).
+        g (B, R): from the method `g`; only its row 0, that of the participants themselves, is used. The sampling
+        variance of a region is 1 / pairs + g^2 / (2 df) (Hedges and Olkin 1985). nan if g is 0 or nan in all regions.
         """
         squares = g[0][np.isfinite(g[0])] ** 2
         noise = np.sum(1 / np.maximum(self.pairs[0], 1e-9) + squares / (2 * np.maximum(self.df[0], 1)))
         return float(np.maximum(1 - ratio(noise, squares.sum()), 0))
 
     def difference(self, values: np.ndarray) -> np.ndarray:
-        """Mean of the first group minus mean of the second (B, R), of values (N, R).
+        """Group difference within sites, (B, R): mean of the first group minus mean of the second, of values (N, R).
 
-        It is averaged over sites with weights n_a n_b / (n_a + n_b).
+        values: one row per participant. The differences at the sites are averaged with weights n_a n_b / (n_a + n_b),
+        where n_a and n_b are the numbers of participants of the two groups at the site. nan if no site has both groups,
+        or if a group has fewer than two participants.
         """
         total = np.zeros((len(self.weights), values.shape[1]))
         for site in np.unique(self.sites):
@@ -117,10 +129,11 @@ class Contrast:
 def gap(weights: np.ndarray, first: np.ndarray, sites: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Coefficients (B, N) of the group difference in one part of the participants minus that in the other part.
 
-    weights (B, N): B resamples; first (N,) bool: membership of the first group; sites (N,). one, other (N,) bool: the
-    two parts. Both differences use the same weights of sites, so that an offset of a group at a site that is equal in
-    both parts cancels. The weight of a site is the inverse of the variance of its gap. Coefficients are 0 if no site
-    has both groups in both parts.
+    weights (B, N): number of times that each participant is drawn in each of B resamples; first (N,) bool: whether a
+    participant is in the first group; sites (N,): their sites. one, other (N,) bool: the two parts. Both differences
+    use the same weights of sites, so that an offset of a group at a site that is equal in both parts cancels. The
+    weight of a site is the inverse of the variance of its gap. Coefficients are 0 if no site has both groups in both
+    parts.
     """
     parts = [Contrast(weights * part, first, sites).by_site() for part in (one, other)]
     total, sum_of_weights = np.zeros_like(weights), np.zeros((len(weights), 1))

@@ -22,12 +22,14 @@ def discordant_share(p_a: float, p_b: float, shared: float = 0.0) -> float:
 
 
 def mcnemar_participants(p_a: float, p_b: float, discordant: float, alpha: float = 0.05, power: float = 0.8) -> int:
-    """Participants that McNemar's two-sided test needs to show a difference between two classifiers of the same people.
+    """Number of participants that McNemar's two-sided test needs to show a difference between two classifiers.
 
-    p_a, p_b: accuracies, 0 to 1; discordant: see `discordant_share`. By Connor 1987, from Miettinen 1968,
-    n = (z_{1 - alpha/2} sqrt(psi) + z_power sqrt(psi - d^2))^2 / d^2, with the discordant share psi and the difference
-    d of the accuracies. The exact test is more conservative and needs a few more. Raises ValueError if the accuracies
-    are equal or are not possible with this discordant share.
+    p_a, p_b: their accuracies on the same people, 0 to 1. discordant: share of people whom exactly one of the
+    classifiers predicts correctly (see `discordant_share`). alpha: significance level. power: probability that the test
+    shows the difference. By Connor 1987, from Miettinen 1968, n = (z_{1 - alpha/2} sqrt(psi) + z_power sqrt(psi -
+    d^2))^2 / d^2, with the discordant share psi and the difference d of the accuracies. The exact test is more
+    conservative and needs a few more. Raises ValueError if the accuracies are equal or are not possible with this
+    discordant share.
 
     >>> mcnemar_participants(0.6, 0.7, discordant_share(0.6, 0.7))
     359
@@ -38,10 +40,11 @@ def mcnemar_participants(p_a: float, p_b: float, discordant: float, alpha: float
 
 
 def mcnemar_power(n: int, p_a: float, p_b: float, discordant: float, alpha: float = 0.05) -> float:
-    """Power of McNemar's two-sided test with n participants: `mcnemar_participants` solved for the power.
+    """Probability that McNemar's two-sided test with n participants shows a difference between two classifiers (power).
 
-    p_a, p_b: accuracies of the two classifiers, 0 to 1; discordant: see `discordant_share`. Raises ValueError as
-    `mcnemar_participants` does.
+    p_a, p_b: their accuracies on the same people, 0 to 1. discordant: share of people whom exactly one of the
+    classifiers predicts correctly. alpha: significance level. It is the formula of `mcnemar_participants`, solved for
+    the power. Raises ValueError if the accuracies are equal or are not possible with this discordant share.
 
     >>> round(mcnemar_power(359, 0.6, 0.7, 0.46), 2)
     0.8

@@ -21,7 +21,7 @@ NOTHING = 1e-6  # a synthesised SD below this fraction of the real SD counts as 
 
 @dataclass(frozen=True, eq=False)
 class RectifiedDifference:
-    """Result of `rectified_difference`, one value per region, (R,).
+    """A group difference from real and corrected synthesised scans, one value per region in each array, (R,).
 
     difference: mean of the first group minus mean of the second within sites, in the units of the scans. low, high: its
     95 % interval. p: two-sided t test of no difference. complete_cases: the difference from real scans alone. trust:
@@ -105,11 +105,12 @@ def rectified_difference(
 
 @dataclass(frozen=True, eq=False)
 class Rectified:
-    """Results of `rectify` for each of B resamples and each of R regions, (B, R).
+    """A group difference from real and corrected synthesised scans, for each of B resamples and R regions, (B, R).
 
-    difference, complete_cases, trust, worth: see `RectifiedDifference`. variance, variance_complete_cases: squared
-    standard errors of the first two. of_real: variance of real scans within groups and sites. freedom: degrees of
-    freedom of `variance`.
+    difference: with synthesised scans; complete_cases: from real scans alone. variance, variance_complete_cases: their
+    squared standard errors. trust: weight of the synthesised scans. worth: number of real scans that would narrow the
+    interval as much as one synthesised scan. of_real: variance of real scans within groups and sites. freedom: degrees
+    of freedom of `variance`.
     """
 
     difference: np.ndarray
@@ -131,11 +132,12 @@ def rectify(
     first: np.ndarray,
     sites: np.ndarray,
 ) -> Rectified:
-    """The estimate of `rectified_difference` for each of B resamples of the N participants of the two groups.
+    """Group difference from real and corrected synthesised scans, for each of B resamples of N participants.
 
-    weights (B, N): number of times that each participant is drawn. real, synthesised (N, R). has, filled (N,) bool:
-    whether a participant has a real and a synthesised scan; the values of participants without that scan are not read.
-    first (N,) bool: membership of the first group; sites (N,).
+    It is the estimate of `rectified_difference`. weights (B, N): number of times that each participant is drawn. real,
+    synthesised (N, R): one row per participant. has, filled (N,) bool: whether a participant has a real and a
+    synthesised scan; the values of participants without that scan are not read. first (N,) bool: whether a participant
+    is in the first group, from which the other is subtracted; sites (N,): their sites.
     """
     pair = has & filled
     every, both, missing = (Contrast(weights[:, part], first[part], sites[part]) for part in (has, pair, ~has & filled))

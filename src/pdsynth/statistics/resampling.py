@@ -13,9 +13,9 @@ ROUNDING = 1e-9  # variation below this fraction of a value's magnitude is round
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic of a sample of participants and its 95 % interval.
+    """A statistic of a sample of participants: its value, and the limits `low` and `high` of its 95 % interval.
 
-    The value, or the interval alone, is nan if it cannot be estimated.
+    All three are nan, or the limits alone, if they cannot be estimated.
     """
 
     value: float
@@ -24,9 +24,10 @@ class Estimate:
 
     @classmethod
     def of(cls, values: np.ndarray, lowest: float = -np.inf, highest: float = np.inf) -> Estimate:
-        """Estimate from a statistic of each row of `bootstrap_weights`, (1 + n,): of the sample, then of the resamples.
+        """Estimate from the values (1 + n,) of a statistic: that of the sample, then those of n bootstrap resamples.
 
         lowest, highest: limits of the statistic, such as -1 and 1 for a correlation.
+
         The interval is the percentile interval of the bootstrap, corrected for median bias by a shift:
 
             (q_low - bias, q_high - bias),  bias = median of the resamples - value of the sample,
@@ -36,8 +37,8 @@ class Estimate:
         if the value of the sample is in the tail of the resamples; a shift always exists. The correction is needed
         because resampling adds the sampling noise a second time, which shifts correlations and slopes of noisy effects
         towards 0. In a simulation with 25 participants per group, the coverage of the mean slope was 75 % with
-        percentile intervals and 91 % with corrected ones; that of r was 59 % and 98 %. The interval is nan if fewer
-        than half of the resamples are finite.
+        percentile intervals and 91 % with corrected ones; that of r was 59 % and 98 %. The interval is nan if the value
+        of the sample is not finite, or if fewer than half of the resamples are finite.
 
         >>> Estimate.of(np.array([0.5, 0.4, 0.4, 0.4]))
         Estimate(value=0.5, low=0.5, high=0.5)
@@ -51,7 +52,7 @@ class Estimate:
         return cls(value, float(low), float(high))
 
     def columns(self, name: str) -> dict[str, float]:
-        """The three columns of a table: name, name_low, name_high."""
+        """The value and the interval as three columns of a table: `name`, `name`_low and `name`_high."""
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
@@ -78,7 +79,9 @@ def bootstrap_weights(groups: Sequence[str] | np.ndarray, seed: int = 0, n: int 
 def scatter(weights: np.ndarray, x: np.ndarray, y: np.ndarray, cells: np.ndarray) -> np.ndarray:
     """Weighted sum (B, R) of products of deviations of x and y from the mean of their cell, for each row of weights.
 
-    weights (B, N); x, y (N, R); cells (N,): one label per participant. A cell without variation contributes exactly 0.
+    weights (B, N): number of times that each of N participants is drawn in each of B resamples. x, y (N, R): one row
+    per participant. cells (N,): the cell of each participant, such as a group at a site; the mean is that of the
+    resample. A cell without variation contributes exactly 0.
     """
     total = np.zeros((len(weights), x.shape[1]))
     for cell in np.unique(cells):
@@ -109,7 +112,10 @@ def ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
 
 
 def paired(real: np.ndarray, synthesised: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both arrays as float64. Raises ValueError if they do not have the same shape (participants, regions)."""
+    """Check that two arrays have the same shape (participants, regions); returns both as float64.
+
+    Raises ValueError if they do not.
+    """
     real, synthesised = np.asarray(real, np.float64), np.asarray(synthesised, np.float64)
     if real.shape != synthesised.shape or real.ndim != 2:
         raise ValueError(

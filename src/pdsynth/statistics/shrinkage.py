@@ -44,12 +44,13 @@ def variance_ratio(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
 def shrinkage_slope(
     real: np.ndarray, synthesised: np.ndarray, mean: np.ndarray, seed: int = 0, n: int = RESAMPLES
 ) -> Estimate:
-    """Slope through the origin of (synthesised - mean) on (real - mean), pooled over regions.
+    """Slope of the synthesised on the real deviations of participants from a mean pattern, over all regions together.
 
-    real, synthesised (N, R), one row per participant; mean (R,): mean pattern of the training population. 0: the method
-    gives the population mean. 1: individual deviations are kept in full. Products and squares are summed over regions,
-    so that regions with large variation have a large weight. The 95 % interval is over participants, from n resamples.
-    nan if no pattern deviates from the mean, and for fewer than three participants.
+    real, synthesised (N, R): means of R regions, one row per participant; mean (R,): mean pattern of the training
+    population. The slope is that of (synthesised - mean) on (real - mean), through the origin. 0: the method gives the
+    population mean. 1: individual deviations are kept in full. Products and squares are summed over regions, so that
+    regions with large variation have a large weight. The 95 % interval is over participants, from n resamples. nan if
+    no pattern deviates from the mean, and for fewer than three participants.
 
     >>> real = np.array([[1.0], [2.0], [4.0]])
     >>> shrinkage_slope(real, 2 + 0.5 * (real - 2), mean=np.array([2.0]))
@@ -67,11 +68,12 @@ def shrinkage_slope(
 def group_table(scores: np.ndarray, columns: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Mean score of the participants of each site, sex, third of age and diagnosis, and tests of differences.
 
-    scores (N,): one per participant; higher is better. columns (N rows): some of TRAITS; a value that is missing, empty
-    or "n/a" is left out. Returns one row per group with by (the trait), group, n, mean, mean_low and mean_high (BCa 95
-    % interval; nan for one participant), worst (whether it has the lowest mean among groups of two or more), p
-    (Kruskal-Wallis test over these groups; nan for fewer than two groups, or if scores do not vary) and p_holm
-    (corrected over the traits). Raises ValueError if the lengths differ.
+    scores (N,): one per participant; higher is better. columns: a table of N rows with some of the columns site, sex,
+    age and diagnosis (traits); a value that is missing, empty or "n/a" is left out. Returns one row per group with by
+    (the trait), group, n, mean, mean_low and mean_high (BCa 95 % interval; nan for one participant), worst (whether it
+    has the lowest mean among the groups of the trait with two or more participants), p (Kruskal-Wallis test over these
+    groups; nan for fewer than two groups, or if scores do not vary) and p_holm (corrected over the traits). Raises
+    ValueError if the lengths differ.
     """
     scores = np.asarray(scores, np.float64)
     if scores.shape != (len(columns),):

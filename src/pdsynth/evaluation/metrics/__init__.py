@@ -34,6 +34,10 @@ METRICS = _ordered([metric for module in _FOUND for metric in module.METRICS])
 
 
 def image_quality(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """The value of each of METRICS, by its name, for one volume; see the module for the arguments."""
+    """The value of every image quality metric for one synthesised volume, by the name of the metric.
+
+    pred, real (X, Y, Z): the synthesised and the real volume, in 0..1. mask (X, Y, Z) bool: the real brain, dilated by
+    one voxel.
+    """
     found = {function: function(pred, real, mask) for function in dict.fromkeys(m.function for m in METRICS)}
     return {m.name: float(found[m.function] if m.part is None else found[m.function][m.part]) for m in METRICS}

@@ -12,6 +12,9 @@ PERFECT_PSNR = 100.0  # dB for identical images, so that tables and JSON contain
 def psnr(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
     """Peak signal-to-noise ratio inside the mask, dB: 10 log10(1 / MSE), at most 100.
 
+    pred, real: the synthesised and the real volume, in 0..1; mask: bool, of the same shape. MSE: mean squared
+    difference.
+
     >>> round(psnr(np.zeros(8), np.full(8, 0.1), np.ones(8, bool)), 6)
     20.0
     """
@@ -19,17 +22,19 @@ def psnr(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
 
 
 def psnr_full(pred: np.ndarray, real: np.ndarray) -> float:
-    """PSNR over the whole grid, dB, for a data range of 1; at most 100.
+    """Peak signal-to-noise ratio over the whole grid, dB: 10 log10(1 / MSE), at most 100.
 
-    Empty background adds several dB, so it is only for comparison with publications that do the same.
+    pred, real: the synthesised and the real volume, in 0..1. Empty background adds several dB, so it is only for
+    comparison with publications that do the same.
     """
     return _decibel(np.mean(np.square(pred - real, dtype=np.float64)))
 
 
 def psnr_affine(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
-    """PSNR inside the mask, dB, after the scale and offset of the prediction that fit the real image best.
+    """Peak signal-to-noise ratio inside the mask, dB, after a scale and an offset of the prediction; at most 100.
 
-    The fit is by least squares inside the mask. The data range is 1. The result is at most 100.
+    pred, real: the synthesised and the real volume, in 0..1; mask: bool. Scale and offset are those that fit the real
+    volume best, by least squares inside the mask, so that only errors of the pattern remain.
     """
     p, r = pred[mask].astype(np.float64), real[mask].astype(np.float64)
     variance = p.var()

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 
 def dilate(mask: np.ndarray) -> np.ndarray:
-    """The mask, dilated by one voxel (6-neighbourhood).
+    """The mask (X, Y, Z) bool, widened by the voxels that share a face with it.
 
     >>> int(dilate(np.pad(np.ones((1, 1, 1), bool), 1)).sum())
     7
@@ -31,5 +31,5 @@ def bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
 
 
 def ratio(a: float, b: float) -> float:
-    """a / b, or 0 if b is not positive."""
+    """a / b, or 0 if b is 0 or negative."""
     return float(a / b) if b > 0 else 0.0

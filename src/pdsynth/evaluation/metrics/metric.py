@@ -13,7 +13,10 @@ PRIMARY = "psnr_brain"  # name of the primary endpoint
 
 
 class Better(StrEnum):
-    """Interpretation of a metric: the better one of two values."""
+    """Which of two values of a metric is the better one: the higher, the lower, or the one nearer to 1.
+
+    NEITHER: the metric is only for comparison with publications.
+    """
 
     HIGH = "high"
     LOW = "low"

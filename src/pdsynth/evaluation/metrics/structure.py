@@ -14,9 +14,10 @@ MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001)  # 3 of the 5 scales of Wang et al. 2
 
 
 def ssim_map(pred: np.ndarray, real: np.ndarray) -> tuple[float, np.ndarray]:
-    """Mean structural similarity over the whole volume, and its map (X, Y, Z), by skimage; Wang et al. 2004 in 3D.
+    """Structural similarity of two volumes: its mean over the whole volume, and its map (X, Y, Z).
 
-    pred, real (X, Y, Z) in 0..1. The mean is without a border of half a window (5 voxels).
+    pred, real (X, Y, Z) in 0..1. By skimage, after Wang et al. 2004 in 3D. The mean leaves out a border of 5 voxels,
+    half of the window. 1 means equal volumes.
     """
     mean, image = structural_similarity(
         real, pred, data_range=1.0, gaussian_weights=True, sigma=SSIM_SIGMA, use_sample_covariance=False, full=True
@@ -25,27 +26,38 @@ def ssim_map(pred: np.ndarray, real: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def ssim(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
-    """Structural similarity: its map averaged inside the mask; at most 1, for equal images."""
+    """Structural similarity inside the mask (Wang et al. 2004): the mean of its map; at most 1, for equal volumes.
+
+    pred, real (X, Y, Z): the synthesised and the real volume, in 0..1; mask (X, Y, Z) bool.
+    """
     box = bounding_box(mask, SSIM_RADIUS)
     return float(ssim_map(pred[box], real[box])[1][mask[box]].mean(dtype=np.float64))
 
 
 def ssim_full(pred: np.ndarray, real: np.ndarray) -> float:
-    """Structural similarity over the whole grid, as many publications compute it. An empty image has about 0.5."""
+    """Structural similarity over the whole grid, as many publications compute it. An empty image has about 0.5.
+
+    pred, real (X, Y, Z): the synthesised and the real volume, in 0..1. At most 1, for equal volumes.
+    """
     return ssim_map(pred, real)[0]
 
 
 def ssim_means(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """`ssim` as "brain" and `ssim_full` as "full", from one map."""
+    """Structural similarity inside the mask (key "brain") and over the whole grid (key "full"), from one computation.
+
+    pred, real (X, Y, Z): the synthesised and the real volume, in 0..1; mask (X, Y, Z) bool. At most 1, for equal
+    volumes.
+    """
     full, image = ssim_map(pred, real)
     return {"brain": float(image[mask].mean(dtype=np.float64)), "full": full}
 
 
 def ms_ssim(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
-    """Multi-scale structural similarity inside the mask (Wang et al. 2003), over three scales with halved resolution.
+    """Multi-scale structural similarity inside the mask (Wang et al. 2003), at full, half and quarter resolution.
 
-    The result is from 0 to 1, for equal images. The map of the last scale is the product of luminance, contrast and
-    structure; those of the other scales are contrast times structure. Negative means count as 0.
+    pred, real (X, Y, Z): the synthesised and the real volume, in 0..1; mask (X, Y, Z) bool. The result is between 0 and
+    1, and 1 for equal volumes. The map of the coarsest resolution is the product of luminance, contrast and structure;
+    those of the other two are contrast times structure. A negative mean counts as 0.
     """
     box = bounding_box(mask, SSIM_RADIUS * 4)
     pred, real, inside = pred[box], real[box], mask[box].astype(np.float32)

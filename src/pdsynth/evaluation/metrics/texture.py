@@ -28,17 +28,22 @@ def hfen(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
 
 
 def sharpness(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
-    """Mean gradient magnitude inside the mask, divided by that of the real image; 1 is ideal, below 1 is blur."""
+    """Mean gradient magnitude inside the mask, divided by that of the real volume; 1 is ideal, below 1 is blur.
+
+    pred, real (X, Y, Z): the synthesised and the real volume; mask (X, Y, Z) bool. 0 if the real volume has no
+    gradient.
+    """
     box = bounding_box(mask, 1)
     slopes = [np.sqrt(sum(np.square(g) for g in np.gradient(image[box])))[mask[box]].mean() for image in (pred, real)]
     return ratio(*slopes)
 
 
 def spectrum_ratios(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """Spectral power of the masked prediction, divided by that of the masked real image, in three bands; 1 is ideal.
+    """Spectral power of the prediction, divided by that of the real volume, in three bands of frequency; 1 is ideal.
 
-    The bands are thirds of the radial spatial frequencies up to the Nyquist frequency, without frequency 0. Keys are
-    `BANDS`. Below 1 in the band "high" is blur.
+    pred, real (X, Y, Z): the synthesised and the real volume, set to 0 outside the mask (X, Y, Z) bool. The bands
+    "low", "mid" and "high", the keys, are thirds of the radial spatial frequencies up to the Nyquist frequency, without
+    frequency 0. Below 1 in the band "high" is blur.
     """
     bands = _radial_bands(mask.shape)
     totals = []
