@@ -18,20 +18,26 @@ from pdsynth.report.sections import Claim
 
 
 def claims() -> list[Claim]:
-    """The module `section` of every claim (package of `pdsynth.evidence`), in the order of the package names."""
+    """The modules that give sections to the report and facts to the cards, sorted by name.
+
+    They are the module `section` of every package of `pdsynth.evidence`.
+    """
     packages = (info.name for info in pkgutil.iter_modules(evidence.__path__) if info.ispkg)
     names = (f"{evidence.__name__}.{package}.section" for package in packages)
     return [cast(Claim, import_module(name)) for name in names if find_spec(name)]
 
 
 def write_report(results: str | Path) -> Path:
-    """Write report.html into a results folder; returns its path. Raises InputError if a result file is missing."""
+    """Write report.html into a results folder, with the sections of all evidence in it; returns the path of the page.
+
+    Raises InputError if metrics.json, metrics.tsv or another required file is missing.
+    """
     return page.write_report(results, claims())
 
 
 def write_cards(results: str | Path) -> list[Path]:
-    """Write the checklists and cards into a results folder; returns their paths.
+    """Write two reporting checklists, a model card and a data card into a results folder; returns their paths.
 
-    Raises InputError if the metrics are missing or cannot be read.
+    Raises InputError if metrics.json or metrics.tsv is missing or cannot be read.
     """
     return cards.write_cards(results, claims())

@@ -31,9 +31,12 @@ BY_DIAGNOSE = tuple(file.name for file in (SCHEME_SCORES, PATTERN_LOSS, ARMS, PO
 
 
 def write_roi(results_dir: str | Path, seed: int = 0) -> None:
-    """Write the tables of BY_ROI and Figures 5 and 6 into a results folder, from its patterns.tsv (region means).
+    """Compare region means and effects of disease of real and synthesised scans; the work of `pdsynth roi`.
 
-    Each participant counts once, with the first session. Raises InputError if a file of `evaluate` is missing.
+    Reads the region means of all scans from patterns.tsv in the results folder. Writes into it effects.tsv,
+    completed_effects.tsv, agreement.tsv, groups.tsv, Figures 5 and 6 and a figure of the effects on the brain. Each
+    participant counts once, with the first session. seed: of the bootstrap. Raises InputError if a file of `pdsynth
+    evaluate` is missing.
     """
     results, patterns = Results.read(results_dir), read(results_dir).one_per_participant()
     effects, tested = effects_of(results, patterns, seed)
@@ -44,12 +47,14 @@ def write_roi(results_dir: str | Path, seed: int = 0) -> None:
 
 
 def write_diagnosis(results_dir: str | Path, methods: Sequence[str] | None = None, seed: int = 0) -> None:
-    """Write the tables of BY_DIAGNOSE and Figure 7 into a results folder, from its patterns.tsv (region means).
+    """Classify diagnoses from real and synthesised scans; the work of `pdsynth diagnose`.
 
-    methods: names of the methods whose scans are used. The default is the method under test and, as a control without
-    information about individuals, the population mean. Each participant counts once, with the first session. table9.tsv
-    is written if both recipes of Table IX were evaluated. Raises InputError if a file of `evaluate` is missing;
-    ValueError if a diagnosis is too rare for the folds or a method was not evaluated.
+    Reads the region means of all scans from patterns.tsv in the results folder. Writes into it table5.tsv,
+    completion.tsv, power.tsv, embedding.tsv, separation.tsv and Figure 7. table9.tsv is written if both recipes of the
+    paper's Table IX were evaluated. methods: names of the methods whose scans are used. The default is the method under
+    test and, as a control without information about individuals, the population mean. Each participant counts once,
+    with the first session. Raises InputError if a file of `pdsynth evaluate` is missing; ValueError if a diagnosis is
+    too rare for the folds of the cross-validation or a method was not evaluated.
     """
     results, patterns = Results.read(results_dir), read(results_dir).one_per_participant()
     root, tested = results.root, results.tested
@@ -65,9 +70,12 @@ def write_diagnosis(results_dir: str | Path, methods: Sequence[str] | None = Non
 
 
 def write_sites(out: Path, model: Model, pairs: Pairs, budget: float | None, seed: int, device: str) -> None:
-    """Train the recipe of `model` without each site in turn, and write the scores as sites.tsv into a results folder.
+    """Measure the quality at sites that were not in the training set, and write sites.tsv into the folder `out`.
 
-    budget: seconds per training; there are two trainings per site (see `leave_one_site_out`).
+    The recipe of `model` is trained anew, twice for each site: without this site, and on as many participants of all
+    sites. budget: seconds of training steps for each training; None for the recipe's own number of steps. The scores
+    are those of the test participants of `pairs`. Raises ValueError if fewer than two sites have training and test
+    participants.
     """
     recipe, size = model.card["recipe"], model.card.get("size", Size.FULL)
     SITES.write(out, leave_one_site_out(recipe, pairs, budget=budget, seed=seed, device=device, size=size))

@@ -27,11 +27,11 @@ ROUNDING = 1e-9  # rounding error of sums of shares
 
 @dataclass(frozen=True)
 class Calibration:
-    """Calibration factor of the SD (`scale`), and coverage of 90 % intervals; participants: their number.
+    """Result of a calibration: the factor `scale` of the SD, and the coverage of 90 % intervals with and without it.
 
     Coverage is the share of a participant's voxels whose real value is inside the interval, averaged over participants.
-    before: coverage without the factor. after: coverage of participants who were left out of the estimate of the factor
-    (cross-validation); nan if there are too few participants.
+    before: coverage without the factor. after: coverage, with the factor, of participants who were left out of its
+    estimate (cross-validation); nan if there are too few participants. participants: their number.
     """
 
     scale: float
@@ -41,10 +41,11 @@ class Calibration:
 
 
 def calibrate(method: Method, pairs: Pairs, direction: Direction, progress: Progress | None = None) -> Calibration:
-    """Estimate the calibration factor of a method's SD from whole scans of unseen participants.
+    """Estimate the factor by which a method's SD must be multiplied for correct 90 % intervals, in one direction.
 
-    pairs: scans of participants who were not in the training set. progress(done, total) is called after each scan.
-    Raises ValueError if the method gives no SD, and in the cases of `conformal_scale`.
+    pairs: whole scans of participants who were not in the training set. progress(done, total) is called after each
+    scan. Raises ValueError if the method gives no SD, if there are fewer than 9 participants, or if no factor is large
+    enough.
     """
     ratios = interval_ratios(method, pairs, direction, progress=progress)
     before = float(np.mean([np.mean(each <= 1) for each in ratios]))
@@ -88,10 +89,12 @@ def fewest(coverage: float = COVERAGE) -> int:
 
 
 def held_out_coverage(ratios: Sequence[np.ndarray], coverage: float = COVERAGE) -> float:
-    """Mean coverage of participants who are left out of the estimate of the factor (10-fold cross-validation).
+    """Share of voxels inside calibrated intervals, of participants who were left out of the calibration (10 folds).
 
-    ratios: as in `conformal_scale`. Fold k contains participants k, k + 10, k + 20 ...; in a table sorted by site,
-    every fold then contains every site. Returns nan if there are too few participants, or if no factor is large enough.
+    ratios: for each participant, absolute error divided by half the interval width at each voxel. coverage: the share
+    for which the factor is estimated. The result is the mean over participants. Fold k contains participants k, k + 10,
+    k + 20 and so on; in a table sorted by site, every fold then contains every site. Returns nan if there are too few
+    participants, or if no factor is large enough.
     """
     people = np.arange(len(ratios))
     held = []

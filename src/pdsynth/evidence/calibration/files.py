@@ -13,12 +13,12 @@ ENTRY = "calibration"  # key in a model's card
 
 @dataclass(frozen=True)
 class Entry:
-    """The calibration participants of a model, and its calibration factors.
+    """How the SD of a model was calibrated: participants and factors, as recorded in the model's card.
 
-    cohort: name of the prepared folder. simulated: whether these participants are simulated. scale: calibration factor
-    of the SD by direction of synthesis, over all calibrations of the model together. coverage_90: coverage of 90 %
-    intervals by direction, for participants left out of the estimate; None if there are too few. scans_sha256: digests
-    of the calibration scans; `evaluate` refuses to score on these scans. The manifest does not contain the digests.
+    cohort: name of the prepared folder. simulated: whether these participants are simulated. scale: factor of the SD by
+    direction of synthesis, over all calibrations of the model together. coverage_90: share of voxels inside the 90 %
+    interval by direction, for participants left out of the estimate; None if there are too few. scans_sha256: SHA-256
+    of the calibration scans, on which `pdsynth evaluate` refuses to score; empty in a manifest.
     """
 
     cohort: str
@@ -30,7 +30,7 @@ class Entry:
 
     @classmethod
     def of(cls, card: Mapping[str, Any]) -> Entry | None:
-        """The entry of a model's card (record of the training), or of the card's copy in a manifest.
+        """Read the calibration of a model from its card (record of the training), or from a manifest's copy.
 
         None if the model was not calibrated.
         """
@@ -38,5 +38,5 @@ class Entry:
         return None if content is None else from_json(cls, {"coverage_90": {}, "scans_sha256": [], **content})
 
     def in_card(self, card: Mapping[str, Any]) -> dict[str, Any]:
-        """A copy of a model's card (record of the training) with this entry."""
+        """A copy of a model's card (record of the training) with this calibration."""
         return {**card, ENTRY: to_json(self)}

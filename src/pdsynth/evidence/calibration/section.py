@@ -16,7 +16,7 @@ COVERAGE = "coverage_90"  # a metric of every method that states an SD or was sa
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """Coverage of the intervals, and other scores of the SD, of every method that gives an SD or was sampled."""
+    """The report's section on uncertainty: whether the SD of each method is correct; none if no method has an SD."""
     rows = [
         (name, direction, entry[direction.value])
         for name, entry in results.methods.items()
@@ -52,7 +52,11 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """Coverage of the intervals of the method under test, the origin of its SD, and its calibration participants."""
+    """Correctness of the SD of the method under test, and its calibration, as text for the cards.
+
+    The facts are the shares of voxels inside the 50 and the 90 % interval, the origin of the SD, and the calibration
+    participants with the factors. A fact is "" if it is not known.
+    """
     tested = results.tested
     states = COVERAGE in next(iter(results.methods[tested].values()))
     sampled = tested in results.metrics.get("uncertainty_from_samples", [])  # then the SD of draws is audited
@@ -66,7 +70,7 @@ def facts(results: Results) -> Mapping[str, str]:
 
 
 def calibrated(entry: Entry) -> str:
-    """The calibration participants, and the calibration factor of each direction of synthesis, as text."""
+    """Number and cohort of the calibration participants, and the factor of the SD by direction, as text."""
     kind = "SIMULATED participants" if entry.simulated else "participants"
     scale = ", ".join(f"{direction} {factor}" for direction, factor in entry.scale.items())
     return f"on {entry.n_participants} {kind} of cohort {entry.cohort}; calibration factors: {scale}"

@@ -20,22 +20,23 @@ from pdsynth.types import Modality
 
 
 def complete(patterns: Patterns, methods: Sequence[str], simulated: bool, seed: int = 0) -> list[Arm]:
-    """The rows of completion.tsv: one per way to deal with missing scans (see `arms`), marked as SIMULATED or real.
+    """Accuracy of diagnosis if scans are missing, for each way to deal with missing scans: the rows of completion.tsv.
 
-    patterns: region means, one row per participant. methods: whose scans are filled in. Raises ValueError in the cases
-    of `arms`.
+    patterns: region means, one row per participant. methods: those whose scans are filled in. simulated: whether the
+    rows are marked as SIMULATED. Raises ValueError if a diagnosis has too few participants for the cross-validation, if
+    real scans are missing, or if a method lacks a modality.
     """
     data = "SIMULATED" if simulated else "real"
     return [replace(arm, data=data) for arm in arms(patterns.values, patterns.people, methods, seed=seed)]
 
 
 def arms(features: Features, people: pd.DataFrame, methods: Sequence[str], masks: int = 5, seed: int = 0) -> list[Arm]:
-    """Accuracy of diagnosis if a third of the participants lack the fMRI and a third the dMRI; one row per arm.
+    """Accuracy of diagnosis if a third of the participants lack the fMRI and a third the dMRI.
 
     features: region means (N, R) by modality and origin, "real" or a method's name; people: N rows with participant_id,
-    diagnosis. masks: number of random choices of the missing scans.
+    diagnosis. methods: those whose scans are filled in. masks: number of random choices of the missing scans.
 
-    An arm is a way to deal with missing scans:
+    There is one row per way to deal with missing scans (arm):
 
     - "complete-cases" trains on participants with both scans; in the test, the mean of these training participants
       replaces a missing scan.
@@ -48,6 +49,7 @@ def arms(features: Features, people: pd.DataFrame, methods: Sequence[str], masks
     accuracy and the balanced accuracy, averaged over the masks, with 95 % bootstrap intervals over participants. Rows
     of synthesised scans also have the balanced accuracy minus that of "mean", of "complete-cases" and of "one-scan",
     each with interval, p (paired permutation test) and p_holm (corrected over the three alternatives of a method).
+
     Raises ValueError if a class has too few participants to train on, or if a method lacks a modality.
     """
     features, people = diagnosed(features, people, methods)
@@ -63,11 +65,11 @@ def arms(features: Features, people: pd.DataFrame, methods: Sequence[str], masks
 
 
 def kept_scans(labels: np.ndarray, participants: np.ndarray, seed: int = 0) -> dict[Modality, np.ndarray]:
-    """Random choice of the scans that are not missing, (N,) bool by modality.
+    """Random choice of the scans that are not missing in a study with missing scans: (N,) bool by modality.
 
-    labels (diagnoses), participants (N,). Within each class, a third of the participants (rounded down) lack the fMRI,
-    as many lack the dMRI, and all others have both. The class of a participant is the label of the first row; all rows
-    of a participant get the same choice.
+    labels (N,): diagnosis of each row; participants (N,): participant of each row. Of each diagnosis, a third of the
+    participants (rounded down) lack the fMRI, as many lack the dMRI, and all others have both. The diagnosis of a
+    participant is the label of the first row; all rows of a participant get the same choice.
     """
     generator = np.random.default_rng(seed)
     _, first, person = np.unique(participants, return_index=True, return_inverse=True)

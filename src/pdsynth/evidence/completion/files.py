@@ -11,12 +11,13 @@ from pdsynth.statistics.resampling import UNKNOWN, Estimate
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """Scores of one way to deal with missing scans (see `arms`).
+    """Row of completion.tsv: accuracy of diagnosis for one way to deal with missing scans.
 
-    data: "SIMULATED" or "real". arm: the way. method: the method that synthesised the scans, or "". n: number of
-    participants. Accuracies are shares, 0 to 1. over_*: balanced accuracy minus that of the alternative in RIVALS, with
-    the p value of a paired permutation test and its Holm correction over the three alternatives; nan for other arms
-    than "synthesised".
+    data: "SIMULATED" or "real". arm: the way: "complete-cases", "mean", "one-scan", "real" (no scan is missing) or
+    "synthesised". method: the method that synthesised the scans, or "". n: number of participants. Accuracies are
+    shares, 0 to 1. over_mean, over_complete_cases, over_one_scan: balanced accuracy minus that of the alternative
+    "mean", "complete-cases" or "one-scan", with the p value of a paired permutation test and its Holm correction over
+    the three alternatives; nan if arm is not "synthesised".
     """
 
     data: str = ""

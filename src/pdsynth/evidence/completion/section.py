@@ -16,7 +16,7 @@ WAYS = {MEAN: "filling in the mean", COMPLETE: "leaving participants out", ONE_S
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """Accuracy of each way to deal with missing scans, and a verdict on each method's scans."""
+    """The report's section on diagnosis if scans are missing; none without completion.tsv."""
     rows = ARMS.read(results.root)
     if not rows:
         return
@@ -52,7 +52,7 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """The verdict on diagnosis with missing scans filled in by the method under test."""
+    """A verdict, as text for the cards, on diagnosis with missing scans that the method under test fills in."""
     return {"completion": verdict([row for row in ARMS.read(results.root) if row.method == results.tested])}
 
 

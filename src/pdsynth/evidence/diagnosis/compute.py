@@ -51,11 +51,12 @@ Scored = TypeVar("Scored", bound=SchemeScores)
 
 @dataclass(frozen=True)
 class Scheme:
-    """Training and test scans of a classifier.
+    """An experiment of classification: the scans to train and to test a classifier of the diagnosis on.
 
-    train: origins ("real" or "synthesised") by modality of each training set; the sets are used together. test: origins
-    by modality of the test scans. A modality that is absent is not used. paper: accuracy in the paper's Table V, 0 to
-    1; None if the paper does not give it. control: name of the scheme that its accuracy is compared with.
+    train: one or more training sets, which are used together; each gives the origin ("real" or "synthesised") of the
+    scans of each modality. test: origin by modality of the test scans. A modality that is absent is not used. paper:
+    accuracy in the paper's Table V, 0 to 1; None if the paper does not give it. control: name of the experiment with
+    real scans only, with whose accuracy this one is compared; None for a control itself.
     """
 
     name: str
@@ -98,16 +99,19 @@ def diagnose(
     repeats: int = 2,
     without: Mapping[str, str] | None = None,
 ) -> list[SchemeScores] | list[PairedScores]:
-    """Scores of every scheme with the scans of every method, and of the controls; one row per method and scheme.
+    """Accuracy of the diagnosis from real and synthesised scans: one row per method and scheme, and rows of controls.
 
-    features: region means (N, R) by modality and origin, "real" or a method's name; people: N rows with participant_id,
-    site, diagnosis, age, sex, education. Rows without a diagnosis are left out. A method's scans must come from a model
-    that was not trained on these participants. Controls without synthesised scans have the method "". Schemes for which
-    a method has no scans are left out. The accuracy of a scheme minus that of its control has a BCa interval over
-    participants; p is from the exact McNemar test, and p_holm is corrected over the schemes of a method. repeats:
-    repetitions of the cross-validation. without: by method, the name of a counterpart that lacks one part of it; the
-    rows are then `PairedScores`. Raises ValueError if real scans are missing, if a method has no scans, and in the
-    cases of `out_of_fold`.
+    A scheme is a choice of the training and test scans of a classifier (see `Scheme`). features: region means (N, R) by
+    modality and origin, "real" or a method's name; people: N rows with participant_id, site, diagnosis, age, sex,
+    education. Rows without a diagnosis are left out. methods: those whose scans are used; their models must not have
+    been trained on these participants. classifier: "elastic-net" or "linear-svm". repeats: repetitions of the
+    cross-validation.
+
+    Controls without synthesised scans have the method "". Schemes for which a method has no scans are left out. The
+    accuracy of a scheme minus that of its control has a BCa interval over participants; p is from the exact McNemar
+    test, and p_holm is corrected over the schemes of a method. without: by method, the name of a counterpart that lacks
+    one part of it; the rows are then `PairedScores`, which also have the gain over the counterpart. Raises ValueError
+    if real scans are missing, if a method has no scans, and if a diagnosis has fewer participants than folds (5).
     """
     features, people = diagnosed(features, people, methods)
     schemes = [("", scheme) for scheme in CONTROLS]
@@ -129,9 +133,11 @@ def diagnose(
 
 @dataclass(frozen=True)
 class Diagnoses:
-    """The rows of table5.tsv (schemes), table9.tsv (pattern_loss) and power.tsv (power).
+    """Results on the diagnosis: the rows of table5.tsv (schemes), table9.tsv (pattern_loss) and power.tsv (power).
 
-    pattern_loss is empty unless both recipes of the paper's Table IX were evaluated.
+    schemes: accuracies by choice of training and test scans. pattern_loss: the same with and without one loss of the
+    training; empty unless both recipes of the paper's Table IX were evaluated. power: statistical power of such a
+    comparison.
     """
 
     schemes: list[SchemeScores]
@@ -150,10 +156,12 @@ class Diagnoses:
 
 
 def diagnoses(patterns: Patterns, methods: Sequence[str], simulated: bool, seed: int = 0) -> Diagnoses:
-    """The paper's Tables V and IX by an elastic net and a linear SVM, and the statistical power on these participants.
+    """The paper's Tables V and IX (diagnosis from real and synthesised scans), and the statistical power.
 
-    patterns: region means, one row per participant; methods: names of the methods whose scans are used. Raises
-    ValueError in the cases of `diagnose`.
+    patterns: region means, real and synthesised, one row per participant; methods: names of the methods whose scans are
+    used. Classifiers are an elastic net and, for comparison, a linear SVM. simulated: whether the rows are marked as
+    SIMULATED. Raises ValueError if real scans are missing, if a method has no scans, and if a diagnosis has fewer
+    participants than folds (5).
     """
 
     def table(names: Sequence[str], without: Mapping[str, str] | None = None) -> list[Any]:
@@ -172,9 +180,10 @@ def diagnoses(patterns: Patterns, methods: Sequence[str], simulated: bool, seed:
 
 
 def power_of(n: int) -> list[Power]:
-    """Power of McNemar's test between two classifiers on n participants, one row per difference in accuracy.
+    """Power of McNemar's test between two classifiers on the same n participants, one row per difference in accuracy.
 
-    One accuracy is half of the difference above 66 %, the other half of it below.
+    The differences are 2 to 20 points of accuracy. One accuracy is half of the difference above 66 %, the other half of
+    it below.
     """
     rows = []
     for difference in DIFFERENCES:
@@ -187,9 +196,10 @@ def power_of(n: int) -> list[Power]:
 
 
 def block_of(columns: Columns, features: Features, people: pd.DataFrame) -> Block:
-    """Region means of several modalities and origins, joined along the feature axis, with the diagnoses as labels.
+    """Data for a classifier: region means of several modalities and origins side by side, with the diagnoses as labels.
 
-    columns: (modality, origin) of each part; the origin is "real" or a method's name.
+    columns: (modality, origin) of each part; the origin is "real" or a method's name. features: region means (N, R) by
+    modality and origin. people: N rows with diagnosis and participant_id.
     """
     labels, participants = (people[name].to_numpy(str) for name in ("diagnosis", "participant_id"))
     return Block(np.hstack([features[column] for column in columns]), labels, participants)
@@ -246,16 +256,20 @@ def _controls(
 
 
 def covariates(people: pd.DataFrame) -> pd.DataFrame:
-    """Age and education as numbers (NaN where missing), sex and site as words ("n/a" where missing)."""
+    """A table for a classifier that sees no scan: age and education as numbers, sex and site as words.
+
+    people: one row per participant. A missing number is NaN, a missing word "n/a".
+    """
     table = people.reindex(columns=["age", "education", "sex", "site"])
     numbers = table[["age", "education"]].apply(pd.to_numeric, errors="coerce").astype(float)
     return numbers.join(table[["sex", "site"]].astype(object).fillna(NA).astype(str))
 
 
 def permuted_labels(labels: np.ndarray, participants: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Labels (N,) after a permutation of the diagnoses between participants; labels, participants (N,).
+    """The diagnoses (N,) after a random exchange between participants, for a control that shows the accuracy by chance.
 
-    The diagnosis of a participant is the label of the first row; all rows of a participant get the same new label.
+    labels (N,): diagnosis of each row; participants (N,): participant of each row. The diagnosis of a participant is
+    the label of the first row; all rows of a participant get the same new label.
 
     >>> sorted(permuted_labels(np.array(["NC", "AD", "AD"]), np.array(["a", "b", "c"])).tolist())
     ['AD', 'AD', 'NC']
@@ -265,7 +279,7 @@ def permuted_labels(labels: np.ndarray, participants: np.ndarray, seed: int = 0)
 
 
 def majority(block: Block) -> Predictions:
-    """Predictions that give every row the shares of the classes in the whole cohort as its probabilities.
+    """Predictions of a control without data: every row gets the shares of the diagnoses in the whole cohort.
 
     Shares of the training folds would be biased, because a class that is frequent in the test fold is rarer in them.
     """

@@ -14,10 +14,12 @@ PERMUTED = "permuted labels"  # the control that gives the accuracy by chance
 
 @dataclass(frozen=True, kw_only=True)
 class SchemeScores:
-    """Scores of an elastic-net classifier in one scheme with the scans of one method (see `diagnose`).
+    """Row of table5.tsv: scores of an elastic-net classifier for one choice of training and test scans (scheme).
 
-    data: "SIMULATED" or "real". method: "" for a control. scheme: name of the choice of training and test scans. n:
-    number of participants. accuracy to confusion: see `scores`. paper: accuracy in the paper's Table V, with the Wilson
+    data: "SIMULATED" or "real". method: the method that synthesised the scans; "" for a control. n: number of
+    participants. accuracy, balanced_accuracy: with 95 % intervals; f1, recall, precision: macro averages; auc: macro
+    average, one versus rest; brier: mean squared distance of the probabilities from the truth, 0 to 2; confusion: JSON
+    text with the counts of predicted classes by real class. paper: accuracy in the paper's Table V, with the Wilson
     interval of 53 cases; nan if the paper does not give it. against: name of the control. difference: accuracy minus
     that of the control. p, p_holm: exact McNemar test, and corrected over the schemes of the method.
     svm_balanced_accuracy: balanced accuracy of a linear SVM in place of the elastic net.
@@ -45,10 +47,11 @@ class SchemeScores:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedScores(SchemeScores):
-    """`SchemeScores` with `gain`: accuracy minus that of the method's counterpart in the same scheme.
+    """Row of table9.tsv: as a row of table5.tsv, with the accuracy gained by a loss on region means (pattern loss).
 
-    The counterpart is the same method without the pattern loss. gain_p, gain_p_holm: as p and p_holm. nan for rows of
-    the counterpart itself and of controls.
+    gain: accuracy minus that of the same method trained without this loss, in the same scheme, with a 95 % interval.
+    gain_p, gain_p_holm: exact McNemar test, and corrected over the schemes of the method. nan in rows of the method
+    without this loss and of controls.
     """
 
     gain: Estimate = UNKNOWN
@@ -58,9 +61,11 @@ class PairedScores(SchemeScores):
 
 @dataclass(frozen=True)
 class Power:
-    """A difference in accuracy (0 to 1): participants needed for a power of 80 %, and the power of this sample.
+    """Row of power.tsv: statistical power of a comparison of two classifiers on the same participants.
 
-    Both are given for two classifiers with independent errors, and for two that share half of their errors.
+    difference: in accuracy, 0 to 1. needed_independent, needed_half_shared: participants needed for a power of 80 %, if
+    the errors of the classifiers are independent, and if they share half of their errors. power_independent,
+    power_half_shared: power with the participants of this run.
     """
 
     difference: float

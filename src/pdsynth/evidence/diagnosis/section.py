@@ -40,7 +40,7 @@ HEAD = ["Scheme", "Scans by", "balanced accuracy", "balanced accuracy, linear SV
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """Scores of the schemes and controls, and the power of a comparison on this number of participants."""
+    """The report's section on diagnosis: scores by choice of scans, controls and power; none without table5.tsv."""
     rows = SCHEME_SCORES.read(results.root)
     if not rows:
         return
@@ -70,10 +70,11 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """Balanced accuracies with scans by the method under test, with real scans and with permuted labels.
+    """Balanced accuracies of the diagnosis, with synthesised and with real scans, as text for the cards.
 
-    Other facts are the names of the diagnoses, and the number of participants needed to show a difference of 4 points
-    of accuracy.
+    Synthesised scans are those of the method under test. Further facts are the balanced accuracy with permuted labels,
+    the names of the diagnoses, and the number of participants needed to show a difference of 4 points of accuracy. A
+    fact is "" if it is not known.
     """
     rows = SCHEME_SCORES.read(results.root)
     controls = [row for row in rows if not row.method]
@@ -103,7 +104,7 @@ def classes(confusion: str) -> str:
 
 
 def with_question(scheme: str) -> str:
-    """The name of a scheme with the question that it answers.
+    """The name of a scheme (choice of training and test scans) with the question that it answers, if it has one.
 
     >>> with_question("S7"), with_question("site only")
     ('S7: Do additional synthesised training scans help?', 'site only')

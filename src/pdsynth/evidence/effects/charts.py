@@ -24,7 +24,9 @@ REAL_COLOUR, SYNTHESISED_COLOUR = "#222222", "#c8441b"
 def draw(results: Results, patterns: Patterns, direction: Direction, recovered: EffectRecovery) -> None:
     """Write the figures of the method under test into the results folder: groups, participants and effects.
 
-    recovered: its effects in this direction of synthesis. A figure is left out if there are too few participants.
+    patterns: region means, real and synthesised. recovered: the effects of this method in this direction of synthesis.
+    The figure of the groups is left out if no group has two participants, and that of the effects if none can be
+    estimated.
     """
     root, simulated, method = results.root, results.simulated, results.tested
     if patterns.people["diagnosis"].value_counts().max() > 1:
@@ -38,9 +40,11 @@ def draw(results: Results, patterns: Patterns, direction: Direction, recovered: 
 
 
 def group_figure(patterns: Patterns, method: str, direction: Direction, path: Path, simulated: bool) -> Path:
-    """Figure 5: mean real and synthesised pattern of each group, with 95 % intervals (normal); returns `path`.
+    """Figure 5: mean of real and of synthesised scans in every region, one panel per diagnosis; returns `path`.
 
-    The mean pattern of all real scans is subtracted, because regions differ far more than groups do.
+    patterns: region means of the scans. The mean of all real scans is subtracted from both, because regions differ far
+    more than groups do. The bands are 95 % intervals of the mean for a normal distribution. Diagnoses with one
+    participant are left out. simulated: whether the title says SIMULATED.
     """
     real, synthesised = patterns.pair(method, direction)
     order, borders = _by_network(patterns)
@@ -66,10 +70,10 @@ def group_figure(patterns: Patterns, method: str, direction: Direction, path: Pa
 
 
 def person_figure(patterns: Patterns, method: str, direction: Direction, path: Path, simulated: bool) -> Path:
-    """Figure 6: real and synthesised patterns of up to six participants, minus the mean pattern of all real scans.
+    """Figure 6: region means of the real and the synthesised scan of up to six participants; returns `path`.
 
-    A pattern is all region means of a scan. The participants are evenly spaced from the highest to the lowest
-    correlation of the two patterns over regions. Returns `path`.
+    The mean of all real scans is subtracted from both. The participants are evenly spaced from the highest to the
+    lowest correlation, over regions, of real and synthesised region means. simulated: whether the title says SIMULATED.
     """
     real, synthesised = patterns.pair(method, direction)
     order, borders = _by_network(patterns)

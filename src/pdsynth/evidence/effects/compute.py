@@ -26,13 +26,13 @@ STRONG = 0.3  # signs are compared in regions with a larger |g|
 
 @dataclass(frozen=True, eq=False)
 class EffectRecovery:
-    """Result of `effect_recovery`: effects (R,) by region, and their comparison over regions.
+    """The group difference (effect) in real and in synthesised scans of the same participants, in each of R regions.
 
-    g_real, g_synthesised: Hedges' g (first group minus the second), each with its own SD. g_synthesised_by_real_sd: the
-    difference of the synthesised scans in SD of the real scans. slope, r and sign_agreement compare it with g_real;
-    slope_own_sd compares g_synthesised with g_real. Their intervals are 95 %, over participants. sign_agreement: share
-    of the n_strong regions with |g_real| > 0.3 in which both have the same sign. reliability: share of the sum of
-    g_real^2 over regions that the sampling of participants does not explain, 0 to 1.
+    g_real, g_synthesised (R,): Hedges' g (first group minus the second), each with its own SD. g_synthesised_by_real_sd
+    (R,): the difference of the synthesised scans in SD of the real scans. slope, r (correlation) and sign_agreement
+    compare it with g_real over regions; slope_own_sd compares g_synthesised with g_real. Their intervals are 95 %, over
+    participants. sign_agreement: share of the n_strong regions with |g_real| > 0.3 in which both have the same sign.
+    reliability: share of the sum of g_real^2 over regions that the sampling of participants does not explain, 0 to 1.
     """
 
     g_real: np.ndarray
@@ -55,22 +55,23 @@ def effect_recovery(
     seed: int = 0,
     n: int = RESAMPLES,
 ) -> EffectRecovery:
-    """Effects of the contrast in synthesised scans, compared with those in real scans of the same participants.
+    """The group difference (effect) in synthesised scans, compared with that in real scans of the same participants.
 
-    real, synthesised (N, R): means of R regions, one row per participant; groups, sites (N,). The effect is the mean of
-    the first group of the contrast minus that of the second, in SD (Hedges' g). Participants of other groups are left
-    out; those of the contrast are resampled n times within their group.
+    real, synthesised (N, R): means of R regions, one row per participant; groups, sites (N,): diagnosis and site of
+    each. contrast: the two groups. The effect is the mean of the first group minus that of the second, in SD (Hedges'
+    g). Participants of other groups are left out; those of the two groups are resampled n times within their group.
 
-    With sites, the difference is taken within each site and averaged with weights n_a n_b / (n_a + n_b), which is a
-    linear model with one term per site. The SD is that within groups and sites. Subtracting the mean of each site
-    first would also remove part of the effect, because sites have different shares of the groups. An effect that only
-    a call without sites shows may be an effect of the scanners.
+    With sites, the difference is taken within each site and averaged with weights n_a n_b / (n_a + n_b), where n_a and
+    n_b are the numbers of participants of the two groups; this is a linear model with one term per site. The SD is that
+    within groups and sites. Subtracting the mean of each site first would also remove part of the effect, because sites
+    have different shares of the groups. An effect that only a call without sites shows may be an effect of the
+    scanners.
 
     How to read the slopes (through the origin, of the synthesised effect on the real one; 1 = no attenuation):
 
-    - `slope` divides both differences by the SD of real scans. The posterior mean E[target | source] varies less
-      within a group than real scans do. Divided by its own small SD, the same difference looks larger, so slope_own_sd
-      may exceed 1 although the method contains no more information.
+    - `slope` divides both differences by the SD of real scans. The posterior mean E[target | source] varies less within
+      a group than real scans do. Divided by its own small SD, the same difference looks larger, so slope_own_sd may
+      exceed 1 although the method contains no more information.
     - An image that is the same for everyone has slope 0 and sign agreement 0. Its r and slope_own_sd are nan, because
       it does not vary.
     - g_real contains the sampling error of these participants. A method that knows the disease but nothing about
@@ -113,16 +114,20 @@ def _correlation(y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def recovered_by(patterns: Patterns, method: str, direction: Direction, seed: int) -> EffectRecovery:
-    """Effect recovery of a method's scans (see `effect_recovery`) for AD minus NC within sites."""
+    """Difference AD minus NC within sites in the scans of a method, compared with that in the real scans.
+
+    patterns: region means, one row per participant. seed: of the bootstrap. See `effect_recovery`.
+    """
     groups, sites = (patterns.people[name].astype(str).tolist() for name in ("diagnosis", "site"))
     return effect_recovery(*patterns.pair(method, direction), groups, AD_LESS_NC, sites, seed=seed)
 
 
 def effects_of(results: Results, patterns: Patterns, seed: int = 0) -> tuple[Effects, dict[Direction, EffectRecovery]]:
-    """The rows of effects.tsv, agreement.tsv and groups.tsv, and effect recovery of the method under test by direction.
+    """The rows of effects.tsv, agreement.tsv and groups.tsv, and the effects of the method under test by direction.
 
-    patterns: region means, one row per participant. The table of effects contains every method; agreement by region and
-    scores by group are those of the method under test.
+    patterns: region means, real and synthesised, one row per participant. The effect is the difference AD minus NC
+    within sites. The table of effects contains every method; agreement by region and PSNR by group of participants are
+    those of the method under test.
     """
     effects: list[Effect] = []
     agreement: list[RegionAgreement] = []

@@ -15,12 +15,17 @@ GROUP_FIGURE, PERSON_FIGURE, EFFECTS_FIGURE = "figure5_{}.png", "figure6_{}.png"
 
 @dataclass(frozen=True)
 class Effect:
-    """Effect recovery of one method in one direction (see `EffectRecovery`), and its agreement with real scans.
+    """Row of effects.tsv: the difference AD minus NC and the agreement with real scans, of one method in one direction.
 
-    n_AD, n_NC: numbers of participants. icc, ccc, within_site_r, bias: medians over regions; pattern_r, own_pattern_r:
-    medians over participants (see `agreement_summary`). shrinkage: slope of the synthesised on the real deviations of
-    participants from the mean pattern (see `shrinkage_slope`). variance_ratio: variance over participants, synthesised
-    divided by real, median over regions.
+    n_AD, n_NC: numbers of participants. slope, slope_own_sd, r: slope and correlation over regions of the synthesised
+    on the real differences (Hedges' g); both are in SD of the real scans, except in slope_own_sd, where each is in its
+    own SD. sign_agreement: share of the n_strong regions with a real |g| above 0.3 in which both have the same sign.
+    reliability: share of the real differences' sum of squares that is not sampling error. icc (intraclass correlation),
+    ccc (concordance correlation), within_site_r (correlation within sites), bias (synthesised - real): medians over
+    regions. pattern_r, own_pattern_r: correlation over regions of a participant's real and synthesised means, without
+    and with subtraction of the mean pattern; medians over participants. shrinkage: slope of the synthesised on the real
+    deviations of participants from the mean pattern. variance_ratio: variance over participants, synthesised divided by
+    real, median over regions.
     """
 
     method: str
@@ -45,10 +50,12 @@ class Effect:
 
 @dataclass(frozen=True)
 class RegionAgreement:
-    """Agreement of the method under test in one region and direction (see `agreement_table`), and its effects.
+    """Row of agreement.tsv: agreement of the method under test with real scans in one region and one direction.
 
-    g_real, g_synthesised: Hedges' g of AD minus NC, both in SD of the real scans. variance_ratio: variance over
-    participants, synthesised divided by real.
+    All measures are over participants. icc: intraclass correlation ICC(2,1). ccc: concordance correlation.
+    within_site_r: correlation of the deviations from the mean of each site. bias, sd_of_difference: mean and SD of
+    synthesised - real. lower, upper: bias -/+ 1.96 SD. g_real, g_synthesised: Hedges' g of AD minus NC, both in SD of
+    the real scans. variance_ratio: variance, synthesised divided by real.
     """
 
     method: str
@@ -69,11 +76,12 @@ class RegionAgreement:
 
 @dataclass(frozen=True)
 class GroupScore:
-    """PSNR in the brain (dB) of the method under test in one group and direction (see `group_table`).
+    """Row of groups.tsv: PSNR in the brain (dB) of the method under test in one group of participants.
 
-    by: the trait that defines the groups, such as "site". n: number of participants. mean: over participants. worst:
-    whether it has the lowest mean among the groups of the trait with two participants or more. p: Kruskal-Wallis test
-    for any difference between the groups of the trait, in this direction. p_holm: corrected over all traits and both
+    direction: of synthesis. by: the trait that defines the groups: "site", "sex", "age" or "diagnosis". group: its
+    value, or a range of ages. n: number of participants. mean: over participants, with a 95 % interval. worst: whether
+    it has the lowest mean among the groups of the trait with two participants or more. p: Kruskal-Wallis test for any
+    difference between the groups of the trait, in this direction. p_holm: corrected over all traits and both
     directions.
     """
 

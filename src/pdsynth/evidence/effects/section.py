@@ -31,7 +31,7 @@ PATTERNS = {
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """One section on the effects of disease, one on region patterns."""
+    """The report's sections on the effects of disease and on region means; none without effects.tsv."""
     rows = EFFECTS.read(results.root)
     if rows:
         yield _effects(results, rows)
@@ -39,7 +39,10 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """Slope and reliability of the method under test, and the number of participants per group."""
+    """Slope and reliability of the effects of disease, and numbers of AD and NC participants, as text for the cards.
+
+    They are those of the method under test. A fact is "" if it is not known.
+    """
     own = [row for row in EFFECTS.read(results.root) if row.method == results.tested]
     return {
         "effects": by_direction(own, lambda row: "" if isnan(row.slope.value) else spread(row.slope)),
@@ -91,9 +94,10 @@ def _effects(results: Results, rows: list[Effect]) -> Section:
 
 
 def effect_sentence(row: Effect, known_change: Estimate | None) -> str:
-    """The conclusion that the slope of a method in one direction of synthesis supports, as one or two sentences.
+    """The conclusion that the effects of a method in one direction of synthesis support, as one or two sentences.
 
-    known_change: the slope for people who were simulated at two severities; None if it was not measured.
+    row: the slope over regions of synthesised on real effects, and its reliability. known_change: the slope for people
+    who were simulated at two severities; None if it was not measured.
     """
     name, slope = words.DIRECTIONS[row.direction], row.slope
     if any(isnan(value) for value in (slope.value, slope.low, slope.high, row.reliability)):

@@ -18,11 +18,13 @@ COLOURS = ("#0a7d94", "#c2571a", "#6a5acd", "#3a8f4d", "#b03a6f", "#8a7a1f")
 
 
 def embedding_figure(maps: pd.DataFrame, people: pd.DataFrame, path: Path, simulated: bool) -> Path:
-    """Write a PNG with one row per modality and colouring, and one column per setting; returns `path`.
+    """Write Figure 7, t-SNE maps of real and synthesised scans, as a PNG; returns `path`.
 
-    maps: a table with the columns of embedding.tsv. people: participant_id, diagnosis and site. Discs are real scans,
-    crosses synthesised ones. The settings are all perplexities at the first seed, then the other seeds at the middle
-    perplexity. Differences between settings are not properties of the data.
+    maps: a table with one row per scan and map: modality, perplexity, seed, origin ("real" or a method), participant,
+    x, y. people: participant_id, diagnosis and site. There is one row per modality and colouring (by diagnosis or by
+    site). Each column is one setting of t-SNE: all perplexities at the first seed, then the other seeds at the middle
+    perplexity. Discs are real scans, crosses synthesised ones. Differences between settings are not properties of the
+    data.
     """
     perplexities, seeds = sorted(maps["perplexity"].unique()), sorted(maps["seed"].unique())
     middle = perplexities[len(perplexities) // 2]

@@ -27,7 +27,10 @@ NEIGHBOURS = 5
 
 @dataclass(frozen=True)
 class Embedding:
-    """The rows of embedding.tsv (points of the t-SNE maps) and separation.tsv."""
+    """t-SNE maps of real and synthesised scans, and measures of their separation.
+
+    points: rows of embedding.tsv. separations: rows of separation.tsv.
+    """
 
     points: list[Point]
     separations: list[Separation]
@@ -39,7 +42,7 @@ class Embedding:
 
 
 def embedding(patterns: Patterns, method: str) -> Embedding:
-    """t-SNE maps of real scans and of those of one method, for both modalities, with the separation of the scans.
+    """t-SNE maps of the real scans and of those of one method, and measures of their separation, for both modalities.
 
     The separation is by diagnosis, by site and by origin (real or synthesised). patterns: region means, one row per
     participant; method: the method that synthesised the scans. Raises ValueError for fewer than four participants.
@@ -61,13 +64,13 @@ def embed(
     seeds: Sequence[int] = (0, 1, 2),
     perplexities: Sequence[float] = PERPLEXITIES,
 ) -> pd.DataFrame:
-    """t-SNE maps (van der Maaten and Hinton 2008) of all origins together, after standardisation and PCA.
+    """t-SNE maps (van der Maaten and Hinton 2008) of real and synthesised scans of one modality together.
 
-    origins: (N, R) region means of one modality by origin ("real" or a method's name), one row per participant. PCA
-    keeps 50 components, or fewer if there are fewer scans or regions. Returns one row per scan, seed and perplexity
-    with the columns seed, perplexity, origin, participant, x, y. A perplexity above a third of the number of scans is
-    lowered to it. Differences between seeds are not properties of the data. Raises ValueError for fewer than four
-    participants.
+    origins: region means (N, R) by origin ("real" or a method's name), one row per participant; participants: their N
+    names. Region means are standardised and reduced by PCA to 50 components, or fewer if there are fewer scans or
+    regions. Returns one row per scan, seed and perplexity with the columns seed, perplexity, origin, participant, x, y.
+    A perplexity above a third of the number of scans is lowered to it. Differences between seeds are not properties of
+    the data. Raises ValueError for fewer than four participants.
     """
     values = _standardised(origins)
     people = len(set(participants))
@@ -88,13 +91,14 @@ def embed(
 
 
 def separation(origins: Mapping[str, np.ndarray], people: pd.DataFrame) -> pd.DataFrame:
-    """Separation of the scans by diagnosis, site and provenance (their origin), in the standardised feature space.
+    """Measures of how far groups of scans of one modality are apart: by diagnosis, by site, and real from synthesised.
 
-    origins: region means (N, R) of one modality by origin ("real" or a method's name); people: N rows with
-    participant_id, diagnosis, site. Returns one row per grouping (`by`) with n (scans), groups (number of groups),
-    silhouette (Rousseeuw 1987; -1 to 1), knn_accuracy (from the 5 nearest scans of other participants) and chance (the
-    accuracy of always guessing the largest group). Scans without a label are left out of that row. Measures are nan if
-    there are fewer than two groups or too few scans. With good synthesis, knn_accuracy for provenance is near chance.
+    origins: region means (N, R) by origin ("real" or a method's name); people: N rows with participant_id, diagnosis,
+    site. Region means are standardised. Returns one row per grouping, with by ("diagnosis", "site" or "provenance", the
+    origin), n (scans), groups (number of groups), silhouette (Rousseeuw 1987; -1 to 1), knn_accuracy (share of scans
+    whose group is that of most of the 5 nearest scans of other participants) and chance (the accuracy of always
+    guessing the largest group). Scans without a label are left out of that row. Measures are nan if there are fewer
+    than two groups or too few scans. With good synthesis, knn_accuracy for provenance is near chance.
     """
     values = _standardised(origins)
     copies = len(origins)

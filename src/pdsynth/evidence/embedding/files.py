@@ -13,9 +13,10 @@ FIGURE = "figure7.png"
 
 @dataclass(frozen=True)
 class Point:
-    """Coordinates of one scan in the t-SNE map of one seed and perplexity.
+    """Row of embedding.tsv: coordinates x, y of one scan in a t-SNE map.
 
-    origin: "real" or the method that synthesised the scan.
+    seed, perplexity: the settings of the map. origin: "real" or the method that synthesised the scan. participant:
+    their name.
     """
 
     seed: int
@@ -29,10 +30,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Separation:
-    """Separation of real and synthesised scans of one modality by one grouping (see `separation`).
+    """Row of separation.tsv: how far groups of real and synthesised scans of one modality are apart.
 
-    by: "diagnosis", "site" or "provenance". n: number of scans; groups: number of groups. method: the method that
-    synthesised the scans among the real ones.
+    by: the grouping: "diagnosis", "site" or "provenance" (real or synthesised). n: number of scans; groups: number of
+    groups. silhouette: 1 for groups that are far apart, about 0 for groups that overlap. knn_accuracy: share of scans
+    whose group is that of most of the 5 nearest scans of other participants. chance: share of the largest group.
+    method: the method that synthesised the scans among the real ones.
     """
 
     by: str

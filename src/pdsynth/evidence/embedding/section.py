@@ -14,7 +14,10 @@ ADDRESSES: Mapping[str, str] = {}
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """Separation of the scans by diagnosis, site and provenance, and Figure 7."""
+    """The report's section on whether real and synthesised scans can be distinguished, with Figure 7.
+
+    There is none without separation.tsv.
+    """
     rows = SEPARATIONS.read(results.root)
     if not rows:
         return

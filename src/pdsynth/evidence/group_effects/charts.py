@@ -18,10 +18,10 @@ NAMES = ("real scans alone", "with synthesised scans")
 
 
 def draw(out: Path, effects: GroupEffects, contrast: Sequence[str], simulated: bool) -> None:
-    """Write one figure per target modality: effects by region, from real scans alone and with synthesised scans.
+    """Write one figure per modality: group differences by region, from real scans alone and with synthesised ones.
 
-    Effects are the first group of the contrast minus the second, in SD of real scans within groups and sites. A ring
-    marks regions with a false discovery rate below 0.05.
+    contrast: the two groups. Differences are the first group minus the second, in SD of real scans within groups and
+    sites. A ring marks regions with a false discovery rate below 0.05. simulated: whether the title says SIMULATED.
     """
     first, second = contrast
     for target in Modality:

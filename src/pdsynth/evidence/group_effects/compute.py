@@ -32,9 +32,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class GroupEffects:
-    """Results by region and by target modality.
+    """Differences between two groups of participants in every region, with and without synthesised scans.
 
-    real_alone_d (R,): difference of the groups from real scans alone, in SD of real scans, by target.
+    regions: one row per region and target modality. summary: one row per target modality. real_alone_d: by target
+    modality, the differences from real scans alone, (R,), in SD of real scans within groups and sites.
     """
 
     regions: list[RegionEffect]
@@ -50,11 +51,13 @@ class GroupEffects:
 def group_effects(
     people: Pairs, synthesised: Means, contrast: Groups = AD_LESS_NC, atlas: Atlas | None = None
 ) -> GroupEffects:
-    """The rectified difference of the groups in each region of both targets, and that from real scans alone.
+    """Differences between two groups in each region, with synthesised scans and from real scans alone.
 
-    people: one row per participant, from `one_row_each`; synthesised: region means of their synthesised scans, from
-    `cross_fitted` or `by_model`. A difference is the first group of the contrast minus the second, within sites (see
-    `rectified_difference`). Raises ValueError if a group has fewer than two real scans of a target.
+    people: one row per participant, from `one_row_each`. synthesised: by direction of synthesis, region means (N, R) of
+    their synthesised scans, nan for participants without one, from `cross_fitted` or `by_model`. contrast: the two
+    groups; a difference is the first minus the second, within sites. The synthesised scans are corrected by their error
+    in participants who have both scans (see `rectified_difference`). atlas: the regions; None means those of the paper
+    with hippocampi and amygdalae. Raises ValueError if a group has fewer than two real scans of a modality.
     """
     atlas = atlas or evidence_regions(people.grid)
     regions = describe_regions(atlas, people.grid)
@@ -73,10 +76,10 @@ def group_effects(
 
 
 def one_row_each(pairs: Pairs, contrast: Groups) -> Pairs:
-    """One whole scan of each participant of the contrast: the first session with both scans, or else the first session.
+    """Choose one session of each participant of two groups: the first with both scans, or else the first.
 
-    contrast: the two groups. Raises InputError if a group has fewer than two participants, or if, for one modality, no
-    site has real scans of both groups.
+    contrast: the two groups (diagnoses). Only whole scans are used. Raises InputError if a group has fewer than two
+    participants, or if, for one modality, no site has real scans of both groups.
     """
     whole = pairs.whole_scans()
     table = whole.table.assign(unpaired=whole.table["available"] != Available.BOTH)
@@ -107,15 +110,17 @@ def cross_fitted(
     device: str = "auto",
     progress: Progress = lambda done, total: None,
 ) -> Means:
-    """Out-of-fold region means of the scans that a recipe synthesises for `people` (N rows), by cross-fitting.
+    """Region means of the scans that a recipe synthesises for `people`, by models not trained on these people.
 
-    Returns (N, R) by direction of synthesis; nan without the source, and for all participants if none of them has the
-    source and lacks the target. The participants of `pairs` who have both scans, whatever their diagnosis, are divided
-    into folds, and one model is trained without each fold, for `budget` seconds if the recipe needs a budget. The scan
-    of a participant with both scans is synthesised by the model whose training set does not contain this participant.
-    For a participant who lacks a scan, the average over all models is used. Each model's mean over the participants who
-    lack a scan, at the same site, is subtracted from its values. Raises ValueError if there are fewer paired
-    participants than folds.
+    people: one row per participant (N rows), from `one_row_each`. The participants of `pairs` who have both scans,
+    whatever their diagnosis, are divided into folds, and one model is trained without each fold, for `budget` seconds
+    if the recipe needs a budget. The scan of a participant with both scans is synthesised by the model whose training
+    set does not contain this participant. For a participant who lacks a scan, the average over all models is used. Each
+    model's mean over the participants who lack a scan, at the same site, is subtracted from its values. progress(done,
+    folds) is called before each training and at the end.
+
+    Returns (N, R) by direction of synthesis: nan for participants without the source scan, and for all if none of them
+    has the source and lacks the target. Raises ValueError if there are fewer participants with both scans than folds.
     """
     paired = pairs.where(pairs.table["available"] == Available.BOTH)
     names = np.sort(paired.table["participant_id"].unique())
@@ -146,11 +151,13 @@ def cross_fitted(
 
 
 def by_model(model: api.Model, pairs: Pairs, people: Pairs, atlas: Atlas | None = None) -> Means:
-    """Region means of the scans that a given model synthesises for `people` (N rows).
+    """Region means of the scans that a trained model synthesises for `people`, except for those in its training set.
 
-    Returns (N, R) by direction of synthesis; nan without the source, and for all participants if none of them has the
-    source and lacks the target. Participants with any session of `pairs` in the model's training set are nan, too.
-    Raises ValueError if the model was trained on all participants who have both scans.
+    people: one row per participant (N rows), from `one_row_each`. pairs: all pairs, by which participants with any
+    session in the model's training set are found. Returns (N, R) by direction of synthesis: nan for participants
+    without the source scan or in the training set, and for all if none of them has the source and lacks the target.
+    atlas: the regions; None means those of the paper with hippocampi and amygdalae. Raises ValueError if the model was
+    trained on all participants who have both scans.
     """
     training_scans = set(model.card.get("scans_sha256", []))
     trained_on = {person for digest, person in pairs.scan_digests().items() if digest in training_scans}

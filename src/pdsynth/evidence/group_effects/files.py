@@ -14,13 +14,13 @@ COMPLETE, AS_IF_REAL, RECTIFIED = "complete-cases", "as if real", "rectified"  #
 
 @dataclass(frozen=True)
 class RegionEffect:
-    """The rectified difference of the groups in one region of one target modality, and its tests.
+    """Row of group_effects.tsv: the difference of two groups in one region of one modality, with synthesised scans.
 
-    x, y, z: centre of the region, mm (MNI). difference: first group minus the second within sites, in the units of the
-    scans. p: its t test; q: false discovery rate over regions (Benjamini and Hochberg). d: the difference in SD of real
-    scans within groups and sites. real_alone, real_alone_p, real_alone_q: difference, p and q from real scans alone.
-    trust: weight of the synthesised scans. worth: number of real scans that would narrow the interval as much as one
-    synthesised scan.
+    target: the modality. region: r1, r2 and so on. x, y, z: centre of the region, mm (MNI). difference: first group
+    minus the second within sites, in the units of the scans, with a 95 % interval. p: its t test; q: false discovery
+    rate over regions (Benjamini and Hochberg). d: the difference in SD of real scans within groups and sites.
+    real_alone, real_alone_p, real_alone_q: difference, p and q from real scans alone. trust: weight of the synthesised
+    scans. worth: number of real scans that would narrow the interval as much as one synthesised scan.
     """
 
     target: Modality
@@ -43,12 +43,13 @@ class RegionEffect:
 
 @dataclass(frozen=True)
 class TargetSummary:
-    """Summary of one target: numbers of scans, medians over regions, and numbers of regions with q < 0.05.
+    """Row of group_effects_summary.tsv: the differences of two groups in all regions of one modality.
 
     n_real, n_both, n_synthesised: participants with a real scan, with a real and a synthesised one, and with a
-    synthesised scan only. used: whether synthesised scans have any weight. worth: see `RegionEffect`, median. width:
-    width of the interval divided by that of real scans alone, median. regions_real_alone, regions: numbers of regions
-    with a false discovery rate q < 0.05 from real scans alone, and with synthesised scans.
+    synthesised scan only. used: whether synthesised scans have any weight. worth: number of real scans that would
+    narrow the interval as much as one synthesised scan, median over regions. width: width of the interval divided by
+    that of real scans alone, median over regions. regions_real_alone, regions: numbers of regions with a false
+    discovery rate q < 0.05 from real scans alone, and with synthesised scans.
     """
 
     target: Modality
@@ -64,10 +65,14 @@ class TargetSummary:
 
 @dataclass(frozen=True)
 class CompletedEffect:
-    """Group differences of one arm (use of the scans) if half of the real scans are hidden (see `complete_effects`).
+    """Row of completed_effects.tsv: the difference AD minus NC if half of the real scans are hidden.
 
-    direction: of synthesis. arm: "complete-cases", "as if real" or "rectified". method: the method that synthesised the
-    scans, or "". n_left, n_hidden: numbers of real scans. width, worth: nan except for "rectified".
+    direction: of synthesis. arm: the use of the scans: "complete-cases" (real scans only), "as if real" (a synthesised
+    scan replaces each hidden one) or "rectified" (it is corrected with participants who have both). method: the method
+    that synthesised the scans, or "". n_left, n_hidden: numbers of real scans that remain and that are hidden. slope:
+    of these differences on those of all scans, over regions; 1 means that they are kept in full. rmse: root mean square
+    difference between the two, in SD of real scans. width: of the interval, relative to complete-cases. worth: number
+    of real scans that one synthesised scan replaces. width and worth are nan except for "rectified".
     """
 
     direction: Direction

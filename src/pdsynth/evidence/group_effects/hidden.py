@@ -19,9 +19,9 @@ NO_GAIN: Gain = (UNKNOWN, UNKNOWN)
 
 
 def completed_effects(patterns: Patterns, seed: int = 0) -> list[CompletedEffect]:
-    """`complete_effects` of every method in both directions of synthesis, for AD minus NC within sites.
+    """The difference AD minus NC within sites if half of the real scans are hidden, for every method and direction.
 
-    patterns: region means, one row per participant.
+    patterns: region means, real and synthesised, one row per participant. See `complete_effects` for the rows.
     """
     groups, sites = (patterns.people[name].astype(str).tolist() for name in ("diagnosis", "site"))
     found: list[CompletedEffect] = []
@@ -43,19 +43,21 @@ def complete_effects(
     seed: int = 0,
     n: int = RESAMPLES,
 ) -> list[CompletedEffect]:
-    """Effects of AD minus NC if half of the real scans are hidden, compared with those of all scans; one row per arm.
+    """The difference AD minus NC if half of the real scans are hidden, compared with that of all scans.
 
-    real: means of R regions (N, R); synthesised: (N, R) by method; groups, sites (N,). Within each site and group a
-    random half of the real scans is hidden, `masks` times. Results are averages over these choices, with 95 % intervals
-    over participants (n resamples).
+    real: means of R regions (N, R), one row per participant; synthesised: (N, R) by method; groups, sites (N,):
+    diagnosis and site. Within each site and group a random half of the real scans is hidden, `masks` times. Results are
+    averages over these choices, with 95 % intervals over participants (n resamples).
 
-    An arm is a use of the scans: "complete-cases" uses the remaining real scans only. For each method, "as if real"
-    replaces each hidden scan by the synthesised one and counts it as real, and "rectified" uses `rectified_difference`.
-    Columns: n_left, n_hidden: numbers of real scans; slope: of the arm's effects on those of all scans, over regions
-    (1: the effect is kept in full); rmse: root mean square difference between the two, in SD of real scans within
-    groups and sites. For "rectified" only: width: of the interval, relative to complete cases (median over regions);
-    worth: number of real scans that one synthesised scan replaces (median over regions). Results are nan if too few
-    participants of a group remain. Raises ValueError if shapes differ.
+    There is one row per use of the scans (arm): "complete-cases" uses the remaining real scans only. For each method,
+    "as if real" replaces each hidden scan by the synthesised one and counts it as real, and "rectified" corrects the
+    synthesised scans by their error in participants who have both scans (see `rectified_difference`).
+
+    Columns: n_left, n_hidden: numbers of real scans that remain and that are hidden; slope: of the arm's differences on
+    those of all scans, over regions (1: kept in full); rmse: root mean square difference between the two, in SD of real
+    scans within groups and sites. For "rectified" only: width: of the interval, relative to complete-cases (median over
+    regions); worth: number of real scans that one synthesised scan replaces (median over regions). Results are nan if
+    too few participants of a group remain. Raises ValueError if shapes differ.
     """
     in_contrast, first, site_labels = contrasted(len(real), groups, sites, AD_LESS_NC)
     by_method = {name: paired(real, values)[1][in_contrast] for name, values in synthesised.items()}
@@ -92,7 +94,8 @@ def complete_effects(
 def half_left(first: np.ndarray, sites: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Random choice of the real scans that are not hidden, (N,) bool: half of each site and group, rounded up.
 
-    first: membership of the first group, (N,) bool; sites (N,).
+    first (N,) bool: whether a participant is in the first of the two groups; sites (N,): their sites. generator: the
+    source of the random choice.
     """
     left = np.ones(len(first), bool)
     cells = 2 * np.unique(sites, return_inverse=True)[1] + first

@@ -15,7 +15,7 @@ ADDRESSES: Mapping[str, str] = {}
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """Effects of disease if half of the real scans are hidden, by use of the scans and by method."""
+    """The report's section on effects of disease if half of the scans are missing; none without its table."""
     rows = COMPLETED.read(results.root)
     if not rows:
         return
@@ -57,6 +57,9 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """Worth of a synthesised scan of the method under test: number of real scans that narrow the interval as much."""
+    """Number of real scans that one synthesised scan is worth in a comparison of AD and NC, as text for the cards.
+
+    It is that of the method under test; "" if it is not known.
+    """
     own = [row for row in COMPLETED.read(results.root) if row.method == results.tested and row.arm == RECTIFIED]
     return {"worth": by_direction(own, lambda row: "" if isnan(row.worth.value) else spread(row.worth))}

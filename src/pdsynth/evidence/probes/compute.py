@@ -32,16 +32,17 @@ COUNTERFACTUAL = 4_000_000  # added to the seed, so that these people are not pa
 
 
 class NotMeasurableError(ValueError):
-    """There are too few participants to measure whether a model memorised its training participants."""
+    """Too few participants are available to measure whether a model memorised its training participants."""
 
 
 def probe(model: Model, pairs: Pairs, split: str, seed: int, jobs: int = 1) -> Probes:
-    """Measure memorisation, inserted lesions and, if `pairs` are simulated, known changes, for one model.
+    """Test a model for memorisation, for inserted lesions and, if `pairs` are simulated, for known changes.
 
-    Each of these three measurements is a probe. Memorisation needs participants of the model's training set in
-    `pairs`, and other participants in `split`; lesions are inserted into scans of the latter. If one of these two
-    cannot be measured, the result has the reason. For the known changes, people are simulated at two severities and
-    prepared by `jobs` processes.
+    Known changes are those of a person whose disease becomes more severe. split: name of the split ("val" or "test")
+    with participants who were not in the training set. Memorisation needs participants of the training set in `pairs`,
+    and others in this split; lesions are inserted into scans of the others. If one of these two tests cannot be made,
+    the result has the reason. For the known changes, people are simulated at two severities and prepared by `jobs`
+    processes.
     """
     others = pairs.split(split).whole_scans()
     others = others.where(others.table["available"] == Available.BOTH)
@@ -63,7 +64,7 @@ def probe(model: Model, pairs: Pairs, split: str, seed: int, jobs: int = 1) -> P
 def trained_on(model: Model, pairs: Pairs) -> Pairs:
     """Whole scans of the participants of `pairs` who have both scans and are in the model's training set.
 
-    The model's card (record of the training) lists the training scans by their digests.
+    They are found by the SHA-256 of the training scans in the model's card (record of the training).
     """
     scans, known = pairs.whole_scans(), set(model.card.get("scans_sha256", []))
     people = {person for digest, person in scans.scan_digests().items() if digest in known}
@@ -71,11 +72,13 @@ def trained_on(model: Model, pairs: Pairs) -> Pairs:
 
 
 def measure_memorisation(model: Model, pairs: Pairs, others: Pairs, seed: int) -> Memorisation:
-    """Measures of memorisation in both directions: `nearest_neighbour_ratio` and `membership_auc`.
+    """Measure in both directions whether a model reproduces its training participants.
 
-    The ratio is that to training participants, and that to strangers (half of `others`). others: participants with both
-    scans who are not in the model's training set. Raises NotMeasurableError if there are fewer than three training
-    participants in `pairs`, or fewer than six others.
+    others: participants with both scans who are not in the model's training set. Distances of synthesised scans are
+    measured to training participants and, for comparison, to strangers (half of `others`), see
+    `nearest_neighbour_ratio`. Errors of training participants are compared with those of others, see `membership_auc`.
+    At most 40 training participants and 40 others are drawn at random for the errors. Raises NotMeasurableError if
+    there are fewer than three training participants in `pairs`, or fewer than six others.
     """
     known = trained_on(model, pairs)
     if len(known) < FEWEST or len(others) < 2 * FEWEST:

@@ -15,11 +15,13 @@ NAME = "probes.json"
 
 @dataclass(frozen=True)
 class Memory:
-    """Memorisation in one direction of synthesis: `nearest_neighbour_ratio` to three sets of people.
+    """Measures of memorisation of training participants by a model, in one direction of synthesis.
 
-    membership: see `membership_auc`. ratio_to_all: to all training participants. ratio_to_few: to as many training
-    participants as there are strangers, or to all of them if there are fewer. ratio_to_strangers: to people who are not
-    in the training set.
+    ratio_to_all, ratio_to_few, ratio_to_strangers: distance from a synthesised scan of a new person to the nearest scan
+    of a set of people, divided by the same distance of a real scan (medians); 0 means copies. The sets are all training
+    participants, as many training participants as there are strangers (or all of them if there are fewer), and
+    strangers: people who are not in the training set. membership: probability that the error is lower for a training
+    participant than for another person; 0.5 is ideal.
     """
 
     direction: Direction
@@ -31,10 +33,11 @@ class Memory:
 
 @dataclass(frozen=True)
 class Memorisation:
-    """Results of the memorisation probe, one row per direction.
+    """Measures of memorisation of training participants by a model, one row per direction of synthesis.
 
-    trained_on, few, strangers: numbers of people in the three sets of `Memory`, to which distances are measured.
-    members, others: numbers of training participants and of other people whose errors are compared.
+    trained_on, few, strangers: numbers of people in the three sets to which distances are measured: all training
+    participants, some of them, and people who are not in the training set. members, others: numbers of training
+    participants and of other people whose errors are compared.
     """
 
     trained_on: int
@@ -47,10 +50,12 @@ class Memorisation:
 
 @dataclass(frozen=True)
 class Lesion:
-    """`lesion_response` in one direction, of the model's output or, if of_source is true, of the source itself.
+    """Visibility of inserted lesions in one direction of synthesis: in the output, or, for comparison, in the source.
 
-    sensitivity (share of detected lesions) and false_positives (share of positions): means over people.
-    contrast_to_noise: median over the lesions of all people.
+    of_source: false for the output of the model, true for the source itself, which is the upper limit. sensitivity:
+    share of lesions that are detected; false_positives: share of positions where noise alone looks like a lesion; both
+    are means over people. contrast_to_noise: absolute difference of the mean changes inside and elsewhere, divided by
+    the SD elsewhere; median over the lesions of all people.
     """
 
     of_source: bool
@@ -62,11 +67,11 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Lesions:
-    """Results of the lesion probe.
+    """Results of a test whether a model shows lesions that are inserted into its source scans.
 
     people: number of people; lesions: number of lesions per person, inserted one at a time; radius_mm: their radius,
     mm; factor: signal inside a lesion divided by the signal without it; noise_sd: SD of the noise in the brain, in the
-    unit of the source (0 to 1).
+    unit of the source (0 to 1). rows: results by direction of synthesis, for the output and for the source.
     """
 
     people: int
@@ -79,9 +84,11 @@ class Lesions:
 
 @dataclass(frozen=True)
 class Change:
-    """`counterfactual_response` in one direction: the synthesised change between two severities and the real change.
+    """The synthesised change between two severities of the same people, compared with the real change.
 
-    clear_regions: number of regions with a clear real change (p < 0.05), in which signs are compared.
+    direction: of synthesis. slope: of the synthesised on the real changes over regions; 1 is ideal. sign_agreement:
+    share of the clear regions in which both changes have the same sign. clear_regions: number of regions with a clear
+    real change (p < 0.05).
     """
 
     direction: Direction
@@ -92,7 +99,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """Results of the probe with known changes.
+    """Results of a test whether a model follows a known change of the disease in the same people.
 
     people: number of SIMULATED people. severities: the two disease severities at which each of them is simulated, the
     same for all (0 healthy, 1 most severe). rows: one per direction of synthesis.
@@ -105,10 +112,10 @@ class Counterfactual:
 
 @dataclass(frozen=True)
 class Probes:
-    """The probes of a model (memorisation, inserted lesions, known changes); None if a probe was not measured.
+    """Results of three tests of a model: memorisation, inserted lesions and known changes; None if a test was not made.
 
-    reasons: the reason by name of a probe that could not be measured. Known changes are measured on simulated data
-    only, and have no reason.
+    recipe: name of the model's recipe. reasons: why a test could not be made, by its name. Known changes are tested on
+    simulated data only, and have no reason.
     """
 
     recipe: str
@@ -124,7 +131,7 @@ class Probes:
 
     @classmethod
     def read(cls, root: Path) -> Probes | None:
-        """The probes of a results folder; None if there is no probes.json.
+        """Read probes.json from a results folder; None if there is no such file.
 
         Raises InputError if the file is damaged, or comes from an older version, which wrote sentences and not numbers.
         """

@@ -9,13 +9,13 @@ from pdsynth.statistics.resampling import RESAMPLES, Estimate, bootstrap_weights
 
 
 def nearest_neighbour_ratio(synthesised: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> float:
-    """Median distance of synthesised images to the nearest training image, divided by that of held-out real images.
+    """Whether synthesised images are copies of training images: 0 means copies, 1 means as different as new people.
 
-    synthesised, train, held_out: (N, F) flattened images of one modality, with any N. A ratio of 1 means that
-    synthesised images are as close to training images as images of new people are; 0 means copies. A smooth image is
-    closer to every other image than a noisy one. Before you interpret a ratio below 1 as copying, compare it with the
-    ratio for as many other held-out images in place of `train`. Distances are Euclidean. Raises ValueError if a set is
-    empty, or if half of the held-out images are in the training set.
+    It is the median distance of synthesised images to the nearest training image, divided by the same distance of
+    held-out real images. synthesised, train, held_out: (N, F) flattened images of one modality, with any N. A smooth
+    image is closer to every other image than a noisy one. Before you interpret a ratio below 1 as copying, compare it
+    with the ratio for as many other held-out images in place of `train`. Distances are Euclidean. Raises ValueError if
+    a set is empty, or if half of the held-out images are in the training set.
 
     >>> nearest_neighbour_ratio(np.array([[0.5]]), train=np.array([[0.0], [9.0]]), held_out=np.array([[1.0]]))
     0.5

@@ -67,10 +67,11 @@ def insert_lesion(
     spacing_mm: np.ndarray,
     factor: float,
 ) -> np.ndarray:
-    """Multiply the brain inside a sphere by `factor`; returns (X, Y, Z) float32, clipped to 0..1.
+    """Put a bright or dark spherical lesion into a volume; returns (X, Y, Z) float32, clipped to 0..1.
 
-    volume, brain (X, Y, Z), brain bool. The edge is smooth: a raised cosine from `factor` to 1 across one voxel (of the
-    coarsest axis) at the radius. A factor above 1 brightens, a factor below 1 darkens.
+    volume (X, Y, Z) in 0..1; brain (X, Y, Z) bool. Voxels of the brain inside the sphere are multiplied by `factor`:
+    above 1 brightens, below 1 darkens. centre_voxel: index of the centre (3,); spacing_mm: voxel spacing (3,), mm. The
+    edge is smooth: a raised cosine from `factor` to 1 across one voxel (of the coarsest axis) at the radius.
 
     >>> row = np.full((9, 1, 1), 0.5)
     >>> insert_lesion(row, row > 0, np.array([4, 0, 0]), 2.0, np.ones(3), 1.5)[:, 0, 0].tolist()
@@ -94,15 +95,17 @@ def lesion_response(
     lesions: int = 10,
     seed: int = 0,
 ) -> LesionResponse:
-    """Measure the response of an output to lesions at random positions deep in the brain, one lesion at a time.
+    """Measure whether an output shows lesions that are inserted into its source, one lesion at a time.
 
-    predict: the output as a function of the source. source (X, Y, Z) in 0..1; brain (X, Y, Z) bool. Centres of lesions
-    are more than radius_mm inside the brain; lesions: their number; factor: see `insert_lesion`. noise_sd: SD of
-    Gaussian noise in the units of the source, as the difference of a repeated scan. New noise is added in the brain for
-    each position, with and without the lesion; `predict` is called 1 + 2 * lesions times. With the identity as
-    `predict`, the result is that of the source itself, which is the upper limit. Means of spheres are compared, because
-    the noise in the output of a model is smooth. Raises ValueError if no sphere of this radius fits into the brain, or
-    if noise_sd or lesions is not positive.
+    predict: the output as a function of the source (X, Y, Z). source (X, Y, Z) in 0..1; brain (X, Y, Z) bool. lesions:
+    number of lesions, at random positions more than radius_mm (mm) inside the brain. factor: signal inside a lesion
+    divided by the signal without it. noise_sd: SD of Gaussian noise in the units of the source, as the difference of a
+    repeated scan. New noise is added in the brain for each position, with and without the lesion; `predict` is called 1
+    + 2 * lesions times.
+
+    With the identity as `predict`, the result is that of the source itself, which is the upper limit. Means of spheres
+    are compared, because the noise in the output of a model is smooth. Raises ValueError if no sphere of this radius
+    fits into the brain or beside a lesion, or if noise_sd or lesions is not positive.
     """
     if noise_sd <= 0 or lesions < 1:
         raise ValueError(f"noise_sd is {noise_sd} and lesions {lesions}; give noise above 0 and at least one lesion.")
@@ -141,11 +144,11 @@ def counterfactual_response(
     atlas: Atlas,
     seed: int = 0,
 ) -> CounterfactualResponse:
-    """Compare the change of the output with the change of the person between two severities (high minus low).
+    """Compare the change of the output between two severities of the same people (high minus low) with the real change.
 
-    All volumes are of the target modality, (N people, X, Y, Z). predict_low, predict_high: synthesised from the source
-    of the same person at that severity; real_low, real_high: the real target. Raises ValueError for fewer than two
-    people, or if the shapes differ.
+    All volumes are of the target modality, (people, X, Y, Z). predict_low, predict_high: synthesised from the source of
+    the same person at that severity; real_low, real_high: the real target. atlas: the regions whose mean changes are
+    compared. seed: of the bootstrap over people. Raises ValueError for fewer than two people, or if the shapes differ.
     """
     if len(real_low) < 2:
         raise ValueError(f"{len(real_low)} person(s) are too few for an interval; give at least 2.")

@@ -14,7 +14,10 @@ ADDRESSES = {"memorisation": "memorisation", "lesions": "inserted lesions"}
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """One section per probe (memorisation, lesions, known changes); that of an unmeasured probe gives the reason."""
+    """The report's sections on memorisation, inserted lesions and known changes; none without probes.json.
+
+    A section on a test that could not be made gives the reason. Known changes have a section only if they were tested.
+    """
     probes = Probes.read(results.root)
     if probes is None:
         return
@@ -25,7 +28,11 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """Membership AUC, sensitivity to lesions, and slope of a known change, by direction; {} without probes.json."""
+    """Results of the tests of memorisation, lesions and known changes, as text for the cards; {} without probes.json.
+
+    They are, by direction of synthesis, the probability that a training participant has the lower error, the share of
+    detected lesions, and the slope of the synthesised on the known change. A fact is "" if it is not known.
+    """
     probes = Probes.read(results.root)
     if probes is None:
         return {}

@@ -33,9 +33,11 @@ def leave_one_site_out(
 ) -> list[SiteScores]:
     """PSNR at each site of a model trained without it, and of a model trained on as many people of all sites.
 
-    Returns one row per site and direction of synthesis, from the test participants of the site. recipe: name of the
-    recipe, trained in its size `size` on training participants of `pairs`. There are two training runs per site; budget
-    (seconds) and steps are those of one run. Raises ValueError in the cases of `sites_to_leave_out`.
+    recipe: name of the recipe, trained in its size `size` ("full" or "small") on training participants of `pairs`.
+    There are two training runs per site; budget (seconds) and steps are the limits of one run, and None means the
+    recipe's own number of steps. Returns one row per site and direction of synthesis, from the test participants of the
+    site, who have both scans. Raises ValueError if fewer than two sites have training participants and at least two
+    test participants.
     """
     train, test = pairs.train, pairs.test.whole_scans()
     sites = sites_to_leave_out(pairs)
@@ -54,9 +56,9 @@ def leave_one_site_out(
 
 
 def sites_to_leave_out(pairs: Pairs) -> list[str]:
-    """Names of the sites with training participants and at least two test participants; unknown sites are left out.
+    """Names of the sites that can be left out of training: with training and at least two test participants.
 
-    Raises ValueError if there are fewer than two such sites.
+    Participants of unknown sites are ignored. Raises ValueError if there are fewer than two such sites.
     """
     people = pairs.test.whole_scans().table.groupby("site")["participant_id"].nunique()
     sites = [s for s in sorted(set(pairs.train.table["site"]) - {"", NA}) if people.get(s, 0) >= 2]

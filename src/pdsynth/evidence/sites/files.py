@@ -11,10 +11,11 @@ from pdsynth.types import Direction
 
 @dataclass(frozen=True)
 class SiteScores:
-    """PSNR in the brain (dB) at one site in one direction, of models trained with the site (seen) and without (unseen).
+    """Row of sites.tsv: PSNR in the brain (dB) at one site, of models trained with and without the site.
 
-    n_participants: number of test participants of the site, over whom PSNR is averaged. difference: unseen minus seen.
-    p: paired permutation test of no difference; p_holm: corrected over all sites and directions (Holm).
+    psnr_seen, psnr_unseen: of the model trained with the site, and without it. n_participants: number of test
+    participants of the site, over whom PSNR is averaged. difference: unseen minus seen, with a 95 % interval. p: paired
+    permutation test of no difference; p_holm: corrected over all sites and directions (Holm).
     """
 
     site: str

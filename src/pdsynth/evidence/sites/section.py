@@ -14,7 +14,7 @@ ADDRESSES = {"sites": "leave-one-site-out"}
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """Scores of models that were trained with and without the site."""
+    """The report's section on sites that were not in the training set; none without sites.tsv."""
     rows = SITES.read(results.root)
     if not rows:
         return
@@ -44,7 +44,7 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """PSNR (dB) without minus PSNR with the site in the training set, for each site and direction."""
+    """PSNR (dB) without minus PSNR with the site in the training set, by site and direction, as text."""
     differences = (
         f"{words.DIRECTIONS[row.direction]} at {row.site} {spread(row.difference)} dB"
         for row in SITES.read(results.root)
