@@ -15,10 +15,11 @@ RECIPES = "recipes"  # the function of a method's module that names its runs
 
 @lru_cache(maxsize=64)
 def code_digest(*modules: str) -> str:
-    """Hex digest of the code of modules of pdsynth and of all modules of pdsynth that they import, directly or not.
+    """SHA-256 (hexadecimal) of the code of some modules of pdsynth, to notice a change that may change results.
 
-    Comments, docstrings, layout and the function `recipes` of a module do not change it: the settings of a run are in
-    its key, and a new recipe does not affect other recipes. Another version of Python may give another digest of the
+    modules: their names. All modules of pdsynth that they import, directly or not, are included. Comments, docstrings,
+    layout and the function `recipes` of a module do not change the digest: the settings of a run are compared
+    separately, and a new recipe does not affect other recipes. Another version of Python may give another digest of the
     same code. Raises ModuleNotFoundError if a module does not exist.
 
     >>> code_digest("pdsynth.types") == code_digest("pdsynth.types"), len(code_digest("pdsynth.types"))

@@ -61,18 +61,19 @@ def benchmark(
     cluster: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Train and score every entry with an equal budget, and write tables, figures and a page; returns the page's path.
+    """Train and score several recipes with an equal budget, and write tables, figures and a page; returns its path.
 
-    `out` becomes a results folder of all entries, in the format of `evaluate`.
+    `out` becomes a results folder of all recipes, in the format of `pdsynth evaluate`. prepared: prepared folder of the
+    pairs. entries: names of recipes, or "name:small" for their small size; None for all rows of the paper's tables that
+    can be run with these pairs and on this device. budget: training time of each recipe in seconds (wall time); steps:
+    number of training steps instead. jobs: number of recipes that run at the same time, each in its own process with an
+    equal share of the threads. cluster: "slurm" or "local", to run the recipes as jobs of the library submitit instead.
+    A finished run in `out` is used again, a stopped run is resumed, and the tables contain all finished runs.
+    progress(done, total) is called after each recipe.
 
-    entries: names of recipes, or "name:small" for their small size; None for all rows of the tables that can be run
-    with these pairs and on this device. budget: training time of each entry in seconds (wall time); steps: number of
-    training steps instead. jobs: number of entries that run at the same time, each in its own process with an equal
-    share of the threads. cluster: "slurm" or "local", to run the entries with submitit instead. A finished run in `out`
-    is used again, a stopped run is resumed, and the tables contain all finished runs. progress(done, total) is called
-    after each entry. Raises ValueError for an unknown entry, or without budget and steps; InputError if `out` was
-    written with other pairs or other terms (budget, steps, seed, device, threads per entry), if the test split has
-    fewer than two participants, or, after all other entries are finished, if an entry failed.
+    Raises ValueError for an unknown recipe, or without budget and steps; InputError if `out` was written with other
+    pairs or other settings (budget, steps, seed, device, threads per recipe), if the test split has fewer than two
+    participants, or, after all other recipes are finished, if a recipe failed.
     """
     prepared, out = Path(prepared), Path(out)
     if not (budget or steps):

@@ -23,11 +23,12 @@ from pdsynth.types import InputError
 
 
 def join_scores(out: Path, entries: Sequence[str], seed: int) -> None:
-    """Write metrics.json, metrics.tsv, patterns.tsv, regions.tsv and predictions/ of all entries into `out`.
+    """Join the scores of all recipes of a benchmark into one results folder, as if they were evaluated together.
 
-    An entry is "recipe", or "recipe:small" for its small size. The order of entries is that of the results; the first
-    is under test and is compared with each other entry except the oracle. The p values of these comparisons are one
-    family of Holm's correction. Raises InputError if the entries were scored on different scans.
+    Writes metrics.json, metrics.tsv, patterns.tsv (region means), regions.tsv and predictions/ into `out`, the folder
+    of the benchmark. entries: the recipes, "recipe" or "recipe:small" for the small size, in the order of the results;
+    the first is under test and is compared with each other one except the oracle. The p values of these comparisons are
+    one family of Holm's correction. Raises InputError if the recipes were scored on different scans.
     """
     folders = [scores_folder(out, entry) for entry in entries]
     table = pd.concat([read_table(folder / METRICS_TSV, patterns.TEXT) for folder in folders], ignore_index=True)
@@ -43,7 +44,10 @@ def join_scores(out: Path, entries: Sequence[str], seed: int) -> None:
 
 
 def clear_joined(out: Path) -> None:
-    """Remove the joined scores, tables, figures and pages, including those of `roi`, `diagnose` and `report`."""
+    """Remove the joint results from the folder `out` of a benchmark: scores, tables, figures and pages.
+
+    Those that `pdsynth roi`, `diagnose` and `report` added are removed too. The results of the single recipes remain.
+    """
     cards = [f"{name}.md" for name in (*CHECKLISTS, *CARDS)]
     scores = [METRICS_JSON, METRICS_TSV, patterns.NAME, patterns.REGIONS]
     names = [*scores, *BY_ROI, *BY_DIAGNOSE, REPORT, BENCHMARK, *cards]

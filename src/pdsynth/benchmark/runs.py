@@ -43,10 +43,10 @@ LIBRARIES = ("torch", "monai", "numpy", "scikit-learn", "nilearn")  # libraries 
 
 @dataclass(frozen=True)
 class Terms:
-    """The settings of a benchmark that are equal for all its entries.
+    """The settings of a benchmark that are equal for all its recipes.
 
-    budget: training time in seconds (wall time); steps: number of training steps instead; threads: threads of the
-    process of an entry.
+    budget: training time of each recipe in seconds (wall time), or None; steps: number of training steps instead, or
+    None; device: "cpu" or "cuda"; threads: number of threads of the process of each recipe.
     """
 
     budget: float | None
@@ -57,9 +57,10 @@ class Terms:
 
 
 def begun_as(prepared: Path, entry: str, terms: Terms) -> dict[str, Any]:
-    """The key of the run of an entry ("recipe" or "recipe:small") as JSON content: all that its results depend on.
+    """All that the result of one recipe in a benchmark depends on, as JSON content, to recognise its runs.
 
-    prepared: prepared folder of the pairs. The key contains the settings, the terms, a digest of the pairs, versions of
+    prepared: prepared folder of the pairs. entry: "recipe", or "recipe:small" for its small size. terms: settings that
+    are equal for all recipes. The content has the settings of the recipe, the terms, a digest of the pairs, versions of
     libraries, and two digests of code: that of trainer and method ("training"), and that of the evaluation ("scoring"),
     both with all modules that they import.
     """
@@ -84,13 +85,13 @@ def begun_as(prepared: Path, entry: str, terms: Terms) -> dict[str, Any]:
 
 
 def run_entry(prepared: Path, out: Path, entry: str, terms: Terms) -> str:
-    """Train and score one entry in this process, and resume a stopped run; returns the entry.
+    """Train and score one recipe of a benchmark in this process, or resume its stopped run; returns `entry`.
 
     entry: "recipe", or "recipe:small" for its small size. prepared: prepared folder of the pairs. out: folder of the
-    benchmark, in which the entry has its run folder. Writes model/, metrics.csv, scores/ (in the format of `evaluate`)
-    and a manifest with the costs. If settings, pairs or training code differ from those of an earlier run, training
-    starts again; if only the scoring code differs, scoring does. Raises InputError if another process works on the same
-    run.
+    benchmark, in which the recipe has its own folder. Writes model/, metrics.csv, scores/ (in the format of `pdsynth
+    evaluate`) and a manifest with the costs. A finished run is not repeated. If settings, pairs or training code differ
+    from those of an earlier run, training starts again; if only the scoring code differs, only the scores are computed
+    again. Raises InputError if another process works on the same run.
     """
     name, size = recipe_of(entry)
     folder = run_folder(out, entry)
@@ -167,15 +168,17 @@ def _trained(pairs: Pairs, folder: Path, name: str, size: str, terms: Terms) -> 
 
 
 def machine(device: str) -> str:
-    """Name of the GPU or processor type, for the page."""
+    """Name of the GPU if device is "cuda", else the type of the processor, such as "x86_64 CPU"."""
     return torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU"
 
 
 def counts(method: Method, pairs: Pairs, device: str) -> dict[str, Any]:
-    """Costs of a method: number of trained weights, GFLOP per predicted volume, and those of its feature loss.
+    """Costs of a method: number of its weights, and floating-point operations of a prediction and of its feature loss.
 
-    A GFLOP is 10^9 floating-point operations. gflop_per_volume is None for methods without training stages. Keys of the
-    feature loss (see `_loss_cost`) are absent if there is none.
+    Keys: parameters; gflop_per_volume, 10^9 operations per predicted volume, None for methods without training stages.
+    For a method whose training compares features of a network (feature loss): loss_features, name of that network;
+    loss_weights, number of its weights; loss_gflop and loss_seconds, operations (10^9) and median time of the loss of
+    one volume, forward and backward.
     """
     batch = pairs.test.batch(np.array([0])).to(device)
     with torch.inference_mode(), counted_flops() as counter:

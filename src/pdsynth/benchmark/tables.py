@@ -39,15 +39,15 @@ CODE_DIGITS = 12  # printed digits of the digests of the code behind a row
 
 
 def rows_of(*tables: int) -> tuple[str, ...]:
-    """The names of the recipes that are a row of any of these tables of the paper, given by number."""
+    """The names of the recipes that have a row in any of these tables of the paper; tables: their numbers."""
     return tuple(name for name, recipe in RECIPES.items() if set(tables) & set(recipe.tables))
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper. Its rows are the recipes that name it, and the controls (simple methods for comparison).
+    """A table of the paper, by its number. Its rows are the recipes that name it, and the controls.
 
-    by_site: whether the scores of each site have their own rows.
+    Controls are simple methods for comparison. by_site: whether the scores of each site have their own rows.
     """
 
     number: int
@@ -76,13 +76,14 @@ ALL = tuple(dict.fromkeys(name for table in TABLES for name in table.rows))
 
 
 def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]:
-    """Write table2.tsv to table8.tsv into `out` from the scores of finished entries; returns titles by number.
+    """Write table2.tsv to table8.tsv of the paper into the benchmark folder `out`; returns the titles by number.
 
-    An entry is "recipe", or "recipe:small" for its small size. There is one row per entry and direction (and site),
-    with the mean and 95 % interval of each metric over participants; PSNR in the brain (dB) of `pds` minus that of this
-    entry, with interval and paired permutation test, Holm-corrected over the table; the slope of synthesised on real
-    effects of disease; and costs. In the table by site, the correction is over each site, and effects and costs are
-    left out. `out` must contain the joined scores. A recipe that was not run has no row.
+    entries: the finished recipes, "recipe" or "recipe:small" for the small size. `out` must contain the joint scores of
+    all recipes. There is one row per recipe and direction (and site), with the mean and 95 % interval of each score
+    over participants; PSNR in the brain (dB) of `pds` minus that of this recipe, with interval and paired permutation
+    test, Holm-corrected over the table; the slope of synthesised on real effects of disease; and costs. In the table by
+    site, the correction is over each site, and effects and costs are left out. A recipe that was not run has no row,
+    and a table without rows is not written.
     """
     run = {recipe_of(entry)[0]: entry for entry in entries}
     scores = {entry: read_by_site(scores_folder(out, entry) / METRICS_TSV) for entry in entries}
@@ -108,7 +109,10 @@ def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]
 
 
 def tested_of(entries: Sequence[str]) -> str | None:
-    """The entry "pds" or "pds:small", with which the other entries are compared; None if it was not run."""
+    """The recipe with which all others are compared, "pds" or, in its small size, "pds:small"; None if it was not run.
+
+    entries: the recipes of the benchmark, "recipe" or "recipe:small".
+    """
     return next((entry for entry in entries if recipe_of(entry)[0] == TESTED), None)
 
 

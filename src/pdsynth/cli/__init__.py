@@ -58,11 +58,12 @@ def _options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line.
+    """Run the command `pdsynth`, and end the process with its exit status.
 
-    The exit status is 0 after success, 2 for bad input or an error of the machine such as a full disk, 128 plus the
-    signal's number after a stop by a signal, and 1 for a defect of pdsynth. Each error is printed in one line,
-    except a wrong argument, which is printed with the usage, and except with --debug, which shows the traceback.
+    arguments: the words after `pdsynth`; None for those of this process. The exit status is 0 after success, 2 for bad
+    input or an error of the machine such as a full disk, 128 plus the signal's number after a stop by a signal, and 1
+    for a defect of pdsynth. Each error is printed in one line, except a wrong argument, which is printed with the
+    usage, and except with --debug, which shows the traceback.
     """
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words

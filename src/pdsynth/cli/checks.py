@@ -26,7 +26,7 @@ OVERFIT_EDGE = 16  # voxels
 
 @dataclass(frozen=True)
 class Check:
-    """Result of a check: its name, whether it passed, and its finding."""
+    """Result of one check of the installation: its name, whether it passed (ok), and its finding as text."""
 
     name: str
     ok: bool
@@ -34,11 +34,14 @@ class Check:
 
 
 class FailedCheckError(Exception):
-    """A check failed; the message is its finding."""
+    """A check of the installation failed; the message is its finding."""
 
 
 def run_checks(device: str) -> Iterator[Check]:
-    """Run all checks of the installation and yield their results. A check that fails does not stop the others."""
+    """Run all checks of the installation, one after the other, and yield their results.
+
+    device: "auto", "cpu" or "cuda". A check that fails does not stop the others.
+    """
     checks: dict[str, Callable[[], str]] = {
         "device": lambda: f"{resolve_device(device)}; torch {torch.__version__}, Python {platform.python_version()}",
         "torchvision absent": _torchvision,

@@ -20,7 +20,7 @@ def hush_libraries() -> None:
 
 
 def error_line(message: str, kind: str = "Error") -> None:
-    """Print one red line on stderr; kind is its first word."""
+    """Print a message as one red line on stderr. kind: its first word, such as "Error" or "Warning"."""
     from rich.console import Console
 
     one_line = " ".join(message.split())
@@ -28,14 +28,20 @@ def error_line(message: str, kind: str = "Error") -> None:
 
 
 def doubtful(scans: Sequence[Sequence[str]], ending: str = "") -> None:
-    """Print the doubtful scans that are used, each with its path and the reason; `ending` ends the title."""
+    """Print a table of scans that are used although they are doubtful; nothing if there is none.
+
+    scans: path and reason of each; at most 30 are printed. ending: text at the end of the title.
+    """
     if scans:
         more = "" if len(scans) <= LISTED else f" (the first {LISTED} of {len(scans)})"
         table(f"Doubtful scans, which are used{more}{ending}", ("file", "why"), scans[:LISTED])
 
 
 def done(message: str, *following: str | Path) -> None:
-    """Print a message about finished work, and the next command to run if its arguments `following` are given."""
+    """Print a message about finished work, and the command that the user may run next.
+
+    following: the words of that command after `pdsynth`; if there is none, no command is printed.
+    """
     from rich.console import Console
 
     console = Console()
@@ -47,9 +53,10 @@ def done(message: str, *following: str | Path) -> None:
 
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr with the remaining time.
+    """Show a progress bar on stderr with the remaining time, until the block ends.
 
-    Yields a function update(completed, total). The bar appears at its first call.
+    Yields a function update(completed, total), which moves the bar. The bar appears at its first call. description:
+    text before the bar.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -70,7 +77,7 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on stdout."""
+    """Print a table on stdout. columns: its headings; rows: one text per column."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -28,7 +28,10 @@ REMEDIES = {
 
 
 class Stopped(SystemExit):
-    """A signal ended the command. The exit status is 128 plus its number. `except Exception` does not catch it."""
+    """A signal such as Ctrl-C ended the command. The exit status is 128 plus the number of the signal.
+
+    `except Exception` does not catch it.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -37,10 +40,10 @@ class Stopped(SystemExit):
 
 
 def stop_in_order() -> None:
-    """Let Ctrl-C, SIGTERM and SIGHUP raise `Stopped`, so that work that can be resumed is kept and the user is
-    informed.
+    """From now on, Ctrl-C, SIGTERM and SIGHUP raise `Stopped` in this process, so that it can end in order.
 
-    A signal that the shell ignores, such as SIGHUP under nohup, stays ignored.
+    Work that can be resumed is then kept and the user is informed. A signal that the shell ignores, such as SIGHUP
+    under nohup, stays ignored.
     """
     process = os.getpid()
 
@@ -59,7 +62,9 @@ def stop_in_order() -> None:
 
 
 def describe_error(error: BaseException) -> tuple[str, int]:
-    """The message of an error for the user, and the exit status.
+    """The message of an error for the user, and the exit status of the command.
+
+    The status is 2 for bad input or an error of the machine, 1 for a defect of pdsynth.
 
     >>> describe_error(OSError(errno.ENOSPC, "No space left on device", "out/a.npy"))
     ('out/a.npy: No space left on device. Remedy: make room on the disk, and give the same command again.', 2)

@@ -37,7 +37,7 @@ def _layouts() -> list[str]:
 
 
 class Precision(StrEnum):
-    """Precision of the arithmetic in training."""
+    """Arithmetic of training: 32-bit numbers, or mostly bfloat16 or 16-bit numbers, as Lightning names it."""
 
     fp32 = "32-true"
     bf16 = "bf16-mixed"
@@ -102,9 +102,10 @@ Verb = Callable[..., None]
 
 
 def spread(kind: type[Any], declared: Mapping[str, Any]) -> Callable[[Verb], Verb]:
-    """Replace the parameter `options` of a verb, a dataclass, by one option of the command line per field.
+    """Make the command of a verb from a function whose parameter `options` is one dataclass.
 
-    kind: the dataclass, which gives the defaults. declared: typer's declaration of each field, by the field's name.
+    On the command line, the dataclass becomes one option per field. kind: the dataclass, which gives the defaults.
+    declared: the declaration of each option (of the library typer), by the field's name. Returns a decorator.
     """
 
     def decorate(verb: Verb) -> Verb:

@@ -70,9 +70,10 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Scored:
-    """A results folder that is being written: its models by their names in the scores, and all pairs.
+    """A results folder that is being written, as the context manager `scored` yields it.
 
-    The notes become part of the manifest and of the report.
+    folder: its path. models: the scored models by their names in the scores. pairs: all pairs of the prepared folder.
+    notes: sentences for manifest and report, to which the block may add.
     """
 
     folder: Path
@@ -85,7 +86,13 @@ class Scored:
 def scored(
     command: str, prepared: Path, model: list[str], out: Path, *, options: EvaluateOptions, overwrite: bool
 ) -> Iterator[Scored]:
-    """Evaluate models into a staging folder, which becomes `out` if the block ends without an error."""
+    """Score models on a prepared folder; yields the results folder, to which the block may add further files.
+
+    command: name for the manifest. prepared: the prepared folder. model: folders of the models, of which the first is
+    under test. The folder becomes `out` if the block ends without an error. overwrite: whether an existing folder of
+    pdsynth is replaced. Raises InputError if the split has no pair, if a model is named twice, if a model was trained
+    or calibrated on a scan to score or on scans of another preprocessing, and if `out` cannot be written.
+    """
     from pdsynth import api
     from pdsynth.atlas import read_atlas
     from pdsynth.data.pairs import Pairs
@@ -240,7 +247,10 @@ def _unchecked(name: str) -> str:
 
 
 def print_scores(out: Path) -> None:
-    """Print the primary endpoint (PSNR in the brain, mean over participants) of every method, from metrics.json."""
+    """Print the PSNR in the brain (dB, mean over participants) of every method in both directions, from metrics.json.
+
+    out: the results folder. Raises InputError if metrics.json or metrics.tsv is missing.
+    """
     from pdsynth.evaluation.metrics import PRIMARY
     from pdsynth.results.folder import Results
 

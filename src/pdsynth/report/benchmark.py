@@ -26,11 +26,12 @@ LOSS_TABLE = 6  # compares losses on features, and lists their costs
 def write_page(
     out: Path, titles: Mapping[int, str], figures: Mapping[int, tuple[str, Sequence[str]]], tested: str | None
 ) -> Path:
-    """Write `out`/benchmark.md and its figures; returns the path of the page.
+    """Write the page of a benchmark, benchmark.md, and its figures into the folder `out`; returns the path of the page.
 
-    `out` contains the files of the tables. titles: title by number of the table. figures: title and finished entries
-    (recipes in one size) by number of the figure; a figure without entries is left out. tested: the entry under test,
-    which determines the participant of the figures; None leaves out all figures.
+    `out` must contain the files table<number>.tsv. titles: title by number of the table. figures: by number of the
+    figure, its title and the finished recipes ("recipe", or "recipe:small" for the small size) that it shows; a figure
+    without recipes is left out. tested: the recipe under test, by whose scores the participant of the figures is
+    chosen; None leaves out all figures.
     """
     record = manifest.read(out)
     terms = record["parameters"]["terms"]

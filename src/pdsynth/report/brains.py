@@ -26,10 +26,11 @@ MOST_FIGURES = 9  # most figures per row of the gallery
 
 
 def limits(results: Results) -> dict[str, float]:
-    """Upper ends of the colour scales for "difference" and "deviation" (SD) on the whole page.
+    """Upper ends of the colour scales of the report, for the difference from the real scan and for the SD.
 
-    In the unit of the images (0 to 1), they are the 99th percentiles in the brain over the saved scans of the method
-    under test, rounded up, and at least 0.1 and 0.02.
+    Keys are "difference" and "deviation" (SD); values are in the unit of the volumes (0 to 1). They are the 99th
+    percentiles in the brain over the saved scans of the method under test, in each direction; the larger one is rounded
+    up, and at least 0.1 and 0.02.
     """
     ends = {"difference": 0.1, "deviation": 0.02}
     for direction in Direction:
@@ -47,10 +48,12 @@ def limits(results: Results) -> dict[str, float]:
 
 
 def participants(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
-    """Panels of up to four scans from the highest to the lowest rank, so that poor results are visible too.
+    """Pictures of up to four scans that the method under test synthesised, from the best to the worst, for the report.
 
-    Only scans with saved images are ranked, by the PSNR of the method under test, summed over both directions of
-    synthesis. tops: upper ends of the colour scales, from `limits`.
+    Scans are ranked by the PSNR of the method under test, summed over both directions of synthesis; only scans with
+    saved volumes are ranked. The best, the worst and two between are shown, so that poor results are visible too. tops:
+    upper ends of the colour scales for "difference" and "deviation" (SD), from `limits`. Returns one dict per scan, as
+    the template needs it.
     """
     scores = {d: results.scan_scores(results.tested, d) for d in Direction}
     number = len(results.imaged)
@@ -108,9 +111,11 @@ def _panels(results: Results, row: int, direction: Direction, score: Any, tops: 
 
 
 def gallery(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
-    """One axial slice of one scan per direction, as every method synthesises it, with its difference from the real one.
+    """Pictures of one scan as every method synthesises it, with the difference from the real scan.
 
-    The scan is that of middle rank by PSNR of the method under test, among those with saved images. tops: see `limits`.
+    Returns one dict per direction of synthesis, as the template needs it. One axial slice is shown. The scan is that of
+    middle rank by PSNR of the method under test, among those with saved volumes. tops: upper ends of the colour scales,
+    from `limits`.
     """
     panels = []
     number = len(results.imaged)
@@ -150,9 +155,10 @@ def gallery(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
 
 
 def missing_scans(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
-    """Panels of up to four scans that the cohort lacks, in the space of their sources: source, synthesised volume, SD.
+    """Pictures of up to four synthesised scans that the cohort lacks: source, synthesised volume and SD.
 
-    At most two are shown per target modality. tops: see `limits`.
+    They are in the space of their source scans. At most two are shown per synthesised modality. tops: upper ends of the
+    colour scales, from `limits`.
     """
     scans: list[Synthesised] = []
     for target in dict.fromkeys(each.target for each in results.synthesised):

@@ -28,9 +28,10 @@ COLUMNS = ("split", "site", "diagnosis", "sex")
 
 @dataclass(frozen=True)
 class Item:
-    """One item of a checklist. asks: the requested information; says: sentences with the names of facts in braces.
+    """One item of a reporting guideline, with the sentences that answer it.
 
-    number, section: of the item in the published guideline.
+    number, section: of the item in the published guideline. asks: the requested information. says: sentences with the
+    names of facts in braces, such as "{people} were scored."; a sentence is printed only if all its facts are known.
     """
 
     number: str
@@ -49,7 +50,7 @@ class Checklist:
 
     @classmethod
     def read(cls, name: str) -> Checklist:
-        """The checklist "claim" (44 items) or "tripod_ai" (27 items, in 52 parts)."""
+        """Read a guideline of the package: "claim" (44 items) or "tripod_ai" (27 items, in 52 parts)."""
         content = yaml.safe_load(files("pdsynth.report").joinpath("templates", f"{name}.yaml").read_text("utf-8"))
         items = [
             Item(str(entry["item"]), section, entry["asks"], tuple(entry.get("says", [])))
@@ -62,10 +63,10 @@ class Checklist:
 def write_cards(results: str | Path, claims: Iterable[Claim]) -> list[Path]:
     """Write claim.md, tripod_ai.md, model_card.md and data_card.md into a results folder; returns their paths.
 
-    The pages use only the files of the folder, and the same files give the same bytes. claims: the modules that read
-    the evidence files of the folder and return facts (see `sections.Claim`). Information that the files lack is "not
-    addressed". Follows CLAIM (Tejani et al. 2024), TRIPOD+AI (Collins et al. 2024) and model cards (Mitchell et al.
-    2019). Raises InputError if the metrics are missing or cannot be read.
+    The first two are reporting checklists: CLAIM (Tejani et al. 2024) and TRIPOD+AI (Collins et al. 2024); the card of
+    the model follows Mitchell et al. 2019. The pages use only the files of the folder, and the same files give the same
+    bytes. claims: modules, each of which reads its own result files of the folder and returns facts. Information that
+    the files lack is "not addressed". Raises InputError if metrics.json or metrics.tsv is missing or cannot be read.
     """
     run = Results.read(results)
     fill = partial(answer, known={name: plain(value) for name, value in facts(run, claims).items()})
@@ -84,7 +85,9 @@ def write_cards(results: str | Path, claims: Iterable[Claim]) -> list[Path]:
 
 
 def answer(*sentences: str, known: Mapping[str, str]) -> str:
-    """Fill in the sentences whose facts are all known; "not addressed" if there is no such sentence.
+    """Fill in the sentences whose facts are all known, joined by a space; "not addressed" if there is no such sentence.
+
+    sentences: texts with the names of facts in braces. known: the facts, as text by name.
 
     >>> answer("{people} were scored.", "Funded by {funder}.", known={"people": "12"})
     '12 were scored.'

@@ -23,7 +23,7 @@ Row = TypeVar("Row", bound=Directed)
 
 
 def number(value: float, decimals: int = 2) -> str:
-    """A rounded number; a dash for nan.
+    """A number as text with a fixed number of decimals and a typographic minus sign; a dash for nan.
 
     >>> number(-0.256), number(float("nan"))
     ('−0.26', '–')
@@ -32,7 +32,7 @@ def number(value: float, decimals: int = 2) -> str:
 
 
 def spread(estimate: Estimate, decimals: int = 2) -> str:
-    """An estimate, with its interval if it has one.
+    """An estimate as text: its value, with its 95 % interval in parentheses if it has one; a dash if the value is nan.
 
     >>> spread(Estimate(0.5, 0.41, 0.6))
     '0.50 (0.41 to 0.60)'
@@ -55,6 +55,9 @@ def p_value(value: float) -> str:
 
 
 def by_direction(rows: Iterable[Row], describe: Callable[[Row], str]) -> str:
-    """The texts of all rows, each after the name of its direction of synthesis, joined by ";"; "" is left out."""
+    """One text for all rows: "fMRI → dMRI <text>; dMRI → fMRI <text>", where describe(row) gives the text of a row.
+
+    Each row belongs to one direction of synthesis. A row with the text "" is left out.
+    """
     parts = ((words.DIRECTIONS[row.direction], describe(row)) for row in rows)
     return "; ".join(f"{name} {text}" for name, text in parts if text)

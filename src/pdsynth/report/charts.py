@@ -13,9 +13,10 @@ WIDTH, LEFT, RIGHT, ROW, TOP, BOTTOM = 760, 176, 60, 25, 8, 44
 
 @dataclass(frozen=True)
 class Bar:
-    """One method in `forest`: its score with the 95 % interval, and its score with shuffled sources (all in dB).
+    """The score of one method in a chart, with the 95 % interval; all in dB.
 
-    group: a key of `words.GROUPS`, which is the class in the style sheet. None: not known.
+    shuffled: its score if each source is that of another participant. group: "tested", "baseline", "control" or
+    "ceiling", which gives the colour. low, high and shuffled are None if they are not known.
     """
 
     name: str
@@ -27,9 +28,10 @@ class Bar:
 
 
 def forest(bars: list[Bar], unit: str) -> Markup:
-    """A chart with one row per method: dot and interval for own sources, ring for sources of other participants.
+    """A chart (SVG) with one row per method: a dot for the score, a line for its interval, and a ring.
 
-    A line joins dot and ring. unit: the label of the horizontal axis.
+    The ring is the score with the sources of other participants; a line joins it to the dot. unit: the label of the
+    horizontal axis.
     """
     numbers = [v for b in bars for v in (b.value, b.low, b.high, b.shuffled) if v is not None]
     ticks = _ticks(min(numbers), max(numbers))
@@ -67,10 +69,11 @@ SMALL, TALL, SIDE, FOOT = 460, 190, 44, 40
 
 
 def curves(groups: dict[str, np.ndarray], low: float, high: float, unit: str) -> Markup:
-    """A chart with one line per group over equal bins from low to high, all scaled to the largest value of all groups.
+    """A chart (SVG) with one line per group: a histogram with equal bins from low to high.
 
-    groups: non-negative values (n,) of n bins by name, drawn at the centres of the bins. A group without values has no
-    line but keeps its colour, so that colours agree between charts. unit: the label of the horizontal axis.
+    groups: non-negative values (n,) of n bins by name of the group, drawn at the centres of the bins. All lines are
+    scaled to the largest value of all groups. A group without values has no line but keeps its colour, so that colours
+    agree between charts. unit: the label of the horizontal axis.
     """
     top = max((float(np.max(values)) for values in groups.values() if len(values)), default=0.0) or 1.0
     floor = TALL - FOOT
@@ -89,10 +92,10 @@ def curves(groups: dict[str, np.ndarray], low: float, high: float, unit: str) ->
 
 
 def strips(groups: dict[str, np.ndarray], unit: str) -> Markup:
-    """A chart with one row per group: one mark per value, and a long mark at the median.
+    """A chart (SVG) with one row per group: one short line per value, and a long line at the median.
 
-    groups: values (n,) by name; values that are not finite are left out. unit: the label of the horizontal axis.
-    Returns "" if no value is finite.
+    groups: values (n,) by name of the group; values that are not finite are left out. unit: the label of the horizontal
+    axis. Returns "" if no value is finite.
     """
     known = {name: values[np.isfinite(values)] for name, values in groups.items()}
     every = np.concatenate([*known.values(), np.zeros(0)])

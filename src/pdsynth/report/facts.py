@@ -25,9 +25,10 @@ YES = {True: "yes", False: "no", None: None}
 
 @dataclass(frozen=True)
 class Group:
-    """The participants of a site or diagnosis: their number n and mean PSNR (dB).
+    """The participants of one site or of one diagnosis, with their mean PSNR in the brain (dB).
 
-    by: "site" or "diagnosis". worst: the lowest mean among the groups of the same kind with two participants or more.
+    by: "site" or "diagnosis". name: of the site or diagnosis. n: number of participants. mean: over participants.
+    worst: whether it has the lowest mean among the sites, or among the diagnoses, with two participants or more.
     """
 
     by: str
@@ -38,14 +39,21 @@ class Group:
 
 
 def participants_of(results: Results, direction: Direction) -> pd.DataFrame:
-    """PSNR in the brain of the method under test: one row per participant (mean over sessions), lowest first."""
+    """PSNR in the brain (dB) of the method under test for each participant, in one direction, lowest first.
+
+    Returns a table with one row per participant: participant_id, site, diagnosis and psnr_brain, the mean over
+    sessions.
+    """
     rows = results.scan_scores(results.tested, direction)
     people = rows.groupby("participant_id", sort=True).agg({**dict.fromkeys(GROUPS, "first"), PRIMARY: "mean"})
     return people.reset_index().sort_values([PRIMARY, "participant_id"], ignore_index=True)
 
 
 def groups_of(results: Results, direction: Direction) -> Iterator[Group]:
-    """Mean PSNR in the brain of the method under test, for each known site and each known diagnosis."""
+    """Mean PSNR in the brain (dB) of the method under test, for each known site and then for each known diagnosis.
+
+    direction: of synthesis.
+    """
     people = participants_of(results, direction)
     for by in GROUPS:
         scores = people[people[by].fillna("").astype(str) != ""].groupby(by)[PRIMARY].agg(["mean", "count"])
@@ -56,9 +64,9 @@ def groups_of(results: Results, direction: Direction) -> Iterator[Group]:
 
 
 def facts(results: Results, claims: Iterable[Claim]) -> dict[str, str]:
-    """Facts as text, by the names that the sentences of the checklists and cards use; an unknown fact is absent.
+    """All facts about a run, as text by name, for the sentences of the checklists and cards; an unknown fact is absent.
 
-    claims: the modules that read the evidence files of the folder (see `sections.Claim`).
+    claims: modules, each of which reads its own result files of the folder and returns facts.
     """
     every = _scored(results) | _recorded(results.manifest) | _trained(results.model) | _prepared(results.data)
     for claim in claims:
@@ -172,9 +180,9 @@ def _prepared(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def counted(data: Mapping[str, Any], column: str) -> dict[str, int]:
-    """Number of participants of the prepared folder by value of a column; empty if no value is known.
+    """Number of participants of the prepared folder by site, diagnosis, sex or split; {} if no value is known.
 
-    column: "split", "site", "diagnosis" or "sex".
+    data: the part `data` of the manifest of a results folder. column: "split", "site", "diagnosis" or "sex".
     """
     counts: dict[str, int] = {}
     for group in data.get("groups", []):
@@ -183,12 +191,15 @@ def counted(data: Mapping[str, Any], column: str) -> dict[str, int]:
 
 
 def sort_key(name: str) -> tuple[int, str]:
-    """Sorts splits (train, val, test) and diagnoses (NC, MCI, AD) in this order, and other names after them."""
+    """Sort key of a name: train, val, test, NC, MCI, AD in this order, then all other names by letters."""
     return (ORDER.index(name) if name in ORDER else len(ORDER)), name
 
 
 def both_directions(results: Results, method: str, metric: str, decimals: int, unit: str = "") -> str:
-    """A metric of a method in both directions of synthesis, with its 95 % interval, as text; "" if not measured."""
+    """A score of a method in both directions of synthesis, with its 95 % interval, as text; "" if it was not measured.
+
+    metric: name of the score in metrics.json. decimals: of all numbers. unit: text after the score, such as " dB".
+    """
 
     def value(direction: Direction) -> str:
         mean, low, high = words.value_of(scores_and_times(results.metrics, method, direction), metric)

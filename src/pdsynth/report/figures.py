@@ -26,11 +26,12 @@ INCHES = 1.25  # width of a column
 
 
 def comparison_figure(out: Path, path: Path, entries: Sequence[str], tested: str, direction: Direction) -> Path:
-    """Draw the scan of one participant as every entry of the benchmark in `out` synthesises it.
+    """Draw the scan of one participant as every recipe of a benchmark synthesises it (Figures 4 and 8); returns `path`.
 
-    An entry is a recipe in one size. The participant is the one of middle rank by PSNR of the tested entry, among those
-    with saved images. The source, the real scan and each entry have one column. Each plane has one row, and below it a
-    row with synthesised minus real, on one scale. Writes a PNG to `path` and returns `path`.
+    out: folder of the benchmark. path: the PNG to write. entries: recipes, "recipe" or "recipe:small" for the small
+    size. tested: the recipe under test. The participant is the one of middle rank by PSNR of the tested recipe, among
+    those with saved volumes. The source, the real scan and each recipe have one column. The sagittal, coronal and axial
+    plane have one row each, and below each a row with synthesised minus real, on one scale.
     """
     found = {entry: Results.read(scores_folder(out, entry)) for entry in dict.fromkeys((*entries, tested))}
     scores = {entry: results.scan_scores(entry, direction)[PRIMARY] for entry, results in found.items()}

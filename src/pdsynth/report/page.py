@@ -25,10 +25,11 @@ PAGE = "report.html"
 
 
 def write_report(results_dir: str | Path, claims: Sequence[Claim]) -> Path:
-    """Write `results_dir`/report.html from the result files in that folder; returns its path.
+    """Write report.html from the result files of a folder, into this folder; returns its path.
 
-    claims: the modules that write a section from the evidence files of the folder (see `sections.Claim`). The page
-    contains its images, styles and script, and loads nothing. Raises InputError if a result file is missing.
+    claims: modules, each of which reads its own result files of the folder and returns sections of the report. The page
+    contains its images, styles and script, and loads nothing. Raises InputError if metrics.json, metrics.tsv, or
+    predictions/participants.tsv or grid.json is missing or damaged.
     """
     results = Results.read(results_dir)
     context = _context(results, claims) | {"colour_bar": colour_bar, "number": words.number}

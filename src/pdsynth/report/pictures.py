@@ -23,9 +23,10 @@ MAPS = {"grey": "gray", "difference": "berlin", "deviation": "inferno"}
 
 @dataclass(frozen=True)
 class View:
-    """A crop (box) of a canonical (RAS) grid, and the voxel index of the cut along each axis (cuts).
+    """How a volume is shown in pictures: a box around the brain, and the voxels at which the three planes are cut.
 
-    affine (4, 4): from voxels to mm. Images that are shown side by side share one view.
+    affine (4, 4): from voxels to mm; the axes of the grid must point to the right, front and top (RAS). box: slices of
+    x, y and z. cuts: voxel index of the plane along x, y and z. Volumes that are shown side by side share one view.
     """
 
     affine: np.ndarray
@@ -34,9 +35,10 @@ class View:
 
     @classmethod
     def around(cls, masks: np.ndarray, affine: np.ndarray, cuts_mm: tuple[float, ...] | None = MNI_CUTS_MM) -> View:
-        """The box around all masks (..., X, Y, Z), one voxel wider, cut at cuts_mm or, if that is None, at its centre.
+        """The view of a box around all masks (..., X, Y, Z), one voxel wider.
 
-        cuts_mm: x, y and z of the three cuts, mm. A cut outside the box is moved to its edge.
+        cuts_mm: x, y and z of the three planes, mm (MNI by default); None means the centre of the box. A plane outside
+        the box is moved to its edge. affine (4, 4): from voxels to mm.
         """
         union = np.asarray(masks, bool).reshape(-1, *np.shape(masks)[-3:]).any(0)
         found = ndimage.find_objects(union.astype(np.uint8)) or [tuple(slice(0, n) for n in union.shape)]
@@ -54,23 +56,31 @@ class View:
 
     @property
     def labels(self) -> list[str]:
-        """Position of the cut of each plane, such as "x = -6 mm"."""
+        """Position of each of the three planes (sagittal, coronal, axial) in mm, as text such as "x = −6 mm"."""
         at = self.affine[:3, :3] @ np.asarray(self.cuts) + self.affine[:3, 3]
         return [
             f"{axis} = {value:+.0f} mm".replace("-", "\N{MINUS SIGN}") for axis, value in zip("xyz", at, strict=True)
         ]
 
     def width_mm(self, axis: int) -> float:
-        """Width of the picture of a plane, mm. axis: 0 sagittal, 1 coronal, 2 axial."""
+        """Width of the picture of one plane, mm. axis: 0 for the sagittal, 1 for the coronal, 2 for the axial plane."""
         across = 1 if axis == 0 else 0
         return float((self.box[across].stop - self.box[across].start) * self.spacing_mm[across])
 
     def slices(self, volume: np.ndarray, top: float, kind: str = "grey") -> list[Markup]:
-        """Data URLs of three planes of a volume (X, Y, Z): sagittal, coronal, axial. See `picture` for top and kind."""
+        """Pictures of the sagittal, coronal and axial plane of a volume (X, Y, Z), as data URLs of PNG images.
+
+        Colours run from 0 to `top`. kind: "grey", "deviation" (of an SD), or "difference", whose colours run from -top
+        to top.
+        """
         return [self.slice(volume, axis, top, kind) for axis in range(3)]
 
     def slice(self, volume: np.ndarray, axis: int, top: float, kind: str = "grey") -> Markup:
-        """Data URL of one plane of a volume (X, Y, Z): sagittal (axis 0), coronal (1) or axial (2). See `picture`."""
+        """Picture of one plane of a volume (X, Y, Z), as the data URL of a PNG image.
+
+        axis: 0 for the sagittal, 1 for the coronal, 2 for the axial plane. Colours run from 0 to `top`. kind: "grey",
+        "deviation" (of an SD), or "difference", whose colours run from -top to top.
+        """
         return picture(self.plane(volume, axis), self._zoom(axis), top, kind)
 
     def _zoom(self, axis: int) -> tuple[float, float]:
@@ -79,7 +89,11 @@ class View:
         return self.spacing_mm[down] * PIXELS_PER_MM, self.spacing_mm[across] * PIXELS_PER_MM
 
     def outlined(self, volume: np.ndarray, mask: np.ndarray, axis: int, top: float = 1.0) -> Markup:
-        """Data URL of one plane of a volume in grey with the outline of a mask; both are (X, Y, Z)."""
+        """Picture of one plane of a volume in grey with the outline of a mask, as the data URL of a PNG image.
+
+        volume, mask: (X, Y, Z). axis: 0 for the sagittal, 1 for the coronal, 2 for the axial plane. Grey runs from 0 to
+        `top`.
+        """
         grey = _indices(self.plane(volume, axis), self._zoom(axis), 0, top)
         inside = _enlarged(self.plane(mask, axis), self._zoom(axis)) > 0.5
         rgb = np.repeat(grey[..., None], 3, axis=2)
@@ -87,16 +101,21 @@ class View:
         return _address(Image.fromarray(rgb).quantize(EDGE_COLOURS))
 
     def plane(self, volume: np.ndarray, axis: int) -> np.ndarray:
-        """One plane of a volume (X, Y, Z) as (rows, columns), starting at the top left corner of the picture."""
+        """One plane of a volume (X, Y, Z) as an array (rows, columns), with the top left corner of the picture first.
+
+        axis: 0 for the sagittal, 1 for the coronal, 2 for the axial plane.
+        """
         index = [*self.box]
         index[axis] = slice(self.cuts[axis], self.cuts[axis] + 1)
         return np.asarray(volume[tuple(index)], np.float32).squeeze(axis).T[::-1]
 
 
 def picture(plane: np.ndarray, zoom: tuple[float, float], top: float, kind: str) -> Markup:
-    """Data URL of a plane (rows, columns) as an 8-bit PNG, enlarged by cubic interpolation.
+    """Picture of a plane (rows, columns) in colours, as the data URL of an 8-bit PNG image.
 
-    kind: a key of MAPS. Colours run from 0 (or -top for kind "difference") to top; values outside are clipped.
+    zoom: pixels per voxel along rows and columns; the plane is enlarged by cubic interpolation. kind: "grey",
+    "deviation" (of an SD) or "difference". Colours run from 0 (or -top for "difference") to top; values outside are
+    clipped.
     """
     image = Image.fromarray(_indices(plane, zoom, -top if kind == "difference" else 0.0, top))
     if kind != "grey":
@@ -115,14 +134,20 @@ def _enlarged(plane: np.ndarray, zoom: tuple[float, float]) -> np.ndarray:
 
 @lru_cache
 def colour_bar(kind: str) -> Markup:
-    """Data URL of a colour scale, from its low end (left) to its high end (right). kind is a key of MAPS."""
+    """Picture of a colour scale, from its low end (left) to its high end (right), as the data URL of a PNG image.
+
+    kind: "grey", "deviation" (of an SD) or "difference".
+    """
     image = Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (1, 1)))
     image.putpalette(_palette(kind))
     return _address(image)
 
 
 def colours(kind: str) -> np.ndarray:
-    """The 256 colours of a scale, (256, 3) in 0..1."""
+    """The 256 colours of a scale from its low to its high end, red, green and blue: (256, 3) in 0..1.
+
+    kind: "grey", "deviation" (of an SD) or "difference".
+    """
     rgb = colormaps[MAPS[kind]](np.arange(256) / 255)[:, :3]
     if kind == "difference":  # a difference of 0 is black, like the background
         rgb = rgb * np.minimum(1, np.abs(np.linspace(-1, 1, 256)) * 6)[:, None]

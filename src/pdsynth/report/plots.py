@@ -59,7 +59,10 @@ def brain_figure(
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as a complete PNG or not at all. The same figure gives the same bytes in every run."""
+    """Write a figure as a PNG to `path`, completely or not at all; returns `path`.
+
+    The same figure gives the same bytes in every run.
+    """
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     return path

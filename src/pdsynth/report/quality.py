@@ -34,9 +34,10 @@ MEASURES = {
 
 
 def write_quality(prepared: str | Path) -> Path:
-    """Write `prepared`/quality.html, which contains its images and loads nothing; returns its path.
+    """Write quality.html, a page to check prepared scans by eye, into the prepared folder; returns its path.
 
-    Raises InputError if `prepared` is not a prepared folder, or if its quality.tsv is missing.
+    It shows participants, flagged and refused scans, registration and intensity. It contains its images and loads
+    nothing. Raises InputError if `prepared` is not a prepared folder, or if its quality.tsv is missing.
     """
     pairs = Pairs.open(prepared)
     if not (pairs.root / "quality.tsv").exists():

@@ -15,10 +15,11 @@ from pdsynth.results.folder import Results
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text: `head` has the headings of the columns, and each row has one cell per column.
+    """A table of the report, with all cells as text.
 
-    marked: whether a row is highlighted. notes: a small line below the first cell of each row. meanings: an explanation
-    of each column, which its heading shows as a tooltip.
+    head: headings of the columns. rows: one sequence of cells per row, one cell per column. marked: for each row,
+    whether it is highlighted. notes: for each row, a small line below its first cell. meanings: for each column, an
+    explanation, which its heading shows as a tooltip. The last three may be empty.
     """
 
     caption: str
@@ -31,7 +32,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture of the results folder. address: a data URL; alt: the alternative text."""
+    """A picture in the report. address: the image as a data URL; alt: its alternative text."""
 
     alt: str
     address: str
@@ -41,8 +42,8 @@ class Figure:
 class Section:
     """A part of the report: an introduction (lead), findings as sentences, tables and figures.
 
-    key: its anchor in the page. position: sections are sorted by it. label: a short title for the table of contents;
-    "" if the title is short enough.
+    key: name of its anchor in the page. position: the report sorts its sections by this number. label: a short title
+    for the table of contents; "" if `title` is short enough.
     """
 
     key: str
@@ -56,22 +57,26 @@ class Section:
 
 
 class Claim(Protocol):
-    """Interface of the module `section` of a claim (a package of `pdsynth.evidence` with its result files).
+    """Interface of a module that contributes to the report and the cards, from its own result files.
 
-    ADDRESSES: topic by the key of a section. The report lists the topics whose sections have no table in this run.
+    It is the module `section` of a package of `pdsynth.evidence`. ADDRESSES: topics that its sections answer, by key of
+    the section. The report lists the topics whose sections have no table in this run.
     """
 
     ADDRESSES: Mapping[str, str]
 
     def sections(self, results: Results) -> Iterable[Section]:
-        """The claim's sections, from its files in the results folder; none if it has no file there."""
+        """The sections that this module adds to the report; none if its files are not in the results folder."""
 
     def facts(self, results: Results) -> Mapping[str, str]:
-        """Facts about the method under test, by the names that checklists and cards use; "" if a fact is unknown."""
+        """Facts about the method under test, as text by name, for the checklists and cards; "" if a fact is unknown."""
 
 
 def figures(results: Results, names: Sequence[str], alt: str) -> list[Figure]:
-    """Those of the named PNG files that exist in the results folder; alt: beginning of their alternative text."""
+    """Those of the PNG files `names` that exist in the results folder, as figures of the report.
+
+    alt: beginning of their alternative text; the name of the file, without .png, follows in parentheses.
+    """
     existing = [results.root / name for name in names if (results.root / name).exists()]
     return [
         Figure(f"{alt} ({path.stem})", f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}")

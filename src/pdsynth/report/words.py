@@ -30,9 +30,10 @@ CONTROLS = {name: RECIPES[name].summary for name in CONTROL_NAMES}
 
 @dataclass(frozen=True)
 class Column:
-    """A metric in a table of the report. key: its name in metrics.json. meaning: explanation for the reader.
+    """A column of a table of scores in the report: one score of a method.
 
-    better: the best value is "high", "low" or "one" (nearest to 1); "" if there is none.
+    key: name of the score in metrics.json. label: heading. decimals: of the printed values. better: the best value is
+    the "high", the "low" or the "one" nearest to 1; "" if no value is better. meaning: explanation for the reader.
     """
 
     key: str
@@ -109,7 +110,11 @@ UNCERTAINTY = [
 
 
 def group_of(name: str, tested: str) -> str:
-    """The key in GROUPS of the method `name`; tested: the name of the method under test."""
+    """The group of methods to which the method `name` belongs: "tested", "control", "ceiling" or "baseline".
+
+    tested: the name of the method under test. Controls are simple methods for comparison, the ceiling is the oracle,
+    and every other method is a baseline.
+    """
     if name == tested:
         return "tested"
     recipe = RECIPES.get(recipe_of(name)[0])
@@ -117,10 +122,10 @@ def group_of(name: str, tested: str) -> str:
 
 
 def value_of(scores: dict[str, Any], key: str) -> tuple[float | None, float | None, float | None]:
-    """Mean and 95 % interval (mean, low, high) of a metric in the scores of one method and direction of synthesis.
+    """Mean and limits (mean, low, high) of the 95 % interval of a score; each is None if it was not measured.
 
-    Each is None if it was not measured. key: the name of the metric, or "drop" for PSNR in the brain (dB) from the own
-    source minus that from another participant's source.
+    scores: those of one method and direction of synthesis, from metrics.json. key: the name of the score, or "drop" for
+    the PSNR in the brain (dB) from the own source minus that from another participant's source.
     """
     if key == "drop":
         own, shuffled = value_of(scores, PRIMARY)[0], value_of(scores, "shuffled_source_psnr_brain")[0]
@@ -133,13 +138,16 @@ def value_of(scores: dict[str, Any], key: str) -> tuple[float | None, float | No
 
 
 def spread(name: str, metrics: dict[str, Any]) -> str:
-    """The origin of the SD of the method `name`, in words; metrics: the content of metrics.json."""
+    """The origin of the SD of the method `name`, as text: samples that were drawn, or the method itself.
+
+    metrics: the content of metrics.json.
+    """
     drawn = name in metrics.get("uncertainty_from_samples", [])
     return f"SD of {metrics['samples']} samples" if drawn else "SD stated by the method"
 
 
 def number(value: float | None, decimals: int) -> str:
-    """A number with a typographic minus sign; an en dash for None."""
+    """A number as text with a fixed number of decimals and a typographic minus sign; a dash for None."""
     if value is None:
         return "\N{EN DASH}"
     text = f"{value:.{decimals}f}"
@@ -147,15 +155,16 @@ def number(value: float | None, decimals: int) -> str:
 
 
 def interval(low: float | None, high: float | None, decimals: int) -> str:
-    """An interval in words; "" if it is unknown."""
+    """The limits of an interval as text, such as "0.41 to 0.60"; "" if one of them is None."""
     return "" if low is None or high is None else f"{number(low, decimals)} to {number(high, decimals)}"
 
 
 def skill(methods: dict[str, Any], name: str, direction: Direction) -> float | None:
-    """PSNR in the brain of a method, on a scale from the population mean (0) to the oracle (1).
+    """How close the PSNR of a method is to the upper limit: 0 is the population mean, 1 the oracle.
 
-    methods: scores by method and direction. None if one of the three was not evaluated, or if the oracle's PSNR is not
-    above that of the population mean.
+    methods: scores by method and direction, from metrics.json; name: the method. PSNR is that in the brain, and the
+    scale is linear. None if one of the three was not evaluated, or if the oracle's PSNR is not above that of the
+    population mean.
     """
     if AVERAGE not in methods or CEILING not in methods:
         return None
@@ -164,9 +173,11 @@ def skill(methods: dict[str, Any], name: str, direction: Direction) -> float | N
 
 
 def verdicts(metrics: dict[str, Any], name: str, direction: Direction) -> list[tuple[str, str]]:
-    """(tone, sentence) on the method under test in one direction of synthesis; a tone is "good", "warn" or "plain".
+    """Sentences that judge the method under test in one direction of synthesis, each as (tone, sentence).
 
-    metrics: the content of metrics.json; name: the method under test. Empty if its PSNR was not measured.
+    A tone is "good", "warn" or "plain". metrics: the content of metrics.json; name: the method under test. The
+    sentences are on its PSNR beside other methods, its use of the source, and the individual differences that it keeps.
+    Empty if its PSNR was not measured.
     """
     methods, people = metrics["methods"], metrics["n_participants"]
     scores = methods[name][direction.value]
