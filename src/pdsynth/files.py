@@ -97,7 +97,7 @@ def without_formula(cell: Any) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty if the file cannot be read or contains no object."""
+    """The dict in a JSON file; {} if the file cannot be read or does not contain an object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

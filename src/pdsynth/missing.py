@@ -372,7 +372,7 @@ def _loaded(model: str, device: str) -> Model:
 
 
 def doubts(path: Path) -> list[tuple[str, str]]:
-    """Source and note of each volume that was made from a doubtful scan, by the table synthesised.tsv at `path`."""
+    """Source scan and doubt, as text, of each volume that was made from a doubtful scan; path: of synthesised.tsv."""
     table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
     rows = table[(table["status"] == "made") & (table["reason"] != "")]
     return [(str(source), str(reason)) for source, reason in rows[["source", "reason"]].to_numpy().tolist()]

@@ -19,7 +19,7 @@ STOPS_RUN |= {errno.ENOMEM, errno.EMFILE, errno.ENFILE}  # of memory and file ha
 
 
 def seconds(budget: str) -> float:
-    """Seconds of a wall-time budget such as 90s, 10m or 1.5h, or a number of seconds.
+    """A wall-time budget as text, such as 90s, 10m or 1.5h, in seconds; a number without a unit is in seconds.
 
     Raises ValueError if the text is not a time, or not above zero.
 
@@ -34,7 +34,7 @@ def seconds(budget: str) -> float:
 
 
 def resolve_device(device: str) -> str:
-    """The torch device for `auto`, `cpu` or `cuda` on this machine; `auto` prefers CUDA.
+    """The name of the torch device, "cpu" or "cuda", for `auto`, `cpu` or `cuda`; `auto` prefers CUDA if there is one.
 
     Raises ValueError for another word, and for `cuda` if torch finds no CUDA device.
 
@@ -130,7 +130,7 @@ def stops_run(error: BaseException) -> bool:
 
 
 def refuse_lost(root: Path) -> None:
-    """Raise OSError if the folder of a dataset is missing or empty: its disk is no longer mounted.
+    """Raise OSError if the folder of a dataset is missing or empty, because its disk is then no longer mounted.
 
     >>> refuse_lost(Path("no/such/folder"))
     Traceback (most recent call last):

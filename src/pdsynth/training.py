@@ -152,7 +152,10 @@ def chosen_precision(run: Path, options: TrainOptions, device: str, default: str
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Suppress Lightning's advice in the block; its loggers and Python's warnings are restored afterwards."""
+    """Suppress log messages and warnings of the library Lightning in the block.
+
+    The earlier levels of its loggers and filters of warnings are restored afterwards.
+    """
     before = {log: log.level for log in map(logging.getLogger, ("pytorch_lightning", "lightning_fabric"))}
     for log in before:
         log.setLevel(logging.WARNING)

@@ -56,7 +56,7 @@ class Table:
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """Names of the recipes in the rows, with the controls first."""
+        """Names of the recipes in the rows of this table: the controls (simple methods), then the others."""
         return tuple(dict.fromkeys((*CONTROLS, *rows_of(self.number))))
 
 

@@ -34,13 +34,13 @@ def shuffle_sources(n: int, groups: Sequence[str] | None = None, seed: int = 0) 
 
 
 class Identification:
-    """Share of predictions whose nearest target, by mean squared error, is that of their own participant.
+    """Share of predicted scans whose nearest real scan, by mean squared error, is that of their own participant.
 
-    targets: a function that yields the targets (real scans) of N participants in blocks (b, V), the same at every call.
-    The V voxels should be inside the brain masks of all scans, so that the outline of the head alone identifies nobody.
-    Chance is 1 / N, and an image that is the same for all scores 1 / N. All targets are read again for every block of
-    predictions, so that memory holds one block of predictions and one of targets for any N. Raises ValueError if there
-    is no target.
+    targets: a function that yields the real scans of N participants in blocks (b, V), the same at every call. The V
+    voxels should be inside the brain masks of all scans, so that the outline of the head alone identifies nobody.
+    Chance is 1 / N, and an image that is the same for all scores 1 / N. All real scans are read again for every block
+    of predictions, so that memory holds one block of predictions and one of real scans for any N. Raises ValueError if
+    there is no real scan.
 
     >>> scans = np.eye(3)
     >>> identification = Identification(lambda: [scans[:2], scans[2:]])
@@ -78,12 +78,12 @@ class Identification:
 
 
 class WithinSite:
-    """Correlation and slope of the predicted on the real differences of participants from the mean of their site.
+    """How well predicted scans follow the differences between participants of the same site: correlation and slope.
 
-    The mean of the site's predictions is subtracted from each prediction, and the mean of the site's targets (real
-    scans) from each target. The products of these deviations are pooled over all voxels and scans. Means and products
-    are updated by each added pair (Welford 1962), so that memory holds two means per site and not the participants. A
-    prediction that is the same for a whole site has deviations of exactly 0.
+    The mean of the site's predictions is subtracted from each prediction, and the mean of the site's real scans from
+    each real scan. The correlation and the slope are of the first deviations on the second, over all voxels and scans
+    together. Means and products are updated by each added pair (Welford 1962), so that memory holds two means per site
+    and not the participants. A prediction that is the same for a whole site has deviations of exactly 0.
 
     >>> within = WithinSite()
     >>> for real in np.arange(6.0).reshape(3, 2):
@@ -109,7 +109,7 @@ class WithinSite:
 
     @property
     def r(self) -> float:
-        """Correlation of predicted and real deviations; 0 if the predicted or the real ones do not vary.
+        """Correlation of predicted and real deviations from the mean of the site; 0 if one of them does not vary.
 
         If a site's mean is predicted for each of its participants, r is 0, although the correlation without the
         subtraction of site means is high.
@@ -119,23 +119,23 @@ class WithinSite:
 
     @property
     def slope(self) -> float:
-        """Slope of predicted on real deviations; 1 is ideal, and below 1 the predicted differences are too small.
+        """Slope of predicted on real deviations from the mean of the site; 0 if the real ones do not vary.
 
-        0 if the real ones do not vary.
+        1 is ideal; below 1 the predicted differences between participants are too small.
         """
         total = self._products[1, 1]
         return float(self._products[0, 1] / total) if total > 1e-9 else 0.0
 
 
 def uncertainty_of_samples(samples: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """Scores of the uncertainty of a method's samples, over the voxels of the mask.
+    """Scores of the uncertainty that random samples of one scan show, over the voxels of the mask.
 
-    samples (K >= 3, X, Y, Z): K samples of one scan; real, mask (X, Y, Z). Keys: `coverage_50`, `coverage_90` (share of
-    voxels whose real value is within the 50 or 90 % Student-t predictive interval of K samples; ideal .5 and .9),
-    `crps` (mean continuous ranked probability score in the unit of the images, lower is better, by the fair ensemble
-    estimator of Ferro 2014), `error_sd_rank_r` (Spearman correlation over voxels of the absolute error of the samples'
-    mean with their SD) and `mean_sd` (mean over voxels of the SD of the samples). Raises ValueError for fewer than
-    three samples.
+    samples (K, X, Y, Z): K samples of the scan, at least 3; real (X, Y, Z): the real scan; mask (X, Y, Z) bool. Keys:
+    `coverage_50`, `coverage_90` (share of voxels whose real value is within the 50 or 90 % Student-t predictive
+    interval of K samples; ideal .5 and .9), `crps` (mean continuous ranked probability score in the unit of the images,
+    lower is better, by the fair ensemble estimator of Ferro 2014), `error_sd_rank_r` (Spearman correlation over voxels
+    of the absolute error of the samples' mean with their SD; 0 if one of them does not vary) and `mean_sd` (mean over
+    voxels of the SD of the samples). Raises ValueError for fewer than three samples.
     """
     k = len(samples)
     if k < 3:

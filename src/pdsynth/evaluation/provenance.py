@@ -21,11 +21,12 @@ LONG = "scans_sha256"  # one digest per scan, which only the model's own card co
 
 
 def provenance(models: Mapping[str, Model], pairs: Pairs) -> dict[str, Any]:
-    """Entries of a manifest: `models` (digest of the weights, card and settings, by name) and `data` (prepared folder).
+    """Content of a manifest about the scored models (key `models`) and the prepared folder (key `data`).
 
-    The card is the record of the training, here without the digests of the training scans. data: name of the cohort,
-    settings and date of its preparation, and counts: participants by split, site, diagnosis and sex; ages (years) by
-    split; sessions by available scans; number of refused files by reason; number of scans that quality control flagged.
+    models: by name, the SHA-256 of the weights, the card (record of the training, here without the SHA-256 of the
+    training scans) and the settings. data: name of the cohort, settings and date of its preparation, and counts:
+    participants by split, site, diagnosis and sex; ages (years) by split; sessions by available scans; number of
+    refused files by reason; number of scans that quality control flagged.
     """
     return {"models": {name: _model(model) for name, model in models.items()}, "data": _data(pairs)}
 

@@ -42,7 +42,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Checklist:
-    """A reporting guideline with its items in our own words."""
+    """A reporting guideline: its title, its publication (source), and its items in our own words."""
 
     title: str
     source: str

@@ -12,7 +12,7 @@ from pdsynth.types import Direction
 
 
 class Directed(Protocol):
-    """A row of a table that belongs to one direction of synthesis."""
+    """Interface of a row of a table that belongs to one direction of synthesis."""
 
     @property
     def direction(self) -> Direction:
@@ -44,7 +44,7 @@ def spread(estimate: Estimate, decimals: int = 2) -> str:
 
 
 def p_value(value: float) -> str:
-    """A p value with three decimals; a dash for nan (no test).
+    """A p value as text with three decimals, "< 0.001" if it is below; a dash for nan (no test).
 
     >>> p_value(0.0004), p_value(0.02), p_value(float("nan"))
     ('< 0.001', '0.020', '–')

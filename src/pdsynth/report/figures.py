@@ -30,8 +30,9 @@ def comparison_figure(out: Path, path: Path, entries: Sequence[str], tested: str
 
     out: folder of the benchmark. path: the PNG to write. entries: recipes, "recipe" or "recipe:small" for the small
     size. tested: the recipe under test. The participant is the one of middle rank by PSNR of the tested recipe, among
-    those with saved volumes. The source, the real scan and each recipe have one column. The sagittal, coronal and axial
-    plane have one row each, and below each a row with synthesised minus real, on one scale.
+    those with saved volumes. The source, the real scan and the scan by each recipe have their own columns. The
+    sagittal, coronal and axial plane have their own rows, and below each is a row with synthesised minus real, on one
+    scale.
     """
     found = {entry: Results.read(scores_folder(out, entry)) for entry in dict.fromkeys((*entries, tested))}
     scores = {entry: results.scan_scores(entry, direction)[PRIMARY] for entry, results in found.items()}

@@ -62,9 +62,9 @@ def read_metrics(results: Path) -> dict[str, Any]:
 
 
 def scores_and_times(metrics: Mapping[str, Any], method: str, direction: Direction) -> dict[str, Any]:
-    """Scores and times of a method in one direction, by name, from the content of metrics.json.
+    """All measures of a method in one direction, by name: scores, and seconds per volume; {} if there is none.
 
-    Empty if there are none.
+    metrics: the content of metrics.json. A score is a number, or a dict of mean and 95 % interval.
 
     >>> metrics = {"methods": {"unet": {"fmri_to_dmri": {"within_site_r": 0.5}}}, "times": {}}
     >>> scores_and_times(metrics, "unet", Direction.FMRI_TO_DMRI)
@@ -121,12 +121,12 @@ class Results:
 
     @property
     def methods(self) -> dict[str, dict[str, Any]]:
-        """Scores by method, then by direction of synthesis, then by metric."""
+        """Scores as in metrics.json: by method, then by direction of synthesis, then by name of the score."""
         return self.metrics["methods"]
 
     @property
     def tested(self) -> str:
-        """The method under test, which is the first method in metrics.json."""
+        """Name of the method under test, which is the first method in metrics.json."""
         return next(iter(self.methods))
 
     @property

@@ -13,7 +13,7 @@ Record = TypeVar("Record")
 
 
 def to_json(record: Any) -> dict[str, Any]:
-    """A dataclass as JSON content; a number that is not finite becomes null.
+    """A dataclass as a dict for JSON; a number that is not finite becomes None (null).
 
     >>> from pdsynth.statistics.resampling import Estimate
     >>> to_json(Estimate(0.5, 0.25, nan))

@@ -50,10 +50,11 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class TableFile(Generic[Row]):
-    """A file of a results folder: its name, the dataclass of a row, and the command that writes it.
+    """A table in a results folder whose rows are instances of one dataclass: how to write and to read it.
 
-    Each field of the dataclass is one column of type str, int, float (unknown: nan, "n/a" in the file), bool or
-    StrEnum. A field of type `Estimate` has three columns: name, name_low and name_high.
+    name: file name. row: the dataclass. command: the command that writes the file, for error messages. Each field of
+    the dataclass is one column of type str, int, float (unknown: nan, "n/a" in the file), bool or StrEnum. A field of
+    type `Estimate` (a value with its interval) has three columns: name, name_low and name_high.
 
     >>> @dataclass
     ... class Person:
@@ -96,11 +97,11 @@ class TableFile(Generic[Row]):
         return table.astype({name: kind for name, kind in self.columns.items() if kind in (int, float, bool)})
 
     def write(self, root: Path, rows: Sequence[Row]) -> None:
-        """Write the rows as this file into a results folder."""
+        """Write the rows (instances of the dataclass) as this file into the results folder `root`."""
         write_table(root / self.name, self.table(rows))
 
     def read(self, root: Path) -> list[Row]:
-        """The rows of the file in a results folder; an empty list if there is no file.
+        """The rows of this file in the results folder `root`, as instances of the dataclass; [] if there is no file.
 
         Columns without a field are ignored. Raises InputError if a column is missing, or if a cell does not have the
         type of its column.

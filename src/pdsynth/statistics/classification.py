@@ -71,12 +71,12 @@ class Predictions:
 
     @property
     def predicted(self) -> np.ndarray:
-        """The most probable class of each row, (N,) text."""
+        """The most probable diagnosis of each row, (N,) text."""
         return np.asarray(self.classes)[np.argmax(self.probabilities, axis=1)]
 
     @property
     def correct(self) -> np.ndarray:
-        """Whether the predicted class equals the label, (N,) bool."""
+        """Whether the most probable diagnosis of each row is the real one, (N,) bool."""
         return self.predicted == self.labels
 
     def by_participant(self) -> Predictions:
@@ -178,11 +178,12 @@ def fit_predict(
 
 
 def scores(predictions: Predictions, seed: int = 0) -> dict[str, Any]:
-    """Metrics of predictions; the unit is the participant (see `Predictions.by_participant`).
+    """Measures of the accuracy of predicted diagnoses, by name, over participants.
 
-    Keys: n; accuracy with its Wilson 95 % interval; balanced_accuracy with a bootstrap interval over participants; f1,
-    recall, precision (macro averages); auc (macro average, one versus rest); brier (mean squared distance of the
-    probabilities from the truth, 0 to 2); confusion (JSON text: counts of predicted classes by real class).
+    Probabilities are first averaged over the sessions of each participant. Keys: n (participants); accuracy with its
+    Wilson 95 % interval; balanced_accuracy with a bootstrap 95 % interval over participants; f1, recall, precision
+    (macro averages); auc (macro average, one versus rest); brier (mean squared distance of the probabilities from the
+    truth, 0 to 2); confusion (JSON text: counts of predicted classes by real class).
     """
     people = predictions.by_participant()
     labels, predicted, classes = people.labels, people.predicted, people.classes
@@ -209,9 +210,9 @@ def scores(predictions: Predictions, seed: int = 0) -> dict[str, Any]:
 
 
 def balanced_mean(values: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over classes of the mean within each class; of correct predictions, the balanced accuracy.
+    """Mean over classes of the mean within each class; for correct predictions, the balanced accuracy.
 
-    values, labels (N,).
+    values (N,): one number per row; labels (N,): its class.
 
     >>> balanced_mean(np.array([1, 1, 1, 0]), np.array(["NC", "NC", "NC", "AD"]))
     0.5

@@ -19,11 +19,12 @@ AD_LESS_NC: Groups = (Diagnosis.AD, Diagnosis.NC)
 def contrasted(
     n: int, groups: Sequence[str], sites: Sequence[str] | None, contrast: Groups
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Select the participants of a contrast: those of its first group and of its second group.
+    """Select the participants of two groups that are to be compared.
 
-    groups, sites: the group and the site of each of n participants. Returns whether each of n participants is in one of
-    its groups, (n,) bool, and for those M participants whether they are in the first group, (M,) bool, and their sites,
-    (M,). If sites is None, all are at one site. Raises ValueError if the number of groups or sites is not n.
+    groups, sites: the group and the site of each of n participants; sites is None if all are at one site. contrast: the
+    two groups. Returns whether each of n participants is in one of the two groups, (n,) bool, and for those M
+    participants whether they are in the first group, (M,) bool, and their sites, (M,). Raises ValueError if the number
+    of groups or sites is not n.
 
     >>> contrasted(3, ["NC", "MCI", "AD"], None, AD_LESS_NC)[:2]
     (array([ True, False,  True]), array([False,  True]))

@@ -18,11 +18,11 @@ def bca_interval(
     n: int = 10_000,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Bias-corrected and accelerated bootstrap interval of a statistic over participants (Efron 1987).
+    """Bias-corrected and accelerated bootstrap interval of a statistic over participants (Efron 1987): (low, high).
 
-    values: one per participant. statistic takes `axis`. n: number of resamples; level: coverage of the interval.
-    Values that are not finite are left out. Values that do not vary give an interval of width 0. Fewer than two
-    participants give (nan, nan), because one person shows no variation between people.
+    values: one per participant. statistic: a function of the values with an argument `axis`. n: number of resamples;
+    level: coverage of the interval. Values that are not finite are left out. Values that do not vary give an interval
+    of width 0. Fewer than two participants give (nan, nan), because one person shows no variation between people.
 
     >>> bca_interval([2.0, 2.0, 2.0])
     (2.0, 2.0)
@@ -49,9 +49,8 @@ def bca_interval(
 def paired_permutation(a: np.ndarray, b: np.ndarray, seed: int = 0, n: int = 10_000) -> float:
     """Two-sided p value of the mean difference a - b over participants, under random signs of each difference.
 
-    a, b (participants,). All 2^N sign patterns are used if these are n or fewer, else n random ones. With N
-    participants, p is at least 2 / 2^N, and at least 1 / (1 + n) with random patterns. Raises ValueError if there are
-    no participants.
+    a, b (N,): one value per participant. All 2^N sign patterns are used if these are n or fewer, else n random ones. p
+    is at least 2 / 2^N, and at least 1 / (1 + n) with random patterns. Raises ValueError if there are no participants.
 
     >>> paired_permutation(np.array([1.0, 2.0, 3.0]), np.zeros(3))
     0.25

@@ -48,9 +48,9 @@ def rectified_difference(
 ) -> RectifiedDifference:
     """Difference between two groups within sites, from real scans of some and synthesised scans of other participants.
 
-    real, synthesised (N, R): one row per participant, nan if there is no scan; groups, sites (N,); contrast: the two
-    groups, of which the second is subtracted. A synthesised scan must come from a model that was not trained on this
-    participant. Participants of other groups are left out.
+    real, synthesised (N, R): means of R regions, one row per participant, nan if there is no scan; groups, sites (N,):
+    group and site of each participant; contrast: the two groups, of which the second is subtracted. A synthesised scan
+    must come from a model that was not trained on this participant. Participants of other groups are left out.
 
         d = d(real) + trust (d(synthesised | missing) - d(synthesised | both))
 
@@ -60,11 +60,12 @@ def rectified_difference(
       cov(real, synthesised) / var(synthesised) n_missing / (n_missing + n_both), within groups.
 
     Synthesised scans may be shrunk or biased by group. This error is in both terms of the bracket and cancels for any
-    model, so d is unbiased if scans are missing at random within group and site. The interval includes the uncertainty
-    of the trust; if synthesised scans have no information, the worth is below 0. If some participants have a real scan
-    only, d(real | both) - d(real | real scan only) enters with a second weight, chosen in the same way. This is the
-    regression estimator of double sampling (Cochran 1977, chapter 12), also known as a prediction-powered estimate with
-    power tuning (Angelopoulos et al. 2023).
+    model, so d is unbiased if scans are missing at random within group and site. The interval of d includes the
+    uncertainty of the trust. The result also has the worth of a synthesised scan, the number of real scans that would
+    narrow the interval as much; it is below 0 if synthesised scans have no information. If some participants have a
+    real scan only, d(real | both) - d(real | real scan only) enters with a second weight, chosen in the same way. This
+    is the regression estimator of double sampling (Cochran 1977, chapter 12), also known as a prediction-powered
+    estimate with power tuning (Angelopoulos et al. 2023).
 
     Intervals assume one variance for both groups, as a linear model does. If patients are fewer and vary more than
     controls, they are too short; the same is true with real scans alone. The trust is 0 if there are fewer than 10

@@ -60,10 +60,10 @@ UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
 
 
 def bootstrap_weights(groups: Sequence[str] | np.ndarray, seed: int = 0, n: int = RESAMPLES) -> np.ndarray:
-    """Number of times that each of N participants is drawn in n resamples, (1 + n, N); row 0 is the sample itself.
+    """Bootstrap over participants: how many times each of N participants is drawn in n resamples, (1 + n, N).
 
-    Row 0 contains ones. groups (N,): participants are drawn with replacement within their group, so that group sizes
-    stay the same.
+    Row 0 is the sample itself and contains ones. groups (N,): the group of each participant; participants are drawn
+    with replacement within their group, so that group sizes stay the same.
 
     >>> bootstrap_weights(["AD", "NC", "NC"], n=2)[:, 0].tolist()
     [1.0, 1.0, 1.0]
@@ -96,7 +96,7 @@ def scatter(weights: np.ndarray, x: np.ndarray, y: np.ndarray, cells: np.ndarray
 
 
 def deviations(values: np.ndarray) -> np.ndarray:
-    """values (N, R) minus their mean over N; exactly 0 for a column that does not vary."""
+    """Deviations (N, R) of values (N, R) from the mean of their column; exactly 0 for a column that does not vary."""
     varies = np.ptp(values, axis=0) > ROUNDING * np.abs(values).max(0)
     return np.where(varies, values - values.mean(0), 0.0)
 

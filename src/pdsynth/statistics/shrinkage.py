@@ -28,9 +28,10 @@ FEWEST = 3
 def variance_ratio(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
     """Variance over participants of synthesised region means divided by that of real ones, per region, (R,).
 
-    real, synthesised (N, R): one row (pattern) per participant. 0: everyone gets the same value. 1: synthesised
-    patterns vary as much as real ones, which is also possible by noise. The posterior mean E[target | source] has the
-    share of variance that the source explains. nan if real patterns do not vary, and for fewer than three participants.
+    real, synthesised (N, R): means of R regions, one row per participant. 0: everyone gets the same value. 1:
+    synthesised values vary as much as real ones, which is also possible by noise. The posterior mean E[target | source]
+    has the share of variance that the source explains. nan if real values do not vary, and for fewer than three
+    participants.
 
     >>> variance_ratio(np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [1.5], [2.0]])).tolist()
     [0.25]

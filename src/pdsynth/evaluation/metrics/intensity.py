@@ -43,12 +43,17 @@ def psnr_affine(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
 
 
 def mae(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
-    """Mean absolute error inside the mask, in the unit of the images (0 to 1); 0 is ideal."""
+    """Mean absolute error inside the mask, in the unit of the images (0 to 1); 0 is ideal.
+
+    pred, real: the synthesised and the real volume; mask: bool, of the same shape.
+    """
     return float(np.mean(np.abs(pred[mask] - real[mask]), dtype=np.float64))
 
 
 def voxel_r(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
-    """Pearson correlation of `pred` and `real` over the voxels inside the mask; 0 if either image is constant.
+    """Pearson correlation of the synthesised and the real volume over the voxels inside the mask, -1 to 1.
+
+    0 if either volume is constant there. pred, real: the two volumes; mask: bool, of the same shape.
 
     >>> voxel_r(np.zeros(4), np.arange(4.0), np.ones(4, bool))
     0.0

@@ -18,10 +18,10 @@ def dilate(mask: np.ndarray) -> np.ndarray:
 
 
 def bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
-    """The box around the mask, widened by `margin` voxels and clipped to the grid.
+    """The box around the mask (X, Y, Z) bool, widened by `margin` voxels on each side and clipped to the grid.
 
-    Returns the slices of x, y and z. Inside the mask, a filter with this radius gives the same values on the box as on
-    the whole grid. Raises ValueError for an empty mask.
+    Returns the slices of x, y and z. Inside the mask, a filter with a radius of `margin` voxels gives the same values
+    on the box as on the whole grid. Raises ValueError for an empty mask.
     """
     found = ndimage.find_objects(mask.astype(np.uint8))
     if not found:

@@ -26,13 +26,14 @@ class Better(StrEnum):
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of one volume. Each module of `pdsynth.evaluation.metrics` lists its metrics in a tuple `METRICS`.
+    """Description of one image quality metric: its function, its name, and how to print and to read it.
 
     name: key in metrics.json and in the tables. label: heading of its column; "" for a metric that is only in
-    metrics.json and metrics.tsv. unit: such as "dB", or "" if it has none. better: see `Better`. decimals: in printed
-    tables. meaning: explanation for the reader of the report. function(pred, real, mask): two volumes (X, Y, Z) in 0..1
-    and the real brain (X, Y, Z), bool, dilated by one voxel; it returns a float, or several floats by name, of which
-    `part` is this metric. A function that several metrics share runs once per volume.
+    metrics.json and metrics.tsv. unit: such as "dB", or "" if it has none. better: whether a higher value, a lower one
+    or the one nearer to 1 is better. decimals: in printed tables. meaning: explanation for the reader of the report.
+    function(pred, real, mask): of two volumes (X, Y, Z) in 0..1 and the real brain (X, Y, Z), bool, dilated by one
+    voxel; it returns a float, or a dict of floats, in which `part` is the key of this metric. A function that several
+    metrics share runs once per volume.
     """
 
     name: str

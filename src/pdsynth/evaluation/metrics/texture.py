@@ -17,7 +17,8 @@ BANDS = ("low", "mid", "high")  # thirds of the radial frequencies below Nyquist
 def hfen(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
     """High-frequency error norm inside the mask: |LoG(pred - real)| / |LoG(real)|. 0 is ideal; an empty image has 1.
 
-    LoG: Laplacian of a Gaussian with an SD of 1.5 voxels, which shows edges. |.|: Euclidean norm over voxels.
+    pred, real (X, Y, Z): the synthesised and the real volume; mask (X, Y, Z) bool. LoG: Laplacian of a Gaussian with an
+    SD of 1.5 voxels, which shows edges. |.|: Euclidean norm over voxels.
     """
     box = bounding_box(mask, HFEN_RADIUS)
     edges = [

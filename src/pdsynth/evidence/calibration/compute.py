@@ -55,11 +55,11 @@ def calibrate(method: Method, pairs: Pairs, direction: Direction, progress: Prog
 def conformal_scale(ratios: Sequence[np.ndarray], coverage: float = COVERAGE) -> float:
     """The factor by which intervals must be widened to cover a share `coverage` of a new participant's voxels.
 
-    ratios: for each calibration participant, absolute error divided by half the interval width at each voxel. The
-    expected coverage is `coverage` or more for any method of computing the intervals, if the new participant comes from
-    the same population. The expectation is over new participants and over calibration samples, so the coverage after
-    one particular calibration may be lower. Raises ValueError if there are too few participants (fewer than 9 for 0.9),
-    or if no factor is large enough, for example because too many intervals have width 0.
+    ratios: one array per calibration participant, with the absolute error divided by half the interval width at each
+    voxel. The expected coverage is `coverage` or more for any method of computing the intervals, if the new participant
+    comes from the same population. The expectation is over new participants and over calibration samples, so the
+    coverage after one particular calibration may be lower. Raises ValueError if there are too few participants (fewer
+    than 9 for a coverage of 0.9), or if no factor is large enough, for example because too many intervals have width 0.
 
     >>> conformal_scale([np.array([1.0, 2.0, 3.0])] * 99, coverage=0.5)
     2.0
@@ -80,7 +80,7 @@ def conformal_scale(ratios: Sequence[np.ndarray], coverage: float = COVERAGE) ->
 
 
 def fewest(coverage: float = COVERAGE) -> int:
-    """The smallest number of participants from which intervals of this coverage can be calibrated.
+    """The smallest number of participants from which intervals with this coverage (a share, 0 to 1) can be calibrated.
 
     >>> fewest(0.9)
     9
@@ -111,11 +111,13 @@ def held_out_coverage(ratios: Sequence[np.ndarray], coverage: float = COVERAGE) 
 def interval_ratios(
     method: Method, pairs: Pairs, direction: Direction, coverage: float = COVERAGE, progress: Progress | None = None
 ) -> list[np.ndarray]:
-    """Absolute error divided by half the interval width, one array per participant over the voxels of all sessions.
+    """Errors of a method in units of its interval, by which it can be calibrated: one array per participant.
 
-    The interval of coverage `coverage` is that of a normal distribution with the mean and SD of the method's estimate.
-    Voxels are those of the brain of the real target, dilated by one voxel. 0 if the error is 0, inf if only the SD is
-    0. progress(done, total) is called after each scan. Raises ValueError if the method gives no SD.
+    An array has one value per voxel of all sessions. A value is the absolute error divided by half the width of the
+    interval with this coverage (a share, 0 to 1), which is that of a normal distribution with the mean and SD that the
+    method gives. It is 0 if the error is 0, and inf if only the SD is 0. Voxels are those of the brain of the real
+    target, dilated by one voxel. pairs: whole scans of participants with both scans. progress(done, total) is called
+    after each scan. Raises ValueError if the method gives no SD.
     """
     half = special.ndtri((1 + coverage) / 2)
     found: dict[str, list[np.ndarray]] = {}

@@ -17,13 +17,14 @@ from pdsynth.types import Available, Direction, InputError, Split
 def calibrate(
     model: str | Path, pairs: Pairs, out: str | Path, device: str = "auto", progress: compute.Progress | None = None
 ) -> dict[Direction, Calibration]:
-    """Scale the SD of a model so that its 90 % intervals have their nominal coverage, and save the model in `out`.
+    """Scale the SD of a model so that its 90 % intervals contain 90 % of the real values, and save the model in `out`.
 
-    Uses participants of `pairs` who have both scans, are not in the test split and were not in the model's training
-    set. The scans are recorded in the model's card (record of the training), and `evaluate` refuses to score on them.
-    progress(done, total) is called after each scan, in each direction. Returns the calibration by direction of
-    synthesis. Raises InputError if the model has another preprocessing than the pairs, if its card does not list its
-    training scans, and if fewer than nine such participants are found; ValueError if the model gives no SD.
+    model: folder of the model, or "default". Uses participants of `pairs` who have both scans, are not in the test
+    split and were not in the model's training set. The scans are recorded in the model's card (record of the training),
+    and `pdsynth evaluate` refuses to score on them. progress(done, total) is called after each scan, in each direction.
+    Returns the factor and the coverage by direction of synthesis. Raises InputError if the model has another
+    preprocessing than the pairs, if its card does not list its training scans, and if fewer than nine such participants
+    are found; ValueError if the model gives no SD.
     """
     loaded = api.load(model, device)
     api.refuse_other_preprocessing({str(model): loaded}, pairs)

@@ -57,9 +57,11 @@ def facts(results: Results) -> Mapping[str, str]:
 
 
 def verdict(rows: Sequence[Arm]) -> str:
-    """One sentence per method: its scans are better or worse than each alternative, or no difference is shown.
+    """Whether synthesised scans are better or worse than other ways to deal with missing scans, as text.
 
-    A difference counts as shown if its interval excludes 0 and its corrected p value is below 0.05.
+    There is one sentence per method. rows: of completion.tsv. A difference of balanced accuracy counts as shown if its
+    95 % interval excludes 0 and its corrected p value is below 0.05; otherwise the sentence says that no difference is
+    shown. Returns "" if no row is of synthesised scans.
     """
     sentences = []
     for row in rows:

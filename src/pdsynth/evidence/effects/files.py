@@ -102,7 +102,7 @@ GROUPS = TableFile("groups.tsv", GroupScore, COMMAND)
 
 @dataclass(frozen=True)
 class Effects:
-    """The rows of effects.tsv, agreement.tsv and groups.tsv."""
+    """Results on the effects of disease: the rows of effects.tsv, agreement.tsv and groups.tsv."""
 
     effects: list[Effect]
     agreement: list[RegionAgreement]

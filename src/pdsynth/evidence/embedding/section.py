@@ -47,5 +47,5 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """No facts: the cards do not use this claim."""
+    """An empty dict: the cards have no text on whether real and synthesised scans can be distinguished."""
     return {}

@@ -36,9 +36,9 @@ def membership_auc(member_errors: np.ndarray, other_errors: np.ndarray, seed: in
     """Probability that the error is lower for a training participant (member) than for another person (AUC).
 
     0.5 is ideal; with 1, every member can be recognised by the error. member_errors (M,), other_errors (N,): one error
-    per participant. The bootstrap resamples each set n times. If the sets do not overlap, the interval has width 0,
-    although the estimate is not certain. The interval is nan if a set has fewer than two participants. Raises
-    ValueError if a set is empty.
+    per participant. The 95 % interval is from a bootstrap that resamples each set n times. If the sets do not overlap,
+    the interval has width 0, although the estimate is not certain. The interval is nan if a set has fewer than two
+    participants. Raises ValueError if a set is empty.
 
     >>> membership_auc(np.array([1.0, 2.0, 3.0]), np.array([2.5, 3.5])).value
     0.8333333333333334

@@ -22,13 +22,13 @@ APART = 2  # voxels farther than this from the centre of a lesion count as elsew
 
 @dataclass(frozen=True, eq=False)
 class LesionResponse:
-    """Response of an output to L lesions in its source, and to noise without a lesion.
+    """Response of an output to L lesions that are inserted into its source, and to noise without a lesion.
 
-    contrast_to_noise (L,): |mean change inside the lesion - mean change elsewhere| divided by the SD over voxels
-    elsewhere; 0 if nothing changes, inf if only the lesion changes. detected (L,) bool: the absolute mean change inside
-    exceeds the 95th percentile of those in equal spheres elsewhere, so that 5 % of lesions are detected in an output
-    that ignores them. false_positives: share of positions where noise alone changes the mean of a sphere by more than
-    half of the median change of a lesion.
+    contrast_to_noise (L,): |mean change inside the lesion - mean change elsewhere| divided by the SD of the change over
+    voxels elsewhere; 0 if nothing changes, inf if only the lesion changes. detected (L,) bool: whether the absolute
+    mean change inside exceeds the 95th percentile of those in equal spheres elsewhere, so that 5 % of lesions are
+    detected in an output that ignores them. false_positives: share of positions in the brain where noise alone changes
+    the mean of a sphere by more than half of the median change of a lesion.
     """
 
     contrast_to_noise: np.ndarray
