@@ -137,7 +137,7 @@ def evaluate(
 
 
 def source_only(batch: PairBatch, direction: Direction, method: Method) -> PairBatch:
-    """A copy of the batch that contains only the source volumes of one direction, on the method's device.
+    """A copy of the batch whose only volumes are the sources of one direction, on the method's device.
 
     Target volumes and masks are removed, so that no method can use them. Only the oracle, an upper limit for simulated
     data, also gets the simulated truth.

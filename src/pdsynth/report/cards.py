@@ -50,7 +50,7 @@ class Checklist:
 
     @classmethod
     def read(cls, name: str) -> Checklist:
-        """Read a guideline of the package: "claim" (44 items) or "tripod_ai" (27 items, in 52 parts)."""
+        """Read a guideline by its name in the package: "claim" (44 items) or "tripod_ai" (27 items, in 52 parts)."""
         content = yaml.safe_load(files("pdsynth.report").joinpath("templates", f"{name}.yaml").read_text("utf-8"))
         items = [
             Item(str(entry["item"]), section, entry["asks"], tuple(entry.get("says", [])))

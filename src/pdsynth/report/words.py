@@ -30,7 +30,7 @@ CONTROLS = {name: RECIPES[name].summary for name in CONTROL_NAMES}
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table of scores in the report: one score of a method.
+    """A column of a table in the report that has one row per method: one score, such as PSNR.
 
     key: name of the score in metrics.json. label: heading. decimals: of the printed values. better: the best value is
     the "high", the "low" or the "one" nearest to 1; "" if no value is better. meaning: explanation for the reader.

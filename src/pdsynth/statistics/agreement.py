@@ -86,9 +86,10 @@ def within_site_correlation(real: np.ndarray, synthesised: np.ndarray, sites: Se
 
 
 def bland_altman(real: np.ndarray, synthesised: np.ndarray) -> BlandAltman:
-    """Bias and limits of agreement per region (Bland and Altman 1986), in the units of the region means.
+    """Mean difference (bias) and limits of agreement of synthesised and real values per region (Bland and Altman 1986).
 
-    real, synthesised (N, R): means of R regions, one row per participant. nan for fewer than three participants.
+    real, synthesised (N, R): means of R regions, one row per participant; differences are synthesised - real, in the
+    units of these means. nan for fewer than three participants.
 
     >>> found = bland_altman(np.zeros((3, 1)), np.array([[0.0], [1.0], [2.0]]))
     >>> found.bias.tolist(), found.upper.tolist()

@@ -146,9 +146,10 @@ def gap(weights: np.ndarray, first: np.ndarray, sites: np.ndarray, one: np.ndarr
 
 
 def slope(y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Slope (B,) of y on x through the origin, over the regions where both are finite; y (B, R), x (B, R) or (R,).
+    """Slope (B,) of y on x through the origin, over regions; y (B, R): R regions in each of B resamples.
 
-    nan if x is 0 in all these regions.
+    x (B, R), or (R,) if it is the same in all resamples. Only regions where both are finite count. nan if x is 0 in all
+    these regions.
     """
     x = np.broadcast_to(x, y.shape)
     known = np.isfinite(x) & np.isfinite(y)

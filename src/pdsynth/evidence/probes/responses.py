@@ -97,11 +97,11 @@ def lesion_response(
 ) -> LesionResponse:
     """Measure whether an output shows lesions that are inserted into its source, one lesion at a time.
 
-    predict: the output as a function of the source (X, Y, Z). source (X, Y, Z) in 0..1; brain (X, Y, Z) bool. lesions:
-    number of lesions, at random positions more than radius_mm (mm) inside the brain. factor: signal inside a lesion
-    divided by the signal without it. noise_sd: SD of Gaussian noise in the units of the source, as the difference of a
-    repeated scan. New noise is added in the brain for each position, with and without the lesion; `predict` is called 1
-    + 2 * lesions times.
+    predict: the output as a function of the source (X, Y, Z). source (X, Y, Z) in 0..1; brain (X, Y, Z) bool;
+    spacing_mm (3,): voxel spacing. lesions: number of lesions, at random positions more than radius_mm (mm) inside the
+    brain. factor: signal inside a lesion divided by the signal without it. noise_sd: SD of Gaussian noise in the units
+    of the source, as the difference of a repeated scan. New noise is added in the brain for each position, with and
+    without the lesion; `predict` is called once without noise and twice per lesion.
 
     With the identity as `predict`, the result is that of the source itself, which is the upper limit. Means of spheres
     are compared, because the noise in the output of a model is smooth. Raises ValueError if no sphere of this radius
