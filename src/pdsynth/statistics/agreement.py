@@ -104,11 +104,12 @@ def bland_altman(real: np.ndarray, synthesised: np.ndarray) -> BlandAltman:
 
 
 def pattern_correlation(real: np.ndarray, synthesised: np.ndarray, centre: np.ndarray | float = 0.0) -> np.ndarray:
-    """Correlation over regions of each participant's real and synthesised pattern (their means of R regions), (N,).
+    """Correlation over regions of real and synthesised region means, one value per participant, (N,).
 
-    real, synthesised (N, R). centre (R,): a mean pattern that is subtracted from both first. Without it, the patterns
-    of any two people correlate highly. After subtraction of the population's mean pattern, only individual deviations
-    correlate. nan if a pattern does not differ from the centre, or differs by a constant.
+    real, synthesised (N, R): means of R regions, one row per participant. centre (R,): mean values that are subtracted
+    from both first. Without it, the region means of any two people correlate highly. After subtraction of the
+    population's mean, only individual deviations correlate. nan if a participant's values do not differ from the
+    centre, or differ from it by a constant.
 
     >>> average = np.array([[1.0, 2.0, 4.0]])
     >>> pattern_correlation(average + [[0, 0, 0.1]], average).round(2).tolist()
