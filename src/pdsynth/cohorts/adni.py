@@ -73,17 +73,20 @@ SUMMARY_SCHEMA = {
 
 
 def adni(root: str | Path, select: Select = ANY, tables: bool = True) -> Cohort:
-    """Read ADNI's archive layout, PTID/series/date/image, with the tables of diagnoses in the same folder.
+    """Read ADNI as downloaded from its archive: scans in folders PTID/series/date, and tables of diagnoses.
 
-    The table is ADNIMERGE.csv, else TADPOLE_D1_D2.csv, else DXSUM*.csv. Of a change such as "MCI to Dementia", which
-    older tables have in the column DX, the state after "to" counts; NL is CN. Participants with a subjective memory
-    complaint count as cognitively normal. If `tables` is false, no table is read.
+    PTID is ADNI's participant identifier, such as 027_S_0074. The table lies in the same folder: ADNIMERGE.csv, else
+    TADPOLE_D1_D2.csv, else DXSUM*.csv. Of a change such as "MCI to Dementia", which older tables have in the column DX,
+    the state after "to" counts; NL is CN. Participants with a subjective memory complaint count as cognitively normal.
+    If `tables` is false, no table is read: diagnosis, age, sex, education and scores are unknown.
 
-    A scan belongs to the participant of its folder. A scan whose name contains another participant is rejected. Scans
-    form sessions, and get a diagnosis of a visit within a year, as `visits.sessions` describes; day 1 is the first of
-    January of year 1. A session is named by the date of its first scan. select: see `detect.read`. A cell with an
-    unknown code or date, a visit that contradicts another one of its day, and a participant without a row become a
-    `Rejection`.
+    A scan belongs to the participant of its folder. A scan whose name contains another participant is rejected. An fMRI
+    and a dMRI that are at most 90 days apart form a session; another scan is a session alone. A session is named by the
+    date of its first scan, and has the diagnosis of the nearest visit within 365 days. select: leaves out scans by the
+    key-value pairs of their file names (option --select).
+
+    A cell with an unknown code or date, a visit that contradicts another one of its day, and a participant without a
+    row do not stop the reading. The cohort lists each in `rejected`, with reason and remedy.
 
     Raises InputError if there is no scan, if there is no table, and if a table exists twice.
     """
@@ -145,7 +148,7 @@ LAYOUT = Layout(
 
 
 def modality_of(series: str) -> Modality | None:
-    """Modality of an ADNI series by its description; None if it is neither a plain DWI nor a resting-state fMRI.
+    """Modality of an ADNI series by the name of its folder; None if it is neither a plain DWI nor a resting-state fMRI.
 
     >>> modality_of("Axial_DTI"), modality_of("Axial_rsfMRI__Eyes_Open_"), modality_of("Axial_DTI_ADC")
     (<Modality.DMRI: 'dmri'>, <Modality.FMRI: 'fmri'>, None)

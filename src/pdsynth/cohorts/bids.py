@@ -29,18 +29,20 @@ def bids(
     select: Select = ANY,
     tables: bool = True,
 ) -> Cohort:
-    """Read a BIDS dataset: names, tables and headers.
+    """Read a BIDS dataset: participants, sessions, scans and diagnoses, from names, tables and headers.
 
-    If a session has several scans of one modality, `choice.CRITERIA` choose one; `select` restricts them. A file whose
-    name contains another participant or session than its folder is rejected, and so is a scan at the wrong level of
-    the tree, such as sub-1/func beside sub-1/ses-2.
+    If a session has several scans of one modality, fixed criteria choose one, such as the resting state before other
+    tasks (see `pdsynth.cohorts.choice`). `select` leaves out scans by the key-value pairs of their file names (option
+    --select). A file whose name contains another participant or session than its folder is rejected, and so is a scan
+    at the wrong level of the tree, such as sub-1/func beside sub-1/ses-2.
 
     `diagnosis_column` is a column of participants.tsv or sessions.tsv (default: `diagnosis` or `dx`, in any case).
     `diagnosis_map` maps further codes to NC, MCI and AD, and to "n/a" for a participant in none of these groups. The
     known codes, in any case, are NC, CN, NL, HC, control, SMC, MCI, EMCI, LMCI, AD and dementia. If `tables` is false,
     no table is read: the participants have no diagnosis, age, sex and site.
 
-    A row that cannot be read or joined, and a folder without a row, become a `Rejection`.
+    A row that cannot be read or joined, and a folder without a row, do not stop the reading. The cohort lists each in
+    `rejected`, with reason and remedy.
 
     Raises InputError if the folder is not a BIDS dataset, participants.tsv is not a table, the names of two
     participants or sessions differ only in capital letters, or a diagnosis is unknown.
@@ -69,9 +71,16 @@ def read_trees(
     select: Select = ANY,
     tables: bool = True,
 ) -> Cohort:
-    """Read the sub-* folders of several folders (trees) as one dataset.
+    """Read the participants' folders (sub-*) of several folders, the trees, as one BIDS dataset.
 
-    participants.tsv is read from root, or else from the first tree that has it. Other arguments and errors: see `bids`.
+    participants.tsv is read from root, or else from the first tree that has it. diagnosis_column: column of the
+    diagnosis, by default `diagnosis` or `dx`. diagnosis_map: further codes of a diagnosis, with NC, MCI, AD or "n/a"
+    for each. select: leaves out scans by the key-value pairs of their names (option --select). tables: if false, no
+    table is read.
+
+    Raises InputError if there is neither a scan nor a rejected file, participants.tsv is not a table, the names of two
+    participants or sessions differ only in capital letters, a diagnosis is unknown, or no diagnosis is in the given
+    column.
     """
     ledger = Ledger(select)
     names = participant.participants(trees, ledger)

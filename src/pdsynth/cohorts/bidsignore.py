@@ -21,7 +21,10 @@ REASONS = {
 
 
 def write_bidsignore(folder: Path, *patterns: str) -> None:
-    """Write .bidsignore into a dataset. Each pattern is a key of REASONS; its reason is the comment above it.
+    """Write the file .bidsignore, which lists the names that the BIDS validator shall ignore, into a dataset's folder.
+
+    patterns: file names or patterns of them, each a key of `REASONS`. The reason for each stands above it as a comment.
+    Raises KeyError for another pattern.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:

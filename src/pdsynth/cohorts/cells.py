@@ -35,15 +35,16 @@ WORDS = re.compile(r"(\d{1,2})[-/ .]+([A-Za-z]{3})[a-z]*[-/ ., ]+(\d{4})(?: .*)?
 
 @dataclass(frozen=True)
 class Text:
-    """Any text."""
+    """The kind of a column whose cells may hold any text."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """Numbers from low to high, both included.
+    """The kind of a column whose cells hold numbers from low to high, both included.
 
-    age: whether they are ages; an age may have a unit in its cell, and is converted to years. unit: the unit of an age
-    without one, a key of UNITS; "" for years.
+    age: whether they are ages. A cell may give an age with a unit, such as "840 months"; it is converted to years
+    before it is compared with low and high. unit: the unit of an age whose cell gives none, such as "month"; "" for
+    years.
     """
 
     low: float
@@ -57,7 +58,11 @@ class Number:
 
 @dataclass(frozen=True)
 class Code:
-    """Codes that are written as whole numbers or words; those in `missing` stand for a missing value."""
+    """The kind of a column whose cells hold codes, which are whole numbers or words.
+
+    known: the valid codes. missing: the codes that stand for a missing value. Both are in lower case and without
+    decimals; a cell such as "1.0" or "AD" is compared as "1" or "ad".
+    """
 
     known: frozenset[str]
     missing: frozenset[str] = frozenset()
@@ -68,7 +73,10 @@ class Code:
 
 @dataclass(frozen=True)
 class Date:
-    """Dates from 1900 until today. day_first is the order of a date such as 2/3/2011; None if it is unknown."""
+    """The kind of a column whose cells hold dates, from 1 January 1900 until today.
+
+    day_first: whether the day comes before the month in a date such as 2/3/2011; None if this is unknown.
+    """
 
     day_first: bool | None = None
 
@@ -82,10 +90,12 @@ EDUCATION, WEIGHT = Number(0, 40), Number(1, 400)  # years, kg
 
 
 def amount(text: str, kind: Number) -> float | None:
-    """The number in a cell, an age in years; None if it is not a number, or is out of the range of `kind`.
+    """The number in a cell, an age in years; None if it is not a number, or is out of the range of the column.
 
-    The decimal sign is a point or a comma. A cell with a comma before three digits gives None, because the comma may
-    separate thousands. An age may have a unit (years, months, weeks or days). BIDS writes high ages as 89+, read as 89.
+    kind: the kind of the column, with its range and, for an age, the unit of cells that give none. The decimal sign is
+    a point or a comma. A cell with a comma before three digits gives None, because the comma may separate thousands. An
+    age may have a unit (years, months, weeks or days). BIDS writes high ages as 89+, read as 89; signs such as < before
+    the number are ignored.
 
     >>> [amount(text, AGE) for text in ("70,5", "89+", "070Y", "840 months", "1,000", "840", "old")]
     [70.5, 89.0, 70.0, 70.0, None, None, None]
@@ -111,7 +121,7 @@ def is_missing(text: str) -> bool:
 
 
 def whole(text: str) -> str:
-    """A code without the decimals that a spreadsheet adds, in lower case.
+    """A code in lower case, without the decimals (.0 or .00) that a spreadsheet adds to a whole number.
 
     >>> whole("1.0"), whole("AD")
     ('1', 'ad')
@@ -122,7 +132,9 @@ def whole(text: str) -> str:
 def day_of(text: str, day_first: bool | None) -> int | None:
     """The day number of a date, as `date.toordinal` counts; None if it is ambiguous or not from 1900 until today.
 
-    day_first is the order of day and month where a slash or hyphen separates them; None if it is unknown.
+    The forms are year-month-day, day.month.year, day month-in-letters year, and two numbers with slashes or hyphens
+    before the year, which has four digits. day_first: whether the first of these two numbers is the day, if both can
+    be; None if this is unknown.
 
     >>> [day_of(text, None) for text in ("2011-02-03", "3.2.2011", "03-Feb-2011", "2/28/2011")]
     [734171, 734171, 734171, 734196]

@@ -27,9 +27,11 @@ SELECTABLE = ("task", "acq", "ce", "rec", "dir", "run", "echo", "space", "res", 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A usable scan, with the facts that the criteria compare.
+    """A usable scan, with the facts by which it is compared with the other scans of its session and modality.
 
-    volumes: number of its volumes. echo_ms: the time of its echo in ms; None if it is unknown or not one of several.
+    volumes: number of its 3D volumes. echo_ms: its echo time in ms; None if the time is unknown, or if the file name
+    has no echo number. preference: number of keys that the user gave by the option --select (such as run in run=1) and
+    that the file name lacks.
     """
 
     scan: Scan
@@ -43,14 +45,19 @@ class Candidate:
 
     @property
     def echo(self) -> int | None:
-        """Number of the echo; None if the scan is not one of several echoes."""
+        """Number of the echo by the file name (echo-2, or _e2 at its end); None if the name has no such number."""
         ended = ENDED_ECHO.search(self.scan.path.name.split(".")[0])
         text = self.entities.get("echo") or (ended[1] if ended else "")
         return int(text) if text.isdecimal() else None
 
     @cached_property
     def shell(self) -> tuple[int, int]:
-        """Distance of the shell nearest to BVALUE in whole steps of SHELL_STEP, and minus the number of its volumes."""
+        """Sort key of a dMRI scan, (distance, -volumes), of its shell nearest to 1000 s/mm^2; the lowest is preferred.
+
+        distance: between the shell's median b-value and 1000 s/mm^2, in steps of 100 s/mm^2, rounded down. volumes:
+        number of volumes in the shell. Raises InputError if the gradient tables cannot be read, and ValueError if no
+        volume is diffusion-weighted.
+        """
         scan = self.scan
         gradients = read_gradients(scan.bval, scan.bvec, self.volumes, scan.path)
         members, bvalue = nearest_shell(gradients.bvals, BVALUE)
@@ -59,7 +66,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Criterion:
-    """One criterion of a choice: its name, the preferred scan in words, and a key (any value) that is lowest for it."""
+    """A criterion by which one of several scans of a session is chosen; the criteria of a modality apply in order.
+
+    name: its name, for messages. prefers: the preferred scan in words, for messages. key: function of a scan; the scan
+    for which it returns the lowest value is preferred.
+    """
 
     name: str
     prefers: str
@@ -115,9 +126,12 @@ CRITERIA: dict[Modality, tuple[Criterion, ...]] = {
 
 
 def best(candidates: Sequence[Candidate], modality: Modality) -> tuple[Candidate, dict[str, str]]:
-    """The chosen one of several scans of a session, and the rule, by path, by which each other scan is not needed.
+    """Choose one of several scans of a session and modality by the criteria in `CRITERIA`.
 
-    Unless the echo times of all scans with an echo number are known, the echo numbers are compared.
+    The first criterion in which two scans differ decides between them. candidates: one scan or more. Returns the chosen
+    scan, and a dict with one item per other scan: its path, as a text, and the reason in words why it is not needed.
+    Echo times are compared only if they are known for all scans with an echo number; otherwise the echo numbers are
+    compared.
     """
     if len(candidates) == 1:
         return candidates[0], {}
@@ -136,9 +150,11 @@ def best(candidates: Sequence[Candidate], modality: Modality) -> tuple[Candidate
 
 @dataclass(frozen=True)
 class Select:
-    """The option --select: values of entities that a scan must have, such as {"task": "rest", "run": "1"}.
+    """A selection of scans by the key-value pairs (entities) of their file names: the option --select.
 
-    A scan whose name has another value is left out. One without the entity is chosen only if no other fits.
+    values: the selected value of each key, such as {"task": "rest", "run": "1"}. A scan whose name has another value of
+    one of these keys is left out. Of the other scans, those whose names lack the fewest of these keys are preferred.
+    Numbers are equal with and without leading zeros.
 
     >>> Select.parse("task=rest,run=1").left_out("sub-1_task-rest_run-02_bold.nii.gz")
     'run=1'
@@ -148,7 +164,11 @@ class Select:
 
     @classmethod
     def parse(cls, text: str | None) -> Select:
-        """The selection of a text such as task=rest,run=1. Raises ValueError if it is not a list of known entities."""
+        """The selection that a text such as task=rest,run=1 describes. None and an empty text leave out no scan.
+
+        Raises ValueError if the text is not such a list, or if a key is not in `SELECTABLE` (task, acq, ce, rec, dir,
+        run, echo, space, res, desc).
+        """
         if not text:
             return cls()
         pairs = [part.strip().partition("=") for part in text.split(",")]
@@ -159,12 +179,15 @@ class Select:
         return cls({name: value for name, _, value in pairs})
 
     def left_out(self, name: str) -> str | None:
-        """The first part of the selection, as "run=1", that a file name contradicts; None if the name fits."""
+        """The first part of the selection, as "run=1", that a file name contradicts; None if it contradicts no part.
+
+        A name without a key does not contradict it.
+        """
         found = entities(name)
         return next((f"{k}={v}" for k, v in self.values.items() if k in found and not _equal(found[k], v)), None)
 
     def lacks(self, name: str) -> int:
-        """Number of the selection's entities that a file name does not have."""
+        """Number of the selected keys, such as task or run, that do not occur in a file name."""
         return len(self.values.keys() - entities(name).keys())
 
 

@@ -13,11 +13,11 @@ from pdsynth.types import Diagnosis, Modality
 
 @dataclass(frozen=True)
 class Scan:
-    """One acquisition: a 4D NIfTI file or a 3D mean, and for dMRI its gradient tables.
+    """One acquisition: a 4D NIfTI file or a 3D mean, and for dMRI its gradient tables (bval, bvec), None for fMRI.
 
-    space is the BIDS name of the template space to which a preprocessing tool has registered the scan; None for a raw
-    scan. flirt is the file of FSL FEAT's matrix from the scan to MNI152; the template image is in the same folder. mask
-    is the brain mask that fMRIPrep or QSIPrep wrote for the scan; None where there is none.
+    space: BIDS name of the template space to which a preprocessing tool has registered the scan; None for a raw scan.
+    flirt: file of FSL FEAT's matrix from the scan to MNI152, with the template image in the same folder; None where
+    there is none. mask: the brain mask that fMRIPrep or QSIPrep wrote for the scan; None where there is none.
     """
 
     modality: Modality
@@ -35,16 +35,22 @@ class Scan:
 
     @property
     def in_mni(self) -> bool:
-        """Whether the scan is in MNI152 space. The versions of this template do not differ at our resolution."""
+        """Whether a preprocessing tool has registered the scan to MNI152 space, in any version of this template.
+
+        The versions do not differ at our resolution.
+        """
         return self.space is not None and self.space.startswith("MNI152")
 
 
 @dataclass(frozen=True)
 class Session:
-    """One visit, with at most one scan per modality. Synthesis can supply a missing modality.
+    """One session of a participant, with at most one scan per modality. Synthesis can supply a missing modality.
 
-    The two scans may be of different days. refused maps a modality to the reason why none of its files could be used.
-    Such a modality is not missing: its scan was acquired.
+    session_id: with the prefix "ses-"; "" where the dataset has no sessions. scans: the usable scan of each modality;
+    the two may be of different days. diagnosis and age (years): None if unknown. dx_gap_days: days from the first scan
+    to the visit of the diagnosis, negative if the visit was earlier; None if unknown. scan_gap_days: days between the
+    two scans, 0 or more. scores: those of "mmse" and "moca" (points) and "weight" (kg) that are known. refused: by
+    modality, the reason why none of its files could be used. Such a modality is not missing: its scan was acquired.
     """
 
     session_id: str  # "" where the dataset has no session level
@@ -64,7 +70,11 @@ class Session:
 
 @dataclass(frozen=True)
 class Subject:
-    """One participant with all sessions."""
+    """One participant with all sessions.
+
+    participant_id: with the prefix "sub-". sex: "F", "M", or None if unknown. site: name of the place of the scanner;
+    education: in years; None if unknown.
+    """
 
     participant_id: str  # with the "sub-" prefix
     sessions: list[Session]
@@ -93,7 +103,7 @@ class Rejection:
 
 @dataclass(frozen=True)
 class NotNeeded:
-    """A file that is not read, with the rule by which it is not needed."""
+    """A file that is not read, with the rule in words by which it is not needed."""
 
     path: Path
     rule: str
@@ -102,7 +112,8 @@ class NotNeeded:
 def by_reason(reasons: Iterable[str]) -> dict[str, int]:
     """Number of rejected files per reason, the most frequent first. Reasons that differ only in numbers are one reason.
 
-    Names of files that hold the same image do not count as a difference either.
+    The numbers are replaced by #. In a reason that ends in "image as" and a file name, "another" replaces the name, so
+    that reasons with different names are one reason, too.
 
     >>> by_reason(["is a slab of 30 mm", "is damaged", "is a slab of 42 mm"])
     {'is a slab of # mm': 2, 'is damaged': 1}
@@ -113,9 +124,11 @@ def by_reason(reasons: Iterable[str]) -> dict[str, int]:
 
 @dataclass
 class Cohort:
-    """Participants of one dataset, and the verdict on each file below the participants' folders.
+    """The participants of one dataset in the folder `root`, and how each file below their folders is used.
 
-    A file is used (a scan, or its gradient tables, sidecars and brain mask), not needed, or rejected.
+    A file is in one of three lists: used (scans, and their gradient tables, JSON files and brain masks), not needed
+    (with the rule), or rejected (with reason and remedy). rejected also holds problems of tables. simulated: whether
+    the data are simulated. Iteration yields each pair of participant and session.
     """
 
     root: Path

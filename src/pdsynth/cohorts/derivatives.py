@@ -26,15 +26,18 @@ def derivatives(
     select: Select = ANY,
     tables: bool = True,
 ) -> Cohort:
-    """Read preprocessed scans; in each session, scans in MNI152 space are preferred.
+    """Read the output of fMRIPrep and QSIPrep as one dataset; in each session, scans in MNI152 space are preferred.
 
     Preparation resamples a scan that is in MNI152 space. It registers a scan in the participant's own space (QSIPrep
     writes ACPC or T1w) like a raw scan. participants.tsv may be in root, or in either tool's output folder. If one tool
     dropped the session level, its scan belongs to the participant's only session; with several sessions it is rejected.
-    Arguments: see `bids`.
+
+    diagnosis_column: column of the diagnosis in the tables, by default `diagnosis` or `dx`. diagnosis_map: further
+    codes of a diagnosis, with NC, MCI, AD or "n/a" for each. select: leaves out scans by the key-value pairs of their
+    names (option --select). tables: if false, no table is read.
 
     Raises InputError if no output folder is found, if two of them contain scans of the same modality of one
-    participant, and in the cases of `bids`.
+    participant, if participants.tsv is not a table, or if a diagnosis is unknown.
     """
     root = Path(root)
     trees = find_trees(root)
@@ -46,7 +49,10 @@ def derivatives(
 
 
 def find_trees(root: Path) -> list[Path]:
-    """Output folders (trees) up to three levels below root: those whose sub-* folders contain preprocessed scans."""
+    """Output folders of fMRIPrep and QSIPrep: root itself, or folders with these names up to three levels below it.
+
+    Only folders whose sub-* folders contain preprocessed scans (*_desc-preproc_bold or _dwi) are returned.
+    """
     candidates = chain([root], *(root.glob(f"{above}{tool}") for tool in TOOLS for above in ("", "*/", "*/*/")))
     return [folder for folder in dict.fromkeys(candidates) if _preprocessed(folder)]
 

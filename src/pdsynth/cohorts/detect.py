@@ -28,9 +28,10 @@ LAYOUTS = _discovered()
 
 
 def detect(root: str | Path) -> tuple[str, str]:
-    """Name of the layout of a folder, and the reason in words. Only names of files and folders are read.
+    """Recognise the layout (structure on disk) of a cohort's folder: its name, such as "bids", and the reason in words.
 
-    Raises InputError if the folder has no known layout, or several of which none is preferred.
+    Only names of files and folders are read. Raises InputError if the folder has no known layout, or several of which
+    none is preferred.
     """
     root = Path(root)
     if not root.is_dir():
@@ -61,12 +62,12 @@ def read(
     select: Select = ANY,
     tables: bool = True,
 ) -> Cohort:
-    """Read a cohort in any known layout; `detect` chooses the layout if none is given.
+    """Read a cohort in any known layout (structure on disk), which is recognised by names of files if none is given.
 
-    select: scans that it leaves out are not read (see `choice.Select`); a session may lack that modality then.
-
-    diagnosis_column and diagnosis_map (see `bids`) refer to participants.tsv. The other layouts have tables and codes
-    of their own. If `tables` is false, only the scans are read: no table can then stop or change a synthesis.
+    select: leaves out scans by the key-value pairs of their file names (option --select); a session may lack that
+    modality then. diagnosis_column: column of the diagnosis in participants.tsv. diagnosis_map: further codes of a
+    diagnosis, with NC, MCI, AD or "n/a" for each. Both are for layouts with participants.tsv; the others have tables
+    and codes of their own. If `tables` is false, only the scans are read: no table can then stop or change a synthesis.
 
     Raises InputError as the reader of the layout does. Raises ValueError for an unknown layout, and for `select` or
     diagnosis options with a layout that does not take them.

@@ -37,15 +37,17 @@ MOST_WILDCARDS = 50  # in a pattern
 
 
 def folder(root: str | Path, select: Select = ANY, tables: bool = True) -> Cohort:
-    """Read a folder by the patterns in its pdsynth.yaml.
+    """Read a folder of any structure by the path patterns in its file pdsynth.yaml.
 
     A pattern is a path below the folder. In it, {participant} and {session} match part of a name, and * matches any
     text without a slash. {participant} is required. `table` is a CSV or TSV file with one row per participant, or one
     row per participant and session. `columns` maps our column names to the table's. `diagnoses` maps further codes to
     NC, MCI and AD, and to "n/a" for a participant in none of these groups. A file whose name contains another sub-* or
-    ses-* than the pattern matches is rejected. If `tables` is false, the table is not read. select: see `detect.read`.
+    ses-* than the pattern matches is rejected. If the argument `tables` is false, the table is not read. select: leaves
+    out scans by the key-value pairs of their file names (option --select).
 
-    A row that cannot be read or joined, and a participant without a row, become a `Rejection`.
+    A row that cannot be read or joined, and a participant without a row, do not stop the reading. The cohort lists each
+    in `rejected`, with reason and remedy.
 
     Raises InputError for invalid settings, for patterns that match no file, for two participants or sessions that have
     the same letters and digits, and for an unknown diagnosis.

@@ -34,7 +34,7 @@ class _Applicable(NamedTuple):
 
 
 def stem(path: Path) -> str:
-    """The name without its extension.
+    """The file name without its extension (.nii, .nii.gz, .bval, .bvec or .json).
 
     >>> stem(Path("sub-1_dwi.nii.gz"))
     'sub-1_dwi'
@@ -43,10 +43,11 @@ def stem(path: Path) -> str:
 
 
 class Neighbourhood:
-    """The names in a scan's folder and in the folders above it, up to the root of its dataset; each is listed once.
+    """Finds the files that belong to a scan (gradient tables, JSON files, brain mask) by BIDS's inheritance principle.
 
-    The root holds the folder sub-*, or dataset_description.json. Without either of them it is unknown, and the folders
-    above belong to other data.
+    path: the scan. Its folder and the folders above it, up to the root of its dataset, are listed once. The root holds
+    the folder sub-*, or dataset_description.json, at most three levels above the scan's folder. Without either of them
+    the root is unknown, and only the scan's own folder is searched.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,7 +56,13 @@ class Neighbourhood:
         self.own = _entries(self.folders[0])[0]
 
     def applicable(self, kind: str) -> list[_Applicable]:
-        """The files with the extension `kind` that apply to the scan, the most specific first."""
+        """The files with the extension `kind`, such as "bval", that apply to the scan, the most specific first.
+
+        A file applies if its name has the scan's suffix and no part that the scan's name lacks. A file in a nearer
+        folder is more specific and, in one folder, one with more parts in its name. To a scan whose name does not begin
+        with "sub-", only the file of the same name beside it applies. Each result has the path, the level of its folder
+        (0 is the scan's own) and the number of parts of its name.
+        """
         if not self.name.startswith("sub-"):
             beside = f"{self.name}.{kind}"
             return [_Applicable(0, 0, self.path.with_name(beside))] if beside in self.own else []
@@ -73,9 +80,10 @@ class Neighbourhood:
         return [_entries(folder)[1] for folder in self.folders]
 
     def most_specific(self, kind: str) -> Path | None:
-        """The most specific file with the extension `kind` that applies to the scan; None if no file applies.
+        """The most specific file with the extension `kind`, such as "bval", that applies to the scan, or None.
 
-        Raises InputError if two files are equally specific, and if the file is a link to a file that does not exist.
+        A file in a nearer folder is more specific and, in one folder, one with more parts in its name. Raises
+        InputError if two files are equally specific, and if the file is a link to a file that does not exist.
         """
         found = self.applicable(kind)
         if not found:
@@ -90,7 +98,12 @@ class Neighbourhood:
         return first.path
 
     def gradient_table(self, kinds: tuple[str, ...]) -> Path | None:
-        """The most specific table of the first extension in `kinds` that occurs; else FSL's bvals or bvecs, or None."""
+        """The scan's table of b-values or of gradient directions; None if there is none.
+
+        kinds: its possible extensions, in the order of preference, such as ("eddy_rotated_bvecs", "bvec"). Of the first
+        extension with a file that applies to the scan, the most specific file is returned; without any, the file bvals
+        or bvecs beside the scan, as FSL names them. Raises InputError if two files apply equally.
+        """
         found = (self.most_specific(kind) for kind in kinds)
         alone = f"{kinds[-1]}s"
         return next(
@@ -138,10 +151,10 @@ def _listed(folder: str, changed: int) -> _Entries:
 
 
 def sidecar(scan: Scan) -> dict[str, Any]:
-    """Entries of the scan's JSON sidecars, merged from the root of the dataset to the scan; empty if there are none.
+    """The content of a scan's JSON sidecars, merged from the root of the dataset to the scan; empty if there are none.
 
-    An entry of a more specific file replaces that of another. An entry on which two equally specific files differ is
-    left out, and so is a file that cannot be read.
+    The value of a key in a more specific file (in a nearer folder, or with more parts in its name) replaces others. A
+    key on which two equally specific files differ is left out, and so is a file that cannot be read.
     """
     return _merged(Neighbourhood(scan.path).applicable("json"), [])
 

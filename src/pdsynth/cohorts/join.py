@@ -34,7 +34,10 @@ def bare(text: str, kind: str) -> str:
 
 
 def label(text: str, kind: str) -> str:
-    """An id in lower case, without any prefix, and without spaces, hyphens and underscores except between digits.
+    """An id in a form for comparison: lower case, no prefix such as "sub-", no spaces, hyphens and underscores.
+
+    Between digits, spaces, hyphens and underscores stay, but not those of a date. kind is "sub" for a participant's id,
+    or "ses" for a session's.
 
     >>> label("Sub_P-01", "sub"), label("027_S_0074", "sub"), label("1-2", "sub"), label("2011-02-03", "ses")
     ('p01', '027s0074', '1-2', '20110203')
@@ -46,7 +49,10 @@ def label(text: str, kind: str) -> str:
 
 
 def number(text: str, kind: str) -> str:
-    """The `label` of an id, and without the leading zeros of its number and the decimals that a spreadsheet adds.
+    """An id in a form for comparison that also ignores leading zeros and the decimals that a spreadsheet adds.
+
+    As in `label`, the form is in lower case, without a prefix such as "sub-", and without spaces, hyphens and
+    underscores except between digits. kind is "sub" for a participant's id, or "ses" for a session's.
 
     >>> number("007", "sub"), number("7.0", "sub"), number("P-07", "sub"), number("027_S_0074", "sub")
     ('7', '7', 'p7', '027s0074')
@@ -58,17 +64,22 @@ def number(text: str, kind: str) -> str:
 
 @dataclass(frozen=True)
 class Matches:
-    """names: the name on disk of each joined id. several: the names that an id is like, if it cannot be joined."""
+    """The names on disk to which the ids of a table belong.
+
+    names: the name on disk of each id that belongs to one. several: the names that an id is like, if it cannot be
+    decided which it belongs to.
+    """
 
     names: dict[str, str]
     several: dict[str, list[str]]
 
 
 def matches(ids: Iterable[str], names: Iterable[str], kind: str) -> Matches:
-    """Join ids of a table to names on disk, by the first of the forms `bare`, `label` and `number` that are equal.
+    """Find the name on disk to which each id of a table belongs; kind is "sub" (participants) or "ses" (sessions).
 
-    Ids that are equal without their prefix belong to the same name. Otherwise, an id is joined only if no other id and
-    no other name are like it. kind is "sub" or "ses".
+    Three comparisons are made in turn: of ids without the prefix, of ids without prefix, capitals and separators, and
+    of ids also without leading zeros. Ids that are equal without their prefix belong to the same name. In the other
+    comparisons, an id is joined only if no other id and no other name are like it.
 
     >>> matches(["1", "sub-2"], ["sub-01", "sub-02"], "sub").names
     {'1': 'sub-01', 'sub-2': 'sub-02'}
@@ -103,10 +114,11 @@ def _by(form: Callable[[str, str], str], texts: Iterable[str], kind: str) -> dic
 def join(
     table: Table, rows: Sequence[Row], word: str, names: Collection[str], kind: str, whose: str = "", every: bool = True
 ) -> dict[str, list[Row]]:
-    """The rows of each name on disk. Rows and names without a partner are recorded in the notes of the table.
+    """The rows of a table that belong to each name on disk, by their ids. Names without a row are absent.
 
-    word: key of the column of ids in the table's schema. names: ids on disk, of participants (kind "sub") or sessions
-    ("ses"). `whose` names the participant of sessions. If `every` is false, a name without a row is not recorded.
+    word: the program's word for the column of ids, a key of the table's schema. names: ids on disk, of participants
+    (kind "sub") or sessions ("ses"). whose: for sessions, the participant, for messages. Rows and names without a
+    partner are recorded in the notes (problems) of the table; names without a row are not, if `every` is false.
     """
     found = matches((row.cells[word] for row in rows), names, kind)
     result: dict[str, list[Row]] = {}
@@ -142,7 +154,8 @@ def join(
 def merged(rows: Sequence[Row], whose: str, quiet: bool = False) -> Row:
     """One row for several rows of one id: cells that differ between them are conflicts, whose value is unknown.
 
-    Conflicts are recorded in the notes of the table under the name `whose`, unless `quiet`. Row() if there is no row.
+    Conflicts are recorded in the notes (problems) of the table under the name `whose`, unless `quiet` is true. Columns
+    of ids may differ. Without a row the result is Row(), which has no cell.
     """
     if len(rows) < 2:
         return rows[0] if rows else Row()
@@ -175,18 +188,20 @@ def _equal(one: Row, other: Row, word: str) -> bool:
 
 @dataclass(frozen=True)
 class Clinical:
-    """The rows of one participant: that of the person, and one per session."""
+    """The rows of a table for one participant: one for data of the person, and one for each session on disk."""
 
     person: Row
     sessions: Mapping[str, Row]
 
 
 def clinical(table: Table, rows: Sequence[Row], whose: str, sessions: Collection[str], strict: bool) -> Clinical:
-    """Divide the rows of one participant among the sessions on disk, by the column of the word "session".
+    """Divide the rows of one participant among the sessions on disk, by the table's column of sessions.
 
-    Without this column, or without a session level on disk (sessions is [""]), the rows are merged, and each session
-    has the merged row. Unless `strict`, the same applies to a participant with a single row. A session has an unknown
-    row if rows of the participant fit no session, because one of them may be its own. whose: the participant.
+    rows: the participant's. whose: the participant's id, for messages. sessions: names on disk. Without this column, or
+    without sessions on disk (sessions is [""]), the rows are merged into one, which each session has. Unless `strict`,
+    the same applies to a participant with a single row. Otherwise a session has the row of its name. A session without
+    one has the rows that name no session; but if a row of the participant fits no session on disk, its cells are
+    unknown, because that row may be its own.
     """
     visits = [row for row in rows if row.text("session") is not None]
     if not visits or list(sessions) == [""] or (len(rows) == 1 and not strict):
@@ -202,5 +217,5 @@ def clinical(table: Table, rows: Sequence[Row], whose: str, sessions: Collection
 
 
 def unknown(table: Table) -> Row:
-    """A row of the table in which every cell counts as filled but unknown."""
+    """A row of the table whose cells all count as filled but unknown, for data that exist but cannot be assigned."""
     return Row(table, {}, 0, table.schema)

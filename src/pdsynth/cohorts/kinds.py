@@ -93,10 +93,11 @@ ENDED_PART = re.compile(r"_(ph|phase|real|imag|imaginary)(?:_(?:bold|dwi))?$")  
 
 
 class Kind(Enum):
-    """The four verdicts on a file, and on a folder that cannot be read.
+    """How a file of a cohort, or a folder that cannot be read, is used.
 
     CANDIDATE: a scan that may be chosen. NOT_NEEDED: a file that is not read. STAND_IN: another form of a scan, such as
-    its phase image; it is not needed if the session has a usable scan of this modality, and refused if not. REFUSED.
+    its phase image; it is not needed if the session has a usable scan of this modality, and refused if not. REFUSED: a
+    file that may be a scan but cannot be used, such as one in the wrong folder; it is reported with reason and remedy.
     """
 
     CANDIDATE = auto()
@@ -107,10 +108,11 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict on a file: the name of the rule, and for a refusal or a stand-in its reason and remedy.
+    """The decision how a file of a cohort is used, with the name of the rule that made it.
 
-    session identifies the participant's session: its name or its day. It is None if the file's place does not show it;
-    a refusal then concerns every session of the participant.
+    kind: the decision. modality: that of the scan; None if it is not known. reason and remedy: in words, for a refused
+    file or for a file that is another form of a scan; else "". session: name or day of the participant's session. It is
+    None if the file's folder does not show it; a refusal then concerns every session of the participant.
     """
 
     path: Path
@@ -124,11 +126,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Item:
-    """A file with the parts of its name.
+    """A file of a cohort with the parts of its name, from which rules decide how it is used.
 
-    session is the participant's session by the file's place, None if unknown. level is the reason why the file is at
-    the wrong level of the tree, None at the right one. series is the modality that a layout takes from the names of the
-    folders, None without such a name.
+    session: the participant's session (name or day) by the file's folder, None if unknown. level: the reason why the
+    file is at the wrong level of the tree of folders, None at the right one. series: the modality that the layout of
+    the dataset takes from the names of the folders, None without such a name.
 
     >>> item = Item(Found(Path("sub-1/func/sub-1_BOLD.NII.GZ"), ("func",), "sub-1_BOLD.NII.GZ"))
     >>> item.extension, item.stem, item.modality
@@ -159,13 +161,17 @@ class Item:
 
     @cached_property
     def modality(self) -> Modality | None:
-        """The modality by the suffix of the name; None without bold or dwi in it."""
+        """The modality by the suffix (bold or dwi) in the name; None without one of them."""
         match = SCAN.search(self.found.name)
         return None if match is None else _BY_SUFFIX[match[1].lower()]
 
     @cached_property
     def likely(self) -> Modality | None:
-        """The modality by `series`, else the suffix, else words in the names of file and folders; None if unclear."""
+        """The modality by the first source that shows it; None if it is unclear.
+
+        The sources are `series` (the modality by the dataset's layout), the suffix bold or dwi, words such as "rest" or
+        "dti" in the file's name, and such words in the names of its folders, the nearest first.
+        """
         if self.series is not None or self.modality is not None:
             return self.series or self.modality
         for text in (self.stem, *reversed(self.found.dirs)):
@@ -187,7 +193,11 @@ _BY_SUFFIX = {suffix: modality for modality, suffix in SUFFIX.items()}
 
 @dataclass(frozen=True)
 class Rule:
-    """A test of an item, and the verdict if it is true. reason returns reason and remedy of a stand-in or a refusal."""
+    """One rule of an ordered table that decides how a file of a cohort is used: a test, and the decision if it is true.
+
+    name: for reports. fits: the test. kind: the decision, by default that the file is not needed. reason: function that
+    returns reason and remedy in words, for a refused file or for another form of a scan (a stand-in).
+    """
 
     name: str
     fits: Callable[[Item], bool]
@@ -342,7 +352,11 @@ SERIES = (  # of a layout that takes the modality from a name, the folders or a 
 
 
 def classify(item: Item, rules: tuple[Rule, ...] = BIDS) -> Verdict:
-    """The verdict on a file, by the first of the rules that fits. A stand-in of no known modality is not needed."""
+    """Decide how a file of a cohort is used: as a scan that may be chosen, another form of a scan, or not at all.
+
+    The first of the rules that fits decides; the default rules are those of BIDS. At least one rule must fit. Another
+    form of a scan (a stand-in, such as a surface) whose modality is not known is not needed.
+    """
     rule = next(rule for rule in rules if rule.fits(item))
     path, kind = item.found.path, rule.kind
     if kind is Kind.STAND_IN and item.likely is None:  # such as a surface of anatomy

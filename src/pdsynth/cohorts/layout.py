@@ -15,13 +15,15 @@ def _never(root: Path, other: str) -> bool:
 
 @dataclass(frozen=True)
 class Layout:
-    """One layout of a cohort. A module of `pdsynth.cohorts` with a `Layout` named `LAYOUT` is an adapter.
+    """How cohorts of one structure on disk (a layout, such as BIDS) are recognised and read.
+
+    A module of `pdsynth.cohorts` with a `Layout` named `LAYOUT` is found by its presence, and need not be registered.
 
     - name is the value for `--layout`.
     - sign is a noun phrase for the content by which a folder of this layout is recognised.
     - recognises(root) is true if the folder has this content. It reads names of files and folders only.
     - read(root) returns the cohort. If `participants_tsv` is true, it is read(root, diagnosis_column, diagnosis_map).
-      If it has a parameter `select`, a `pdsynth.cohorts.choice.Select`, the option --select is passed to it.
+      If it has a parameter `select`, it leaves out scans by the key-value pairs of their names (option --select).
     - scans(root) returns the cohort without reading a table, for synthesis, which needs no diagnosis; the default is
       `read`. It takes the parameter `select` if `read` does.
     - preferred_to(root, other) is true if this layout is to be chosen for a folder that also has the layout named

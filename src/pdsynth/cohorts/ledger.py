@@ -20,7 +20,13 @@ Scans = dict[Key, Scan]
 
 @dataclass
 class Ledger:
-    """The verdicts on the files of a cohort while it is read; `select` is the option --select."""
+    """The record how each file of a cohort is used while the cohort is read: as a scan, not needed, or rejected.
+
+    select: restricts the choice among several scans of a session by the key-value pairs of their names (option
+    --select). rejected: refused files, with reason and remedy. not_needed: files that are not read, with the rule by
+    which they are not needed. used: the chosen scans, and the gradient tables, brain masks and JSON files that are read
+    with them.
+    """
 
     select: Select = ANY
     rejected: list[Rejection] = field(default_factory=list)
@@ -33,12 +39,16 @@ class Ledger:
         conflict: Callable[[Verdict], Rejection | None] = lambda verdict: None,
         recorded: Collection[Path] = (),
     ) -> tuple[Scans, dict[Key, str]]:
-        """Choose the scans of one participant, by session and modality, and record the verdict on each of its files.
+        """Choose one scan per session and modality of a participant, and record how each of its files is used.
 
-        verdicts: those by name and place (see `kinds.classify`). conflict returns the refusal of a candidate whose name
-        contradicts its folder. recorded are files whose verdict is in the ledger already, such as that of sessions.tsv.
-        The second result is the reason of the refusal for each session and modality without a usable scan of which
-        there are files. Its session is None if it concerns all sessions.
+        verdicts: one per file, the decision by its name and folder whether it may be chosen, is not needed, or is
+        refused. conflict(verdict): the refusal of a file that may be chosen but whose name contradicts its folder; None
+        for any other file. recorded: files other than scans that are in the record already.
+
+        Returns two dicts by (session, modality); a session is a name or a day. The first holds the chosen scans. The
+        second holds the reason of the first refusal where there are files but no usable scan. If the session of a
+        refused file is unknown, its key has None in place of the session, and the reason concerns all sessions of the
+        participant.
         """
         first = len(self.rejected)
         candidates: dict[Key, list[Path]] = {}
@@ -91,7 +101,11 @@ class Ledger:
             self._refuse(refusal, None if modality is None else (files[0].session, modality), reasons)
 
     def exclude(self, scans: Iterable[Scan], reason: str, remedy: str) -> None:
-        """Refuse chosen scans, for a reason that is not in their files; their tables are not needed then."""
+        """Refuse scans that were chosen already, for a reason that is not in their files, such as the diagnosis.
+
+        The scans become rejected, with this reason and remedy. Their gradient tables, masks and JSON files become not
+        needed.
+        """
         for scan in scans:
             files = set(self._files_of(scan))
             self.used = [path for path in self.used if path not in files]
@@ -99,7 +113,11 @@ class Ledger:
             self.not_needed += [NotNeeded(path, "belongs to an excluded scan") for path in files - {scan.path}]
 
     def cohort(self, root: Path, subjects: list[Subject], simulated: bool = False) -> Cohort:
-        """The cohort with the verdicts, each once: a file above the participants' folders applies to many scans."""
+        """The cohort of these participants in the folder `root`, with the recorded files; equal items are listed once.
+
+        A file above the participants' folders may be recorded several times, because it applies to many scans.
+        simulated: whether the cohort is simulated.
+        """
         rejected, not_needed = list(dict.fromkeys(self.rejected)), list(dict.fromkeys(self.not_needed))
         return Cohort(root, subjects, rejected, simulated, not_needed, list(dict.fromkeys(self.used)))
 
@@ -119,9 +137,10 @@ def _described(refusal: Rejection) -> str:
 
 
 def refused_in(session: Hashable, reasons: Mapping[Key, str], scans: Iterable[Modality]) -> dict[Modality, str]:
-    """The refused modalities of a session with their reasons, without those of which it has a usable scan.
+    """The modalities of a session that have refused files but no usable scan, each with the reason of the refusal.
 
-    reasons: see `Ledger.participant`; one with the session None concerns every session. scans: the usable modalities.
+    session: its name or day. reasons: why files were refused, by (session, modality); a reason under the session None
+    concerns every session. scans: the modalities of which this session has a usable scan.
     """
     found = {}
     for modality in set(Modality) - set(scans):

@@ -36,7 +36,7 @@ def entities(name: str) -> dict[str, str]:
 
 
 def bids_label(text: str) -> str:
-    """The text without all characters that are not allowed in a BIDS label, which has letters and digits only.
+    """Remove all characters that a BIDS label cannot have; it has letters (a-z, A-Z) and digits only.
 
     >>> bids_label("P-01_b")
     'P01b'
@@ -45,10 +45,12 @@ def bids_label(text: str) -> str:
 
 
 def contradiction(path: Path, participant_id: str, session_id: str, by_label: bool = False) -> str | None:
-    """The conflict of a file's name with the participant ("sub-1") and session ("ses-2", or "") of its folder, or None.
+    """How a file's name contradicts the participant and the session of its folder, in words; None if it does not.
 
-    A name that does not start with "sub-" has no conflict, and a name without a session has no conflict with a session.
-    `by_label` compares letters and digits only, for folders without BIDS names.
+    participant_id: that of the folder, such as "sub-1". session_id: that of the folder, such as "ses-2", or "" for a
+    folder without sessions, which a name with a session contradicts. A name that does not start with "sub-" contradicts
+    nothing, and a name without a session does not contradict a session. by_label: compare letters and digits only, for
+    folders without BIDS names.
 
     >>> contradiction(Path("sub-2/func/sub-1_bold.nii.gz"), "sub-2", "")
     'is named for sub-1 but lies in the folder of sub-2'
@@ -91,11 +93,12 @@ def refuse_twins(root: Path, kind: str, ids: Iterable[tuple[str, str]]) -> None:
 
 
 def synthetic_stem(participant_id: str, session_id: str, target: Modality, source: Path) -> str:
-    """The name of a synthesised volume up to its `desc` entity.
+    """The beginning of a synthesised volume's file name: participant, session, task, space and resolution.
 
-    The ids are those of the cohort. `space` and `res` are copied from the source's name, because the volume is on the
-    source's grid. Entities such as `run`, `acq` and `dir` are not copied: they describe an acquisition of the other
-    modality.
+    participant_id: such as "sub-1". session_id: such as "ses-2", or "". target: the synthesised modality; fMRI gets
+    task-rest. source: path of the source scan. `space` and `res` are copied from its name, because the volume is on the
+    source's grid. Entities (key-value pairs) such as `run`, `acq` and `dir` are not copied: they describe an
+    acquisition of the other modality.
 
     >>> synthetic_stem("sub-1", "ses-2", Modality.FMRI, Path("sub-1_ses-2_space-T1w_dir-AP_desc-preproc_dwi.nii.gz"))
     'sub-1_ses-2_task-rest_space-T1w'
@@ -107,7 +110,10 @@ def synthetic_stem(participant_id: str, session_id: str, target: Modality, sourc
 
 
 def synthetic_name(stem: str, description: str, target: Modality) -> str:
-    """The file name of a synthesised volume. description is the value of `desc`, a BIDS label; see `synthetic_paths`.
+    """The file name of a synthesised volume.
+
+    stem: the beginning of the name, with participant and session. description: the value of `desc`, letters and digits
+    only: "synthetic" for the volume, "syntheticstd" for its SD map, "syntheticdraw001" for a random sample.
 
     >>> synthetic_name("sub-1_task-rest", "synthetic", Modality.FMRI)
     'sub-1_task-rest_desc-synthetic_boldref.nii.gz'
@@ -152,9 +158,11 @@ class SyntheticPaths(NamedTuple):
 def synthetic_paths(
     out: Path, participant_id: str, session_id: str, source: Path, direction: Direction, draws: int = 0
 ) -> SyntheticPaths:
-    """Paths of a synthesised volume, of its SD map and of `draws` draws in the folder `out`.
+    """Paths of the files of a synthesis: the volume, its SD map, and `draws` random samples (draws) of the model.
 
-    BIDS has no entity for a draw, so the number of a draw is part of its description.
+    The files lie in `out`/participant/session/func or dwi. participant_id: such as "sub-1". session_id: such as
+    "ses-2", or "". source: path of the source scan; the space and resolution in its name are copied. BIDS has no entity
+    (key-value pair) for a draw, so the number of a draw is part of its description. Nothing is written.
 
     >>> found = synthetic_paths(Path(), "sub-1", "", Path("sub-1_dwi.nii.gz"), Direction.DMRI_TO_FMRI, draws=2)
     >>> [path.name for path in found.draws][1]
@@ -171,9 +179,10 @@ def synthetic_paths(
 
 
 def outdated_draws(volume: Path, draws: list[Path]) -> list[Path]:
-    """Paths of draws of a synthesised volume, and of their sidecars, that exist on disk but are not among `draws`.
+    """Files of random samples (draws) that an earlier run with more samples left beside a synthesised volume.
 
-    An earlier run with more draws left them. volume: the path of the volume.
+    volume: the path of the volume. draws: the paths of the samples of this run. Returns the images and JSON files of
+    further samples of the same volume that exist on disk.
     """
     before, after = volume.name.removesuffix(".nii.gz").split("_desc-synthetic")
     ours = {path.name.removesuffix(".nii.gz") for path in draws}

@@ -56,14 +56,15 @@ SCORES = (("OASIS3_UDSb4_cdr", "MMSE", "mmse"), ("OASIS3_UDSc1_cognitive_assessm
 def oasis3(root: str | Path, select: Select = ANY, tables: bool = True) -> Cohort:
     """Read OASIS-3 as downloaded, with one folder per session or as BIDS, and its CSV tables in the same folder.
 
-    Participant and day of a scan, in days since entry into the study, are taken from its file name. Scans form
-    sessions, and get a diagnosis of a visit within a year, as `visits.sessions` describes. select: see `detect.read`. A
-    scan in the folder of another participant or day is rejected. Sessions with possible Alzheimer's disease, dementia
-    of another cause, or cognitive impairment that is not MCI are rejected. The Clinical Dementia Rating (CDR) is not
-    used: a CDR of 0.5 does not imply MCI. If `tables` is false, no table is read.
+    Participant and day of a scan, in days since entry into the study, are taken from its file name. An fMRI and a dMRI
+    that are at most 90 days apart form a session; another scan is a session alone. It has the diagnosis of the nearest
+    visit within 365 days of its first scan. select: leaves out scans by the key-value pairs of their file names (option
+    --select). A scan in the folder of another participant or day is rejected. Sessions with possible Alzheimer's
+    disease, dementia of another cause, or cognitive impairment that is not MCI are rejected. The Clinical Dementia
+    Rating (CDR) is not used: a CDR of 0.5 does not imply MCI. If `tables` is false, no table is read.
 
     A code that the form does not have, a visit that contradicts another one of its day, and a participant without a row
-    become a `Rejection`.
+    do not stop the reading. The cohort lists each in `rejected`, with reason and remedy.
 
     Raises InputError if there is no scan or no diagnosis table, and if one day is written in two ways.
     """
@@ -145,9 +146,10 @@ def _age(at_entry: float | None, day: int) -> float | None:
 
 
 def uds_diagnosis(row: Row) -> tuple[Diagnosis | None, str | None]:
-    """Diagnosis of a row of UDS form D1, or the reason for its exclusion: the other of the two is None.
+    """Diagnosis by a row of form D1, the clinical diagnosis of the Uniform Data Set (UDS) that OASIS-3 uses.
 
-    Both are None if the form has no diagnosis, or a code that is unknown.
+    Returns (diagnosis, None), or (None, reason) for a participant in none of the groups NC, MCI and AD, such as
+    dementia of another cause. Both are None if the form has no diagnosis, or a code that is unknown.
     """
     codes = {column: row.code(column) for column in (*FLAGS, "ALZDISIF")}
     if UNKNOWN_CODE in codes.values():
@@ -174,7 +176,7 @@ def uds_diagnosis(row: Row) -> tuple[Diagnosis | None, str | None]:
 
 
 def is_oasis3(root: Path) -> bool:
-    """Whether root contains a scan with an OASIS-3 name, and the table of diagnoses."""
+    """Whether root contains, at any level, a scan with an OASIS-3 name, and the table OASIS3_UDSd1_diagnoses.csv."""
     return locate(root, DIAGNOSES) is not None and any(NAME.fullmatch(found.name) for found in walk(root))
 
 

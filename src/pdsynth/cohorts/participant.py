@@ -23,16 +23,20 @@ AMBIGUOUS = "has no session in its path, and the participant has several"
 
 @dataclass(frozen=True)
 class Visit:
-    """One session of a participant: its scans, and the reasons why files of other modalities were refused."""
+    """One session of a participant: its usable scan per modality.
+
+    refused: by modality without a usable scan, the reason why a file of it was refused.
+    """
 
     scans: dict[Modality, Scan]
     refused: dict[Modality, str]
 
 
 def participants(trees: Sequence[Path], ledger: Ledger) -> list[str]:
-    """Names of the participants' folders (sub-*) of several trees, sorted.
+    """Names of the participants' folders (sub-*) in several folders (trees) that form one dataset, sorted.
 
-    An entry that may mean a participant or a scan, but is not named or placed as such, is refused.
+    A file or folder in a tree that may be a participant or a scan, but is not named or placed as such, is added to the
+    rejected files of the ledger. Raises InputError if a tree cannot be listed.
     """
     names = set()
     for tree in trees:
@@ -83,7 +87,9 @@ def _refuse_file(entry: os.DirEntry[str], ledger: Ledger) -> None:
 def visits(folders: Sequence[Path], ledger: Ledger, recorded: Collection[Path] = ()) -> dict[str, Visit]:
     """The sessions of one participant, by name ("" without a session level), from its folder in each tree.
 
-    A session is left out if it has no usable scan. recorded: see `Ledger.participant`.
+    folders: the participant's folder in each of the folders (trees) that form the dataset. Each file below them is
+    recorded in the ledger as used, not needed or rejected. recorded: files other than scans that are in the ledger
+    already. A session is left out if it has no usable scan.
     """
     name = folders[0].name
     trees = [list(walk(folder)) for folder in folders]

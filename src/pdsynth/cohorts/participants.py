@@ -40,9 +40,10 @@ DiagnosisMap = Mapping[str, Diagnosis | None]
 
 
 def diagnosis_codes(further: Mapping[Any, Any] | None) -> dict[str, Diagnosis | None]:
-    """The diagnosis of each code (CODES and further ones), in lower case; None for a participant in none of the groups.
+    """The diagnosis of each known code, in lower case: those in `CODES`, such as "cn" or "dementia", and further ones.
 
-    A further code may be mapped to NC, MCI, AD, NA or None. Raises ValueError for another value.
+    further: code and diagnosis (NC, MCI, AD, or "n/a" or None for a participant in none of these groups, which becomes
+    None). It may replace known codes. Raises ValueError for another diagnosis.
     """
     return CODES | {
         whole(str(code)): None if value is None or str(value).lower() == NA else Diagnosis(value)
@@ -51,9 +52,10 @@ def diagnosis_codes(further: Mapping[Any, Any] | None) -> dict[str, Diagnosis | 
 
 
 def meaning(code: str, codes: DiagnosisMap) -> Diagnosis | None:
-    """The diagnosis of a code. Of a change such as "NL to MCI", the state after it counts.
+    """The diagnosis of a code in a table; None for a participant in none of the groups NC, MCI and AD.
 
-    codes: see `diagnosis_codes`. Raises KeyError if the code, or the state before the change, is unknown.
+    codes: the diagnosis of each code, in lower case. Of a change such as "NL to MCI", the state after "to" counts.
+    Raises KeyError if the code, or the state before the change, is unknown.
 
     >>> meaning("MCI to Dementia", CODES)
     <Diagnosis.AD: 'AD'>
@@ -66,9 +68,10 @@ def meaning(code: str, codes: DiagnosisMap) -> Diagnosis | None:
 
 
 def schema(key: str, diagnosis_column: str | None, age_unit: str) -> Schema:
-    """The schema of participants.tsv or sessions.tsv; `key` is the column of its ids.
+    """The columns that are read from participants.tsv or sessions.tsv, by the program's word for each.
 
-    diagnosis_column: None for one of the names in DIAGNOSIS. age_unit: the unit of ages without one; "" for years.
+    key: name of the column of ids, "participant_id" or "session_id". diagnosis_column: name of the column of diagnoses;
+    None for "diagnosis" or "dx". age_unit: unit of ages whose cell gives none, such as "month"; "" for years.
     """
     return {
         key: Column((key,), needed=True, identity=True),
@@ -85,10 +88,12 @@ def schema(key: str, diagnosis_column: str | None, age_unit: str) -> Schema:
 
 
 class Participants:
-    """The tables of a BIDS dataset, with their rows joined to the folders of its participants.
+    """The clinical tables of a BIDS dataset, with their rows joined to the folders of its participants.
 
-    participants.tsv is read from root, or else from the first tree that has it. Its rows are joined to `names`, the
-    folders of the participants. Raises InputError if participants.tsv is not a table, or a diagnosis is unknown.
+    participants.tsv is read from root, or else from the first of the folders `trees` that has it. names: the
+    participants' folders, to which its rows are joined. diagnosis_column: name of the column of diagnoses; None for
+    "diagnosis" or "dx". codes: the diagnosis of each code. Raises InputError if participants.tsv is not a table, or a
+    diagnosis is unknown.
     """
 
     def __init__(
@@ -119,9 +124,11 @@ class Participants:
     def of(
         self, name: str, folders: Sequence[Path], sessions: Sequence[str]
     ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """The fields of a participant (sex, site, education), and those of each session (diagnosis, age, scores).
+        """The data of a participant (sex, site, education), and of each session (diagnosis, age, scores), by these names.
 
-        folders are those of the participant. A cell of sessions.tsv comes before one of participants.tsv.
+        name: the participant's folder, sub-*. folders: its paths in all trees of the dataset. sessions: names of its
+        sessions, or [""] without a session level. Age and education are in years. A cell of sessions.tsv comes before
+        one of participants.tsv. Unknown values are None; unknown scores are absent.
         """
         rows = self._rows.get(name, [])
         found = Clinical(Row(), dict.fromkeys(sessions, Row()))
@@ -137,7 +144,10 @@ class Participants:
         self.recorded.add(path)
 
     def rejections(self) -> list[Rejection]:
-        """The problems of the tables. Raises InputError if a sessions.tsv has an unknown diagnosis."""
+        """The problems of the tables, with remedies. Raises InputError if a sessions.tsv has an unknown diagnosis.
+
+        It is to be called after `of` has been called for all participants, which reads their sessions.tsv.
+        """
         self._refuse_unknown(self.root)
         return self._rejected + [rejection for table in self._tables for rejection in table.notes.rejections()]
 
@@ -227,7 +237,10 @@ class Participants:
 
 
 def sex_of(row: Row) -> str | None:
-    """ "F" or "M" from the cell "sex" of a row. Another text than those of `SEX`, or "other", is recorded."""
+    """The sex in a row of a table, "F" or "M"; None if it is not known, or the cell says "other".
+
+    Another text is recorded in the notes (problems) of the table.
+    """
     text = row.text("sex")
     if text is not None and text.lower() not in {*SEX, "o", "other"}:
         row.note("has cells in the column of the sex that are not F or M, and were not read", "write F or M", text)

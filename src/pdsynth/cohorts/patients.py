@@ -19,10 +19,13 @@ Key = tuple[str, str]  # participant and session as the paths write them; "" for
 
 
 class Patients:
-    """The table that the settings name, with its rows joined to the participants and sessions on disk.
+    """Clinical data of a folder of any structure: the table that its settings name, joined to the scans on disk.
 
-    settings is the content of the file `path`; without a table in it, no field is known but the site. keys: participant
-    and session of each scan. Raises InputError if the table cannot be read, or a diagnosis is unknown.
+    settings: the content of the settings file `path` (pdsynth.yaml). Without a table in them, only the site is known.
+    keys: participant and session of each scan as the paths write them; session "" where there is none.
+
+    Raises InputError if the settings name a table but no column of participants, if the table cannot be read, or if a
+    participant on disk has an unknown code of a diagnosis.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], keys: Collection[Key]) -> None:
@@ -50,12 +53,19 @@ class Patients:
         self._refuse_unknown(path, self.table, [row for own in rows.values() for row in own])
 
     def person(self, participant: str) -> dict[str, Any]:
-        """The fields sex, site and education of a participant."""
+        """Sex ("F" or "M"), site and education (years) of a participant, by these names; None where unknown.
+
+        participant: the id as the paths on disk write it. Raises KeyError for another id.
+        """
         row = self._found[participant].person
         return {"sex": sex_of(row), "site": row.text("site") or self.site, "education": row.number("education")}
 
     def visit(self, participant: str, session: str) -> dict[str, Any]:
-        """The fields diagnosis, age and scores of a session."""
+        """Diagnosis (NC, MCI or AD), age (years) and scores of a session, by the names diagnosis, age and scores.
+
+        An unknown diagnosis or age is None. scores holds those of "mmse" and "moca" that are known. participant,
+        session: as the paths on disk write them.
+        """
         row = self._found[participant].sessions[session]
         scores = {score: value for score in ("mmse", "moca") if (value := row.number(score)) is not None}
         code = row.text("diagnosis")
@@ -66,7 +76,7 @@ class Patients:
         }
 
     def rejections(self) -> list[Rejection]:
-        """The problems of the table."""
+        """The problems of the table's rows and cells that were found, with remedies; empty without a table."""
         return [] if self.table is None else self.table.notes.rejections()
 
     def _knows(self, code: str) -> bool:

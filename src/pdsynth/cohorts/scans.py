@@ -63,7 +63,7 @@ def single_scan(path: str | Path, modality: Modality | None = None) -> Scan:
 def refuse_own_modality(path: Path, modality: Modality, to: Modality, sign: str) -> None:
     """Raise InputError if `to`, the target of a synthesis, is the scan's own modality.
 
-    sign: how this modality is known, such as "by its name".
+    path: the scan. modality: its own modality. sign: how this modality is known, such as "by its name".
     """
     if to is modality:
         names = NAMES[modality], NAMES[modality.other]
@@ -79,11 +79,13 @@ def best_run(
     not_needed: list[NotNeeded] | None = None,
     select: Select = ANY,
 ) -> Scan | None:
-    """The best usable scan among files, by the criteria of `choice`; None if there is no usable scan.
+    """Choose one scan among the files of one session and modality; None if no file is usable.
 
-    Unusable files are appended to `rejected`, whatever the error: one scan never stops the reading of a cohort. The
-    other files are appended to `not_needed`. Files that `select` leaves out are not needed, but rejected if there is no
-    other file. Only errors that would affect every scan, such as lack of memory, are raised.
+    Preprocessed scans and the resting state are preferred, for example: `pdsynth.cohorts.choice` lists the criteria.
+    Files that cannot be used are appended to `rejected`, whatever the error: one scan never stops the reading of a
+    cohort. The other files that are not chosen are appended to `not_needed`, if given. select: leaves out files by the
+    key-value pairs of their names (option --select). Such files are not needed, but rejected if all files are left out.
+    Only errors that would affect every scan, such as lack of memory, are raised.
     """
     candidates, unneeded, refusals = [], [], []
     left_out: list[tuple[Path, str]] = []
@@ -190,12 +192,12 @@ def _scan(modality: Modality, path: Path) -> Scan:
 
 
 def digests(scan: Scan) -> list[str]:
-    """SHA-256 of each of `Scan.files`, in their order."""
+    """SHA-256, in hexadecimal digits, of each file of a scan: image, .bval, .bvec and brain mask, if they exist."""
     return [sha256(path) for path in scan.files]
 
 
 def path_digest(scan: Scan) -> str:
-    """Digest of a scan's path, 16 hexadecimal digits.
+    """An identifier of a scan by its path: 16 hexadecimal digits, the beginning of the path's SHA-256.
 
     It distinguishes scans of different datasets and does not reveal the path.
     """

@@ -25,10 +25,11 @@ UNKNOWN_CODE = ""  # a cell with a code that its column does not have
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a schema: the names that it may have in the file, the first first, and the kind of its cells.
+    """A column that the program reads from a table.
 
-    A file without a needed column is refused. identity is true if its cells are ids, which may differ between rows of
-    one participant without a contradiction.
+    names: the names that it may have in the file, in the order of preference; capitals do not matter. kind: the values
+    that its cells may hold. needed: whether a file without this column is refused. identity: whether its cells are ids,
+    which may differ between rows of one participant without a contradiction.
     """
 
     names: tuple[str, ...]
@@ -41,14 +42,21 @@ Schema = Mapping[str, Column]  # by our word for the column
 
 
 class Notes:
-    """Problems of one file. Those with the same text become one `Rejection`, which lists the first of their places."""
+    """The problems of one table's file, collected for the report of rejected files.
+
+    A problem that occurs at several places of the file (lines or cells) becomes one item of the report, a `Rejection`.
+    It lists the first ten places, and the number of the others.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.places: dict[tuple[str, str], list[str]] = {}
 
     def add(self, problem: str, place: str, remedy: str) -> None:
-        """Record a problem once per place, such as a line."""
+        """Record a problem, its place in the file (such as "line 7", or "" for the whole file) and its remedy.
+
+        A place that is among the last ten recorded places of this problem is not recorded again.
+        """
         places = self.places.setdefault((problem, remedy), [])
         if place and place not in places[-LISTED:]:
             places.append(place)
@@ -61,7 +69,7 @@ class Notes:
 
 
 def listed(places: Sequence[str]) -> str:
-    """The first places, and the number of the others.
+    """The first ten texts, separated by commas, and the number of the others.
 
     >>> listed(["a", "b"]), listed(list("abcdefghijklm"))
     ('a, b', 'a, b, c, d, e, f, g, h, i, j and 3 more')
@@ -71,10 +79,11 @@ def listed(places: Sequence[str]) -> str:
 
 
 class Row:
-    """One row of a table; `word` is the key of a column in the table's schema. Row() has no cell.
+    """One row of a table, with methods that read its cells.
 
-    line: its number in the file, from 1. conflicts are the words whose cells are not known, because rows of the same id
-    contradict each other.
+    Their argument `word` is the program's own name of a column, the key in the table's schema, such as "age". Row() has
+    no cell. cells: the text of each cell by word. line: number of the row in the file, from 1. conflicts: words of the
+    cells that count as unknown, because rows of the same id contradict each other.
     """
 
     def __init__(
@@ -87,7 +96,7 @@ class Row:
         self.table, self.cells, self.line, self.conflicts = table, dict(cells or {}), line, frozenset(conflicts)
 
     def text(self, word: str) -> str | None:
-        """The text of the row's cell in the column of the word.
+        """The text of the row's cell in the column `word`.
 
         None if there is no such column, if the cell is empty or says "n/a", "unknown" or the like, or if rows of the
         same id contradict each other in it.
@@ -96,11 +105,19 @@ class Row:
         return None if word in self.conflicts or value.lower() in EMPTY else value
 
     def filled(self, word: str) -> bool:
-        """Whether the row has a cell for the word, even one that cannot be read."""
+        """Whether the row's cell in the column `word` holds something, even if it is not valid.
+
+        It is also true if the cell counts as unknown because rows of the same id contradict each other. A cell with
+        "n/a", "unknown" or the like is not filled.
+        """
         return word in self.conflicts or self.text(word) is not None
 
     def number(self, word: str) -> float | None:
-        """The number in a cell; None if it is empty, a code for a missing value, or not a number in the range."""
+        """The number in the row's cell of the column `word`; an age is in years.
+
+        None if the cell is empty, holds a number such as -4 or 999 that stands for a missing value, or does not hold a
+        number in the column's range. The last of these is recorded in the table's notes.
+        """
         text, kind = self.text(word), self._kind(word, Number)
         if text is None or kind is None:
             return None
@@ -110,7 +127,11 @@ class Row:
         return value
 
     def code(self, word: str) -> str | None:
-        """The code in a cell; None if it is empty or stands for a missing value; UNKNOWN_CODE for another text."""
+        """The code in the row's cell of the column `word`, in lower case.
+
+        None if the cell is empty or its code stands for a missing value. UNKNOWN_CODE, which is "", if the column does
+        not have this code; this is recorded in the table's notes.
+        """
         text, kind = self.text(word), self._kind(word, Code)
         if text is None or kind is None or (code := whole(text)) in kind.missing:
             return None
@@ -120,7 +141,11 @@ class Row:
         return UNKNOWN_CODE
 
     def day(self, word: str) -> int | None:
-        """The day number (`date.toordinal`) of a cell; None if it is empty, ambiguous, or not from 1900 until today."""
+        """The day number, as `date.toordinal` counts, of the date in the row's cell of the column `word`.
+
+        None if the cell is empty, or if its date is not valid, ambiguous, or not from 1900 until today. A date that
+        cannot be read is recorded in the table's notes.
+        """
         text, kind = self.text(word), self._kind(word, Date)
         if text is None or kind is None or self.table is None:
             return None
@@ -130,7 +155,11 @@ class Row:
         return value
 
     def note(self, problem: str, remedy: str, text: str = "") -> None:
-        """Record a problem of the row, with its line and the cell `text`, in the notes of the table."""
+        """Record a problem of the row, with its line number and the remedy, in the notes of its table.
+
+        text: the content of the cell with the problem, which is quoted up to 40 characters; "" for none. Without a
+        table nothing is recorded.
+        """
         if self.table is not None:
             quoted = f"{text[:LONGEST]!r} " if text else ""
             self.table.notes.add(problem, f"{quoted}(line {self.line})", remedy)
@@ -146,9 +175,10 @@ class Row:
 
 
 class Table:
-    """The rows of a CSV file, or of a TSV file if its name ends in .tsv. Only the columns of the schema are kept.
+    """The rows of a CSV file, or of a TSV file if its name ends in .tsv.
 
-    Rows with more or fewer cells than the header are refused, and recorded in `notes`.
+    schema: the columns to read, by the program's own word for each; other columns are dropped. Rows with more or fewer
+    cells than the header are left out, and recorded in `notes`, the problems of the file.
 
     Raises InputError if the file is not a table, or if a needed column is missing.
     """
@@ -179,9 +209,10 @@ class Table:
         return iter(self.rows)
 
     def day_first(self, word: str) -> bool | None:
-        """Whether the day comes first in the column's dates with slashes, by those that can be read in one way only.
+        """Whether the day comes before the month in those dates of a column that are written as 2/3/2011.
 
-        That of the column's kind if there is no such date; None if they disagree.
+        word: key of the column in the schema. The dates that can be read in one way only, such as 13/2/2011, decide. If
+        there is none, it is the order that the schema states, or None if it states none. None if these dates disagree.
         """
         if word not in self._day_first:
             kind = self.schema[word].kind
@@ -229,9 +260,10 @@ def _no_column(path: Path, name: str, header: list[str]) -> tuple[str, str]:
 
 
 def locate(folder: Path, name: str) -> Path | None:
-    """The table NAME.csv or NAME_<download date>.csv in a folder or its direct subfolders; None without such a file.
+    """The path of the table NAME.csv or NAME_<download date>.csv in a folder or its direct subfolders.
 
-    Raises InputError if there are several, because it is unknown which is valid, or if it is not a .csv file.
+    None if there is no such file. Raises InputError if there are several, because it is unknown which is valid, or if
+    only a file of another format, such as NAME.xlsx, is there.
     """
     pattern = re.compile(f"{re.escape(name)}{DATED}\\.(csv|tsv|txt|xlsx?|ods|csv\\.gz|zip)", re.IGNORECASE)
     candidates = [*folder.glob("*.*"), *folder.glob("*/*.*")]
@@ -246,6 +278,11 @@ def locate(folder: Path, name: str) -> Path | None:
 
 
 def find_table(folder: Path, name: str, schema: Schema) -> Table | None:
-    """The table that `locate` finds, read by its schema."""
+    """Read the table NAME.csv or NAME_<download date>.csv in a folder or its direct subfolders; None without it.
+
+    schema: the columns to read, by the program's own word for each. Raises InputError if there are several such files,
+    if only a file of another format, such as NAME.xlsx, is there, if the file is not a table, or if it lacks a needed
+    column.
+    """
     path = locate(folder, name)
     return None if path is None else Table(path, schema)

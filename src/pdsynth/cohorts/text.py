@@ -34,10 +34,11 @@ MOST_LINES = 100  # of one record of a CSV file, whose quoted cells may contain 
 
 @dataclass(frozen=True)
 class TableText:
-    """Rows of a table by their line numbers, which start at 1, with the cells of the columns that the reader knows.
+    """The header and the rows of a table's file, as texts.
 
-    names are those of these columns, and header are all names. refused has the lines that are not rows, with the
-    reason.
+    header: the names of all columns. names: the names of the columns that the caller knows, in the order of the file.
+    rows: line number, from 1, and the cells of these columns, one item per row. refused: line number and problem of
+    each line that cannot be read as a row.
     """
 
     header: list[str]
@@ -47,10 +48,10 @@ class TableText:
 
 
 def read_text(path: Path, known: frozenset[str]) -> TableText:
-    """Header and rows of a table: TSV if its name ends in .tsv, otherwise CSV.
+    """Read the header and rows of a table: TSV if its name ends in .tsv, otherwise CSV.
 
-    known are names of columns in lower case; the separator of a CSV file is the one that splits most of them from the
-    header. Empty rows are ignored. Empty cells beyond the header are removed.
+    known: names, in lower case, of the columns to return. The separator of a CSV file is the one that splits most of
+    these names from the header. Empty rows are ignored. Empty cells beyond the header are removed.
 
     Raises InputError if the file cannot be read as text, or is empty.
     """
@@ -87,9 +88,11 @@ def read_text(path: Path, known: frozenset[str]) -> TableText:
 
 
 def decoded(path: Path) -> str:
-    """The file's text in UTF-8, or in UTF-16 and UTF-32 if it starts with a byte order mark; else in Windows-1252.
+    """Read a text file whose encoding is not known.
 
-    Raises InputError if the file is not text or cannot be read.
+    It is read as UTF-16 or UTF-32 if it begins with a byte order mark of these, and as UTF-16 if every second byte of
+    its beginning is zero. Otherwise it is read as UTF-8 and, if that fails, as Windows-1252. Raises InputError if the
+    file cannot be read or is not text, such as a spreadsheet, a compressed file or a web page.
     """
     try:
         content = path.read_bytes()
@@ -133,7 +136,7 @@ def _refuse_pages(path: Path, start: str) -> None:
 
 
 def clean(cell: str) -> str:
-    """A cell without space around it, invisible characters, and a pair of quotes around the whole.
+    """Remove invisible characters, spaces around a cell's text, and a pair of double quotes around the whole.
 
     >>> clean(' "sub-01" ')
     'sub-01'

@@ -18,11 +18,12 @@ PAIR_WITHIN_DAYS = 90  # between the fMRI and the dMRI of a pair, at most
 
 @dataclass(frozen=True)
 class Visit:
-    """A clinical visit.
+    """A clinical visit of one participant.
 
-    day counts from an origin of the cohort: the entry of the participant into the study (OASIS-3), or the calendar day
-    as `date.toordinal` counts (ADNI). excluded is the reason why the participant belongs to no group, such as dementia
-    of another cause. scores: "mmse" and "moca", if known.
+    day: number of its day, either in days since the participant entered the study (OASIS-3) or as `date.toordinal`
+    counts calendar days (ADNI). diagnosis: None if the visit gives none. excluded: the reason why the participant
+    belongs to none of the groups NC, MCI and AD, such as dementia of another cause; None if there is no such reason.
+    scores: those of "mmse" and "moca" that are known, in points.
     """
 
     day: int
@@ -32,9 +33,11 @@ class Visit:
 
 
 def consistent(visits: Iterable[Visit]) -> tuple[list[Visit], list[int]]:
-    """One visit per day, in order, and the days on which visits contradict each other.
+    """Merge the visits of one participant that are of the same day, and find contradictions between them.
 
-    A diagnosis or score that differs between visits of one day is unknown.
+    Returns the merged visits, one per day in the order of days, and the days on which visits contradict each other. If
+    diagnosis or reason of exclusion differ between visits of one day, both are None in the merged visit; a score that
+    differs is absent. A value that only one of the visits has is not a contradiction.
 
     >>> consistent([Visit(3, Diagnosis.NC), Visit(3, Diagnosis.AD), Visit(5, Diagnosis.AD), Visit(5)])
     ([Visit(day=3, ...), Visit(day=5, diagnosis=<Diagnosis.AD: 'AD'>, ...)], [3])
@@ -57,7 +60,9 @@ def consistent(visits: Iterable[Visit]) -> tuple[list[Visit], list[int]]:
 
 
 def nearest(visits: Iterable[Visit], day: int, within: int = WITHIN_DAYS) -> Visit | None:
-    """The visit nearest to a day, the earlier one if two are; None if all are more than `within` days away.
+    """The visit nearest to a day; of two equally near ones the earlier.
+
+    It is None if no visit is at most `within` days away (by default 365).
 
     >>> nearest([Visit(10), Visit(30)], 20).day
     10
@@ -71,8 +76,9 @@ def pair_days(
 ) -> list[tuple[int | None, int | None]]:
     """Pair days of fMRI with days of dMRI, as (fMRI day, dMRI day); each day is in one pair at most.
 
-    The nearest days are paired first, and the earlier ones if the distance is equal. Days more than `within` days apart
-    are not paired; a day without a partner stands beside None. The pairs are in chronological order.
+    fmri, dmri: day numbers of the scans of one participant. The nearest days are paired first, and the earlier ones if
+    the distance is equal. Days that are more than `within` days apart (by default 90) are not paired; a day without a
+    partner stands beside None. The pairs are in chronological order.
 
     >>> pair_days([0, 400], [30, 410, 900])
     [(0, 30), (400, 410), (None, 900)]
@@ -97,14 +103,18 @@ def sessions(
     ledger: Ledger,
     conflict: Callable[[Verdict], Rejection | None],
 ) -> list[Session]:
-    """The sessions of one participant from the verdicts on its files, whose sessions are days, and its clinical visits.
+    """Form the sessions of one participant from its files and its clinical visits, by their distance in days.
 
-    All days count from the origin of `Visit.day`. An fMRI and a dMRI within PAIR_WITHIN_DAYS form a session (see
-    `pair_days`); a scan without a partner is a session alone. The day of a session is that of its earlier scan;
-    session_id and age (in years) are called with it. The diagnosis is that of the visit nearest to this day, within
-    WITHIN_DAYS, that has a diagnosis or an exclusion; else None. If that visit excludes the participant, the session's
-    scans are rejected in the ledger. conflict: see `Ledger.participant`. A refused scan within PAIR_WITHIN_DAYS of a
-    session counts as refused in that session.
+    verdicts: one per file, the decision whether it may be used, with its modality and, as its session, its day. visits:
+    their days count from the same origin. session_id(day): the session's name. age(day): the age in years, or None.
+    ledger: the lists of used, unneeded and refused files of the cohort, to which this function adds the files.
+    conflict(verdict): the refusal of a file whose name contradicts its folder; None for any other file.
+
+    An fMRI and a dMRI that are at most 90 days apart form a session, the nearest days first. A scan without a partner
+    is a session alone. The day of a session is that of its earlier scan. Its diagnosis is that of the nearest visit
+    within 365 days that has a diagnosis or a reason of exclusion, or None without such a visit. If that visit excludes
+    the participant, the session is left out, and its scans are refused in the ledger. If a session has no usable scan
+    of a modality, but a refused one within 90 days or of an unknown day, it holds the reason of the refusal.
     """
     found, reasons = ledger.participant(verdicts, conflict)
     scans: dict[Modality, dict[int, Scan]] = {modality: {} for modality in Modality}
@@ -153,7 +163,10 @@ def _refused(reasons: Mapping[Key, str], days: Mapping[Modality, int]) -> dict[M
 
 
 def nearest_scores(visits: Iterable[Visit], day: int, within: int = WITHIN_DAYS) -> dict[str, float]:
-    """Each clinical score from the visit nearest to `day` that has it, at most `within` days away; unknown ones absent.
+    """Each clinical score of a participant ("mmse", "moca") from the visit nearest to `day` that has it.
+
+    Only visits that are at most `within` days away (by default 365) count; of two equally near ones the earlier counts.
+    A score that none of them has is absent.
 
     >>> nearest_scores([Visit(0, scores={"mmse": 29}), Visit(5, scores={"mmse": 27, "moca": 25})], 1)
     {'mmse': 29, 'moca': 25}

@@ -22,9 +22,11 @@ UNLISTED = "is a folder that cannot be listed"
 
 
 class Found(NamedTuple):
-    """A file below a folder: its path, the names of the folders between them, its own name, and a problem or None.
+    """A file below a folder, or a folder that is not entered.
 
-    `whole` is true for a folder that is not entered: one that cannot be read, or one of the system or of git.
+    path: its path. dirs: names of the folders between the upper folder and the file. name: its own name. problem: why
+    it cannot be read, in words; None if no problem is known. whole: true for a folder that is not entered, because it
+    cannot be read or is one of the system or of git.
     """
 
     path: Path
@@ -35,10 +37,11 @@ class Found(NamedTuple):
 
 
 def walk(folder: Path) -> Iterator[Found]:
-    """Yield each file below a folder, sorted by name in each folder.
+    """Yield each file below a folder at every level, sorted by name in each folder.
 
-    A folder that cannot be listed and a link that leads nowhere are yielded with their problem. Raises OSError only if
-    it would concern every folder, such as a lost disk.
+    Links to folders are followed, but not to a folder that contains the link, nor below four other links. A folder that
+    is not entered, and a link that leads nowhere, are yielded in place of files, with their problem. Raises OSError
+    only if it would concern every folder, such as a lost disk.
     """
     stack: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [(str(folder), (), ())]
     while stack:
@@ -68,7 +71,7 @@ def walk(folder: Path) -> Iterator[Found]:
 
 
 def is_system(name: str) -> bool:
-    """Whether a folder belongs to the operating system or to version control, such as .git or __MACOSX."""
+    """Whether a folder, by its name, belongs to the system or to version control, such as .git or __MACOSX."""
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
