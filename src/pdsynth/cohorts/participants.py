@@ -124,7 +124,7 @@ class Participants:
     def of(
         self, name: str, folders: Sequence[Path], sessions: Sequence[str]
     ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """The data of a participant (sex, site, education), and of each session (diagnosis, age, scores), by these names.
+        """The data of a participant (sex, site, education) and of each session (diagnosis, age, scores), by name.
 
         name: the participant's folder, sub-*. folders: its paths in all trees of the dataset. sessions: names of its
         sessions, or [""] without a session level. Age and education are in years. A cell of sessions.tsv comes before

@@ -14,9 +14,10 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
 def step_numbers(total: int, steps: int) -> list[int]:
-    """The t of each sampling step, evenly spaced downwards from total - 1 ("trailing", Lin et al. 2024).
+    """The diffusion steps t at which a sampler evaluates the network, evenly spaced downwards from total - 1.
 
-    total: number T of diffusion steps. steps: number of sampling steps. Raises ValueError if steps is not in 1..total.
+    This is the "trailing" spacing (Lin et al. 2024). total: number T of diffusion steps. steps: number of sampling
+    steps. Raises ValueError if steps is not in 1..total.
 
     >>> step_numbers(1000, 4)
     [999, 749, 499, 249]
@@ -34,10 +35,12 @@ def ddim(
     eta: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """x_0 from noise x_T (B, ...) in `steps` evaluations of denoise (Song et al. 2021, Eqs. 12 and 16).
+    """Sample x_0 from noise x_T (B, ...) by DDIM, in `steps` evaluations of the network.
 
-    With eta = 0 the result is a deterministic function of x_T. With eta = 1 every step adds as much noise as in DDPM,
-    drawn from `generator`. Raises ValueError as `step_numbers` does.
+    denoise(x_t, t) estimates x_0 (B, ...) from x_t (B, ...) at the diffusion steps t (B,). schedule: amounts of signal
+    and noise at each diffusion step. With eta = 0 the result is a deterministic function of x_T. With eta = 1 every
+    sampling step adds as much noise as in DDPM, drawn from `generator`. Raises ValueError if steps is not in 1..T,
+    where T is the number of steps of the schedule. Source: Song et al. 2021, Eqs. 12 and 16.
     """
     x_t = x_T
     numbers = step_numbers(schedule.steps, steps)
@@ -57,7 +60,11 @@ def ddim(
 
 
 def ddpm(denoise: Denoise, x_T: Tensor, schedule: Schedule, generator: torch.Generator | None = None) -> Tensor:
-    """x_0 from noise x_T (B, ...) by ancestral sampling over all T steps (Ho et al. 2020, Eqs. 6-7)."""
+    """Sample x_0 from noise x_T (B, ...) by DDPM, over all T steps of the schedule (Ho et al. 2020, Eqs. 6-7).
+
+    denoise(x_t, t) estimates x_0 (B, ...) from x_t (B, ...) at the diffusion steps t (B,). schedule: amounts of signal
+    and noise at each diffusion step. generator: source of the noise that each step but the last adds.
+    """
     x_t = x_T
     for number in reversed(range(schedule.steps)):
         t = torch.full((len(x_t),), number, device=x_t.device)
@@ -66,9 +73,10 @@ def ddpm(denoise: Denoise, x_T: Tensor, schedule: Schedule, generator: torch.Gen
 
 
 def step_back(x_t: Tensor, t: Tensor, x_0: Tensor, schedule: Schedule, z: Tensor) -> Tensor:
-    """A sample of q(x_{t-1} | x_t, x_0), made from standard normal z (Ho et al. 2020, Eqs. 6-7).
+    """One reverse step of diffusion: a sample of q(x_{t-1} | x_t, x_0), made from standard normal z.
 
-    x_t, x_0 and z are (B, ...), t is (B,). Where t = 0 the result is x_0.
+    x_t, x_0 and z are (B, ...), the diffusion step t is (B,). schedule: amounts of signal and noise at each step. Where
+    t = 0 the result is x_0. Source: Ho et al. 2020, Eqs. 6-7.
     """
     shape = (-1, *[1] * (x_t.ndim - 1))
     beta = schedule.beta[t].to(x_t.dtype).view(shape)

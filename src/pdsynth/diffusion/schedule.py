@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 
 class Schedule(nn.Module):
-    """Coefficients of T steps, from t = 0 (almost clean) to T - 1 (almost noise).
+    """The amounts of signal and noise at each of T diffusion steps, from t = 0 (almost clean) to T - 1 (almost noise).
 
-    x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, where alpha_bar_t is the product of 1 - beta up to t
-    (Ho et al. 2020, Eq. 4). The class is a module so that its tables move with the model to a device; they are not
-    saved. Every method takes t (B,) and tensors (B, ...). Raises ValueError if a beta is outside (0, 1).
+    x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, where alpha_bar_t is the product of 1 - beta up to t, and
+    eps is standard normal noise (Ho et al. 2020, Eq. 4). beta (T,) is the variance of the noise that each step adds.
+    The class is a module so that its tables move with the model to a device; they are not saved. Every method takes t
+    (B,) and tensors (B, ...). Raises ValueError if a beta is outside (0, 1).
     """
 
     beta: Tensor
@@ -42,23 +43,26 @@ class Schedule(nn.Module):
         return self.signal[t].to(like.dtype).view(shape), self.noise[t].to(like.dtype).view(shape)
 
     def add_noise(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """x_t from x_0 and standard normal eps."""
+        """x_t (B, ...) from x_0 (B, ...) and standard normal noise eps (B, ...) at the diffusion steps t (B,)."""
         signal, noise = self.levels(t, x_0)
         return signal * x_0 + noise * eps
 
     def noised(self, x_0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """A training sample of the denoiser: x_t for x_0 (B, ...), the random steps t (B,) and the noise eps."""
+        """A training sample of the denoiser: x_t of x_0 (B, ...), the random steps t (B,), and the noise eps (B, ...).
+
+        t is uniform over all T steps, one per item of the batch.
+        """
         t = torch.randint(self.steps, (len(x_0),), generator=generator, device=x_0.device)
         eps = torch.randn(x_0.shape, generator=generator, device=x_0.device)
         return self.add_noise(x_0, t, eps), t, eps
 
     def eps_from_x0(self, x_t: Tensor, t: Tensor, x_0: Tensor) -> Tensor:
-        """The noise eps with which x_0 became x_t."""
+        """The noise eps (B, ...) with which x_0 (B, ...) became x_t (B, ...) at the diffusion steps t (B,)."""
         signal, noise = self.levels(t, x_t)
         return (x_t - signal * x_0) / noise
 
     def x0_from_eps(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """The x_0 that became x_t with the noise eps."""
+        """The x_0 (B, ...) that became x_t (B, ...) with the noise eps (B, ...) at the diffusion steps t (B,)."""
         signal, noise = self.levels(t, x_t)
         return (x_t - noise * eps) / signal
 

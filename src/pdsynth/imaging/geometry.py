@@ -36,7 +36,11 @@ NO_ORIENTATION = (
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """affine (4, 4) from voxel index to world mm; zooms in mm, as in pixdim; notes on doubtful entries."""
+    """Where an image lies: affine (4, 4) from voxel index to world mm, and voxel edges `zooms` in mm.
+
+    The zooms are those of the header's entry pixdim, and may differ slightly from those of the affine. notes: doubtful
+    entries of the header and how they were read, in words.
+    """
 
     affine: np.ndarray
     zooms: tuple[float, ...]
@@ -44,10 +48,11 @@ class Geometry:
 
 
 def geometry(path: Path, header: Any, shape: Sequence[int]) -> Geometry:
-    """The place of the voxels by a nibabel header: by its sform if that has a code, else by its qform.
+    """Where the voxels of an image lie, by its nibabel header: by the sform if its code is set, else by the qform.
 
-    shape is that of the image, with the three axes of space first. Raises InputError if the header gives no
-    orientation, contradicts itself on the side or the voxel size, or has a singular affine.
+    shape is that of the image, with the three axes of space first. path: the file, for messages. Raises InputError if
+    the header gives no orientation, contradicts itself on left and right or on the voxel size, or has a singular
+    affine.
     """
     sform, qform = _coded(header, "sform"), _coded(header, "qform")
     affine = sform if sform is not None else qform
@@ -68,9 +73,11 @@ def geometry(path: Path, header: Any, shape: Sequence[int]) -> Geometry:
 
 
 def repetition_time(header: Any) -> tuple[float, str]:
-    """Repetition time of a series in seconds, 0 if it is unknown, and a note if the header is doubtful, else "".
+    """Repetition time of a series in seconds, and a note in words if the header is doubtful, else "".
 
-    A negative time is returned as it is.
+    header: a nibabel NIfTI header. If the time is outside 0.1 to 30 s in the header's unit, but not in another (s, ms
+    or us), the other unit is used, with a note. The time is 0 if it is unknown, or outside this range in all units. A
+    negative time is returned in the header's unit, in seconds.
     """
     value = float(header["pixdim"][4])
     unit, factor = TIMES.get(int(header["xyzt_units"]) & 0x38, TIMES[0])
@@ -86,10 +93,10 @@ def repetition_time(header: Any) -> tuple[float, str]:
 
 
 def scaling(header: Any) -> tuple[float, float, str]:
-    """Slope and intercept of the stored values, and a note if the header is doubtful, else "".
+    """Slope and intercept by which stored values become intensities, and a note if the header is doubtful, else "".
 
-    A slope that is 0 or not finite means that values are not scaled, as NIfTI defines. An intercept that is not finite
-    counts as 0, as for the tools that are based on niftilib.
+    header: a nibabel NIfTI header. If the slope is 0 or not finite, values are not scaled, as NIfTI defines: the result
+    is (1, 0, ""). An intercept that is not finite counts as 0, as for the tools that are based on niftilib.
     """
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or not np.isfinite(slope):
@@ -100,7 +107,11 @@ def scaling(header: Any) -> tuple[float, float, str]:
 
 
 def check_affine(path: Path, affine: np.ndarray) -> None:
-    """Raise InputError if the axes are not finite or not independent, or if a voxel edge is outside EDGES_MM."""
+    """Raise InputError if an affine (4, 4) is singular, or if a voxel edge is below 0.01 mm or above 1000 mm.
+
+    Singular means that its numbers are not finite, or its axes are zero or almost parallel. path: the file, for the
+    message.
+    """
     largest = np.abs(affine[:3, :3]).max(0)
     singular = not np.isfinite(affine).all() or not largest.all()
     if not singular:

@@ -30,10 +30,11 @@ def realign(series: np.ndarray, reference: Volume) -> tuple[np.ndarray, np.ndarr
 
 
 def framewise_displacement(maps: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Displacement from each volume to the next, (T - 1,) mm (Power et al. 2012).
+    """Displacement of the head from each volume to the next, (T - 1,) mm (Power et al. 2012).
 
-    It is the sum of the absolute changes of the three shifts and of the three rotations, as arcs at the radius HEAD_MM.
-    maps is (T, 4, 4), rigid, mm to mm. centre (3,) mm is the centre of the rotations.
+    It is the sum of the absolute changes of the three shifts and of the three rotations, as arcs at a radius of 50 mm.
+    maps is (T, 4, 4), rigid, from mm of the volume to mm of a common reference. centre (3,) mm is the centre of the
+    rotations.
 
     >>> maps = np.stack([np.eye(4), np.eye(4)])
     >>> maps[1, :3, 3] = 0.1, -0.2, 0.3

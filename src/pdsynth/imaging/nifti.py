@@ -78,15 +78,15 @@ class ScanHeader:
 
     @property
     def end(self) -> int:
-        """Number of inflated bytes up to the end of the last voxel."""
+        """Number of inflated bytes from the beginning of the file to the end of the last voxel."""
         return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
 
 def stored_voxels(path: Path, header: ScanHeader, block: int = BLOCK) -> Iterator[bytes]:
     """Yield the bytes of all voxels in file order, in pieces of at most `block` bytes, and no other bytes.
 
-    The file is read to its end, so that the gzip checksum is verified. Raises InputError if the file is damaged, has
-    fewer bytes than its header describes, or more than PADDING bytes beyond them.
+    The bytes are as stored: not scaled. The file is read to its end, so that the gzip checksum is verified. Raises
+    InputError if the file is damaged, has fewer bytes than its header describes, or more than 65,536 bytes beyond them.
     """
     position = 0
     with _read_errors_as_input_errors(path):
@@ -98,11 +98,11 @@ def stored_voxels(path: Path, header: ScanHeader, block: int = BLOCK) -> Iterato
 
 
 def read_header(path: str | Path) -> ScanHeader:
-    """Header of a 3D or 4D .nii or .nii.gz.
+    """Read the header of a 3D or 4D .nii or .nii.gz file, and check the file's size, without reading its voxels.
 
-    Raises InputError if the file is missing, is not a NIfTI image of real numbers, has another number of axes or a
-    place in space that is not known (`geometry`), or if it has fewer bytes than its header describes or more than
-    PADDING bytes beyond them. The voxels of a gzip file are inflated only if its size is doubtful (`check_size`).
+    Raises InputError if the file is missing, is not a NIfTI image of real numbers, has another number of axes or an
+    orientation or voxel size that is not known, or if it has fewer bytes than its header describes or more than 65,536
+    bytes beyond them. The voxels of a gzip file are inflated only if its recorded size is doubtful.
     """
     path = Path(path)
     with _read_errors_as_input_errors(path):
@@ -137,7 +137,8 @@ def read_header(path: str | Path) -> ScanHeader:
 def read_volume(path: str | Path) -> Volume:
     """Read a 3D image, or a 4D image with a single volume; the header's scale factors are applied.
 
-    Raises InputError in the cases of `read_header`, for more than one volume and for non-finite voxels.
+    Raises InputError if the file is missing, damaged or not a NIfTI image of real numbers, if its orientation or voxel
+    size is not known, for more than one volume and for non-finite voxels.
     """
     path = Path(path)
     header = read_header(path)

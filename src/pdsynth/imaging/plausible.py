@@ -31,10 +31,11 @@ WRITE_SIZE = "convert it again from DICOM, or write the true voxel size into the
 
 
 def check_field(path: Path, header: ScanHeader) -> None:
-    """Raise InputError if the field of view is too small for a whole head, or above LARGEST_MM.
+    """Raise InputError if a scan's field of view, by its header, cannot be that of a whole head.
 
-    It is also raised if the affine is the identity matrix, and for voxels of 1 mm, a default value of programs, in
-    which the image would be smaller than a head.
+    This is so if it is above 500 mm along an axis, or below 60 mm from foot to head. It is also so for voxels of 1 mm,
+    a default value of programs, if the image would then be below 120 mm from left to right or 150 mm from back to
+    front. An affine that is the identity matrix is refused, too. path: the scan, for the message.
     """
     extent, edges = extent_mm(header), np.linalg.norm(header.affine[:3, :3], axis=0)
     lost = np.abs(edges - 1).max() < UNIT_EDGES and any(
@@ -52,10 +53,10 @@ def check_field(path: Path, header: ScanHeader) -> None:
 
 
 def check_intensities(volume: Volume) -> None:
-    """Raise ValueError if a mean volume is constant or has strongly negative voxels, as no magnitude image has.
+    """Raise ValueError if a mean volume is constant, or has strongly negative voxels, as no magnitude image has.
 
-    A voxel is strongly negative if it is below -NEGATIVE times the 99.5th percentile of the magnitudes; at most
-    NEGATIVE_SHARE of the voxels may be.
+    A voxel is strongly negative if it is below -0.25 times the 99.5th percentile of the absolute values; at most 0.0002
+    of the voxels may be.
     """
     data = volume.data
     if data.min() == data.max():
@@ -73,10 +74,12 @@ def check_intensities(volume: Volume) -> None:
 
 
 def check_brain(volume: Volume, brain: np.ndarray) -> None:
-    """Raise ValueError if a mean volume is 0 in more than half of the brain, or saturated or not smooth there.
+    """Raise ValueError if a mean volume is zero, saturated or not smooth inside the brain.
 
-    brain: (X, Y, Z) bool. Bright tissue is saturated if a program limited the intensities. Neighbouring voxels differ
-    at random if values wrapped around (a scan of 12 bits that was stored in 8), or if their bytes have the wrong order.
+    brain: (X, Y, Z) bool. It is refused if more than half of the brain is 0. It is saturated if more than 5 % of the
+    brain has at least 0.999 of the largest intensity there: a program limited the intensities. It is not smooth if the
+    correlation of neighbouring voxels is below 0.5 along each axis: values wrapped around (a scan of 12 bits that was
+    stored in 8), or their bytes have the wrong order. Smoothness is not judged if all voxel edges are above 5 mm.
     """
     inside = volume.data[brain]
     if (inside == 0).mean() > ZERO_SHARE:
@@ -96,10 +99,10 @@ def check_brain(volume: Volume, brain: np.ndarray) -> None:
 
 
 def check_head_size(matrix: np.ndarray) -> tuple[str, ...]:
-    """Notes on the size of a head that this (4, 4) matrix maps to the template, mm to mm.
+    """Compare the size of a scanned head with the template's, along any axis, and return notes on a doubtful size.
 
-    The size is relative to the template, along any axis. There is a note if it differs by more than the factor
-    DOUBTFUL_SIZE. Raises ValueError if it differs by more than WRONG_SIZE.
+    matrix: (4, 4), the affine transform from the scan to the template, mm to mm. There is one note if the size differs
+    by more than a factor of 1.3, else none. Raises ValueError if it differs by more than a factor of 1.45.
 
     >>> check_head_size(np.diag([1.1, 0.9, 1, 1]))
     ()
@@ -113,9 +116,10 @@ def check_head_size(matrix: np.ndarray) -> tuple[str, ...]:
 
 
 def neighbours(data: np.ndarray, brain: np.ndarray) -> list[float]:
-    """Correlation, over the brain, of each voxel's value with the next one's along each of the three voxel axes.
+    """Correlation of each voxel's value with the next one's, over the brain, along each of the three voxel axes.
 
-    1 without variance.
+    data and brain (bool) are (X, Y, Z). The result has three numbers in -1..1. A number is 1 if the values do not vary,
+    or if the brain has fewer than two pairs of neighbours along the axis.
     """
     found = []
     for axis in range(3):

@@ -40,11 +40,13 @@ POSES = _poses()
 
 
 def pose_misfits(volume: Volume, refined: int | None = None) -> np.ndarray:
-    """Misfit of the template brain to a head in each of the POSES, (24,) in 0..1 or infinite; 0 is a perfect fit.
+    """Misfit of the template brain to a head in each of 24 right-angled poses, (24,); 0 is a perfect fit.
 
     volume: a mean BOLD or b0, with or without skull. A pose is the rotation, (3, 3), from the template to the head as
-    the header places it; the identity is the pose of a right header. The centres of the two brains and their sizes are
-    matched before the registration. refined: as in `misfits`. Raises ValueError if no brain is found.
+    the header places it; they are in `POSES`. The first is the identity, the pose of a right header. A misfit is in
+    0..1, or infinite. The centres of the two brains and their sizes are matched before the registration. refined: if
+    given, only the first pose, and this number of poses that fit best before a registration, are registered; the misfit
+    of the others is infinite. Raises ValueError if no brain is found.
     """
     low = _shrunk(volume)
     brain = bright_piece(np.maximum(low.data, 0), low.spacing_mm)
@@ -63,11 +65,12 @@ def pose_misfits(volume: Volume, refined: int | None = None) -> np.ndarray:
 
 
 def check_pose(volume: Volume) -> tuple[str, ...]:
-    """Notes on the pose of a head in a mean BOLD or b0: none if the template brain fits best in the header's pose.
+    """Check that a head in a mean BOLD or b0 lies as its header says; returns notes, none if the pose is right.
 
-    Raises ValueError if the misfit (0..1) in another pose is lower by more than WRONG. There is a note if it is lower,
-    or higher by less than 0.08 (DOUBTFUL). A field of view below LEAST_MM along an axis is not judged, nor an image
-    whose header has lost the voxel size. It takes 0.2 s on one core.
+    The template brain is fitted in 24 right-angled poses. Raises ValueError if its misfit (0..1) in another pose than
+    the header's is lower by more than 0.1. There is a note if it is lower by 0.1 or less, or higher by less than 0.08.
+    An image is not judged if its field of view is below 100 mm along an axis, or below 120 mm along all axes, since its
+    header has then lost the voxel size. It takes 0.2 s on one core.
     """
     extent = np.array(volume.data.shape) * volume.spacing_mm
     if extent.max() < LEAST_HEAD_MM or extent.min() < LEAST_MM:
@@ -87,7 +90,7 @@ def check_pose(volume: Volume) -> tuple[str, ...]:
 
 
 def words(pose: np.ndarray) -> str:
-    """How a head lies that is turned by a pose, (3, 3), in words for a message.
+    """How a head lies that is turned by a right-angled rotation `pose`, (3, 3), in words for a message.
 
     >>> words(np.diag([1.0, -1, -1]))
     'the head lies upside down'

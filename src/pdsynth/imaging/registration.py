@@ -28,7 +28,11 @@ START_ROTATIONS = ((0.0, 0.0, 0.0), (-0.3, 0.0, 0.0), (0.3, 0.0, 0.0), (0.0, 0.3
 
 @dataclass(frozen=True)
 class Level:
-    """One level of the pyramid: blur in mm (twice the Gaussian's SD), number of points, largest number of steps."""
+    """One level of a registration from coarse to fine.
+
+    blur_mm: blur of both images in mm, twice the SD of the Gaussian. points: number of voxels that are compared, at
+    most. iterations: largest number of optimisation steps.
+    """
 
     blur_mm: float
     points: int
@@ -95,13 +99,13 @@ def misfits(
     fixed_mask: np.ndarray,
     refined: int | None = None,
 ) -> np.ndarray:
-    """How badly two volumes match after a coarse registration from each start, (N,) in 0..1; 0 is a perfect match.
+    """How badly two volumes match after a coarse registration from each of N starts, (N,); 0 is a perfect match.
 
-    Each start is (4, 4), from fixed mm to moving mm; this is the inverse direction of `register`. The misfit is 1 -
-    correlation ratio after a rigid registration and after one that also scales the three axes, the mean of the two;
-    infinite where less than MIN_OVERLAP of the fixed points lie in the moving volume. With `refined`, only the first
-    start and the given number of starts that match best without a registration are registered; the misfit of the others
-    is infinite.
+    Each start is a (4, 4) matrix from fixed mm to moving mm; this is the inverse direction of `register`. The masks,
+    (X, Y, Z) bool, show the brain in each volume. The misfit is 1 - correlation ratio, in 0..1, the mean of two
+    registrations: a rigid one, and one that also scales the three axes. It is infinite if less than 0.4 of the compared
+    voxels of the fixed volume lie in the moving volume. refined: if given, only the first start, and this number of
+    starts that match best without a registration, are registered; the misfit of the others is infinite.
     """
     moving_data, fixed_data = _masked(moving, moving_mask, "moving"), _masked(fixed, fixed_mask, "fixed")
     margin = ndimage.distance_transform_edt(~fixed_mask, sampling=fixed.spacing_mm) <= MARGIN_MM

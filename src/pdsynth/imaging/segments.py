@@ -28,10 +28,11 @@ UNSTEADY_SHARE = 0.1  # of the volumes, at most
 
 
 def segment_means(path: str | Path, segments: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean volume of each segment of a 3D or 4D scan: (N, X, Y, Z) float32.
+    """Mean volume of each of N segments of a 3D or 4D scan: (N, X, Y, Z) float32.
 
-    Each segment holds indices of the fourth axis; segments may overlap. The file is read once, in pieces, so that a few
-    MB of memory besides the result are enough for a scan of any length. The header's scale factors are applied.
+    segments: one array of volume numbers (indices of the fourth axis, from 0) per segment; segments may overlap. The
+    file is read once, in pieces, so that a few MB of memory besides the result are enough for a scan of any length. The
+    header's scale factors are applied.
 
     Raises ValueError for an empty segment or an index out of range. Raises InputError for a truncated or damaged file,
     for non-finite voxels in a volume of a segment, and for means beyond the range of float32.
@@ -123,16 +124,18 @@ class Gradients:
 
 
 def read_gradients(bval: str | Path | None, bvec: str | Path | None, n_volumes: int, path: str | Path) -> Gradients:
-    """Gradient table of the scan at `path`; directions may be the rows or the columns of the .bvec file.
+    """Read the gradient table of the scan at `path`: b-values and directions of its n_volumes volumes.
 
-    Directions are scaled to unit length. If all b-values are equal and the lengths of the directions differ, a b-value
-    is multiplied by its direction's squared length, as scanners with one nominal b-value and MRtrix define it. A
-    diffusion-weighted volume without a direction is left out (NaN) if others have one. Such volumes count as b0 instead
-    if the first volume is one of them and there is no b0. If none has a direction, as in a clinical trace scan, all are
-    used.
+    bval, bvec: the files, or None, which raises InputError. The directions may be the rows or the columns of the .bvec
+    file. They are scaled to unit length. If all b-values are equal and the lengths of the directions differ, a b-value
+    is multiplied by its direction's squared length, as scanners with one nominal b-value and MRtrix define it.
 
-    Raises InputError for a missing or unreadable file, for a number of entries other than n_volumes, and for b-values
-    that are negative or in another unit.
+    Some volumes with b > 50 s/mm^2 may have no direction. If others have one, those without are left out: their b-value
+    is NaN. They count as b0 instead if the scan has no b0 and the first volume is one of them. If none has a direction,
+    as in a clinical trace scan, all are used.
+
+    Raises InputError for a missing or unreadable file, for a number of b-values or directions other than n_volumes, and
+    for b-values that are negative or in another unit.
     """
     bvals = _table(bval, "b-values (.bval)", path).ravel()
     bvecs = _table(bvec, "gradient directions (.bvec)", path, gaps=True)

@@ -136,7 +136,9 @@ def _antialias(data: np.ndarray, ratio: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 @dataclass(frozen=True, eq=False)
 class Transform:
-    """Named affine steps in the order of their application; each is (4, 4), mm -> mm.
+    """A transform between coordinate systems in mm, as named affine steps.
+
+    steps: name and (4, 4) matrix, mm -> mm, of each step, in the order of their application.
 
     >>> shift = np.eye(4); shift[0, 3] = 5
     >>> t = Transform({"centre": shift})
@@ -173,7 +175,7 @@ class Transform:
 
     @classmethod
     def of(cls, entries: list[dict[str, Any]]) -> Transform:
-        """The transform whose `entries()` are these."""
+        """Read a transform from JSON values, a list of {"name", "matrix"}, as `entries` returns them."""
         return cls({entry["name"]: np.asarray(entry["matrix"], np.float64) for entry in entries})
 
 

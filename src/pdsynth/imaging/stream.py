@@ -64,7 +64,11 @@ def inflate(path: Path, block: int = BLOCK) -> Iterator[bytes]:
 
 
 def pieces(path: Path, block: int) -> Iterator[bytes]:
-    """Yield the bytes of a .nii or .nii.gz file, inflated, in pieces of at most `block` bytes."""
+    """Yield the bytes of a .nii or .nii.gz file, inflated, in pieces of at most `block` bytes.
+
+    Raises InputError if the gzip data are truncated or damaged, or if the file's name ends in .gz and it is not gzip
+    data or the other way round.
+    """
     if is_gzip(path):
         yield from inflate(path, block)
         return
@@ -77,7 +81,10 @@ def pieces(path: Path, block: int) -> Iterator[bytes]:
 
 
 def first_bytes(path: Path, count: int) -> bytes:
-    """The first `count` inflated bytes, or all bytes of a shorter file; the rest is not inflated."""
+    """The first `count` bytes of a .nii or .nii.gz file, inflated; all bytes if the file is shorter.
+
+    The rest of the file is not inflated.
+    """
     data = bytearray()
     for piece in pieces(path, count):
         data += piece
@@ -87,9 +94,10 @@ def first_bytes(path: Path, count: int) -> bytes:
 
 
 def content(path: Path, expected: int, block: int = BLOCK) -> Iterator[bytes]:
-    """Yield all inflated bytes in pieces; `expected` is the number of bytes that the header describes.
+    """Yield all bytes of a .nii or .nii.gz file, inflated, in pieces of at most `block` bytes, and check their number.
 
-    Raises InputError at the end if there are fewer, and as soon as there are more than PADDING bytes beyond them.
+    expected: the number of bytes that the header describes. Raises InputError at the end if there are fewer, and as
+    soon as there are more than 65,536 bytes beyond them.
     """
     count = 0
     for piece in pieces(path, block):
@@ -102,9 +110,10 @@ def content(path: Path, expected: int, block: int = BLOCK) -> Iterator[bytes]:
 
 
 def check_size(path: Path, expected: int) -> None:
-    """Raise InputError if the file has fewer than `expected` inflated bytes, or more than PADDING bytes beyond them.
+    """Raise InputError if a file has fewer inflated bytes than `expected`, or more than 65,536 bytes beyond them.
 
-    A gzip file is inflated only if its recorded size does not fit or its compression ratio is implausible.
+    expected: the number of bytes that the header describes. A gzip file is inflated only if its recorded size does not
+    fit or its compression ratio is implausible.
     """
     size = path.stat().st_size
     if size * (DEFLATE_RATIO if is_gzip(path) else 1) < expected:

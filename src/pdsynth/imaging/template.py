@@ -23,9 +23,10 @@ EPI_CONTRAST = {"gm": 1.0, "wm": 0.8, "csf": 1.3}  # of T2*- and T2-weighted EPI
 
 @lru_cache(maxsize=4)
 def tissue_template(grid: Grid) -> dict[str, np.ndarray]:
-    """Probabilities of gm, wm, csf and brain on the grid, (X, Y, Z) float32 in 0..1.
+    """Probabilities of tissue in the MNI152 brain on a grid, (X, Y, Z) float32 in 0..1, by name: gm, wm, csf and brain.
 
-    csf is brain - gm - wm. The result is cached, and its arrays are read-only: copy an array before you change it.
+    grid: in MNI mm. The maps are those of ICBM 2009a that nilearn ships; csf is brain - gm - wm. The result is cached,
+    and its arrays are read-only: copy an array before you change it.
     """
     brain = resample(_bundled("t1", binary=True), grid)
     gm = np.minimum(resample(_bundled("gm"), grid), brain)
@@ -38,9 +39,9 @@ def tissue_template(grid: Grid) -> dict[str, np.ndarray]:
 
 @lru_cache(maxsize=4)
 def epi_template(grid: Grid) -> Volume:
-    """The template brain on the grid with the contrast of T2*-weighted EPI, without skull: the target of registration.
+    """The MNI152 brain on a grid with the contrast of T2*-weighted EPI, without skull: the target of registration.
 
-    Grey matter is 1 and air is 0 (EPI_CONTRAST). The result is cached.
+    Grey matter is 1, white matter 0.8, CSF 1.3 and air 0. The result is cached.
     """
     tissues = tissue_template(grid)
     data = np.zeros(grid.shape, np.float32)
@@ -50,7 +51,7 @@ def epi_template(grid: Grid) -> Volume:
 
 
 def bundled_file(name: str) -> Path:
-    """Path of a data file that nilearn ships."""
+    """Path of a data file that nilearn ships, by its name. Raises ModuleNotFoundError if nilearn is not installed."""
     spec = find_spec("nilearn")
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError("nilearn, which ships the MNI152 templates, is not installed; install pdsynth again.")

@@ -8,10 +8,11 @@ from pdsynth.types import Direction
 
 
 class Discriminators(nn.Module):
-    """One patch discriminator per direction.
+    """One patch discriminator per direction of synthesis, with the losses of a least-squares GAN (Mao et al. 2017).
 
-    It maps images (B, channels, X, Y, Z) to a map of scores, which approach 1 for real and 0 for synthesised images.
-    Each score depends on a patch of about 16 x 16 x 16 voxels. `width` is the number of channels of the first layer.
+    A discriminator maps images (B, channels, X, Y, Z) to a map of scores, which approach 1 for real and 0 for
+    synthesised images. Each score depends on a patch of about 16 x 16 x 16 voxels. `width` is the number of channels of
+    the first layer.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -29,9 +30,10 @@ class Discriminators(nn.Module):
         return self.networks[direction](image)[-1]
 
     def discriminator_loss(self, real: Tensor, synthesised: Tensor, direction: Direction) -> dict[str, Tensor]:
-        """The two terms of the discriminator's loss, each half a mean squared error.
+        """The two terms of a discriminator's loss, each half a mean squared error over the scores.
 
-        They compare the scores of real images with 1, and those of synthesised images with 0.
+        "real_<direction>" compares the scores of real images with 1, "made_<direction>" those of synthesised images
+        with 0. real, synthesised: (B, channels, X, Y, Z).
         """
         return {
             f"{word}_{direction}": 0.5
@@ -40,5 +42,8 @@ class Discriminators(nn.Module):
         }
 
     def generator_loss(self, synthesised: Tensor, direction: Direction) -> Tensor:
-        """The generator's adversarial loss: mean squared error of the scores of synthesised images and 1."""
+        """The generator's adversarial loss, a scalar: mean squared error of the scores of synthesised images and 1.
+
+        synthesised: (B, channels, X, Y, Z).
+        """
         return self.loss(self(synthesised, direction), target_is_real=True, for_discriminator=False)

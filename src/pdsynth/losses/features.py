@@ -22,7 +22,7 @@ IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class FrozenFeatures(nn.Module):
-    """A network with constant weights, which are neither trained nor saved with a model.
+    """Base of networks that compute features with constant weights, neither trained nor saved with a model.
 
     `source` describes the origin of the weights, in words.
     """
@@ -30,7 +30,10 @@ class FrozenFeatures(nn.Module):
     source: str
 
     def draw(self, seed: int) -> None:
-        """Set He-normal weights and zero biases. Weights of normalisation layers, which are 1D, keep their values."""
+        """Set random weights from `seed`: He-normal weights and zero biases.
+
+        Weights of normalisation layers, which are 1D, keep their values.
+        """
         generator = torch.Generator().manual_seed(seed)
         for name, value in self.named_parameters():
             if name.endswith("bias"):
@@ -102,9 +105,10 @@ class VGGFeatures(FrozenFeatures):
 
 
 def vgg_until(layer: str, depth: int = 16) -> tuple[nn.Sequential, nn.Sequential]:
-    """The `features` and `classifier` of VGG, numbered as in torchvision, up to `layer`.
+    """The layers of an untrained VGG network up to the ReLU of `layer`: the parts `features` and `classifier`.
 
-    Raises ValueError for an unknown depth or layer.
+    depth: 11, 13, 16 or 19. layer: "conv1_1" to "fc7". The layers are numbered as in torchvision; the classifier is
+    empty unless layer is "fc7". Raises ValueError for an unknown depth or layer.
     """
     if depth not in CONVOLUTIONS:
         raise ValueError(f"there is no VGG of {depth} layers. Choose {', '.join(map(str, CONVOLUTIONS))}.")

@@ -12,7 +12,10 @@ from pdsynth.losses.features import FrozenFeatures
 
 
 def microstructure_views(volume: Tensor) -> list[Tensor]:
-    """Mean projections over the three axes (Eqs. 14-15). volume: (B, 1, X, Y, Z)."""
+    """Mean projections over the three axes (Eqs. 14-15).
+
+    volume: (B, 1, X, Y, Z). The projections are (B, 1, Y, Z), (B, 1, X, Z) and (B, 1, X, Y).
+    """
     return [volume.mean(axis) for axis in (2, 3, 4)]
 
 
@@ -35,9 +38,10 @@ def stacked_views(volume: Tensor) -> Tensor:
 
 
 class FeatureLoss(nn.Module, ABC):
-    """Mean absolute difference between a frozen network's features of two volumes, averaged over 2D or 3D views.
+    """Mean absolute difference between the features that a frozen network computes of two volumes.
 
-    It is zero for equal volumes.
+    The network sees 2D or 3D views of each volume, which a subclass defines, and the loss is averaged over them. It is
+    zero for equal volumes.
     """
 
     def __init__(self, features: FrozenFeatures) -> None:
@@ -46,7 +50,10 @@ class FeatureLoss(nn.Module, ABC):
 
     @abstractmethod
     def views(self, volume: Tensor) -> list[Tensor]:
-        """The inputs of the network for volumes (B, 1, X, Y, Z)."""
+        """The images or volumes of which the network computes features, for volumes (B, 1, X, Y, Z).
+
+        The result is a list of tensors (N, C, ...).
+        """
 
     def forward(self, estimate: Tensor, target: Tensor) -> Tensor:
         """The loss, a scalar, of volumes (B, 1, X, Y, Z) in about [0, 1]. Only the estimate gets a gradient."""
@@ -58,14 +65,17 @@ class FeatureLoss(nn.Module, ABC):
 
 
 class MicrostructureLoss(FeatureLoss):
-    """L_mic (Eq. 16) of three separate grey images, one per projection."""
+    """The microstructure loss L_mic (Eq. 16) with three grey images per volume: the mean projection over each axis."""
 
     def views(self, volume: Tensor) -> list[Tensor]:
         return microstructure_views(volume)
 
 
 class StackedMicrostructureLoss(FeatureLoss):
-    """L_mic (Eq. 16) of one image with one channel per projection: the paper "concatenates the three views"."""
+    """The microstructure loss L_mic (Eq. 16) with one image per volume, whose channels are the mean projections.
+
+    There is one channel per axis: the paper "concatenates the three views".
+    """
 
     def views(self, volume: Tensor) -> list[Tensor]:
         return [stacked_views(volume)]

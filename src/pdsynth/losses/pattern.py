@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def region_sums(volume: Tensor, labels: Tensor, regions: int) -> tuple[Tensor, Tensor]:
-    """Sum of `volume` (B, 1, X, Y, Z) in each region and its number of voxels, both (B, regions).
+    """Sum of `volume` (B, 1, X, Y, Z) over the voxels of each region, and number of these voxels, both (B, regions).
 
     labels (B or 1, 1, X, Y, Z): 0 is background, 1 to `regions` the regions.
     """

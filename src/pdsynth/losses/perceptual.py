@@ -16,10 +16,13 @@ SLICES = 2  # per axis
 
 
 class SliceLoss(FeatureLoss):
-    """The views are evenly spaced slices along the three axes, as in conditional GANs for MRI (Dar et al. 2019)."""
+    """A loss on network features of slices: two evenly spaced slices across each of the three axes.
+
+    The features are compared by their mean absolute difference, as in conditional GANs for MRI (Dar et al. 2019).
+    """
 
     def views(self, volume: Tensor) -> list[Tensor]:
-        """The slices across each axis, (B * SLICES, 1, height, width)."""
+        """The slices of volumes (B, 1, X, Y, Z) across each axis: three tensors (2B, 1, height, width)."""
         views = []
         for axis in (2, 3, 4):
             size = volume.shape[axis]
@@ -29,18 +32,20 @@ class SliceLoss(FeatureLoss):
 
 
 class VolumeLoss(FeatureLoss):
-    """The only view is the volume itself, for a 3D network."""
+    """A loss on features that a 3D network computes of the whole volume: their mean absolute difference."""
 
     def views(self, volume: Tensor) -> list[Tensor]:
         return [volume]
 
 
 def feature_loss(views: str, layer: str = "conv2_2", depth: int = 16, weights: str | None = None) -> FeatureLoss:
-    """A loss on features of the given views; the network is VGG, or a 3D ResNet for the view "volume".
+    """Make a loss that compares features of a frozen network between two volumes, as seen in the given views.
 
-    views: "projections" (three grey images), "stacked" (the projections as three channels), "slices" or "volume".
-    layer, depth and weights (a file, or None for fixed random weights) are those of VGG. Raises ValueError for other
-    views, and the errors of `VGGFeatures`.
+    views: "projections" (three grey images), "stacked" (the projections as three channels), "slices" or "volume". The
+    network is a 3D ResNet of fixed random weights for "volume", and VGG for the others. layer: that of VGG whose output
+    is compared, "conv1_1" to "fc7". depth: number of VGG's layers, 11, 13, 16 or 19. weights: a file of VGG's weights,
+    or None for fixed random ones. Raises ValueError for other views, depths or layers, and InputError for a file
+    without these weights.
 
     >>> feature_loss("slices", "conv1_1").features.source
     'VGG16 of fixed random weights (seed 0), to conv1_1'

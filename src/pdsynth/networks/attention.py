@@ -8,7 +8,8 @@ from torch import Tensor, nn
 class SelfAttention(nn.Module):
     """x + attention(norm(x)), multi-head attention among all voxels. Before training it is the identity.
 
-    Memory grows with the square of the number of voxels, so that it suits the coarsest level of a U-Net only.
+    width: number of channels, a multiple of heads. Memory grows with the square of the number of voxels, so that it
+    suits the coarsest level of a U-Net only.
     """
 
     def __init__(self, width: int, heads: int) -> None:

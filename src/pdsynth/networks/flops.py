@@ -26,9 +26,9 @@ ATTENTION_ON_CPU: dict[Any, Any] = {  # torch 2.13 counts attention on GPUs only
 
 @contextmanager
 def counted_flops() -> Iterator[FlopCounterMode]:
-    """Count multiplications and additions in the block, each as one operation.
+    """Count the multiplications and additions of torch code that runs inside the `with` block, each as one operation.
 
-    Call `get_total_flops` on the yielded counter afterwards.
+    After the block, `get_total_flops` of the yielded counter returns their number.
 
     >>> with counted_flops() as counter:
     ...     _ = torch.ones(2, 3) @ torch.ones(3, 4)

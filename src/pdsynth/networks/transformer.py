@@ -12,9 +12,10 @@ from pdsynth.networks.unet import zero
 
 
 class AdaptiveBlock(nn.Module):
-    """Self-attention, then a perceptron; the condition scales, shifts and gates each of them ("adaLN-Zero").
+    """A block of a transformer: self-attention among tokens, then a perceptron on each token, both steered by a vector.
 
-    Before training the block is the identity.
+    The vector (the condition) scales, shifts and gates each of the two ("adaLN-Zero", Peebles & Xie 2023). width: size
+    of a token and of the condition. heads: number of attention heads. Before training the block is the identity.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -36,11 +37,12 @@ class AdaptiveBlock(nn.Module):
 
 
 class PatchTransformer(nn.Module):
-    """Transformer with `depth` blocks on whole volumes of one shape.
+    """A transformer on whole volumes of one shape, whose tokens are cubes of voxels (after DiT, Peebles & Xie 2023).
 
-    A volume is cut into cubes of `patch` voxels per side. Each cube is one token, with a learned position embedding.
-    Sides that are not a multiple of `patch` are padded with zeros. `condition` is the size of the vector that steers
-    every block. Before training the output is zero.
+    A volume of `shape` is cut into cubes of `patch` voxels per side. Each cube is one token of size `width`, with a
+    learned position embedding. Sides that are not a multiple of `patch` are padded with zeros. depth: number of blocks.
+    heads: number of attention heads. condition: size of the vector that steers every block. Before training the output
+    is zero.
     """
 
     def __init__(
@@ -77,7 +79,10 @@ class PatchTransformer(nn.Module):
         return self.assemble(self.leave(self.norm(tokens)))[:, :, : size[0], : size[1], : size[2]]
 
     def assemble(self, cubes: Tensor) -> Tensor:
-        """Put each cube back to its position: (B, cells, out_channels * patch^3) -> (B, out_channels, X, Y, Z)."""
+        """Put each cube back to its position: (B, cubes, out_channels * patch^3) -> (B, out_channels, X, Y, Z).
+
+        X, Y and Z include the padding to multiples of `patch`.
+        """
         p = self.patch
         cubes = cubes.unflatten(1, self.cells).unflatten(4, (self.out_channels, p, p, p))
         cubes = cubes.permute(0, 4, 1, 5, 2, 6, 3, 7)  # B, C, X/p, p, Y/p, p, Z/p, p

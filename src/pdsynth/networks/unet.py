@@ -46,8 +46,9 @@ class ChannelNorm(nn.Module):
 class ResidualBlock(nn.Module):
     """x + conv(silu(film(conv(silu(norm(x)))))). Before training it is the identity.
 
-    film scales and shifts the hidden channels by functions of the condition (FiLM, Perez et al. 2018); before training
-    it changes nothing.
+    film scales and shifts the hidden channels by functions of a condition vector (FiLM, Perez et al. 2018); before
+    training it changes nothing. width: number of channels. condition: size of the condition vector, 0 for a block
+    without one.
     """
 
     def __init__(self, width: int, condition: int) -> None:
@@ -111,8 +112,8 @@ class HaarUNet(nn.Module):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """x (B, in_channels, X, Y, Z) with even sides of at least 8; returns (B, out_channels, X, Y, Z).
 
-        condition: (B, size of the condition), or None for a network without one. Raises ValueError for other sides. The
-        values of x may be any finite numbers.
+        condition: (B, size of the condition vector), or None for a network without one. Raises ValueError for sides
+        that are odd or below 8. The values of x may be any finite numbers.
         """
         if min(x.shape[2:]) < SMALLEST:
             shape = tuple(x.shape[2:])
@@ -136,7 +137,10 @@ class HaarUNet(nn.Module):
 
 
 def zero(layer: nn.Conv3d | nn.Linear) -> None:
-    """Set weight and bias of a layer to zero, so that its residual block is the identity before training."""
+    """Set weight and bias of a layer to zero.
+
+    A residual block that ends in this layer is then the identity before training.
+    """
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -6,10 +6,11 @@ from torch import Tensor, nn
 
 
 class VoxelMLP(nn.Module):
-    """A perceptron with `depth` hidden layers of `width` SiLU units, applied to each voxel.
+    """A perceptron that is applied to the channels of each voxel alone, without its neighbours.
 
-    The condition vector, of size `condition` (0: no such vector), is added at the first layer after a linear map.
-    Before training the output is zero. Raises ValueError for a depth below 1.
+    It has `depth` hidden layers of `width` SiLU units. A condition vector of the whole scan, of size `condition` (0: no
+    such vector), is added at the first layer after a linear map. Before training the output is zero. Raises ValueError
+    for a depth below 1.
     """
 
     def __init__(
