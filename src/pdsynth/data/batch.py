@@ -27,13 +27,13 @@ Array = TypeVar("Array", np.ndarray, Tensor)
 
 @dataclass(frozen=True)
 class Source:
-    """The source scans of a batch and features of them, as patches or as whole volumes.
+    """The source scans of a batch of B sessions in one direction of synthesis, with features computed from them.
 
-    volume (B, 1, x, y, z), context (B, CONTEXT_CHANNELS, x, y, z) and brain (B, 1, x, y, z; 0 or 1) are patches. The
-    context holds the volume, its Gaussian blurs at 1, 2 and 4 voxels, its gradient magnitude and the brain mask blurred
-    at 2 voxels (the SD of the Gaussian), all computed before the patch is cut. summary (B, SUMMARY_SIZE) holds
-    statistics of the whole volume inside the brain, and coarse (B, 1, X/4, Y/4, Z/4) means of the whole volume over
-    cells of 4 x 4 x 4 voxels.
+    volume (B, 1, x, y, z), context (B, 6, x, y, z) and brain (B, 1, x, y, z; 0 or 1) are patches of the scans, or whole
+    volumes. The context holds the volume, its Gaussian blurs with SDs of 1, 2 and 4 voxels, its gradient magnitude, and
+    the brain mask blurred with an SD of 2 voxels, all computed before the patch is cut. Two features are of the whole
+    volume: summary (B, 8) holds mean, SD, fraction of voxels in the brain, and the 5th, 25th, 50th, 75th and 95th
+    percentile, over the brain's voxels; coarse (B, 1, X/4, Y/4, Z/4) holds means over cells of 4 x 4 x 4 voxels.
     """
 
     volume: Tensor
@@ -46,20 +46,22 @@ class Source:
     def near(self) -> Tensor:
         """Voxels in the source's brain or within about 3 voxels of it, (B, 1, x, y, z) bool.
 
-        Methods that work voxel by voxel estimate only these. It is not the mask of a score.
+        Methods that work voxel by voxel estimate the target only there. Scores are computed in the target's brain, not
+        there.
         """
         return self.context[:, -1:] > NEAR
 
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Sources and targets of B sessions by direction; no diagnosis, age or sex.
+    """The scans of B sessions by direction of synthesis, for training or prediction; no diagnosis, age or sex.
 
-    targets are (B, 1, x, y, z) in [0, 1]. masks (B, 1, x, y, z) are the targets' brain masks, 0 or 1. corner (B, 3) is
-    the first voxel of each patch on the grid. bval (B, 1) is the dMRI shell in ms/um^2, that of the source scan or that
-    of the target to synthesise. rows (B,) are the row numbers in the table of pairs, -1 for a scan outside it. oracle
-    holds E[target | shared anatomy], (B, 1, x, y, z) in [0, 1], if the cohort is simulated with oracle volumes. A
-    direction without a scan is absent from the dicts.
+    sources: the source scans and their features. targets: target volumes (B, 1, x, y, z) in [0, 1]. masks (B, 1, x, y,
+    z): the targets' brain masks, 0 or 1. corner (B, 3): the first voxel of each patch on the grid. bval (B, 1): b-value
+    of the dMRI in ms/um^2, of the source scan or of the target to synthesise. site: name of each session's site. rows
+    (B,): row numbers in the table of prepared pairs, -1 for a scan outside it. oracle: E[target | anatomy that both
+    scans share], (B, 1, x, y, z) in [0, 1], if the cohort is simulated with these volumes. A direction without a scan
+    is absent from the dicts.
     """
 
     sources: dict[Direction, Source]
@@ -92,7 +94,7 @@ class PairBatch:
         return self.map(lambda tensor: tensor.to(device))
 
     def only(self, i: int) -> PairBatch:
-        """A batch of session i only."""
+        """The batch of the session at position i, from 0, alone."""
         one = self.map(lambda tensor: tensor[i : i + 1])
         return replace(one, site=self.site[i : i + 1], rows=self.rows[i : i + 1])
 
@@ -101,7 +103,11 @@ class PairBatch:
 
 
 def multiscale(volume: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """Context channels of one whole volume, listed at `Source`: (X, Y, Z) -> (CONTEXT_CHANNELS, X, Y, Z) float32."""
+    """The context features of one whole volume: (X, Y, Z) -> (6, X, Y, Z) float32.
+
+    They are the volume, its Gaussian blurs with SDs of 1, 2 and 4 voxels, the gradient magnitude of the first blur, and
+    the brain mask `brain` (X, Y, Z) blurred with an SD of 2 voxels.
+    """
     blurs = [ndimage.gaussian_filter(volume, sigma, truncate=3) for sigma in (1, 2, 4)]
     gradient = np.sqrt(sum(np.square(g) for g in np.gradient(blurs[0])))
     edge = ndimage.gaussian_filter(brain.astype(np.float32), 2, truncate=3)
@@ -109,9 +115,10 @@ def multiscale(volume: np.ndarray, brain: np.ndarray) -> np.ndarray:
 
 
 def summarise(volume: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """Mean, SD and PERCENTILES over the brain's voxels; third is the fraction of voxels in the brain: (SUMMARY_SIZE,).
+    """Statistics of a volume (X, Y, Z) over its brain's voxels, (8,) float32; zeros if the brain is empty.
 
-    float32; zeros if the brain is empty.
+    They are mean, SD, the fraction of the volume's voxels that are in the brain, and the 5th, 25th, 50th, 75th and 95th
+    percentile. brain (X, Y, Z) is above 0 inside.
     """
     inside = volume[brain > 0]
     if inside.size == 0:
@@ -121,13 +128,20 @@ def summarise(volume: np.ndarray, brain: np.ndarray) -> np.ndarray:
 
 
 def coarsen(volume: np.ndarray) -> np.ndarray:
-    """Means over cells of COARSE^3 voxels: (X, Y, Z) -> (X/4, Y/4, Z/4). Incomplete cells at the edge are dropped."""
+    """Means over cells of 4 x 4 x 4 voxels: (X, Y, Z) -> (X/4, Y/4, Z/4).
+
+    Incomplete cells at the far borders are dropped.
+    """
     return block_means(volume, COARSE)
 
 
 @dataclass(frozen=True)
 class WholeSource:
-    """The features of one whole source volume, as arrays (see `Source` for the shapes, without B)."""
+    """The features of one whole source volume, as arrays.
+
+    context (6, X, Y, Z) float16: the volume, its blurs, its gradient magnitude and the blurred brain mask. brain (X, Y,
+    Z) bool. summary (8,): statistics over the brain. coarse (X/4, Y/4, Z/4): means over cells of 4 x 4 x 4 voxels.
+    """
 
     context: np.ndarray
     brain: np.ndarray
@@ -149,7 +163,10 @@ class WholeSource:
 
 
 def stack_sources(wholes: list[WholeSource], corners: np.ndarray, patch: Patch) -> Source:
-    """Cut a patch of `patch` voxels from each of B whole sources, at its corner (B, 3), and stack the patches."""
+    """Make the sources of a batch: cut a patch of `patch` voxels per axis from each of B whole sources, and stack them.
+
+    corners (B, 3): the first voxel of each patch.
+    """
     context = torch.from_numpy(
         np.stack([crop(w.context, c, patch) for w, c in zip(wholes, corners, strict=True)]).astype(np.float32)
     )
@@ -170,9 +187,10 @@ def crop(array: Array, corner: np.ndarray | Tensor, patch: Patch) -> Array:
 
 
 def source_batch(volume: np.ndarray, brain: np.ndarray, direction: Direction, bval: float) -> PairBatch:
-    """A batch of one whole source without a target, for synthesis; volume in 0..1 and brain are (X, Y, Z).
+    """The input of a method for one whole source scan without a target, as a batch of one.
 
-    bval: b-value in s/mm^2 of the source dMRI, or of the dMRI to synthesise.
+    volume (X, Y, Z) is in 0..1, brain (X, Y, Z) is its mask. bval: b-value in s/mm^2 of the source dMRI, or of the dMRI
+    to synthesise.
     """
     whole = WholeSource.of(volume, brain)
     corners = np.zeros((1, 3), np.int64)

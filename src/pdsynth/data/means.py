@@ -46,12 +46,12 @@ class ScanMeans:
 
 
 def scan_means(scan: Scan, preprocessing: Preprocessing, segments: int = 1) -> ScanMeans:
-    """Read a scan once and compute the means of the whole scan and of its segments.
+    """Read a scan once and compute the means of the whole scan and, if segments is above 1, of each segment.
 
-    Segments of an fMRI scan are contiguous blocks of time after the first non-steady volumes. Those of a dMRI scan are
-    subsets, with evenly spread directions, of the shell nearest to `preprocessing.shell`; other shells are not used. A
-    3D file is its own mean, and no correction changes it. Raises InputError for a scan that cannot be read or has fewer
-    volumes than segments.
+    preprocessing: settings of the steps, such as b-value and corrections. Segments of an fMRI scan are contiguous
+    blocks of time after the first non-steady volumes. Those of a dMRI scan are subsets, with evenly spread directions,
+    of the shell nearest to the b-value `preprocessing.shell`; other shells are not used. A 3D file is its own mean, and
+    no correction changes it. Raises InputError for a scan that cannot be read or has fewer volumes than segments.
     """
     header = read_header(scan.path)
     if header.n_volumes == 1:
@@ -102,7 +102,11 @@ def scan_brain(scan: Scan, reference: Volume, preprocessing: Preprocessing) -> n
 
 
 def given_mask(scan: Scan, preprocessing: Preprocessing) -> Path | None:
-    """The brain mask file that is used for a scan; None if the mask is computed."""
+    """The brain mask file to use for a scan; None if the mask is to be computed.
+
+    It is a file that fMRIPrep or QSIPrep wrote, used if it exists and the setting `mask` of the preprocessing is
+    "given".
+    """
     return scan.mask if preprocessing.mask == "given" else None
 
 
@@ -130,7 +134,10 @@ def _means(
 
 
 def denoised(series: np.ndarray) -> np.ndarray:
-    """Denoise a dMRI series (T, X, Y, Z): remove the principal components of patches that are explained by noise."""
+    """Denoise a dMRI series (T, X, Y, Z) by Marchenko-Pastur principal component analysis (Veraart et al. 2016).
+
+    It removes the principal components of patches of 5 x 5 x 5 voxels that noise explains. The result is float32.
+    """
     from dipy.denoise.localpca import mppca
 
     return np.moveaxis(mppca(np.moveaxis(series, 0, -1), patch_radius=2), -1, 0).astype(np.float32)

@@ -34,12 +34,15 @@ TEXT_COLUMNS = ("participant_id", "session_id", "segment", "site", "diagnosis", 
 
 
 def content(prepared: Path) -> dict[str, str]:
-    """Digests of the two tables that identify the pairs and the splits of a prepared folder, by file name."""
+    """SHA-256, in hexadecimal digits, of the tables pairs.tsv and splits.tsv of a prepared folder, by file name.
+
+    They identify its pairs and splits.
+    """
     return {name: sha256(prepared / name) for name in ("pairs.tsv", "splits.tsv")}
 
 
 class Volumes(Shards):
-    """The volumes of a prepared folder, with a cache of the source features that are computed from them."""
+    """Reads the volumes of a prepared folder, and caches the source features that are computed from them."""
 
     def __init__(
         self,
@@ -48,7 +51,12 @@ class Volumes(Shards):
         digests: Mapping[str, str] | None = None,
         streamed: bool = False,
     ) -> None:
-        """streamed: keep no source features and few open files (see `Pairs.streamed`). Others: see `Shards`."""
+        """root: the prepared folder. shape: voxels along each axis of its grid.
+
+        digests: SHA-256 of files, by their path in the folder; a file with a digest is checked at its first use.
+        streamed: keep no source features and few open files, so that the memory does not grow with the number of
+        sessions.
+        """
         super().__init__(root, shape, digests, STREAMED if streamed else MAPPED)
         views = 0 if streamed else max(16, CACHED_BYTES // (SOURCE_BYTES * int(np.prod(shape))))
         self.source = lru_cache(maxsize=views)(self._source)
@@ -59,11 +67,12 @@ class Volumes(Shards):
 
 
 class Pairs:
-    """Rows of a prepared folder. A selection of rows shares the memory-mapped volumes.
+    """The pairs of scans of a prepared folder: its table of rows, and the volumes on disk that belong to them.
 
     Attributes: root, the folder; table, one row per session and segment with the columns of `pairs.tsv` and the split;
-    preprocessing, the steps from scans to these volumes; grid; simulated. Methods take `row`, the position of a row in
-    the table, from 0. Raises InputError for a preprocessing that this version cannot rebuild.
+    preprocessing, the steps from scans to these volumes; grid of the volumes; simulated. Methods take `row`, the
+    position of a row in the table, from 0. A selection of rows shares the volumes of the whole. Raises InputError for a
+    preprocessing that this version cannot rebuild.
     """
 
     def __init__(self, root: Path, table: pd.DataFrame, manifest: dict, volumes: Volumes) -> None:
@@ -110,7 +119,7 @@ class Pairs:
 
     @property
     def masks_given(self) -> int:
-        """Number of scans whose brain mask was read from a file that a preprocessing tool wrote."""
+        """Number of scans of the prepared folder whose brain mask a preprocessing tool wrote to a file."""
         return int(self.manifest.get("masks_given", 0))
 
     @property
@@ -125,7 +134,10 @@ class Pairs:
         return len(self.table)
 
     def where(self, keep: np.ndarray | pd.Series) -> Pairs:
-        """The rows for which keep, (rows,), is true."""
+        """A selection of the rows: those for which keep, (rows,) bool, is true.
+
+        In the selection, the positions of the rows count from 0 again.
+        """
         return Pairs(self.root, self.table[np.asarray(keep, bool)], self.manifest, self.volumes)
 
     def split(self, name: str) -> Pairs:
@@ -134,17 +146,17 @@ class Pairs:
 
     @property
     def train(self) -> Pairs:
-        """The training participants' pairs."""
+        """The training participants' rows that have both scans, of whole scans and of segments."""
         return self.split(Split.TRAIN)
 
     @property
     def val(self) -> Pairs:
-        """The validation participants' pairs."""
+        """The validation participants' rows that have both scans, of whole scans and of segments."""
         return self.split(Split.VAL)
 
     @property
     def test(self) -> Pairs:
-        """The test participants' pairs."""
+        """The test participants' rows that have both scans, of whole scans and of segments."""
         return self.split(Split.TEST)
 
     def whole_scans(self) -> Pairs:
@@ -152,9 +164,10 @@ class Pairs:
         return self.where(self.table["segment"] == WHOLE_SCAN)
 
     def streamed(self) -> Pairs:
-        """The same rows, for passes whose memory does not grow with their number: no source features are cached.
+        """The same rows, for passes over many of them: memory does not grow with the number of rows.
 
-        Few files stay mapped, as the pages that were read of them count as memory of the process.
+        No source features are cached, and few files stay mapped, as the pages that were read of them count as memory of
+        the process.
         """
         volumes = Volumes(self.root, self.grid.shape, self.volumes.digests, streamed=True)
         return Pairs(self.root, self.table, self.manifest, volumes)
@@ -167,25 +180,35 @@ class Pairs:
         return self.volumes.read(*self._place(row), name)
 
     def volume(self, modality: Modality, row: int) -> np.ndarray:
-        """The volume of a row, (X, Y, Z) float32 in 0..1."""
+        """The volume of a row and modality, (X, Y, Z) float32 in 0..1.
+
+        It is zero if the row has no scan of this modality.
+        """
         return np.asarray(self.read(modality, row), np.float32)
 
     def brain(self, modality: Modality, row: int) -> np.ndarray:
-        """The brain mask of a row, (X, Y, Z) bool."""
+        """The brain mask of a row and modality, (X, Y, Z) bool.
+
+        It is false everywhere if the row has no scan of this modality.
+        """
         return np.asarray(self.read(f"{modality}_brain", row), bool)
 
     def source(self, modality: Modality, row: int) -> WholeSource:
-        """The source features of a row, from a cache that all selections of a folder share."""
+        """The features of a row's scan of a modality, for synthesis from this scan.
+
+        They are computed once and cached, for all selections of the folder together.
+        """
         return self.volumes.source(*self._place(row), modality)
 
     def transform(self, modality: Modality, row: int) -> Transform:
-        """The transform from the row's scan to the grid, mm to mm."""
+        """The affine transform from the row's scan of this modality to the grid, mm to mm, as named steps."""
         return Transform.of(self._record(self.table["shard"].iloc[row])["steps"][modality])
 
     def scan_digests(self) -> dict[str, str]:
-        """The participant_id of each scan, by the first DIGEST hexadecimal digits of the SHA-256 of the file's bytes.
+        """Identify the scans of the prepared folder: participant by digest of the scan's file.
 
-        Raises InputError if a record has no digest.
+        A digest is the first 16 hexadecimal digits of the SHA-256 of the file's bytes. Raises InputError if the file
+        that `prepare` wrote on a session is missing or changed, or holds no digest.
         """
         found: dict[str, str] = {}
         rows = self.table.drop_duplicates("shard")
@@ -224,11 +247,12 @@ class Pairs:
         patch: Patch | None = None,
         directions: Sequence[Direction] = tuple(Direction),
     ) -> PairBatch:
-        """A batch of rows with both scans: whole volumes, or one patch per row.
+        """A batch of rows that have both scans: whole volumes, or one patch per row.
 
-        rows (B,). corners (B, 3): first voxel of each patch, by default 0. patch: its size in voxels, by default that
-        of the grid. directions: those whose sources are computed; the targets are always those of both. Raises
-        InputError for a patch that is larger than the grid.
+        rows (B,): positions in the table. corners (B, 3): first voxel of each patch, by default 0. patch: its size in
+        voxels along each axis, by default that of the grid. directions: the directions of synthesis whose source
+        features are computed; the targets are always those of both. Raises InputError for a patch that is larger than
+        the grid.
         """
         rows = np.asarray(rows)
         patch = self.grid.shape if patch is None else patch
@@ -260,8 +284,8 @@ class Pairs:
         """The batch of one training step: patches of `patch` voxels around random fMRI brain voxels of random rows.
 
         All rows must have both scans. In a batch no row is used twice before all are used once. The same seed and step
-        give the same batch, so that a resumed run gets the batches of an uninterrupted one. Corners are even, so that
-        the 2-voxel Haar cells of different patches coincide.
+        number give the same batch, so that a resumed run gets the batches of an uninterrupted one. The first voxel of a
+        patch has even coordinates, so that the 2-voxel cells of the Haar transform of different patches coincide.
         """
         generator = np.random.default_rng([*seed, step])
         rounds = -(-batch_size // len(self))

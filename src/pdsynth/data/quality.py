@@ -30,13 +30,17 @@ DECIMALS = 4
 
 
 def quality_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Table with one row per scan and COLUMNS; `flag` holds the scan's notes and names its outlying measures.
+    """Table of the quality of scans, one row per scan; the column `flag` holds doubts and names outlying measures.
 
-    A measure is outlying if it is more than FAR robust SDs from the median of its modality, on the bad side. rows:
-    dicts with participant_id, session_id, site, modality, path and the measures: coverage and overlap in 0..1,
-    mutual_information in 1..2 (see `Placement`), correlation with the session's other scan in -1..1, motion_mm (mean
-    framewise displacement). An unknown measure is None. notes, a list of texts, may be absent. A modality with fewer
-    than ENOUGH scans has no outliers. A correlation below LEAST_CORRELATION is flagged, too.
+    rows: one dict per scan, with participant_id, session_id, site, modality, path and the measures. These are coverage
+    (share of the template brain in the field of view, 0..1), overlap (Dice coefficient with the template brain, 0..1),
+    mutual_information (normalised, with the template, 1..2), correlation with the session's other scan (-1..1), and
+    motion_mm (mean framewise displacement). An unknown measure is None. The key notes, a list of texts, may be absent;
+    its texts become part of `flag`.
+
+    A measure other than coverage is outlying if it is on the bad side, and more than 4 robust SDs from the median of
+    the scans of its modality. A modality with fewer than 10 known values has no outliers. A correlation below 0.25 is
+    flagged, too.
     """
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table["flag"] = ["; ".join([*row.get("notes", []), *_apart(row.get("correlation"))]) for row in rows]
@@ -58,7 +62,9 @@ def _apart(correlation: float | None) -> list[str]:
 
 
 def deviations(values: np.ndarray) -> np.ndarray:
-    """Value minus median, in robust standard deviations (1.4826 MAD): (n,). Zero for a NaN, or too few or equal values.
+    """Distance of each value from the median, in robust standard deviations (1.4826 MAD), with its sign: (n,).
+
+    It is zero for a NaN, and for all values if fewer than 10 are known or their MAD is zero.
 
     >>> deviations(np.array([1.0, 1.1, 0.9, 1.2, 0.8, 1.0, 1.1, 0.9, 1.0, 9.0])).round().tolist()[-2:]
     [0.0, 54.0]

@@ -52,9 +52,10 @@ class PairRow:
 
 
 def pairs_table(records: Mapping[Task, Record]) -> pd.DataFrame:
-    """The table pairs.tsv: one `PairRow` per session and segment with a usable scan.
+    """The table pairs.tsv of a prepared folder: one row per session and segment with a usable scan.
 
-    records: the record of each session that `pdsynth.data.sessions.make` wrote.
+    The columns are the fields of `PairRow`. records: the content of the JSON file that preparation wrote on each
+    session.
     """
     rows = [
         _row(task, index, scales, record["dmri_bval"])
@@ -98,7 +99,10 @@ def _or_na(value: float | None) -> Number:
 
 
 def quality_of(records: Mapping[Task, Record]) -> pd.DataFrame:
-    """The table quality.tsv: one row per scan, with its measures and flags (see `quality_table`)."""
+    """The table quality.tsv of a prepared folder: one row per scan, with its measures of quality and flags.
+
+    records: the content of the JSON file that preparation wrote on each session.
+    """
     rows = []
     for task, record in records.items():
         for modality, measured in record["quality"].items():

@@ -32,13 +32,17 @@ FIRST = Modality.FMRI  # the fMRI of a pair is registered to MNI, and the dMRI t
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a run that determine the volumes of a session, together with the session's files."""
+    """The settings of `prepare` that determine the volumes of a session, together with the session's files.
+
+    preprocessing: the steps from scan to volume. segments: number of parts of a scan whose means are prepared besides
+    that of the whole; 1 for the whole scan alone.
+    """
 
     preprocessing: Preprocessing
     segments: int = 1
 
     def entries(self) -> dict[str, Any]:
-        """The settings by name, as in the record and in the manifest's parameters."""
+        """The settings by name as JSON values, with the version of pdsynth and the edge of the grid's voxels in mm."""
         return {
             "version": pdsynth.__version__,
             "grid_mm": float(self.preprocessing.grid.spacing_mm[0]),
@@ -49,7 +53,11 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One session to prepare, with everything that a worker needs. folder is the prepared one, root the cohort's."""
+    """One session of a cohort to prepare, with everything that a process needs to do this.
+
+    folder: the prepared folder, to which the result is written. root: the folder of the cohort. simulated: whether the
+    cohort is simulated.
+    """
 
     folder: Path
     root: Path
@@ -71,12 +79,20 @@ class Task:
         return self.folder / FOLDER / f"{self.name}.json"
 
     def oracle_path(self, modality: Modality) -> Path | None:
-        """The file of the session's oracle volume (see `oracle_path`); None if the cohort has none."""
+        """The file of the session's oracle volume; None if the cohort has none.
+
+        The oracle volume of a simulated scan is the mean of all scans that the anatomy, which fMRI and dMRI share,
+        could give.
+        """
         path = oracle_path(self.root, self.name, modality)
         return path if self.simulated and path.exists() else None
 
     def inputs(self) -> dict[str, Path]:
-        """All files that determine the session's volumes, by their path relative to the cohort's root."""
+        """All files that determine the session's volumes, by their path relative to the cohort's folder.
+
+        They are the scans, gradient tables, brain masks, tables of confounds, FSL's matrices with their template, and
+        oracle volumes. A file outside this folder has its name alone.
+        """
         files: list[Path | None] = []
         for modality, scan in self.session.scans.items():
             files += [scan.path, scan.bval, scan.bvec, scan.mask, confounds(scan), self.oracle_path(modality)]
@@ -84,10 +100,11 @@ class Task:
         return {relative(path, self.root): path for path in files if path is not None}
 
     def is_made(self) -> bool:
-        """Whether the record that `make` wrote is still valid: equal settings and input files, and an intact shard.
+        """Whether the session is prepared already, by the JSON file (the record) that `make` wrote on it.
 
-        A record is not valid if a scan was refused for an error of the file system, which may be temporary. The stamps
-        of input files that have another time or inode but the same content are renewed in the record.
+        This holds if settings and input files are those of the record, and the file of volumes is intact. It does not
+        hold if a scan was refused for an error of the file system, which may be temporary. If an input file has another
+        time or inode but the same content, these are updated in the record.
         """
         record = read_json(self.record_path)
         if record.get("settings") != self.settings.entries() or not record["final"]:
@@ -106,10 +123,11 @@ class Task:
 
 
 def make(task: Task) -> None:
-    """Read, register and standardise a session, and write its shard and record.
+    """Prepare a session: read, register and standardise its scans, and write its file of volumes and its record.
 
-    A scan that cannot be used is written into the record's rejections, and the other scan is prepared alone. Without a
-    usable scan only the record is written.
+    The record is a JSON file with settings, inputs and results. A scan that cannot be used is written into its list of
+    rejections, and the other scan is prepared alone. Without a usable scan only the record is written. Errors that
+    would affect every scan, such as a full disk, are raised.
     """
     task.record_path.unlink(missing_ok=True)
     task.shard.unlink(missing_ok=True)
@@ -209,5 +227,5 @@ def oracle_path(root: Path, name: str, modality: Modality) -> Path:
 
 
 def relative(path: Path, root: Path) -> str:
-    """The path relative to root; the name alone of a file outside root."""
+    """The path relative to root, with forward slashes; for a file outside root, its name alone."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name

@@ -18,9 +18,10 @@ AGAIN = "run `pdsynth prepare` again"
 
 
 def write_shard(path: Path, rows: Sequence[dict[str, np.ndarray]]) -> int:
-    """Write the volumes of a session's rows, each (X, Y, Z) by name, and return the number of bytes.
+    """Write the file (shard) of a session's volumes, and return its size in bytes.
 
-    All rows have the same names, shapes and types. The file gets its name only when it is complete.
+    rows: one dict per row, first the whole scan and then each segment, with volumes (X, Y, Z) by name, such as "fmri"
+    or "fmri_brain". All rows have the same names, shapes and types. The file gets its name only when it is complete.
     """
     shard = np.zeros(len(rows), [(name, array.dtype, array.shape) for name, array in rows[0].items()])
     for k, row in enumerate(rows):
@@ -32,7 +33,7 @@ def write_shard(path: Path, rows: Sequence[dict[str, np.ndarray]]) -> int:
 
 
 class Shards:
-    """Reads volumes of a prepared folder from the disk on demand."""
+    """Reads volumes of a prepared folder, of which each session has one file (shard), from the disk on demand."""
 
     def __init__(
         self,
@@ -83,7 +84,10 @@ class Shards:
 
 
 def check_sizes(root: Path, sizes: dict[str, int]) -> None:
-    """Raise InputError if a shard is missing or has another size. sizes: bytes of each shard, by file name."""
+    """Raise InputError if a file of volumes is missing from a prepared folder, or has another size.
+
+    root: the prepared folder. sizes: bytes of each file, by file name.
+    """
     present = {path.name: path.stat().st_size for path in (root / FOLDER).glob("*.npy")}
     for name, size in sizes.items():
         if present.get(name) != size:

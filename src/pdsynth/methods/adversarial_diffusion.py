@@ -26,9 +26,11 @@ from pdsynth.types import Direction, Modality
 
 @dataclass
 class AdversarialDiffusionConfig(DiffusionConfig):
-    """steps: T, the number of diffusion steps. adversarial_weight: relative to the L1 loss of x_0-hat, weight 1.
+    """Settings of adversarial diffusion.
 
-    discriminator_width: channels of the discriminator's first layer.
+    steps: number T of diffusion steps, in training and sampling. adversarial_weight: weight of the adversarial loss,
+    relative to the L1 loss of the estimated x_0, weight 1. discriminator_width: channels of the discriminator's first
+    layer. The others are those of conditional diffusion with a U-Net.
     """
 
     steps: int = 4
@@ -38,7 +40,11 @@ class AdversarialDiffusionConfig(DiffusionConfig):
 
 @register
 class AdversarialDiffusion(ConditionalDiffusion):
-    """Adversarial diffusion. `predict` returns the sample of seed 0."""
+    """Synthesis by diffusion in few large steps, whose denoiser is trained against a discriminator.
+
+    It follows denoising diffusion GANs (Xiao et al. 2022) and SynDiff (Ozbey et al. 2023). `predict` returns one
+    sample, that of seed 0.
+    """
 
     name = "adm"
     config_type: ClassVar[type[MethodConfig]] = AdversarialDiffusionConfig
@@ -58,16 +64,22 @@ class AdversarialDiffusion(ConditionalDiffusion):
     def discriminator_input(
         self, before: Tensor, x_t: Tensor, t: Tensor, batch: PairBatch, direction: Direction
     ) -> Tensor:
-        """Input of the discriminator, (B, 4, x, y, z): x_{t-1}, x_t, the source, and t / T as a constant map."""
+        """Input of the discriminator, (B, 4, x, y, z): x_{t-1}, x_t, the source, and t / T as a constant map.
+
+        before is x_{t-1}, of the forward process or drawn by the generator. before and x_t are (B, 1, x, y, z), the
+        diffusion step t is (B,), and T is the number of steps.
+        """
         time = (t.to(x_t.dtype) / self.schedule.steps)[:, None, None, None, None].expand_as(x_t)
         return torch.cat([before, x_t, batch.sources[direction].volume, time], 1)
 
     def pairs(
         self, batch: PairBatch, direction: Direction, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """x_0, x_{t-1} and x_t (B, 1, x, y, z) of the forward process, and random steps t (B,).
+        """Noise the targets of a batch for one training step.
 
-        x_t is x_{t-1} after one more noising step. x_{t-1} is x_0 itself at t = 0, the first step.
+        Returns x_0, x_{t-1} and x_t, (B, 1, x, y, z) each, and random diffusion steps t (B,). x_0 is the target minus
+        its training mean, divided by the setting `sd`. x_t is x_{t-1} after one more noising step. x_{t-1} is x_0
+        itself at t = 0, the first step.
         """
         x_0 = self.x_0(batch, direction)
 
@@ -83,7 +95,10 @@ class AdversarialDiffusion(ConditionalDiffusion):
     def denoised_pair(
         self, x_t: Tensor, t: Tensor, batch: PairBatch, direction: Direction, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """x_0-hat from x_t and the source, and a sample of x_{t-1} given both, (B, 1, x, y, z) each."""
+        """The generator's estimate of x_0, and a sample of x_{t-1} given x_t and this estimate, (B, 1, x, y, z) each.
+
+        x_t (B, 1, x, y, z) is the noisy target at the diffusion steps t (B,). The generator also sees the source.
+        """
         x_0_hat = self.denoise(x_t, t, batch, direction)
         z = torch.randn(x_t.shape, generator=generator, device=x_t.device)
         return x_0_hat, step_back(x_t, t, x_0_hat, self.schedule, z)
@@ -111,7 +126,10 @@ class AdversarialDiffusion(ConditionalDiffusion):
         return terms
 
     def draw(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
-        """One sample over all T steps. `steps` is ignored, because the generator is trained for these steps only."""
+        """One sample of the target, (1, 1, X, Y, Z) in [0, 1], over all T diffusion steps.
+
+        `steps` is ignored, because the denoiser is trained for T steps only.
+        """
         mean = self.voxels.target_mean(batch, direction)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         x_0 = ddpm(lambda x_t, t: self.denoise(x_t, t, batch, direction), noise, self.schedule, generator)

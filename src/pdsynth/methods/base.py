@@ -30,7 +30,11 @@ Settings = Mapping[str, Any]  # settings of a method's configuration, by name
 
 @dataclass
 class Objective:
-    """A module and the loss that trains it. `loss` returns named terms; the optimiser minimises their sum."""
+    """A network to train, and the loss that trains it.
+
+    loss(batch, generator) returns scalar terms by name; the optimiser minimises their sum. learning_rate and
+    weight_decay are those of the optimiser.
+    """
 
     name: str
     module: nn.Module
@@ -41,11 +45,12 @@ class Objective:
 
 @dataclass
 class Stage:
-    """A part of training. Its objectives share batches of `batch_size` patches with `patch` voxels along each axis.
+    """A part of training, with one objective or more that share batches of `batch_size` patches.
 
-    The stage gets the fraction `share` / (sum of all shares) of the run's budget. `prepare` runs once before the stage
-    and returns the rows to train on. It can cache the drafts of an earlier stage, so that the training loop need not
-    sample them. `ema_decay` is that of the moving average of the weights; 0 means no averaging.
+    patch: voxels of a patch along each axis. The stage gets the fraction `share` / (sum of the shares of all stages) of
+    the run's budget of steps or time. prepare(rows), if given, runs once before the stage and returns the rows to train
+    on. It can cache the estimates of an earlier stage, so that the training loop need not compute them. ema_decay: that
+    of the moving average of the weights; 0 means no averaging.
     """
 
     name: str
@@ -59,16 +64,20 @@ class Stage:
 
 @dataclass
 class MethodConfig:
-    """Settings that rebuild a method from JSON. All methods have the shape of the grid; each adds settings to it."""
+    """The settings of a method, by which it is built again from JSON; each method adds settings to `grid_shape`.
+
+    grid_shape: number of voxels of the volumes along each axis.
+    """
 
     grid_shape: tuple[int, int, int] = (48, 56, 48)
 
 
 class Method(nn.Module, ABC):
-    """A synthesis method for both directions.
+    """A synthesis method for both directions, fMRI to dMRI and dMRI to fMRI.
 
-    `stages` train its parameters. State that is fitted in closed form on the training participants is stored in
-    buffers, so that one safetensors file holds the whole method. A method never sees a diagnosis: no batch contains it.
+    Training minimises the losses of `stages` in turn. State that is fitted in closed form on the training participants
+    is stored in buffers, so that one safetensors file holds the whole method. generative: whether it can draw random
+    samples of the target. A method never sees a diagnosis: no batch contains it.
     """
 
     name: ClassVar[str]
@@ -93,16 +102,17 @@ class Method(nn.Module, ABC):
         """
 
     def regions(self, grid: Grid) -> dict[Modality, Atlas]:
-        """The atlases A_f (fMRI) and A_d (dMRI) on a grid.
+        """The atlases of regions on a grid by modality: A_f of fMRI and A_d of dMRI in the paper.
 
-        An atlas in `atlases` takes precedence; the default is the Dosenbach-160 spheres of three networks.
+        An atlas that the user gave for training, in `atlases`, takes precedence; the default is the Dosenbach-160
+        spheres of three networks.
         """
         return {m: self.atlases[m] if m in self.atlases else network_spheres(grid) for m in Modality}
 
     def default_steps(self, rows: int) -> int | None:
-        """Number of optimiser steps of a full training on this number of rows, for a method that counts epochs.
+        """Number of optimiser steps of a full training on `rows` training rows, for a method that counts epochs.
 
-        None means the number that the recipe gives.
+        None means that the recipe (the named configuration) gives the number.
         """
         return None
 
@@ -115,30 +125,36 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """Point estimate of the target, (B, 1, X, Y, Z) in [0, 1]; the batch holds whole volumes, not patches."""
+        """Estimate the target of each session of a batch: (B, 1, X, Y, Z) in [0, 1].
+
+        The batch holds whole volumes, not patches.
+        """
 
     def estimate(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
         """The prediction and its calibrated SD, (B, 1, X, Y, Z) each; the SD is None if the method gives none.
 
-        The SD is that of `predict_with_sd` times the calibration factor `sd_scale` of the direction (1 before
-        `pdsynth calibrate`).
+        The SD is the method's own, times a calibration factor per direction (`sd_scale`), which is 1 before `pdsynth
+        calibrate`.
         """
         mean, sd = self.predict_with_sd(batch, direction)
         return mean, None if sd is None else sd * self.sd_scale[direction.index]
 
     def predict_with_sd(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
-        """The prediction and the method's own SD, without calibration factor, (B, 1, X, Y, Z) each; see `estimate`."""
+        """The prediction and the method's own SD per voxel, (B, 1, X, Y, Z) each, without the calibration factor.
+
+        The SD is None if the method gives none.
+        """
         return self.predict(batch, direction), None
 
     @final
     def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
         """One sample per session from the distribution of its target given its source, (B, 1, X, Y, Z) in [0, 1].
 
-        Each call takes one seed from the generator, so that a second call gives other samples. `own_generator` seeds
-        the noise of each session by that seed and the content of its source volume. Participants therefore have
-        different noise, and the sample of a session is equal, to the byte, alone and in any batch. steps: sampling
-        steps; a method with a fixed number ignores it. Methods implement `draw`, not this function. Raises TypeError if
-        the method is not `generative`.
+        Each call takes one seed from the generator, so that a second call gives other samples. That seed and the
+        content of a session's source volume determine the session's noise. Participants therefore have different noise,
+        and the sample of a session is equal, to the byte, alone and in any batch. steps: number of sampling steps; a
+        method with a fixed number ignores it. Methods implement `draw`, not this function. Raises TypeError if the
+        method gives no samples (`generative` is false).
         """
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         each = [batch.only(i) for i in range(len(batch))]
@@ -149,7 +165,8 @@ class Method(nn.Module, ABC):
     def draw(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
         """One sample for a batch of one session, (1, 1, X, Y, Z) in [0, 1]; all noise comes from the generator.
 
-        steps: see `sample`. Raises TypeError if the method is not `generative`.
+        steps: number of sampling steps; a method with a fixed number ignores it. Raises TypeError if the method gives
+        no samples (`generative` is false).
         """
         raise TypeError(f"{self.name} gives no samples: its prediction is a single estimate.")
 
@@ -158,7 +175,7 @@ class Method(nn.Module, ABC):
         return None
 
     def notes(self) -> dict[str, str]:
-        """Entries that a method adds to the model's card (record of the training, in config.json).
+        """Facts by name that a method adds to the record of its training, in config.json.
 
         By default the only one is the network whose features the training loss compared, if there is such a loss.
         """
@@ -166,7 +183,7 @@ class Method(nn.Module, ABC):
         return {} if loss is None else {"loss_features": loss.features.source}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Load parameters and buffers; fitted buffers take their saved shapes."""
+        """Load parameters and buffers by name. Buffers that a fit has filled take their saved shapes."""
         state = {"sd_scale": self.sd_scale} | state  # models that are older than calibration have no such entry
         for name, buffer in self.named_buffers():
             if name in state:
@@ -209,7 +226,7 @@ def registry() -> Mapping[str, type[Method]]:
 
 
 def create(name: str, config: dict[str, Any]) -> Method:
-    """An untrained method by name, with its configuration as JSON values.
+    """Make an untrained method by name. config: its settings as JSON values.
 
     Raises KeyError, with the known names, if there is no such method, and TypeError for an unknown setting.
     """

@@ -23,7 +23,10 @@ def spread_rows(total: int, least: int) -> np.ndarray:
 
 
 class Cached:
-    """Whole volumes by direction, (rows, 1, X, Y, Z) fp16 on the CPU, from which the patches of a batch are cut."""
+    """Estimates for all training rows, computed once, from which the patches of a training batch are cut.
+
+    volumes: whole volumes by direction of synthesis, (rows, 1, X, Y, Z) fp16 on the CPU.
+    """
 
     def __init__(self) -> None:
         self.volumes: dict[Direction, Tensor] = {}
@@ -39,7 +42,10 @@ class Cached:
         self.volumes = {d: torch.cat([one[d] for one in each]) for d in Direction}
 
     def at(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """The stored estimates of the batch's patches, (B, 1, x, y, z) float32 on the batch's device."""
+        """The stored estimates for the patches of a batch, (B, 1, x, y, z) float32 on the batch's device.
+
+        The batch's row numbers and patch corners select them; its patches have the size of its targets.
+        """
         x, y, z = batch.targets[direction].shape[2:]
         volumes = self.volumes[direction]
         rows = zip(batch.rows.tolist(), batch.corner, strict=True)

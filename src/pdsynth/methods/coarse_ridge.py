@@ -78,11 +78,12 @@ class CoarseRidge(nn.Module):
             self.weights[d] = torch.from_numpy(model.coef_.T)
 
     def cross_fitted(self, train: Pairs) -> dict[Direction, Tensor]:
-        """Out-of-fold predictions of the training rows, (rows, 1, X, Y, Z) fp16 per direction.
+        """Out-of-fold predictions of the target for all training rows, (rows, 1, X, Y, Z) fp16 per direction.
 
-        Each participant is predicted by a regression on the other folds, so that a network trained on these predictions
-        sees errors as large as those on new participants. The mean volumes are those of this stem, which must have been
-        fitted to all of train. With a single participant, the regression is fitted to this participant.
+        Participants are divided into 10 folds, or fewer. Each is predicted by a regression on the other folds, so that
+        a network trained on these predictions sees errors as large as those on new participants. The mean volumes are
+        those of this object, which must have been fitted to all of train. With a single participant, the regression is
+        fitted to this participant.
         """
         people = train.table["participant_id"].to_numpy()
         folds = min(FOLDS, len(set(people)))
@@ -101,7 +102,7 @@ class CoarseRidge(nn.Module):
         return estimates
 
     def forward(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """The estimate of the target, (B, 1, x, y, z), not clipped."""
+        """Estimate the targets of a batch from their source scans: (B, 1, x, y, z), not clipped."""
         s, t = direction.source.index, direction.target.index
         source = batch.sources[direction]
         regressors = self._regressors(source.coarse.flatten(1), batch.bval, s)
@@ -126,7 +127,10 @@ class CoarseRidge(nn.Module):
 
 @register
 class CoarseRidgeRegression(Method):
-    """The stem (first, linear part) of `pds` alone: a ridge regression of the target on the coarse source."""
+    """A control: ridge regression of the target on means of the source over cells of 4 x 4 x 4 voxels.
+
+    It is the first, linear part of the method "pds", alone.
+    """
 
     name = "coarse-ridge"
 

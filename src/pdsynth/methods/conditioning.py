@@ -33,12 +33,12 @@ def patches_of(maps: Tensor, corner: Tensor, shape: torch.Size) -> Tensor:
 
 
 class VoxelFeatures(nn.Module):
-    """Features of each voxel, normalised by means and SDs of the training participants.
+    """Features of each voxel for the trained methods, normalised by means and SDs of the training participants.
 
-    The features are (B, FEATURES, x, y, z), each of order one: the source; the context of the source (blurs, gradient
-    and blurred mask, see `Source`) minus its training mean, divided by its SD and clipped to +-LIMIT; the training
-    means of source and target; grey matter, white matter and CSF probabilities of the template; coordinates in [-1, 1].
-    A training mean is a mean over the training participants' scans, voxel by voxel.
+    The features are (B, 15, x, y, z), each of order one: the source; six maps computed from the source (the volume
+    itself, blurs, gradient magnitude and blurred mask) minus their training means, divided by their SDs and clipped to
+    +-4; the training means of source and target; grey matter, white matter and CSF probabilities of the template;
+    coordinates in [-1, 1]. A training mean is a mean over the training participants' scans, voxel by voxel.
     """
 
     means: Tensor  # (2, CONTEXT_CHANNELS, X, Y, Z), in the order of Modality: training mean of each context channel
@@ -70,7 +70,10 @@ class VoxelFeatures(nn.Module):
             self.sd[m] = torch.from_numpy(np.sqrt(variance)).clamp_min(LEAST_SD)
 
     def features(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """The features of a batch in one direction, (B, FEATURES, x, y, z)."""
+        """The features of each voxel of a batch, (B, 15, x, y, z), in one direction of synthesis.
+
+        The class lists them.
+        """
         source = batch.sources[direction]
         shape = source.volume.shape[2:]
         s, t = direction.source.index, direction.target.index
@@ -81,22 +84,28 @@ class VoxelFeatures(nn.Module):
         return torch.cat([source.volume, deviation, means, maps], dim=1)
 
     def features_without_source(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """`features` with the channels that depend on the source set to zero: equal for all participants."""
+        """The features of each voxel, (B, 15, x, y, z), with the channels that depend on the source set to zero.
+
+        They are equal for all participants.
+        """
         features = self.features(batch, direction)
         return torch.cat(
             [torch.zeros_like(features[:, : 1 + CONTEXT_CHANNELS]), features[:, 1 + CONTEXT_CHANNELS :]], 1
         )
 
     def acquisition(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """The acquisition vector, (B, ACQUISITION): dMRI shell in ms/um^2 minus 1, one-hot direction of synthesis."""
+        """The acquisition vector, (B, 3): b-value of the dMRI in ms/um^2 minus 1, and direction of synthesis.
+
+        The direction is one-hot.
+        """
         one_hot = F.one_hot(torch.full((len(batch),), direction.index, device=batch.bval.device), 2)
         return torch.cat([batch.bval - 1, one_hot.to(batch.bval.dtype)], 1)
 
     def steering(self, batch: PairBatch, direction: Direction, t: Tensor) -> Tensor:
-        """Vector that conditions a denoiser, (B, STEERING).
+        """The vector that conditions a denoiser, (B, 35).
 
-        It holds the `acquisition` vector (dMRI shell and direction of synthesis) and an embedding of the diffusion
-        steps t (B,).
+        It holds the b-value of the dMRI in ms/um^2 minus 1, the direction of synthesis (one-hot), and an embedding of
+        the diffusion steps t (B,).
         """
         return torch.cat([self.acquisition(batch, direction), time_embedding(t, TIME)], 1)
 
@@ -107,10 +116,11 @@ class VoxelFeatures(nn.Module):
 
 
 class Conditioning(VoxelFeatures):
-    """Voxel features, and a condition vector of the whole source, for methods that predict each voxel on its own.
+    """Voxel features, and a vector that describes the whole source, for methods that predict each voxel on its own.
 
-    The condition vector (B, CONDITION) holds the source's summary statistics and principal components, as
-    z-scores over the training participants, clipped to +-LIMIT, and the acquisition vector.
+    This condition vector (B, 43) holds the source's summary statistics over the brain and its principal components, as
+    z-scores over the training participants, clipped to +-4. It also holds the b-value of the dMRI in ms/um^2 minus 1,
+    and the direction of synthesis (one-hot).
     """
 
     summary_mean: Tensor  # (2, SUMMARY_SIZE), in the order of Modality
@@ -140,7 +150,10 @@ class Conditioning(VoxelFeatures):
             self.basis[m, :, : len(scale)] = axes / scale
 
     def condition(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """The condition vectors (see the class) of the source scans of a batch in one direction, (B, CONDITION)."""
+        """The vectors that describe the source scans of a batch in one direction of synthesis, (B, 43).
+
+        Summary statistics and principal components are z-scores, clipped to +-4; b-value and direction follow.
+        """
         source = batch.sources[direction]
         m = direction.source.index
         summary = (source.summary - self.summary_mean[m]) / self.summary_sd[m]
@@ -150,14 +163,15 @@ class Conditioning(VoxelFeatures):
 
 
 def coarse_rows(whole: Pairs, modality: Modality) -> Tensor:
-    """The coarse volumes of all rows, flattened, (rows, cells); a cell is a block of 4 x 4 x 4 voxels."""
+    """The volumes of all rows of a modality, averaged over cells of 4 x 4 x 4 voxels and flattened: (rows, cells)."""
     return torch.from_numpy(np.stack([whole.source(modality, row).coarse.ravel() for row in range(len(whole))]))
 
 
 def principal_components(whole: Pairs, modality: Modality, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Principal components of the coarse volumes: mean (cells,), axes (cells, k), and SD over rows on each axis (k,).
+    """Principal components, over rows, of the volumes of a modality, averaged over cells of 4 x 4 x 4 voxels.
 
-    The components are in the order of falling variance; k is the smaller of `most` and rows - 1.
+    Returns mean (cells,), axes (cells, k), and SD over rows on each axis (k,). The components are in the order of
+    falling variance; k is the smaller of `most` and rows - 1.
     """
     coarse = coarse_rows(whole, modality)
     mean = coarse.mean(0)

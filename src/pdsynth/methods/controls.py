@@ -19,7 +19,7 @@ from pdsynth.types import Direction, Modality
 
 @register
 class Zeros(Method):
-    """An empty image."""
+    """A control: an empty image, 0 at all voxels."""
 
     name = "zeros"
     blind: ClassVar[bool] = True
@@ -30,7 +30,7 @@ class Zeros(Method):
 
 @register
 class CopySource(Method):
-    """The source, unchanged."""
+    """A control: the source volume, unchanged, as the estimate of the target."""
 
     name = "copy-source"
 
@@ -40,7 +40,7 @@ class CopySource(Method):
 
 @register
 class PopulationMean(Method):
-    """The mean target volume of the training participants, voxel by voxel: the same image for all participants."""
+    """A control: the mean target volume of the training participants, voxel by voxel, the same for all participants."""
 
     name = "population-mean"
     blind: ClassVar[bool] = True
@@ -61,14 +61,14 @@ class PopulationMean(Method):
 
 @dataclass
 class SiteMeanConfig(MethodConfig):
-    """sites: those of the training participants, in the order of the fitted means."""
+    """sites: names of the training participants' sites, in the order of the fitted means; `fit` sets them."""
 
     sites: tuple[str, ...] = ()
 
 
 @register
 class SiteMean(Method):
-    """The mean target volume of the training participants at the participant's site.
+    """A control: the mean target volume of the training participants at the participant's site.
 
     At a site without training participants it is the unweighted mean of the site means.
     """
@@ -97,10 +97,11 @@ class SiteMean(Method):
 
 @register
 class Oracle(Method):
-    """E[target | shared anatomy], known for simulated cohorts only: no method can have a lower expected squared error.
+    """The ceiling of all scores, for simulated cohorts only: E[target | shared anatomy].
 
-    The shared anatomy is the part of the simulated participant that both scans depend on. `predict` returns the volume
-    that the simulation computed, and raises ValueError if the prepared pairs contain none for this direction.
+    The shared anatomy is the part of the simulated participant that both scans depend on. No method can have a lower
+    expected squared error. `predict` returns the volume that the simulation computed, and raises ValueError if the
+    prepared pairs contain none for this direction.
     """
 
     name = "oracle"

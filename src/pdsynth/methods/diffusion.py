@@ -29,9 +29,11 @@ from pdsynth.types import Direction, Modality
 
 @dataclass
 class DiffusionConfig(UNetConfig):
-    """eta: noise of each sampling step relative to that of DDPM; 0 for DDIM. steps: sampling steps of `predict`.
+    """Settings of a conditional diffusion with a U-Net.
 
-    sd: divisor of the diffused difference (target minus its training mean), in units of the volumes (0..1).
+    eta: noise of each sampling step relative to that of DDPM; 0 for DDIM, which adds none. steps: number of sampling
+    steps of a prediction. sd: the difference of the target from its training mean is divided by it before diffusion; in
+    units of the volumes (0..1). The other settings are the size of the U-Net and of its training batches.
     """
 
     eta: float = 0.0
@@ -41,7 +43,10 @@ class DiffusionConfig(UNetConfig):
 
 @register
 class ConditionalDiffusion(Method):
-    """Diffusion with a U-Net as denoiser. `predict` returns the sample of seed 0, since there is no other estimate."""
+    """Synthesis by diffusion of the target, with a U-Net as denoiser that sees the source (Saharia et al. 2022).
+
+    `predict` returns one sample, that of seed 0, since there is no other estimate.
+    """
 
     name = "conditional-diffusion"
     config_type: ClassVar[type[MethodConfig]] = DiffusionConfig
@@ -56,7 +61,7 @@ class ConditionalDiffusion(Method):
         self.denoiser = self.network()
 
     def network(self) -> nn.Module:
-        """An untrained denoiser."""
+        """Make the untrained denoiser, which estimates x_0 from x_t, source features and diffusion step."""
         c = self.config
         return HaarUNet(FEATURES + 1, 1, c.width, c.levels, c.blocks, STEERING, c.heads)
 
@@ -73,12 +78,18 @@ class ConditionalDiffusion(Method):
         return (self.config.patch,) * 3
 
     def denoise(self, x_t: Tensor, t: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
-        """x_0-hat from x_t (B, 1, x, y, z) at diffusion steps t (B,) and the clean source."""
+        """Estimate x_0 from x_t at diffusion steps t (B,) and the source without noise; all are (B, 1, x, y, z).
+
+        x_0 is the target minus its training mean, divided by the setting `sd`.
+        """
         condition = self.voxels.steering(batch, direction, t)
         return self.denoiser(torch.cat([self.voxels.features(batch, direction), x_t], 1), condition)
 
     def x_0(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """The diffused variable, (B, 1, x, y, z): the target minus the mean training target, divided by `sd`."""
+        """The diffused variable, (B, 1, x, y, z): the target minus its training mean, divided by the setting `sd`.
+
+        The training mean is the mean target volume over the training scans, cut to the batch's patches.
+        """
         return (batch.targets[direction] - self.voxels.target_mean(batch, direction)) / self.config.sd
 
     def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -109,7 +120,11 @@ class ConditionalDiffusion(Method):
 
 @dataclass
 class DiTConfig(DiffusionConfig):
-    """patch: edge of a token in voxels. depth: number of blocks. batch_size: whole volumes per training batch."""
+    """Settings of a conditional diffusion with a transformer.
+
+    width: size of a token. heads: number of attention heads. patch: edge in voxels of the cube that is one token.
+    depth: number of blocks. batch_size: whole volumes per training batch.
+    """
 
     width: int = 192
     heads: int = 6
@@ -120,7 +135,10 @@ class DiTConfig(DiffusionConfig):
 
 @register
 class DiT(ConditionalDiffusion):
-    """Diffusion with a transformer over the patches of the whole volume as denoiser."""
+    """Synthesis by diffusion of the target, with a transformer as denoiser (after DiT, Peebles & Xie 2023).
+
+    Its tokens are the cubes of a whole volume. `predict` returns one sample, that of seed 0.
+    """
 
     name = "dit"
     config_type: ClassVar[type[MethodConfig]] = DiTConfig

@@ -26,9 +26,10 @@ from pdsynth.types import Direction, Modality, View
 
 @dataclass
 class GANConfig(UNetConfig):
-    """Weights of the losses relative to L1, weight 1. heads: of the generator's self-attention, 0 for none.
+    """Settings of a conditional GAN: weights of its losses relative to L1, weight 1, and sizes of its networks.
 
-    discriminator_width: channels of the discriminator's first layer.
+    heads: number of self-attention heads of the generator, 0 for none. discriminator_width: channels of the
+    discriminator's first layer. The other settings are the size of the generator, a U-Net, and of its training batches.
     """
 
     adversarial_weight: float = 0.01
@@ -38,7 +39,10 @@ class GANConfig(UNetConfig):
 
 @register
 class GAN(Method):
-    """A conditional GAN. `predict` returns the output of the generator."""
+    """A conditional GAN: a U-Net generates the target from the source and is trained against a patch discriminator.
+
+    It is pix2pix (Isola et al. 2017) in 3D. `predict` returns the output of the generator.
+    """
 
     name = "gan"
     config_type: ClassVar[type[MethodConfig]] = GANConfig
@@ -71,7 +75,10 @@ class GAN(Method):
         return [Stage("adversarial", [discriminate, generate], patch, self.config.batch_size)]
 
     def discriminator_input(self, volume: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
-        """Input of the discriminator, (B, 2, x, y, z): the source, and a real or synthesised target."""
+        """Input of the discriminator, (B, 2, x, y, z): the source, and a real or synthesised target.
+
+        volume: that target, (B, 1, x, y, z).
+        """
         return torch.cat([batch.sources[direction].volume, volume], 1)
 
     def discriminator_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:

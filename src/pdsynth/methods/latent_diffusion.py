@@ -32,12 +32,13 @@ SHRINK = 4  # factor by which the autoencoder reduces each side
 
 @dataclass
 class LatentDiffusionConfig(MethodConfig):
-    """Settings of the autoencoder (stage 1) and of the denoiser (stage 2).
+    """Settings of the autoencoder (stage 1) and of the diffusion of its latents (stage 2).
 
-    autoencoder_width, width: channels of the two networks. autoencoder_share: fraction of the training budget for stage
-    1. autoencoder_batch_size, batch_size: whole volumes per batch. kl_weight: weight of the Kullback-Leibler term,
-    relative to L1. sd: divisor of the encoded difference (volume minus its training mean), in units of the volumes
-    (0..1). steps: number of sampling steps of `predict`.
+    autoencoder_width, width: channels of the first level of the autoencoder and of the denoiser. latent_channels:
+    channels of a latent. autoencoder_share: fraction of the training budget for stage 1. autoencoder_batch_size,
+    batch_size: whole volumes per batch of the two stages. kl_weight: weight of the Kullback-Leibler term, relative to
+    L1. sd: the difference of a volume from its training mean is divided by it before encoding; in units of the volumes
+    (0..1). steps: number of sampling steps of a prediction.
     """
 
     autoencoder_width: int = 8
@@ -53,7 +54,10 @@ class LatentDiffusionConfig(MethodConfig):
 
 @register
 class LatentDiffusion(Method):
-    """Latent diffusion. `predict` returns the decoded sample of seed 0."""
+    """Synthesis by diffusion of the target's latents, which an autoencoder computes (after Rombach et al. 2022).
+
+    `predict` returns the decoded sample of seed 0.
+    """
 
     name = "ldm"
     config_type: ClassVar[type[MethodConfig]] = LatentDiffusionConfig
@@ -118,7 +122,11 @@ class LatentDiffusion(Method):
         ]
 
     def autoencoder_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """L1 loss of the decoded sample, and Kullback-Leibler divergence of the code from a standard normal."""
+        """The loss of the autoencoder, as scalars by name: two terms per modality.
+
+        They are the L1 error of a decoded sample of the latents, "l1_<modality>", and the weighted Kullback-Leibler
+        divergence of the latents' distribution from a standard normal, "kl_<modality>".
+        """
         terms: dict[str, Tensor] = {}
         for direction, volume in batch.targets.items():
             training_mean = patches_of(self.means[[direction.target.index]], batch.corner, volume.shape[2:])
@@ -132,7 +140,7 @@ class LatentDiffusion(Method):
 
     @torch.inference_mode()
     def cache_latents(self, train: Pairs) -> Pairs:
-        """Encode every training row once; returns the same rows.
+        """Encode every training row once, for the training of the diffusion; returns the same rows.
 
         The mean of these latents at each position and their SD in each channel normalise all latents from then on.
         """
@@ -146,7 +154,10 @@ class LatentDiffusion(Method):
         return train
 
     def code(self, volume: Tensor, m: int) -> Tensor:
-        """Latents before normalisation, (B, channels, X/4, Y/4, Z/4), of volumes of modality number m."""
+        """Encode volumes (B, 1, X, Y, Z) of modality number m: latents (B, channels, X/4, Y/4, Z/4), not normalised.
+
+        m: 0 for fMRI, 1 for dMRI.
+        """
         return self.autoencoder.encode((volume - self.means[m]) / self.config.sd)[0]
 
     def encoded(self, volume: Tensor, modality: Modality) -> Tensor:
@@ -158,16 +169,19 @@ class LatentDiffusion(Method):
         return (self.code(volume, m) - self.latent_mean[m]) / self.latent_sd[m]
 
     def decoded(self, latent: Tensor, modality: Modality) -> Tensor:
-        """The inverse of `encoded`: volumes (B, 1, X, Y, Z) from normalised latents, not clipped."""
+        """Decode normalised latents (B, channels, X/4, Y/4, Z/4) to volumes (B, 1, X, Y, Z), not clipped.
+
+        It is the inverse of `encoded`, but for the error of the autoencoder.
+        """
         m = modality.index
         difference = self.autoencoder.decode(latent * self.latent_sd[m] + self.latent_mean[m])
         return self.means[m] + self.config.sd * difference
 
     def denoise(self, z_t: Tensor, t: Tensor, source: Tensor, direction: Direction) -> Tensor:
-        """z_0-hat from latents z_t at diffusion steps t (B,) and the source's latents, same shape.
+        """Estimate the target's latents z_0 from noisy latents z_t at diffusion steps t (B,) and the source's latents.
 
-        The source's latents are further input channels. Their means over cells of 2 x 2 x 2, with coordinates, are the
-        tokens of the cross-attention.
+        z_t, source and result are (B, channels, X/4, Y/4, Z/4), normalised. The source's latents are further input
+        channels. Their means over cells of 2 x 2 x 2, with coordinates, are the tokens of the cross-attention.
         """
         x, y, z = z_t.shape[2:]
         direction_index = torch.full((len(z_t),), direction.index, device=z_t.device)

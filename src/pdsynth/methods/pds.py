@@ -42,12 +42,15 @@ MICROSTRUCTURE_EVERY = 4  # steps per evaluation of the microstructure loss, on 
 
 @dataclass
 class PDSConfig(UNetConfig):
-    """Sizes, loss weights, and the parts that are present.
+    """Settings of the method "pds": sizes, loss weights, and the parts that are present.
 
-    conditioned: whether stage 1 sees the source; if not, only refinement sees it (`pds-unconditioned`). refined:
-    whether there is a stage 2. residual_sd: SD of x_0 around the stem's estimate, which is the unit of the diffused
-    residual. posterior_share: fraction of each batch that trains the posterior mean at t = T; the rest trains random t.
-    microstructure_views, feature_layer, vgg_depth, vgg_weights: see `feature_loss`.
+    conditioned: whether the diffusion (stage 1) sees the source; if not, only the refinement (stage 2) sees it.
+    refined: whether there is a stage 2. residual_sd: unit of the diffused variable, the SD of the target around the
+    estimate of a coarse ridge regression. posterior_share: fraction of each batch that trains the posterior mean at the
+    last diffusion step; the rest trains random steps. uncertainty_weight, pattern_weight, microstructure_weight:
+    weights of the losses of the SD, of region means and of L_mic. microstructure_views: the images that L_mic compares.
+    feature_layer, vgg_depth and vgg_weights: layer, number of layers and file of weights (None for fixed random ones)
+    of its VGG network.
     """
 
     conditioned: bool = True
@@ -64,7 +67,10 @@ class PDSConfig(UNetConfig):
 
 
 class StructureLosses(nn.Module):
-    """Weighted microstructure loss (Eqs. 14-16) and pattern loss (after Eqs. 9-11) of either target modality."""
+    """The losses that compare structure, with their weights: L_mic (Eqs. 14-16), and L_PA (after Eqs. 9-11).
+
+    L_PA compares the means of atlas regions. Both are of one target modality, in the patches of a batch.
+    """
 
     labels: Tensor  # (1 or 2, X, Y, Z): the first is A_f, the last A_d; one volume if both atlases are equal
 
@@ -82,9 +88,9 @@ class StructureLosses(nn.Module):
         return feature_loss(c.microstructure_views, c.feature_layer, c.vgg_depth, c.vgg_weights)
 
     def fit(self, train: Pairs, atlases: dict[Modality, Atlas]) -> None:
-        """Load the frozen network of the microstructure loss (if it has a weight), and store the atlases.
+        """Load the frozen network of L_mic, if it has a weight, and store the atlases, one per modality.
 
-        Estimate the SD of each region mean over the training scans, for the pattern loss.
+        For the loss on region means, estimate the SD of each region's mean over the training scans.
         """
         self.microstructure = self.feature_loss()
         labels = torch.from_numpy(np.stack([atlases[m].labels for m in Modality]))
@@ -96,15 +102,18 @@ class StructureLosses(nn.Module):
             self.patterns[modality].set_spread(spread.clamp_min(1e-2))  # type: ignore[operator]
 
     def labels_of(self, modality: Modality) -> Tensor:
-        """The atlas of a modality, A_f or A_d, (1, X, Y, Z)."""
+        """The region labels of a modality's atlas (A_f of fMRI, A_d of dMRI), (1, X, Y, Z).
+
+        0 is outside all regions.
+        """
         return self.labels[:1] if modality is Modality.FMRI else self.labels[-1:]
 
     def sample_patch(self, generator: torch.Generator, patches: int) -> int | None:
-        """Index of the patch on which this step evaluates L_mic, or None if the step does not evaluate it.
+        """Index of the patch on which a training step evaluates L_mic, or None if the step does not evaluate it.
 
-        A step evaluates L_mic with probability 1 / MICROSTRUCTURE_EVERY, on one patch of the batch at random. The
-        weight is MICROSTRUCTURE_EVERY times larger, so that the expected gradient is that of the mean over all patches
-        at every step, at a fraction of the cost (lazy regularisation, Karras et al. 2020).
+        patches: number of patches of the batch. A step evaluates L_mic with probability 1/4, on one patch at random.
+        Its weight is 4 times larger, so that the expected gradient is that of the mean over all patches at every step,
+        at a fraction of the cost (lazy regularisation, Karras et al. 2020).
         """
         drawn = int(torch.randint(MICROSTRUCTURE_EVERY * patches, (), generator=generator, device=generator.device))
         return drawn if drawn < patches else None
@@ -112,9 +121,10 @@ class StructureLosses(nn.Module):
     def forward(
         self, estimate: Tensor, batch: PairBatch, direction: Direction, patch_index: int | None
     ) -> dict[str, Tensor]:
-        """L_PA of an estimate (B, 1, x, y, z) of the target, and L_mic of one of its patches (0 if the index is None).
+        """The weighted losses of an estimate (B, 1, x, y, z) of the target, as scalars by name.
 
-        A term is absent if its weight is 0.
+        "pattern_<direction>" is the loss on region means, L_PA. "microstructure_<direction>" is L_mic of the patch at
+        patch_index, 0 if it is None. A loss is absent if its weight is 0.
         """
         target = batch.targets[direction]
         labels = patches_of(self.labels_of(direction.target), batch.corner, target.shape[2:])
@@ -133,7 +143,10 @@ class StructureLosses(nn.Module):
 
 
 class Drafter(nn.Module):
-    """Stage 1: the stem (coarse ridge regression), and the denoiser of its residual (target minus its estimate)."""
+    """Stage 1 of the method "pds": a coarse ridge regression (the stem), and a diffusion of its residual.
+
+    The residual is the target minus the regression's estimate. The estimate of both together is called the draft.
+    """
 
     def __init__(self, config: PDSConfig) -> None:
         super().__init__()
@@ -160,10 +173,10 @@ class Drafter(nn.Module):
         return z_0_hat, log_sd.clamp(-LOG_SD_LIMIT, LOG_SD_LIMIT)
 
     def stem_estimate(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """Estimate of x_0 whose residual is diffused, (B, 1, x, y, z).
+        """The estimate of the target (B, 1, x, y, z) whose error is diffused.
 
-        This is the estimate of the stem (coarse ridge regression), or, if stage 1 is not conditioned on the source, the
-        mean target volume of the training participants.
+        This is the estimate of the coarse ridge regression or, if stage 1 is not conditioned on the source, the mean
+        target volume of the training participants.
         """
         return (self.stem if self.conditioned else self.voxels.target_mean)(batch, direction)
 
@@ -182,14 +195,15 @@ class Drafter(nn.Module):
         return cache.volumes
 
     def last_step(self, batch: PairBatch) -> Tensor:
-        """The step t = T for each session of a batch, (B,)."""
+        """The last diffusion step, T - 1 counted from 0, for each session of a batch, (B,)."""
         return torch.full((len(batch),), self.schedule.steps - 1, device=batch.corner.device)
 
     def posterior(self, batch: PairBatch, direction: Direction, stem: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Posterior mean and SD of x_0 given the source, (B, 1, x, y, z) each: the denoiser at t = T on z_T = 0.
+        """Posterior mean and SD of the target given the source, (B, 1, x, y, z) each.
 
-        `smooth_checkerboard` removes the 2-voxel checkerboard that the Haar output leaves in the SD map. stem: an
-        estimate to use in place of `stem_estimate`, same shape.
+        The denoiser is evaluated once, at the last diffusion step, where its input contains no information on the
+        target. A filter removes the 2-voxel checkerboard that the Haar output leaves in the SD map. stem: an estimate
+        of the target, (B, 1, x, y, z), to use in place of `stem_estimate`.
         """
         stem = self.stem_estimate(batch, direction) if stem is None else stem
         z_0_hat, log_sd = self.denoise(torch.zeros_like(stem), self.last_step(batch), stem, batch, direction)
@@ -197,17 +211,21 @@ class Drafter(nn.Module):
         return stem + self.sd * z_0_hat, self.sd * smooth_checkerboard((2 * log_sd).exp(), inside).sqrt()
 
     def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
-        """One sample of x_0, (B, 1, x, y, z), by DDIM from noise (Eqs. 7-8)."""
+        """One sample of the target, (B, 1, x, y, z), by DDIM from noise (Eqs. 7-8) in `steps` sampling steps.
+
+        It is the estimate of the coarse ridge regression plus a sampled residual, and is not clipped.
+        """
         stem = self.stem_estimate(batch, direction)
         z_last = torch.randn(stem.shape, generator=generator, device=stem.device)
         z_0 = ddim(lambda z_t, t: self.denoise(z_t, t, stem, batch, direction)[0], z_last, self.schedule, steps)
         return stem + self.sd * z_0
 
     def loss(self, batch: PairBatch, stems: dict[Direction, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """The loss of stage 1 in place of L_s1 (Eqs. 17-19): four terms per direction.
+        """The loss of stage 1 in place of L_s1 (Eqs. 17-19), as scalars by name: four terms per direction.
 
-        They are the squared error of z_0-hat, the Gaussian negative log-likelihood of its SD, and L_PA and L_mic of
-        x_0-hat. stems: the stem's estimates, (B, 1, x, y, z) per direction.
+        They are the squared error of the denoised residual, the Gaussian negative log-likelihood of its SD, and L_PA
+        and L_mic of the estimated target. stems: estimates of the coarse ridge regression, (B, 1, x, y, z) per
+        direction, whose error is diffused.
         """
         terms: dict[str, Tensor] = {}
         patch_index = self.structure.sample_patch(generator, len(batch))
@@ -230,9 +248,10 @@ class Drafter(nn.Module):
 
 @register
 class PDS(Method):
-    """Pattern-aware diffusion synthesis, with a loss on patterns of region means.
+    """Pattern-aware diffusion synthesis: a coarse ridge regression, diffusion of its residual, and refinement.
 
-    `predict` returns the posterior mean of stage 1, refined by stage 2; `sample` returns samples.
+    The training losses contain one on the pattern of region means. `predict` returns the posterior mean of stage 1 (the
+    regression and the diffusion), refined by stage 2 (a regression at each voxel); `sample` returns samples.
     """
 
     name = "pds"
@@ -268,7 +287,11 @@ class PDS(Method):
         return self.drafter.structure.feature_loss()
 
     def cache_stems(self, train: Pairs) -> Pairs:
-        """Cache the out-of-fold stem predictions of all training rows (see `Drafter.cross_fitted`)."""
+        """Cache the coarse ridge regression's predictions of all training rows, for the training of the diffusion.
+
+        They are out-of-fold: each participant is predicted by a regression on other participants. Returns the same
+        rows.
+        """
         self.cache.volumes = self.drafter.cross_fitted(train)
         return train
 
@@ -276,10 +299,11 @@ class PDS(Method):
         return self.drafter.loss(batch, {d: self.cache.at(batch, d) for d in Direction}, generator)
 
     def refine(self, draft: Tensor, spread: Tensor, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor]:
-        """Apply stage 2, and set voxels that are 0 in the mean training target to 0; both results are (B, 1, X, Y, Z).
+        """Refine a draft, the estimate of stage 1, by the regression of stage 2, and scale its spread.
 
-        spread is an SD map or a sample's deviation from the mean. The function returns the refined draft, and the
-        spread multiplied by the fraction of error that refinement leaves (`residual_sd_ratio`).
+        spread is an SD map, or the deviation of a sample from the mean. It is multiplied by the fraction of the draft's
+        error that refinement leaves. Without stage 2 both stay as they are. Voxels that are 0 in the mean training
+        target are set to 0 in both. All are (B, 1, X, Y, Z).
         """
         inside = self.drafter.stem.inside(batch, direction)
         if self.refiner is not None:
@@ -294,9 +318,10 @@ class PDS(Method):
         return mean.clamp(0, 1), sd
 
     def draw(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
-        """One sample: the refined posterior mean plus the sample's deviation from the mean, multiplied as in `refine`.
+        """One sample: the refined posterior mean plus the deviation of a sample of stage 1 from the mean, in [0, 1].
 
-        Without stage 2 it is the sample of stage 1.
+        The deviation is multiplied by the fraction of the error that refinement (stage 2) leaves. Without stage 2 it is
+        the sample of stage 1. steps: number of sampling steps.
         """
         draw = self.drafter.sample(batch, direction, generator, steps)
         mean = draw if self.refiner is None else self.drafter.posterior(batch, direction)[0]
@@ -306,10 +331,10 @@ class PDS(Method):
 
 @register
 class RefinerOnly(Method):
-    """Method "pds" without diffusion: a U-Net corrects the coarse ridge regression (the stem).
+    """The method "pds" without diffusion, a control: the difference between their scores shows the effect of diffusion.
 
-    The refinement, a linear regression at each voxel, corrects the U-Net's output. The losses are those of "pds". The
-    difference between its scores and those of "pds" shows the effect of diffusion.
+    A U-Net corrects a coarse ridge regression, and a linear regression at each voxel refines the result. The losses are
+    those of "pds".
     """
 
     name = "pds-refiner-only"

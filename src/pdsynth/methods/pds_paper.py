@@ -44,9 +44,10 @@ class PDSPaperConfig(MethodConfig):
     Numbers. channels, blocks, heads: of eps_theta and eps_s. attention_levels: number of levels with attention, counted
     from the coarsest. refiner_channels: of U. patch: edges of the patches of stage 1 in voxels, () for whole volumes.
     epochs, refiner_epochs: of the two stages. pattern_weight, microstructure_weight, tissue_weight: weights of L_PA, of
-    L_mic and of the tissue term of L_tis. feature_layer, vgg_weights: see `feature_loss`. steps: number of sampling
-    steps of `predict`. eta: noise of each sampling step relative to that of DDPM, 0 for DDIM. drafts: least number of
-    training rows that stage 2 uses, or all rows if there are fewer. draft_steps: sampling steps of their drafts.
+    L_mic and of the tissue term of L_tis. feature_layer, vgg_weights: layer and file of weights (None for random ones)
+    of L_mic's VGG16. steps: sampling steps of `predict`. eta: noise of each sampling step relative to that of DDPM, 0
+    for DDIM. drafts: least number of training rows that stage 2 uses, or all rows if there are fewer. draft_steps:
+    sampling steps of their drafts, the estimates of stage 1.
 
     Readings:
     - estimator_input: eps_theta sees the source alone, or also the target's x_t.
@@ -126,7 +127,10 @@ class Refiner(nn.Module):
 
 @dataclass(frozen=True)
 class Noised:
-    """Both modalities of a batch at steps t (B,): images x_0 in [-1, 1], noise eps and x_t, (B, 1, x, y, z) each."""
+    """Both modalities of a batch with noise at diffusion steps t (B,): images x_0 in [-1, 1], noise eps and noisy x_t.
+
+    The images and noises are (B, 1, x, y, z) each.
+    """
 
     t: Tensor
     x_0: dict[Modality, Tensor]
@@ -136,7 +140,7 @@ class Noised:
 
 @register
 class PDSPaper(Method):
-    """PDS as the paper describes it. `predict` returns the sample of seed 0."""
+    """PDS (pattern-aware diffusion synthesis) as the paper describes it. `predict` returns the sample of seed 0."""
 
     name = "pds-paper"
     config_type: ClassVar[type[MethodConfig]] = PDSPaperConfig
@@ -237,7 +241,7 @@ class PDSPaper(Method):
         return Noised(t, x_0, eps, {m: self.schedule.add_noise(x_0[m], t, eps[m]) for m in Modality})
 
     def of_source(self, x_0: Tensor, x_t: Tensor) -> Tensor:
-        """The source that the networks see: clean, or noisy at the level of x_t, by the setting `source`."""
+        """The source that the networks see, by the setting `source`: clean (x_0), or noisy at the level of x_t."""
         return x_0 if self.config.source == "clean" else x_t
 
     def noise_of(self, x_t: Tensor, source: Tensor, t: Tensor, direction: Direction) -> Tensor:
@@ -284,8 +288,9 @@ class PDSPaper(Method):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The operands of L_PA (Eqs. 9-11): estimate and reference, (B, 1, x, y, z) each, and a number of voxels.
 
-        The loss is the sum of absolute differences, divided by this number. With eps_s it is the number of all voxels,
-        since Eq. 11 requires an output of 0 outside the atlas; without eps_s it is that of the voxels in the atlas.
+        The loss is the sum of their absolute differences, divided by this number. eps_hat: the noise that eps_theta
+        estimated. source: the source that the networks see. With eps_s the number is that of all voxels, since Eq. 11
+        requires an output of 0 outside the atlas; without eps_s it is that of the voxels in the atlas.
         """
         c, shape = self.config, eps_hat.shape[2:]
         a_s, a_m = (
@@ -299,9 +304,9 @@ class PDSPaper(Method):
         return estimate, a_m * reference, a_m.new_tensor(a_m.numel())
 
     def draft(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
-        """One sample of the target from noise, (B, 1, X, Y, Z), by eps_theta of the source (Eqs. 7-8).
+        """One sample of the target, not yet refined (the draft), (B, 1, X, Y, Z), from noise by eps_theta (Eqs. 7-8).
 
-        The volumes are in 0..1, but not clipped to this range.
+        steps: number of sampling steps. The scale of the values is 0..1, but they are not clipped to this range.
         """
         x_0 = 2 * batch.sources[direction].volume - 1
         noise, source_noise = self.noises(x_0, generator)
@@ -314,9 +319,9 @@ class PDSPaper(Method):
         return (ddim(denoise, noise, self.schedule, steps, self.config.eta, generator) + 1) / 2
 
     def cache_drafts(self, train: Pairs) -> Pairs:
-        """Compute the drafts of some training rows once, and return these rows; refinement trains on them only.
+        """Sample the estimates (drafts) that refinement trains on, once, for some training rows; returns these rows.
 
-        They are at least `drafts` rows, evenly spaced, or all rows if there are fewer.
+        They are at least as many rows as the setting `drafts`, evenly spaced, or all rows if there are fewer.
         """
         self.eval()
         rows = train.where(spread_rows(len(train), self.config.drafts))
@@ -326,7 +331,7 @@ class PDSPaper(Method):
         return rows
 
     def refined(self, draft: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
-        """The refined draft (Eqs. 12-13), (B, 1, X, Y, Z), not clipped."""
+        """Refine a draft (a sampled target) by B and U (Eqs. 12-13): (B, 1, X, Y, Z), not clipped."""
         return _of(self.refiners, direction)(draft, batch.sources[direction].volume)
 
     def refinement_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:

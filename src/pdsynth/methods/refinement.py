@@ -32,11 +32,12 @@ ROWS = 1000  # training rows with a draft, at least, if there are as many; fewer
 
 
 class TissueRefiner(nn.Module):
-    """y = draft + B(draft) + U(source) (Eqs. 12-13), with B and U linear at each voxel and in closed form.
+    """Tissue refinement (Eqs. 12-13) in closed form: it corrects an estimate of the target, the draft, at each voxel.
 
-    At each voxel, U sees the source's context and the source values of the six neighbours; B sees the draft. The fit
-    replaces L_tis (Eqs. 12-13, L1 + L_mic) by ridge-penalised squared error, which has a closed form. Cross-validation
-    over participants selects the penalty (see `VoxelRidge`).
+    The result is draft + B(draft) + U(source), where B and U are linear. At each voxel, B sees the draft, and U sees
+    features of the source (its blurs, gradient magnitude and blurred mask) and the source values of the six neighbours.
+    The fit replaces L_tis (Eqs. 12-13, L1 + L_mic) by ridge-penalised squared error, which has a closed form.
+    Cross-validation over participants selects the penalty.
     """
 
     def __init__(self) -> None:
@@ -49,11 +50,13 @@ class TissueRefiner(nn.Module):
         cross_fitted: Callable[[Pairs], dict[Direction, Tensor]],
         draft: Callable[[PairBatch, Direction, Tensor], Tensor],
     ) -> None:
-        """Regress the error of the drafts (target minus draft) on the columns of U and B, over whole training scans.
+        """Regress the error of drafts (target minus draft) on the draft and features of the source.
 
-        cross_fitted(rows) returns out-of-fold predictions of the stem (coarse ridge regression), (rows, 1, X, Y, Z) per
-        direction of synthesis: each participant is predicted by a regression on other participants. draft(batch,
-        direction, stems) computes drafts from predictions of the stem, (B, 1, X, Y, Z) both.
+        A draft is the estimate to refine. cross_fitted(rows) returns out-of-fold predictions of the coarse ridge
+        regression on which drafts are based, (rows, 1, X, Y, Z) per direction of synthesis: each participant is
+        predicted by a regression on other participants. draft(batch, direction, predictions) computes drafts from these
+        predictions, (B, 1, X, Y, Z) both. Only rows of whole training scans are used: all, or evenly spaced ones if
+        there are 2000 or more.
         """
         whole, stems, drafts = train.whole_scans(), Cached(), Cached()
         keep = spread_rows(len(whole), ROWS)
@@ -70,10 +73,11 @@ class TissueRefiner(nn.Module):
         return draft + self.ridge(self._columns(draft, batch, direction), direction)
 
     def residual_sd_ratio(self, direction: Direction) -> Tensor:
-        """SD of the cross-validated residual, divided by the SD of the drafts' error around its mean: a scalar up to 1.
+        """The fraction of the drafts' error that refinement leaves in a direction of synthesis: a scalar up to 1.
 
-        It is 1 if there is no regression. It is optimistic, because the denoiser that computed the drafts was trained
-        on these participants.
+        It is the SD of the cross-validated residual, divided by the SD of the drafts' error around its mean, and 1 if
+        there is no regression. It is optimistic, because the denoiser that computed the drafts was trained on these
+        participants.
         """
         return self.ridge.remaining[direction.index]
 
@@ -88,9 +92,9 @@ class TissueRefiner(nn.Module):
 
 @register
 class LocalRidge(Method):
-    """The stem of `pds` (`CoarseRidge`) with tissue refinement: regressions only.
+    """A control, the method "pds" without its network: a coarse ridge regression, refined at each voxel.
 
-    A network on top of these regressions must improve on their scores.
+    The refinement is a ridge regression, too. A network on top of these regressions must improve on their scores.
     """
 
     name = "local-ridge"

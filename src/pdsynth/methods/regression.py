@@ -24,7 +24,10 @@ CHUNK = 8192  # voxels per batch of predictions
 
 @register
 class VoxelwiseRidge(Method):
-    """A ridge regression of the target on the source's context (see `Source`), separately at each voxel of the grid."""
+    """A control: a ridge regression of the target on features of the source, separately at each voxel of the grid.
+
+    The features are the source, its blurs, its gradient magnitude and its blurred brain mask at this voxel.
+    """
 
     name = "voxelwise-ridge"
     means: Tensor  # (2, X, Y, Z), in the order of Modality
@@ -49,7 +52,7 @@ class VoxelwiseRidge(Method):
 
 @dataclass
 class BoostingConfig(MethodConfig):
-    """Number of training voxels per scan, number of trees, and their largest depth."""
+    """Settings of the boosted trees: training voxels per scan, number of trees, and their largest depth."""
 
     voxels: int = 3000
     trees: int = 100
@@ -58,10 +61,10 @@ class BoostingConfig(MethodConfig):
 
 @register
 class GradientBoosting(Method):
-    """Boosted regression trees on the voxel features and the condition vector (see `Conditioning`).
+    """A control: boosted regression trees predict the target at each voxel from features of the voxel and of the scan.
 
     scikit-learn fits the trees. Tensors of their nodes are stored and evaluated here, so that no pickle is needed. The
-    prediction is 0 at voxels that are not near the brain (see `Source.near`).
+    prediction is 0 at voxels that are more than about 3 voxels away from the source's brain.
     """
 
     name = "gradient-boosting"
@@ -147,9 +150,11 @@ class GradientBoosting(Method):
 
 
 def tree_arrays(model: HistGradientBoostingRegressor) -> dict[str, np.ndarray]:
-    """The nodes of fitted trees as arrays: feature, threshold and value (trees, nodes), branches (trees, nodes, 2).
+    """The nodes of scikit-learn's fitted trees as arrays, by name.
 
-    A leaf is its own child. baseline is a scalar, the prediction before the first tree.
+    feature (trees, nodes) is the column that a node splits, threshold (trees, nodes) the largest value that goes to the
+    first child, branches (trees, nodes, 2) the indices of its children, value (trees, nodes) the term that a leaf adds
+    to the prediction. A leaf is its own child. baseline is a scalar, the prediction before the first tree.
     """
     nodes = [predictor[0].nodes for predictor in model._predictors]
     most = max(len(n) for n in nodes)
@@ -168,7 +173,10 @@ def tree_arrays(model: HistGradientBoostingRegressor) -> dict[str, np.ndarray]:
 
 
 def pad_nodes(array: np.ndarray, nodes: int) -> np.ndarray:
-    """Pad axis 1, the nodes, with zeros up to this length; no branch leads to a padded node."""
+    """Pad an array (trees, nodes, ...) of trees with zeros up to this number of nodes.
+
+    No branch leads to a padded node.
+    """
     return np.pad(array, [(0, 0), (0, nodes - array.shape[1])] + [(0, 0)] * (array.ndim - 2))
 
 

@@ -20,10 +20,11 @@ from pdsynth.types import Direction, Modality
 
 @dataclass
 class UNetConfig(MethodConfig):
-    """Size of the U-Net, and of its training batches.
+    """Settings of a U-Net on Haar wavelet coefficients, and of its training batches.
 
-    width: channels of the finest level. blocks: residual blocks per level. heads: of self-attention at the coarsest
-    level, 0 for none. patch: edge of a training patch in voxels. batch_size: patches per batch.
+    width: channels of the finest level. levels: number of resolutions. blocks: residual blocks per level. heads: number
+    of self-attention heads at the coarsest level, 0 for none. patch: edge of a training patch in voxels. batch_size:
+    patches per batch.
     """
 
     width: int = 32
@@ -35,7 +36,10 @@ class UNetConfig(MethodConfig):
 
 
 class SourceUNet(nn.Module):
-    """The training mean of the target plus the output of a U-Net on the source's features; one for both directions."""
+    """A U-Net that estimates the target from features of the source, as a correction of the target's training mean.
+
+    The training mean is the mean target volume of the training participants. One network serves both directions.
+    """
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -43,7 +47,7 @@ class SourceUNet(nn.Module):
         self.network = HaarUNet(FEATURES, 1, config.width, config.levels, config.blocks, ACQUISITION, config.heads)
 
     def forward(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """The estimate of the target, (B, 1, x, y, z), not clipped."""
+        """Estimate the targets of a batch from their source scans: (B, 1, x, y, z), not clipped."""
         features = self.voxels.features(batch, direction)
         change = self.network(features, self.voxels.acquisition(batch, direction))
         return self.voxels.target_mean(batch, direction) + change
@@ -51,7 +55,7 @@ class SourceUNet(nn.Module):
 
 @register
 class UNet(Method):
-    """A deterministic U-Net, trained by mean squared error."""
+    """A deterministic baseline: a U-Net that estimates the target from the source, trained by mean squared error."""
 
     name = "unet"
     config_type: ClassVar[type[MethodConfig]] = UNetConfig

@@ -20,7 +20,7 @@ from pdsynth.types import Direction
 
 @dataclass
 class VoxelMLPConfig(MethodConfig):
-    """Width (units per layer) and depth (hidden layers) of the perceptron."""
+    """Settings of the perceptron: width, units per layer; depth, number of hidden layers."""
 
     width: int = 128
     depth: int = 3
@@ -28,9 +28,10 @@ class VoxelMLPConfig(MethodConfig):
 
 @register
 class VoxelPerceptron(Method):
-    """Predicts the target at a voxel from its features and the condition vector of the scan (see `Conditioning`).
+    """A control: a perceptron predicts the target at each voxel from features of the voxel and of the source scan.
 
-    There is one perceptron per direction. Its output is added to the mean target of the training participants.
+    There is one perceptron per direction of synthesis. Its output is added to the mean target of the training
+    participants.
     """
 
     name = "voxel-mlp"
@@ -53,11 +54,15 @@ class VoxelPerceptron(Method):
         return [Stage("regression", [Objective("mse", self.networks, self.loss, 2e-3)], (4, 4, 4), 128)]
 
     def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Mean squared error of each direction."""
+        """Mean squared error of the estimate, as a scalar per direction, by the name "mse_<direction>"."""
         return {f"mse_{d}": (self(batch, d) - batch.targets[d]).square().mean() for d in Direction}
 
     def forward(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """The estimate of the target, (B, 1, x, y, z), not clipped; far from the brain it is the training mean."""
+        """Estimate the targets of a batch: (B, 1, x, y, z), not clipped.
+
+        More than about 3 voxels away from the source's brain the estimate is the mean target of the training
+        participants.
+        """
         features = self.conditioning.features(batch, direction)
         condition = self.conditioning.condition(batch, direction)
         near = batch.sources[direction].near

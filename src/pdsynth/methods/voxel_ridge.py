@@ -52,12 +52,12 @@ class VoxelRidge(nn.Module):
 
     @torch.no_grad()
     def fit(self, train: Pairs, columns: Volumes, response: Volumes) -> None:
-        """Regress the response (B, 1, X, Y, Z) on columns (B, columns, X, Y, Z) over all rows, at the voxels `inside`.
+        """Regress a response (B, 1, X, Y, Z) on columns (B, columns, X, Y, Z), at each voxel, over all rows of `train`.
 
-        One penalty per direction is selected for all voxels, by the squared error in cross-validation over
-        participants. Weights and constants of a direction stay 0, so that its predicted response is 0, if this error is
-        above 1 - LEAST_GAIN times that of the mean response. They stay 0 in both directions if there are fewer than
-        FOLDS participants.
+        columns(batch, direction) and response(batch, direction) compute these maps. The voxels are those at which any
+        training volume is above 0. One penalty per direction is selected for all voxels, by the squared error in
+        cross-validation over participants. If this error is above 0.99 times that of the mean response, the predicted
+        response of the direction is 0. It is 0 in both directions if there are fewer than 5 participants.
         """
         fold = np.unique(train.table["participant_id"].to_numpy(str), return_inverse=True)[1] % FOLDS
         enough = fold.max() + 1 == FOLDS
@@ -102,7 +102,10 @@ class VoxelRidge(nn.Module):
             self.remaining[d] = (errors[best] / unexplained) ** 0.5
 
     def forward(self, columns: Tensor, direction: Direction) -> Tensor:
-        """Predict the response (B, 1, X, Y, Z) from columns (B, columns, X, Y, Z); zero at voxels not in `inside`."""
+        """Predict the response (B, 1, X, Y, Z) from columns (B, columns, X, Y, Z).
+
+        It is zero at voxels where all training volumes are 0, and everywhere without a fit.
+        """
         d = direction.index
         mean, centre, limit = self.constants[d]
         inside = self.inside.long()
@@ -141,9 +144,10 @@ def solve(covariance: Tensor, rows: int, penalty: float) -> Tensor:
 
 
 def held_out_error(folds: Tensor, penalty: float) -> float:
-    """Sum of squared errors over folds and voxels, each fold predicted by the regression on the others.
+    """Squared error of a ridge regression in cross-validation: the sum over folds and voxels, for one penalty.
 
-    folds: (folds, voxels, n + 1, n + 1), the `products` of `centred` for each fold.
+    Each fold is predicted by the regression on the others. folds: (folds, voxels, n + 1, n + 1), for each fold and
+    voxel the sum over rows of x x^T, where x holds the regressors, the response and the constant 1.
     """
     total = folds.sum(0)
     error = 0.0
