@@ -104,6 +104,7 @@ def test_public_names_are_imported_when_they_are_used() -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
+        (("simulate", "{tmp}/out", "--anatomies", "{tmp}"), "has no label map"),
         (("inspect", "{tmp}/nowhere"), "nowhere"),
         (("prepare", "{tmp}/nowhere", "{tmp}/out"), "nowhere"),
         (("prepare", "{tmp}", "{tmp}/out", "--split", "0.5,0.1"), "is not a split. Write three fractions"),

@@ -124,7 +124,7 @@ def _row(task: Task, session: Session) -> dict[str, object]:
         "hippocampus_shrinkage_mm": round(person.hippocampus_mm, 3),
         "ventricle_ml": round(float(deep.sum()) * voxel_ml, 2),
         "hippocampus_grey_ml": round(float(anatomy.gm[hippocampus].sum()) * voxel_ml, 3),
-        "hippocampus_csf_fraction": round(float(anatomy.csf[hippocampus].mean()), 4),
+        "hippocampus_csf_fraction": round(float(anatomy.csf[hippocampus].mean()), 4) if hippocampus.any() else NA,
         "lesion_ml": round(float(anatomy.lesion.sum()) * voxel_ml, 3),
         "hidden": str(task.hidden) if task.hidden else NA,
         "dmri_bval": session.acquisition.dmri_protocol.bval,
