@@ -10,9 +10,12 @@ work = Path(sys.argv[1] if len(sys.argv) > 1 else "example-study")
 
 if __name__ == "__main__":
     cohort = pdsynth.cohorts.bids(work / "bids")
-    pairs = pdsynth.prepare(cohort, out=work / "prepared", split=(0.5, 0.0, 0.5), jobs=2)
+    model = pdsynth.load("default", device="cpu")
+    pairs = pdsynth.prepare(
+        cohort, out=work / "prepared", split=(0.5, 0.0, 0.5), preprocessing=model.preprocessing, jobs=2
+    )
     controls = api.fit_controls(pairs.train, names=("population-mean", "local-ridge"))
-    results = pdsynth.evaluate({"default": pdsynth.load("default", device="cpu"), **controls}, pairs.test)
+    results = pdsynth.evaluate({"default": model, **controls}, pairs.test)
     for name, directions in results["methods"].items():
         for direction, scores in directions.items():
             own, low, high = scores["psnr_brain"]["mean"], *scores["psnr_brain"]["ci95"]

@@ -40,7 +40,7 @@ Progress = Callable[[int, int], None]
 
 
 def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
-    """Simulate, prepare, load the shipped model (or train one), synthesise the missing scans, evaluate, report.
+    """Simulate, prepare, synthesise the missing scans with the shipped model or one trained here, evaluate, report.
 
     out: a folder that is empty or does not exist; it receives bids/, prepared/, synthesised/, metrics.json and
     report.html. train: whether to train a model for 90 seconds in place of the shipped one. jobs: number of processes
@@ -57,10 +57,24 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
                 subjects=SUBJECTS, seed=seed, sites=SITES, missing_fmri=MISSING, missing_dmri=MISSING, quick=True
             )
             simulate_cohort(dataset, simulated, jobs, progress)
+        preprocessing = None
+        if not train:
+            with _step(console, "Loaded the shipped model"):
+                model = api.load("default", device)
+            preprocessing = model.preprocessing  # it may be older than that of `prepare`
         with _step(console, "Prepared pairs on one grid, split by participant") as progress:
-            pairs = prepare(bids(dataset), prepared, split=SPLIT, seed=seed, jobs=jobs, progress=progress)
-        with _step(console, "Trained pds" if train else "Loaded the shipped model"):
-            model = _model(pairs, out, train=train, seed=seed, device=device)
+            pairs = prepare(
+                bids(dataset),
+                prepared,
+                split=SPLIT,
+                seed=seed,
+                preprocessing=preprocessing,
+                jobs=jobs,
+                progress=progress,
+            )
+        if train:
+            with _step(console, "Trained pds"):
+                model = api.fit("pds", pairs.train, run=out, budget=TRAIN_BUDGET, seed=seed, device=device)
         with _step(console, "Fitted the controls on the training participants"):
             methods = _controls(pairs.train, seed)
         with _step(console, "Synthesised the missing scans") as progress:
@@ -79,12 +93,6 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
         entries["synthesised_files"] = len(written)
     with _step(console, "Wrote the report"):
         return write_report(out)
-
-
-def _model(pairs: Pairs, out: Path, *, train: bool, seed: int, device: str) -> api.Model:
-    if not train:
-        return api.load("default", device)
-    return api.fit("pds", pairs.train, run=out, budget=TRAIN_BUDGET, seed=seed, device=device)
 
 
 def _controls(train: Pairs, seed: int) -> dict[str, api.Method]:

@@ -19,9 +19,11 @@ from pdsynth.cohorts.cohort import Cohort
 from pdsynth.data import sessions
 from pdsynth.data.pairs import Pairs
 from pdsynth.data.prepare import prepare, prepare_cohort
+from pdsynth.data.preprocessing import Preprocessing
 from pdsynth.data.sessions import oracle_path
 from pdsynth.imaging.intensity import brain_mask
 from pdsynth.imaging.nifti import Volume
+from pdsynth.imaging.spatial import mni_grid
 from pdsynth.options import PrepareOptions
 from pdsynth.types import Direction, InputError, Modality
 from pdsynth.workers import Workers
@@ -222,9 +224,30 @@ def test_oracles_of_a_simulated_study_follow_their_targets(study) -> None:
         path = oracle_path(study.root, name, Modality(modality))
         path.parent.mkdir(parents=True, exist_ok=True)
         nib.save(nib.Nifti1Image((mean / np.percentile(mean[inside], 99.5)).astype(np.float32), image.affine), path)
-    pairs = prepare(some(bids(study.root), "sub-01"), study.root.parent / "out")
-    assert pairs.simulated
-    batch = pairs.batch(np.array([0]))
-    for direction in Direction:
-        error = (batch.oracle[direction] - batch.targets[direction])[batch.masks[direction] > 0]
-        assert error.abs().mean() < 0.03  # the oracle is the target here, but for the p99.5 of two resolutions
+    cohort = some(bids(study.root), "sub-01")
+    # the oracle is the target here, but for the p99.5 of two resolutions
+    for intensity, most in (("flat-median", 0.001), ("percentile", 0.03)):
+        preprocessing = Preprocessing(intensity=intensity)
+        pairs = prepare(cohort, study.root.parent / intensity, preprocessing=preprocessing)
+        assert pairs.simulated and pairs.preprocessing == preprocessing
+        batch = pairs.batch(np.array([0]))
+        for direction in Direction:
+            error = (batch.oracle[direction] - batch.targets[direction])[batch.masks[direction] > 0]
+            assert error.abs().mean() < most
+
+
+def test_a_preprocessing_takes_the_place_of_its_options(folder: Path, pristine, tmp_path: Path) -> None:
+    cohort = some(bids(pristine.root), "sub-03")
+    earlier = Preprocessing(grid=mni_grid(8.0), intensity="percentile")
+    with pytest.raises(ValueError, match="beside grid_mm, denoise or realign"):
+        prepare(cohort, tmp_path / "out", grid_mm=8.0, preprocessing=earlier)
+    pairs = prepare(cohort, tmp_path / "out", preprocessing=earlier)
+    assert pairs.preprocessing == earlier and "intensity" not in pairs.manifest["preprocessing"]
+    volume = pairs.volume(Modality.FMRI, 0)[pairs.brain(Modality.FMRI, 0)]
+    assert np.mean(volume == 1) == pytest.approx(0.005, abs=0.002)
+    with pytest.raises(InputError, match=r"was prepared with intensity percentile, not flat-median\. Remedy: choose"):
+        prepare(cohort, tmp_path / "out", grid_mm=8.0)
+    now = prepare(cohort, tmp_path / "now", grid_mm=8.0)
+    assert now.manifest["preprocessing"]["intensity"] == "flat-median"
+    with pytest.raises(InputError, match=r"was prepared with intensity flat-median, not percentile\. Remedy: choose"):
+        prepare(cohort, tmp_path / "now", preprocessing=earlier)

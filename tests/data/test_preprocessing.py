@@ -12,7 +12,7 @@ import pytest
 import pdsynth
 from pdsynth import api
 from pdsynth.data.pairs import Pairs
-from pdsynth.data.preprocessing import VERSION_0_1_0, Preprocessing
+from pdsynth.data.preprocessing import UNRECORDED, VERSION_0_1_0, Preprocessing
 from pdsynth.imaging.spatial import mni_grid
 from pdsynth.methods import checkpoint, create
 from pdsynth.synthesis import Model
@@ -23,6 +23,8 @@ ODD = Preprocessing(
     grid=mni_grid(5.0), unsteady_seconds=6.0, shell=2500.0, denoise=True, realign=True, mask="computed", margin_mm=4.0
 )
 
+EARLIER = Preprocessing(intensity="percentile")
+
 
 def written(**changes: object) -> dict:
     """The entries of a card with some settings changed; None takes one away."""
@@ -32,13 +34,22 @@ def written(**changes: object) -> dict:
     return entries | {"version": "7.8.9"}
 
 
-@pytest.mark.parametrize("preprocessing", [Preprocessing(), ODD])
+@pytest.mark.parametrize("preprocessing", [Preprocessing(), ODD, EARLIER.model_copy(update={"percentile": 95.0})])
 def test_what_is_written_is_read_again(preprocessing: Preprocessing) -> None:
     entries = json.loads(json.dumps(preprocessing.entries()))
     again = Preprocessing.of(entries, CONFIG)
     assert again == preprocessing and hash(again) == hash(preprocessing)
     assert again.grid == preprocessing.grid
-    assert entries["preprocessing"].keys() == VERSION_0_1_0.keys()
+    recorded = set() if preprocessing.intensity == "percentile" else {"intensity"}
+    assert entries["preprocessing"].keys() == VERSION_0_1_0.keys() | recorded
+
+
+def test_a_record_without_the_intensity_setting_is_of_the_percentile_and_keeps_its_bytes() -> None:
+    record = written(intensity=None)
+    older = Preprocessing.of(record, CONFIG)
+    assert older == EARLIER and older.difference(Preprocessing()).keys() == {"intensity"}
+    assert json.dumps(older.model_dump()) == json.dumps(record["preprocessing"])
+    assert UNRECORDED.keys().isdisjoint(older.model_dump())
 
 
 @pytest.mark.parametrize(
@@ -49,6 +60,7 @@ def test_what_is_written_is_read_again(preprocessing: Preprocessing) -> None:
         ({"grid": 4}, "unknown: grid"),
         ({"margin_mm": None}, "missing: margin_mm"),
         ({"mask": "synthstrip"}, "mask is 'synthstrip'"),
+        ({"intensity": "histogram"}, "intensity is 'histogram'"),
         ({"paired_dmri": "nonlinear"}, "paired_dmri is 'nonlinear'"),
         ({"realign": "yes"}, "realign is 'yes'"),
         ({"percentile": float("nan")}, "percentile is nan"),
@@ -78,19 +90,26 @@ def test_what_recorded_none_is_read_as_version_0_1_0(tmp_path: Path) -> None:
     grid = {k: v for k, v in Preprocessing().entries().items() if k != "preprocessing"}
     older = Preprocessing.of(grid, CONFIG)
     assert older.model_dump() == VERSION_0_1_0
-    assert older.difference(Preprocessing()) == {"mask": ("mask computed", "mask given")}
+    assert older.difference(Preprocessing()) == {
+        "mask": ("mask computed", "mask given"),
+        "intensity": ("intensity percentile", "intensity flat-median"),
+    }
     asked = {"parameters": {"denoise": False, "realign": True, "grid_mm": 4.0}}  # as its prepared folders say
-    assert Preprocessing.of(grid | asked, CONFIG) == Preprocessing(realign=True, mask="computed")
+    corrected = EARLIER.model_copy(update={"realign": True, "mask": "computed"})
+    assert Preprocessing.of(grid | asked, CONFIG) == corrected
     archive = Path(__file__).parents[1] / "formats" / "0.1.0.tar.xz"
     with tarfile.open(archive) as opened:
         opened.extractall(tmp_path, filter="data")
     pairs, model = Pairs.open(tmp_path / "prepared"), api.load(tmp_path / "run" / "model", "cpu")
-    assert pairs.preprocessing == model.preprocessing == Preprocessing(grid=mni_grid(8.0), mask="computed")
+    expected = Preprocessing(grid=mni_grid(8.0), mask="computed", intensity="percentile")
+    assert pairs.preprocessing == model.preprocessing == expected
 
 
 def test_the_shipped_model_says_how_its_scans_were_preprocessed() -> None:
     model = api.load("default", "cpu")
-    assert "preprocessing" in model.card and model.preprocessing == Preprocessing()
+    assert "preprocessing" in model.card
+    assert model.preprocessing.model_dump() == model.card["preprocessing"]
+    assert model.preprocessing.difference(Preprocessing()).keys() <= {"intensity"}  # it may be older than that of now
 
 
 def changed(pairs: Pairs, **settings: object) -> Pairs:
@@ -129,6 +148,22 @@ def test_pairs_of_another_preprocessing_are_refused(realigned: Path, prepared, t
     same = changed(prepared, realign=True).test
     scores = api.evaluate(api.load(realigned, "cpu"), same, ceiling=False)["methods"]["population-mean"]
     assert all(np.isfinite(score["psnr_brain"]["mean"]) for score in scores.values())
+
+
+def test_another_intensity_scale_is_named_with_the_way_to_get_the_models(prepared, tmp_path: Path) -> None:
+    now, before = changed(prepared), changed(prepared, intensity="percentile")
+    models = {}
+    for name, pairs in (("now", now), ("before", before)):
+        api.fit("population-mean", pairs.train, run=tmp_path / name, device="cpu")
+        models[name] = api.load(tmp_path / name / "model", "cpu")
+    with pytest.raises(InputError, match=r"but m intensity flat-median\. Remedy: prepare anew with this version\.$"):
+        api.refuse_other_preprocessing({"m": models["now"]}, before)
+    with pytest.raises(InputError, match=r"flat-median, but m intensity percentile\. Remedy: train a model on this"):
+        api.refuse_other_preprocessing({"m": models["before"]}, now)
+    api.refuse_other_preprocessing(models | {"before": models["now"]}, now)
+    realigned = changed(prepared, intensity="percentile", realign=True)
+    with pytest.raises(InputError, match=r"Remedy: prepare without --realign, anew with this version\.$"):
+        api.refuse_other_preprocessing({"m": models["now"]}, realigned)
 
 
 def test_the_rule_for_masks_counts_only_where_a_mask_was_given(prepared) -> None:

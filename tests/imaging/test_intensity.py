@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from pdsynth.imaging.intensity import RobustScale, brain_mask, flatten
+from pdsynth.imaging.intensity import TOP, RobustScale, brain_mask, flatten, receive_field
 from pdsynth.imaging.nifti import Volume, read_header
 from pdsynth.imaging.segments import nearest_shell, read_gradients, segment_means
 from pdsynth.imaging.spatial import Grid, mni_grid, resample
@@ -29,21 +29,81 @@ def test_scale_is_the_percentile_and_divides_by_it(seed, gain):
     generator = np.random.default_rng(seed)
     volume = (gain * generator.random((6, 6, 6))).astype(np.float32)
     mask = generator.random((6, 6, 6)) < 0.7
-    scale = RobustScale.fit(volume, mask)
-    assert scale.p995 == pytest.approx(np.percentile(volume[mask], 99.5))
+    scale = RobustScale.by_percentile(volume, mask)
+    assert scale.unit == pytest.approx(np.percentile(volume[mask], 99.5))
     scaled = scale.apply(volume)
     assert scaled.min() >= 0
     assert scaled.max() <= 1
-    kept = volume <= scale.p995
-    np.testing.assert_allclose(scaled[kept] * scale.p995, volume[kept], rtol=1e-5)
-    np.testing.assert_allclose(scaled, RobustScale.fit(3 * volume, mask).apply(3 * volume), atol=1e-5)
+    kept = volume <= scale.unit
+    np.testing.assert_allclose(scaled[kept] * scale.unit, volume[kept], rtol=1e-5)
+    np.testing.assert_allclose(scaled, RobustScale.by_percentile(3 * volume, mask).apply(3 * volume), atol=1e-5)
 
 
 def test_scale_needs_a_signal():
     with pytest.raises(ValueError, match="mask is empty"):
-        RobustScale.fit(np.ones((2, 2, 2)), np.zeros((2, 2, 2)))
+        RobustScale.by_percentile(np.ones((2, 2, 2)), np.zeros((2, 2, 2)))
     with pytest.raises(ValueError, match="signal"):
-        RobustScale.fit(np.zeros((2, 2, 2)), np.ones((2, 2, 2)))
+        RobustScale.by_percentile(np.zeros((2, 2, 2)), np.ones((2, 2, 2)))
+
+
+def ball(seed=0, n=24):
+    """Noise about 1 in a ball of 70 mm, on voxels of 8 mm, and the ball's mask."""
+    place = np.moveaxis(np.indices((n, n, n)), 0, -1) - (n - 1) / 2
+    mask = np.square(8 * place).sum(-1) < 70**2
+    texture = 1 + 0.2 * np.random.default_rng(seed).standard_normal((n, n, n))
+    return Volume(np.abs(texture), np.diag([8.0, 8.0, 8.0, 1.0])), mask
+
+
+@given(st.integers(0, 999), st.floats(0.1, 1e5))
+def test_the_flat_median_scale_leaves_the_median_and_is_inverted(seed, gain):
+    volume, mask = ball(seed)
+    volume = Volume(gain * volume.data, volume.affine)
+    scale = RobustScale.flat_median(volume, mask)
+    median = np.median(volume.data[mask])
+    assert scale.unit == pytest.approx(TOP * median)
+    scaled = scale.apply(volume.data)
+    assert np.median(scaled[mask]) == pytest.approx(1 / TOP, rel=1e-5)
+    assert (scale.field > 0).all() and np.isfinite(scale.field).all()
+    kept = (scaled < 1) & (scaled > 0)
+    np.testing.assert_allclose(scale.unit * scale.put_back(scaled)[kept], volume.data[kept], rtol=1e-4)
+    assert np.median(scale.put_back(scaled)[mask]) == pytest.approx(1 / TOP, rel=1e-5)
+
+
+@pytest.mark.parametrize("gain", [0.125, 4.0, 2.0**20])
+def test_a_louder_volume_becomes_the_same_bytes(gain):
+    volume, mask = ball()
+    louder = Volume(gain * volume.data, volume.affine)
+    scaled = [RobustScale.flat_median(v, mask).apply(v.data) for v in (volume, louder)]
+    assert scaled[0].tobytes() == scaled[1].tobytes()
+
+
+def test_a_coils_field_is_removed_and_an_even_scan_keeps_its_values():
+    even = epi_template(mni_grid(4))
+    mask = tissue_template(mni_grid(4))["brain"] > 0.5
+    world = np.moveaxis(np.indices(even.data.shape), 0, -1) @ even.affine[:3, :3].T + even.affine[:3, 3]
+    reference = RobustScale.flat_median(even, mask).apply(even.data)[mask]
+    for coil in (np.exp(world[..., 0] / 80), np.exp(-world[..., 1] / 120), np.exp(np.square(world).sum(-1) / 100**2)):
+        seen = Volume(even.data * coil, even.affine)
+        scaled = RobustScale.flat_median(seen, mask).apply(seen.data)[mask]
+        by_percentile = [RobustScale.by_percentile(v.data, mask).apply(v.data)[mask] for v in (seen, even)]
+        assert np.abs(scaled - reference).mean() < 0.025 < 0.06 < np.abs(np.subtract(*by_percentile)).mean()
+
+
+def test_the_field_of_a_constant_is_the_constant_up_to_its_reach():
+    _, mask = ball(n=40)
+    field = receive_field(Volume(np.full(mask.shape, 7.0), np.diag([8.0, 8.0, 8.0, 1.0])), mask)
+    np.testing.assert_allclose(field[field > 0], 7, rtol=1e-4)
+    reach = ndimage.distance_transform_edt(~mask, sampling=8)
+    assert (field[reach < 70] > 0).all() and (field[reach > 75 * np.sqrt(3) + 8] == 0).all()
+    assert (RobustScale.flat_median(Volume(np.full(mask.shape, 7.0), np.eye(4)), mask).field > 0).all()
+
+
+def test_flat_median_needs_a_signal():
+    volume, mask = ball()
+    with pytest.raises(ValueError, match="mask is empty"):
+        RobustScale.flat_median(volume, np.zeros_like(mask))
+    with pytest.raises(ValueError, match=r"the median in the brain is 0\.0; check that the scan contains a signal"):
+        RobustScale.flat_median(Volume(volume.data * (np.arange(24) < 8), volume.affine), mask)
 
 
 def head(tissues, coil=0.0, scalp=0.35, noise=0.02, seed=0):

@@ -14,6 +14,7 @@ from pdsynth import api
 from pdsynth.data.batch import PairBatch, source_batch
 from pdsynth.diffusion.schedule import cosine_schedule
 from pdsynth.imaging.intensity import RobustScale
+from pdsynth.imaging.nifti import Volume
 from pdsynth.imaging.spatial import mni_grid
 from pdsynth.imaging.template import tissue_template
 from pdsynth.methods import create
@@ -76,9 +77,10 @@ def _template() -> str:
 
 
 def _data_range() -> str:
-    brain = tissue_template(mni_grid(4.0))["brain"]
-    volume = 750 * brain
-    scaled = RobustScale.fit(volume, brain > 0.5).apply(volume)
+    grid = mni_grid(4.0)
+    brain = tissue_template(grid)["brain"]
+    volume = Volume(750 * brain, grid.affine)
+    scaled = RobustScale.flat_median(volume, brain > 0.5).apply(volume.data)
     return _require(
         scaled.min() >= 0 and scaled.max() <= 1, f"a scan is scaled to {scaled.min():.2f}..{scaled.max():.2f}"
     )

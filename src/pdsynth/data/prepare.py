@@ -18,7 +18,7 @@ import pandas as pd
 
 from pdsynth import folders, manifest
 from pdsynth.cohorts.cohort import Cohort, Rejection, Scan, Session, Subject
-from pdsynth.data.preprocessing import Preprocessing
+from pdsynth.data.preprocessing import UNRECORDED, Preprocessing
 from pdsynth.data.rows import Record, pairs_table, quality_of
 from pdsynth.data.sessions import Settings, Task, make, relative
 from pdsynth.data.shards import FOLDER, Shards
@@ -45,6 +45,7 @@ def prepare(
     seed: int = PrepareOptions.seed,
     denoise: bool = PrepareOptions.denoise,
     realign: bool = PrepareOptions.realign,
+    preprocessing: Preprocessing | None = None,
     jobs: int = 1,
     overwrite: bool = False,
     prune: bool = False,
@@ -54,8 +55,9 @@ def prepare(
 
     grid_mm is the voxel size in mm, and split the fractions of train, val and test. seed determines who is in which
     split. segments > 1 adds one row per segment to the row of the whole scan. denoise and realign correct the volumes
-    of a series before they are averaged, which takes minutes per scan (see `Preprocessing`). The sessions are
-    distributed over `jobs` processes; their number does not change the result. progress(done, sessions), with the
+    of a series before they are averaged, which takes minutes per scan (see `Preprocessing`). preprocessing takes the
+    place of grid_mm, denoise and realign: that of a model gives pairs on which the model can be evaluated. The sessions
+    are distributed over `jobs` processes; their number does not change the result. progress(done, sessions), with the
     number of finished sessions and that of all, is called when a session is finished.
 
     If `out` was prepared before with the same settings, only sessions that are new or whose files changed are made, and
@@ -68,7 +70,14 @@ def prepare(
         grid_mm=grid_mm, segments=segments, split=split, seed=seed, denoise=denoise, realign=realign
     )
     return prepare_cohort(
-        cohort, Path(out), options, Workers(jobs), overwrite=overwrite, prune=prune, progress=progress
+        cohort,
+        Path(out),
+        options,
+        Workers(jobs),
+        preprocessing=preprocessing,
+        overwrite=overwrite,
+        prune=prune,
+        progress=progress,
     )
 
 
@@ -78,6 +87,7 @@ def prepare_cohort(
     options: PrepareOptions,
     workers: Workers,
     *,
+    preprocessing: Preprocessing | None = None,
     overwrite: bool = False,
     prune: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -88,10 +98,14 @@ def prepare_cohort(
     Other arguments: see `prepare`. page(folder), which may write an HTML page into the folder, is called before the
     folder gets its name. Raises ValueError also for relative paths with a cluster.
     """
+    by_options = Preprocessing(grid=mni_grid(options.grid_mm), denoise=options.denoise, realign=options.realign)
+    if preprocessing is None:
+        preprocessing = by_options
+    elif by_options != Preprocessing():
+        raise ValueError("a preprocessing was given beside grid_mm, denoise or realign. Give one or the other.")
     if options.segments < 1:
         raise ValueError(f"segments={options.segments} must be 1 or more.")
     seed = options.seed
-    preprocessing = Preprocessing(grid=mni_grid(options.grid_mm), denoise=options.denoise, realign=options.realign)
     settings, grid = Settings(preprocessing, options.segments), preprocessing.grid
     if (workers.dask or workers.slurm) and not (cohort.root.is_absolute() and out.is_absolute()):
         raise ValueError("a cluster's workers need absolute paths. Give the dataset and the output folder as such.")
@@ -155,10 +169,10 @@ def _digest(root: Path) -> str:
 
 def _differences(was: dict[str, Any], parameters: dict[str, Any]) -> list[str]:
     """The differences, in words, between a prepared folder's parameters (`was`, its manifest) and these."""
-    before = was["parameters"] | {"seed": was["seed"]}
+    before = UNRECORDED | was["parameters"] | {"seed": was["seed"]}
     return [
         "from another dataset" if name == "root" else f"with {name} {_short(before.get(name))}, not {_short(now)}"
-        for name, now in parameters.items()
+        for name, now in (UNRECORDED | parameters).items()
         if before.get(name) != now
     ]
 

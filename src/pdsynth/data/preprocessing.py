@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from pdsynth.imaging.segments import B0_LIMIT, UNSTEADY_SECONDS, UNSTEADY_SHARE
 from pdsynth.imaging.spatial import Grid, mni_grid
@@ -34,6 +34,7 @@ VERSION_0_1_0: dict[str, Any] = {
     "margin_mm": 8.0,
     "percentile": 99.5,
 }
+UNRECORDED: dict[str, Any] = {"intensity": "percentile"}  # settings that had one value only, before they were recorded
 
 
 class Preprocessing(BaseModel):
@@ -53,7 +54,10 @@ class Preprocessing(BaseModel):
     - paired_dmri: registration of a dMRI whose session has an fMRI. "through-fmri" combines the rigid transform to the
       fMRI and the fMRI's transform to the template.
     - margin_mm: voxels that are farther from the template's brain are set to zero.
-    - percentile: the intensity at this percentile inside the brain becomes 1.
+    - intensity: "flat-median" divides each volume by its receive field, and 2.5 times the median inside the brain
+      becomes 1. "percentile" leaves the field, and the intensity at `percentile` inside the brain becomes 1; models and
+      prepared folders of earlier versions have it.
+    - percentile: see `intensity`; it is not used with "flat-median".
 
     >>> Preprocessing(realign=True).difference(Preprocessing())
     {'realign': ('realign True', 'realign False')}
@@ -74,7 +78,13 @@ class Preprocessing(BaseModel):
     alone: Literal["affine"] = "affine"
     paired_dmri: Literal["through-fmri"] = "through-fmri"
     margin_mm: Annotated[float, Field(ge=0, le=100)] = 8.0
+    intensity: Literal["flat-median", "percentile"] = "flat-median"
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.5
+
+    @model_serializer(mode="wrap")
+    def _record(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The settings without those that earlier versions did not record: records of old models keep their bytes."""
+        return {name: value for name, value in dump(self).items() if (name, value) not in UNRECORDED.items()}
 
     def entries(self) -> dict[str, Any]:
         """The settings as JSON values, for a manifest or a card: `grid_shape`, `grid_affine` and `preprocessing`.
@@ -88,11 +98,13 @@ class Preprocessing(BaseModel):
     def of(cls, entries: Mapping[str, Any], path: Path) -> Preprocessing:
         """The preprocessing by the content of the manifest or card (see `entries`) in the file `path`.
 
-        Without an entry, it is that of version 0.1.0. Raises InputError, naming `path`, for a version of the steps or a
-        setting that this version cannot rebuild.
+        Without an entry, it is that of version 0.1.0; an entry without `intensity` has "percentile". Raises InputError,
+        naming `path`, for a version of the steps or a setting that this version cannot rebuild.
         """
         grid = Grid(tuple(entries["grid_shape"]), np.asarray(entries["grid_affine"]))
         recorded = recorded_by(entries)
+        if isinstance(recorded, Mapping):
+            recorded = UNRECORDED | dict(recorded)
         if problem := _unknown(recorded):
             raise _not_rebuilt(path, entries, problem)
         try:
@@ -108,12 +120,12 @@ class Preprocessing(BaseModel):
         return {name: (self._in_words(name), other._in_words(name)) for name in names}
 
     def option(self, name: str) -> str | None:
-        """The option of `prepare` that gives a setting its value, such as "with --realign"; None without an option."""
+        """How `prepare` gives a setting its value, such as "with --realign"; None if it cannot."""
         if name == "grid":
             return f"with --grid-mm {self.grid.spacing_mm[0]:g}"
         if name in ("denoise", "realign"):
             return f"{'with' if getattr(self, name) else 'without'} --{name}"
-        return None
+        return "anew with this version" if name == "intensity" and self.intensity == "flat-median" else None
 
     def _in_words(self, name: str) -> str:
         if name == "grid":
@@ -124,12 +136,12 @@ class Preprocessing(BaseModel):
         """A summary of the settings in one line.
 
         >>> print(Preprocessing(realign=True))
-        steps 1, grid of 4 mm, shell 1000 s/mm^2, realigned, brain masks given or else computed
+        steps 1, grid of 4 mm, shell 1000 s/mm^2, realigned, brain masks given or else computed, intensity flat-median
         """
         words = [f"steps {self.steps}", f"grid of {self.grid.spacing_mm[0]:g} mm", f"shell {self.shell:g} s/mm^2"]
         words += [word for word, on in (("denoised", self.denoise), ("realigned", self.realign)) if on]
         masks = "given or else computed" if self.mask == "given" else "computed"
-        return ", ".join([*words, f"brain masks {masks}"])
+        return ", ".join([*words, f"brain masks {masks}", f"intensity {self.intensity}"])
 
 
 def recorded_by(entries: Mapping[str, Any]) -> Any:

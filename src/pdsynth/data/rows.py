@@ -25,8 +25,9 @@ class PairRow:
     of the session to the visit of its diagnosis, negative if the visit was earlier; scan_gap_days: between the two
     scans, 0 or more. age and education are in years. available: the modalities of which the row has a volume. A path is
     relative to the dataset, and empty without a usable scan. A scale is the intensity in the scan's own unit that
-    becomes 1: the 99.5th percentile in the brain. dmri_bval: b-value of the averaged shell in s/mm^2, 1000 if it is
-    unknown or there is no dMRI. shard: the file of the session's volumes; index: the row of the volumes in this file.
+    becomes 1: 2.5 times the median in the brain (see `Preprocessing.intensity`). dmri_bval: b-value of the averaged
+    shell in s/mm^2, 1000 if it is unknown or there is no dMRI. shard: the file of the session's volumes; index: the row
+    of the volumes in this file.
     """
 
     participant_id: str

@@ -18,9 +18,10 @@ from pdsynth.cohorts.names import REFERENCE
 from pdsynth.data.means import confounds
 from pdsynth.data.preprocessing import Preprocessing
 from pdsynth.data.shards import FOLDER, write_shard
-from pdsynth.data.standardise import FLIRT_TEMPLATE, Standardised, brain_region, refused, standardise
+from pdsynth.data.standardise import FLIRT_TEMPLATE, Standardised, brain_region, intensity_scale, refused, standardise
 from pdsynth.files import read_json, sha256, write_json
 from pdsynth.freshness import renewed, stamp, unchanged
+from pdsynth.imaging.intensity import RobustScale
 from pdsynth.imaging.nifti import Volume, read_volume
 from pdsynth.imaging.spatial import Grid, resample
 from pdsynth.resources import refuse_lost, stops_run
@@ -162,7 +163,7 @@ def make(task: Task) -> None:
             record["quality"][FIRST.other]["correlation"] = _correlation(standard, preprocessing.grid)
         if Modality.DMRI in standard:
             record["dmri_bval"] = standard[Modality.DMRI].bval
-        record["rows"] = [{f"{m}_scale": s.scales[row].p995 for m, s in standard.items()} for row in _rows(standard)]
+        record["rows"] = [{f"{m}_scale": s.scales[row].unit for m, s in standard.items()} for row in _rows(standard)]
         oracle = _oracles(task, standard)
         volumes = [_arrays(standard, row) | oracle for row in _rows(standard)]
         size = write_shard(task.shard, volumes)
@@ -206,15 +207,18 @@ def _oracles(task: Task, standard: dict[Modality, Standardised]) -> dict[str, np
 def _oracle(native: Volume, target: Standardised, preprocessing: Preprocessing) -> np.ndarray:
     """An oracle volume on the grid, in the intensity scale of `target`, its standardised scan: (X, Y, Z) float16.
 
-    `native` is the oracle on the scan's own grid, where the percentile of its brain is 1.
+    `native` is the oracle on the scan's own grid, where 1 is the 99.5th percentile of the brain of a redraw.
     """
-    grid, percentile = preprocessing.grid, preprocessing.percentile
+    grid = preprocessing.grid
     data = resample(native, grid, target.transform.matrix)
-    back = target.transform.inverse().matrix
-    inside = resample(Volume(target.brain, grid.affine), Grid.of(native), back) > 0.5
-    # The target is scaled after resampling, which lowers the brightest voxels; without this gain the error is 1.5 dB.
-    gain = np.percentile(native.data[inside], percentile) / np.percentile(data[target.brain], percentile)
-    return np.where(brain_region(grid, preprocessing.margin_mm), np.clip(gain * data, 0, 1), 0).astype(np.float16)
+    scale = intensity_scale(data, target.brain, preprocessing)
+    if preprocessing.intensity == "percentile":
+        # The peak of a mean of redraws is lower than theirs. Only its loss by resampling is put back; without this, the
+        # error is 1.5 dB. The median of the mean is that of the redraws.
+        inside = resample(Volume(target.brain, grid.affine), Grid.of(native), target.transform.inverse().matrix) > 0.5
+        scale = RobustScale(scale.unit / float(np.percentile(native.data[inside], preprocessing.percentile)))
+    region = brain_region(grid, preprocessing.margin_mm)
+    return np.where(region, scale.apply(data), 0).astype(np.float16)
 
 
 def oracle_path(root: Path, name: str, modality: Modality) -> Path:

@@ -49,11 +49,12 @@ class Standardised:
 
     volumes: first the mean of the whole scan, then of each segment if there are several; (X, Y, Z) float32 in 0..1,
     rounded to float16 as in a prepared folder, and zero farther from the template's brain than the margin. scales: for
-    each volume, the intensity in the scan's unit that becomes 1. brain: the scan's own brain mask on the grid, (X, Y,
-    Z) bool. transform: from the scan to the grid, mm to mm. placement: quality of the transform. reference: the mean
-    fMRI or b0, on the scan's own 3D grid `native`; native_brain: its brain mask there. mask: the file of native_brain,
-    None if it was computed. bval: the dMRI shell in s/mm^2, None for fMRI and 3D means. motion_mm: mean framewise
-    displacement in mm, None if it is unknown. notes: doubts about the scan, with their reading.
+    each volume, the intensity in the scan's unit that becomes 1, and the relative receive field on the grid, if it was
+    divided out. brain: the scan's own brain mask on the grid, (X, Y, Z) bool. transform: from the scan to the grid, mm
+    to mm. placement: quality of the transform. reference: the mean fMRI or b0, on the scan's own 3D grid `native`;
+    native_brain: its brain mask there. mask: the file of native_brain, None if it was computed. bval: the dMRI shell in
+    s/mm^2, None for fMRI and 3D means. motion_mm: mean framewise displacement in mm, None if it is unknown. notes:
+    doubts about the scan, with their reading.
     """
 
     scan: Scan
@@ -88,7 +89,7 @@ def standardise(
 ) -> Standardised:
     """Read a scan, resample it on the grid, scale it, and set voxels far from the template's brain to zero.
 
-    Voxels farther than `margin_mm` are far. The scale is a percentile of the intensities inside the scan's brain.
+    Voxels farther than `margin_mm` are far. The scale is that of `intensity_scale`.
     segments: if above 1, number of segments whose means are standardised besides the mean of the whole scan. partner:
     the standardised fMRI of a dMRI's session, through which the dMRI is registered. Raises InputError, naming the file,
     if the scan cannot be used.
@@ -199,10 +200,20 @@ def _scaled(
 ) -> tuple[np.ndarray, RobustScale]:
     """A mean volume on the grid, scaled and cut to the region (see `Standardised`), and its intensity scale."""
     data = resample(mean, preprocessing.grid, transform.matrix)
-    scale = RobustScale.fit(data, brain, preprocessing.percentile)
+    scale = intensity_scale(data, brain, preprocessing)
     # the same region for all participants: no method can predict the edge of a scan's own brain mask
     region = brain_region(preprocessing.grid, preprocessing.margin_mm)
     return np.where(region, scale.apply(data), 0).astype(np.float16).astype(np.float32), scale
+
+
+def intensity_scale(data: np.ndarray, brain: np.ndarray, preprocessing: Preprocessing) -> RobustScale:
+    """The scale of a volume on the grid, (X, Y, Z), with its brain mask, (X, Y, Z) bool, by the preprocessing.
+
+    Raises ValueError if the mask is empty or the brain has no signal.
+    """
+    if preprocessing.intensity == "percentile":
+        return RobustScale.by_percentile(data, brain, preprocessing.percentile)
+    return RobustScale.flat_median(Volume(data, preprocessing.grid.affine), brain)
 
 
 @lru_cache(maxsize=4)

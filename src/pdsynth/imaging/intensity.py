@@ -1,4 +1,4 @@
-"""Brain mask, receive-field correction and robust intensity scale of a mean volume."""
+"""Brain mask, receive field and robust intensity scale of a mean volume."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pdsynth.imaging.spatial import Grid, mni_grid, resample
 from pdsynth.imaging.template import epi_template, tissue_template
 
 FIELD_MM = 25.0  # SD of the blur that estimates the receive field
+TOP = 2.5  # in units of the median in the brain: the intensity that becomes 1
 BRIGHTEST = 3.0  # in units of the local mean
 AIR_PERCENTILE = 25  # taken as the noise floor of air, which is subtracted
 SURROUNDINGS_MM = 20.0  # SD of the blur that gives the local mean of a voxel's surroundings
@@ -26,48 +27,91 @@ DEEP_MM, FAR_MM = 5.0, 3.0  # a voxel deeper inside the template brain is brain;
 LEAST_DICE = 0.75  # of rough mask and registered template; with less overlap the template is not used
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RobustScale:
-    """Division by a high percentile inside the brain (by default the 99.5th), then clipping to [0, 1].
+    """Division by the receive field, if there is one, and by a unit, then clipping to [0, 1].
 
-    p995 is the intensity at this percentile, which becomes 1.
+    unit: the intensity of the scan that becomes 1. field: the relative receive field, (X, Y, Z) float32, finite and
+    above 0 everywhere; None leaves the scan's field in place.
 
     >>> RobustScale(200.0).apply(np.array([-1.0, 50.0, 300.0])).tolist()
     [0.0, 0.25, 1.0]
+    >>> scale = RobustScale(200.0, field=np.array([0.5, 1.0, 2.0]))
+    >>> scale.apply(np.array([50.0, 100.0, 200.0])).tolist(), scale.put_back(np.array([0.5, 0.5, 0.5])).tolist()
+    ([0.5, 0.5, 0.5], [0.25, 0.5, 1.0])
     """
 
-    p995: float
+    unit: float
+    field: np.ndarray | None = None
 
     @classmethod
-    def fit(cls, volume: np.ndarray, mask: np.ndarray, percentile: float = 99.5) -> RobustScale:
-        """The scale of a volume (X, Y, Z) inside a mask (X, Y, Z).
+    def by_percentile(cls, volume: np.ndarray, mask: np.ndarray, percentile: float = 99.5) -> RobustScale:
+        """The scale whose unit is a percentile of a volume (X, Y, Z) inside a mask (X, Y, Z); the field stays.
 
         Raises ValueError if the mask is empty or the intensity at the percentile is not positive.
         """
-        inside = np.asarray(volume)[np.asarray(mask) > 0]
-        if inside.size == 0:
-            raise ValueError("the brain mask is empty; check the scan and its mask.")
-        p995 = float(np.percentile(inside, percentile))
-        if not p995 > 0:
-            raise ValueError(
-                f"percentile {percentile:g} in the brain is {p995}; check that the scan contains a signal."
-            )
-        return cls(p995)
+        unit = float(np.percentile(_inside(volume, mask), percentile))
+        _require_signal(unit, f"percentile {percentile:g}")
+        return cls(unit)
+
+    @classmethod
+    def flat_median(cls, volume: Volume, mask: np.ndarray) -> RobustScale:
+        """The scale that removes the receive field, and whose unit is TOP times the median inside a mask.
+
+        mask is (X, Y, Z) bool. The field is relative: division by it leaves the median inside the mask as it is. It
+        continues outside the mask as the mean of the mask near by (see `receive_field`), and is 1 beyond. Raises
+        ValueError if the mask is empty or the median is not positive.
+        """
+        median = float(np.median(_inside(volume.data, mask)))
+        _require_signal(median, "the median")
+        field = receive_field(volume, mask)
+        signal = mask & (field > 0)
+        flat = np.median(volume.data[signal] / field[signal])
+        relative = field * np.float32(flat / median)
+        return cls(TOP * median, np.where(relative > 0, relative, np.float32(1)))
 
     def apply(self, x: np.ndarray) -> np.ndarray:
-        """x / p995, clipped to [0, 1], float32, of the shape of x."""
-        return np.clip(np.asarray(x, np.float32) / np.float32(self.p995), 0, 1)
+        """x / field / unit, clipped to [0, 1], float32, of the shape of x."""
+        flat = np.asarray(x, np.float32) if self.field is None else np.asarray(x, np.float32) / self.field
+        return np.clip(flat / np.float32(self.unit), 0, 1)
+
+    def put_back(self, scaled: np.ndarray) -> np.ndarray:
+        """A scaled volume times the receive field; times the unit, this is the inverse of `apply`, but for clipping."""
+        return scaled if self.field is None else scaled * self.field
 
 
-def flatten(volume: Volume, mask: np.ndarray) -> Volume:
-    """The volume without its receive field: divided by its own blur (FWHM 59 mm) inside the mask, zero outside it.
+def _inside(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    inside = np.asarray(volume)[np.asarray(mask) > 0]
+    if inside.size == 0:
+        raise ValueError("the brain mask is empty; check the scan and its mask.")
+    return inside
 
-    mask is (X, Y, Z) bool. The result is at most 3, in units of the local mean.
+
+def _require_signal(value: float, name: str) -> None:
+    if not value > 0:
+        raise ValueError(f"{name} in the brain is {value}; check that the scan contains a signal.")
+
+
+def receive_field(volume: Volume, mask: np.ndarray) -> np.ndarray:
+    """The smooth part of a volume: its blur (FWHM 59 mm) inside a mask, (X, Y, Z) float32.
+
+    mask is (X, Y, Z) bool. Each voxel is a mean of the mask's intensities near it, weighted by a Gaussian (normalised
+    convolution, Knutsson and Westin 1993), so that the edge of the mask is as bright as its inside. It is 0 beyond
+    75 mm from the mask.
     """
     inside = mask.astype(np.float32)
     sigma = FIELD_MM / volume.spacing_mm
     field = ndimage.gaussian_filter(np.maximum(volume.data, 0) * inside, sigma, truncate=3)
-    field /= np.maximum(ndimage.gaussian_filter(inside, sigma, truncate=3), 1e-3)
+    weight = ndimage.gaussian_filter(inside, sigma, truncate=3)
+    return np.divide(field, weight, out=np.zeros_like(field), where=weight > 0)
+
+
+def flatten(volume: Volume, mask: np.ndarray) -> Volume:
+    """The volume without its receive field (see `receive_field`) inside the mask, and zero outside it.
+
+    mask is (X, Y, Z) bool. The result is at most 3, in units of the local mean.
+    """
+    field = receive_field(volume, mask)
     flat = np.divide(np.maximum(volume.data, 0), field, out=np.zeros_like(field), where=mask & (field > 0))
     return Volume(np.minimum(flat, BRIGHTEST).astype(np.float32), volume.affine)
 

@@ -33,8 +33,8 @@ SESSIONS = ("ses-low", "ses-high")
 class TrueEffects:
     """Change of each person's region means from the first severity to the second.
 
-    changes holds (N people, R regions) for each modality, in units of the prepared volumes, where 1 is the 99.5th
-    percentile of the brain.
+    changes holds (N people, R regions) for each modality, in units of the prepared volumes, where 1 is 2.5 times the
+    median in the brain.
     """
 
     severities: tuple[float, float]
@@ -85,15 +85,15 @@ def stage(severity: float) -> Diagnosis:
 def standard_means(session: Session, grid: Grid) -> dict[Modality, np.ndarray]:
     """Mean volumes of both scans on a grid in MNI space, (X, Y, Z) float32 in 0..1.
 
-    They correspond to the volumes of `prepare`, with the true transform in place of registration. The intensity scale
-    comes from the true brain mask. Voxels outside the brain are not set to zero.
+    They correspond to the volumes of `prepare`, with the true transform in place of registration. The receive field
+    and the intensity scale come from the true brain mask. Voxels outside the brain are not set to zero.
     """
     anatomy, acquisition = session.anatomy, session.acquisition
     brain = resample(Volume(anatomy.brain, anatomy.grid.affine), grid) > 0.5
     volumes = {}
     for modality, mean, scan in zip(Modality, means(session), (acquisition.fmri, acquisition.dmri), strict=True):
         data = resample(Volume(mean, scan.native.affine), grid, scan.to_template)
-        volumes[modality] = RobustScale.fit(data, brain).apply(data)
+        volumes[modality] = RobustScale.flat_median(Volume(data, grid.affine), brain).apply(data)
     return volumes
 
 

@@ -159,7 +159,7 @@ def _counterfactual(model: Model, pairs: Pairs, seed: int, jobs: int) -> Counter
     with tempfile.TemporaryDirectory() as folder:
         root = write_counterfactuals(Path(folder) / "bids", TWICE, COUNTERFACTUAL + seed, jobs=jobs)
         prepared = prepare(
-            bids(root), Path(folder) / "prepared", grid_mm=pairs.grid.spacing_mm[0], split=(0, 0, 1), jobs=jobs
+            bids(root), Path(folder) / "prepared", preprocessing=pairs.preprocessing, split=(0, 0, 1), jobs=jobs
         )
         visits = {name: prepared.where(prepared.table["session_id"] == name) for name in SESSIONS}
         rows = []
