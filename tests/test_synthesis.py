@@ -9,8 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from fixture_trees import copy_source_model, write_volume
+from pdsynth.cohorts.scans import single_scan
+from pdsynth.data.preprocessing import Preprocessing
+from pdsynth.data.standardise import standardise
 from pdsynth.imaging.nifti import Volume, read_header, read_volume
 from pdsynth.imaging.spatial import Grid, mni_grid, resample
 from pdsynth.imaging.template import epi_template
@@ -58,6 +62,58 @@ def test_volume_lies_on_the_scan_with_its_contrast(model, dataset):
     inside = synthesis.volume.data > 0.1
     assert inside.mean() > 0.15
     assert np.corrcoef(synthesis.volume.data[inside], scan[inside])[0, 1] > 0.5
+
+
+def stub_model(folder, **settings):
+    """A saved model that copies its source, of some preprocessing."""
+    method = create("copy-source", {"grid_shape": list(GRID.shape)})
+    return Model.load(checkpoint.save(method, folder, Preprocessing(grid=GRID, **settings).entries()), "cpu")
+
+
+def test_the_receive_field_of_the_source_is_put_back(dataset, tmp_path):
+    """A model that returns its source gives back the scan itself, in units of 2.5 times its median, and its field."""
+    image = nib.load(scan_of(dataset))
+    coil = np.exp(np.linspace(-0.5, 0.5, NATIVE.shape[0]))[:, None, None, None]
+    path = tmp_path / "sub-01_task-rest_bold.nii.gz"
+    nib.save(nib.Nifti1Image((image.get_fdata() * coil).astype(np.float32), image.affine, image.header), path)
+    scan = nib.load(path).get_fdata().mean(-1)
+    fields, errors, medians = {}, {}, {}
+    for intensity in ("flat-median", "percentile"):
+        model = stub_model(tmp_path / intensity, intensity=intensity)
+        found = model.synthesize(path, to="dmri", samples=0)
+        source = standardise(single_scan(path), model.preprocessing)
+        brain = source.native_brain
+        grid_and_back = resample(
+            Volume(resample(source.reference, GRID, source.transform.matrix), GRID.affine),
+            NATIVE,
+            source.transform.inverse().matrix,
+        )
+        inside = ndimage.binary_erosion(brain, iterations=3)  # where nothing is cut off by the region's edge
+        values = found.volume.data[inside] * source.scales[0].unit / grid_and_back[inside]
+        errors[intensity] = np.abs(values - 1).mean()
+        medians[intensity] = np.median(found.volume.data[brain])
+        fields[intensity] = found.mark.sidecar().get("ReceiveField")
+        assert np.isfinite(found.volume.data).all()
+        assert np.corrcoef(found.volume.data[brain], scan[brain])[0, 1] > 0.9
+    assert errors["flat-median"] < 0.01 and errors["percentile"] < 0.01
+    assert medians["flat-median"] == pytest.approx(0.4, abs=0.02)
+    assert fields == {"flat-median": "of the source", "percentile": None}
+
+
+def test_estimate_sd_and_draws_get_the_same_field(dataset, tmp_path):
+    model = stub_model(tmp_path / "model")
+    ones = torch.ones((1, 1, *GRID.shape))
+    model.method.generative = True
+    model.method.estimate = lambda batch, direction: (ones, 0.1 * ones)
+    model.method.sample = lambda batch, direction, generator, steps: 0.5 * ones
+    found = model.synthesize(scan_of(dataset), to="dmri", samples=1)
+    source = standardise(single_scan(scan_of(dataset)), model.preprocessing)
+    field = source.scales[0].field
+    assert field[source.brain].std() > 0.01
+    expected = resample(Volume(field, GRID.affine), NATIVE, source.transform.inverse().matrix)
+    np.testing.assert_allclose(found.volume.data, expected, rtol=1e-6)
+    np.testing.assert_allclose(found.uncertainty.data, 0.1 * expected, rtol=1e-5)
+    np.testing.assert_allclose(found.samples[0].data, 0.5 * expected, rtol=1e-6)
 
 
 def test_dataset_is_completed_and_every_file_marked(model, dataset, tmp_path):

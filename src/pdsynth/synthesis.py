@@ -31,7 +31,11 @@ WITHOUT = "leave out --samples, or name a generative model such as `default`"
 
 @dataclass(frozen=True)
 class Synthesis:
-    """A synthesised volume on the source scan's own grid; 1 is the 99.5th percentile of a real scan inside the brain.
+    """A synthesised volume on the source scan's own grid; 1 is 2.5 times the median of a real scan inside the brain.
+
+    The volume has the receive field of its source: most of the field is that of the coil, which the scans of a session
+    share. A model of an earlier version (`Preprocessing.intensity`) gives a volume with a field of its own, where 1 is
+    the 99.5th percentile inside the brain.
 
     `uncertainty` is its SD in the same unit. It is the method's SD, times the calibration factor if the model is
     calibrated. If the method gives no SD, it is the SD of the samples, or None for fewer than two samples. `samples`
@@ -132,6 +136,7 @@ class Model:
             refuse_own_modality(scan.path, scan.modality, Modality(to), "by its record")
         direction = Direction.to(scan.modality.other)
         source = standardise(scan, self.preprocessing)
+        scale = source.scales[0]
         bval = source.bval if scan.modality is Modality.DMRI and source.bval else shell
         batch = source_batch(source.volume, source.brain, direction, bval).to(self.device)
         with torch.inference_mode():
@@ -156,13 +161,14 @@ class Model:
                 "SourcePlace": path_digest(scan),
                 "BrainMask": "computed" if source.mask is None else source.mask.name,
                 "Preprocessing": self.preprocessing.model_dump(),
+                **({} if scale.field is None else {"ReceiveField": "of the source"}),
                 **({NOTES: list(source.notes)} if source.notes else {}),
             },
         )
         to_native = source.transform.inverse().matrix
 
         def native(values: torch.Tensor) -> Volume:
-            on_grid = Volume(values[0, 0].float().cpu().numpy(), self.grid.affine)
+            on_grid = Volume(scale.put_back(values[0, 0].float().cpu().numpy()), self.grid.affine)
             return Volume(resample(on_grid, source.native, to_native), source.native.affine)
 
         spread = None if sd is None else native(sd)
