@@ -170,6 +170,7 @@ def _prepared(data: Mapping[str, Any]) -> dict[str, Any]:
         "prepared_version": prepared.get("version"),
         "prepared_started": prepared.get("started"),
         "grid_mm": f"{settings['grid_mm']:g}" if "grid_mm" in settings else None,
+        "unit": words.unit(settings) if settings else None,
         "segments": settings.get("segments"),
         "fractions": ", ".join(f"{part:g}" for part in settings.get("split", [])),
         "split_seed": prepared.get("seed"),

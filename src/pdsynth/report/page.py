@@ -54,6 +54,7 @@ def _context(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
         "missing": brains.missing_scans(results, limits),
         "n_synthesised": len(results.synthesised),
         "limits": limits,
+        "unit": words.unit((results.data.get("prepared") or {}).get("parameters") or {}),
         "comparisons": _comparisons(results),
         "quality": words.QUALITY,
         "audit": words.AUDIT,

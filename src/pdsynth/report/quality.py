@@ -60,7 +60,7 @@ def write_quality(prepared: str | Path) -> Path:
         "n_flagged": len(flagged),
         "sheet": _sheet(whole, quality),
         "histograms": [
-            (NAMES[m], curves(_histograms(whole, m), 0, 1, "signal, of the 99.5th percentile")) for m in Modality
+            (NAMES[m], curves(_histograms(whole, m), 0, 1, "signal, in the unit of prepared scans")) for m in Modality
         ],
         "sites": sorted({_label(site) for site in whole.table["site"]}),
         "measures": _measures(quality),
@@ -116,7 +116,7 @@ def _sheet(whole: Pairs, quality: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _histograms(whole: Pairs, modality: Modality) -> dict[str, np.ndarray]:
-    """Mean share of brain voxels in each of BINS bins of the signal from 0 to 1 (99.5th percentile), (BINS,) by site.
+    """Mean share of brain voxels in each of BINS bins of the signal from 0 to 1, (BINS,) by site.
 
     The mean is over the first PER_SITE scans of the site. Empty for a site without a scan of the modality.
     """

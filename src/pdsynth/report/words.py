@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pdsynth.data.preprocessing import UNRECORDED
 from pdsynth.evaluation.metrics import METRICS, PRIMARY
 from pdsynth.methods.controls import Oracle, PopulationMean
 from pdsynth.methods.recipe import Role
@@ -26,6 +28,19 @@ GROUP_OF = {Role.CONTROL: "control", Role.CEILING: "ceiling"}  # recipes of ever
 CEILING = Oracle.name
 AVERAGE = PopulationMean.name
 CONTROLS = {name: RECIPES[name].summary for name in CONTROL_NAMES}
+UNITS = {  # of prepared volumes, by `Preprocessing.intensity`
+    "flat-median": "2.5 times the median in the brain, after division by the receive field",
+    "percentile": "the 99.5th percentile in the brain",
+}
+
+
+def unit(parameters: Mapping[str, Any]) -> str:
+    """The unit of the volumes in a prepared folder, by the parameters in its manifest.
+
+    >>> unit({"grid_mm": 4.0})  # of an earlier version
+    'the 99.5th percentile in the brain'
+    """
+    return UNITS[(UNRECORDED | dict(parameters))["intensity"]]
 
 
 @dataclass(frozen=True)
