@@ -93,7 +93,7 @@ METRICS = (
         "",
         Better.LOW,
         3,
-        "Mean absolute error inside the brain; 1 is the 99.5th percentile of the real scan.",
+        "Mean absolute error inside the brain, in the unit of prepared scans.",
         mae,
     ),
     Metric(
