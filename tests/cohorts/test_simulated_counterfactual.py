@@ -23,6 +23,7 @@ from pdsynth.cohorts.simulated.counterfactual import (
 )
 from pdsynth.cohorts.simulated.session import Session, simulate_session
 from pdsynth.cohorts.simulated.sites import SEVERITY
+from pdsynth.imaging.intensity import TOP
 from pdsynth.imaging.nifti import Volume
 from pdsynth.imaging.spatial import mni_grid, resample
 from pdsynth.types import Diagnosis, InputError, Modality
@@ -72,12 +73,12 @@ def test_ventricles_and_hippocampi_change_and_skull_and_pose_do_not(pair: tuple[
     grown = deep & (on_grid(high, "csf") - on_grid(low, "csf") > 0.3)
     hippocampus, scalp = on_grid(low, "hippocampus") > 0.5, on_grid(low, "scalp") > 0.5
     assert grown.sum() >= 20 and hippocampus.sum() > 50 and scalp.sum() > 1000
-    fmri, dmri = (after[m] - before[m] for m in Modality)
-    assert fmri[grown].mean() > 0.03, "fluid is bright in BOLD"
-    assert dmri[grown].mean() < -0.03, "and dark under diffusion weighting"
-    assert fmri[hippocampus].mean() > 0.01
-    assert dmri[hippocampus].mean() < -0.03
-    assert np.abs(fmri[scalp]).mean() < 0.005
+    fmri, dmri = (TOP * (after[m] - before[m]) for m in Modality)  # in units of the median in the brain
+    assert fmri[grown].mean() > 0.05, "fluid is bright in BOLD"
+    assert dmri[grown].mean() < -0.051, "and dark under diffusion weighting"
+    assert fmri[hippocampus].mean() > 0.017
+    assert dmri[hippocampus].mean() < -0.051
+    assert np.abs(fmri[scalp]).mean() < 0.008
 
 
 def digests(root: Path, session: str) -> dict[str, bytes]:

@@ -82,11 +82,12 @@ def test_a_coils_field_is_removed_and_an_even_scan_keeps_its_values():
     mask = tissue_template(mni_grid(4))["brain"] > 0.5
     world = np.moveaxis(np.indices(even.data.shape), 0, -1) @ even.affine[:3, :3].T + even.affine[:3, 3]
     reference = RobustScale.flat_median(even, mask).apply(even.data)[mask]
-    for coil in (np.exp(world[..., 0] / 80), np.exp(-world[..., 1] / 120), np.exp(np.square(world).sum(-1) / 100**2)):
+    # the first two vary by a factor of 2.4 in the brain, the last by 1.7
+    for coil in (np.exp(world[..., 0] / 160), np.exp(-world[..., 1] / 200), np.exp(np.square(world).sum(-1) / 150**2)):
         seen = Volume(even.data * coil, even.affine)
         scaled = RobustScale.flat_median(seen, mask).apply(seen.data)[mask]
         by_percentile = [RobustScale.by_percentile(v.data, mask).apply(v.data)[mask] for v in (seen, even)]
-        assert np.abs(scaled - reference).mean() < 0.025 < 0.06 < np.abs(np.subtract(*by_percentile)).mean()
+        assert np.abs(scaled - reference).mean() < min(0.02, np.abs(np.subtract(*by_percentile)).mean() / 4)
 
 
 def test_the_field_of_a_constant_is_the_constant_up_to_its_reach():
