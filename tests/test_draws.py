@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from pdsynth.cli import main
+from pdsynth.cohorts.scans import single_scan
 from pdsynth.data.preprocessing import Preprocessing
-from pdsynth.imaging.nifti import read_header
+from pdsynth.data.standardise import standardise
+from pdsynth.imaging.nifti import Volume, read_header
 from pdsynth.imaging.spatial import Grid, mni_grid, resample
 from pdsynth.imaging.template import epi_template
 from pdsynth.methods import checkpoint, create
@@ -100,9 +102,12 @@ def test_draws_are_volumes_of_their_own_and_the_sd_stays_the_calibrated_one(save
     none, one, three = (model.synthesize(scan, samples=k, seed=4) for k in (0, 1, 3))
     assert [len(s.samples) for s in (none, one, three)] == [0, 1, 3]
     inside = none.volume.data > 0.3
+    source = standardise(single_scan(scan), STANDARD)
+    field = Volume(source.scales[0].field, STANDARD.grid.affine)  # it is put back
+    stated = 0.2 * resample(field, NATIVE, source.transform.inverse().matrix)[inside]  # .1 as stated, times 2
     for synthesis in (none, one, three):
         np.testing.assert_array_equal(synthesis.volume.data, none.volume.data)
-        np.testing.assert_allclose(synthesis.uncertainty.data[inside], 0.2, rtol=1e-5)  # .1 as stated, times 2
+        np.testing.assert_allclose(synthesis.uncertainty.data[inside], stated, rtol=1e-5)
         assert synthesis.uncertainty_mark.statistic["Statistic"] == "standard deviation"
         assert synthesis.uncertainty_mark.statistic["Calibration"].startswith("on 20 SIMULATED participants of x")
     np.testing.assert_array_equal(one.samples[0].data, three.samples[0].data)  # a draw does not depend on how many
