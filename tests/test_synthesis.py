@@ -100,6 +100,23 @@ def test_the_receive_field_of_the_source_is_put_back(dataset, tmp_path):
     assert fields == {"flat-median": "of the source", "percentile": None}
 
 
+def test_detail_that_the_grid_cannot_hold_comes_from_the_source(dataset, tmp_path):
+    """A model that returns its source on an 8 mm grid, and a scan with stripes of 12 mm, which that grid blurs."""
+    image = nib.load(scan_of(dataset))
+    stripes = 1 + 0.2 * (-1.0) ** np.arange(NATIVE.shape[1])[None, :, None, None]
+    path = tmp_path / "sub-01_task-rest_bold.nii.gz"
+    nib.save(nib.Nifti1Image((image.get_fdata() * stripes).astype(np.float32), image.affine, image.header), path)
+    scan = nib.load(path).get_fdata().mean(-1)
+    correlation = {}
+    for intensity in ("flat-median", "percentile"):
+        model = stub_model(tmp_path / intensity, intensity=intensity)
+        found = model.synthesize(path, to="dmri")
+        inside = ndimage.binary_erosion(standardise(single_scan(path), model.preprocessing).native_brain, iterations=3)
+        correlation[intensity] = np.corrcoef(found.volume.data[inside], scan[inside])[0, 1]
+        assert found.mark.sidecar().get("Detail") == {"flat-median": "of the source", "percentile": None}[intensity]
+    assert correlation["flat-median"] > correlation["percentile"] + 0.15, correlation
+
+
 def test_estimate_sd_and_draws_get_the_same_field(dataset, tmp_path):
     model = stub_model(tmp_path / "model")
     ones = torch.ones((1, 1, *GRID.shape))

@@ -17,6 +17,7 @@ from pdsynth.data.batch import source_batch
 from pdsynth.data.preprocessing import SHELL, Preprocessing
 from pdsynth.data.standardise import standardise
 from pdsynth.files import read_json
+from pdsynth.imaging.detail import with_detail
 from pdsynth.imaging.nifti import NOTES, SyntheticMark, Volume, write_synthetic
 from pdsynth.imaging.spatial import Grid, resample
 from pdsynth.methods import checkpoint
@@ -33,14 +34,16 @@ WITHOUT = "leave out --samples, or name a generative model such as `default`"
 class Synthesis:
     """A synthesised volume on the source scan's own grid; 1 is 2.5 times the median of a real scan inside the brain.
 
-    The volume has the receive field of its source: most of the field is that of the coil, which the scans of a session
-    share. A model of an earlier version (`Preprocessing.intensity`) gives a volume with a field of its own, where 1 is
-    the 99.5th percentile inside the brain.
+    The volume has the detail of its source, as far as the two modalities are related around a voxel
+    (`imaging.detail`), and the receive field of its source: most of the field is that of the coil, which the scans of a
+    session share. A model of an earlier version (`Preprocessing.intensity`) gives a volume with neither, where 1 is the
+    99.5th percentile inside the brain.
 
-    `uncertainty` is its SD in the same unit. It is the method's SD, times the calibration factor if the model is
-    calibrated. If the method gives no SD, it is the SD of the samples, or None for fewer than two samples. `samples`
-    are independent samples of the target, on the same grid. `mark` and `uncertainty_mark` are the provenance records of
-    the files. `notes` name the doubtful entries of the source and how they were read.
+    `uncertainty` is its SD in the same unit, with the field and without the detail. It is the method's SD, times the
+    calibration factor if the model is calibrated. If the method gives no SD, it is the SD of the samples, or None for
+    fewer than two samples. `samples` are independent samples of the target, on the same grid. `mark` and
+    `uncertainty_mark` are the provenance records of the files. `notes` name the doubtful entries of the source and how
+    they were read.
     """
 
     volume: Volume
@@ -161,17 +164,24 @@ class Model:
                 "SourcePlace": path_digest(scan),
                 "BrainMask": "computed" if source.mask is None else source.mask.name,
                 "Preprocessing": self.preprocessing.model_dump(),
-                **({} if scale.field is None else {"ReceiveField": "of the source"}),
+                **({} if scale.field is None else {"ReceiveField": "of the source", "Detail": "of the source"}),
                 **({NOTES: list(source.notes)} if source.notes else {}),
             },
         )
         to_native = source.transform.inverse().matrix
 
-        def native(values: torch.Tensor) -> Volume:
-            on_grid = Volume(scale.put_back(values[0, 0].float().cpu().numpy()), self.grid.affine)
-            return Volume(resample(on_grid, source.native, to_native), source.native.affine)
+        def native(values: torch.Tensor, detailed: bool = True) -> Volume:
+            """Values on the grid, on the source's grid, with its detail and its receive field."""
+            on_grid = Volume(values[0, 0].float().cpu().numpy(), self.grid.affine)
+            volume = Volume(resample(on_grid, source.native, to_native), source.native.affine)
+            if scale.field is None:  # the output of models of the earlier intensity scale does not change
+                return volume
+            if detailed:
+                volume = with_detail(volume, source.mean, source.native_brain)
+            field = resample(Volume(scale.field, self.grid.affine), source.native, to_native)
+            return Volume(volume.data * field, volume.affine)
 
-        spread = None if sd is None else native(sd)
+        spread = None if sd is None else native(sd, detailed=False)
         spread_mark = replace(mark, statistic=statistic)
         samples_of = [native(draw) for draw in draws]
         return Synthesis(native(estimate), spread, mark, spread_mark, scan.path, samples_of, source.notes)

@@ -52,9 +52,10 @@ class Standardised:
     each volume, the intensity in the scan's unit that becomes 1, and the relative receive field on the grid, if it was
     divided out. brain: the scan's own brain mask on the grid, (X, Y, Z) bool. transform: from the scan to the grid, mm
     to mm. placement: quality of the transform. reference: the mean fMRI or b0, on the scan's own 3D grid `native`;
-    native_brain: its brain mask there. mask: the file of native_brain, None if it was computed. bval: the dMRI shell in
-    s/mm^2, None for fMRI and 3D means. motion_mm: mean framewise displacement in mm, None if it is unknown. notes:
-    doubts about the scan, with their reading.
+    mean: the mean of the whole scan there, for dMRI that of its shell; native_brain: the brain mask there. mask: the
+    file of native_brain, None if it was computed. bval: the dMRI shell in s/mm^2, None for fMRI and 3D means.
+    motion_mm: mean framewise displacement in mm, None if it is unknown. notes: doubts about the scan, with their
+    reading.
     """
 
     scan: Scan
@@ -64,6 +65,7 @@ class Standardised:
     transform: Transform
     placement: Placement
     reference: Volume
+    mean: Volume
     native_brain: np.ndarray
     mask: Path | None
     bval: float | None
@@ -114,6 +116,7 @@ def standardise(
         transform,
         placement,
         read.reference,
+        read.means[0],
         native_brain,
         given_mask(scan, preprocessing),
         read.bval,

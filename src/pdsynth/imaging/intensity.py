@@ -37,8 +37,8 @@ class RobustScale:
     >>> RobustScale(200.0).apply(np.array([-1.0, 50.0, 300.0])).tolist()
     [0.0, 0.25, 1.0]
     >>> scale = RobustScale(200.0, field=np.array([0.5, 1.0, 2.0]))
-    >>> scale.apply(np.array([50.0, 100.0, 200.0])).tolist(), scale.put_back(np.array([0.5, 0.5, 0.5])).tolist()
-    ([0.5, 0.5, 0.5], [0.25, 0.5, 1.0])
+    >>> scale.apply(np.array([50.0, 100.0, 200.0])).tolist()
+    [0.5, 0.5, 0.5]
     """
 
     unit: float
@@ -74,10 +74,6 @@ class RobustScale:
         """x / field / unit, clipped to [0, 1], float32, of the shape of x."""
         flat = np.asarray(x, np.float32) if self.field is None else np.asarray(x, np.float32) / self.field
         return np.clip(flat / np.float32(self.unit), 0, 1)
-
-    def put_back(self, scaled: np.ndarray) -> np.ndarray:
-        """A scaled volume times the receive field; times the unit, this is the inverse of `apply`, but for clipping."""
-        return scaled if self.field is None else scaled * self.field
 
 
 def _inside(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:

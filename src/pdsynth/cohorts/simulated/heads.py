@@ -49,7 +49,7 @@ STRUCTURES: dict[str, tuple[tuple[int, ...], dict[str, float]]] = {
 NAMES = tuple(STRUCTURES)
 CONTENT = np.array([[content.get(t, 0) for t in TISSUES] for _, content in STRUCTURES.values()], np.float32)
 OUTSIDE = ("nothing", "muscle", "skin", "eye")
-WHITE = ("white matter", "lesion", "putamen", "hippocampus", "thalamus", "caudate")  # what the cortex lies upon
+WHITE = ("white matter", "lesion", "putamen", "hippocampus", "thalamus", "caudate")  # the cortex lies on these
 MARGIN_MM = 25  # kept around the brain
 CLOSING_MM = 6  # a sulcus is narrower than twice this
 BURIED_MM = 3.5  # cortex deeper below the hull lies in a sulcus
@@ -80,8 +80,8 @@ class Head:
         """Content of each voxel of a grid, (len(TISSUES) + 1, X, Y, Z) float32; the last is the fraction in the hull.
 
         positions (3, X, Y, Z) are those of the grid's voxels in the person, in mm; spacing_mm (3,) are the edges of a
-        voxel. Each voxel is the mean of eight samples. thickness_mm is that of the cortex: what lies farther from the
-        white matter inside a sulcus is fluid. rim_mm is the thickness of the fluid that covers the brain.
+        voxel. Each voxel is the mean of eight samples. thickness_mm is that of the cortex: voxels of a sulcus that lie
+        farther from the white matter are fluid. rim_mm is the thickness of the fluid that covers the brain.
         """
         total = np.zeros((CONTENT.shape[1] + 1, positions[0].size), np.float32)
         limit = np.array(self.structure.shape)[:, None] - 1

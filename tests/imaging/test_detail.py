@@ -1,0 +1,66 @@
+"""Detail of the source in a synthesised volume: exact for a linear relation, none for an unrelated source."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from pdsynth.imaging.detail import ESTIMATE_MM, with_detail
+from pdsynth.imaging.nifti import Volume
+from pdsynth.imaging.spatial import FWHM
+
+SHAPE, EDGE_MM = (48, 48, 40), 2.0
+AFFINE = np.diag([EDGE_MM, EDGE_MM, EDGE_MM, 1.0])
+
+
+def texture(seed: int) -> np.ndarray:
+    """A positive image of mean 1 and SD 0.3 with structures of 4 to 10 mm."""
+    generator = np.random.default_rng(seed)
+    noise = sum(ndimage.gaussian_filter(generator.standard_normal(SHAPE), s) * s**1.5 for s in (1, 2, 4))
+    return np.asarray(1 + 0.3 * noise / noise.std(), np.float32).clip(0.1)
+
+
+def smoothed(data: np.ndarray) -> Volume:
+    sigma = ESTIMATE_MM / FWHM / EDGE_MM
+    return Volume(ndimage.gaussian_filter(data, sigma).astype(np.float32), AFFINE)
+
+
+BRAIN = np.zeros(SHAPE, bool)
+BRAIN[6:-6, 6:-6, 6:-6] = True
+DEEP = ndimage.binary_erosion(BRAIN, iterations=6)
+
+
+@pytest.mark.parametrize("slope", [1.5, -0.8])
+def test_a_target_that_is_linear_in_the_source_gets_its_detail_back(slope: float) -> None:
+    """The sign of the contrast does not matter: fluid is bright in BOLD and dark in DWI."""
+    source = texture(0)
+    target = 2 + slope * source
+    estimate = smoothed(target)
+    found = with_detail(estimate, Volume(700 * source, AFFINE), BRAIN)
+    error, before = (np.square(v.data - target)[DEEP].mean() for v in (found, estimate))
+    assert error < 0.25 * before
+    assert np.corrcoef((found.data - estimate.data)[DEEP], (target - estimate.data)[DEEP])[0, 1] > 0.95
+
+
+def test_an_unrelated_source_adds_little() -> None:
+    target = texture(1)
+    estimate = smoothed(target)
+    added = with_detail(estimate, Volume(texture(2), AFFINE), BRAIN).data - estimate.data
+    lost = target - estimate.data
+    assert added[DEEP].std() < 0.3 * lost[DEEP].std()
+
+
+def test_the_unit_of_the_source_is_ignored_and_that_of_the_estimate_kept() -> None:
+    source, estimate = texture(3), smoothed(texture(3))
+    one = with_detail(estimate, Volume(source, AFFINE), BRAIN).data
+    other = with_detail(Volume(5 * estimate.data, AFFINE), Volume(0.01 * source, AFFINE), BRAIN).data
+    assert np.allclose(other, 5 * one, rtol=1e-4)
+
+
+def test_outside_the_brain_nothing_changes_and_no_value_is_negative() -> None:
+    source, estimate = texture(4), smoothed(texture(4))
+    found = with_detail(estimate, Volume(source, AFFINE), BRAIN).data
+    assert np.array_equal(found[~BRAIN], estimate.data[~BRAIN])
+    assert found.min() >= 0 and np.isfinite(found).all()
+    assert np.array_equal(with_detail(estimate, Volume(np.ones(SHAPE, np.float32), AFFINE), BRAIN).data, estimate.data)
