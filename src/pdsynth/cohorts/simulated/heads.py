@@ -1,7 +1,7 @@
 """Real heads: label maps with FreeSurfer's numbers, from which people are simulated with their true size and folding.
 
-A label map tells neither the thin fluid inside a sulcus, nor how much fluid lies between this brain and its skull. Both
-are drawn for each person (see `Head.tissues`).
+A label map has neither the thin fluid inside a sulcus, nor the true thickness of the fluid between brain and skull.
+Both are drawn for each person (`Head.tissues`).
 """
 
 from __future__ import annotations
