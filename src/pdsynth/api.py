@@ -272,6 +272,21 @@ def refuse_leak(models: Mapping[str, Model | Method], pairs: Pairs) -> None:
                 raise InputError(pairs.root, problem, f"score it on other scans, or use a model not {used} on these")
 
 
+def new_people(name: str, model: Model, pairs: Pairs) -> Pairs:
+    """The whole scans of participants outside the test split who were not in the training set of a model.
+
+    name: of the model, for messages. Participants with one scan are among them. Raises InputError if the model has
+    another preprocessing than the pairs, and if its card (record of the training) does not list its training scans.
+    """
+    refuse_other_preprocessing({name: model}, pairs)
+    if unchecked({name: model}, pairs):
+        problem = "does not list its training scans, so that participants outside its training set are not known"
+        raise InputError(name, problem, "train it again with this version")
+    training_scans = set(model.card["scans_sha256"])
+    known = {person for digest, person in pairs.scan_digests().items() if digest in training_scans}
+    return pairs.where((pairs.table["split"] != Split.TEST) & ~pairs.table["participant_id"].isin(known)).whole_scans()
+
+
 def unchecked(models: Mapping[str, Model], pairs: Pairs) -> list[str]:
     """Names of the models for which a leak of training scans into the scored scans cannot be detected.
 

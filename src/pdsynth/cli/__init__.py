@@ -28,6 +28,7 @@ for verb in (
     cohort.prepare,
     model.train,
     model.calibrate,
+    model.adapt,
     model.synthesize,
     results.evaluate,
     evidence.effects,

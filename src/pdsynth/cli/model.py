@@ -199,6 +199,49 @@ def calibrate(
     done(f"The model is in {out}", *("evaluate", prepared, "--model", out, "--out", "results"))
 
 
+def adapt(
+    model: ModelFolder,
+    prepared: PreparedFolder,
+    out: Annotated[Path, typer.Argument(help="Folder to write, for the adapted model.", metavar="OUT")],
+    unjudged: Annotated[
+        bool, typer.Option("--unjudged", help="Keep a correction that too few participants can judge.")
+    ] = False,
+    device: DeviceOption = Device.auto,
+    overwrite: Overwrite = False,
+) -> None:
+    """Correct a model for a new scanner, in closed form, from pairs or from unpaired scans.
+
+    A correction is kept only if participants who were left out gain; otherwise the model is written as it was. The
+    participants are those who are not in the test split and were not in the model's training set.
+    """
+    chosen = resolve_device(device.value)
+    from pdsynth import api
+    from pdsynth.adaptation import adapt as adapt_model
+    from pdsynth.data.pairs import Pairs
+    from pdsynth.report.words import DIRECTIONS
+
+    pairs = Pairs.open(prepared)
+    inputs = [prepared, api.model_folder(model)]
+    with (
+        folders.making(out, overwrite=overwrite, inputs=inputs) as work,
+        manifest.recorded(work.folder, "adapt", inputs=inputs),
+    ):
+        adapted = adapt_model(model, pairs, work.folder, device=chosen, unjudged=unjudged)
+    rows = [
+        (
+            DIRECTIONS[direction],
+            each.by,
+            f"{each.participants}",
+            "too few to judge" if isnan(each.gain_db) else f"{each.gain_db:+.2f} +- {each.error_db:.2f} dB",
+            "corrected" if each.kept else "as it was",
+        )
+        for direction, each in adapted.items()
+    ]
+    columns = ("direction", "learnt from", "participants", "gain of those left out", "model")
+    table(f"{'SIMULATED. ' if pairs.simulated else ''}Adaptation", columns, rows)
+    done(f"The model is in {out}", *("evaluate", prepared, "--model", out, "--out", "results"))
+
+
 def synthesize(
     model: ModelFolder,
     path: Annotated[Path, typer.Argument(help="A BIDS dataset, or one scan.", metavar="PATH")],

@@ -22,9 +22,11 @@ from pdsynth.data.pairs import Pairs
 from pdsynth.discovery import modules_of
 from pdsynth.imaging.spatial import Grid
 from pdsynth.losses.microstructure import FeatureLoss
+from pdsynth.methods.correction import corrected, no_correction
 from pdsynth.types import Direction, Modality
 
 Loss = Callable[[PairBatch, torch.Generator], dict[str, Tensor]]
+ADDED = ("sd_scale", "correction")  # buffers that models of earlier versions lack
 Settings = Mapping[str, Any]  # settings of a method's configuration, by name
 
 
@@ -87,6 +89,7 @@ class Method(nn.Module, ABC):
     regional: ClassVar[bool] = False  # whether `fit` reads the atlases A_f and A_d
     tiny: ClassVar[Settings] = {}  # settings of its smallest size, for the conformance tests
     sd_scale: Tensor
+    correction: Tensor
 
     def __init__(self, config: MethodConfig) -> None:
         super().__init__()
@@ -94,6 +97,7 @@ class Method(nn.Module, ABC):
         self.atlases: dict[Modality, Atlas] = {}  # on the training grid; each replaces the default in `regions`
         # calibration factors of the SD, in the order of Direction; `calibrate` sets them
         self.register_buffer("sd_scale", torch.ones(len(Direction)))
+        self.register_buffer("correction", no_correction())  # for a new scanner; `adapt` sets it
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
         """Fit the closed-form state (means, templates, regressions) on the training participants.
@@ -131,12 +135,13 @@ class Method(nn.Module, ABC):
         """
 
     def estimate(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
-        """The prediction and its calibrated SD, (B, 1, X, Y, Z) each; the SD is None if the method gives none.
+        """The corrected prediction and its calibrated SD, (B, 1, X, Y, Z) each; the SD is None if there is none.
 
         The SD is the method's own, times a calibration factor per direction (`sd_scale`), which is 1 before `pdsynth
-        calibrate`.
+        calibrate`. The prediction is corrected if `pdsynth adapt` has fitted a correction for a new scanner.
         """
         mean, sd = self.predict_with_sd(batch, direction)
+        mean = corrected(mean, batch.sources[direction], self.correction[direction.index])
         return mean, None if sd is None else sd * self.sd_scale[direction.index]
 
     def predict_with_sd(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
@@ -158,9 +163,10 @@ class Method(nn.Module, ABC):
         """
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         each = [batch.only(i) for i in range(len(batch))]
-        return torch.cat(
+        drawn = torch.cat(
             [self.draw(one, direction, own_generator(one.sources[direction].volume, seed), steps) for one in each]
         )
+        return corrected(drawn, batch.sources[direction], self.correction[direction.index])
 
     def draw(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
         """One sample for a batch of one session, (1, 1, X, Y, Z) in [0, 1]; all noise comes from the generator.
@@ -184,7 +190,7 @@ class Method(nn.Module, ABC):
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Load parameters and buffers by name. Buffers that a fit has filled take their saved shapes."""
-        state = {"sd_scale": self.sd_scale} | state  # models that are older than calibration have no such entry
+        state = {name: getattr(self, name) for name in ADDED} | state
         for name, buffer in self.named_buffers():
             if name in state:
                 owner, _, leaf = name.rpartition(".")

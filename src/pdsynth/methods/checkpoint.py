@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from pdsynth import files
-from pdsynth.methods.base import Method, create, registry
+from pdsynth.methods.base import ADDED, Method, create, registry
 from pdsynth.types import InputError
 from pdsynth.weights import model_path
 
@@ -279,9 +279,7 @@ def _check_shapes(weights: Path, shapes: Shapes, method: Method) -> None:
     """Raise InputError unless names and shapes of the saved tensors are those of the method."""
     expected = method.state_dict()
     fitted = {name for name, _ in method.named_buffers()}
-    saved = {
-        "sd_scale": tuple(expected["sd_scale"].shape)
-    } | shapes  # models that are older than calibration have no such entry
+    saved = {name: tuple(expected[name].shape) for name in ADDED} | shapes
     for name in sorted(expected.keys() | saved.keys()):
         known = name in expected and name in saved
         if not known or not _may_be(saved[name], tuple(expected[name].shape), name in fitted):

@@ -11,7 +11,7 @@ from pdsynth.evidence.calibration import compute
 from pdsynth.evidence.calibration.compute import Calibration
 from pdsynth.evidence.calibration.files import Entry
 from pdsynth.methods import checkpoint
-from pdsynth.types import Available, Direction, InputError, Split
+from pdsynth.types import Available, Direction, InputError
 
 
 def calibrate(
@@ -27,16 +27,8 @@ def calibrate(
     are found; ValueError if the model gives no SD.
     """
     loaded = api.load(model, device)
-    api.refuse_other_preprocessing({str(model): loaded}, pairs)
-    if api.unchecked({str(model): loaded}, pairs):
-        problem = "does not list its training scans, so that participants outside its training set are not known"
-        raise InputError(str(model), problem, "train it again with this version")
-    training_scans = set(loaded.card["scans_sha256"])
-    paired = pairs.where(
-        (pairs.table["split"] != Split.TEST) & (pairs.table["available"] == Available.BOTH)
-    ).whole_scans()
-    known = {person for digest, person in pairs.scan_digests().items() if digest in training_scans}
-    people = paired.where(~paired.table["participant_id"].isin(known))
+    new = api.new_people(str(model), loaded, pairs)
+    people = new.where(new.table["available"] == Available.BOTH)
     number = people.table["participant_id"].nunique()
     if number < compute.fewest():
         problem = f"has {number} participants with both scans outside the test split and the training set of the model"

@@ -1,0 +1,217 @@
+"""Adapts a saved model to a new scanner in closed form, and judges the gain by people who were left out.
+
+With pairs of the new scanner, the error of the model's estimates is regressed on features of estimate and source. With
+unpaired scans alone, the regression makes the mean of the estimates equal to the mean of the real scans. Both fit the
+few weights of `methods.correction`, which are the same for all voxels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pdsynth import api
+from pdsynth.data.pairs import Pairs
+from pdsynth.evaluation.evaluate import source_only
+from pdsynth.evaluation.metrics import dilate
+from pdsynth.methods import checkpoint
+from pdsynth.methods.base import Method
+from pdsynth.methods.correction import columns, no_correction
+from pdsynth.types import Available, Direction, Modality
+
+ENTRY = "adaptation"  # key in a model's card
+PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)  # relative to the mean square of a column
+FEWEST = 3  # participants with both scans by whom a gain can be judged
+GROUPS = 4  # of unpaired scans; each is left out in turn
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How one direction of synthesis was adapted.
+
+    by: "pairs", "unpaired scans" or "nothing" (there were too few of both). participants: number of people with both
+    scans, or of people with a target scan. gain_db: mean increase of PSNR in the brain of people who were left out of
+    the fit, in dB; for unpaired scans, of the mean of their scans. It is nan if it could not be judged. error_db: its
+    standard error. kept: whether the correction is part of the model; if not, the model is as it was.
+    """
+
+    by: str
+    participants: int
+    gain_db: float
+    error_db: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Equations:
+    """The normal equations of one participant: means over voxels of x x', x y and y y.
+
+    x are the columns of the correction, (columns,), and y is the error of the estimate.
+    """
+
+    square: np.ndarray
+    product: np.ndarray
+    error: float
+
+    @classmethod
+    def of(cls, x: np.ndarray, y: np.ndarray) -> Equations:
+        """x (voxels, columns) and y (voxels,)."""
+        return cls(x.T @ x / len(y), x.T @ y / len(y), float(y @ y / len(y)))
+
+    @classmethod
+    def mean(cls, several: Sequence[Equations]) -> Equations:
+        """The equations of several participants together, each with the same weight."""
+        return cls(
+            np.mean([e.square for e in several], axis=0),
+            np.mean([e.product for e in several], axis=0),
+            float(np.mean([e.error for e in several])),
+        )
+
+    def solve(self, penalty: float) -> np.ndarray:
+        """The ridge weights (columns,)."""
+        return np.linalg.solve(self.square + penalty * np.diag(np.diag(self.square) + 1e-9), self.product)
+
+    def left(self, weights: np.ndarray) -> float:
+        """The mean squared error with these weights."""
+        return max(float(self.error - 2 * weights @ self.product + weights @ self.square @ weights), 1e-12)
+
+
+def fitted(people: Sequence[Equations]) -> tuple[np.ndarray, np.ndarray]:
+    """Fit the correction: its weights (columns,), and the gain in dB of each participant who was left out (people,).
+
+    The penalty is chosen by the error of people who were left out; for the gain of a participant, by the others alone.
+    """
+    gains = []
+    for number, held in enumerate(people):
+        others = [*people[:number], *people[number + 1 :]]
+        weights = Equations.mean(others).solve(_penalty(others))
+        gains.append(10 * np.log10(max(held.error, 1e-12) / held.left(weights)))
+    return Equations.mean(people).solve(_penalty(people)), np.array(gains)
+
+
+def _penalty(people: Sequence[Equations]) -> float:
+    """The penalty with the least error of people who were left out; the largest if nobody can be left out."""
+    if len(people) < 2:
+        return PENALTIES[-1]
+    rest = [Equations.mean([*people[:i], *people[i + 1 :]]) for i in range(len(people))]
+    errors = [
+        np.mean([held.left(r.solve(penalty)) for held, r in zip(people, rest, strict=True)]) for penalty in PENALTIES
+    ]
+    return PENALTIES[int(np.argmin(errors))]
+
+
+def adapt(
+    model: str | Path, pairs: Pairs, out: str | Path, device: str = "auto", unjudged: bool = False
+) -> dict[Direction, Adaptation]:
+    """Correct a model for the scanner of a prepared folder, and save it in `out`; says how, by direction of synthesis.
+
+    Uses the participants of `pairs` who are not in the test split and were not in the model's training set: those with
+    both scans, if there are at least FEWEST, else unpaired scans, if there are at least GROUPS of both modalities. A
+    correction is kept if people who were left out gain more than its standard error. With fewer pairs nothing can be
+    judged, and the model is saved as it was, unless `unjudged` is true. The scans become training scans in the model's
+    card (record of the training), so that `pdsynth evaluate` refuses to score on them. Raises InputError if the model
+    has another preprocessing than the pairs, or if its card does not list its training scans.
+    """
+    loaded = api.load(model, device)
+    people = api.new_people(str(model), loaded, pairs)
+    loaded.method.correction.copy_(no_correction())
+    found = {direction: _adapted(loaded.method, people, direction, unjudged) for direction in Direction}
+    entry = {
+        "cohort": pairs.root.name,
+        "simulated": pairs.simulated,
+        **{d.value: {k: v for k, v in asdict(each).items() if v == v} for d, each in found.items()},
+    }
+    scans = {*loaded.card["scans_sha256"], *people.scan_digests()}
+    card: dict[str, Any] = {**loaded.card, ENTRY: entry, "scans_sha256": sorted(scans)}
+    checkpoint.save(loaded.method.cpu(), out, card)
+    return found
+
+
+def _adapted(method: Method, people: Pairs, direction: Direction, unjudged: bool) -> Adaptation:
+    """Fit the correction of one direction, and keep it in the method if people who were left out gain."""
+    both = people.where(people.table["available"] == Available.BOTH)
+    number = both.table["participant_id"].nunique()
+    by, equations = "pairs", list(_of_pairs(method, both, direction)) if number >= (1 if unjudged else FEWEST) else []
+    if not equations:
+        by, equations, number = "unpaired scans", *_of_means(method, people, direction)
+    if not equations:
+        return Adaptation("nothing", number, float("nan"), float("nan"), kept=False)
+    judged = len(equations) >= FEWEST
+    weights, gains = fitted(equations)
+    gain = float(gains.mean()) if judged else float("nan")
+    error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if judged else float("nan")
+    kept = gain > error if judged else unjudged
+    if kept:
+        method.correction[direction.index] = torch.from_numpy(weights).to(method.correction)
+    return Adaptation(by, number, gain, error, kept)
+
+
+@torch.inference_mode()
+def _columns(method: Method, pairs: Pairs, row: int, direction: Direction) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Columns (columns, X, Y, Z) and estimate (X, Y, Z) of a row, and the voxels near its source, (X, Y, Z) bool."""
+    batch = source_only(pairs.batch(np.array([row]), directions=[direction]), direction, method)
+    estimate, source = method.estimate(batch, direction)[0], batch.sources[direction]
+    return columns(estimate, source)[0].cpu(), estimate[0, 0].cpu(), source.near[0, 0].cpu().numpy()
+
+
+def _of_pairs(method: Method, pairs: Pairs, direction: Direction) -> Iterator[Equations]:
+    """The equations of each participant with both scans, over the voxels in the dilated brain of the real target."""
+    method.eval()
+    for person in pairs.table["participant_id"].unique():
+        of = pairs.where(pairs.table["participant_id"] == person)
+        several = []
+        for row in range(len(of)):
+            x, estimate, near = _columns(method, of, row, direction)
+            inside = dilate(of.brain(direction.target, row)) & near
+            error = of.volume(direction.target, row) - estimate.numpy()
+            several.append(Equations.of(x.numpy()[:, inside].T.astype(float), error[inside].astype(float)))
+        yield Equations.mean(several)
+
+
+def _of_means(method: Method, people: Pairs, direction: Direction) -> tuple[list[Equations], int]:
+    """The equations of GROUPS groups of unpaired scans, and the number of people with a target scan.
+
+    The columns and the estimate are means over the sources of a group, the target is the mean over its real scans. The
+    voxels are those in more than half of the brains. There are no equations with too few scans.
+    """
+    method.eval()
+
+    def of(modality: Modality) -> Pairs:
+        return people.where(people.table["available"].isin([modality, Available.BOTH]))
+
+    sources, targets = of(direction.source), of(direction.target)
+    number = targets.table["participant_id"].nunique()
+    if min(number, sources.table["participant_id"].nunique()) < GROUPS:
+        return [], number
+    equations = []
+    for group in range(GROUPS):
+        own, real = (_group(each, group) for each in (sources, targets))
+        x, estimate, near = _mean_columns(method, own, direction)
+        volumes = sum(real.volume(direction.target, row) for row in range(len(real))) / len(real)
+        brains = sum(real.brain(direction.target, row).astype(float) for row in range(len(real))) / len(real)
+        inside = (brains > 0.5) & (near > 0.5)
+        equations.append(Equations.of(x[:, inside].T.astype(float), (volumes - estimate)[inside].astype(float)))
+    return equations, number
+
+
+def _mean_columns(method: Method, pairs: Pairs, direction: Direction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The means of `_columns` over all rows; memory does not grow with their number."""
+    total = None
+    for row in range(len(pairs)):
+        each = [np.asarray(part, np.float32) for part in _columns(method, pairs, row, direction)]
+        total = each if total is None else [sum_ + part for sum_, part in zip(total, each, strict=True)]
+    assert total is not None
+    x, estimate, near = (part / len(pairs) for part in total)
+    return x, estimate, near
+
+
+def _group(pairs: Pairs, number: int) -> Pairs:
+    """Every GROUPS-th participant, from the one with this number."""
+    names = pairs.table["participant_id"].unique()[number::GROUPS]
+    return pairs.where(pairs.table["participant_id"].isin(names))
