@@ -15,7 +15,16 @@ from pdsynth.types import Modality, Size, Split
 
 @dataclass(frozen=True)
 class SimulateOptions:
-    """See `pdsynth.cohorts.simulated.cohort.simulate`."""
+    """The options of `pdsynth simulate`, which writes a simulated cohort.
+
+    subjects: number of participants. sites: names of the sites among which they are divided evenly. missing_fmri,
+    missing_dmri: fractions of the participants without that scan; nobody lacks both. grid_mm: resolution of the
+    simulated anatomy in mm; its voxels are 0.75 * grid_mm. quick: write fewer volumes and directions. randomise:
+    fraction of the participants whose acquisition is random instead of their site's. truth: write also the volumes that
+    the oracle (upper limit of the scores) needs. anatomies: folder of label maps with FreeSurfer's numbers; the
+    fraction anatomies_share of the participants is simulated from them, the others from the template. None: all from
+    the template.
+    """
 
     subjects: int = 40
     seed: int = 0
@@ -32,7 +41,13 @@ class SimulateOptions:
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """See `pdsynth.data.prepare.prepare`."""
+    """The options of `pdsynth prepare`, which brings the scans of a cohort onto one grid.
+
+    grid_mm: voxel size of the grid, mm. segments: if above 1, number of parts of a scan whose means are prepared beside
+    the mean of the whole scan. split: fractions of the participants in training, validation and test, which sum to 1;
+    seed: of this division. denoise, realign: whether dMRI is denoised, and head motion corrected, before the volumes of
+    a series are averaged; each takes minutes per scan.
+    """
 
     grid_mm: float = 4.0
     segments: int = 1
@@ -44,7 +59,13 @@ class PrepareOptions:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The options of `pdsynth.training.train`; the budget is in seconds."""
+    """The options of the training of a method.
+
+    steps: number of training steps. budget: wall time of these steps, seconds. If both are given, training ends at the
+    first of the two. device: "auto", "cpu" or "cuda". devices: number of processes or GPUs that train together.
+    precision: "32-true", "bf16-mixed" or "16-mixed"; None for the fast one of the device. resume: continue from the
+    checkpoints of the run.
+    """
 
     steps: int | None = None
     budget: float | None = None
@@ -57,7 +78,13 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class FitOptions(TrainOptions):
-    """See `pdsynth.api.fit`; the budget is in seconds."""
+    """The options of the training of a recipe (a named configuration of a method), besides those of `TrainOptions`.
+
+    If neither steps nor budget is given, the recipe's own number of steps applies. size: "full", or "small" for a
+    recipe that has a small size. settings: new values of settings of the recipe, by name. atlases: paths of label
+    images in MNI space, by modality, which replace the default regions of a loss on region means. init: folder of the
+    model of the same method from whose weights the training starts; None for random weights.
+    """
 
     size: str = Size.FULL
     settings: Mapping[str, Any] | None = None
@@ -69,10 +96,11 @@ class FitOptions(TrainOptions):
 class EvaluateOptions:
     """The options of `pdsynth evaluate` and `pdsynth evidence`.
 
-    split: the participants to score. controls: whether the closed-form controls are fitted on the training split and
-    scored too. samples: draws per scan of a generative model, each in `steps` sampling steps. The uncertainty audit
-    tests the SD over at least three draws; with fewer, it tests the SD that the model itself gives. atlas: a label
-    image in MNI space whose regions replace the default ones.
+    split: the participants to score. controls: whether the controls (simple methods for comparison) that need no
+    training steps are fitted on the training split and scored too. samples: draws per scan of a generative model, each
+    in `steps` sampling steps. The uncertainty audit tests the SD over at least three draws; with fewer, it tests the SD
+    that the model itself gives. atlas: a label image in MNI space whose regions replace the default ones. device:
+    "auto", "cpu" or "cuda".
     """
 
     split: Split = Split.TEST
