@@ -52,17 +52,21 @@ def fit(
     the training steps, in seconds or as text such as "10m"; closed-form fits and cached estimates take further time.
     `steps` is the number of training steps. If both are given, training ends at the first of the two; if neither is,
     the recipe's own number of steps or epochs applies. val: participants who are scored after training; if they are two
-    or more, the mean PSNR is written into the model's card (record of the training, in config.json). `resume` continues
-    from the checkpoints in `run`, which must come from the same recipe, seed and training scans.
+    or more, the mean PSNR is written into the model's card (record of the training, in config.json). seed: of the first
+    weights and of all random numbers of the training. `resume` continues from the checkpoints in `run`. They must come
+    from the same recipe, seed and training scans, which is not checked here. Without `resume`, they are removed.
 
-    `init` is the folder of a model of the same method, from whose weights the training starts. `size` is "full", or
-    "small" for a recipe that has a small size. `settings` are new values of settings of the recipe, by name.
-    `precision` is "32-true", "bf16-mixed" or "16-mixed" (names of the library Lightning); None means the one that is
-    fast on the device. The card records it. `device` is "auto", "cpu" or "cuda"; `devices` is the number of processes
-    or GPUs that train together. `atlases` are paths of label images in MNI space, by modality, which replace the
-    default regions of a loss on region means. Raises ValueError for a budget that cannot be read, a device that this
-    machine lacks, an unknown recipe, size or setting, and if there is no training pair. Raises InputError if `init` or
-    an atlas cannot be used.
+    `init` is the folder of a model of the same method, or "default" for the shipped one. The training starts from its
+    weights, with its size and settings. `size` is "full", or "small" for a recipe that has a small size. `settings` are
+    new values of settings of the recipe, by name. `precision` is "32-true", "bf16-mixed" or "16-mixed" (names of the
+    library Lightning); None means the one that is fast on the device. The card records it. `device` is "auto", "cpu" or
+    "cuda"; `devices` is the number of processes or GPUs that train together. `atlases` are paths of label images in MNI
+    space, by modality, which replace the default regions of a loss on region means.
+
+    Raises ValueError for a budget that cannot be read, a device that this machine lacks, an unknown recipe, size,
+    setting or precision, atlases that the recipe does not use, a resumed run of another precision or number of devices,
+    and if there is no training pair. Raises InputError if `init`, an atlas or a checkpoint cannot be used, and if
+    `init` is given with settings or with a size other than "full".
     """
     options = FitOptions(
         steps=steps,
@@ -83,9 +87,9 @@ def fit(
 def fit_recipe(recipe: str, train: Pairs, run: Path, options: FitOptions, val: Pairs | None = None) -> Model:
     """Train a recipe and save the model in run/model; returns the model. `fit` is the same with single arguments.
 
-    options: the other arguments of `fit` (budget in seconds, steps, seed, device, size, settings and so on). val:
-    participants who are scored after training, for the record of the model; None for no scores. Raises the errors of
-    `fit`.
+    options: the other arguments of `fit` (budget in seconds, steps, seed, device, size, settings and so on). val: pairs
+    of participants who are scored after training, for the record of the model; None, or fewer than two participants,
+    for no scores. Raises the errors of `fit`.
     """
     method = untrained(recipe, train, options)
     device = resolve_device(options.device)
@@ -164,7 +168,8 @@ def _initial(recipe: str, train: Pairs, options: FitOptions) -> Method:
 def load(model: str | Path, device: str = "auto") -> Model:
     """Load a trained model from the folder that `fit` or `pdsynth train` wrote; "default" is the shipped model.
 
-    device: "auto", "cpu" or "cuda". Raises InputError if the folder is not a model.
+    The folder is run/model of a run. device: "cpu", "cuda", or "auto" for CUDA if there is one. Raises InputError if
+    the folder is not a model, or is damaged, and ValueError for a device that this machine lacks.
     """
     return Model.load(model, device)
 
@@ -182,9 +187,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score and audit one model, or several by name, on whole scans; returns the content of metrics.json.
 
-    The first model is the one under test, which is compared with all others. Scans of `pairs` whose session lacks the
-    other modality are left out. If `out` is given, the results are written into this folder. atlas: regions whose mean
-    signal is saved for every scan; None means the regions of the paper with hippocampi and amygdalae.
+    The first model is the one under test, which is compared with all others except the oracle. Scans of `pairs` whose
+    session lacks the other modality are left out. If `out` is given, the results are written into this folder. seed: of
+    all random numbers. atlas: regions whose mean signal is saved for every scan; None means the regions of the paper
+    with hippocampi and amygdalae.
 
     The audit of uncertainty tests the SD that a method gives with each prediction. For a generative method and
     `samples` of 3 or more, it tests the SD over this number of samples instead, each drawn in `steps` sampling steps.
@@ -193,7 +199,8 @@ def evaluate(
 
     Raises InputError if the preprocessing of a model differs from that of the pairs, if a model was trained on a scan
     of the pairs that is outside their training split, or if it was calibrated on a scan of the pairs. Raises ValueError
-    if fewer than two participants have both scans.
+    if there is no model, if fewer than two participants have both scans, and if a model returns values that are not
+    finite.
     """
     named = {models.method.name: models} if isinstance(models, Model) else models
     refuse_other_preprocessing(named, pairs)
@@ -211,8 +218,9 @@ def fit_controls(
     """Fit controls (simple methods for comparison) on the training participants; returns the fitted methods by name.
 
     names: recipes to fit; the default is all controls that are fitted in closed form, without training steps. budget:
-    seconds of training for each control that has training steps; it must be given for such a control. The fits leave no
-    file. Raises ValueError if there is no training pair.
+    seconds of training, on the CPU, for each control that has training steps. seed: of the fits and the training; the
+    first weights of a network do not depend on it. The fits leave no file. Raises ValueError if there is no training
+    pair, or no budget for a control that has training steps, and KeyError for an unknown recipe.
     """
     if len(train) == 0:
         raise ValueError(
@@ -227,8 +235,8 @@ def refuse_other_preprocessing(models: Mapping[str, Model | Method], pairs: Pair
     """Raise InputError if a model was trained on scans that were prepared in another way than the pairs.
 
     models: models or methods, by the name for the message. The settings of the preparation (such as grid and denoising)
-    are compared. The rule for brain masks is compared only if a scan of the pairs came with a brain mask. A method has
-    no record of its preparation, so only the shape of its grid is compared.
+    are compared. The rule for brain masks is compared only if a scan of the prepared folder came with a brain mask. A
+    method has no record of its preparation, so only the shape of its grid is compared.
     """
     ours = pairs.preprocessing
     for name, model in models.items():
@@ -251,12 +259,13 @@ def refuse_other_preprocessing(models: Mapping[str, Model | Method], pairs: Pair
 
 
 def refuse_leak(models: Mapping[str, Model | Method], pairs: Pairs) -> None:
-    """Raise InputError if a model was trained or calibrated on a scan that it is to be scored on.
+    """Raise InputError if a model was calibrated on a scan to score, or trained on one outside the training split.
 
     models: the models by name; pairs: the scans to score. Scans are recognised by the SHA-256 of their bytes, so the
     names of files and participants do not matter. Scans of the training split of `pairs` may be scored with a model
-    that was trained on them, because the report states the split; a model that was calibrated on them is refused. A
-    model of an older version does not record its scans and is not checked; neither is a method without a record.
+    that was trained on them, because the report states the split. A model of an older version does not record its scans
+    and is not checked; neither is a method without a record. Raises InputError also if the prepared folder of the pairs
+    does not record the SHA-256 of its scans.
     """
     outside_training = pairs.where(pairs.table["split"] != Split.TRAIN).scan_digests()
     for name, model in models.items():
@@ -290,7 +299,8 @@ def new_people(name: str, model: Model, pairs: Pairs) -> Pairs:
 def unchecked(models: Mapping[str, Model], pairs: Pairs) -> list[str]:
     """Names of the models for which a leak of training scans into the scored scans cannot be detected.
 
-    The record of such a model, or the prepared folder of the pairs, lacks the SHA-256 digests of its scans.
+    The record of such a model lacks the SHA-256 digests of its training scans. If `pairs` has no scan, all names are
+    returned. Raises InputError if the prepared folder of the pairs lacks the digests of its scans.
     """
     has_digests = bool(pairs.scan_digests())
     return [name for name, model in models.items() if not (has_digests and model.card.get("scans_sha256"))]

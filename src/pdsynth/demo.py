@@ -43,9 +43,9 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
     """Simulate, prepare, synthesise the missing scans with the shipped model or one trained here, evaluate, report.
 
     out: a folder that is empty or does not exist; it receives bids/, prepared/, synthesised/, metrics.json and
-    report.html. train: whether to train a model for 90 seconds in place of the shipped one. jobs: number of processes
-    that simulate and prepare. device: "auto", "cpu" or "cuda". Returns the path of the report. Prints each step with
-    its duration in seconds.
+    report.html, and model/ if a model is trained. train: whether to train a model for 90 seconds in place of the
+    shipped one. seed: of all random numbers. jobs: number of processes that simulate and prepare. device: "auto", "cpu"
+    or "cuda". Returns the path of report.html. Prints each step with its duration in seconds.
     """
     console, device = Console(), resolve_device(device)
     out.mkdir(parents=True, exist_ok=True)

@@ -32,18 +32,20 @@ WITHOUT = "leave out --samples, or name a generative model such as `default`"
 
 @dataclass(frozen=True)
 class Synthesis:
-    """A synthesised volume on the source scan's own grid; 1 is 2.5 times the median of a real scan inside the brain.
+    """A synthesised volume on the source scan's own grid, with its SD, its random samples and its provenance.
 
-    The volume has the detail of its source, as far as the two modalities are related around a voxel
-    (`imaging.detail`), and the receive field of its source: most of the field is that of the coil, which the scans of a
-    session share. A model of an earlier version (`Preprocessing.intensity`) gives a volume with neither, where 1 is the
-    99.5th percentile inside the brain.
+    In `volume`, 1 is 2.5 times the median inside the brain of a scan of the target modality. Detail that is finer than
+    the model's grid is taken from the source, where both modalities are related (`imaging.detail.with_detail`). Then
+    the volume is multiplied by the receive field (uneven sensitivity of the coil) of the source, which the scans of a
+    session mostly share. If the model is of an earlier version (its `Preprocessing.intensity` is "percentile"), the
+    volume has neither, and 1 is the 99.5th percentile inside the brain.
 
-    `uncertainty` is its SD in the same unit, with the field and without the detail. It is the method's SD, times the
-    calibration factor if the model is calibrated. If the method gives no SD, it is the SD of the samples, or None for
-    fewer than two samples. `samples` are independent samples of the target, on the same grid. `mark` and
-    `uncertainty_mark` are the provenance records of the files. `notes` name the doubtful entries of the source and how
-    they were read.
+    `uncertainty` is the SD of the volume per voxel, in the same unit, with the field and without the detail. It is the
+    method's SD, times the calibration factor if the model is calibrated. If the method gives no SD, it is the SD of the
+    samples, or None for fewer than two samples. `samples` are independent samples of the target, on the same grid.
+    `mark` and `uncertainty_mark` are the provenance records that are written with the volume and with the SD. `source`
+    is the path of the source scan. `notes` name the doubts about the source, such as entries of its header, and how the
+    entries were read.
     """
 
     volume: Volume
@@ -57,10 +59,10 @@ class Synthesis:
     def save(self, out: str | Path, participant_id: str = "", session_id: str = "") -> list[Path]:
         """Write volume, uncertainty and samples into a folder as BIDS derivatives, and return the paths of the files.
 
-        The files are named by participant and session ("sub-1", "ses-2" or ""). Without a participant_id, both are
-        taken from the source's file name and folders. The volume is written last, so that its presence means that all
-        files are complete. Samples of an earlier run with more samples are removed. Raises InputError if the file name
-        and the folders contradict each other.
+        The files lie in `out`/participant/session/func or dwi, and are named by participant and session ("sub-1",
+        "ses-2" or ""). Without a participant_id, both are taken from the source's file name and folders, and InputError
+        is raised if these contradict each other. The volume is written last, so that its presence means that all files
+        are complete. Samples of an earlier run with more samples are removed.
         """
         if not participant_id:
             participant_id, session_id = lone_participant(self.source)
@@ -84,6 +86,8 @@ class Synthesis:
 class Model:
     """A trained method with its card (the record of its training) and the digest of its weights.
 
+    method: in eval mode, on `device` ("cpu" or "cuda"; "auto" takes CUDA if there is one). sha256: hexadecimal.
+
     >>> model = Model.load("default")  # doctest: +SKIP
     >>> model.synthesize("sub-01_task-rest_bold.nii.gz", to="dmri", samples=8, seed=0).save("out")  # doctest: +SKIP
     """
@@ -96,7 +100,9 @@ class Model:
     def load(cls, model: str | Path, device: str = "auto") -> Model:
         """Load a model from a folder that `pdsynth train` wrote; "default" is the shipped model.
 
-        Raises InputError as `checkpoint.load` does, and for a preprocessing that this version cannot rebuild.
+        device: "cpu", "cuda", or "auto" for CUDA if there is one. Raises InputError if a file of the model is missing
+        or damaged, if config.json does not describe a model of this version or does not fit the weights, and for a
+        preprocessing that this version cannot rebuild. Raises ValueError for a device that this machine lacks.
         """
         method, card = checkpoint.load(model)
         if "grid_shape" in card:  # a method that was saved by hand may have no grid
@@ -124,12 +130,13 @@ class Model:
     ) -> Synthesis:
         """Synthesise the other modality of one scan. The scan is preprocessed here, as the model's training scans were.
 
-        scan: the source, a 4D file (with its bval and bvec files next to it), a 3D mean volume, or a `Scan`. to: the
-        modality to synthesise, which may be left out if the source's file name or a .bval file shows its modality.
-        samples: number of samples in addition to the estimate, with `steps` sampling steps each. seed: of the samples.
-        shell: b-value in s/mm^2 of a synthesised dMRI volume, or of a dMRI source that comes without b-values. Raises
-        InputError for a file that cannot be used and for the scan's own modality as `to`, and ValueError for samples of
-        a method that gives none.
+        scan: the source, a 4D file (a dMRI with its bval and bvec files next to it), a 3D mean volume, or a `Scan`. to:
+        the modality to synthesise, which may be left out for a `Scan`, and if the source's file name or a .bval file
+        shows the modality of the source. samples: number of random samples in addition to the estimate, with `steps`
+        sampling steps each; a method with a fixed number of steps ignores `steps`. seed: of the samples. shell: b-value
+        in s/mm^2 of a synthesised dMRI volume, or of a dMRI source that comes without b-values. Raises InputError for a
+        file that cannot be used and for the scan's own modality as `to`. Raises ValueError for an unknown modality, and
+        for samples of a method that gives none.
         """
         if samples and not self.method.generative:
             raise ValueError(f"{self.method.name} {NO_DRAWS}. Leave out samples, or take a generative model.")
@@ -200,7 +207,10 @@ class Model:
 
 
 def refuse_without_draws(model: str | Path) -> None:
-    """Raise InputError for a model whose method gives no samples. Only the method's name is read, not the weights."""
+    """Raise InputError for a model whose method gives no samples. Only the method's name is read, not the weights.
+
+    model: folder of the model, or "default" for the shipped one. A folder that is not a model is not refused here.
+    """
     name = str(read_json(model_path(model) / "config.json").get("method"))
     if name in registry() and not registry()[name].generative:
         raise InputError(str(model), f"is a {name} model, which {NO_DRAWS}", WITHOUT)
