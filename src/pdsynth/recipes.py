@@ -36,8 +36,9 @@ def settings_of(recipe: Recipe, size: str = Size.FULL, changes: Mapping[str, Any
     """The settings of a recipe's method for a size, "full" or "small", with some of them changed.
 
     changes: new values by the name of the setting, as text or in the type of the setting; a list is a text with commas.
-    Returns the settings that differ from the defaults of the method. Raises ValueError for a size that the recipe does
-    not have, a setting that its method does not have, and a value of the wrong type.
+    Returns the settings that the recipe, its size or the changes give; all others have the defaults of the method.
+    Raises ValueError for a size that the recipe does not have, a setting that its method does not have, and a value of
+    the wrong type.
 
     >>> settings_of(RECIPES["pds"], "small", {"pattern_weight": "0.2"})
     {'width': 16, 'pattern_weight': 0.2}
@@ -65,8 +66,9 @@ def build(
 ) -> Method:
     """A new, untrained method of the recipe `name` for the grid of the pairs, with random weights from the seed.
 
-    size: "full" or "small". changes: new values of settings, by name. Raises KeyError, with the names of all recipes,
-    for an unknown recipe. Raises ValueError for an unknown size or setting, and for a value of the wrong type.
+    size: "full", or "small" for a recipe that has a small size. changes: new values of settings, by name, as in
+    `settings_of`. Raises KeyError, with the names of all recipes, for an unknown recipe. Raises ValueError for a size
+    or setting that the recipe does not have, and for a value of the wrong type.
     """
     if name not in RECIPES:
         raise KeyError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")

@@ -75,7 +75,8 @@ def read(checkpoint: Path) -> dict[str, Any]:
 def restoring(checkpoint: Path) -> Iterator[None]:
     """Run the block that restores the state of a checkpoint; its errors become InputError with the name of the file.
 
-    The state of a damaged file, or of another method, raises such an error.
+    These are RuntimeError, LookupError, ValueError, TypeError and AttributeError, which the state of a damaged file, or
+    of another method, raises. Other errors stay as they are.
     """
     try:
         yield

@@ -31,10 +31,11 @@ ACCELERATORS = {"cpu": "cpu", "cuda": "gpu"}
 
 
 class StepBatches(IterableDataset):
-    """The training batches of a stage, from step number `first` on, without end.
+    """The training batches of a stage, from step number `first` on, without end: each a `PairBatch` of patches.
 
-    The batch of step i depends only on i, the seed and the number of the device, so that a resumed run gets the same
-    batches as an uninterrupted one. Devices that train together get different batches.
+    pairs: the training pairs. stage: gives the edge of the patches and their number per batch. The batch of step i
+    depends only on i, the seed and the number of the device, so that a resumed run gets the same batches as an
+    uninterrupted one. Devices that train together get different batches.
     """
 
     def __init__(self, pairs: Pairs, stage: Stage, seed: int, first: int) -> None:
@@ -50,9 +51,10 @@ class StepBatches(IterableDataset):
 class StageModule(pl.LightningModule):
     """One stage (part) of the training of a method, as a Lightning module.
 
-    Each step minimises the losses of the stage one after the other, each by one step of the optimiser, and then updates
-    the moving average of the weights. The stage ends after `steps` steps or `budget` seconds, whichever is reached
-    first; None means no such limit.
+    Each step minimises the losses of the stage one after the other, each by one step of its own optimiser, and then
+    updates the moving average of the weights, `ema`. The stage ends after `steps` steps or `budget` seconds, whichever
+    is reached first; None means no such limit. seed: of the batches and the noise. step, elapsed: steps and seconds so
+    far, also of a resumed run. flops: operations of one step. latest: the loss terms of the last step, by name.
     """
 
     def __init__(self, method: Method, stage: Stage, seed: int, steps: int | None, budget: float | None) -> None:
@@ -66,7 +68,10 @@ class StageModule(pl.LightningModule):
 
     @property
     def progress(self) -> float:
-        """Fraction of this stage that is complete, from 0 to 1: by steps or by wall time, whichever is larger."""
+        """Fraction of this stage that is complete, from 0 to 1: by steps or by wall time, whichever is larger.
+
+        It is 0 for a stage without limits.
+        """
         by_steps = self.step / self.steps if self.steps else 0.0
         by_time = self.elapsed / self.budget if self.budget else 0.0
         return min(max(by_steps, by_time), 1.0)
@@ -200,9 +205,10 @@ def train_stage(
     """Train one stage of a method until it is complete, from its checkpoint file if there is one.
 
     module: the stage, with its method and limits. train: the training pairs. callback: called by Lightning during the
-    training, to show and save the progress. checkpoint: path of the checkpoint file. With several devices, the process
-    of each device calls this function with its own `environment` (a `Rank`); the gradients of a step are averaged over
-    the devices, each of which has its own batch. None means one device.
+    training, to show and save the progress. checkpoint: path of the checkpoint file. The networks of module.method are
+    trained in place; their moving average is in module.ema. With several devices, the process of each device calls this
+    function with its own `environment` (a `Rank`); the gradients of a step are averaged over the devices, each of which
+    has its own batch. None means one device.
     """
     trainer = pl.Trainer(
         accelerator=ACCELERATORS[hardware.device],

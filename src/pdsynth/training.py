@@ -53,14 +53,14 @@ class StagePart:
     def train(self, module: StageModule, train: Pairs, hardware: Hardware, rank: Rank | None = None) -> None:
         """Train the stage until it is complete; losses are written into the file metrics.csv of the run.
 
-        module: the Lightning module of this stage (see `of`). train: the training pairs. rank: this process among those
-        that train together; None for one device.
+        module: the Lightning module of this stage, from `of`; its method is trained in place. train: the training
+        pairs. rank: this process among those that train together; None for one device.
         """
         train_stage(module, train, Journal(self.run, self.checkpoint), self.checkpoint, hardware, rank)
 
 
 def train(method: Method, train: Pairs, run: str | Path, options: TrainOptions) -> Method:
-    """Train a method on the training pairs, and return it in eval mode on the CPU.
+    """Train a method in place on the training pairs, and return it in eval mode on the CPU.
 
     First the state of the method that has a closed-form solution is fitted, then each stage (part of the training with
     its own networks and losses) is trained. `run` is the folder for checkpoints and metrics.csv. The limits are
@@ -68,10 +68,11 @@ def train(method: Method, train: Pairs, run: str | Path, options: TrainOptions) 
     their shares; if both are given, the first one that is reached ends a stage. The limits apply to training steps
     only; closed-form fits and cached estimates take further time.
 
-    With options.resume, training continues from the checkpoints in `run`. If the limit is in steps, the result equals
-    that of an uninterrupted run. If a stage is continued under a larger limit, the later stages are trained again from
-    the start. options.precision is "32-true", "bf16-mixed" or "16-mixed" (names of Lightning). None means the precision
-    of the resumed run, or the fast one of the device. On a CPU, "16-mixed" is always replaced.
+    With options.resume, training continues from the checkpoints in `run`; without it, they are removed. If the limit is
+    in steps, the result equals that of an uninterrupted run. If a stage is continued under a larger limit, the later
+    stages are trained again from the start. options.precision is "32-true", "bf16-mixed" or "16-mixed" (names of
+    Lightning). None means the precision of the resumed run, or the fast one of the device. On a CPU, "16-mixed" is
+    always replaced.
 
     If options.devices is above 1, as many processes of this machine train together and average their gradients. Each
     has its own batches, and one thread ("cpu") or one GPU ("cuda"). A program that calls this function with several
@@ -153,9 +154,10 @@ def chosen_precision(run: Path, options: TrainOptions, device: str, default: str
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Suppress log messages and warnings of the library Lightning in the block.
+    """Suppress the log messages of the library Lightning below the level WARNING, and some warnings, in the block.
 
-    The earlier levels of its loggers and filters of warnings are restored afterwards.
+    The warnings are those that do not concern the user, such as on networks in eval mode. The earlier levels of the
+    loggers and filters of warnings are restored afterwards.
     """
     before = {log: log.level for log in map(logging.getLogger, ("pytorch_lightning", "lightning_fabric"))}
     for log in before:
