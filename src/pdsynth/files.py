@@ -77,9 +77,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_table(path: Path, table: pd.DataFrame, **options: Any) -> None:
-    """Write a table as tab-separated text, completely or not at all. options: those of pandas' to_csv.
+    """Write a table, without its index, as tab-separated text, completely or not at all.
 
-    An apostrophe is put in front of a text that a spreadsheet would evaluate as a formula.
+    options: those of pandas' to_csv. An apostrophe is put in front of a text that a spreadsheet would evaluate as a
+    formula.
     """
     texts = {name: table[name].map(without_formula) for name in table.columns if table[name].dtype.kind not in "iufb"}
     write_text(path, table.assign(**texts).to_csv(sep="\t", index=False, **options))
@@ -108,10 +109,11 @@ def read_json(path: Path) -> dict[str, Any]:
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 digest that identifies the content of a file or of a folder.
 
-    The digest of a folder covers the names and sizes of all its files, and the bytes of files up to 1 MiB (tables,
-    sidecars, gradient tables), so that a cohort of many gigabytes is identified in a moment. A larger file that changes
-    without a change of its size is not noticed. A file that may not be read contributes only its name and size. Raises
-    InputError if the path is neither a file nor a folder.
+    The digest of a file covers all its bytes. The digest of a folder covers the relative paths and sizes of all files
+    in it and below, and the bytes of files up to 1 MiB (tables, sidecars, gradient tables), so that a cohort of many
+    gigabytes is identified in a moment. A larger file that changes without a change of its size is not noticed. A file
+    in the folder that may not be read contributes only its path and size. Raises InputError if the path is neither a
+    file nor a folder, and PermissionError for a single file that may not be read.
     """
     if path.is_file():
         with path.open("rb") as file:
@@ -129,7 +131,10 @@ def sha256(path: Path) -> str:
 
 
 def link_or_copy(path: Path, link: Path) -> None:
-    """Put the file `path` at `link` too: as a hard link, or as a copy on a file system without hard links."""
+    """Put the file `path` at `link` too: as a hard link, or as a copy on a file system without hard links.
+
+    No file may exist at `link`; a copy would overwrite it.
+    """
     try:
         os.link(path, link)
     except OSError:  # a file system without hard links

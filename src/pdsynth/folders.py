@@ -44,8 +44,8 @@ log = logging.getLogger(__name__)
 class Work:
     """The folder that a command writes into, beside the output folder that it becomes at the end (staging folder).
 
-    At the start it is empty, or has the files of the output folder (if they are updated) or of a stopped run (if it is
-    resumed).
+    folder: its path. At the start it is empty, or has the files of the output folder (if they are updated) or of a
+    stopped run (if that run is resumed).
     """
 
     folder: Path
@@ -64,20 +64,22 @@ def making(
 ) -> Iterator[Work]:
     """Yield a staging folder to write into, which becomes `out` if the block ends without an error.
 
-    The staging folder is in `OUT.partial`, beside `out`. At the end it gets an inventory (each file with its SHA-256)
-    in its manifest.json, and is exchanged with `out`.
+    The staging folder is in `OUT.partial`, beside `out`; the block gets it as a `Work`, whose `folder` is its path. At
+    the end it gets an inventory (each file with its SHA-256) in its manifest.json, and is exchanged with `out`.
 
-    - overwrite permits the replacement of a folder that pdsynth wrote. update starts from the files of `out`.
+    - overwrite permits the replacement of a folder that pdsynth wrote, and starts from an empty folder. update starts
+      from the files of `out`, unless overwrite is given too. In the staging folder, a file above 16 MiB is then a hard
+      link: the block may replace it but must not edit it in place.
     - resume is the instruction, in words, by which a user resumes a stopped run. If it is given, the files of a run
-      that fails are kept, and the next run resumes from them, or raises InputError if may_resume is false. Without it,
-      they are removed.
+      that fails are kept. Unless overwrite is given, the next run resumes from them, or raises InputError if may_resume
+      is false. Without an instruction, the files of a run that fails are removed.
     - check_manifest is called with the content of the earlier manifest.json before an update or a resumed run, and
-      raises an error if the earlier settings differ.
+      raises an error if the earlier settings differ. It is not called with overwrite.
     - inputs are the paths that the run reads; they must not be inside `out`.
 
-    Raises InputError, before anything is changed, if `out` contains a file that pdsynth did not write or that was
-    edited, if an older version wrote it without an inventory, if it exists and neither overwrite nor update is given,
-    and if another run is writing it.
+    An operation that a killed run left incomplete in `out` is completed first. Raises InputError, before anything else
+    is changed, if `out` contains a file that pdsynth did not write or that was edited, if an older version wrote it
+    without an inventory, if it has files and neither overwrite nor update is given, and if another run is writing it.
     """
     out = _apart_from_inputs(out, inputs)
     with workspace(out) as space:
@@ -142,11 +144,13 @@ def _apart_from_inputs(out: Path, inputs: Sequence[Path]) -> Path:
 
 @contextmanager
 def adding(out: Path) -> Iterator[Path]:
-    """Yield a copy of the folder `out`; new and changed files move into `out` if the block ends without an error.
+    """Yield the path of a copy of `out`; if the block ends without an error, its new and changed files move into `out`.
 
-    After an error, `out` is unchanged. `out` itself is not replaced, so it may be the working directory of a shell.
-    Raises InputError if `out` does not exist, if it contains a file that pdsynth did not write or that was edited, if
-    it has no inventory of its files, and if another run is writing it.
+    Files that the block removes from the copy are removed from `out`. A file above 16 MiB is a hard link in the copy:
+    the block may replace it but must not edit it in place. After an error, `out` is unchanged. The folder `out` itself
+    is not replaced, so it may be the working directory of a shell. Raises InputError if `out` does not exist, if it
+    contains a file that pdsynth did not write or that was edited, if it has no inventory of its files, and if another
+    run is writing it.
     """
     out = output_path(out, here=True)
     with workspace(out) as space:

@@ -27,8 +27,9 @@ SEAL = "seal"  # digest of all other entries of the manifest
 def begin(command: str, *, inputs: Sequence[Path] = (), seed: int | None = None, **parameters: Any) -> dict[str, Any]:
     """The content of manifest.json at the start of a command; `finished` and `seconds` are None until its end.
 
-    inputs: files and folders that the command reads, recorded by name and SHA-256. parameters: further settings,
-    recorded by value; a parameter that is a path is recorded by its last name only.
+    inputs: files and folders that the command reads, recorded by name and by the digest of `files.sha256`. seed: of the
+    command; None if it has none. parameters: further settings, recorded by value; a parameter that is a path is
+    recorded by its last name only. Raises InputError if an input does not exist.
     """
     return {
         "made_by": MADE_BY,
@@ -58,8 +59,8 @@ def _digests(inputs: Sequence[Path]) -> dict[str, str]:
 def finish(folder: Path, entries: dict[str, Any]) -> None:
     """Write `folder`/manifest.json at the end of a command, with the end time and the duration in seconds.
 
-    entries: the content from `begin`, which may have further keys. Keys of the present manifest.json that `entries`
-    lacks are kept.
+    entries: the content from `begin`, which may have further keys; the dict itself gets the end time and the duration
+    too. Keys of the present manifest.json that `entries` lacks are kept.
     """
     entries |= _finished(entries)
     write_json(folder / NAME, read(folder) | entries)

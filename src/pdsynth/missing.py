@@ -80,7 +80,7 @@ class Options:
 
 
 def refuse_other_options(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise InputError unless `before`, the manifest of `out`, records a synthesis with the same settings `now`."""
+    """Raise InputError unless `before`, the manifest of `out`, records a synthesis with `now`, of `Options.entries`."""
     if before.get("command") != "synthesize":
         raise InputError(out, f"was written by pdsynth {before.get('command')}", "choose another folder")
     recorded = before.get("parameters", {}).get("made_as", {})
@@ -114,16 +114,16 @@ class Source:
     def row(
         self, root: Path, status: str, file: str = "", draws: int = 0, reason: str = "", remedy: str = ""
     ) -> dict[str, str]:
-        """This scan's row of synthesised.tsv. root: dataset. file: the volume's path, from the table's folder."""
+        """Its row of synthesised.tsv. status: made, not made, skipped, refused. root: dataset. file: its path."""
         source, target, drawn = relative(self.scan.path, root), str(self.direction.target), str(draws) if file else ""
         values = (self.participant_id, self.session_id, source, target, status, file, drawn, reason, remedy)
         return dict(zip(COLUMNS, values, strict=True))
 
 
 def sources(cohort: Cohort, replace_refused: bool = False) -> Iterator[tuple[Source, str]]:
-    """Every scan of a cohort, and the reason why the other modality is not synthesised from it; "" if it is.
+    """Yield every scan of a cohort with the reason why the other modality is not synthesised from it; "" if it is.
 
-    If a scan of the other modality exists but was refused, it is synthesised only if `replace_refused` is true.
+    If the other modality was scanned but refused, it is synthesised only if `replace_refused` is true.
     """
     for subject, session in cohort:
         for modality, scan in session.scans.items():
@@ -169,15 +169,15 @@ def synthesise_path(
     The files are all volumes, SDs and samples, also those that an earlier run made. to: the only modality to
     synthesise; for one scan, it is needed if neither name nor .bval file shows the scan's modality. samples: number of
     random samples of a generative model, each in `steps` sampling steps, from `seed`; shell: b-value in s/mm^2 of a
-    synthesised dMRI. progress(done, scans) is called after each scan. `jobs` processes share the scans, with one thread
-    each; their number does not change the bytes. A volume in `out` of the same source, model and options is not made
-    again, so an interrupted run can be repeated. layout: name of the folder's layout, such as "bids", or None to detect
-    it; no table of participants is read. select: rule that leaves out scans by their names. In a folder a scan that
-    fails is refused and the others continue, except after a full disk or a lack of memory. If a session's scan of the
-    modality to synthesise exists but was refused, this modality is synthesised only if `replace_refused` is true.
+    synthesised dMRI. progress(done, scans) is called after each scan. `jobs` processes share the scans; their number
+    does not change the bytes. A volume in `out` of the same source, model and options is not made again. layout: name
+    of the folder's layout, such as "bids", or None to detect it; no table of participants is read. select: rule that
+    leaves out scans by their names. In a folder a scan that fails is refused and the others continue, except after a
+    full disk or a lack of memory. A modality that was scanned but refused needs `replace_refused`.
 
     Raises InputError if `path` is one scan and it fails; if a folder lacks no scan, or every scan is refused; if two
-    scans would give the same file; and if `samples` are requested of a model that cannot draw samples.
+    scans would give the same file; if `samples` are requested of a model that cannot draw samples; and if a volume in
+    `out` was made from a scan in another place.
     """
     options = Options(samples=samples, steps=steps, seed=seed, shell=shell)
     return synthesise_scans(
@@ -212,9 +212,9 @@ def synthesise_scans(
 ) -> tuple[list[Path], list[Rejection]]:
     """Synthesise as `synthesise_path` does, with samples, steps, seed and shell as one object.
 
-    stamps: size, times and SHA-256 of each volume's source files when it was made, by the path of the volume relative
-    to `out`. A source file with equal size and times is not read again to check its content. The stamps of this call
-    are added to the dict.
+    stamps: size, times, inode and SHA-256 of each volume's source files when it was made, by the path of the volume
+    relative to `out`. A source file whose size, times and inode are equal is not read again to check its content. The
+    stamps of this call are added to the dict.
     """
     if options.samples:
         from pdsynth.synthesis import refuse_without_draws
