@@ -17,10 +17,11 @@ RECIPES = "recipes"  # the function of a method's module that names its runs
 def code_digest(*modules: str) -> str:
     """SHA-256 (hexadecimal) of the code of some modules of pdsynth, to notice a change that may change results.
 
-    modules: their names. All modules of pdsynth that they import, directly or not, are included. Comments, docstrings,
-    layout and the function `recipes` of a module do not change the digest: the settings of a run are compared
-    separately, and a new recipe does not affect other recipes. Another version of Python may give another digest of the
-    same code. Raises ModuleNotFoundError if a module does not exist.
+    modules: their full names. All modules of pdsynth that they import by statements, directly or not, are included;
+    modules that are discovered at run time are not. Comments, docstrings, layout and the function `recipes` of a module
+    do not change the digest: the settings of a run are compared separately, and a new recipe does not affect other
+    recipes. Another version of Python may give another digest of the same code. Raises ModuleNotFoundError if a module
+    does not exist.
 
     >>> code_digest("pdsynth.types") == code_digest("pdsynth.types"), len(code_digest("pdsynth.types"))
     (True, 64)

@@ -61,19 +61,22 @@ def benchmark(
     cluster: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Train and score several recipes with an equal budget, and write tables, figures and a page; returns its path.
+    """Train and score several recipes with an equal budget; write tables, figures and an HTML page with them.
 
-    `out` becomes a results folder of all recipes, in the format of `pdsynth evaluate`. prepared: prepared folder of the
-    pairs. entries: names of recipes, or "name:small" for their small size; None for all rows of the paper's tables that
-    can be run with these pairs and on this device. budget: training time of each recipe in seconds (wall time); steps:
-    number of training steps instead. jobs: number of recipes that run at the same time, each in its own process with an
-    equal share of the threads. cluster: "slurm" or "local", to run the recipes as jobs of the library submitit instead.
-    A finished run in `out` is used again, a stopped run is resumed, and the tables contain all finished runs.
-    progress(done, total) is called after each recipe.
+    Returns the path of the page. `out` becomes a results folder of all recipes, in the format of `pdsynth evaluate`.
+    prepared: prepared folder of the pairs. entries: names of recipes, or "name:small" for their small size; None for
+    all rows of the paper's tables that can be run with these pairs, on a CPU with pds-paper in its small size. budget:
+    training time of each recipe in seconds (wall time). steps: number of training steps of each recipe. If both are
+    given, a training ends at the first of the two. jobs: number of recipes that run at the same time, each in its own
+    process with an equal share of the threads. device: "cpu" or "cuda". cluster: "slurm" or "local", to run the recipes
+    as jobs of the library submitit instead. A finished run in `out` is used again, a stopped run is resumed, and the
+    tables contain all finished runs. progress(done, total) is called after each recipe.
 
-    Raises ValueError for an unknown recipe, or without budget and steps; InputError if `out` was written with other
-    pairs or other settings (budget, steps, seed, device, threads per recipe), if the test split has fewer than two
-    participants, or, after all other recipes are finished, if a recipe failed.
+    Raises ValueError for an unknown recipe or size, for two sizes of one recipe, without budget and steps, and if
+    submitit is needed but not installed. Raises InputError if `out` was written with other pairs or other settings
+    (budget, steps, seed, device, threads per recipe), or by another command; if the test split has fewer than two
+    participants; if the oracle is given and the pairs are not simulated; or, after all other recipes are finished, if a
+    recipe failed.
     """
     prepared, out = Path(prepared), Path(out)
     if not (budget or steps):

@@ -28,7 +28,8 @@ def join_scores(out: Path, entries: Sequence[str], seed: int) -> None:
     Writes metrics.json, metrics.tsv, patterns.tsv (region means), regions.tsv and predictions/ into `out`, the folder
     of the benchmark. entries: the recipes, "recipe" or "recipe:small" for the small size, in the order of the results;
     the first is under test and is compared with each other one except the oracle. The p values of these comparisons are
-    one family of Holm's correction. Raises InputError if the recipes were scored on different scans.
+    one family of Holm's correction. seed: of their permutations and resampling. Raises InputError if the recipes were
+    scored on different scans or regions, or if scores are missing.
     """
     folders = [scores_folder(out, entry) for entry in entries]
     table = pd.concat([read_table(folder / METRICS_TSV, patterns.TEXT) for folder in folders], ignore_index=True)

@@ -45,8 +45,9 @@ LIBRARIES = ("torch", "monai", "numpy", "scikit-learn", "nilearn")  # libraries 
 class Terms:
     """The settings of a benchmark that are equal for all its recipes.
 
-    budget: training time of each recipe in seconds (wall time), or None; steps: number of training steps instead, or
-    None; device: "cpu" or "cuda"; threads: number of threads of the process of each recipe.
+    budget: training time of each recipe in seconds (wall time), or None; steps: number of training steps of each
+    recipe, or None; seed: of training and scores; device: "cpu" or "cuda"; threads: number of threads of the process of
+    each recipe.
     """
 
     budget: float | None
@@ -89,9 +90,10 @@ def run_entry(prepared: Path, out: Path, entry: str, terms: Terms) -> str:
 
     entry: "recipe", or "recipe:small" for its small size. prepared: prepared folder of the pairs. out: folder of the
     benchmark, in which the recipe has its own folder. Writes model/, metrics.csv, scores/ (in the format of `pdsynth
-    evaluate`) and a manifest with the costs. A finished run is not repeated. If settings, pairs or training code differ
-    from those of an earlier run, training starts again; if only the scoring code differs, only the scores are computed
-    again. Raises InputError if another process works on the same run.
+    evaluate`) and a manifest with the costs. The oracle has neither training nor costs. A finished run is not repeated.
+    If settings, terms, pairs, libraries or training code differ from those of an earlier run, the earlier run is
+    removed and training starts again; if only the scoring code differs, only the scores are computed again. Raises
+    InputError if another process works on the same run.
     """
     name, size = recipe_of(entry)
     folder = run_folder(out, entry)
@@ -175,7 +177,8 @@ def machine(device: str) -> str:
 def counts(method: Method, pairs: Pairs, device: str) -> dict[str, Any]:
     """Costs of a method: number of its weights, and floating-point operations of a prediction and of its feature loss.
 
-    Keys: parameters; gflop_per_volume, 10^9 operations per predicted volume, None for methods without training stages.
+    pairs: prepared pairs; the first row of their test split is predicted in one direction, from fMRI to dMRI. Keys:
+    parameters; gflop_per_volume, 10^9 operations per predicted volume, None for methods without training stages.
     For a method whose training compares features of a network (feature loss): loss_features, name of that network;
     loss_weights, number of its weights; loss_gflop and loss_seconds, operations (10^9) and median time of the loss of
     one volume, forward and backward.

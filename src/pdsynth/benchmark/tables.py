@@ -45,9 +45,10 @@ def rows_of(*tables: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper, by its number. Its rows are the recipes that name it, and the controls.
+    """A table of the paper, by its number. Its rows are the controls, the oracle, and the recipes that name it.
 
-    Controls are simple methods for comparison. by_site: whether the scores of each site have their own rows.
+    Controls are simple methods for comparison. The oracle is an upper limit, for simulated cohorts only. A recipe names
+    its tables in `Recipe.tables`. by_site: whether the scores of each site have their own rows.
     """
 
     number: int
@@ -56,7 +57,7 @@ class Table:
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """Names of the recipes in the rows of this table: the controls (simple methods), then the others."""
+        """Names of the recipes in the rows: controls (simple methods), the oracle (upper limit), then the others."""
         return tuple(dict.fromkeys((*CONTROLS, *rows_of(self.number))))
 
 
@@ -76,13 +77,14 @@ ALL = tuple(dict.fromkeys(name for table in TABLES for name in table.rows))
 
 
 def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]:
-    """Write table2.tsv to table8.tsv of the paper into the benchmark folder `out`; returns the titles by number.
+    """Write the paper's tables 2, 3, 4, 6, 7 and 8 of scores as table<number>.tsv; returns the titles by number.
 
-    entries: the finished recipes, "recipe" or "recipe:small" for the small size. `out` must contain the joint scores of
-    all recipes. There is one row per recipe and direction (and site), with the mean and 95 % interval of each score
-    over participants; PSNR in the brain (dB) of `pds` minus that of this recipe, with interval and paired permutation
-    test, Holm-corrected over the table; the slope of synthesised on real effects of disease; and costs. In the table by
-    site, the correction is over each site, and effects and costs are left out. A recipe that was not run has no row,
+    out: folder of the benchmark, with the joint scores of all recipes, into which the tables are written. entries: the
+    finished recipes, "recipe" or "recipe:small" for the small size. There is one row per recipe and direction (and
+    site), with the mean and 95 % interval of each score over participants; PSNR in the brain (dB) of `pds` minus that
+    of this recipe, with interval and paired permutation test, Holm-corrected over the table, and empty if `pds` was not
+    run; the slope of synthesised on real effects of disease; and costs. In the table by site, the correction is over
+    each site, and effects and costs are left out. seed: of intervals and tests. A recipe that was not run has no row,
     and a table without rows is not written.
     """
     run = {recipe_of(entry)[0]: entry for entry in entries}
