@@ -174,7 +174,7 @@ def prepare(
     dask: Annotated[str | None, typer.Option(help="Run on the cluster of this dask scheduler (tcp://...).")] = None,
     slurm: Annotated[bool, typer.Option("--slurm", help="Run in Slurm jobs; --jobs is their number.")] = False,
 ) -> None:
-    """Turn a cohort into cached pairs on one grid, split by participant; finished sessions are not prepared again."""
+    """Bring a cohort's scans onto one grid and split the participants; finished sessions are not prepared again."""
     from pdsynth.data.prepare import prepare_cohort
     from pdsynth.report.quality import write_quality
     from pdsynth.workers import Workers

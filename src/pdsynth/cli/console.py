@@ -13,7 +13,10 @@ LISTED = 30  # files that are printed
 
 
 def hush_libraries() -> None:
-    """Hide warnings and log messages of other libraries, which the user cannot act on."""
+    """Hide Python's warnings and all log messages below the level WARNING, which the user cannot act on.
+
+    Of the library nibabel, only messages of the level CRITICAL remain.
+    """
     warnings.simplefilter("ignore")
     logging.disable(logging.INFO)
     logging.getLogger("nibabel").setLevel(logging.CRITICAL)  # its messages on a header do not name the file
@@ -55,8 +58,8 @@ def done(message: str, *following: str | Path) -> None:
 def progress(description: str) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar on stderr with the remaining time, until the block ends.
 
-    Yields a function update(completed, total), which moves the bar. The bar appears at its first call. description:
-    text before the bar.
+    Yields a function update(completed, total), which moves the bar. The bar appears at the first call of this function.
+    description: text before the bar.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -30,7 +30,8 @@ REMEDIES = {
 class Stopped(SystemExit):
     """A signal such as Ctrl-C ended the command. The exit status is 128 plus the number of the signal.
 
-    `except Exception` does not catch it.
+    number: of the signal. name: "Ctrl-C", or that of the signal, such as "SIGTERM". `except Exception` does not catch
+    this exception.
     """
 
     def __init__(self, number: int) -> None:

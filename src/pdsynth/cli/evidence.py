@@ -56,7 +56,10 @@ def effects(
     device: DeviceOption = Device.auto,
     overwrite: Overwrite = False,
 ) -> None:
-    """Estimate group differences with missing scans, from real scans and synthesised scans corrected by real ones."""
+    """Estimate the difference of two diagnostic groups from real scans, and from synthesised ones for missing scans.
+
+    The estimates from synthesised scans are corrected by participants with both scans.
+    """
     contrast = _two_diagnoses(groups)
     limit, chosen = seconds(budget) if budget else None, resolve_device(device.value)
     from pdsynth import api

@@ -36,7 +36,7 @@ ModelFolder = Annotated[str, typer.Argument(help="A folder that train wrote, or 
 
 
 def recipes() -> None:
-    """List the recipes."""
+    """List the recipes, which are named configurations of methods."""
     from pdsynth.methods.recipe import Role
     from pdsynth.recipes import RECIPES
 

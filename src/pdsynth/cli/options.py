@@ -19,7 +19,7 @@ AUTO = "auto"
 
 
 class Device(StrEnum):
-    """The device that runs the networks."""
+    """The device that runs the networks; auto is CUDA if there is one, else the CPU."""
 
     auto = "auto"
     cpu = "cpu"

@@ -61,7 +61,7 @@ def demo(
 def evaluate(
     prepared: PreparedFolder, model: Models, out: Out, options: EvaluateOptions, overwrite: Overwrite = False
 ) -> None:
-    """Score models and audit their use of the source, on paired participants; writes metrics.json and tables."""
+    """Score models and audit their use of the source, on people with both scans; writes metrics.json and tables."""
     with scored("evaluate", prepared, model, out, options=options, overwrite=overwrite):
         pass
     print_scores(out)
@@ -72,8 +72,8 @@ def evaluate(
 class Scored:
     """A results folder that is being written, as the context manager `scored` yields it.
 
-    folder: its path. models: the scored models by their names in the scores. pairs: all pairs of the prepared folder.
-    notes: sentences for manifest and report, to which the block may add.
+    folder: its path. models: the scored models by their names in the scores. pairs: all rows of the prepared folder, of
+    every split. notes: sentences for manifest and report, to which the block may add.
     """
 
     folder: Path
@@ -86,12 +86,13 @@ class Scored:
 def scored(
     command: str, prepared: Path, model: list[str], out: Path, *, options: EvaluateOptions, overwrite: bool
 ) -> Iterator[Scored]:
-    """Score models on a prepared folder; yields the results folder, to which the block may add further files.
+    """Score models on a prepared folder; yields a `Scored`, to whose results folder the block may add files.
 
     command: name for the manifest. prepared: the prepared folder. model: folders of the models, of which the first is
-    under test. The folder becomes `out` if the block ends without an error. overwrite: whether an existing folder of
-    pdsynth is replaced. Raises InputError if the split has no pair, if a model is named twice, if a model was trained
-    or calibrated on a scan to score or on scans of another preprocessing, and if `out` cannot be written.
+    under test. The results folder becomes `out` if the block ends without an error. overwrite: whether an existing
+    folder of pdsynth is replaced. Raises InputError if the split has no pair, if a model is named twice, if a model was
+    calibrated on a scan to score, or trained on one outside the training split (`--split train` is permitted, and the
+    report states it), if it was trained on scans of another preprocessing, and if `out` cannot be written.
     """
     from pdsynth import api
     from pdsynth.atlas import read_atlas
@@ -188,7 +189,7 @@ def benchmark(
 def report(
     results: Annotated[Path, typer.Argument(help="A folder of evaluate, benchmark, demo or prepare.", metavar="DIR")],
 ) -> None:
-    """Write one HTML page on the results in a folder, or on the quality of prepared scans."""
+    """Write one HTML page on the results in a folder, checklists and cards, or one on the quality of prepared scans."""
     from pdsynth.results.archive import METRICS_JSON
 
     prepared = (results / "pairs.tsv").is_file()
