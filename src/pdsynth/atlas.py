@@ -40,7 +40,10 @@ class Atlas:
         return len(self.names)
 
     def centres(self, affine: np.ndarray) -> np.ndarray:
-        """Centre of mass of each region in mm, (R, 3). affine (4, 4): from voxels of the grid to mm."""
+        """Centre of mass of each region in mm, (R, 3), in the order of `names`; nan for a region without a voxel.
+
+        affine (4, 4): from voxels of the grid to mm.
+        """
         voxels = ndimage.center_of_mass(self.labels > 0, self.labels, np.arange(1, len(self) + 1))
         return np.asarray(voxels) @ affine[:3, :3].T + affine[:3, 3]
 
@@ -53,13 +56,14 @@ class _Sphere:
 
 
 def network_spheres(grid: Grid, networks: Sequence[str] = NETWORKS, radius_mm: float = RADIUS_MM) -> Atlas:
-    """Atlas of spheres around the regions of some brain networks, the regions A_f and A_d of the paper.
+    """Atlas of spheres around the regions of some brain networks, the regions A_f of fMRI and A_d of dMRI in the paper.
 
-    networks: names of networks of the Dosenbach-160 regions (Dosenbach et al. 2010); the default is the default,
-    fronto-parietal and cingulo-opercular networks. Their centres are in MNI space, and nilearn ships them. radius_mm:
-    radius of the spheres, mm. A voxel in two spheres belongs to the nearer centre. A sphere that contains no voxel of a
-    coarse grid gets the nearest voxel that is free or that is not the only voxel of its region. Raises ValueError for
-    an unknown network, and for a grid that is too coarse.
+    networks: names of networks of the Dosenbach-160 regions (Dosenbach et al. 2010). The three networks of `NETWORKS`
+    are named "default" (the default mode network), "fronto-parietal" and "cingulo-opercular". The centres of the
+    regions are in MNI space, and nilearn ships them. radius_mm: radius of the spheres, mm. A voxel in two spheres
+    belongs to the nearer centre. A sphere that contains no voxel of a coarse grid gets the nearest voxel that is in no
+    sphere, or in a region of two voxels or more. Raises ValueError for an unknown network, and for a grid that is too
+    coarse to give each region a voxel.
     """
     spheres = _dosenbach()
     known = sorted({sphere.network for sphere in spheres})
@@ -72,10 +76,10 @@ def network_spheres(grid: Grid, networks: Sequence[str] = NETWORKS, radius_mm: f
 def evidence_regions(grid: Grid) -> Atlas:
     """Atlas of the regions that evaluation uses by default: those of the paper, with hippocampi and amygdalae.
 
-    All regions are spheres with a radius of 5 mm. The regions of the paper are those of three networks of Dosenbach-160
-    (see `network_spheres`), which lacks the two structures in which Alzheimer's disease begins. The centres of these
-    are those of Seitzman et al. (2020), and their network is "medial-temporal". Raises ValueError for a grid that is
-    too coarse.
+    All regions are spheres with a radius of 5 mm. The regions of the paper are those of three networks of
+    Dosenbach-160, as `network_spheres` gives them by default. Dosenbach-160 lacks hippocampus and amygdala, in which
+    Alzheimer's disease begins. The centres of these two are those of Seitzman et al. (2020), and their network has the
+    name "medial-temporal". Raises ValueError for a grid that is too coarse to give each region a voxel.
     """
     return _spheres(grid, [*(s for s in _dosenbach() if s.network in NETWORKS), *_medial_temporal()], RADIUS_MM)
 
@@ -106,8 +110,9 @@ def read_atlas(path: str | Path, grid: Grid) -> Atlas:
 
     Region names come from a CSV file in the same folder, if there is one: `<image>.csv`, or the part of the name before
     the first underscore, such as `AAL.csv` for `AAL_space-MNI.nii.gz`. Its columns are label, name and, optionally,
-    network. A label without a name is called "region <label>". Raises InputError if the image contains fractions, or no
-    label on the grid.
+    network, in this order; a row that does not start with a label, such as a header, is not used. A label without a row
+    is called "region <label>". Raises InputError if the image cannot be read, has several volumes, contains fractions,
+    or has no label on the grid.
     """
     path = Path(path)
     volume = read_volume(path)

@@ -86,11 +86,16 @@ NUMBERS = re.compile(r"[-+\d.,eE%\[\]()/:; ]*|[-+](?:inf|nan)")
 
 
 def findings(folder: str | Path) -> list[Finding]:
-    """Search the files of a folder for names of persons, of this machine and of its folders; sorted by file name.
+    """Search the files of a folder for identifiers of persons and of machines; returns the findings, sorted by path.
+
+    It finds absolute paths of any machine, the names of this machine, its user and the user's home (of 4 letters or
+    more), e-mail addresses, DICOM identifiers (such as PatientName) with a value, and cells of tables that a
+    spreadsheet would evaluate as a formula. A passage that occurs several times in a file is one finding.
 
     The search covers all text files, headers and extensions of NIfTI images, metadata of safetensors, texts in PNG
-    images, and the names of files and folders. Links are not followed; their target path is searched as text. A file
-    that cannot be read is a finding. Raises InputError if the folder does not exist.
+    images, and the names of files and folders. The content of other binary files is not searched. Links are not
+    followed; their target path is searched as text. A file that cannot be read is a finding. Raises InputError if the
+    folder does not exist.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())

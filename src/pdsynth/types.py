@@ -19,7 +19,7 @@ class _Axis(StrEnum):
 
 
 class Modality(_Axis):
-    """The kind of a scan: functional MRI ("fmri") or diffusion MRI ("dmri").
+    """The kind of a scan: functional MRI ("fmri") or diffusion MRI ("dmri"). index: its position in this order.
 
     >>> Modality.FMRI.other
     <Modality.DMRI: 'dmri'>
@@ -37,6 +37,8 @@ class Modality(_Axis):
 
 class Direction(_Axis):
     """The direction of a synthesis: from which modality (source) to which modality (target).
+
+    index: 0 from fMRI to dMRI, 1 from dMRI to fMRI.
 
     >>> Direction.FMRI_TO_DMRI.source, Direction.FMRI_TO_DMRI.target
     (<Modality.FMRI: 'fmri'>, <Modality.DMRI: 'dmri'>)
@@ -66,7 +68,7 @@ class Direction(_Axis):
 
 
 class Diagnosis(StrEnum):
-    """Diagnostic group: cognitively normal, mild cognitive impairment, Alzheimer's disease."""
+    """Diagnostic group: cognitively normal (NC), mild cognitive impairment (MCI), Alzheimer's disease (AD)."""
 
     NC = "NC"
     MCI = "MCI"
@@ -111,6 +113,8 @@ class View(StrEnum):
 
 class InputError(ValueError):
     """Invalid input. The message is one line with the file, the problem and the remedy; a command exits with status 2.
+
+    path, problem, remedy: the parts of the message; problem and remedy have no full stop at the end.
 
     >>> str(InputError("a.nii.gz", "is truncated", "copy it again"))
     'a.nii.gz: is truncated. Remedy: copy it again.'

@@ -53,8 +53,8 @@ class Workers:
     """The processes, of one thread each, among which a command divides its tasks.
 
     They are `jobs` processes of this machine (1: this process itself). If dask is given, it is the address of a running
-    dask scheduler, whose processes are used instead. If slurm is true, they are `jobs` jobs of the cluster manager
-    Slurm. Raises ValueError for jobs below 1, and if both dask and slurm are given.
+    dask scheduler, whose processes are used instead, and jobs is not used. If slurm is true, they are `jobs` jobs of
+    the cluster manager Slurm. Raises ValueError for jobs below 1, and if both dask and slurm are given.
 
     >>> sorted(Workers().run(abs, [-2, 1]))
     [(-2, 2), (1, 1)]
@@ -86,7 +86,8 @@ class Workers:
 
         If the system kills a process of this machine, it is not replaced; the others do the remaining tasks, and
         InputError is then raised for the task of the killed process. The message names the task by name(task). Without
-        `name`, it is the task's attribute `name`, or the task itself.
+        `name`, it is the task's attribute `name`, or the task itself. Raises ValueError if a package for the cluster is
+        not installed, or if no dask scheduler answers.
 
         >>> list(Workers().run(len, ["abc"]))
         [('abc', 3)]

@@ -142,7 +142,9 @@ class Results:
     def images(self, name: str) -> np.ndarray | None:
         """The saved volumes predictions/<name>.npy, (scans, X, Y, Z), memory-mapped; None if the file is missing.
 
-        name: such as "fmri" or "fmri_brain", or a method and direction. The order of the scans is that of `imaged`.
+        name: "fmri" or "dmri" for the real scans, "fmri_brain" or "dmri_brain" for their brain masks (bool), and for a
+        method the result of `image_name`, such as "pds_fmri_to_dmri"; with "_std" at its end, its SD. The order of the
+        scans is that of `imaged`.
         """
         path = self.root / IMAGES / f"{name}.npy"
         return np.load(path, mmap_mode="r") if path.exists() else None

@@ -46,15 +46,18 @@ class Patterns:
         return list(dict.fromkeys(origin for _, origin in self.values if origin != REAL))
 
     def pair(self, method: str, direction: Direction) -> tuple[np.ndarray, np.ndarray]:
-        """Region means of the real scans of the target modality, and of those by the method, (N, R) each."""
+        """Region means of the real scans of the target modality, and of those by the method, (N, R) each.
+
+        Raises KeyError if the method synthesised no scan of this modality.
+        """
         return self.values[direction.target, REAL], self.values[direction.target, method]
 
     def one_per_participant(self) -> Patterns:
-        """The region means of the first scan (session) of each participant."""
+        """The region means and descriptions of the first scan (session) of each participant."""
         return self.where(~self.people["participant_id"].duplicated().to_numpy())
 
     def where(self, keep: np.ndarray) -> Patterns:
-        """The region means of the scans for which keep (N,) bool is true."""
+        """The region means and descriptions of the scans for which keep (N,) bool is true."""
         people = self.people[keep].reset_index(drop=True)
         return Patterns(people, self.regions, {key: values[keep] for key, values in self.values.items()})
 

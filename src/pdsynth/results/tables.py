@@ -34,7 +34,10 @@ def read_table(path: Path, text: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def read_by_site(path: Path) -> pd.DataFrame:
-    """Read a tab-separated table with a column `site`, as text; a missing site becomes "n/a"."""
+    """Read a tab-separated table whose column `site` is read as text; an empty site or "n/a" becomes "n/a".
+
+    In other columns, empty cells and "n/a" become NaN.
+    """
     table = pd.read_csv(path, sep="\t", dtype={"site": str})
     return table.assign(site=table["site"].fillna(NA))
 
