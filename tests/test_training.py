@@ -180,6 +180,13 @@ def test_switches_of_the_process_are_set_back_to_what_they_were():
     assert not denormals_are_zero()
 
 
+@pytest.mark.parametrize("limit", [{"budget": -1.0}, {"steps": -1}])
+def test_a_negative_budget_is_refused(prepared, tmp_path, limit):
+    pairs = prepared.split("train")
+    with pytest.raises(ValueError, match="is negative"):
+        train(mlp(pairs), pairs, tmp_path, TrainOptions(device="cpu", **limit))
+
+
 def test_a_larger_budget_trains_every_stage_further(prepared, tmp_path):
     """The checkpoint of stage 2 holds stage 1's old network: it must not bring that back."""
     pairs = prepared.split("train")

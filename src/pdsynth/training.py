@@ -103,6 +103,8 @@ def train(method: Method, train: Pairs, run: str | Path, options: TrainOptions) 
         stages = method.stages()
         if stages and not (options.steps or options.budget):
             raise ValueError("neither steps nor a budget is given. Set --steps or --budget.")
+        if min(options.steps or 0, options.budget or 0) < 0:
+            raise ValueError("steps or budget is negative. Set --steps or --budget to a number above 0.")
         total = sum(stage.share for stage in stages)
         checkpoints = [folder / f"{number}-{stage.name}.ckpt" for number, stage in enumerate(stages)]
         if not options.resume:
