@@ -1,0 +1,105 @@
+"""Gain of `pdsynth adapt` on three SIMULATED scanners that the model has not seen, by the number of pairs.
+
+Usage: python benchmarks/adaptation.py WORK [--model default] [--out benchmarks/results/adaptation.json]
+Each scanner has protocols and coil of its own, and 70 people: up to 50 to adapt, 20 in the test split. PSNR in the
+brain of the test people, in dB: of the model as it is, adapted with 3 to 50 pairs, adapted with the same people as
+unpaired scans (half of them with each modality), and of `local-ridge` and `population-mean`, fitted on the 50 pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+from pdsynth import api
+from pdsynth.adaptation import adapt
+from pdsynth.cohorts.bids import bids
+from pdsynth.cohorts.simulated import sites
+from pdsynth.cohorts.simulated.cohort import simulate
+from pdsynth.cohorts.simulated.sites import DmriProtocol, FmriProtocol, Site
+from pdsynth.data.pairs import Pairs
+from pdsynth.data.prepare import prepare
+from pdsynth.evaluation.evaluate import predictions
+from pdsynth.evaluation.metrics import dilate, psnr
+from pdsynth.files import write_json
+from pdsynth.methods.base import Method
+from pdsynth.types import Available, Direction
+
+PAIRS, PEOPLE = (3, 5, 10, 20, 50), 70
+SCANNERS = [
+    Site(
+        "short",
+        FmriProtocol(1000, 22, 55, (3.0, 3.0, 3.0), 200, 60),
+        DmriProtocol(4000, 60, (2.5, 2.5, 2.5), 700, 2, 30, 30),
+        coil_strength=1.4, psf_mm=1.0, shift_mm=8, scale=400,
+    ),
+    Site(
+        "strong",
+        FmriProtocol(2500, 38, 85, (3.5, 3.5, 3.5), 150, 70),
+        DmriProtocol(7000, 95, (3.0, 3.0, 3.0), 2000, 2, 30, 20),
+        coil_strength=0.2, psf_mm=2.5, shift_mm=14, scale=1200,
+    ),
+    Site(
+        "smooth",
+        FmriProtocol(1800, 30, 70, (4.2, 4.2, 4.2), 150, 90),
+        DmriProtocol(9000, 80, (4.0, 4.0, 4.0), 1400, 2, 30, 35),
+        coil_strength=1.0, psf_mm=4.0, shift_mm=5, scale=700,
+    ),
+]  # fmt: skip
+
+
+def quality(method: Method, pairs: Pairs) -> dict[str, float]:
+    """PSNR in the dilated brain, the mean over people, by direction."""
+    found = {}
+    for direction in Direction:
+        volumes = predictions(method, pairs, direction)
+        rows = range(len(pairs))
+        real = [(pairs.volume(direction.target, row), dilate(pairs.brain(direction.target, row))) for row in rows]
+        found[direction.value] = float(np.mean([psnr(v, t, m) for v, (t, m) in zip(volumes, real, strict=True)]))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "adaptation.json")
+    options = parser.parse_args()
+    results: dict[str, dict[str, object]] = {}
+    for number, scanner in enumerate(SCANNERS):
+        sites.SITES[scanner.name] = scanner
+        folder, prepared = options.work / scanner.name, options.work / f"{scanner.name}-prepared"
+        if not folder.exists():
+            simulate(folder, PEOPLE, seed=880 + number, sites=[scanner.name], quick=True, truth=False)
+        if not (prepared / "pairs.tsv").exists():
+            prepare(bids(folder), prepared, split=(50 / PEOPLE, 0, 20 / PEOPLE))
+        pairs = Pairs.open(prepared)
+        train, test = pairs.train, pairs.test
+        names = train.table["participant_id"].unique()
+        of: dict[str, object] = {"as it is": quality(api.load(options.model, "cpu").method, test)}
+        for count in PAIRS:
+            few = train.where(train.table["participant_id"].isin(names[:count]))
+            alone = np.where(np.arange(len(few)) % 2, Available.FMRI, Available.DMRI)
+            unpaired = Pairs(few.root, few.table.assign(available=alone), few.manifest, few.volumes)
+            for way, people in (("pairs", few), ("unpaired", unpaired)):
+                out = options.work / f"{scanner.name}-{way}-{count}"
+                found = adapt(options.model, people, out, "cpu")
+                of[f"{count} {way}"] = {
+                    "psnr_brain": quality(api.load(out, "cpu").method, test),
+                    "kept": [each.kept for each in found.values()],
+                    "by": [each.by for each in found.values()],
+                }
+        controls = api.fit_controls(train, names=["local-ridge", "population-mean"])
+        of |= {f"{name}, 50 pairs": quality(control, test) for name, control in controls.items()}
+        results[scanner.name] = of
+        print(scanner.name, of, flush=True)
+    about = {"date": date.today().isoformat(), "machine": platform.machine(), "data": "SIMULATED"}
+    write_json(options.out, about | {"scanners": results})
+
+
+if __name__ == "__main__":
+    main()
