@@ -128,6 +128,7 @@ def cases(inputs: dict[str, Path]) -> list[Case]:
         Case("prepare", [small, "OUT", "--grid-mm", "8", "--jobs", "1"], has_workers=True, **common),
         Case("train", train, ["--resume"], **common),
         Case("calibrate", [str(inputs["pds"] / "model"), str(inputs["others"]), "OUT"], **common),
+        Case("adapt", [str(inputs["pds"] / "model"), str(inputs["others"]), "OUT"], **common),
         Case("synthesize", [model, bids, "OUT", "--jobs", "1"], has_workers=True, **common),
         Case("evaluate", [prepared, *quick], **common),
         Case("evidence", [prepared, *quick, "--jobs", "1"], **common),
