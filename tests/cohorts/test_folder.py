@@ -157,6 +157,7 @@ def test_a_file_that_is_named_for_another_is_left_out(tmp_path):
     settings(tmp_path, 'fmri: "{participant}/{session}/*.nii.gz"\n')
     agree = ["P-01/v1/sub-P01_ses-v1_bold", "P_02/v1/sub-P_02_bold", "P-03/v-1/sub-P-03_ses-v1_bold", "P-04/v1/rest"]
     contradict = ["P-01/v1/sub-P02_bold", "P_02/v1/sub-P_bold", "P-03/v-1/sub-P03_ses-v2_bold", "P-05/v1/sub-P04_bold"]
+    contradict += ["P-01/v1/rest_sub-P02", "P-01/v1/rest_ses-v2"]
     for name in agree:
         write_scan(tmp_path / f"{name}.nii.gz")
     for name in contradict:
@@ -173,6 +174,8 @@ def test_a_file_that_is_named_for_another_is_left_out(tmp_path):
         tmp_path / "P_02/v1/sub-P_bold.nii.gz": "is named for sub-P but lies in the folder of sub-P_02",
         tmp_path / "P-03/v-1/sub-P03_ses-v2_bold.nii.gz": "is named for ses-v2 but lies in the folder of ses-v-1",
         tmp_path / "P-05/v1/sub-P04_bold.nii.gz": "is named for sub-P04 but lies in the folder of sub-P-05",
+        tmp_path / "P-01/v1/rest_sub-P02.nii.gz": "is named for sub-P02 but lies in the folder of sub-P-01",
+        tmp_path / "P-01/v1/rest_ses-v2.nii.gz": "is named for ses-v2 but lies in the folder of ses-v1",
     }
 
 

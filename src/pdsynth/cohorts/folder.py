@@ -42,15 +42,17 @@ def folder(root: str | Path, select: Select = ANY, tables: bool = True) -> Cohor
     A pattern is a path below the folder. In it, {participant} and {session} match part of a name, and * matches any
     text without a slash. {participant} is required. `table` is a CSV or TSV file with one row per participant, or one
     row per participant and session. `columns` maps our column names to the table's. `diagnoses` maps further codes to
-    NC, MCI and AD, and to "n/a" for a participant in none of these groups. A file whose name contains another sub-* or
-    ses-* than the pattern matches is rejected. If the argument `tables` is false, the table is not read. select: leaves
-    out scans by the key-value pairs of their file names (option --select).
+    NC, MCI and AD, and to "n/a" for a participant in none of these groups. A scan whose file name has a part sub-* or
+    ses-* with other letters and digits than the pattern matches is rejected. Without a {session} in the pattern, ses-*
+    is rejected only in a name that starts with "sub-". If the argument `tables` is false, the table is not read.
+    select: leaves out scans by the key-value pairs of their file names (option --select).
 
     A row that cannot be read or joined, and a participant without a row, do not stop the reading. The cohort lists each
     in `rejected`, with reason and remedy.
 
-    Raises InputError for invalid settings, for patterns that match no file, for two participants or sessions that have
-    the same letters and digits, and for an unknown diagnosis.
+    Raises InputError for invalid settings, for patterns that match no file, for two participants or sessions whose
+    letters and digits are the same but for capitals, for an id without a letter or digit, for a table that cannot be
+    read or lacks a named column, and for an unknown diagnosis.
     """
     root = Path(root)
     settings = _settings(root / SETTINGS)

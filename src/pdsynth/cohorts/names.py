@@ -47,16 +47,14 @@ def bids_label(text: str) -> str:
 def contradiction(path: Path, participant_id: str, session_id: str, by_label: bool = False) -> str | None:
     """How a file's name contradicts the participant and the session of its folder, in words; None if it does not.
 
-    participant_id: that of the folder, such as "sub-1". session_id: that of the folder, such as "ses-2", or "" for a
-    folder without sessions, which a name with a session contradicts. A name that does not start with "sub-" contradicts
-    nothing, and a name without a session does not contradict a session. by_label: compare letters and digits only, for
-    folders without BIDS names.
+    Every part of the name between underscores that begins with sub- or ses- is compared. participant_id: that of the
+    folder, such as "sub-1". session_id: that of the folder, such as "ses-2", or "" for a folder without sessions. A
+    name without a participant or a session contradicts none. A name with a session contradicts a folder without
+    sessions only if it starts with "sub-". by_label: compare letters and digits only, for folders without BIDS names.
 
     >>> contradiction(Path("sub-2/func/sub-1_bold.nii.gz"), "sub-2", "")
     'is named for sub-1 but lies in the folder of sub-2'
     """
-    if not path.name.startswith("sub-"):
-        return None
     parts = f"_{EXTENSION.sub('', path.name)}_"
     for own in (participant_id, session_id):
         # A participant's id may contain an underscore (sub-a_b) but not a session (sub-1_ses-2): one person would
@@ -64,7 +62,9 @@ def contradiction(path: Path, participant_id: str, session_id: str, by_label: bo
         if own and "_ses-" not in own:
             parts = parts.replace(f"_{own}_", "_")
     agreed = {bids_label(participant_id), bids_label(session_id)} if by_label else set()
-    others = [part for part in parts.split("_") if part[:4] in ("sub-", "ses-") and bids_label(part) not in agreed]
+    # Of a name such as rest_ses-1, only BIDS says that it belongs to a folder of sessions.
+    kinds = ("sub-", "ses-") if session_id or path.name.startswith("sub-") else ("sub-",)
+    others = [part for part in parts.split("_") if part.startswith(kinds) and bids_label(part) not in agreed]
     if not others:
         return None
     other = next((part for part in others if part.startswith("sub-")), others[0])
@@ -124,15 +124,17 @@ def synthetic_name(stem: str, description: str, target: Modality) -> str:
 def lone_participant(path: Path) -> tuple[str, str]:
     """Participant and session of a single scan outside a cohort: ("sub-1", "ses-2"), with "" for no session.
 
-    They are taken from the nearest folders named sub-* and ses-*, else from a file name that starts with "sub-". Else
-    the participant is the letters and digits of the file name, without the extension and a final _bold, _dwi, _boldref
-    or _dwiref. Raises InputError if folder and name contradict each other, and if the name has no letter or digit.
+    They are taken from the nearest of the three folders above the file that are named sub-* and ses-*, else from a file
+    name with a part sub-*. Else the participant is the letters and digits of the file name, without the extension and a
+    final _bold, _dwi, _boldref or _dwiref. Raises InputError if folder and name contradict each other, and if the name
+    has no letter or digit.
 
     >>> lone_participant(Path("mean_dwi.nii.gz"))
     ('sub-mean', '')
     """
     by_name = bids_label(ENDING.sub("", EXTENSION.sub("", path.name)))
-    of_file = entities(path.name) if path.name.startswith("sub-") else {"sub": by_name}
+    named = entities(path.name)
+    of_file = named if "sub" in named else {"sub": by_name}
     above = [parent.name.removesuffix(".feat") for parent in path.absolute().parents[:LEVELS]]  # FEAT's sub-1.feat
     sources = [*(entities(name) for name in above if name.startswith(("sub-", "ses-"))), of_file]
 
