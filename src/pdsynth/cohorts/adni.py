@@ -75,20 +75,23 @@ SUMMARY_SCHEMA = {
 def adni(root: str | Path, select: Select = ANY, tables: bool = True) -> Cohort:
     """Read ADNI as downloaded from its archive: scans in folders PTID/series/date, and tables of diagnoses.
 
-    PTID is ADNI's participant identifier, such as 027_S_0074. The table lies in the same folder: ADNIMERGE.csv, else
-    TADPOLE_D1_D2.csv, else DXSUM*.csv. Of a change such as "MCI to Dementia", which older tables have in the column DX,
-    the state after "to" counts; NL is CN. Participants with a subjective memory complaint count as cognitively normal.
-    If `tables` is false, no table is read: diagnosis, age, sex, education and scores are unknown.
+    PTID is ADNI's participant identifier, such as 027_S_0074. The table lies in root or in a folder directly below it:
+    ADNIMERGE.csv, else TADPOLE_D1_D2.csv, else DXSUM.csv or DXSUM_PDXCONV_ADNIALL.csv. Their names may end with the
+    date of the download. Of a change such as "MCI to Dementia", which older tables have in the column DX, the state
+    after "to" counts; NL is CN. Participants with a subjective memory complaint count as cognitively normal. If
+    `tables` is false, no table is read: diagnosis, age, sex, education and scores are unknown.
 
-    A scan belongs to the participant of its folder. A scan whose name contains another participant is rejected. An fMRI
-    and a dMRI that are at most 90 days apart form a session; another scan is a session alone. A session is named by the
-    date of its first scan, and has the diagnosis of the nearest visit within 365 days. select: leaves out scans by the
-    key-value pairs of their file names (option --select).
+    A scan belongs to the participant and the date of its folders. A scan is rejected if its name or a folder above it
+    contains another participant, or if it has no valid date. An fMRI and a dMRI that are at most 90 days apart form a
+    session; another scan is a session alone. A session is named by the date of its first scan. It has the diagnosis of
+    the nearest visit within 365 days that gives one, else None. select: leaves out scans by the key-value pairs of
+    their file names (option --select).
 
     A cell with an unknown code or date, a visit that contradicts another one of its day, and a participant without a
     row do not stop the reading. The cohort lists each in `rejected`, with reason and remedy.
 
-    Raises InputError if there is no scan, if there is no table, and if a table exists twice.
+    Raises InputError if there is no scan, if there is no table, if a table exists twice, cannot be read, or lacks a
+    needed column.
     """
     root = Path(root)
     ledger = Ledger(select)

@@ -32,20 +32,22 @@ def bids(
     """Read a BIDS dataset: participants, sessions, scans and diagnoses, from names, tables and headers.
 
     If a session has several scans of one modality, fixed criteria choose one, such as the resting state before other
-    tasks (see `pdsynth.cohorts.choice`). `select` leaves out scans by the key-value pairs of their file names (option
-    --select). A file whose name contains another participant or session than its folder is rejected, and so is a scan
-    at the wrong level of the tree, such as sub-1/func beside sub-1/ses-2.
+    tasks. `select` leaves out scans by the key-value pairs of their file names (option --select). A scan whose name
+    contains another participant or session than its folder is rejected, and so is a scan at the wrong level of the
+    tree, such as one in sub-1/func beside sub-1/ses-2.
 
     `diagnosis_column` is a column of participants.tsv or sessions.tsv (default: `diagnosis` or `dx`, in any case).
     `diagnosis_map` maps further codes to NC, MCI and AD, and to "n/a" for a participant in none of these groups. The
     known codes, in any case, are NC, CN, NL, HC, control, SMC, MCI, EMCI, LMCI, AD and dementia. If `tables` is false,
-    no table is read: the participants have no diagnosis, age, sex and site.
+    no table is read: diagnosis, age, sex, site, education and scores are unknown.
 
     A row that cannot be read or joined, and a folder without a row, do not stop the reading. The cohort lists each in
     `rejected`, with reason and remedy.
 
-    Raises InputError if the folder is not a BIDS dataset, participants.tsv is not a table, the names of two
-    participants or sessions differ only in capital letters, or a diagnosis is unknown.
+    Raises InputError if the folder has no sub-* folder, if nothing below these is a scan or a rejected file, if
+    participants.tsv is not a table, if dataset_description.json is not a JSON object, if the names of two participants
+    or sessions differ only in capital letters, if a diagnosis is unknown, or if the given column has no diagnosis.
+    Raises ValueError if `diagnosis_map` names another group.
     """
     root = Path(root)
     if not root.is_dir():
@@ -56,7 +58,7 @@ def bids(
 
 
 def is_bids(root: Path) -> bool:
-    """Whether root contains a participant's folder, sub-*."""
+    """Whether root directly contains a participant's folder, sub-*."""
     return any(path.is_dir() for path in root.glob("sub-*"))
 
 
@@ -78,9 +80,10 @@ def read_trees(
     for each. select: leaves out scans by the key-value pairs of their names (option --select). tables: if false, no
     table is read.
 
-    Raises InputError if there is neither a scan nor a rejected file, participants.tsv is not a table, the names of two
-    participants or sessions differ only in capital letters, a diagnosis is unknown, or no diagnosis is in the given
-    column.
+    Raises InputError if there is neither a scan nor a rejected file, participants.tsv is not a table, root's
+    dataset_description.json is not a JSON object, the names of two participants or sessions differ only in capital
+    letters, a diagnosis is unknown, or no diagnosis is in the given column. Raises ValueError if `diagnosis_map` names
+    another group.
     """
     ledger = Ledger(select)
     names = participant.participants(trees, ledger)

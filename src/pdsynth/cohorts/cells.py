@@ -42,9 +42,9 @@ class Text:
 class Number:
     """The kind of a column whose cells hold numbers from low to high, both included.
 
-    age: whether they are ages. A cell may give an age with a unit, such as "840 months"; it is converted to years
-    before it is compared with low and high. unit: the unit of an age whose cell gives none, such as "month"; "" for
-    years.
+    age: whether they are ages; low and high are then in years. A cell may give an age with a unit, such as "840
+    months"; it is converted to years before it is compared with low and high. unit: the unit of an age whose cell gives
+    none, such as "month"; "" for years.
     """
 
     low: float
@@ -75,7 +75,8 @@ class Code:
 class Date:
     """The kind of a column whose cells hold dates, from 1 January 1900 until today.
 
-    day_first: whether the day comes before the month in a date such as 2/3/2011; None if this is unknown.
+    day_first: whether the day comes before the month in a date such as 2/3/2011, if no date of the column shows the
+    order. None if this is unknown: such a date is then not read.
     """
 
     day_first: bool | None = None
@@ -93,9 +94,9 @@ def amount(text: str, kind: Number) -> float | None:
     """The number in a cell, an age in years; None if it is not a number, or is out of the range of the column.
 
     kind: the kind of the column, with its range and, for an age, the unit of cells that give none. The decimal sign is
-    a point or a comma. A cell with a comma before three digits gives None, because the comma may separate thousands. An
-    age may have a unit (years, months, weeks or days). BIDS writes high ages as 89+, read as 89; signs such as < before
-    the number are ignored.
+    a point or a comma. A cell with a comma before three digits gives None, because the comma may separate thousands.
+    Only an age may have a unit (years, months, weeks or days). BIDS writes high ages as 89+, read as 89; signs such as
+    < before the number are ignored.
 
     >>> [amount(text, AGE) for text in ("70,5", "89+", "070Y", "840 months", "1,000", "840", "old")]
     [70.5, 89.0, 70.0, 70.0, None, None, None]
@@ -111,7 +112,9 @@ def amount(text: str, kind: Number) -> float | None:
 
 
 def is_missing(text: str) -> bool:
-    """Whether a cell holds a number, such as -4 or 999, that archives write for a missing value (MISSING).
+    """Whether a cell holds a number, such as -4 or 999, that archives write for a missing value: one of MISSING.
+
+    Some, such as 88, may be a value in another column. The caller asks only about a number out of the column's range.
 
     >>> is_missing("-4.0"), is_missing("70")
     (True, False)
@@ -165,7 +168,10 @@ def day_of(text: str, day_first: bool | None) -> int | None:
 
 
 def order_of(text: str) -> bool | None:
-    """Whether the day comes first in a date such as 13/2/2011; None if it can be read in two ways, or not at all."""
+    """Whether the day comes first in a date of two numbers with slashes or hyphens and a year, such as 13/2/2011.
+
+    None if both numbers or neither can be the month, and for a text of another form.
+    """
     match = SLASHES.fullmatch(text)
     if match is None or (int(match[1]) > 12) == (int(match[2]) > 12):
         return None

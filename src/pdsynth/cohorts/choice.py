@@ -68,8 +68,8 @@ class Candidate:
 class Criterion:
     """A criterion by which one of several scans of a session is chosen; the criteria of a modality apply in order.
 
-    name: its name, for messages. prefers: the preferred scan in words, for messages. key: function of a scan; the scan
-    for which it returns the lowest value is preferred.
+    name: its name, for messages. prefers: the preferred scan in words, for messages. key: function of a `Candidate`, a
+    usable scan with its facts; the scan for which it returns the lowest value is preferred.
     """
 
     name: str
@@ -126,12 +126,12 @@ CRITERIA: dict[Modality, tuple[Criterion, ...]] = {
 
 
 def best(candidates: Sequence[Candidate], modality: Modality) -> tuple[Candidate, dict[str, str]]:
-    """Choose one of several scans of a session and modality by the criteria in `CRITERIA`.
+    """Choose one of several scans of a session and modality by the criteria of this modality, CRITERIA[modality].
 
-    The first criterion in which two scans differ decides between them. candidates: one scan or more. Returns the chosen
-    scan, and a dict with one item per other scan: its path, as a text, and the reason in words why it is not needed.
-    Echo times are compared only if they are known for all scans with an echo number; otherwise the echo numbers are
-    compared.
+    They are compared in order, such as the task, the space and the number of volumes. The first criterion in which two
+    scans differ decides between them. candidates: one scan or more. Returns the chosen scan, and a dict with one item
+    per other scan: its path, as a text, and the reason in words why it is not needed. Echo times are compared only if
+    they are known for all scans with an echo number; otherwise the echo numbers are compared.
     """
     if len(candidates) == 1:
         return candidates[0], {}
@@ -152,9 +152,9 @@ def best(candidates: Sequence[Candidate], modality: Modality) -> tuple[Candidate
 class Select:
     """A selection of scans by the key-value pairs (entities) of their file names: the option --select.
 
-    values: the selected value of each key, such as {"task": "rest", "run": "1"}. A scan whose name has another value of
-    one of these keys is left out. Of the other scans, those whose names lack the fewest of these keys are preferred.
-    Numbers are equal with and without leading zeros.
+    values: the selected value of each key, such as {"task": "rest", "run": "1"}; empty to leave out no scan. A scan
+    whose name has another value of one of these keys is left out. Of the other scans, those whose names lack the fewest
+    of these keys are preferred. Numbers are equal with and without leading zeros.
 
     >>> Select.parse("task=rest,run=1").left_out("sub-1_task-rest_run-02_bold.nii.gz")
     'run=1'

@@ -13,9 +13,10 @@ from pdsynth.types import Diagnosis, Modality
 
 @dataclass(frozen=True)
 class Scan:
-    """One acquisition: a 4D NIfTI file or a 3D mean, and for dMRI its gradient tables (bval, bvec), None for fMRI.
+    """One acquisition: a NIfTI file (`path`), 4D or a 3D mean, and for dMRI its gradient tables (bval, bvec).
 
-    space: BIDS name of the template space to which a preprocessing tool has registered the scan; None for a raw scan.
+    bval, bvec: None for fMRI, and for a 3D mean without tables. space: the space in the file name, such as T1w or
+    MNI152NLin2009cAsym, in which a preprocessing tool wrote the scan; None for a name without one, as of a raw scan.
     flirt: file of FSL FEAT's matrix from the scan to MNI152, with the template image in the same folder; None where
     there is none. mask: the brain mask that fMRIPrep or QSIPrep wrote for the scan; None where there is none.
     """
@@ -30,7 +31,7 @@ class Scan:
 
     @property
     def files(self) -> list[Path]:
-        """The files that the scan's volume is computed from: the image, the gradient tables and the brain mask."""
+        """The image, the gradient tables and the brain mask, as far as the scan has them, but not FEAT's matrix."""
         return [path for path in (self.path, self.bval, self.bvec, self.mask) if path is not None]
 
     @property
@@ -49,8 +50,9 @@ class Session:
     session_id: with the prefix "ses-"; "" where the dataset has no sessions. scans: the usable scan of each modality;
     the two may be of different days. diagnosis and age (years): None if unknown. dx_gap_days: days from the first scan
     to the visit of the diagnosis, negative if the visit was earlier; None if unknown. scan_gap_days: days between the
-    two scans, 0 or more. scores: those of "mmse" and "moca" (points) and "weight" (kg) that are known. refused: by
-    modality, the reason why none of its files could be used. Such a modality is not missing: its scan was acquired.
+    two scans, 0 or more; 0 also for one scan, and if the days are unknown. scores: those of "mmse" and "moca" (points)
+    and "weight" (kg) that are known. refused: by modality, the reason why none of its files could be used. Such a
+    modality is not missing: its scan was acquired.
     """
 
     session_id: str  # "" where the dataset has no session level
@@ -72,8 +74,8 @@ class Session:
 class Subject:
     """One participant with all sessions.
 
-    participant_id: with the prefix "sub-". sex: "F", "M", or None if unknown. site: name of the place of the scanner;
-    education: in years; None if unknown.
+    participant_id: with the prefix "sub-". sex: "F", "M", or None if unknown. site: name of the place of the scanner,
+    or None if unknown. education: in years, or None if unknown.
     """
 
     participant_id: str  # with the "sub-" prefix
@@ -112,8 +114,8 @@ class NotNeeded:
 def by_reason(reasons: Iterable[str]) -> dict[str, int]:
     """Number of rejected files per reason, the most frequent first. Reasons that differ only in numbers are one reason.
 
-    The numbers are replaced by #. In a reason that ends in "image as" and a file name, "another" replaces the name, so
-    that reasons with different names are one reason, too.
+    reasons: one per rejected file. The numbers in them are replaced by #. In a reason that ends in "image as" and a
+    file name, "another" replaces the name, so that reasons with different names are one reason, too.
 
     >>> by_reason(["is a slab of 30 mm", "is damaged", "is a slab of 42 mm"])
     {'is a slab of # mm': 2, 'is damaged': 1}
@@ -126,9 +128,9 @@ def by_reason(reasons: Iterable[str]) -> dict[str, int]:
 class Cohort:
     """The participants of one dataset in the folder `root`, and how each file below their folders is used.
 
-    A file is in one of three lists: used (scans, and their gradient tables, JSON files and brain masks), not needed
-    (with the rule), or rejected (with reason and remedy). rejected also holds problems of tables. simulated: whether
-    the data are simulated. Iteration yields each pair of participant and session.
+    A file is in one of three lists: used (scans, their gradient tables, JSON files, brain masks and matrices of FEAT,
+    and sessions.tsv), not needed (with the rule), or rejected (with reason and remedy). rejected also holds problems of
+    tables. simulated: whether the data are simulated. Iteration yields each pair of participant and session.
     """
 
     root: Path

@@ -30,14 +30,16 @@ def derivatives(
 
     Preparation resamples a scan that is in MNI152 space. It registers a scan in the participant's own space (QSIPrep
     writes ACPC or T1w) like a raw scan. participants.tsv may be in root, or in either tool's output folder. If one tool
-    dropped the session level, its scan belongs to the participant's only session; with several sessions it is rejected.
+    dropped the session level, its scan belongs to the session in its name, else to the participant's only session. With
+    several sessions and none in its name, it is rejected.
 
     diagnosis_column: column of the diagnosis in the tables, by default `diagnosis` or `dx`. diagnosis_map: further
     codes of a diagnosis, with NC, MCI, AD or "n/a" for each. select: leaves out scans by the key-value pairs of their
     names (option --select). tables: if false, no table is read.
 
     Raises InputError if no output folder is found, if two of them contain scans of the same modality of one
-    participant, if participants.tsv is not a table, or if a diagnosis is unknown.
+    participant, if participants.tsv is not a table, if a diagnosis is unknown, or if the given column has no diagnosis.
+    Raises ValueError if `diagnosis_map` names another group.
     """
     root = Path(root)
     trees = find_trees(root)
@@ -49,9 +51,10 @@ def derivatives(
 
 
 def find_trees(root: Path) -> list[Path]:
-    """Output folders of fMRIPrep and QSIPrep: root itself, or folders with these names up to three levels below it.
+    """Output folders of fMRIPrep and QSIPrep: root itself, and folders named fmriprep or qsiprep below it.
 
-    Only folders whose sub-* folders contain preprocessed scans (*_desc-preproc_bold or _dwi) are returned.
+    The latter lie one to three levels below root. Only folders whose sub-* folders contain preprocessed scans
+    (*_desc-preproc_bold or _dwi) are returned.
     """
     candidates = chain([root], *(root.glob(f"{above}{tool}") for tool in TOOLS for above in ("", "*/", "*/*/")))
     return [folder for folder in dict.fromkeys(candidates) if _preprocessed(folder)]

@@ -62,15 +62,17 @@ def read(
     select: Select = ANY,
     tables: bool = True,
 ) -> Cohort:
-    """Read a cohort in any known layout (structure on disk), which is recognised by names of files if none is given.
+    """Read a cohort in any known layout (structure on disk).
 
-    select: leaves out scans by the key-value pairs of their file names (option --select); a session may lack that
-    modality then. diagnosis_column: column of the diagnosis in participants.tsv. diagnosis_map: further codes of a
-    diagnosis, with NC, MCI, AD or "n/a" for each. Both are for layouts with participants.tsv; the others have tables
-    and codes of their own. If `tables` is false, only the scans are read: no table can then stop or change a synthesis.
+    layout: its name, such as "bids"; None recognises it by names of files. select: leaves out scans by the key-value
+    pairs of their file names (option --select); a session may lack that modality then. diagnosis_column: column of the
+    diagnosis in participants.tsv; None for `diagnosis` or `dx`. diagnosis_map: further codes of a diagnosis, with NC,
+    MCI, AD or "n/a" for each. Both are for layouts with participants.tsv; the others have tables and codes of their
+    own. If `tables` is false, only the scans are read, and the two are ignored: no table can then stop or change a
+    synthesis.
 
-    Raises InputError as the reader of the layout does. Raises ValueError for an unknown layout, and for `select` or
-    diagnosis options with a layout that does not take them.
+    Raises InputError if no layout is recognised, or as the reader of the layout does. Raises ValueError for an unknown
+    layout, and for `select` or diagnosis options with a layout that does not take them.
     """
     layout = detect(root)[0] if layout is None else layout
     if layout not in LAYOUTS:

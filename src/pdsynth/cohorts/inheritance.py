@@ -60,8 +60,8 @@ class Neighbourhood:
 
         A file applies if its name has the scan's suffix and no part that the scan's name lacks. A file in a nearer
         folder is more specific and, in one folder, one with more parts in its name. To a scan whose name does not begin
-        with "sub-", only the file of the same name beside it applies. Each result has the path, the level of its folder
-        (0 is the scan's own) and the number of parts of its name.
+        with "sub-", only the file of the same name beside it applies. Each result has the attributes path, level (of
+        its folder; 0 is the scan's own) and entities (number of parts of its name).
         """
         if not self.name.startswith("sub-"):
             beside = f"{self.name}.{kind}"
@@ -102,7 +102,8 @@ class Neighbourhood:
 
         kinds: its possible extensions, in the order of preference, such as ("eddy_rotated_bvecs", "bvec"). Of the first
         extension with a file that applies to the scan, the most specific file is returned; without any, the file bvals
-        or bvecs beside the scan, as FSL names them. Raises InputError if two files apply equally.
+        or bvecs beside the scan, as FSL names them. Raises InputError if two files apply equally, and if the file is a
+        link to a file that does not exist.
         """
         found = (self.most_specific(kind) for kind in kinds)
         alone = f"{kinds[-1]}s"
@@ -111,7 +112,10 @@ class Neighbourhood:
         )
 
     def brain_mask(self) -> Path | None:
-        """The brain mask of fMRIPrep or QSIPrep beside the scan: the scan's name with _desc-brain_mask; else None."""
+        """The brain mask of fMRIPrep or QSIPrep beside the scan; None if there is none.
+
+        It has the name of the scan with _desc-brain_mask in place of the end, such as _desc-preproc_bold.
+        """
         name = KIND.sub("", self.name)
         masks = (f"{name}_desc-brain_mask{ending}" for ending in (".nii.gz", ".nii"))
         return next((self.path.with_name(mask) for mask in masks if mask in self.own), None)

@@ -27,6 +27,8 @@ REPEATED = (
 def bare(text: str, kind: str) -> str:
     """An id without the prefix "sub-" or "ses-" (kind is "sub" or "ses"), and without spaces around it.
 
+    Characters of compatible forms, such as full-width digits, become the usual ones (Unicode's NFKC).
+
     >>> bare("sub-01", "sub"), bare("01", "sub")
     ('01', '01')
     """
@@ -66,8 +68,8 @@ def number(text: str, kind: str) -> str:
 class Matches:
     """The names on disk to which the ids of a table belong.
 
-    names: the name on disk of each id that belongs to one. several: the names that an id is like, if it cannot be
-    decided which it belongs to.
+    names: the name on disk of each id that belongs to one. several: by id, the names on disk that it is like, if it
+    cannot be decided to which it belongs. An id that is like no name is in neither.
     """
 
     names: dict[str, str]
@@ -201,7 +203,7 @@ def clinical(table: Table, rows: Sequence[Row], whose: str, sessions: Collection
     without sessions on disk (sessions is [""]), the rows are merged into one, which each session has. Unless `strict`,
     the same applies to a participant with a single row. Otherwise a session has the row of its name. A session without
     one has the rows that name no session; but if a row of the participant fits no session on disk, its cells are
-    unknown, because that row may be its own.
+    unknown, because that row may be its own. The row of the person merges the rows that name no session, or else all.
     """
     visits = [row for row in rows if row.text("session") is not None]
     if not visits or list(sessions) == [""] or (len(rows) == 1 and not strict):

@@ -111,8 +111,9 @@ class Verdict:
     """The decision how a file of a cohort is used, with the name of the rule that made it.
 
     kind: the decision. modality: that of the scan; None if it is not known. reason and remedy: in words, for a refused
-    file or for a file that is another form of a scan; else "". session: name or day of the participant's session. It is
-    None if the file's folder does not show it; a refusal then concerns every session of the participant.
+    file or for a file that is another form of a scan; else "". session: name or day of the participant's session, or
+    (participant, session) in a folder of any structure. It is None if the file's folder does not show it; a refusal
+    then concerns every session of the participant.
     """
 
     path: Path
@@ -128,9 +129,10 @@ class Verdict:
 class Item:
     """A file of a cohort with the parts of its name, from which rules decide how it is used.
 
-    session: the participant's session (name or day) by the file's folder, None if unknown. level: the reason why the
-    file is at the wrong level of the tree of folders, None at the right one. series: the modality that the layout of
-    the dataset takes from the names of the folders, None without such a name.
+    found: the file's path, name and folders, as `walk` yields them. session: the participant's session (name or day) by
+    the file's folder, or (participant, session) in a folder of any structure; None if unknown. level: the reason why
+    the file is at the wrong level of the tree of folders, None at the right one. series: the modality that the layout
+    of the dataset takes from folders, file name or a pattern; None if these show none.
 
     >>> item = Item(Found(Path("sub-1/func/sub-1_BOLD.NII.GZ"), ("func",), "sub-1_BOLD.NII.GZ"))
     >>> item.extension, item.stem, item.modality
@@ -161,7 +163,7 @@ class Item:
 
     @cached_property
     def modality(self) -> Modality | None:
-        """The modality by the suffix (bold or dwi) in the name; None without one of them."""
+        """The modality by the suffix (bold or dwi, in any case) in the name; None without one of them."""
         match = SCAN.search(self.found.name)
         return None if match is None else _BY_SUFFIX[match[1].lower()]
 
@@ -182,7 +184,10 @@ class Item:
 
     @cached_property
     def part(self) -> str | None:
-        """The part of a complex image that is not its magnitude: phase, real or imag; None for others."""
+        """The part of a complex image that is not its magnitude; None for others.
+
+        It is phase, real or imag, or ph or imaginary if the name has this form.
+        """
         part = entities(self.found.name).get("part", "mag").lower()
         ended = ENDED_PART.search(self.stem.lower())
         return part if part in PARTS else ended[1] if ended else None
@@ -195,8 +200,8 @@ _BY_SUFFIX = {suffix: modality for modality, suffix in SUFFIX.items()}
 class Rule:
     """One rule of an ordered table that decides how a file of a cohort is used: a test, and the decision if it is true.
 
-    name: for reports. fits: the test. kind: the decision, by default that the file is not needed. reason: function that
-    returns reason and remedy in words, for a refused file or for another form of a scan (a stand-in).
+    name: for reports. fits(item): the test. kind: the decision, by default that the file is not needed. reason:
+    function that returns reason and remedy in words, for a refused file or for another form of a scan (a stand-in).
     """
 
     name: str

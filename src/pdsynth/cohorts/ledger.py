@@ -24,8 +24,8 @@ class Ledger:
 
     select: restricts the choice among several scans of a session by the key-value pairs of their names (option
     --select). rejected: refused files, with reason and remedy. not_needed: files that are not read, with the rule by
-    which they are not needed. used: the chosen scans, and the gradient tables, brain masks and JSON files that are read
-    with them.
+    which they are not needed. used: the chosen scans, and the gradient tables, brain masks, JSON files and matrices of
+    FEAT that are read with them.
     """
 
     select: Select = ANY

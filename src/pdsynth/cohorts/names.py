@@ -77,8 +77,8 @@ def contradiction(path: Path, participant_id: str, session_id: str, by_label: bo
 def refuse_twins(root: Path, kind: str, ids: Iterable[tuple[str, str]]) -> None:
     """Raise InputError if two names have the same id, or ids that differ only in capital letters.
 
-    ids are pairs (name on disk, id). kind is the plural noun for the message. On a file system that ignores case, two
-    such ids would be the same folder.
+    root is the dataset, for the message. kind is the plural noun for it. ids are pairs (name on disk, id); equal pairs
+    count once. On a file system that ignores case, two such ids would be the same folder.
 
     >>> refuse_twins(Path("study"), "participants", [("P-01", "sub-P01"), ("P01", "sub-P01")])
     Traceback (most recent call last):
@@ -162,9 +162,10 @@ def synthetic_paths(
 ) -> SyntheticPaths:
     """Paths of the files of a synthesis: the volume, its SD map, and `draws` random samples (draws) of the model.
 
-    The files lie in `out`/participant/session/func or dwi. participant_id: such as "sub-1". session_id: such as
-    "ses-2", or "". source: path of the source scan; the space and resolution in its name are copied. BIDS has no entity
-    (key-value pair) for a draw, so the number of a draw is part of its description. Nothing is written.
+    The files lie in `out`/participant/session/func for fMRI and dwi for dMRI, without a folder for the session "".
+    participant_id: such as "sub-1". session_id: such as "ses-2", or "". source: path of the source scan; the space and
+    resolution in its name are copied. direction: its target is the modality of the files. BIDS has no entity (key-value
+    pair) for a draw, so the number of a draw is part of its description. Nothing is written.
 
     >>> found = synthetic_paths(Path(), "sub-1", "", Path("sub-1_dwi.nii.gz"), Direction.DMRI_TO_FMRI, draws=2)
     >>> [path.name for path in found.draws][1]

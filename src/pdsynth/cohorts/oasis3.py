@@ -54,19 +54,23 @@ SCORES = (("OASIS3_UDSb4_cdr", "MMSE", "mmse"), ("OASIS3_UDSc1_cognitive_assessm
 
 
 def oasis3(root: str | Path, select: Select = ANY, tables: bool = True) -> Cohort:
-    """Read OASIS-3 as downloaded, with one folder per session or as BIDS, and its CSV tables in the same folder.
+    """Read OASIS-3 as downloaded, with one folder per session or as BIDS, and its CSV tables.
 
-    Participant and day of a scan, in days since entry into the study, are taken from its file name. An fMRI and a dMRI
-    that are at most 90 days apart form a session; another scan is a session alone. It has the diagnosis of the nearest
-    visit within 365 days of its first scan. select: leaves out scans by the key-value pairs of their file names (option
-    --select). A scan in the folder of another participant or day is rejected. Sessions with possible Alzheimer's
-    disease, dementia of another cause, or cognitive impairment that is not MCI are rejected. The Clinical Dementia
-    Rating (CDR) is not used: a CDR of 0.5 does not imply MCI. If `tables` is false, no table is read.
+    The tables lie in root or directly in a folder of it: form D1 with the diagnoses, and, if they are there, the
+    demographics and the forms with MMSE and MoCA. Participant and day of a scan, in days since entry into the study,
+    are taken from its file name. An fMRI and a dMRI that are at most 90 days apart form a session; another scan is a
+    session alone. A session has the diagnosis of the nearest visit within 365 days of its first scan, else None.
+    select: leaves out scans by the key-value pairs of their file names (option --select). A scan in the folder of
+    another participant or day is rejected. The scans of sessions with possible Alzheimer's disease, dementia of another
+    cause, or cognitive impairment that is not MCI are rejected. The Clinical Dementia Rating (CDR) is not used: a CDR
+    of 0.5 does not imply MCI. If `tables` is false, no table is read: diagnosis, age, sex, education and scores are
+    unknown.
 
     A code that the form does not have, a visit that contradicts another one of its day, and a participant without a row
     do not stop the reading. The cohort lists each in `rejected`, with reason and remedy.
 
-    Raises InputError if there is no scan or no diagnosis table, and if one day is written in two ways.
+    Raises InputError if there is no scan or no diagnosis table, if a table exists twice, cannot be read, or lacks a
+    needed column, and if the names of two scans write one day in two ways (d129 and d0129).
     """
     root = Path(root)
     ledger = Ledger(select)
@@ -176,7 +180,11 @@ def uds_diagnosis(row: Row) -> tuple[Diagnosis | None, str | None]:
 
 
 def is_oasis3(root: Path) -> bool:
-    """Whether root contains, at any level, a scan with an OASIS-3 name, and the table OASIS3_UDSd1_diagnoses.csv."""
+    """Whether root contains, at any level, a scan with an OASIS-3 name, and the table OASIS3_UDSd1_diagnoses.csv.
+
+    The table lies in root or directly in a folder of it. Raises InputError if it is there twice, or only in another
+    format.
+    """
     return locate(root, DIAGNOSES) is not None and any(NAME.fullmatch(found.name) for found in walk(root))
 
 

@@ -91,9 +91,9 @@ class Participants:
     """The clinical tables of a BIDS dataset, with their rows joined to the folders of its participants.
 
     participants.tsv is read from root, or else from the first of the folders `trees` that has it. names: the
-    participants' folders, to which its rows are joined. diagnosis_column: name of the column of diagnoses; None for
-    "diagnosis" or "dx". codes: the diagnosis of each code. Raises InputError if participants.tsv is not a table, or a
-    diagnosis is unknown.
+    participants' folders (sub-*), to which its rows are joined. diagnosis_column: name of the column of diagnoses; None
+    for "diagnosis" or "dx". codes: the diagnosis of each code, in lower case. Raises InputError if participants.tsv is
+    not a table, or if `codes` lacks the code of a participant on disk.
     """
 
     def __init__(

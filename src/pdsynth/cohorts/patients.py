@@ -24,8 +24,8 @@ class Patients:
     settings: the content of the settings file `path` (pdsynth.yaml). Without a table in them, only the site is known.
     keys: participant and session of each scan as the paths write them; session "" where there is none.
 
-    Raises InputError if the settings name a table but no column of participants, if the table cannot be read, or if a
-    participant on disk has an unknown code of a diagnosis.
+    Raises InputError if the settings name a table but no column of participants, if the table cannot be read or lacks a
+    column that they name, or if a participant on disk has an unknown code of a diagnosis.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], keys: Collection[Key]) -> None:

@@ -37,9 +37,9 @@ PLACEHOLDERS = (  # the first bytes of a file that stands for a scan, the reason
 def single_scan(path: str | Path, modality: Modality | None = None) -> Scan:
     """A single scan outside a dataset: a 4D acquisition, or a 3D mean volume, which needs no b-values.
 
-    The modality is taken from the file name (`bold`, `func` or `dwi`) or from a .bval file of the same name. Where
-    these show none, `modality` is used. Raises InputError if the modality is unknown or is not `modality`, or if the
-    file is unusable.
+    The modality is taken from the first sign: `dwi` in the file name, a .bval file that belongs to the scan (dMRI), or
+    `bold` or `func` in the file name. Without a sign, `modality` is used. Raises InputError if the modality is unknown
+    or is not `modality`, or if the file is unusable.
     """
     path = Path(path)
     name = path.name.lower()
@@ -61,7 +61,7 @@ def single_scan(path: str | Path, modality: Modality | None = None) -> Scan:
 
 
 def refuse_own_modality(path: Path, modality: Modality, to: Modality, sign: str) -> None:
-    """Raise InputError if `to`, the target of a synthesis, is the scan's own modality.
+    """Raise InputError if `to`, the target of a synthesis, is the scan's own modality; otherwise do nothing.
 
     path: the scan. modality: its own modality. sign: how this modality is known, such as "by its name".
     """
@@ -192,7 +192,10 @@ def _scan(modality: Modality, path: Path) -> Scan:
 
 
 def digests(scan: Scan) -> list[str]:
-    """SHA-256, in hexadecimal digits, of each file of a scan: image, .bval, .bvec and brain mask, if they exist."""
+    """SHA-256, in hexadecimal digits, of each file of a scan: image, .bval, .bvec and brain mask, in this order.
+
+    A file that the scan does not have (None) is left out. Raises OSError if a file cannot be read.
+    """
     return [sha256(path) for path in scan.files]
 
 

@@ -82,8 +82,9 @@ class Row:
     """One row of a table, with methods that read its cells.
 
     Their argument `word` is the program's own name of a column, the key in the table's schema, such as "age". Row() has
-    no cell. cells: the text of each cell by word. line: number of the row in the file, from 1. conflicts: words of the
-    cells that count as unknown, because rows of the same id contradict each other.
+    no cell. cells: the text of each cell by word. line: number of the row's first line in the file, so that the row
+    after a header in line 1 has 2; 0 for Row(). conflicts: words of the cells that count as unknown, because rows of
+    the same id contradict each other.
     """
 
     def __init__(
@@ -115,8 +116,9 @@ class Row:
     def number(self, word: str) -> float | None:
         """The number in the row's cell of the column `word`; an age is in years.
 
-        None if the cell is empty, holds a number such as -4 or 999 that stands for a missing value, or does not hold a
-        number in the column's range. The last of these is recorded in the table's notes.
+        None if the cell is empty or does not hold a number in the column's range, and if the column is absent or not
+        one of numbers. A cell out of the range is recorded in the table's notes, unless it holds a number such as -4 or
+        999 that stands for a missing value.
         """
         text, kind = self.text(word), self._kind(word, Number)
         if text is None or kind is None:
@@ -129,8 +131,8 @@ class Row:
     def code(self, word: str) -> str | None:
         """The code in the row's cell of the column `word`, in lower case.
 
-        None if the cell is empty or its code stands for a missing value. UNKNOWN_CODE, which is "", if the column does
-        not have this code; this is recorded in the table's notes.
+        None if the cell is empty, its code stands for a missing value, or there is no such column of codes.
+        UNKNOWN_CODE, which is "", if the column does not have this code; this is recorded in the table's notes.
         """
         text, kind = self.text(word), self._kind(word, Code)
         if text is None or kind is None or (code := whole(text)) in kind.missing:
@@ -177,10 +179,12 @@ class Row:
 class Table:
     """The rows of a CSV file, or of a TSV file if its name ends in .tsv.
 
-    schema: the columns to read, by the program's own word for each; other columns are dropped. Rows with more or fewer
-    cells than the header are left out, and recorded in `notes`, the problems of the file.
+    schema: the columns to read, by the program's own word for each; other columns are dropped. `rows`, and iteration,
+    give the rows in the order of the file. `names` gives the names of the columns in the file, by word. Rows with more
+    or fewer cells than the header are left out. A column whose name occurs twice over different cells is left out, too.
+    Both are recorded in `notes`, the problems of the file.
 
-    Raises InputError if the file is not a table, or if a needed column is missing.
+    Raises InputError if the file is not a table, or if a needed column is missing or left out.
     """
 
     def __init__(self, path: Path, schema: Schema) -> None:
@@ -262,8 +266,8 @@ def _no_column(path: Path, name: str, header: list[str]) -> tuple[str, str]:
 def locate(folder: Path, name: str) -> Path | None:
     """The path of the table NAME.csv or NAME_<download date>.csv in a folder or its direct subfolders.
 
-    None if there is no such file. Raises InputError if there are several, because it is unknown which is valid, or if
-    only a file of another format, such as NAME.xlsx, is there.
+    NAME is `name`, in any case. None if there is no such file. Raises InputError if there are several, because it is
+    unknown which is valid, or if only a file of another format, such as NAME.xlsx, is there.
     """
     pattern = re.compile(f"{re.escape(name)}{DATED}\\.(csv|tsv|txt|xlsx?|ods|csv\\.gz|zip)", re.IGNORECASE)
     candidates = [*folder.glob("*.*"), *folder.glob("*/*.*")]
@@ -280,9 +284,9 @@ def locate(folder: Path, name: str) -> Path | None:
 def find_table(folder: Path, name: str, schema: Schema) -> Table | None:
     """Read the table NAME.csv or NAME_<download date>.csv in a folder or its direct subfolders; None without it.
 
-    schema: the columns to read, by the program's own word for each. Raises InputError if there are several such files,
-    if only a file of another format, such as NAME.xlsx, is there, if the file is not a table, or if it lacks a needed
-    column.
+    NAME is `name`. schema: the columns to read, by the program's own word for each. Raises InputError if there are
+    several such files, if only a file of another format, such as NAME.xlsx, is there, if the file is not a table, or if
+    it lacks a needed column.
     """
     path = locate(folder, name)
     return None if path is None else Table(path, schema)

@@ -37,8 +37,8 @@ class TableText:
     """The header and the rows of a table's file, as texts.
 
     header: the names of all columns. names: the names of the columns that the caller knows, in the order of the file.
-    rows: line number, from 1, and the cells of these columns, one item per row. refused: line number and problem of
-    each line that cannot be read as a row.
+    rows: line number in the file, where the first line is 1, and the cells of these columns, one item per row. refused:
+    line number and problem of each line that cannot be read as a row.
     """
 
     header: list[str]
@@ -53,7 +53,7 @@ def read_text(path: Path, known: frozenset[str]) -> TableText:
     known: names, in lower case, of the columns to return. The separator of a CSV file is the one that splits most of
     these names from the header. Empty rows are ignored. Empty cells beyond the header are removed.
 
-    Raises InputError if the file cannot be read as text, or is empty.
+    Raises InputError if the file cannot be read as text or is empty, or if its header has a quote that is not closed.
     """
     lines = re.split(r"\r\n|\r|\n", decoded(path))
     tsv = path.suffix.lower() == ".tsv"
@@ -91,8 +91,9 @@ def decoded(path: Path) -> str:
     """Read a text file whose encoding is not known.
 
     It is read as UTF-16 or UTF-32 if it begins with a byte order mark of these, and as UTF-16 if every second byte of
-    its beginning is zero. Otherwise it is read as UTF-8 and, if that fails, as Windows-1252. Raises InputError if the
-    file cannot be read or is not text, such as a spreadsheet, a compressed file or a web page.
+    its beginning is zero. Otherwise it is read as UTF-8, if that fails as Windows-1252, else as Latin-1. A byte order
+    mark is removed. Raises InputError if the file cannot be read or is not text, such as a spreadsheet, a compressed
+    file or a web page.
     """
     try:
         content = path.read_bytes()

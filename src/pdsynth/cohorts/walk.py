@@ -24,9 +24,10 @@ UNLISTED = "is a folder that cannot be listed"
 class Found(NamedTuple):
     """A file below a folder, or a folder that is not entered.
 
-    path: its path. dirs: names of the folders between the upper folder and the file. name: its own name. problem: why
-    it cannot be read, in words; None if no problem is known. whole: true for a folder that is not entered, because it
-    cannot be read or is one of the system or of git.
+    path: its path. dirs: names of the folders from below the folder where `walk` began down to the file's own folder;
+    empty if the file lies directly in it. name: its own name. problem: why it cannot be read, in words; None if no
+    problem is known. whole: true for a folder that is not entered, because it cannot be read, is a link that is not
+    followed, or is one of the system or of git.
     """
 
     path: Path
@@ -40,8 +41,8 @@ def walk(folder: Path) -> Iterator[Found]:
     """Yield each file below a folder at every level, sorted by name in each folder.
 
     Links to folders are followed, but not to a folder that contains the link, nor below four other links. A folder that
-    is not entered, and a link that leads nowhere, are yielded in place of files, with their problem. Raises OSError
-    only if it would concern every folder, such as a lost disk.
+    is not entered, and a link that leads nowhere, are yielded in place of files, with their problem, if any. Raises
+    OSError only if it would concern every folder, such as a lost disk.
     """
     stack: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [(str(folder), (), ())]
     while stack:
