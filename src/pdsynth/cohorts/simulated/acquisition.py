@@ -22,7 +22,10 @@ RELAXATION_SPREAD = 0.15
 class Exposure:
     """Geometry and imperfections of one scan.
 
-    native is the scan's voxel grid; to_template (4, 4) maps its world coordinates to template mm. scale: see `Site`.
+    native is the scan's voxel grid. to_template (4, 4) maps its world coordinates to the mm of the simulated anatomy,
+    which are template mm unless the person is simulated from a real head. optics are the effects on the image: coil,
+    distortion and blur. tissues are the MR constants by tissue. scale is the approximate grey-matter signal in stored
+    units.
     """
 
     native: Grid
@@ -34,7 +37,7 @@ class Exposure:
 
 @dataclass(frozen=True)
 class Acquisition:
-    """Both scans of one session."""
+    """How both scans of one session are acquired: protocol, geometry and imperfections of each."""
 
     fmri_protocol: FmriProtocol
     dmri_protocol: DmriProtocol
@@ -45,8 +48,8 @@ class Acquisition:
 def at_site(generator: np.random.Generator, site: Site) -> Acquisition:
     """Draw the acquisition of one session with the site's protocols.
 
-    Each person has a pose of their own, and moves a little between the two scans. Both scans share the coil. Their
-    phase-encoding blips are opposite, so that they are distorted in opposite directions.
+    The generator draws the person's pose, a small movement between the two scans, and the centre of the coil, which
+    both scans share. Their phase-encoding blips are opposite, so that they are distorted in opposite directions.
     """
     head = pose(generator, POSE_DEG, POSE_MM, SCALE_SD)
     optics = Optics(
@@ -67,9 +70,10 @@ def at_site(generator: np.random.Generator, site: Site) -> Acquisition:
 
 
 def randomised(generator: np.random.Generator, quick: bool) -> Acquisition:
-    """Draw protocol, contrast, geometry and artefacts of each scan from wide ranges.
+    """Draw the acquisition of one session: protocol, contrast, geometry and artefacts of each scan from wide ranges.
 
-    This is the idea of SynthSeg (Billot et al. 2023) with the signal equations of MRI.
+    quick: fewer volumes (8 instead of 40) and directions (6 instead of 30), and no voxel below 2.5 mm in plane. This is
+    the idea of SynthSeg (Billot et al. 2023) with the signal equations of MRI.
     """
     g = generator
     head = pose(g, 5.0, 6.0, 0.06)

@@ -49,22 +49,23 @@ class Person:
 
     @property
     def decades(self) -> float:
-        """Age relative to the cohort's mean, in decades."""
+        """Age minus the mean of simulated cohorts (74 years), in decades; negative for a younger person."""
         return (self.age - AGE_YEARS[0]) / 10
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Maps on the working grid (see `draw_anatomy`), all (X, Y, Z) float32 unless another type or shape is given.
+    """Maps of one person on the working grid, the grid of the simulation before the scanner.
 
-    gm, wm, csf, scalp, fat and eye are volume fractions; brain is the sum of the first three. vulnerable, hippocampus,
-    iron and lesion (white-matter hyperintensity) are 0..1. regions is int16: 0, or 1 + the index of a functional
-    region, whose network is region_network[index]. directions (2, 3, X, Y, Z) are two unit fibre directions; share is
-    the weight of the first, 1 - share that of the second. vulnerable marks the fibre bundles that degenerate with
-    severity. field is the relative off-resonance, which `Optics` scales to a shift in mm and to dropout. outside is the
-    distance to the brain's hull in mm, negative inside. rim_loss is the share of the signal of a gradient echo that is
-    lost near the hull. to_template (4, 4) maps the working grid's mm to template mm; both are the same for a person
-    who is not simulated from a real head.
+    All are (X, Y, Z) float32 unless another type or shape is given. gm, wm, csf, scalp, fat and eye are volume
+    fractions; the property brain is the sum of the first three. vulnerable (fibre bundles that degenerate with
+    severity), hippocampus, iron and lesion (white-matter hyperintensity) are 0..1. regions is int16: 0, or 1 + the
+    index of a functional region. region_network (regions,) is the index in NETWORKS of each region's network.
+    directions (2, 3, X, Y, Z) are two fibre directions, unit vectors in the brain and 0 far outside; share is the
+    weight of the first, 1 - share that of the second. field is the relative off-resonance; each scan scales it to a
+    shift in mm and to dropout. outside is the distance to the brain's hull in mm, negative inside. rim_loss is the
+    share of the signal of a gradient echo that is lost near the hull; 0 for a person who is not simulated from a real
+    head. to_template (4, 4) maps the working grid's mm to template mm, and is the identity for such a person.
     """
 
     grid: Grid
@@ -95,8 +96,8 @@ class Anatomy:
 def draw_person(generator: np.random.Generator, diagnosis: Diagnosis, severity: float | None = None) -> Person:
     """Draw age, sex and severity of a participant, and their effect on ventricles and hippocampi.
 
-    The diagnosis sets the distribution of the severity only. If severity is given, it replaces the random one; all
-    other random draws are unchanged.
+    The diagnosis sets the distribution of the severity only, which is clipped to 0..1; the age is clipped to 55..95
+    years. If severity is given, it replaces the random one; all other random draws are unchanged.
     """
     random_severity = generator.normal(*SEVERITY[diagnosis])
     severity = float(np.clip(random_severity if severity is None else severity, 0, 1))
@@ -115,10 +116,12 @@ def draw_person(generator: np.random.Generator, diagnosis: Diagnosis, severity: 
 def deformation(
     generator: np.random.Generator, person: Person, grid: Grid, to_template: np.ndarray | None = None
 ) -> np.ndarray:
-    """Displacement in mm from the participant's space to the template's: (3, x, y, z) on nodes NODES_MM apart.
+    """Displacement in mm from the participant's space to the template's: (3, x, y, z) on nodes about 6 mm apart.
 
-    to_template: see `Anatomy`; None for the template itself. A stationary velocity field is integrated by scaling and
-    squaring (Arsigny et al. 2006). The map is therefore invertible.
+    grid: the working grid, whose outermost voxels are the outermost nodes. to_template (4, 4): map from its mm to
+    template mm; None if they are the same. The generator draws the folding and shape, and the person's ventricle_mm and
+    hippocampus_mm widen the ventricles and shrink the hippocampi. A stationary velocity field is integrated by scaling
+    and squaring (Arsigny et al. 2006). The map is therefore invertible.
     """
     nodes = coarse_nodes(grid, NODES_MM)
     p = priors()
@@ -136,7 +139,7 @@ def deformation(
 
 
 def draw_anatomy(generator: np.random.Generator, person: Person, grid_mm: float, head: Head | None = None) -> Anatomy:
-    """Draw the maps of one person on the working grid, which has voxels of 0.75 * grid_mm.
+    """Draw the maps of one person on the working grid, which has voxels of 0.75 * grid_mm (in mm).
 
     Without a head, the person is the deformed template, and the grid is in MNI space. With a real head, the person is
     the deformed head, and the grid has the orientation of MNI space and the size of the head.

@@ -36,7 +36,8 @@ def mean_signal(
     """Noise-free signal on the working grid, (X, Y, Z), relative to that of fully relaxed water.
 
     private draws the fields that the dMRI of the session does not share: iron, veins and the position of the head in
-    the coil. steady (X, Y, Z) is the dropout factor. It does not depend on private, so that it is computed once.
+    the coil. steady (X, Y, Z) is the share of the signal that remains after `dropout`, which is the same for every draw
+    of private. tissues holds the MR constants by tissue; optics holds the coil and the scale of the scalp's signal.
     """  # fmt: skip
     iron = IRON_SD * random_field(private, anatomy.grid, IRON_FWHM_MM)[0]
     veins = np.clip(random_field(private, anatomy.grid, VEIN_FWHM_MM)[0] - 1.2, 0, 1) * VEIN_DEPTH
@@ -66,8 +67,9 @@ def scan(
 ) -> np.ndarray:
     """The 4D run (x, y, z, volumes) float32, from the image without motion or noise, still (x, y, z).
 
-    state draws networks, physiology, drift and motion; noise draws the receiver noise of SD sigma. severity (0..1)
-    strengthens the coupling within networks.
+    view maps the maps of the anatomy to the voxels of the scan. state draws networks, physiology, drift and motion;
+    noise draws the receiver noise of SD sigma, in units of still. severity (0..1) strengthens the coupling within
+    networks.
     """  # fmt: skip
     t_r, n = protocol.t_r / 1000, protocol.volumes
     gm, csf = view.fractions(np.stack([anatomy.gm, anatomy.csf]))
@@ -91,7 +93,11 @@ def scan(
 
 
 def apply_motion(volume: np.ndarray, motion: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """The volume (x, y, z) after a rigid motion (degrees x, y, z; mm x, y, z) about the centre of its grid."""
+    """The volume (x, y, z), resampled after a rigid motion about the centre of its grid, float32.
+
+    motion (6,): rotations about the axes x, y and z in degrees, then shifts along them in mm. The result at a position
+    is the volume at the moved position; beyond the grid, the value at its edge. spacing_mm (3,): edges of a voxel.
+    """
     rotation = Rotation.from_euler("xyz", motion[:3], degrees=True).as_matrix()
     matrix = rotation * spacing_mm / spacing_mm[:, None]
     centre = (np.asarray(volume.shape) - 1) / 2
@@ -145,9 +151,10 @@ def _native_labels(anatomy: Anatomy, view: View) -> np.ndarray:
 
 
 def thermal_sigma(still: np.ndarray, view: View, anatomy: Anatomy, tsnr: float) -> float:
-    """SD of the receiver noise with which grey matter has the temporal SNR tsnr, in units of still.
+    """SD of the receiver noise with which grey matter has the temporal SNR (mean over SD) tsnr, in units of still.
 
-    still (x, y, z) is the image without motion or noise.
+    still (x, y, z) is the image without motion or noise, on the scan's voxels. The signal of grey matter is the median
+    over voxels with more than 60 % of it, or half of the maximum if there are none.
     """
     gm = view.fractions(anatomy.gm[None])[0]
     return float(np.median(still[gm > 0.6])) / tsnr if (gm > 0.6).any() else float(still.max()) / tsnr / 2

@@ -45,7 +45,10 @@ VULNERABLE = ("cingulum", "fornix", "uncinate", "splenium")  # bundles that lose
 
 
 def curves() -> dict[str, list[np.ndarray]]:
-    """Curves of every bundle, on both sides, as points about 1 mm apart: name -> [(n, 3)]."""
+    """Curves of every fibre bundle, in MNI mm, as points about 1 mm apart: name -> [(n, 3)].
+
+    A bundle across the midline has one curve, another one has a right and a left one.
+    """
     bundles = {name: [_spline(points)] for name, points in CROSSING.items()}
     for name, points in PAIRED.items():
         right = _spline(points)
@@ -62,11 +65,12 @@ def _spline(points: list[tuple[int, int, int]]) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def fibres(grid: Grid) -> dict[str, np.ndarray]:
-    """Fibre populations on a template grid.
+    """The two fibre populations of each voxel on a grid in MNI space, as a dict of maps.
 
-    first and second (3, X, Y, Z) are unit directions. share (X, Y, Z) is the weight of the first, in 0.5..1. vulnerable
-    (X, Y, Z), in 0..1, marks the bundles that degenerate. The directions are the two leading eigenvectors of the sum
-    over bundles of w t t', with the tangent t and the weight w = exp(-d^2 / (2 WIDTH_MM^2)) at the distance d.
+    Its keys first and second (3, X, Y, Z) are unit directions. share (X, Y, Z) is the weight of the first, in 0.5..1.
+    vulnerable (X, Y, Z), in 0..1, marks the bundles that degenerate with severity. The directions are the two leading
+    eigenvectors of the sum over bundles of w t t', with the tangent t and the weight w = exp(-d^2 / (2 WIDTH_MM^2)) at
+    the distance d. A small radial term, which is added, decides where there is no bundle.
     """
     points = world(grid).reshape(3, -1).T
     radial = points - np.array([0, -20, 8], np.float32)

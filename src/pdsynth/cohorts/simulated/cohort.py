@@ -42,13 +42,18 @@ def simulate(
 ) -> Path:
     """Write a simulated cohort of NC, MCI and AD participants as BIDS with 4D scans, and return its root.
 
-    missing_fmri and missing_dmri are the fractions of subjects without that scan; nobody lacks both. The mean of a
-    missing scan is written to derivatives/truth. grid_mm sets the resolution of the simulated anatomy, whose voxels are
-    0.75 * grid_mm. quick writes few volumes and directions. randomise is the fraction of subjects whose acquisition is
-    random instead of their site's. truth adds the oracle volumes (see `truth`). anatomies is a folder of label maps
-    with FreeSurfer's numbers: the fraction anatomies_share of the subjects is simulated from them, the others from the
-    template. The bytes do not depend on jobs, the
-    number of processes. Raises InputError if out is not empty, and ValueError for arguments out of range.
+    subjects is the number of participants, with one session each. sites are names in SITES; groups and sites are
+    balanced. missing_fmri and missing_dmri are the fractions of subjects without that scan; nobody lacks both. The mean
+    of a missing scan is written to derivatives/truth. grid_mm sets the resolution of the simulated anatomy, whose
+    voxels are 0.75 * grid_mm. quick writes few volumes and directions. randomise is the fraction of subjects whose
+    acquisition is random instead of their site's. truth adds the oracles to derivatives/truth: the expected mean volume
+    of each scan, given the anatomy that both scans share. anatomies is a folder of label maps with FreeSurfer's
+    numbers: the fraction anatomies_share of the subjects is simulated from them, the others from the template. None
+    takes the template for all. progress(finished, subjects) is called after each subject. The bytes do not depend on
+    jobs, the number of processes.
+
+    Raises InputError if out is not empty, or if anatomies has no label map or one that cannot be read. Raises
+    ValueError for an unknown site and for numbers out of range.
     """
     options = SimulateOptions(
         subjects=subjects,
@@ -69,7 +74,11 @@ def simulate(
 def simulate_cohort(
     out: Path, options: SimulateOptions, jobs: int = 1, progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """`simulate` with its options as one object."""
+    """Write a simulated cohort as `simulate` does, with the options that decide its content as one object.
+
+    out is the root of the dataset, which is returned. jobs is the number of processes. progress(finished, subjects) is
+    called after each subject. Raises the errors of `simulate`.
+    """
     missing_fmri, missing_dmri = options.missing_fmri, options.missing_dmri
     if min(missing_fmri, missing_dmri) < 0 or missing_fmri + missing_dmri > 1:
         raise ValueError(
@@ -109,9 +118,9 @@ def simulate_cohort(
 
 
 def begin(out: Path, subjects: int, sites: Sequence[str]) -> None:
-    """Make the empty folder of a dataset.
+    """Make the empty folder `out` of a dataset, after a check of the number of subjects and the names of the sites.
 
-    Raises ValueError for an unknown site or no subject, and InputError if out is not empty.
+    Raises ValueError for an unknown site, for no site and for no subject, and InputError if out is not empty.
     """
     unknown = [s for s in sites if s not in SITES] or ([] if sites else ["(none)"])
     if unknown:

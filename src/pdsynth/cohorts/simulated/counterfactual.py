@@ -33,8 +33,8 @@ SESSIONS = ("ses-low", "ses-high")
 class TrueEffects:
     """Change of each person's region means from the first severity to the second.
 
-    changes holds (N people, R regions) for each modality, in units of the prepared volumes, where 1 is 2.5 times the
-    median in the brain.
+    atlas has the R regions. changes holds (N people, R regions) for each modality, the second minus the first, in units
+    of the prepared volumes, where 1 is 2.5 times the median in the brain.
     """
 
     severities: tuple[float, float]
@@ -46,7 +46,7 @@ class TrueEffects:
         return np.asarray(self.changes[modality].mean(0))
 
     def standard_error(self, modality: Modality) -> np.ndarray:
-        """Standard error of `mean`, (R,)."""
+        """Standard error of `mean`, (R,): the sample SD over people, divided by the square root of their number."""
         changes = self.changes[modality]
         return np.asarray(changes.std(0, ddof=1) / np.sqrt(len(changes)))
 
@@ -54,9 +54,12 @@ class TrueEffects:
 def counterfactual_session(
     seed: int, subject: int, site: str, severity: float, grid_mm: float = 4.0, quick: bool = True
 ) -> Session:
-    """Simulate the session of one subject at a severity (0..1).
+    """Simulate the session of one subject at a severity (0 is healthy, 1 the most severe).
 
-    Two calls that differ in severity alone use the same random draws. Raises ValueError for a severity out of range.
+    seed is that of the cohort, subject the number of the person in it, and site a name in SITES. grid_mm sets the
+    resolution of the anatomy, whose voxels are 0.75 * grid_mm. quick simulates few volumes and directions. Two calls
+    that differ in severity alone use the same random draws. Raises ValueError for a severity out of range, and KeyError
+    for an unknown site.
     """
     return simulate_session(
         seed,
@@ -72,7 +75,9 @@ def counterfactual_session(
 
 
 def stage(severity: float) -> Diagnosis:
-    """The group whose mean severity is nearest. Raises ValueError for a severity out of range.
+    """The group (NC, MCI or AD) whose mean severity is nearest to a severity (0..1).
+
+    Raises ValueError for a severity out of range.
 
     >>> stage(0.1), stage(0.5), stage(0.85)
     (<Diagnosis.NC: 'NC'>, <Diagnosis.MCI: 'MCI'>, <Diagnosis.AD: 'AD'>)
@@ -85,8 +90,9 @@ def stage(severity: float) -> Diagnosis:
 def standard_means(session: Session, grid: Grid) -> dict[Modality, np.ndarray]:
     """Mean volumes of both scans on a grid in MNI space, (X, Y, Z) float32 in 0..1.
 
-    They correspond to the volumes of `prepare`, with the true transform in place of registration. The receive field
-    and the intensity scale come from the true brain mask. Voxels outside the brain are not set to zero.
+    They correspond to the volumes that `prepare` writes, with the true transform in place of registration. As there,
+    the receive field is divided out, and 1 is 2.5 times the median in the brain; both are estimated in the true brain
+    mask. Voxels outside the brain are not set to zero.
     """
     anatomy, acquisition = session.anatomy, session.acquisition
     brain = resample(Volume(anatomy.brain, anatomy.grid.affine), grid) > 0.5
@@ -105,10 +111,11 @@ def true_effects(
     grid_mm: float = 4.0,
     jobs: int = 1,
 ) -> TrueEffects:
-    """Change of each person's region means (`evidence_regions`) from the first severity to the second.
+    """Simulate people at two severities; returns the change of each person's region means from the first to the second.
 
-    By default these are the mean severities of NC and of AD. Person i is scanned at site i modulo the number of sites,
-    by quick scans. The two severities share noise and need no registration, so that a dozen people give a smaller error
+    The regions are those of `evidence_regions`, which evaluation uses by default. The severities are by default the
+    means of NC and of AD. jobs is the number of processes. Person i is scanned at site i modulo the number of sites, by
+    quick scans. The two severities share noise and need no registration, so that a dozen people give a smaller error
     than a cohort of hundreds. Raises ValueError for fewer than two subjects and for a severity out of range.
     """
     if subjects < 2:
@@ -141,10 +148,11 @@ def write_counterfactuals(
 ) -> Path:
     """Write people with a session at each severity, ses-low and ses-high, as BIDS with 4D scans; returns the root.
 
-    By default these are the mean severities of NC and of AD. Person i is scanned at site i modulo the number of sites.
-    participants.tsv has no diagnosis, because the two sessions differ in it; derivatives/truth/truth.tsv has one row
-    per session with its severity. The bytes do not depend on jobs. Raises InputError if out is not empty, and
-    ValueError for an unknown site or a severity out of range.
+    The severities are by default the means of NC and of AD. ses-low has the first. subjects is the number of people.
+    Person i is scanned at site i modulo the number of sites. participants.tsv has no diagnosis, because the two
+    sessions differ in it; derivatives/truth/truth.tsv has one row per session with its severity. The bytes do not
+    depend on jobs, the number of processes. Raises InputError if out is not empty, and ValueError for no subject, an
+    unknown site or a severity out of range.
     """
     out, groups = Path(out), [stage(severity) for severity in severities]
     begin(out, subjects, sites)

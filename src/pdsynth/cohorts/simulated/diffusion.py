@@ -36,9 +36,9 @@ class Microstructure:
 
 
 def microstructure(anatomy: Anatomy, person: Person, private: np.random.Generator, optics: Optics) -> Microstructure:
-    """Draw the maps of a dMRI scan: the values expected from anatomy and severity, with random fields.
+    """Draw the maps of a dMRI scan: the values expected from anatomy, age and severity, with random fields.
 
-    private draws these fields, which the fMRI of the session does not share.
+    private draws these fields, which the fMRI of the session does not share. optics sets the strength of the coil.
     """
     spread = random_field(private, anatomy.grid, FRACTION_FWHM_MM)[0]
     grey = random_field(private, anatomy.grid, GREY_FWHM_MM)[0]
@@ -63,7 +63,8 @@ def expected_diffusivity(person: Person) -> float:
 def b0_parts(anatomy: Anatomy, protocol: DmriProtocol, tissues: Tissues, scalp: float) -> dict[str, np.ndarray]:
     """Signal of every tissue without diffusion weighting and coil sensitivity: name -> (X, Y, Z).
 
-    scalp scales the signal outside the skull; with 0 those tissues are left out.
+    The names are gm, wm, csf, scalp, fat and eye. The signal is relative to that of fully relaxed water. protocol and
+    tissues give the times and MR constants. scalp scales the signal of scalp, fat and eye; with 0 they are left out.
     """
     level = {name: spin_echo(t, protocol.t_r, protocol.t_e) for name, t in tissues.items()}
     iron = np.exp(-protocol.t_e / tissues["gm"].t2 * IRON_T2 / (1 - IRON_T2) * anatomy.iron)
@@ -86,10 +87,11 @@ def weighted_images(
     to_scan: np.ndarray,
     tissues: Tissues,
 ) -> np.ndarray:
-    """Noise-free images of n gradients on the working grid, (n, X, Y, Z).
+    """Noise-free images of n gradients on the working grid, (n, X, Y, Z), with the coil sensitivity.
 
-    bvals (n,) are in s/mm^2. bvecs (n, 3) are unit vectors in the scan's world, or zero; to_scan (3, 3) rotates the
-    template's axes into that world.
+    micro: maps of the scan. parts: signal of each tissue without diffusion weighting and coil, by name, from
+    `b0_parts`. tissues: the MR constants. bvals (n,) are in s/mm^2. bvecs (n, 3) are unit vectors in the scan's world,
+    or zero; to_scan (3, 3) rotates the template's axes into that world.
     """  # fmt: skip
     white_matter = np.flatnonzero(parts["wm"].ravel() > 1e-4 * max(parts["wm"].max(), 1e-9))
     fraction = micro.fraction.ravel()[white_matter]
@@ -112,7 +114,11 @@ def weighted_images(
 
 
 def isotropic(micro: Microstructure, parts: dict[str, np.ndarray], bval: float, tissues: Tissues) -> np.ndarray:
-    """Signal of all tissues except white matter at one b-value (s/mm^2), times the coil sensitivity: (X, Y, Z)."""
+    """Signal of all tissues except white matter at one b-value (s/mm^2), times the coil sensitivity: (X, Y, Z).
+
+    micro: maps of the scan. parts: signal of each tissue without diffusion weighting and coil, by name, from
+    `b0_parts`. tissues: the diffusivities.
+    """
     signal = parts["gm"] * grey_matter_decay(bval, micro.diffusivity)
     for name in ("csf", "scalp", "fat", "eye"):
         if name in parts:
@@ -123,7 +129,8 @@ def isotropic(micro: Microstructure, parts: dict[str, np.ndarray], bval: float, 
 def powder_image(micro: Microstructure, parts: dict[str, np.ndarray], bval: float, tissues: Tissues) -> np.ndarray:
     """Mean signal over all gradient directions at one b-value (s/mm^2), (X, Y, Z), in closed form.
 
-    It includes the coil sensitivity. parts: see `b0_parts`.
+    It includes the coil sensitivity. micro: maps of the scan. parts: signal of each tissue without diffusion weighting
+    and coil, by name, from `b0_parts`. tissues: the diffusivities.
     """
     white_matter = np.flatnonzero(parts["wm"].ravel() > 1e-4 * max(parts["wm"].max(), 1e-9))
     out = isotropic(micro, parts, bval, tissues)

@@ -71,7 +71,10 @@ def _stretch(length: int, coarse: int) -> np.ndarray:
 
 
 def coarse_nodes(grid: Grid, spacing_mm: float) -> Grid:
-    """A lattice of about that spacing whose outermost nodes coincide with the outermost voxels of the grid."""
+    """A lattice of about spacing_mm, at least two nodes per axis, between the outermost voxels of an axis-aligned grid.
+
+    The outermost nodes coincide with these voxels.
+    """
     edges = (np.asarray(grid.shape) - 1) * grid.spacing_mm
     x, y, z = (int(n) for n in np.maximum(np.round(edges / spacing_mm).astype(int) + 1, 2))
     affine = grid.affine.copy()

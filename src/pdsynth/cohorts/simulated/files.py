@@ -25,10 +25,12 @@ NOTE = "SIMULATED by pdsynth: no person was scanned"
 class Task:
     """The arguments of `write_session`: one session to simulate and to write below root.
 
-    index is the number of the person in the cohort. hidden is the modality that the participant lacks; its mean is
-    written to the truth alone. truth: whether the oracle volumes are written. severity (0..1) replaces the random
-    severity of the diagnosis. head is the file of the label map from which the person is simulated, None for the
-    template. session_id (ses-...) is the session's name, or empty if a person has one session.
+    seed is that of the cohort, index the number of the person in it, and site a name in SITES. grid_mm sets the
+    resolution of the anatomy, whose voxels are 0.75 * grid_mm. quick simulates few volumes and directions. randomise
+    draws the acquisition at random instead of the site's. hidden is the modality that the participant lacks, None for
+    none; its mean is written to the truth alone. truth: whether the oracle volumes are written. severity (0..1)
+    replaces the random severity of the diagnosis. head is the file of the label map from which the person is simulated,
+    None for the template. session_id (ses-...) is the session's name, or empty if a person has one session.
     """
 
     root: Path
@@ -51,7 +53,10 @@ class Task:
 
 
 def write_session(task: Task) -> dict[str, object]:
-    """Simulate one session, write all its files, and return its row of truth.tsv."""
+    """Simulate one session, write its scans as BIDS and its truth below derivatives/truth.
+
+    Returns its row of truth.tsv, by column: demographics, then quantities that only a simulation can know.
+    """
     draws = (ORACLE_DRAWS_QUICK if task.quick else ORACLE_DRAWS) if task.truth else 0
     session = simulate_session(
         task.seed,
@@ -92,9 +97,9 @@ def write_session(task: Task) -> dict[str, object]:
 
 
 def describe(root: Path, title: str, generator: str, description: str) -> None:
-    """Write dataset_description.json and .bidsignore of the dataset and of its truth.
+    """Write dataset_description.json and .bidsignore of the dataset at `root`, and of its truth in derivatives/truth.
 
-    generator is the command that made them, and description its settings.
+    title is the name of the dataset, generator the command that made it, and description its settings.
     """
     generated = [{"Name": generator, "Description": description}]
     base = {"BIDSVersion": "1.9.0", "Simulated": True, "GeneratedBy": generated, "PaperSlips": PAPER_SLIPS}

@@ -60,13 +60,14 @@ FINE, COARSE = 10.0, 4.0  # steps per mm in which distances and depths are store
 
 @dataclass(frozen=True)
 class Head:
-    """A label map, cropped around the brain.
+    """The head of a real person: a label map, cropped around the brain.
 
-    structure (x, y, z) uint8 is an index in NAMES. distance (x, y, z) uint8, in 0.1 mm, is that of a voxel of the
-    cortex from the white matter, and that of other voxels from the brain's tissue. depth (x, y, z) uint8, in 0.25 mm,
-    is that below the brain's hull, 0 outside it. index (4, 4) maps positions of the person in mm to voxel indices; the
-    person has the size of the head and the orientation of the template. to_template (4, 4) maps these positions to
-    template mm. has_scalp: whether the map has labels outside the brain.
+    structure (x, y, z) uint8 is an index in NAMES, the names of the structures. distance (x, y, z) uint8, in 0.1 mm, is
+    the distance of a voxel of the cortex from the white matter, and of another voxel from the brain's tissue. depth (x,
+    y, z) uint8, in 0.25 mm, is the depth of a voxel below the brain's hull, 0 outside it. Both end at 255. index (4, 4)
+    maps positions of the person in mm to voxel indices; the person has the size of the head and the orientation of the
+    template. to_template (4, 4) maps these positions to template mm. has_scalp: whether the map has labels outside the
+    brain.
     """
 
     structure: np.ndarray
@@ -79,6 +80,7 @@ class Head:
     def tissues(self, positions: np.ndarray, spacing_mm: np.ndarray, thickness_mm: float, rim_mm: float) -> np.ndarray:
         """Content of each voxel of a grid, (len(TISSUES) + 1, X, Y, Z) float32; the last is the fraction in the hull.
 
+        The others are in the order of TISSUES, 0..1: volume fractions, and the maps of hippocampus, iron and lesion.
         positions (3, X, Y, Z) are those of the grid's voxels in the person, in mm; spacing_mm (3,) are the edges of a
         voxel. Each voxel is the mean of eight samples. thickness_mm is that of the cortex: voxels of a sulcus that lie
         farther from the white matter are fluid. rim_mm is the thickness of the fluid that covers the brain.
@@ -115,9 +117,10 @@ def find_heads(folder: Path) -> list[Path]:
 
 @lru_cache(maxsize=16)  # 20 to 30 MB each
 def read_head(path: Path) -> Head:
-    """Read a label map with FreeSurfer's numbers (see STRUCTURES) and register it to the template, in 10 to 20 s.
+    """Read a label map with FreeSurfer's numbers and register it to the template, in 10 to 20 s.
 
-    Raises InputError for a file that cannot be read, and for one without the cortex or the white matter.
+    Numbers that are not in STRUCTURES count as background. The last 16 heads are kept in memory. Raises InputError for
+    a file that cannot be read or is not 3D, and for one without the cortex or the white matter.
     """
     try:
         image: Any = nib.as_closest_canonical(nib.load(path))
@@ -198,7 +201,10 @@ def _placed(structure: np.ndarray, affine: np.ndarray, spacing: np.ndarray) -> t
 
 
 def hull_distance(inside: np.ndarray, grid: Grid) -> np.ndarray:
-    """Signed distance (X, Y, Z) to the surface of the hull in mm, negative inside; inside is the fraction in it."""
+    """Signed distance (X, Y, Z) to the surface of the hull in mm, negative inside.
+
+    inside (X, Y, Z) is the fraction of each voxel in the hull; voxels above 0.5 are inside.
+    """
     within = inside > 0.5
     outer = ndimage.distance_transform_edt(~within, sampling=grid.spacing_mm)
     inner = ndimage.distance_transform_edt(within, sampling=grid.spacing_mm)

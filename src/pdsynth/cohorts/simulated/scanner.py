@@ -23,11 +23,14 @@ FIELD_PER_MM = 3.5  # dropout: exp(-(TE / 30 ms) (3.5 |grad field|)^2), field gr
 class Optics:
     """Effects of one acquisition on an image, apart from its contrast.
 
-    coil_strength is the exponent of the coil array's sensitivity; 0 means a perfectly normalised image. shift_mm is the
-    distortion along the phase axis for one unit of field; its sign is that of the phase blips. dropout scales the field
-    gradient. coil_centre_mm is the centre of the coil array relative to HEAD_CENTRE_MM. psf_mm is the FWHM of the point
-    spread along each axis, besides the blur of the voxel. ghost is the fraction of signal that appears half a field of
-    view away.
+    coil_strength is the exponent of the coil array's sensitivity; 0 leaves the array out. coil_reach_mm is the depth to
+    which a coil element's near field reaches. coil_centre_mm is the centre of the coil array relative to
+    HEAD_CENTRE_MM. psf_mm is the FWHM of the point spread along each axis, besides the blur of the voxel. shift_mm is
+    the distortion along the phase axis for one unit of field; its sign is that of the phase blips. dropout is a factor
+    on the field's gradient, whose dephasing removes signal; 1 is that of a gradient echo. ghost is the fraction of
+    signal that appears half a field of view away. scalp is a factor on the signal outside the skull; 0 for a
+    skull-stripped scan. tilt is the SD of the logarithm of a smooth sensitivity that the coil model leaves out, and
+    tilt_seed its seed; both scans of a session share it.
     """
 
     coil_strength: float
@@ -45,7 +48,7 @@ class Optics:
 def pose(generator: np.random.Generator, degrees: float, mm: float, scale_sd: float = 0.0) -> np.ndarray:
     """A random rigid map of world mm about the head's centre, with isotropic scaling, (4, 4).
 
-    degrees, mm and scale_sd are the SDs of the three rotations, the three shifts and the scale.
+    degrees, mm and scale_sd are the SDs of the three rotations, the three shifts, and the scale, whose mean is 1.
     """
     matrix = np.eye(4)
     rotation = Rotation.from_euler("xyz", generator.normal(0, degrees, 3), degrees=True).as_matrix()
@@ -57,9 +60,11 @@ def pose(generator: np.random.Generator, degrees: float, mm: float, scale_sd: fl
 def native_grid(
     voxel_mm: tuple[float, float, float], field_of_view_mm: float, slab_mm: float, centre_mm: np.ndarray, flip_x: bool
 ) -> Grid:
-    """The grid of a scan: an even number of voxels in plane, slices along z, at least 8 of them.
+    """The grid of a scan, with an even number of voxels along x and y, and at least 8 slices along z.
 
-    centre_mm is the centre of the grid in world mm. flip_x stores the x axis from right to left.
+    voxel_mm are the edges of a voxel. field_of_view_mm is the length of the grid along x and y, slab_mm that along z;
+    both are rounded to whole voxels. centre_mm is the centre of the grid in world mm. flip_x stores the x axis from
+    right to left.
     """
     in_plane = [int(2 * np.round(field_of_view_mm / v / 2)) for v in voxel_mm[:2]]
     shape = (in_plane[0], in_plane[1], max(int(np.round(slab_mm / voxel_mm[2])), 8))
@@ -73,7 +78,9 @@ def native_grid(
 def coil_field(generator: np.random.Generator, grid: Grid, optics: Optics, jitter: float) -> np.ndarray:
     """Receive sensitivity (X, Y, Z) with mean near one in the head: root sum of squares of elements around the head.
 
-    jitter is the SD in mm of the position of the head in the coil, which `generator` draws for each scan.
+    It is raised to optics.coil_strength and multiplied by two smooth random fields: one of the SD optics.tilt from
+    optics.tilt_seed, and a weak one from `generator`. jitter is the SD in mm of the position of the head in the coil,
+    which `generator` draws for each scan.
     """
     nodes = coarse_nodes(grid, COIL_NODES_MM)
     points = world(nodes)
@@ -98,7 +105,8 @@ def coil_field(generator: np.random.Generator, grid: Grid, optics: Optics, jitte
 def dropout(anatomy: Anatomy, t_e: float, strength: float) -> np.ndarray:
     """Fraction of the signal that remains after dephasing by the field's gradient, (X, Y, Z) in 0..1.
 
-    t_e is the echo time in ms. strength is a factor on the gradient.
+    The field is the off-resonance in `anatomy`. t_e is the echo time in ms. strength is a factor on the gradient of the
+    field, 1 for a plain gradient echo.
     """
     gradient = np.gradient(anatomy.field, *anatomy.grid.spacing_mm)
     squared = sum(np.square(g) for g in gradient)
@@ -109,8 +117,9 @@ class View:
     """Maps images from the working grid to the voxels of one scan, by a sparse matrix.
 
     An image is smoothed by the point spread, interpolated linearly at the distorted voxel positions, and multiplied by
-    the Jacobian of the distortion. Voxels outside the working grid are 0. to_template (4, 4) maps the scan's world mm
-    to template mm.
+    the Jacobian of the distortion; a ghost is added if `optics` has one. Voxels outside the working grid are 0.
+    anatomy: gives the working grid and the field. native: the scan's voxel grid. to_template (4, 4): map from the
+    scan's world mm to the working grid's mm, which is not kept. optics: the point spread, distortion and ghost.
     """
 
     def __init__(self, anatomy: Anatomy, native: Grid, to_template: np.ndarray, optics: Optics) -> None:
@@ -134,7 +143,10 @@ class View:
         self.psf_mm = np.round(np.sqrt(np.maximum(squared, 0)), 2)
 
     def image(self, maps: np.ndarray) -> np.ndarray:
-        """Images (n, x, y, z) float32 on the scan's voxels, from maps (n, X, Y, Z) on the working grid."""
+        """Images (n, x, y, z) float32 on the scan's voxels, from maps of signal (n, X, Y, Z) on the working grid.
+
+        They are smoothed, distorted and scaled by the Jacobian, and have the ghost.
+        """
         n = len(maps)
         blurred = smooth(maps, self.grid, self.psf_mm).reshape(n, -1)
         out = np.zeros((n, int(np.prod(self.native.shape))), np.float32)

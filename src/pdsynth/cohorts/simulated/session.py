@@ -35,8 +35,10 @@ SPIN_ECHO_DROPOUT = 0.35  # dropout strength of a spin echo relative to a gradie
 class Session:
     """A simulated session.
 
-    bold (x, y, z, t) and dwi (x, y, z, n) are int16, each on its own grid. bvals (n,) are in s/mm^2 and bvecs (n, 3)
-    in FSL's convention. The oracles (x, y, z) are None if oracle_draws was 0.
+    bold (x, y, z, t) and dwi (x, y, z, n) are int16, each on its own grid. bvals (n,) are in s/mm^2 and bvecs (n, 3) in
+    FSL's convention. fmri_oracle and dmri_oracle (x, y, z) are the expected means of the run and of the volumes with b
+    > 0, given what both scans share; the 99.5th percentile in the brain is about 1. They are None if oracle_draws was
+    0.
     """
 
     person: Person
@@ -65,9 +67,10 @@ def simulate_session(
     """Simulate one session; the result depends on the arguments alone.
 
     subject is the number of the person in the cohort with this seed. site is a name in SITES. grid_mm sets the working
-    grid (`draw_anatomy`). quick shortens the site's protocols; randomise replaces them by random ones. The oracles are
-    means over oracle_draws redraws. severity (0..1) replaces the random severity of the diagnosis; all other random
-    draws are unchanged. head: file of the label map from which the person is simulated, instead of the template.
+    grid, whose voxels are 0.75 * grid_mm. quick shortens the site's protocols; randomise replaces them by random ones.
+    The oracles, the expected mean volumes given what both scans share, are means over oracle_draws redraws of the rest;
+    0 computes none. severity (0..1) replaces the random severity of the diagnosis; all other random draws are
+    unchanged. head: file of the label map from which the person is simulated, instead of the template.
     """  # fmt: skip
     streams = Streams(seed, subject)
     person = draw_person(streams.generator(PERSON), diagnosis, severity)
@@ -137,5 +140,8 @@ def _stored(signal: np.ndarray, reference: np.ndarray, exposure: Exposure) -> np
 
 
 def means(session: Session) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of the BOLD run, and mean of the dMRI volumes with b > 0: (x, y, z) float32 each, in stored units."""
+    """Mean of the BOLD run, and mean of the dMRI volumes with b > 0: (x, y, z) float32 each, on their own grids.
+
+    The units are those of the stored integers.
+    """
     return session.bold.mean(-1, dtype=np.float32), session.dwi[..., session.bvals > 0].mean(-1, dtype=np.float32)

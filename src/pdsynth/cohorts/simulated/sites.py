@@ -9,7 +9,10 @@ from pdsynth.types import Diagnosis
 
 @dataclass(frozen=True)
 class FmriProtocol:
-    """Gradient-echo EPI of a resting-state run. Times in ms, voxel edges in mm (in plane, in plane, slice)."""
+    """Gradient-echo EPI of a resting-state run. Times in ms, voxel edges in mm (in plane, in plane, slice).
+
+    volumes: number of volumes. tsnr: temporal SNR (mean over SD) of grey matter by receiver noise alone.
+    """
 
     t_r: float
     t_e: float
@@ -21,7 +24,11 @@ class FmriProtocol:
 
 @dataclass(frozen=True)
 class DmriProtocol:
-    """Diffusion-weighted spin-echo EPI. Times in ms, b in s/mm^2."""
+    """Diffusion-weighted spin-echo EPI. Times in ms, voxel edges in mm (in plane, in plane, slice), b in s/mm^2.
+
+    b0_volumes, directions: number of volumes with b = 0, and of those with b = bval, one per direction. snr: that of
+    white matter in one b0 volume.
+    """
 
     t_r: float
     t_e: float
@@ -36,7 +43,8 @@ class DmriProtocol:
 class Site:
     """A scanner with its two protocols. coil_strength is 0 for a fully normalised image, and 1 for the raw coil array.
 
-    scale is the approximate grey-matter signal in stored units.
+    psf_mm is the FWHM of the point spread in addition to the voxel's. shift_mm is the distortion for a field of one
+    unit. scale is the approximate grey-matter signal in stored units, those of the integers on disk.
     """
 
     name: str
@@ -80,7 +88,10 @@ AGE_YEARS = (74.0, 6.0)  # mean, SD
 
 
 def quick(site: Site, volumes: int = 12, directions: int = 12) -> Site:
-    """The same site with few volumes and directions: about a tenth of the work for similar mean volumes."""
+    """The same site with few volumes and directions: about a tenth of the work for similar mean volumes.
+
+    volumes, directions: the most that the fMRI and the dMRI have. The dMRI has one b0 volume.
+    """
     return replace(
         site,
         fmri=replace(site.fmri, volumes=min(volumes, site.fmri.volumes)),

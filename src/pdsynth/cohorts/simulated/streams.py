@@ -12,13 +12,15 @@ COHORT = 1_000_000_007  # stands for the subject in draws that concern the whole
 
 @dataclass(frozen=True)
 class Streams:
-    """Random generators of one subject in a cohort with a seed."""
+    """Independent random generators of one subject: number `subject` in the cohort with the seed `seed`."""
 
     seed: int
     subject: int
 
     def generator(self, stream: int, draw: int = 0) -> np.random.Generator:
-        """The generator of a stream (PERSON, ANATOMY, ...). Draw 0 is used for the scan, other draws for the oracles.
+        """A new generator of a stream (PERSON, ANATOMY, ...), at its beginning.
+
+        draw: 0 for the scan, another number for a redraw of the oracles.
 
         >>> a, b = Streams(1, 2).generator(PERSON), Streams(1, 2).generator(PERSON)
         >>> bool(a.random() == b.random())

@@ -38,7 +38,10 @@ STATIC_RATIO = 0.4  # diffusivity of the slow pool relative to the tissue's mean
 
 
 def varied(generator: np.random.Generator, spread: float) -> Tissues:
-    """The tissues with T1, T2, T2* and density each multiplied by an independent uniform factor of 1 +- spread."""
+    """The tissues with T1, T2, T2* and density each multiplied by an independent factor, uniform in 1 +- spread.
+
+    The diffusivities are unchanged.
+    """
 
     def draw(value: float) -> float:
         return float(value * generator.uniform(1 - spread, 1 + spread))
@@ -69,7 +72,10 @@ def spin_echo(tissue: Tissue, t_r: float, t_e: float) -> float:
 
 
 def slow_and_fast(diffusivity: np.ndarray | float) -> tuple[np.ndarray | float, np.ndarray | float]:
-    """Diffusivities of the slow and the fast isotropic pool of grey matter, whose weighted mean is `diffusivity`."""
+    """Diffusivities of the slow and the fast isotropic pool of grey matter, whose weighted mean is `diffusivity`.
+
+    The slow pool has the weight 0.35, and 0.4 times `diffusivity`.
+    """
     slow = STATIC_RATIO * diffusivity
     return slow, (diffusivity - STATIC_FRACTION * slow) / (1 - STATIC_FRACTION)
 
@@ -96,9 +102,10 @@ def white_matter_decay(bval: float, fraction: np.ndarray, cosine_squared: np.nda
 
 
 def white_matter_powder(bval: float, fraction: np.ndarray) -> np.ndarray:
-    """Mean of `white_matter_decay` over all gradient directions.
+    """Mean of `white_matter_decay`, the signal of one fibre at bval (s/mm^2) relative to b = 0, over all directions.
 
-    A compartment with the axial exponent k contributes sqrt(pi) / 2 erf(sqrt(k)) / sqrt(k).
+    fraction is the intra-axonal fraction. A compartment whose exponent varies with the squared cosine by k contributes
+    sqrt(pi) / 2 erf(sqrt(k)) / sqrt(k).
     """
 
     def axial(k: np.ndarray | np.floating) -> np.ndarray:
