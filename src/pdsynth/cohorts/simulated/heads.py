@@ -1,7 +1,7 @@
 """Real heads: label maps with FreeSurfer's numbers, from which people are simulated with their true size and folding.
 
-A label map has neither the thin fluid inside a sulcus, nor the true thickness of the fluid between brain and skull.
-Both are drawn for each person (`Head.tissues`).
+A label map shows neither the thin fluid inside a sulcus, nor the amount of fluid between this brain and its skull. Both
+are drawn for each person (see `Head.tissues`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ STRUCTURES: dict[str, tuple[tuple[int, ...], dict[str, float]]] = {
 NAMES = tuple(STRUCTURES)
 CONTENT = np.array([[content.get(t, 0) for t in TISSUES] for _, content in STRUCTURES.values()], np.float32)
 OUTSIDE = ("nothing", "muscle", "skin", "eye")
-WHITE = ("white matter", "lesion", "putamen", "hippocampus", "thalamus", "caudate")  # the cortex lies on these
+WHITE = ("white matter", "lesion", "putamen", "hippocampus", "thalamus", "caudate")  # structures below the cortex
 MARGIN_MM = 25  # kept around the brain
 CLOSING_MM = 6  # a sulcus is narrower than twice this
 BURIED_MM = 3.5  # cortex deeper below the hull lies in a sulcus
@@ -82,8 +82,8 @@ class Head:
 
         The others are in the order of TISSUES, 0..1: volume fractions, and the maps of hippocampus, iron and lesion.
         positions (3, X, Y, Z) are those of the grid's voxels in the person, in mm; spacing_mm (3,) are the edges of a
-        voxel. Each voxel is the mean of eight samples. thickness_mm is that of the cortex: voxels of a sulcus that lie
-        farther from the white matter are fluid. rim_mm is the thickness of the fluid that covers the brain.
+        voxel. Each voxel is the mean of eight samples. thickness_mm is that of the cortex: cortex farther from the
+        white matter inside a sulcus is fluid. rim_mm is the thickness of the fluid that covers the brain.
         """
         total = np.zeros((CONTENT.shape[1] + 1, positions[0].size), np.float32)
         limit = np.array(self.structure.shape)[:, None] - 1

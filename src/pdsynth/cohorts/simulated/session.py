@@ -37,8 +37,8 @@ class Session:
 
     bold (x, y, z, t) and dwi (x, y, z, n) are int16, each on its own grid. bvals (n,) are in s/mm^2 and bvecs (n, 3) in
     FSL's convention. fmri_oracle and dmri_oracle (x, y, z) are the expected means of the run and of the volumes with b
-    > 0, given what both scans share; the 99.5th percentile in the brain is about 1. They are None if oracle_draws was
-    0.
+    > 0, given the anatomy that both scans share; the 99.5th percentile in the brain is about 1. They are None if
+    oracle_draws was 0.
     """
 
     person: Person
@@ -68,9 +68,10 @@ def simulate_session(
 
     subject is the number of the person in the cohort with this seed. site is a name in SITES. grid_mm sets the working
     grid, whose voxels are 0.75 * grid_mm. quick shortens the site's protocols; randomise replaces them by random ones.
-    The oracles, the expected mean volumes given what both scans share, are means over oracle_draws redraws of the rest;
-    0 computes none. severity (0..1) replaces the random severity of the diagnosis; all other random draws are
-    unchanged. head: file of the label map from which the person is simulated, instead of the template.
+    The oracles, the expected mean volumes given the anatomy that both scans share, are means over oracle_draws redraws
+    of the fields that they do not share; 0 computes none. severity (0..1) replaces the random severity of the
+    diagnosis; all other random draws are unchanged. head: file of the label map from which the person is simulated,
+    instead of the template.
     """  # fmt: skip
     streams = Streams(seed, subject)
     person = draw_person(streams.generator(PERSON), diagnosis, severity)

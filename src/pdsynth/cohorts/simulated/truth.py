@@ -24,7 +24,7 @@ def fmri_oracle(
     sigma: float,
     draws: int,
 ) -> np.ndarray:
-    """The expected mean of the BOLD run, given what dMRI shares: E[mean BOLD | shared anatomy], (x, y, z) float32.
+    """The expected mean of the BOLD run, given the anatomy that dMRI shares: E[mean BOLD | shared anatomy], (x, y, z) float32.
 
     It is the mean over `draws` (1 or more) redraws of the fields that are private to fMRI. Each redraw is scaled so
     that its 99.5th percentile in the brain is 1. view maps the working grid to the scan's voxels. steady (X, Y, Z) is
@@ -48,7 +48,7 @@ def dmri_oracle(
     sigma: float,
     draws: int,
 ) -> np.ndarray:
-    """The expected mean of b > 0, given what fMRI shares: E[mean of b > 0 | shared anatomy], (x, y, z) float32.
+    """The expected mean of b > 0, given the anatomy that fMRI shares: E[mean of b > 0 | shared anatomy], (x, y, z) float32.
 
     It is the mean over `draws` (1 or more) redraws of the fields that are private to dMRI. Each redraw is scaled so
     that its 99.5th percentile in the brain is 1. view maps the working grid to the scan's voxels. sigma is the SD of
