@@ -24,11 +24,12 @@ def fmri_oracle(
     sigma: float,
     draws: int,
 ) -> np.ndarray:
-    """The expected mean of the BOLD run, given the anatomy that dMRI shares: E[mean BOLD | shared anatomy], (x, y, z) float32.
+    """The expected mean of the BOLD run, given the anatomy that dMRI shares: E[mean BOLD | shared anatomy].
 
-    It is the mean over `draws` (1 or more) redraws of the fields that are private to fMRI. Each redraw is scaled so
-    that its 99.5th percentile in the brain is 1. view maps the working grid to the scan's voxels. steady (X, Y, Z) is
-    the share of the signal that remains after dropout, and sigma the SD of the receiver noise.
+    Returns (x, y, z) float32. It is the mean over `draws` (1 or more) redraws of the fields that are private to fMRI.
+    Each redraw is scaled so that its 99.5th percentile in the brain is 1. view maps the working grid to the scan's
+    voxels. steady (X, Y, Z) is the share of the signal that remains after dropout, and sigma the SD of the receiver
+    noise.
     """
     protocol, exposure = acquisition.fmri_protocol, acquisition.fmri
     generators = [streams.generator(FMRI_PRIVATE, k) for k in range(1, draws + 1)]
@@ -48,14 +49,14 @@ def dmri_oracle(
     sigma: float,
     draws: int,
 ) -> np.ndarray:
-    """The expected mean of b > 0, given the anatomy that fMRI shares: E[mean of b > 0 | shared anatomy], (x, y, z) float32.
+    """The expected mean of b > 0, given the anatomy that fMRI shares: E[mean of b > 0 | shared anatomy].
 
-    It is the mean over `draws` (1 or more) redraws of the fields that are private to dMRI. Each redraw is scaled so
-    that its 99.5th percentile in the brain is 1. view maps the working grid to the scan's voxels. sigma is the SD of
-    the receiver noise. parts are the signals of the tissues at b = 0 (`b0_parts`) after dropout; own are the maps of
-    the scan. Redraws use the closed-form mean over all directions. The mean over the few directions of the scan differs
-    from it. The redraws are therefore multiplied by the ratio of own_mean, the mean over the scan's directions, to the
-    closed-form mean, both for the scan's own maps.
+    Returns (x, y, z) float32. It is the mean over `draws` (1 or more) redraws of the fields that are private to dMRI.
+    Each redraw is scaled so that its 99.5th percentile in the brain is 1. view maps the working grid to the scan's
+    voxels. sigma is the SD of the receiver noise. parts are the signals of the tissues at b = 0 (`b0_parts`) after
+    dropout; own are the maps of the scan. Redraws use the closed-form mean over all directions. The mean over the few
+    directions of the scan differs from it. The redraws are therefore multiplied by the ratio of own_mean, the mean over
+    the scan's directions, to the closed-form mean, both for the scan's own maps.
     """  # fmt: skip
     exposure, bval = acquisition.dmri, acquisition.dmri_protocol.bval
     powder = diffusion.powder_image(own, parts, bval, exposure.tissues)
