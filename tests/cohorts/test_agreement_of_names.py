@@ -46,7 +46,9 @@ def file_name(participant: str, visit: str, extras: str) -> str:
 
 def agrees(file: tuple[str, str, str, str, str]) -> bool:
     participant, visit, named, named_visit, _ = file
-    return not named or (named == participant and named_visit in ("", visit))
+    if not named and not visit:  # scan_ses-1 in a folder without sessions
+        return True
+    return named in ("", participant) and named_visit in ("", visit)
 
 
 @contextmanager
