@@ -29,11 +29,12 @@ Array = TypeVar("Array", np.ndarray, Tensor)
 class Source:
     """The source scans of a batch of B sessions in one direction of synthesis, with features computed from them.
 
-    volume (B, 1, x, y, z), context (B, 6, x, y, z) and brain (B, 1, x, y, z; 0 or 1) are patches of the scans, or whole
-    volumes. The context holds the volume, its Gaussian blurs with SDs of 1, 2 and 4 voxels, its gradient magnitude, and
-    the brain mask blurred with an SD of 2 voxels, all computed before the patch is cut. Two features are of the whole
-    volume: summary (B, 8) holds mean, SD, fraction of voxels in the brain, and the 5th, 25th, 50th, 75th and 95th
-    percentile, over the brain's voxels; coarse (B, 1, X/4, Y/4, Z/4) holds means over cells of 4 x 4 x 4 voxels.
+    volume (B, 1, x, y, z), in 0..1, context (B, 6, x, y, z) and brain (B, 1, x, y, z; 0 or 1) are patches of the scans,
+    or whole volumes. The context holds the volume, its Gaussian blurs with SDs of 1, 2 and 4 voxels, the gradient
+    magnitude of the first blur, and the brain mask blurred with an SD of 2 voxels, all computed before the patch is
+    cut. Two features are of the whole volume (X, Y, Z): summary (B, 8) holds mean and SD over the brain's voxels, the
+    fraction of the volume's voxels that are in the brain, and the 5th, 25th, 50th, 75th and 95th percentile over the
+    brain's voxels; coarse (B, 1, X/4, Y/4, Z/4) holds means over cells of 4 x 4 x 4 voxels.
     """
 
     volume: Tensor
@@ -57,11 +58,11 @@ class PairBatch:
     """The scans of B sessions by direction of synthesis, for training or prediction; no diagnosis, age or sex.
 
     sources: the source scans and their features. targets: target volumes (B, 1, x, y, z) in [0, 1]. masks (B, 1, x, y,
-    z): the targets' brain masks, 0 or 1. corner (B, 3): the first voxel of each patch on the grid. bval (B, 1): b-value
-    of the dMRI in ms/um^2, of the source scan or of the target to synthesise. site: name of each session's site. rows
-    (B,): row numbers in the table of prepared pairs, -1 for a scan outside it. oracle: E[target | anatomy that both
-    scans share], (B, 1, x, y, z) in [0, 1], if the cohort is simulated with these volumes. A direction without a scan
-    is absent from the dicts.
+    z): the targets' brain masks, 0 or 1. corner (B, 3): the first voxel of each patch on the grid, 0 for whole volumes.
+    bval (B, 1): b-value of the dMRI in ms/um^2, of the source scan or of the target to synthesise. site: name of each
+    session's site. rows (B,): positions in the table of the `Pairs` that made the batch, -1 for a scan outside it.
+    oracle: E[target | anatomy that both scans share], (B, 1, x, y, z) in [0, 1], if the cohort is simulated with these
+    volumes. `sources` lacks a direction whose source scan was not asked for; the other dicts lack one without a target.
     """
 
     sources: dict[Direction, Source]
@@ -74,7 +75,7 @@ class PairBatch:
     oracle: dict[Direction, Tensor]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> PairBatch:
-        """The batch with `change` applied to every tensor."""
+        """The batch with `change` applied to every tensor; site and rows, which are no tensors, stay."""
 
         def each(tensors: dict[Direction, Tensor]) -> dict[Direction, Tensor]:
             return {d: change(t) for d, t in tensors.items()}
@@ -139,8 +140,9 @@ def coarsen(volume: np.ndarray) -> np.ndarray:
 class WholeSource:
     """The features of one whole source volume, as arrays.
 
-    context (6, X, Y, Z) float16: the volume, its blurs, its gradient magnitude and the blurred brain mask. brain (X, Y,
-    Z) bool. summary (8,): statistics over the brain. coarse (X/4, Y/4, Z/4): means over cells of 4 x 4 x 4 voxels.
+    context (6, X, Y, Z) float16: the volume, its three blurs, its gradient magnitude and the blurred brain mask, as
+    `multiscale` computes them. brain (X, Y, Z) bool. summary (8,): mean, SD, fraction of voxels in the brain and five
+    percentiles, as `summarise` computes them. coarse (X/4, Y/4, Z/4): means over cells of 4 x 4 x 4 voxels.
     """
 
     context: np.ndarray
@@ -150,7 +152,7 @@ class WholeSource:
 
     @cached_property
     def inside(self) -> np.ndarray:
-        """Flat indices of the brain voxels, (n,) int32, or of all voxels if the brain is empty."""
+        """Flat indices, in C order, of the brain voxels, (n,) int32, or of all voxels if the brain is empty."""
         flat = np.flatnonzero(self.brain)
         return (flat if flat.size else np.arange(self.brain.size)).astype(np.int32)
 
@@ -165,7 +167,7 @@ class WholeSource:
 def stack_sources(wholes: list[WholeSource], corners: np.ndarray, patch: Patch) -> Source:
     """Make the sources of a batch: cut a patch of `patch` voxels per axis from each of B whole sources, and stack them.
 
-    corners (B, 3): the first voxel of each patch.
+    corners (B, 3): the first voxel of each patch. The summary and the coarse volume stay those of the whole volume.
     """
     context = torch.from_numpy(
         np.stack([crop(w.context, c, patch) for w, c in zip(wholes, corners, strict=True)]).astype(np.float32)
@@ -181,7 +183,10 @@ def stack_sources(wholes: list[WholeSource], corners: np.ndarray, patch: Patch) 
 
 
 def crop(array: Array, corner: np.ndarray | Tensor, patch: Patch) -> Array:
-    """Cut a patch of `patch` voxels from the last three axes; corner (3,) is its first voxel."""
+    """Cut a patch of `patch` voxels from the last three axes; corner (3,) is its first voxel.
+
+    A patch that reaches beyond the array is shorter.
+    """
     x, y, z = (int(c) for c in corner)
     return array[..., x : x + patch[0], y : y + patch[1], z : z + patch[2]]
 
@@ -190,7 +195,7 @@ def source_batch(volume: np.ndarray, brain: np.ndarray, direction: Direction, bv
     """The input of a method for one whole source scan without a target, as a batch of one.
 
     volume (X, Y, Z) is in 0..1, brain (X, Y, Z) is its mask. bval: b-value in s/mm^2 of the source dMRI, or of the dMRI
-    to synthesise.
+    to synthesise. The batch has no targets, masks and oracle; its site is "" and its row -1.
     """
     whole = WholeSource.of(volume, brain)
     corners = np.zeros((1, 3), np.int64)

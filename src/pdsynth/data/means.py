@@ -33,9 +33,10 @@ class ScanMeans:
 
     means: first of the whole scan, then of each segment if there are several; of fMRI over the volumes in the steady
     state, of dMRI over one shell. reference: the volume for registration, which is the mean fMRI, or the mean b0 (the
-    mean of the shell if there is no b0). bval: the dMRI shell in s/mm^2, None for fMRI and for a 3D file. motion_mm:
-    mean framewise displacement in mm, None if it is unknown. notes: the doubtful entries of the header and of the
-    gradient tables, and how they were read.
+    mean of the shell if there is no b0). A 3D file is its own mean and reference. bval: median b-value of the shell in
+    s/mm^2, None for fMRI and for a 3D file. motion_mm: mean framewise displacement in mm, by the realignment, else from
+    fMRIPrep's table of confounds; None without either. notes: the doubtful entries of the header and of the gradient
+    tables, and how they were read.
     """
 
     means: list[Volume]
@@ -51,7 +52,11 @@ def scan_means(scan: Scan, preprocessing: Preprocessing, segments: int = 1) -> S
     preprocessing: settings of the steps, such as b-value and corrections. Segments of an fMRI scan are contiguous
     blocks of time after the first non-steady volumes. Those of a dMRI scan are subsets, with evenly spread directions,
     of the shell nearest to the b-value `preprocessing.shell`; other shells are not used. A 3D file is its own mean, and
-    no correction changes it. Raises InputError for a scan that cannot be read or has fewer volumes than segments.
+    no correction changes it.
+
+    Raises InputError for a scan that cannot be read, a 4D dMRI without gradient tables, or fewer steady volumes, or
+    volumes of the shell, than segments. Raises ValueError for a dMRI without diffusion-weighted volumes, a negative
+    repetition time, and a realignment that fails.
     """
     header = read_header(scan.path)
     if header.n_volumes == 1:
@@ -84,8 +89,9 @@ def scan_means(scan: Scan, preprocessing: Preprocessing, segments: int = 1) -> S
 def scan_brain(scan: Scan, reference: Volume, preprocessing: Preprocessing) -> np.ndarray:
     """Brain mask of a scan on its own grid, (X, Y, Z) bool: that of its mask file, or one computed from `reference`.
 
-    Raises InputError, naming the mask file, if it cannot be read, is on another grid or is empty. Raises ValueError if
-    no brain is found.
+    The mask file is used if a preprocessing tool wrote one and the setting `mask` is "given"; its values above 0.5 are
+    brain. Raises InputError, naming the mask file, if it cannot be read, is on another grid or is empty. Raises
+    ValueError if there is no mask file to use and no brain is found.
     """
     mask = given_mask(scan, preprocessing)
     if mask is None:
@@ -104,8 +110,8 @@ def scan_brain(scan: Scan, reference: Volume, preprocessing: Preprocessing) -> n
 def given_mask(scan: Scan, preprocessing: Preprocessing) -> Path | None:
     """The brain mask file to use for a scan; None if the mask is to be computed.
 
-    It is a file that fMRIPrep or QSIPrep wrote, used if it exists and the setting `mask` of the preprocessing is
-    "given".
+    It is a file that fMRIPrep or QSIPrep wrote beside the scan, and is used if the setting `mask` of the preprocessing
+    is "given".
     """
     return scan.mask if preprocessing.mask == "given" else None
 
@@ -136,7 +142,8 @@ def _means(
 def denoised(series: np.ndarray) -> np.ndarray:
     """Denoise a dMRI series (T, X, Y, Z) by Marchenko-Pastur principal component analysis (Veraart et al. 2016).
 
-    It removes the principal components of patches of 5 x 5 x 5 voxels that noise explains. The result is float32.
+    It removes the principal components of patches of 5 x 5 x 5 voxels that noise explains. The result has the same
+    shape, float32.
     """
     from dipy.denoise.localpca import mppca
 
@@ -144,7 +151,7 @@ def denoised(series: np.ndarray) -> np.ndarray:
 
 
 def confounds(scan: Scan) -> Path | None:
-    """The table of confounds that fMRIPrep wrote for a scan; None if there is none."""
+    """Path of the table of confounds (head motion) that fMRIPrep wrote beside a BOLD scan; None if there is none."""
     stem = re.sub(r"(_space-[A-Za-z0-9]+)?(_res-[A-Za-z0-9]+)?_desc-preproc_bold\.nii(\.gz)?$", "", scan.path.name)
     path = scan.path.with_name(f"{stem}_desc-confounds_timeseries.tsv")
     return path if stem != scan.path.name and path.exists() else None

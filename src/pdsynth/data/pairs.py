@@ -42,7 +42,11 @@ def content(prepared: Path) -> dict[str, str]:
 
 
 class Volumes(Shards):
-    """Reads the volumes of a prepared folder, and caches the source features that are computed from them."""
+    """Reads the volumes of a prepared folder, and caches the source features that are computed from them.
+
+    `source(shard, row, modality)` returns the features of one volume, `WholeSource`: shard is the file's name, row the
+    index in it. The cache takes up to 4 GiB, or the memory of 16 volumes if that is more.
+    """
 
     def __init__(
         self,
@@ -70,9 +74,10 @@ class Pairs:
     """The pairs of scans of a prepared folder: its table of rows, and the volumes on disk that belong to them.
 
     Attributes: root, the folder; table, one row per session and segment with the columns of `pairs.tsv` and the split;
-    preprocessing, the steps from scans to these volumes; grid of the volumes; simulated. Methods take `row`, the
-    position of a row in the table, from 0. A selection of rows shares the volumes of the whole. Raises InputError for a
-    preprocessing that this version cannot rebuild.
+    preprocessing, the steps from scans to these volumes; grid of the volumes; simulated, whether the cohort is
+    simulated; has_oracle, whether it has oracle volumes; manifest, the content of manifest.json. Methods take `row`,
+    the position of a row in the table, from 0. A selection of rows shares the volumes of the whole. Raises InputError
+    for a preprocessing that this version cannot rebuild.
     """
 
     def __init__(self, root: Path, table: pd.DataFrame, manifest: dict, volumes: Volumes) -> None:
@@ -81,7 +86,11 @@ class Pairs:
 
     @classmethod
     def open(cls, root: str | Path) -> Pairs:
-        """Open a prepared folder. Raises InputError if it is incomplete, damaged or not a prepared folder."""
+        """Open a prepared folder. Raises InputError if it is incomplete, damaged or not a prepared folder.
+
+        Tables are checked by their digest, and files of volumes by their size. The digest of a file of volumes is
+        checked when it is first read.
+        """
         root = Path(root)
         if not (root / "pairs.tsv").exists():
             raise InputError(root, "is not a prepared folder (it has no pairs.tsv)", "run `pdsynth prepare` first")
@@ -119,7 +128,10 @@ class Pairs:
 
     @property
     def masks_given(self) -> int:
-        """Number of scans of the prepared folder whose brain mask a preprocessing tool wrote to a file."""
+        """Number of scans whose brain mask a preprocessing tool wrote to a file, in the whole prepared folder.
+
+        It is that of the folder in a selection of rows, too; 0 if the manifest does not give it.
+        """
         return int(self.manifest.get("masks_given", 0))
 
     @property
@@ -141,7 +153,10 @@ class Pairs:
         return Pairs(self.root, self.table[np.asarray(keep, bool)], self.manifest, self.volumes)
 
     def split(self, name: str) -> Pairs:
-        """The rows of one split (train, val or test) that have both scans, of whole scans and of segments."""
+        """The rows of one split (train, val or test) that have both scans, of whole scans and of segments.
+
+        Another name gives no rows.
+        """
         return self.where((self.table["split"] == name) & (self.table["available"] == Available.BOTH))
 
     @property
@@ -175,37 +190,44 @@ class Pairs:
     def read(self, name: str, row: int) -> np.ndarray:
         """A row's volume by name (`fmri`, `fmri_brain`, `oracle_fmri`, ...): (X, Y, Z), in the data type of the file.
 
-        It is zero if the row has no volume of this name.
+        It is zero if the file of the session holds no volume of this name. Raises InputError for a file that is
+        missing, damaged or changed.
         """
         return self.volumes.read(*self._place(row), name)
 
     def volume(self, modality: Modality, row: int) -> np.ndarray:
         """The volume of a row and modality, (X, Y, Z) float32 in 0..1.
 
-        It is zero if the row has no scan of this modality.
+        It is zero if the session's file holds no such volume. A scan that was rejected because another participant has
+        the same image is still in the file; the column `available` of the table does not name it.
         """
         return np.asarray(self.read(modality, row), np.float32)
 
     def brain(self, modality: Modality, row: int) -> np.ndarray:
         """The brain mask of a row and modality, (X, Y, Z) bool.
 
-        It is false everywhere if the row has no scan of this modality.
+        It is false everywhere if the session's file holds no such mask (see `volume` for rejected scans).
         """
         return np.asarray(self.read(f"{modality}_brain", row), bool)
 
     def source(self, modality: Modality, row: int) -> WholeSource:
         """The features of a row's scan of a modality, for synthesis from this scan.
 
-        They are computed once and cached, for all selections of the folder together.
+        They are cached in up to about 4 GiB of memory, for all selections of the folder together. `streamed` pairs
+        compute them anew at each call.
         """
         return self.volumes.source(*self._place(row), modality)
 
     def transform(self, modality: Modality, row: int) -> Transform:
-        """The affine transform from the row's scan of this modality to the grid, mm to mm, as named steps."""
+        """The affine transform from the row's scan of this modality to the grid, mm to mm, as named steps.
+
+        Raises KeyError if the session has no scan of this modality, and InputError if the file that `prepare` wrote on
+        the session is missing or changed.
+        """
         return Transform.of(self._record(self.table["shard"].iloc[row])["steps"][modality])
 
     def scan_digests(self) -> dict[str, str]:
-        """Identify the scans of the prepared folder: participant by digest of the scan's file.
+        """Identify the scans of these rows: a dict from the digest of a scan's file to its participant.
 
         A digest is the first 16 hexadecimal digits of the SHA-256 of the file's bytes. Raises InputError if the file
         that `prepare` wrote on a session is missing or changed, or holds no digest.
@@ -284,8 +306,10 @@ class Pairs:
         """The batch of one training step: patches of `patch` voxels around random fMRI brain voxels of random rows.
 
         All rows must have both scans. In a batch no row is used twice before all are used once. The same seed and step
-        number give the same batch, so that a resumed run gets the batches of an uninterrupted one. The first voxel of a
-        patch has even coordinates, so that the 2-voxel cells of the Haar transform of different patches coincide.
+        number give the same batch, so that a resumed run gets the batches of an uninterrupted one. A patch is moved
+        into the grid if it would reach beyond. The first voxel of a patch of even sides has even coordinates, so that
+        the 2-voxel cells of the Haar transform of different patches coincide. Raises InputError for a patch that is
+        larger than the grid.
         """
         generator = np.random.default_rng([*seed, step])
         rounds = -(-batch_size // len(self))

@@ -51,20 +51,24 @@ def prepare(
     prune: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Pairs:
-    """Standardise every session of a cohort and write the tables, shards and records of a prepared folder.
+    """Standardise every session of a cohort, write a prepared folder, and return it opened.
 
-    grid_mm is the voxel size in mm, and split the fractions of train, val and test. seed determines who is in which
-    split. segments > 1 adds one row per segment to the row of the whole scan. denoise and realign correct the volumes
-    of a series before they are averaged, which takes minutes per scan (see `Preprocessing`). preprocessing takes the
-    place of grid_mm, denoise and realign: that of a model gives pairs on which the model can be evaluated. The sessions
-    are distributed over `jobs` processes; their number does not change the result. progress(done, sessions), with the
-    number of finished sessions and that of all, is called when a session is finished.
+    The folder holds tables, and per session a file of volumes (shard) and one on how they were made (record).
+
+    grid_mm is the voxel size in mm (0.5 to 8, default 4), and split the fractions of the participants in train, val and
+    test (default 0.8, 0.1, 0.1). seed determines who is in which split. segments > 1 adds one row per segment to the
+    row of the whole scan. denoise (of dMRI) and realign (head motion) correct the volumes of a series before they are
+    averaged, which takes minutes per scan. preprocessing takes the place of grid_mm, denoise and realign, and may not
+    be given beside them: that of a model gives pairs on which the model can be evaluated. The sessions are distributed
+    over `jobs` processes; their number does not change the result. progress(done, sessions), with the number of
+    finished sessions and that of all, is called at the start and when a session is finished.
 
     If `out` was prepared before with the same settings, only sessions that are new or whose files changed are made, and
-    participants keep their split. A stopped run leaves `out`.partial, and the next run continues from it. A session
-    with a scan that cannot be read in this run stays as it was; with prune it is removed. overwrite makes all sessions
-    again. Raises InputError if `out` was prepared in another way or no scan can be used, and ValueError for an invalid
-    argument.
+    participants keep their split. A stopped run leaves `out`.partial, and the next run continues from it. A session of
+    `out` with a scan that is missing or cannot be read in this run stays as it was. With prune it is made from the
+    scans that can be read, or removed if there is none. overwrite makes all sessions and splits again, also if `out`
+    was prepared in another way. Raises InputError if `out` was prepared in another way and overwrite is false, if it
+    holds other files, or if no scan can be used, and ValueError for an invalid argument.
     """
     options = PrepareOptions(
         grid_mm=grid_mm, segments=segments, split=split, seed=seed, denoise=denoise, realign=realign
@@ -95,8 +99,9 @@ def prepare_cohort(
 ) -> Pairs:
     """`prepare` with its options as one object, by processes of this machine or the workers of a cluster.
 
-    Other arguments: see `prepare`. page(folder), which may write an HTML page into the folder, is called before the
-    folder gets its name. Raises ValueError also for relative paths with a cluster.
+    options: grid_mm, segments, split, seed, denoise and realign. The other arguments, and the errors, are those of
+    `prepare`. page(folder), which may write an HTML page into the folder, is called before the folder gets its name.
+    Raises ValueError also for relative paths with a cluster.
     """
     by_options = Preprocessing(grid=mni_grid(options.grid_mm), denoise=options.denoise, realign=options.realign)
     if preprocessing is None:

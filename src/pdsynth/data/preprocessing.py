@@ -52,12 +52,15 @@ class Preprocessing(BaseModel):
     - alone: registration of a scan without a partner. "affine" registers it to the template, unless a tool has already
       registered it.
     - paired_dmri: registration of a dMRI whose session has an fMRI. "through-fmri" combines the rigid transform to the
-      fMRI and the fMRI's transform to the template.
+      fMRI and the fMRI's transform to the template. A dMRI is registered as if it were alone if a tool has already
+      registered it, or has warped the fMRI to MNI.
     - margin_mm: voxels that are farther from the template's brain are set to zero.
     - intensity: "flat-median" divides each volume by its receive field, and 2.5 times the median inside the brain
       becomes 1. "percentile" leaves the field, and the intensity at `percentile` inside the brain becomes 1; models and
       prepared folders of earlier versions have it.
-    - percentile: see `intensity`; it is not used with "flat-median".
+    - percentile: in percent, for the intensity "percentile"; it is not used with "flat-median".
+
+    Raises ValueError for a value that is out of range or of another type.
 
     >>> Preprocessing(realign=True).difference(Preprocessing())
     {'realign': ('realign True', 'realign False')}
@@ -98,8 +101,9 @@ class Preprocessing(BaseModel):
     def of(cls, entries: Mapping[str, Any], path: Path) -> Preprocessing:
         """The preprocessing by the content of the manifest or card (see `entries`) in the file `path`.
 
-        Without an entry, it is that of version 0.1.0; an entry without `intensity` has "percentile". Raises InputError,
-        naming `path`, for a version of the steps or a setting that this version cannot rebuild.
+        `grid_shape` and `grid_affine` are needed. Without the entry `preprocessing`, it is that of version 0.1.0, with
+        the denoise and realign of the manifest's parameters. An entry without `intensity` has "percentile". Raises
+        InputError, naming `path`, for a version of the steps or a setting that this version cannot rebuild.
         """
         grid = Grid(tuple(entries["grid_shape"]), np.asarray(entries["grid_affine"]))
         recorded = recorded_by(entries)
@@ -120,7 +124,10 @@ class Preprocessing(BaseModel):
         return {name: (self._in_words(name), other._in_words(name)) for name in names}
 
     def option(self, name: str) -> str | None:
-        """How `prepare` gives a setting its value, such as "with --realign"; None if it cannot."""
+        """How the command `prepare` gives a setting the value that it has here, such as "with --realign", in words.
+
+        name: that of the setting. None if no option of the command can give it this value.
+        """
         if name == "grid":
             return f"with --grid-mm {self.grid.spacing_mm[0]:g}"
         if name in ("denoise", "realign"):
@@ -145,9 +152,10 @@ class Preprocessing(BaseModel):
 
 
 def recorded_by(entries: Mapping[str, Any]) -> Any:
-    """The entry `preprocessing` of a manifest or card, unchecked; without it, the preprocessing of version 0.1.0.
+    """The entry `preprocessing` of a manifest or card, unchecked; without it, the settings of version 0.1.0.
 
-    The card is the record of a training in the model's config.json.
+    Those are taken with the denoise and realign of the manifest's parameters, if it has them. The card is the record of
+    a training in the model's config.json.
     """
     parameters = entries.get("parameters", {})
     known = {name: parameters[name] for name in ("denoise", "realign") if name in parameters}

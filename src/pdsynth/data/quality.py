@@ -34,13 +34,13 @@ def quality_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
     rows: one dict per scan, with participant_id, session_id, site, modality, path and the measures. These are coverage
     (share of the template brain in the field of view, 0..1), overlap (Dice coefficient with the template brain, 0..1),
-    mutual_information (normalised, with the template, 1..2), correlation with the session's other scan (-1..1), and
+    mutual_information (normalised, with the template, 1..2), correlation of a dMRI with the session's fMRI (-1..1), and
     motion_mm (mean framewise displacement). An unknown measure is None. The key notes, a list of texts, may be absent;
     its texts become part of `flag`.
 
-    A measure other than coverage is outlying if it is on the bad side, and more than 4 robust SDs from the median of
-    the scans of its modality. A modality with fewer than 10 known values has no outliers. A correlation below 0.25 is
-    flagged, too.
+    A measure other than coverage is outlying if it is more than 4 robust SDs from the median of the scans of its
+    modality on the bad side: above for motion_mm, below for the others. A modality with fewer than 10 known values of a
+    measure has no outliers in it. A correlation below 0.25 is flagged, too.
     """
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table["flag"] = ["; ".join([*row.get("notes", []), *_apart(row.get("correlation"))]) for row in rows]

@@ -21,13 +21,14 @@ Number = float | str  # "n/a" where it is unknown
 class PairRow:
     """One row of pairs.tsv: the whole scans of a session, or one segment of them. The fields are the columns, in order.
 
-    segment: "mean" for the whole scans, else the number of the segment, from 0. dx_gap_days: days from the first scan
-    of the session to the visit of its diagnosis, negative if the visit was earlier; scan_gap_days: between the two
-    scans, 0 or more. age and education are in years. available: the modalities of which the row has a volume. A path is
-    relative to the dataset, and empty without a usable scan. A scale is the intensity in the scan's own unit that
-    becomes 1: 2.5 times the median in the brain (see `Preprocessing.intensity`). dmri_bval: b-value of the averaged
-    shell in s/mm^2, 1000 if it is unknown or there is no dMRI. shard: the file of the session's volumes; index: the row
-    of the volumes in this file.
+    An unknown value is "n/a". segment: "mean" for the whole scans, else the number of the segment, from 0. diagnosis:
+    NC, MCI or AD. dx_gap_days: days from the first scan of the session to the visit of its diagnosis, negative if the
+    visit was earlier; scan_gap_days: between the two scans, 0 or more. sex: F or M. age and education are in years;
+    mmse and moca are scores of cognitive tests. available: both, fmri or dmri, the modalities of which the row has a
+    volume. A path is relative to the dataset, and empty without a usable scan. A scale is the intensity in the scan's
+    own unit that becomes 1: 2.5 times the median in the brain, or a percentile there if the setting `intensity` of the
+    preprocessing is "percentile". dmri_bval: b-value of the averaged shell in s/mm^2, 1000 if it is unknown or there is
+    no dMRI. shard: name of the file of the session's volumes. index: position in this file, 0 for the whole scans.
     """
 
     participant_id: str
@@ -100,7 +101,7 @@ def _or_na(value: float | None) -> Number:
 
 
 def quality_of(records: Mapping[Task, Record]) -> pd.DataFrame:
-    """The table quality.tsv of a prepared folder: one row per scan, with its measures of quality and flags.
+    """The table quality.tsv of a prepared folder: one row per usable scan, with its measures of quality and flags.
 
     records: the content of the JSON file that preparation wrote on each session.
     """

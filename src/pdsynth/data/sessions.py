@@ -56,8 +56,9 @@ class Settings:
 class Task:
     """One session of a cohort to prepare, with everything that a process needs to do this.
 
-    folder: the prepared folder, to which the result is written. root: the folder of the cohort. simulated: whether the
-    cohort is simulated.
+    folder: the prepared folder, to which the result is written. root: the folder of the cohort. subject, session: the
+    participant and the session. simulated: whether the cohort is simulated. `name` is that of the session, such as
+    "sub-1_ses-a"; `shard` and `record_path` are the files to write.
     """
 
     folder: Path
@@ -80,7 +81,7 @@ class Task:
         return self.folder / FOLDER / f"{self.name}.json"
 
     def oracle_path(self, modality: Modality) -> Path | None:
-        """The file of the session's oracle volume; None if the cohort has none.
+        """The file of the session's oracle volume; None if it does not exist or the cohort is not simulated.
 
         The oracle volume of a simulated scan is the mean of all scans that the anatomy, which fMRI and dMRI share,
         could give.
@@ -103,9 +104,9 @@ class Task:
     def is_made(self) -> bool:
         """Whether the session is prepared already, by the JSON file (the record) that `make` wrote on it.
 
-        This holds if settings and input files are those of the record, and the file of volumes is intact. It does not
-        hold if a scan was refused for an error of the file system, which may be temporary. If an input file has another
-        time or inode but the same content, these are updated in the record.
+        This holds if settings, version of pdsynth and input files are those of the record, and the file of volumes is
+        intact. It does not hold if a scan was refused for an error of the file system, which may be temporary. If an
+        input file has another time or inode but the same content, time and inode are updated in the record.
         """
         record = read_json(self.record_path)
         if record.get("settings") != self.settings.entries() or not record["final"]:
@@ -225,7 +226,7 @@ def oracle_path(root: Path, name: str, modality: Modality) -> Path:
     """The path of a session's oracle volume in a simulated cohort; it need not exist.
 
     The oracle volume is E[scan | shared anatomy]: the mean of all scans that the simulated anatomy, which fMRI and dMRI
-    share, could give. name: see `session_name`.
+    share, could give. name: participant and session, such as "sub-1_ses-a".
     """
     return root / TRUTH / name.split("_")[0] / f"{name}_desc-oracle_{REFERENCE[modality]}.nii.gz"
 

@@ -53,7 +53,7 @@ class Shards:
         """One volume, (X, Y, Z), in the data type of the file; zeros if the session has no volume of this name.
 
         shard: name of the file. row: 0 for the whole scan, k for segment k - 1. name: such as "fmri" or "fmri_brain".
-        Raises InputError if the file is missing, damaged, or has another grid.
+        Raises InputError if the file is missing, damaged, changed after preparation, or has another grid.
         """
         rows = self._open(shard)
         if name not in (rows.dtype.names or ()):

@@ -29,11 +29,13 @@ def assign_splits(
 ) -> pd.DataFrame:
     """Assign participants to train, val and test.
 
-    participants: table with participant_id (unique) and the columns of strata. Returns a table with participant_id,
-    split and sha256, the digest of salt + participant_id by which a stratum is ordered, sorted by participant. The
-    sizes of the splits are the fractions of the number of participants, rounded by largest remainder; within a stratum
-    they differ from their share by less than two participants. With three participants or more, no split with a
-    positive fraction is empty. Raises ValueError if the fractions do not sum to 1 or an id is repeated.
+    participants: table with participant_id (unique) and the columns of strata. salt: a text, such as a seed, that
+    selects one of many assignments. A stratum is the participants with the same values in these columns. Returns a
+    table with participant_id, split and sha256, the digest of salt + participant_id by which a stratum is ordered,
+    sorted by participant. The sizes of the splits are the fractions of the number of participants, rounded by largest
+    remainder; within a stratum they differ from their share by less than two participants. With three participants or
+    more, no split with a positive fraction is empty. Raises ValueError if the fractions are not three that sum to 1, or
+    an id is repeated.
 
     >>> table = pd.DataFrame({"participant_id": list("abcdefghij"), "site": "x", "diagnosis": "NC"})
     >>> assign_splits(table)["split"].value_counts().to_dict()
@@ -105,11 +107,11 @@ def check_disjoint(splits: pd.DataFrame, participants: Iterable[str], path: str 
 
 
 def near_duplicates(volumes: Iterable[np.ndarray], participants: Sequence[str]) -> list[tuple[int, int]]:
-    """Index pairs of volumes that hold the same image under two participants, which would leak between splits.
+    """Index pairs (i, j), i < j, of volumes that hold the same image under two participants, a leak between splits.
 
-    volumes: N volumes (X, Y, Z) in 0..1; participants (N,). Volumes are averaged over cells of 4 x 4 x 4 voxels. Two
-    are the same image if the RMS of their difference is below 0.5 % of the RMS of the first. Differences by rounding
-    and recompression are far smaller, those between two participants far larger.
+    volumes: N volumes (X, Y, Z) in 0..1; participants (N,): whose they are. Volumes are averaged over cells of 4 x 4 x
+    4 voxels. Two are the same image if the RMS of their difference is below 0.5 % of the RMS of the first. Differences
+    by rounding and recompression are far smaller, those between two participants far larger.
     """
     names = np.asarray(participants)
     cells = np.asarray([cell_means(v) for v in volumes])

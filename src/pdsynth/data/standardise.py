@@ -34,8 +34,9 @@ BINS = 32  # of each image's histogram, for mutual information
 class Placement:
     """Measures of the alignment of a scan with the template.
 
-    coverage: fraction of the template brain in the field of view. overlap: Dice coefficient of the two brains there.
-    mutual_information: normalised, of the reference and the template, 1 (none) to 2 (Studholme et al. 1999).
+    coverage: fraction of the template brain in the scan's field of view. overlap: Dice coefficient of the scan's brain
+    and the part of the template brain in the field of view. mutual_information: normalised, of the mean fMRI or b0 and
+    the template, over that part, 1 (none) to 2 (Studholme et al. 1999).
     """
 
     coverage: float
@@ -74,7 +75,7 @@ class Standardised:
 
     @property
     def volume(self) -> np.ndarray:
-        """The volume of the whole scan."""
+        """The volume of the whole scan, (X, Y, Z) float32 in 0..1."""
         return self.volumes[0]
 
     @property
@@ -91,10 +92,10 @@ def standardise(
 ) -> Standardised:
     """Read a scan, resample it on the grid, scale it, and set voxels far from the template's brain to zero.
 
-    Voxels farther than `margin_mm` are far. The scale is that of `intensity_scale`.
-    segments: if above 1, number of segments whose means are standardised besides the mean of the whole scan. partner:
-    the standardised fMRI of a dMRI's session, through which the dMRI is registered. Raises InputError, naming the file,
-    if the scan cannot be used.
+    preprocessing: the settings of all steps, such as the grid, the intensity scale, and `margin_mm`, the distance from
+    which a voxel is far. segments: if above 1, number of segments whose means are standardised besides the mean of the
+    whole scan. partner: the standardised fMRI of a dMRI's session, through which the dMRI is registered; None without
+    one. Raises InputError, naming the file, if the scan cannot be used.
     """
     try:
         read = scan_means(scan, preprocessing, segments)
@@ -130,8 +131,10 @@ def place(
 ) -> Transform:
     """Transform from a scan to the grid, mm to mm: of a preprocessing tool, through the partner, or to the template.
 
-    A partner that a tool has warped to MNI is not used, because no rigid transform leads to it. Raises InputError for a
-    matrix of FSL that cannot be read, or without a template image in its folder.
+    reference: the scan's mean fMRI or b0, with its brain mask `brain`, (X, Y, Z) bool. grid: in MNI space. partner: the
+    standardised fMRI of a dMRI's session, or None. A partner that a tool has warped to MNI is not used, because no
+    rigid transform leads to it. Raises InputError for a matrix of FSL that cannot be read, or without a template image
+    in its folder, and ValueError if a registration fails.
     """
     if scan.in_mni:
         return Transform({f"already in {scan.space}": np.eye(4)})
@@ -144,7 +147,10 @@ def place(
 
 
 def to_template(reference: Volume, brain: np.ndarray, grid: Grid) -> np.ndarray:
-    """Affine registration of a scan's reference volume, with its brain mask, to the MNI template: (4, 4), mm to mm."""
+    """Affine registration of a scan's reference volume, with its brain mask, to the MNI template: (4, 4), mm to mm.
+
+    Raises ValueError if the two do not overlap enough.
+    """
     template, inside = epi_template(grid), tissue_template(grid)["brain"] > 0.5
     return register(
         flatten(reference, brain), flatten(template, inside), "affine", moving_mask=brain, fixed_mask=inside
@@ -152,7 +158,10 @@ def to_template(reference: Volume, brain: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def read_flirt(path: Path, moving: Grid) -> np.ndarray:
-    """FEAT's matrix from the scan (grid `moving`) to the template image in the matrix's folder: (4, 4), mm to mm."""
+    """FEAT's matrix from the scan (grid `moving`) to the template image in the matrix's folder: (4, 4), mm to mm.
+
+    path: the matrix's file. Raises InputError if it is not a table of 4 x 4 numbers, or without the template image.
+    """
     try:
         matrix = np.loadtxt(path)
     except (OSError, ValueError) as error:
@@ -165,7 +174,10 @@ def read_flirt(path: Path, moving: Grid) -> np.ndarray:
 
 
 def to_partner(moving: Volume, moving_brain: np.ndarray, fixed: Volume, fixed_brain: np.ndarray) -> np.ndarray:
-    """Rigid registration of two scans of one session: (4, 4), from moving to fixed, mm to mm."""
+    """Rigid registration of two scans of one session, with their brain masks: (4, 4), from moving to fixed, mm to mm.
+
+    Raises ValueError if the two do not overlap enough.
+    """
     flat = flatten(moving, moving_brain), flatten(fixed, fixed_brain)
     return register(*flat, "rigid", moving_mask=moving_brain, fixed_mask=fixed_brain)
 
@@ -175,8 +187,8 @@ def standard_brain(
 ) -> tuple[np.ndarray, Placement]:
     """The scan's brain mask on the grid, (X, Y, Z) bool, within the margin of the template's brain, and its alignment.
 
-    native: the brain mask on the scan's own grid. transform: from the scan to the grid. Raises ValueError if the
-    coverage is below LEAST_COVERAGE or the overlap below LEAST_OVERLAP (see `Placement`).
+    native: the brain mask on the scan's own grid. transform: from the scan to the grid. Raises ValueError if the field
+    of view covers less than 0.7 of the template brain, or if the Dice coefficient of the two brains is below 0.6.
     """
     grid = preprocessing.grid
     template = tissue_template(grid)["brain"] > 0.5
@@ -210,9 +222,10 @@ def _scaled(
 
 
 def intensity_scale(data: np.ndarray, brain: np.ndarray, preprocessing: Preprocessing) -> RobustScale:
-    """The scale of a volume on the grid, (X, Y, Z), with its brain mask, (X, Y, Z) bool, by the preprocessing.
+    """The scale of a volume on the grid, (X, Y, Z), with its brain mask, (X, Y, Z) bool, by the setting `intensity`.
 
-    Raises ValueError if the mask is empty or the brain has no signal.
+    "flat-median" divides by the receive field and 2.5 times the median in the brain, "percentile" by a percentile
+    there. Raises ValueError if the mask is empty or the brain has no signal.
     """
     if preprocessing.intensity == "percentile":
         return RobustScale.by_percentile(data, brain, preprocessing.percentile)
@@ -229,7 +242,10 @@ def brain_region(grid: Grid, margin_mm: float) -> np.ndarray:
 
 
 def refused(scan: Scan, error: Exception) -> InputError:
-    """Convert an error of a scan into an InputError that names its file; our ValueErrors read 'problem; remedy.'"""
+    """Convert an error of a scan into an InputError that names its file; our ValueErrors read 'problem; remedy.'
+
+    An InputError is returned as it is.
+    """
     if isinstance(error, InputError):
         return error
     text = " ".join(str(error).split()).rstrip(".") or "cannot be used"
