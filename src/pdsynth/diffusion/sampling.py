@@ -39,8 +39,9 @@ def ddim(
 
     denoise(x_t, t) estimates x_0 (B, ...) from x_t (B, ...) at the diffusion steps t (B,). schedule: amounts of signal
     and noise at each diffusion step. With eta = 0 the result is a deterministic function of x_T. With eta = 1 every
-    sampling step adds as much noise as in DDPM, drawn from `generator`. Raises ValueError if steps is not in 1..T,
-    where T is the number of steps of the schedule. Source: Song et al. 2021, Eqs. 12 and 16.
+    sampling step but the last adds as much noise as in DDPM. The noise is drawn from `generator`; None is torch's
+    global one. Raises ValueError if steps is not in 1..T, where T is the number of steps of the schedule. Source: Song
+    et al. 2021, Eqs. 12 and 16.
     """
     x_t = x_T
     numbers = step_numbers(schedule.steps, steps)
@@ -63,7 +64,8 @@ def ddpm(denoise: Denoise, x_T: Tensor, schedule: Schedule, generator: torch.Gen
     """Sample x_0 from noise x_T (B, ...) by DDPM, over all T steps of the schedule (Ho et al. 2020, Eqs. 6-7).
 
     denoise(x_t, t) estimates x_0 (B, ...) from x_t (B, ...) at the diffusion steps t (B,). schedule: amounts of signal
-    and noise at each diffusion step. generator: source of the noise that each step but the last adds.
+    and noise at each diffusion step. generator: source of the noise that each step but the last adds; None is torch's
+    global one.
     """
     x_t = x_T
     for number in reversed(range(schedule.steps)):

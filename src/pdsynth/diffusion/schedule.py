@@ -11,10 +11,11 @@ from torch import Tensor, nn
 class Schedule(nn.Module):
     """The amounts of signal and noise at each of T diffusion steps, from t = 0 (almost clean) to T - 1 (almost noise).
 
-    x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, where alpha_bar_t is the product of 1 - beta up to t, and
-    eps is standard normal noise (Ho et al. 2020, Eq. 4). beta (T,) is the variance of the noise that each step adds.
-    The class is a module so that its tables move with the model to a device; they are not saved. Every method takes t
-    (B,) and tensors (B, ...). Raises ValueError if a beta is outside (0, 1).
+    x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, where alpha_bar_t is the product of 1 - beta from step 0 to
+    t, and eps is standard normal noise (Ho et al. 2020, Eq. 4). beta (T,) is the variance of the noise that each step
+    adds. signal (T,) is sqrt(alpha_bar), noise (T,) is sqrt(1 - alpha_bar). The class is a module so that these tables
+    move with the model to a device; they are not saved. Methods that take a step t (B,) have one step per item of a
+    batch (B, ...). Raises ValueError if a beta is outside (0, 1).
     """
 
     beta: Tensor

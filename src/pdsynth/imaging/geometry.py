@@ -50,9 +50,10 @@ class Geometry:
 def geometry(path: Path, header: Any, shape: Sequence[int]) -> Geometry:
     """Where the voxels of an image lie, by its nibabel header: by the sform if its code is set, else by the qform.
 
-    shape is that of the image, with the three axes of space first. path: the file, for messages. Raises InputError if
-    the header gives no orientation, contradicts itself on left and right or on the voxel size, or has a singular
-    affine.
+    shape is that of the image, with the three axes of space first. path: the file, for messages. Lengths are in the
+    header's unit. If the image is as large as a head only in another unit (m, mm or um), that one is used, with a note.
+    Raises InputError if the header gives no orientation, contradicts itself on left and right or on the voxel size, has
+    a singular affine, or voxel edges below 0.01 mm or above 1000 mm.
     """
     sform, qform = _coded(header, "sform"), _coded(header, "qform")
     affine = sform if sform is not None else qform
@@ -76,8 +77,9 @@ def repetition_time(header: Any) -> tuple[float, str]:
     """Repetition time of a series in seconds, and a note in words if the header is doubtful, else "".
 
     header: a nibabel NIfTI header. If the time is outside 0.1 to 30 s in the header's unit, but not in another (s, ms
-    or us), the other unit is used, with a note. The time is 0 if it is unknown, or outside this range in all units. A
-    negative time is returned in the header's unit, in seconds.
+    or us), the other unit is used, with a note. The time is 0 if it is unknown, or outside this range in all units; the
+    note then says that 2 s is assumed. A negative time is converted to seconds by the header's unit, and returned
+    without a note.
     """
     value = float(header["pixdim"][4])
     unit, factor = TIMES.get(int(header["xyzt_units"]) & 0x38, TIMES[0])

@@ -46,8 +46,9 @@ class RobustScale:
 
     @classmethod
     def by_percentile(cls, volume: np.ndarray, mask: np.ndarray, percentile: float = 99.5) -> RobustScale:
-        """The scale whose unit is a percentile of a volume (X, Y, Z) inside a mask (X, Y, Z); the field stays.
+        """The scale whose unit is a percentile of a volume (X, Y, Z) inside a mask (X, Y, Z).
 
+        percentile: in percent. The scale does not divide by a receive field.
         Raises ValueError if the mask is empty or the intensity at the percentile is not positive.
         """
         unit = float(np.percentile(_inside(volume, mask), percentile))
@@ -56,11 +57,11 @@ class RobustScale:
 
     @classmethod
     def flat_median(cls, volume: Volume, mask: np.ndarray) -> RobustScale:
-        """The scale that removes the receive field, and whose unit is TOP times the median inside a mask.
+        """The scale that removes the receive field, and whose unit is 2.5 (TOP) times the median inside a mask.
 
         mask is (X, Y, Z) bool. The field is relative: division by it leaves the median inside the mask as it is. It
-        continues outside the mask as the mean of the mask near by (see `receive_field`), and is 1 beyond. Raises
-        ValueError if the mask is empty or the median is not positive.
+        continues outside the mask as the mean of the mask's intensities near by, and is 1 at voxels that are more than
+        about 75 mm away. Raises ValueError if the mask is empty or the median is not positive.
         """
         median = float(np.median(_inside(volume.data, mask)))
         _require_signal(median, "the median")
@@ -89,11 +90,11 @@ def _require_signal(value: float, name: str) -> None:
 
 
 def receive_field(volume: Volume, mask: np.ndarray) -> np.ndarray:
-    """The smooth part of a volume: its blur (FWHM 59 mm) inside a mask, (X, Y, Z) float32.
+    """The smooth part of a volume: at each voxel, the mean intensity of a mask near by, (X, Y, Z) float32.
 
-    mask is (X, Y, Z) bool. Each voxel is a mean of the mask's intensities near it, weighted by a Gaussian (normalised
-    convolution, Knutsson and Westin 1993), so that the edge of the mask is as bright as its inside. It is 0 beyond
-    75 mm from the mask.
+    mask is (X, Y, Z) bool. The mean is over voxels of the mask only, weighted by a Gaussian of FWHM 59 mm (normalised
+    convolution, Knutsson and Westin 1993), so that the edge of the mask is as bright as its inside. Negative
+    intensities count as 0. The field is also defined outside the mask, and 0 beyond about 75 mm from it.
     """
     inside = mask.astype(np.float32)
     sigma = FIELD_MM / volume.spacing_mm
@@ -103,9 +104,10 @@ def receive_field(volume: Volume, mask: np.ndarray) -> np.ndarray:
 
 
 def flatten(volume: Volume, mask: np.ndarray) -> Volume:
-    """The volume without its receive field (see `receive_field`) inside the mask, and zero outside it.
+    """The volume divided by its receive field inside the mask, and zero outside it.
 
-    mask is (X, Y, Z) bool. The result is at most 3, in units of the local mean.
+    mask is (X, Y, Z) bool. The receive field is the local mean of the mask's intensities (`receive_field`). The result
+    is in 0..3, in units of this mean.
     """
     field = receive_field(volume, mask)
     flat = np.divide(np.maximum(volume.data, 0), field, out=np.zeros_like(field), where=mask & (field > 0))
@@ -117,15 +119,16 @@ def brain_mask(volume: Volume) -> np.ndarray:
 
     1. Voxels brighter than 0.6 of their local mean form a rough mask. Morphological opening separates scalp and eyes
        from it, and its largest connected piece is kept.
-    2. The template brain is registered to the rough mask. Voxels deep inside the registered template are added to the
-       mask whatever their intensity, because CSF is dark at b>0 and susceptibility causes signal loss. Voxels far
-       outside it are removed.
+    2. The template brain is registered to the rough mask. Voxels more than 5 mm inside the registered template are
+       added to the mask whatever their intensity, because CSF is dark at b>0 and susceptibility causes signal loss.
+       Voxels more than 3 mm outside it are removed.
 
-    Step 2 is omitted without a whole head: for a thin slab, and if the header has lost the voxel size. The mask is
-    cached for the lifetime of the volume.
+    Step 2 is omitted without a whole head: for a slab below 60 mm, and for an image below 120 mm along all axes, whose
+    header has lost the voxel size. It is also omitted if template and rough mask overlap too little (Dice coefficient
+    below 0.75). The mask is cached for the lifetime of the volume.
 
-    Raises ValueError if no bright piece is left in step 1, or if the mask has less than 2 % or more than 95 % of the
-    voxels.
+    Raises ValueError if no bright piece is left in step 1, if the registration fails, or if the mask has less than 2 %
+    or more than 95 % of the voxels.
     """
     if volume not in _MASKS:
         _MASKS[volume] = _brain_mask(volume)
@@ -150,12 +153,13 @@ def _brain_mask(volume: Volume) -> np.ndarray:
 
 
 def bright_piece(data: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """The largest connected piece, after opening, of the voxels brighter than 0.6 of their local mean, without holes.
+    """The largest connected piece of the voxels brighter than 0.6 of their local mean, without holes.
 
-    data (X, Y, Z) and the result, bool, have the same grid; spacing_mm (3,) are its voxel edges. Surface coils make the
-    rim of the head several times brighter than its centre, so that one global threshold cannot separate brain from air.
-    The local mean has a lower limit, because noise in air would otherwise count as tissue. Raises ValueError without a
-    signal or a piece.
+    Morphological opening (6 mm) separates the pieces, and closing (9 mm) fills the sulci of the largest. data (X, Y, Z)
+    and the result, bool, have the same grid; spacing_mm (3,) are its voxel edges. Surface coils make the rim of the
+    head several times brighter than its centre, so that one global threshold cannot separate brain from air. The local
+    mean has a lower limit, because noise in air would otherwise count as tissue. Raises ValueError without a signal or
+    a piece.
     """
     data = np.maximum(data - np.percentile(data, AIR_PERCENTILE), 0)
     if not (data > 0).any():

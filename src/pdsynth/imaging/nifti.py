@@ -55,10 +55,10 @@ class ScanHeader:
     """Header of a scan, read without its voxels.
 
     shape has 3 or 4 axes. affine is (4, 4), from voxel index to world mm. zooms are the voxel edges in mm; a fourth one
-    is the repetition time in seconds, 0 if it is unknown. offset is the position of the first voxel in the inflated
-    bytes. A voxel's value is slope * (stored value) + inter. synthetic is true if the header or the sidecar marks the
-    image as synthesised; one of the two marks is enough. notes name the doubtful entries of the header and how they
-    were read; time_note does so for the repetition time.
+    is the repetition time in seconds, 0 if it is unknown. dtype is that of the stored values. offset is the position of
+    the first voxel in the inflated bytes. A voxel's value is slope * (stored value) + inter. synthetic is true if the
+    header or the sidecar marks the image as synthesised; one of the two marks is enough. notes name the doubtful
+    entries of the header and how they were read; time_note does so for the repetition time.
     """
 
     shape: tuple[int, ...]
@@ -83,7 +83,7 @@ class ScanHeader:
 
 
 def stored_voxels(path: Path, header: ScanHeader, block: int = BLOCK) -> Iterator[bytes]:
-    """Yield the bytes of all voxels in file order, in pieces of at most `block` bytes, and no other bytes.
+    """Yield the bytes of all voxels in file order (x fastest), in pieces of at most `block` bytes, and no other bytes.
 
     The bytes are as stored: not scaled. The file is read to its end, so that the gzip checksum is verified. Raises
     InputError if the file is damaged, has fewer bytes than its header describes, or more than 65,536 bytes beyond them.
@@ -160,9 +160,10 @@ def read_volume(path: str | Path) -> Volume:
 class SyntheticMark:
     """Provenance of a synthesised image: direction, source files, hash of the model, seed and version of pdsynth.
 
-    sources holds the names of the source files, and source_sha256 their digests. seed is that of the random samples.
-    options holds all other settings that determine the bytes, by their names in the sidecar. statistic describes the
-    values, for example the best estimate or an SD. All fields are written into the sidecar.
+    sources holds the names of the source files, and source_sha256 their digests. model_sha256 is the digest of the
+    model's file of weights. seed is that of the random samples, None if the values depend on no random numbers. options
+    holds all other settings that determine the bytes, by their names in the sidecar. statistic describes the values,
+    for example the best estimate or an SD. All fields are written into the sidecar.
     """
 
     direction: Direction
@@ -176,7 +177,10 @@ class SyntheticMark:
 
     @property
     def descrip(self) -> str:
-        """The description in the NIfTI header, at most 79 bytes."""
+        """The description in the NIfTI header, at most 79 bytes.
+
+        It reads "SYNTHETIC pdsynth vVERSION fMRI->dMRI NOT ACQUIRED". A long version is cut; the end is always kept.
+        """
         source, target = NAMES[self.direction.source], NAMES[self.direction.target]
         ending = f" {source}->{target} NOT ACQUIRED"
         return f"SYNTHETIC pdsynth v{self.version}"[: 79 - len(ending)] + ending
@@ -203,8 +207,8 @@ def write_synthetic(volume: Volume, path: str | Path, mark: SyntheticMark) -> Pa
     """Write a synthesised volume, marked as synthetic in its header and JSON sidecar; returns the path of the sidecar.
 
     No other function writes a synthesised image. The sidecar is written first, so that no image exists without it.
-    Both files get their names when they are complete. Raises ValueError for a name that ends in neither .nii nor
-    .nii.gz.
+    Both files get their names when they are complete, and replace files of these names. The folder is made if it does
+    not exist. Raises ValueError for a name that ends in neither .nii nor .nii.gz.
     """
     path = Path(path)
     if not path.name.endswith(SUFFIXES):

@@ -53,10 +53,10 @@ def check_field(path: Path, header: ScanHeader) -> None:
 
 
 def check_intensities(volume: Volume) -> None:
-    """Raise ValueError if a mean volume is constant, or has strongly negative voxels, as no magnitude image has.
+    """Raise ValueError if a mean volume is constant, or has too many strongly negative voxels.
 
-    A voxel is strongly negative if it is below -0.25 times the 99.5th percentile of the absolute values; at most 0.0002
-    of the voxels may be.
+    A magnitude image has no negative voxels. A voxel is strongly negative if it is below -0.25 times the 99.5th
+    percentile of the absolute values; a fraction of at most 0.0002 of the voxels may be.
     """
     data = volume.data
     if data.min() == data.max():
@@ -76,10 +76,10 @@ def check_intensities(volume: Volume) -> None:
 def check_brain(volume: Volume, brain: np.ndarray) -> None:
     """Raise ValueError if a mean volume is zero, saturated or not smooth inside the brain.
 
-    brain: (X, Y, Z) bool. It is refused if more than half of the brain is 0. It is saturated if more than 5 % of the
-    brain has at least 0.999 of the largest intensity there: a program limited the intensities. It is not smooth if the
-    correlation of neighbouring voxels is below 0.5 along each axis: values wrapped around (a scan of 12 bits that was
-    stored in 8), or their bytes have the wrong order. Smoothness is not judged if all voxel edges are above 5 mm.
+    brain: (X, Y, Z) bool. The volume is zero if more than half of the brain is 0. It is saturated if more than 5 % of
+    the brain has at least 0.999 of the largest intensity there: a program limited the intensities. It is not smooth if
+    the correlation of neighbouring voxels is below 0.5 along each axis: values wrapped around (a scan of 12 bits that
+    was stored in 8), or their bytes have the wrong order. Smoothness is not judged if all voxel edges are above 5 mm.
     """
     inside = volume.data[brain]
     if (inside == 0).mean() > ZERO_SHARE:

@@ -44,9 +44,10 @@ def pose_misfits(volume: Volume, refined: int | None = None) -> np.ndarray:
 
     volume: a mean BOLD or b0, with or without skull. A pose is the rotation, (3, 3), from the template to the head as
     the header places it; they are in `POSES`. The first is the identity, the pose of a right header. A misfit is in
-    0..1, or infinite. The centres of the two brains and their sizes are matched before the registration. refined: if
-    given, only the first pose, and this number of poses that fit best before a registration, are registered; the misfit
-    of the others is infinite. Raises ValueError if no brain is found.
+    0..1, or infinite where the two overlap too little. The centres of the two brains and their sizes are matched before
+    the registration. refined: if given, only the first pose, and this number of poses that fit best before a
+    registration, are registered, and the misfit of the others is infinite; None registers all. Raises ValueError if no
+    brain is found.
     """
     low = _shrunk(volume)
     brain = bright_piece(np.maximum(low.data, 0), low.spacing_mm)
@@ -69,8 +70,9 @@ def check_pose(volume: Volume) -> tuple[str, ...]:
 
     The template brain is fitted in 24 right-angled poses. Raises ValueError if its misfit (0..1) in another pose than
     the header's is lower by more than 0.1. There is a note if it is lower by 0.1 or less, or higher by less than 0.08.
-    An image is not judged if its field of view is below 100 mm along an axis, or below 120 mm along all axes, since its
-    header has then lost the voxel size. It takes 0.2 s on one core.
+    An image is not judged, and has no notes, if its field of view is below 100 mm along an axis, or below 120 mm along
+    all axes, since its header has then lost the voxel size. Raises ValueError also if no brain is found. It takes 0.2 s
+    on one core.
     """
     extent = np.array(volume.data.shape) * volume.spacing_mm
     if extent.max() < LEAST_HEAD_MM or extent.min() < LEAST_MM:

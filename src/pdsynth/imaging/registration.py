@@ -54,9 +54,10 @@ def register(
 ) -> np.ndarray:
     """The (4, 4) matrix from moving mm to fixed mm that best aligns the volumes; deterministic.
 
-    kind is "rigid" (6 parameters) or "affine" (12). start is an initial value of the result. Without it, the centres of
-    mass are matched and five rotations are tried. Voxels outside a mask (X, Y, Z) are set to zero. Give both masks: a
-    skull in only one of the volumes biases the result. Raises ValueError for an unknown kind, a constant volume, or
+    The volumes may differ in contrast. kind is "rigid" (6 parameters) or "affine" (12). start is an initial value of
+    the result. Without it, the centres of mass are matched and five rotations are tried. Voxels outside a mask (X, Y,
+    Z) are set to zero; without masks, all voxels count. Give both masks or none: a skull in only one of the volumes
+    biases the result. Raises ValueError for an unknown kind, a constant volume, or
     fields of view that do not overlap enough.
     """
     if kind not in ("rigid", "affine"):
@@ -103,9 +104,10 @@ def misfits(
 
     Each start is a (4, 4) matrix from fixed mm to moving mm; this is the inverse direction of `register`. The masks,
     (X, Y, Z) bool, show the brain in each volume. The misfit is 1 - correlation ratio, in 0..1, the mean of two
-    registrations: a rigid one, and one that also scales the three axes. It is infinite if less than 0.4 of the compared
-    voxels of the fixed volume lie in the moving volume. refined: if given, only the first start, and this number of
-    starts that match best without a registration, are registered; the misfit of the others is infinite.
+    registrations: a rigid one, and one that also scales the three axes, with a small penalty on the scaling. It is
+    infinite if less than 0.4 of the compared voxels of the fixed volume lie in the moving volume. refined: if given,
+    only the first start, and this number of starts that match best without a registration, are registered, and the
+    misfit of the others is infinite; None registers all. Raises ValueError for a constant volume.
     """
     moving_data, fixed_data = _masked(moving, moving_mask, "moving"), _masked(fixed, fixed_mask, "fixed")
     margin = ndimage.distance_transform_edt(~fixed_mask, sampling=fixed.spacing_mm) <= MARGIN_MM

@@ -76,7 +76,7 @@ def segment_means(path: str | Path, segments: Sequence[np.ndarray]) -> np.ndarra
 def time_blocks(n_volumes: int, n_segments: int, skip: int = 0) -> list[np.ndarray]:
     """Volume numbers of contiguous blocks of time after the first `skip` volumes; their lengths differ by at most one.
 
-    Raises ValueError if there are fewer volumes than segments.
+    Raises ValueError for n_segments below 1, or above the number of volumes after the first `skip`.
 
     >>> [b.tolist() for b in time_blocks(8, 3, skip=1)]
     [[1, 2, 3], [4, 5], [6, 7]]
@@ -134,8 +134,9 @@ def read_gradients(bval: str | Path | None, bvec: str | Path | None, n_volumes: 
     is NaN. They count as b0 instead if the scan has no b0 and the first volume is one of them. If none has a direction,
     as in a clinical trace scan, all are used.
 
-    Raises InputError for a missing or unreadable file, for a number of b-values or directions other than n_volumes, and
-    for b-values that are negative or in another unit.
+    Raises InputError for a missing or unreadable file, for a number of b-values or directions other than n_volumes, for
+    b-values that are negative, in another unit or above 50,000 s/mm^2, for a direction that is not a number at b > 50
+    s/mm^2, and for equal b-values if the lengths of the directions differ and the longest is not about 1.
     """
     bvals = _table(bval, "b-values (.bval)", path).ravel()
     bvecs = _table(bvec, "gradient directions (.bvec)", path, gaps=True)
@@ -220,8 +221,8 @@ def _without_direction(bvals: np.ndarray, length: np.ndarray) -> tuple[np.ndarra
 def nearest_shell(bvals: np.ndarray, target: float = 1000.0) -> tuple[np.ndarray, float]:
     """Indices of the volumes of the shell nearest to the b-value `target`, and the median b-value of that shell.
 
-    b0 volumes and those with a NaN belong to no shell. A shell holds b-values up to 100 s/mm^2 or 10 % above its lowest
-    one, whichever is more. Raises ValueError if no volume is diffusion-weighted.
+    bvals (n,) and target are in s/mm^2. b0 volumes and those with a NaN belong to no shell. A shell holds b-values up
+    to 100 s/mm^2 or 10 % above its lowest one, whichever is more. Raises ValueError if no volume is diffusion-weighted.
 
     >>> nearest_shell(np.array([0, 995, 1005, 5, 2000]))
     (array([1, 2]), 1000.0)
@@ -247,8 +248,8 @@ def direction_subsets(bvecs: np.ndarray, indices: np.ndarray, n_segments: int) -
 
     bvecs (n, 3) are the directions of all volumes, and `indices` the volumes of the shell. Each subset holds volume
     numbers. v and -v count as the same direction. The subsets choose in turn: each takes the free direction with the
-    smallest electrostatic energy (Jones et al. 1999) relative to its own. Their sizes differ by at most one, and each
-    is sorted. Raises ValueError if the shell has fewer volumes than n_segments.
+    smallest electrostatic energy (Jones et al. 1999) relative to the directions that it has. Their sizes differ by at
+    most one, and each is sorted. Raises ValueError if n_segments is below 1 or the shell has fewer volumes than that.
     """
     indices = np.asarray(indices)
     if n_segments < 1 or len(indices) < n_segments:

@@ -21,7 +21,10 @@ CENTRE_MM = np.array([0.0, -22.0, 16.0])  # MNI
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """A voxel grid: shape (X, Y, Z) and affine (4, 4), voxel index -> mm. Comparable and hashable."""
+    """A voxel grid: shape (X, Y, Z) and affine (4, 4), voxel index -> mm.
+
+    It is hashable. Two grids are equal if their shapes, and their affines rounded to 5 decimals, are equal.
+    """
 
     shape: tuple[int, int, int]
     affine: np.ndarray
@@ -150,7 +153,7 @@ class Transform:
 
     @property
     def matrix(self) -> np.ndarray:
-        """The product of all steps, (4, 4)."""
+        """The one matrix of all steps together, (4, 4), mm -> mm; the identity if there is no step."""
         matrix = np.eye(4)
         for step in self.steps.values():
             matrix = np.asarray(step, np.float64) @ matrix
@@ -166,7 +169,7 @@ class Transform:
         return Transform({**self.steps, name: np.asarray(step, np.float64)})
 
     def inverse(self) -> Transform:
-        """The inverse transform, with the inverse of each step in reverse order."""
+        """The inverse transform: the inverse of each step, in reverse order, with ", inverse" added to its name."""
         return Transform({f"{name}, inverse": np.linalg.inv(step) for name, step in reversed(self.steps.items())})
 
     def entries(self) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ def inflate(path: Path, block: int = BLOCK) -> Iterator[bytes]:
     """Yield the inflated bytes of a gzip file in pieces of at most `block` bytes.
 
     All concatenated members are read, and zlib verifies the checksum of each. Raises InputError if the file is
-    truncated or damaged.
+    truncated, damaged or not gzip data.
     """
     with open(path, "rb") as file:
         start = file.read(len(GZIP_MAGIC))
@@ -83,7 +83,8 @@ def pieces(path: Path, block: int) -> Iterator[bytes]:
 def first_bytes(path: Path, count: int) -> bytes:
     """The first `count` bytes of a .nii or .nii.gz file, inflated; all bytes if the file is shorter.
 
-    The rest of the file is not inflated.
+    The rest of the file is not inflated. Raises InputError if this part is damaged gzip data, or the name's ending .gz
+    does not fit the content.
     """
     data = bytearray()
     for piece in pieces(path, count):
@@ -112,8 +113,8 @@ def content(path: Path, expected: int, block: int = BLOCK) -> Iterator[bytes]:
 def check_size(path: Path, expected: int) -> None:
     """Raise InputError if a file has fewer inflated bytes than `expected`, or more than 65,536 bytes beyond them.
 
-    expected: the number of bytes that the header describes. A gzip file is inflated only if its recorded size does not
-    fit or its compression ratio is implausible.
+    expected: the number of bytes that the header describes. A gzip file is inflated only if the size that it records at
+    its end does not fit, or its compression ratio is implausible; else the recorded size is believed.
     """
     size = path.stat().st_size
     if size * (DEFLATE_RATIO if is_gzip(path) else 1) < expected:

@@ -41,7 +41,8 @@ def tissue_template(grid: Grid) -> dict[str, np.ndarray]:
 def epi_template(grid: Grid) -> Volume:
     """The MNI152 brain on a grid with the contrast of T2*-weighted EPI, without skull: the target of registration.
 
-    Grey matter is 1, white matter 0.8, CSF 1.3 and air 0. The result is cached.
+    Grey matter is 1, white matter 0.8, CSF 1.3 and air 0; a voxel is the mean of these, weighted by the probabilities
+    of tissue. The result is cached: copy its data before you change them.
     """
     tissues = tissue_template(grid)
     data = np.zeros(grid.shape, np.float32)

@@ -11,8 +11,8 @@ class Discriminators(nn.Module):
     """One patch discriminator per direction of synthesis, with the losses of a least-squares GAN (Mao et al. 2017).
 
     A discriminator maps images (B, channels, X, Y, Z) to a map of scores, which approach 1 for real and 0 for
-    synthesised images. Each score depends on a patch of about 16 x 16 x 16 voxels. `width` is the number of channels of
-    the first layer.
+    synthesised images. Each score depends on a patch of about 16 x 16 x 16 voxels. `channels` is the number of channels
+    of an image, `width` that of the first layer.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -26,7 +26,10 @@ class Discriminators(nn.Module):
         self.loss = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
 
     def forward(self, image: Tensor, direction: Direction) -> Tensor:
-        """The map of scores of images (B, channels, X, Y, Z), one channel, smaller than the images."""
+        """The map of scores of images (B, channels, X, Y, Z), by the discriminator of one direction of synthesis.
+
+        The map is (B, 1, x, y, z), with sides of about half those of the images.
+        """
         return self.networks[direction](image)[-1]
 
     def discriminator_loss(self, real: Tensor, synthesised: Tensor, direction: Direction) -> dict[str, Tensor]:

@@ -57,9 +57,9 @@ class FrozenFeatures(nn.Module):
 class VGGFeatures(FrozenFeatures):
     """VGG of 11, 13, 16 or 19 layers up to `layer`, "conv1_1" to "fc7", after its ReLU (Simonyan & Zisserman 2015).
 
-    Layer names and shapes are those of torchvision, so that a file of its ImageNet weights can be loaded. Without a
-    file the weights are He-normal random numbers from `seed`. The layer "conv2_2" is cheap on a CPU. Raises ValueError
-    for an unknown depth or layer, and InputError for a file without these weights.
+    Layer names and shapes are those of torchvision, so that a file `weights` of its ImageNet weights (.safetensors or
+    .pth) can be loaded. Without a file the weights are He-normal random numbers from `seed`. The layer "conv2_2" is
+    cheap on a CPU. Raises ValueError for an unknown depth or layer, and InputError for a file without these weights.
 
     >>> VGGFeatures(layer="conv1_1").source
     'VGG16 of fixed random weights (seed 0), to conv1_1'
@@ -81,7 +81,11 @@ class VGGFeatures(FrozenFeatures):
         self.freeze()
 
     def forward(self, image: Tensor) -> Tensor:
-        """Features (B, C, X', Y'), or (B, 4096) for fc7, of colour (B, 3, X, Y) or grey (B, 1, X, Y) images in 0..1."""
+        """Features (B, C, X', Y'), or (B, 4096) for fc7, of colour (B, 3, X, Y) or grey (B, 1, X, Y) images in 0..1.
+
+        C is the number of channels of the layer. X' and Y' are X and Y, halved and rounded down once per block before
+        the layer's.
+        """
         mean, sd = image.new_tensor(IMAGENET_MEAN), image.new_tensor(IMAGENET_SD)
         x = self.features((image - mean[:, None, None]) / sd[:, None, None])  # broadcasts grey to three channels
         if len(self.classifier):
@@ -146,5 +150,5 @@ class ResNetFeatures(FrozenFeatures):
         self.freeze()
 
     def forward(self, volume: Tensor) -> Tensor:
-        """Features (B, 128, X', Y', Z') of volumes (B, 1, X, Y, Z) in [0, 1]."""
+        """Features (B, 128, X/8, Y/8, Z/8), with sides rounded up, of volumes (B, 1, X, Y, Z) in [0, 1]."""
         return self.features(volume)

@@ -65,7 +65,10 @@ class FeatureLoss(nn.Module, ABC):
 
 
 class MicrostructureLoss(FeatureLoss):
-    """The microstructure loss L_mic (Eq. 16) with three grey images per volume: the mean projection over each axis."""
+    """The microstructure loss L_mic (Eq. 16) with three grey images per volume: the mean projection over each axis.
+
+    It is the mean absolute difference between the features that a frozen network computes of these images.
+    """
 
     def views(self, volume: Tensor) -> list[Tensor]:
         return microstructure_views(volume)
@@ -74,7 +77,8 @@ class MicrostructureLoss(FeatureLoss):
 class StackedMicrostructureLoss(FeatureLoss):
     """The microstructure loss L_mic (Eq. 16) with one image per volume, whose channels are the mean projections.
 
-    There is one channel per axis: the paper "concatenates the three views".
+    There is one channel per axis: the paper "concatenates the three views". The loss is the mean absolute difference
+    between the features that a frozen network computes of these images.
     """
 
     def views(self, volume: Tensor) -> list[Tensor]:

@@ -25,8 +25,8 @@ class PatternLoss(nn.Module):
     The loss is mean_i d_i^2 + mean_ij (d_i - d_j)^2, where d_i = (r_i - r_i*) / spread_i and r_i* is the region mean of
     the target. i and j run over the regions in the patch; the loss of a patch without a region is zero. The means are
     weighted by the number of voxels of each region in the patch, so that a small part of a region has a small weight.
-    `spread` (regions,) is the SD of each region's mean over the training participants. It is a buffer, saved with the
-    model, and empty until `set_spread`.
+    The loss of a batch is the mean over its patches. `spread` (regions,) is the SD of each region's mean over the
+    training participants. It is a buffer, saved with the model, and empty until `set_spread`.
     """
 
     spread: Tensor
@@ -36,7 +36,7 @@ class PatternLoss(nn.Module):
         self.register_buffer("spread", torch.empty(0))
 
     def set_spread(self, spread: Tensor) -> None:
-        """Set the SD of each region's mean over the training participants, (regions,).
+        """Set the SD of each region's mean over the training participants, (regions,), above 0.
 
         Raises ValueError for fewer than two regions.
         """
@@ -47,7 +47,10 @@ class PatternLoss(nn.Module):
         self.spread = spread.to(self.spread)
 
     def forward(self, estimate: Tensor, target: Tensor, labels: Tensor) -> Tensor:
-        """The loss, a scalar, of volumes (B, 1, X, Y, Z), with labels (B or 1, 1, X, Y, Z) of the same patches."""
+        """The loss, a scalar, of volumes (B, 1, X, Y, Z), with labels (B or 1, 1, X, Y, Z) of the same patches.
+
+        Labels are 0 outside all regions and 1 to R, the number of regions, inside. `set_spread` must be called first.
+        """
         difference, counts = region_sums(estimate - target, labels, len(self.spread))
         d = difference / counts.clamp_min(1) / self.spread
         weight = counts / counts.sum(1, keepdim=True).clamp_min(1)

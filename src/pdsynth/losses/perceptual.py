@@ -44,8 +44,8 @@ def feature_loss(views: str, layer: str = "conv2_2", depth: int = 16, weights: s
     views: "projections" (three grey images), "stacked" (the projections as three channels), "slices" or "volume". The
     network is a 3D ResNet of fixed random weights for "volume", and VGG for the others. layer: that of VGG whose output
     is compared, "conv1_1" to "fc7". depth: number of VGG's layers, 11, 13, 16 or 19. weights: a file of VGG's weights,
-    or None for fixed random ones. Raises ValueError for other views, depths or layers, and InputError for a file
-    without these weights.
+    or None for fixed random ones. With "volume", these three are ignored. Raises ValueError for other views, depths or
+    layers, and InputError for a file without these weights.
 
     >>> feature_loss("slices", "conv1_1").features.source
     'VGG16 of fixed random weights (seed 0), to conv1_1'
