@@ -30,7 +30,7 @@ class AdversarialDiffusionConfig(DiffusionConfig):
 
     steps: number T of diffusion steps, in training and sampling. adversarial_weight: weight of the adversarial loss,
     relative to the L1 loss of the estimated x_0, weight 1. discriminator_width: channels of the discriminator's first
-    layer. The others are those of conditional diffusion with a U-Net.
+    layer. The other settings are those of conditional diffusion with a U-Net; `eta` has no effect.
     """
 
     steps: int = 4

@@ -34,8 +34,9 @@ Settings = Mapping[str, Any]  # settings of a method's configuration, by name
 class Objective:
     """A network to train, and the loss that trains it.
 
-    loss(batch, generator) returns scalar terms by name; the optimiser minimises their sum. learning_rate and
-    weight_decay are those of the optimiser.
+    name: that of the objective in the log. module: the network, of which all parameters are trained. loss(batch,
+    generator) returns scalar terms by name; the optimiser minimises their sum. learning_rate and weight_decay are those
+    of the optimiser.
     """
 
     name: str
@@ -78,8 +79,13 @@ class Method(nn.Module, ABC):
     """A synthesis method for both directions, fMRI to dMRI and dMRI to fMRI.
 
     Training minimises the losses of `stages` in turn. State that is fitted in closed form on the training participants
-    is stored in buffers, so that one safetensors file holds the whole method. generative: whether it can draw random
-    samples of the target. A method never sees a diagnosis: no batch contains it.
+    is stored in buffers, so that one safetensors file holds the whole method. A method never sees a diagnosis: no batch
+    contains it.
+
+    name: by which the method is created. config_type: the class of its settings. generative: whether it can draw random
+    samples of the target. blind: whether its prediction ignores the source. regional: whether `fit` reads the atlases
+    of regions. tiny: settings of its smallest size, for tests. sd_scale (2,): calibration factors of its SD, for fMRI
+    to dMRI and dMRI to fMRI.
     """
 
     name: ClassVar[str]
@@ -102,7 +108,8 @@ class Method(nn.Module, ABC):
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
         """Fit the closed-form state (means, templates, regressions) on the training participants.
 
-        The state depends on these participants and the generator only; an earlier fit has no effect on it.
+        The state depends on these participants and the generator only; an earlier fit has no effect on it. train: rows
+        that have both scans. By default there is nothing to fit.
         """
 
     def regions(self, grid: Grid) -> dict[Modality, Atlas]:
@@ -189,7 +196,11 @@ class Method(nn.Module, ABC):
         return {} if loss is None else {"loss_features": loss.features.source}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Load parameters and buffers by name. Buffers that a fit has filled take their saved shapes."""
+        """Load parameters and buffers by name. Buffers that a fit has filled take their saved shapes.
+
+        Without `sd_scale` or `correction`, which earlier models lack, these stay. Raises RuntimeError if another tensor
+        is missing or unknown, or if a parameter has another shape.
+        """
         state = {name: getattr(self, name) for name in ADDED} | state
         for name, buffer in self.named_buffers():
             if name in state:
@@ -232,7 +243,7 @@ def registry() -> Mapping[str, type[Method]]:
 
 
 def create(name: str, config: dict[str, Any]) -> Method:
-    """Make an untrained method by name. config: its settings as JSON values.
+    """Make an untrained method by name. config: its settings as JSON values; the others have their defaults.
 
     Raises KeyError, with the known names, if there is no such method, and TypeError for an unknown setting.
     """

@@ -14,7 +14,7 @@ from pdsynth.types import Direction
 
 
 def spread_rows(total: int, least: int) -> np.ndarray:
-    """Mask, (total,) bool, of evenly spaced rows: at least `least`, or all if there are fewer.
+    """Mask, (total,) bool, of evenly spaced rows: at least `least` and fewer than twice as many; all if total < least.
 
     >>> spread_rows(6, 2).nonzero()[0].tolist()
     [0, 3]
@@ -44,7 +44,8 @@ class Cached:
     def at(self, batch: PairBatch, direction: Direction) -> Tensor:
         """The stored estimates for the patches of a batch, (B, 1, x, y, z) float32 on the batch's device.
 
-        The batch's row numbers and patch corners select them; its patches have the size of its targets.
+        The batch's row numbers and patch corners select them; its patches have the size of its targets. The row numbers
+        must be positions in the `pairs` of `fill`.
         """
         x, y, z = batch.targets[direction].shape[2:]
         volumes = self.volumes[direction]

@@ -105,7 +105,8 @@ class _Written(_Entries):
 class Card(dict[str, Any]):
     """The record of a model's training in its config.json, by entry, such as the training participants or the grid.
 
-    entries: its content. config: path of config.json, for messages. Access to a missing entry raises InputError.
+    It is a dict. entries: its content. config: path of config.json, for messages. `card[entry]` raises InputError if
+    the entry is missing.
     """
 
     def __init__(self, entries: Mapping[str, Any], config: Path) -> None:
@@ -119,9 +120,10 @@ class Card(dict[str, Any]):
 def save(method: Method, folder: str | Path, card: dict[str, Any], half: bool = False) -> Path:
     """Write a trained method into a folder: its tensors into model.safetensors, the rest into config.json.
 
-    card: the record of the training (cohort, seed, scores, ...), as JSON values. half: store floating-point tensors in
-    fp16. Each file is complete or absent, and config.json holds the SHA-256 of the weights. Returns the folder. Raises
-    OSError, with the file's name, if the disk is full.
+    card: the record of the training (cohort, seed, scores, ...), as JSON values; the method's `notes` are added. half:
+    store floating-point tensors in fp16. The folder is made, and files of these names are replaced. Each file is
+    complete or absent, and config.json holds the SHA-256 of the weights. Returns the folder. Raises OSError, with the
+    file's name, if the disk is full.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -31,9 +31,11 @@ PENALTIES = 10.0 ** np.arange(-2, 3.5, 0.5)  # leave-one-out error selects one o
 class CoarseRidge(nn.Module):
     """The training mean of the target, plus a coarse correction that ridge regression predicts from the coarse source.
 
-    The training mean is the mean volume of the training participants, voxel by voxel. The regressors are the leading
-    principal components of the source's coarse volume and the dMRI shell. All components are divided by the SD of the
-    first, so that the penalty shrinks the weights of weak components most.
+    A coarse volume holds means over cells of 4 x 4 x 4 voxels. The training mean is the mean volume of the training
+    participants, voxel by voxel. The regressors are up to 64 leading principal components of the source's coarse
+    volume, and the b-value of the dMRI. All components are divided by the SD of the first, so that the penalty shrinks
+    the weights of weak components most. The correction is interpolated to the grid, and is 0 where the training mean
+    is 0.
     """
 
     means: Tensor  # (2, X, Y, Z), in the order of Modality

@@ -36,9 +36,10 @@ class VoxelFeatures(nn.Module):
     """Features of each voxel for the trained methods, normalised by means and SDs of the training participants.
 
     The features are (B, 15, x, y, z), each of order one: the source; six maps computed from the source (the volume
-    itself, blurs, gradient magnitude and blurred mask) minus their training means, divided by their SDs and clipped to
-    +-4; the training means of source and target; grey matter, white matter and CSF probabilities of the template;
-    coordinates in [-1, 1]. A training mean is a mean over the training participants' scans, voxel by voxel.
+    itself, three blurs, gradient magnitude and blurred mask) minus their training means, divided by their SDs and
+    clipped to +-4; the training means of source and target; grey matter, white matter and CSF probabilities of the
+    template; three coordinates in [-1, 1]. A training mean is a mean over the training participants' scans, voxel by
+    voxel. Each map has one SD, around its training mean, over participants and voxels near the brain.
     """
 
     means: Tensor  # (2, CONTEXT_CHANNELS, X, Y, Z), in the order of Modality: training mean of each context channel
@@ -52,7 +53,7 @@ class VoxelFeatures(nn.Module):
         self.register_buffer("maps", torch.zeros(6, *grid_shape))
 
     def fit(self, train: Pairs) -> None:
-        """Estimate means and SDs on the training participants' whole scans."""
+        """Estimate means and SDs on the training participants' whole scans, and read the template's tissue maps."""
         whole = train.whole_scans()
         prior = tissue_template(train.grid)
         axes = [np.linspace(-1, 1, n, dtype=np.float32) for n in train.grid.shape]
@@ -72,7 +73,8 @@ class VoxelFeatures(nn.Module):
     def features(self, batch: PairBatch, direction: Direction) -> Tensor:
         """The features of each voxel of a batch, (B, 15, x, y, z), in one direction of synthesis.
 
-        The class lists them.
+        In order: the source, six normalised maps of it, two training means, three tissue probabilities, three
+        coordinates.
         """
         source = batch.sources[direction]
         shape = source.volume.shape[2:]
@@ -84,9 +86,9 @@ class VoxelFeatures(nn.Module):
         return torch.cat([source.volume, deviation, means, maps], dim=1)
 
     def features_without_source(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """The features of each voxel, (B, 15, x, y, z), with the channels that depend on the source set to zero.
+        """The features of each voxel, (B, 15, x, y, z), with the seven channels that depend on the source set to zero.
 
-        They are equal for all participants.
+        At one place of the grid they are equal for all participants.
         """
         features = self.features(batch, direction)
         return torch.cat(
@@ -96,7 +98,7 @@ class VoxelFeatures(nn.Module):
     def acquisition(self, batch: PairBatch, direction: Direction) -> Tensor:
         """The acquisition vector, (B, 3): b-value of the dMRI in ms/um^2 minus 1, and direction of synthesis.
 
-        The direction is one-hot.
+        The direction is one-hot: (1, 0) for fMRI to dMRI, (0, 1) for dMRI to fMRI.
         """
         one_hot = F.one_hot(torch.full((len(batch),), direction.index, device=batch.bval.device), 2)
         return torch.cat([batch.bval - 1, one_hot.to(batch.bval.dtype)], 1)
@@ -118,9 +120,9 @@ class VoxelFeatures(nn.Module):
 class Conditioning(VoxelFeatures):
     """Voxel features, and a vector that describes the whole source, for methods that predict each voxel on its own.
 
-    This condition vector (B, 43) holds the source's summary statistics over the brain and its principal components, as
-    z-scores over the training participants, clipped to +-4. It also holds the b-value of the dMRI in ms/um^2 minus 1,
-    and the direction of synthesis (one-hot).
+    This condition vector (B, 43) holds 8 summary statistics of the source over the brain, and the first 32 principal
+    components of its means over cells of 4 x 4 x 4 voxels. Both are z-scores over the training participants, clipped to
+    +-4. It also holds the b-value of the dMRI in ms/um^2 minus 1, and the direction of synthesis (one-hot).
     """
 
     summary_mean: Tensor  # (2, SUMMARY_SIZE), in the order of Modality
@@ -152,7 +154,8 @@ class Conditioning(VoxelFeatures):
     def condition(self, batch: PairBatch, direction: Direction) -> Tensor:
         """The vectors that describe the source scans of a batch in one direction of synthesis, (B, 43).
 
-        Summary statistics and principal components are z-scores, clipped to +-4; b-value and direction follow.
+        8 summary statistics and 32 principal components of the source are z-scores, clipped to +-4. b-value (1) and
+        direction (2) follow.
         """
         source = batch.sources[direction]
         m = direction.source.index

@@ -61,7 +61,10 @@ class PopulationMean(Method):
 
 @dataclass
 class SiteMeanConfig(MethodConfig):
-    """sites: names of the training participants' sites, in the order of the fitted means; `fit` sets them."""
+    """Settings of the control "site-mean".
+
+    sites: names of the training participants' sites, in the order of the fitted means; `fit` sets them.
+    """
 
     sites: tuple[str, ...] = ()
 

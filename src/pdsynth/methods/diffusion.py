@@ -123,7 +123,8 @@ class DiTConfig(DiffusionConfig):
     """Settings of a conditional diffusion with a transformer.
 
     width: size of a token. heads: number of attention heads. patch: edge in voxels of the cube that is one token.
-    depth: number of blocks. batch_size: whole volumes per training batch.
+    depth: number of blocks. batch_size: whole volumes per training batch. eta, steps and sd are those of sampling and
+    of the diffused variable, as with a U-Net; `levels` and `blocks` have no effect.
     """
 
     width: int = 192

@@ -28,8 +28,10 @@ from pdsynth.types import Direction, Modality, View
 class GANConfig(UNetConfig):
     """Settings of a conditional GAN: weights of its losses relative to L1, weight 1, and sizes of its networks.
 
-    heads: number of self-attention heads of the generator, 0 for none. discriminator_width: channels of the
-    discriminator's first layer. The other settings are the size of the generator, a U-Net, and of its training batches.
+    adversarial_weight: of the loss against the discriminator. perceptual_weight: of the loss on VGG16 features of
+    slices, 0 for none. heads: number of self-attention heads of the generator, 0 for none. discriminator_width:
+    channels of the discriminator's first layer. The other settings are the size of the generator, a U-Net, and of its
+    training batches.
     """
 
     adversarial_weight: float = 0.01
@@ -41,7 +43,8 @@ class GANConfig(UNetConfig):
 class GAN(Method):
     """A conditional GAN: a U-Net generates the target from the source and is trained against a patch discriminator.
 
-    It is pix2pix (Isola et al. 2017) in 3D. `predict` returns the output of the generator.
+    It is pix2pix (Isola et al. 2017) in 3D, with a perceptual loss if that has a weight. `predict` returns the output
+    of the generator, clipped to [0, 1].
     """
 
     name = "gan"

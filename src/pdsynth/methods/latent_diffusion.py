@@ -156,7 +156,7 @@ class LatentDiffusion(Method):
     def code(self, volume: Tensor, m: int) -> Tensor:
         """Encode volumes (B, 1, X, Y, Z) of modality number m: latents (B, channels, X/4, Y/4, Z/4), not normalised.
 
-        m: 0 for fMRI, 1 for dMRI.
+        m: 0 for fMRI, 1 for dMRI. A latent is the mean of the encoder's distribution, not a sample of it.
         """
         return self.autoencoder.encode((volume - self.means[m]) / self.config.sd)[0]
 

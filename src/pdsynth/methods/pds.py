@@ -48,9 +48,9 @@ class PDSConfig(UNetConfig):
     refined: whether there is a stage 2. residual_sd: unit of the diffused variable, the SD of the target around the
     estimate of a coarse ridge regression. posterior_share: fraction of each batch that trains the posterior mean at the
     last diffusion step; the rest trains random steps. uncertainty_weight, pattern_weight, microstructure_weight:
-    weights of the losses of the SD, of region means and of L_mic. microstructure_views: the images that L_mic compares.
-    feature_layer, vgg_depth and vgg_weights: layer, number of layers and file of weights (None for fixed random ones)
-    of its VGG network.
+    weights of the losses of the SD, of region means and of L_mic, a loss on network features; 0 leaves one out.
+    microstructure_views: images that L_mic compares, "projections", "stacked" (as channels), "slices" or "volume".
+    feature_layer, vgg_depth, vgg_weights: layer, number of layers and file of weights (None: random) of its VGG.
     """
 
     conditioned: bool = True
@@ -69,7 +69,10 @@ class PDSConfig(UNetConfig):
 class StructureLosses(nn.Module):
     """The losses that compare structure, with their weights: L_mic (Eqs. 14-16), and L_PA (after Eqs. 9-11).
 
-    L_PA compares the means of atlas regions. Both are of one target modality, in the patches of a batch.
+    L_mic compares images of one patch of a batch on the features of a frozen network. L_PA compares the means of atlas
+    regions in all patches. One object serves both modalities: `fit` stores an atlas for each, and a call returns the
+    losses of one direction of synthesis. labels (1 or 2, X, Y, Z): the number of the region at each voxel, 0 outside
+    all regions, in the atlas of fMRI and in that of dMRI; one volume if the two atlases are equal.
     """
 
     labels: Tensor  # (1 or 2, X, Y, Z): the first is A_f, the last A_d; one volume if both atlases are equal
@@ -90,7 +93,8 @@ class StructureLosses(nn.Module):
     def fit(self, train: Pairs, atlases: dict[Modality, Atlas]) -> None:
         """Load the frozen network of L_mic, if it has a weight, and store the atlases, one per modality.
 
-        For the loss on region means, estimate the SD of each region's mean over the training scans.
+        For the loss on region means, estimate the SD of each region's mean over the training scans, at least 0.01.
+        Raises ValueError for an atlas of fewer than two regions.
         """
         self.microstructure = self.feature_loss()
         labels = torch.from_numpy(np.stack([atlases[m].labels for m in Modality]))
@@ -124,7 +128,7 @@ class StructureLosses(nn.Module):
         """The weighted losses of an estimate (B, 1, x, y, z) of the target, as scalars by name.
 
         "pattern_<direction>" is the loss on region means, L_PA. "microstructure_<direction>" is L_mic of the patch at
-        patch_index, 0 if it is None. A loss is absent if its weight is 0.
+        patch_index, with 4 times its weight (see `sample_patch`); 0 if the index is None. A loss of weight 0 is absent.
         """
         target = batch.targets[direction]
         labels = patches_of(self.labels_of(direction.target), batch.corner, target.shape[2:])
@@ -165,7 +169,7 @@ class Drafter(nn.Module):
 
         z_0 is the residual (target - stem's estimate) / residual SD; the stem is the coarse ridge regression. Both are
         estimated from z_t (B, 1, x, y, z) at diffusion steps t (B,), the stem's estimate (same shape), and the clean
-        source if stage 1 is conditioned on it. The logarithm is clipped to +-LOG_SD_LIMIT.
+        source if stage 1 is conditioned on it. The logarithm is clipped to +-5.
         """
         features = (self.voxels.features if self.conditioned else self.voxels.features_without_source)(batch, direction)
         condition = self.voxels.steering(batch, direction, t)
@@ -184,9 +188,8 @@ class Drafter(nn.Module):
         """Out-of-fold predictions of the stem (coarse ridge regression) for every training row.
 
         They are (rows, 1, X, Y, Z) fp16 per direction of synthesis. Each participant is predicted by a regression on
-        other participants (10 folds or fewer); the mean volume is that of all of train (see
-        `CoarseRidge.cross_fitted`). If stage 1 is not conditioned on the source, all rows hold the training mean of the
-        target, which is not out-of-fold.
+        other participants (10 folds or fewer); the mean volume is that of all of train. If stage 1 is not conditioned
+        on the source, all rows hold the training mean of the target, which is not out-of-fold.
         """
         if self.conditioned:
             return self.stem.cross_fitted(train)
@@ -202,8 +205,8 @@ class Drafter(nn.Module):
         """Posterior mean and SD of the target given the source, (B, 1, x, y, z) each.
 
         The denoiser is evaluated once, at the last diffusion step, where its input contains no information on the
-        target. A filter removes the 2-voxel checkerboard that the Haar output leaves in the SD map. stem: an estimate
-        of the target, (B, 1, x, y, z), to use in place of `stem_estimate`.
+        target. A filter removes the 2-voxel checkerboard that the Haar output leaves in the SD map. stem: the estimate
+        of the target, (B, 1, x, y, z), to which the residual is added; None for that of the coarse ridge regression.
         """
         stem = self.stem_estimate(batch, direction) if stem is None else stem
         z_0_hat, log_sd = self.denoise(torch.zeros_like(stem), self.last_step(batch), stem, batch, direction)
@@ -221,7 +224,7 @@ class Drafter(nn.Module):
         return stem + self.sd * z_0
 
     def loss(self, batch: PairBatch, stems: dict[Direction, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """The loss of stage 1 in place of L_s1 (Eqs. 17-19), as scalars by name: four terms per direction.
+        """The loss of stage 1 in place of L_s1 (Eqs. 17-19), as scalars by name: up to four terms per direction.
 
         They are the squared error of the denoised residual, the Gaussian negative log-likelihood of its SD, and L_PA
         and L_mic of the estimated target. stems: estimates of the coarse ridge regression, (B, 1, x, y, z) per

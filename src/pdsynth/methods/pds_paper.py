@@ -41,13 +41,13 @@ BOTH = "both"  # name of a network that serves both directions
 class PDSPaperConfig(MethodConfig):
     """The paper's numbers, and the readings of its text. The first value of each reading is the literal one.
 
-    Numbers. channels, blocks, heads: of eps_theta and eps_s. attention_levels: number of levels with attention, counted
-    from the coarsest. refiner_channels: of U. patch: edges of the patches of stage 1 in voxels, () for whole volumes.
-    epochs, refiner_epochs: of the two stages. pattern_weight, microstructure_weight, tissue_weight: weights of L_PA, of
-    L_mic and of the tissue term of L_tis. feature_layer, vgg_weights: layer and file of weights (None for random ones)
-    of L_mic's VGG16. steps: sampling steps of `predict`. eta: noise of each sampling step relative to that of DDPM, 0
-    for DDIM. drafts: least number of training rows that stage 2 uses, or all rows if there are fewer. draft_steps:
-    sampling steps of their drafts, the estimates of stage 1.
+    Numbers. channels, blocks, heads: of eps_theta and eps_s, the networks of stage 1. attention_levels: number of
+    levels with attention, from the coarsest. refiner_channels: of U, the U-Net of stage 2. patch: edges of the patches
+    of stage 1 in voxels, () for whole volumes. batch_size, epochs: of stage 1; refiner_...: of stage 2. pattern_weight,
+    microstructure_weight, tissue_weight: of L_PA, of L_mic and of the tissue term of L_tis. feature_layer, vgg_weights:
+    layer and file of weights (None: random) of L_mic's VGG16. steps: sampling steps of `predict`. eta: noise of each
+    sampling step relative to that of DDPM, 0 for DDIM. drafts: least number of training rows that stage 2 uses, or all
+    rows if there are fewer. draft_steps: sampling steps of their drafts, the estimates of stage 1.
 
     Readings:
     - estimator_input: eps_theta sees the source alone, or also the target's x_t.
@@ -241,11 +241,14 @@ class PDSPaper(Method):
         return Noised(t, x_0, eps, {m: self.schedule.add_noise(x_0[m], t, eps[m]) for m in Modality})
 
     def of_source(self, x_0: Tensor, x_t: Tensor) -> Tensor:
-        """The source that the networks see, by the setting `source`: clean (x_0), or noisy at the level of x_t."""
+        """The source that the networks see, by the setting `source`: x_0 if it is "clean", x_t if it is "renoised".
+
+        x_0, x_t: the source scan without noise and with noise at step t, of the same shape (B, 1, x, y, z).
+        """
         return x_0 if self.config.source == "clean" else x_t
 
     def noise_of(self, x_t: Tensor, source: Tensor, t: Tensor, direction: Direction) -> Tensor:
-        """Estimate of the noise in the target's x_t (B, 1, x, y, z) at steps t (B,), by eps_theta (Eqs. 7-8)."""
+        """Noise in the target's x_t at steps t (B,), by eps_theta (Eqs. 7-8); x_t, source, result: (B, 1, x, y, z)."""
         alone = self.config.estimator_input == "source"
         return self._estimate(self.estimators, source if alone else torch.cat([x_t, source], 1), t, direction)
 
@@ -365,10 +368,7 @@ def _of(networks: nn.ModuleDict, direction: Direction) -> nn.Module:
 
 
 def recipes() -> Iterator[Recipe]:
-    """The full size takes the literal reading of every equation. The small size takes readings that train.
-
-    docs/departures.md describes the effect of each reading.
-    """
+    """The full size takes the literal readings, the small size those that train (docs/departures.md)."""
     readings_that_train = {
         "estimator_input": "source_and_target",  # without x_t, x_0-hat contains no information on the target
         "noise": "each",

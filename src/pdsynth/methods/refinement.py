@@ -35,7 +35,7 @@ class TissueRefiner(nn.Module):
     """Tissue refinement (Eqs. 12-13) in closed form: it corrects an estimate of the target, the draft, at each voxel.
 
     The result is draft + B(draft) + U(source), where B and U are linear. At each voxel, B sees the draft, and U sees
-    features of the source (its blurs, gradient magnitude and blurred mask) and the source values of the six neighbours.
+    the source, its features (blurs, gradient magnitude and blurred mask) and the source values of the six neighbours.
     The fit replaces L_tis (Eqs. 12-13, L1 + L_mic) by ridge-penalised squared error, which has a closed form.
     Cross-validation over participants selects the penalty.
     """

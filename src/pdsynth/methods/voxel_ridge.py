@@ -35,7 +35,8 @@ class VoxelRidge(nn.Module):
     """Ridge regression at each voxel of one map (the response, such as the error of a draft) on others (the columns).
 
     The prediction is the training mean of the response, plus the deviation of a weighted sum of the columns from the
-    training mean of this sum. The deviation is clipped to +-LIMIT times its own SD over the training scans.
+    training mean of this sum. The deviation is clipped to +-4 times its own SD over the training scans. remaining (2,):
+    per direction, the SD of the held-out residual relative to that of the mean response alone; 1 without a regression.
     """
 
     inside: Tensor  # (voxels,) int32: flat indices of voxels where any training volume is above 0; set by `fit`
@@ -134,8 +135,8 @@ def centred(products: Tensor) -> tuple[Tensor, Tensor]:
 def solve(covariance: Tensor, rows: int, penalty: float) -> Tensor:
     """Ridge weights (voxels, n - 1) of the regression of the last variable on the others.
 
-    covariance: (voxels, n, n), of this number of rows. The penalty applies to columns of unit SD and is added to their
-    sum of squares, so that it counts as a number of rows.
+    covariance: (voxels, n, n), estimated from `rows` rows. The penalty applies to columns of unit SD and is added to
+    their sum of squares, so that it counts as a number of rows.
     """
     inner, cross = covariance[..., :-1, :-1], covariance[..., :-1, -1]
     sd = inner.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt().clamp_min(LEAST_SD)

@@ -19,7 +19,7 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.attention.out_proj.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, width, X, Y, Z); returns the same shape."""
+        """Let the voxels of x (B, width, X, Y, Z) attend to each other; returns the same shape."""
         tokens = self.norm(x.flatten(2).transpose(1, 2))
         mixed, _ = self.attention(tokens, tokens, tokens, need_weights=False)
         return x + mixed.transpose(1, 2).unflatten(2, x.shape[2:])

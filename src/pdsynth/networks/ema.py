@@ -11,9 +11,10 @@ from torch import Tensor, nn
 class EMA:
     """Exponential moving averages of the trainable parameters of `module`, without buffers and frozen parameters.
 
-    After n updates the decay is min(decay, (1 + n) / (10 + n)), so that the initial weights soon lose their influence.
-    torch's AveragedModel is not used: it also copies frozen networks and buffers, and starts with the weights after the
-    first step. Raises ValueError for a decay outside [0, 1).
+    An update makes an average d * average + (1 - d) * parameter. After n updates, d = min(decay, (1 + n) / (10 + n)),
+    so that the initial weights soon lose their influence. torch's AveragedModel is not used: it also copies frozen
+    networks and buffers, and starts with the weights after the first step. Raises ValueError for a decay outside
+    [0, 1).
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -44,7 +45,7 @@ class EMA:
         return {"updates": self.updates, "averages": {name: a.clone() for name, a in self.averages.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a saved state. Raises ValueError if its parameter names are not those of this module."""
+        """Restore a state that `state_dict` returned. Raises ValueError if its names are not those of this module."""
         averages: dict[str, Tensor] = state["averages"]
         if averages.keys() != self.averages.keys():
             names = sorted(averages.keys() ^ self.averages.keys())

@@ -41,8 +41,8 @@ class PatchTransformer(nn.Module):
 
     A volume of `shape` is cut into cubes of `patch` voxels per side. Each cube is one token of size `width`, with a
     learned position embedding. Sides that are not a multiple of `patch` are padded with zeros. depth: number of blocks.
-    heads: number of attention heads. condition: size of the vector that steers every block. Before training the output
-    is zero.
+    heads: number of attention heads, of which `width` is a multiple. condition: size of the vector that steers every
+    block. Before training the output is zero.
     """
 
     def __init__(

@@ -46,9 +46,10 @@ class ChannelNorm(nn.Module):
 class ResidualBlock(nn.Module):
     """x + conv(silu(film(conv(silu(norm(x)))))). Before training it is the identity.
 
-    film scales and shifts the hidden channels by functions of a condition vector (FiLM, Perez et al. 2018); before
-    training it changes nothing. width: number of channels. condition: size of the condition vector, 0 for a block
-    without one.
+    conv is a 3 x 3 x 3 convolution, and norm scales each voxel's channels to unit mean square. film scales and shifts
+    the hidden channels by functions of a condition vector (FiLM, Perez et al. 2018); before training it changes
+    nothing. width: number of channels. condition: size of the condition vector, 0 for a block without one, which then
+    has no film.
     """
 
     def __init__(self, width: int, condition: int) -> None:
@@ -62,9 +63,9 @@ class ResidualBlock(nn.Module):
             zero(self.film)
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        """x (B, width, X, Y, Z), condition (B, size of the condition), or None for a block without one.
+        """Apply the block to x (B, width, X, Y, Z); returns the same shape.
 
-        Returns the shape of x.
+        condition: (B, size of the condition vector). It is needed if the block was built with one, else ignored.
         """
         hidden = self.first(F.silu(self.norm(x)))
         if self.film is not None:
@@ -112,8 +113,8 @@ class HaarUNet(nn.Module):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """x (B, in_channels, X, Y, Z) with even sides of at least 8; returns (B, out_channels, X, Y, Z).
 
-        condition: (B, size of the condition vector), or None for a network without one. Raises ValueError for sides
-        that are odd or below 8. The values of x may be any finite numbers.
+        condition: (B, size of the condition vector). It is needed if the network was built with one, else ignored.
+        Raises ValueError for sides that are odd or below 8. The values of x may be any finite numbers.
         """
         if min(x.shape[2:]) < SMALLEST:
             shape = tuple(x.shape[2:])

@@ -28,7 +28,11 @@ class VoxelMLP(nn.Module):
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """x (B, in_channels, X, Y, Z), condition (B, size of the condition); returns (B, out_channels, X, Y, Z)."""
+        """Apply the perceptron to every voxel of x (B, in_channels, X, Y, Z); returns (B, out_channels, X, Y, Z).
+
+        condition: one vector per scan, (B, size of the condition). It is needed if the network was built with a
+        condition, and ignored if it was built without one.
+        """
         first = self.first(x)
         if self.condition is not None:
             first = first + self.condition(condition)[:, :, None, None, None]
