@@ -75,7 +75,7 @@ class PairBatch:
     oracle: dict[Direction, Tensor]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> PairBatch:
-        """The batch with `change` applied to every tensor; site and rows, which are no tensors, stay."""
+        """The batch with `change` applied to every tensor. The list of sites and the array of rows stay."""
 
         def each(tensors: dict[Direction, Tensor]) -> dict[Direction, Tensor]:
             return {d: change(t) for d, t in tensors.items()}

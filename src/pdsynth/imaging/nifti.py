@@ -179,7 +179,7 @@ class SyntheticMark:
     def descrip(self) -> str:
         """The description in the NIfTI header, at most 79 bytes.
 
-        It reads "SYNTHETIC pdsynth vVERSION fMRI->dMRI NOT ACQUIRED". A long version is cut; the end is always kept.
+        An example is "SYNTHETIC pdsynth v1.0 fMRI->dMRI NOT ACQUIRED". A long version is cut; the end is always kept.
         """
         source, target = NAMES[self.direction.source], NAMES[self.direction.target]
         ending = f" {source}->{target} NOT ACQUIRED"
