@@ -48,7 +48,8 @@ def icc_2_1(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
 
     real, synthesised (N, R): means of R regions, one row per participant. Two-way random effects, absolute agreement:
     Shrout and Fleiss 1979; ICC(A,1) of McGraw and Wong 1996. 1 means equal values; an offset or a scale lowers it. nan
-    for fewer than three participants, and for a region that does not vary in either.
+    for fewer than three participants, and for a region in which neither real nor synthesised values vary. Raises
+    ValueError if the shapes differ.
 
     >>> real = np.array([[1.0], [2.0], [3.0]])
     >>> icc_2_1(real, real).round(3).tolist(), icc_2_1(real, real + 1).round(3).tolist()
@@ -62,7 +63,7 @@ def ccc(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
 
     It measures agreement with the line of identity: 1 means equal values. real, synthesised (N, R): means of R regions,
     one row per participant. The result is between -1 and 1; nan for fewer than three participants, and for a region
-    that does not vary in either.
+    in which neither real nor synthesised values vary. Raises ValueError if the shapes differ.
 
     >>> real = np.array([[1.0], [2.0], [3.0]])
     >>> ccc(real, -real + 4).round(3).tolist()
@@ -76,8 +77,9 @@ def within_site_correlation(real: np.ndarray, synthesised: np.ndarray, sites: Se
 
     real, synthesised (N, R): means of R regions, one row per participant; sites (N,). The mean of each site is
     subtracted from both; the correlation is over the participants of all sites together. A method that gives each
-    participant the mean of their site correlates highly without this subtraction; here it gives nan. nan for fewer than
-    three participants.
+    participant the mean of their site correlates highly without this subtraction; here it gives nan. In general, nan
+    for a region in which real or synthesised values do not vary within sites, and for fewer than three participants.
+    Raises ValueError if the shapes differ.
     """
     real, synthesised = paired(real, synthesised)
     if len(real) < FEWEST:
@@ -89,7 +91,7 @@ def bland_altman(real: np.ndarray, synthesised: np.ndarray) -> BlandAltman:
     """Mean difference (bias) and limits of agreement of synthesised and real values per region (Bland and Altman 1986).
 
     real, synthesised (N, R): means of R regions, one row per participant; differences are synthesised - real, in the
-    units of these means. nan for fewer than three participants.
+    units of these means. nan for fewer than three participants. Raises ValueError if the shapes differ.
 
     >>> found = bland_altman(np.zeros((3, 1)), np.array([[0.0], [1.0], [2.0]]))
     >>> found.bias.tolist(), found.upper.tolist()
@@ -108,8 +110,8 @@ def pattern_correlation(real: np.ndarray, synthesised: np.ndarray, centre: np.nd
 
     real, synthesised (N, R): means of R regions, one row per participant. centre (R,): mean values that are subtracted
     from both first. Without it, the region means of any two people correlate highly. After subtraction of the
-    population's mean, only individual deviations correlate. nan if a participant's values do not differ from the
-    centre, or differ from it by a constant.
+    population's mean, only individual deviations correlate. nan if the real or the synthesised values of a participant
+    do not differ from the centre, or differ from it by a constant. Raises ValueError if the shapes differ.
 
     >>> average = np.array([[1.0, 2.0, 4.0]])
     >>> pattern_correlation(average + [[0, 0, 0.1]], average).round(2).tolist()
@@ -135,7 +137,7 @@ def agreement_table(
     networks (R,): name and brain network of each region. Columns: name, network; icc, intraclass correlation ICC(2,1);
     ccc, concordance correlation; within_site_r, correlation of the deviations from the mean of each site; bias, mean
     over participants of synthesised - real; sd_of_difference, SD of this difference; lower and upper, bias -/+ 1.96 SD.
-    nan for fewer than three participants.
+    All measures are nan for fewer than three participants. Raises ValueError if the shapes differ.
     """
     limits = bland_altman(real, synthesised)
     return pd.DataFrame(
@@ -168,8 +170,8 @@ def agreement_summary(
     from the mean of each site) and bias (mean of synthesised - real). Keys with the median over participants: pattern_r
     (correlation over regions of a participant's real and synthesised means) and own_pattern_r (the same after
     subtraction of `centre` (R,), the population's mean pattern). Intervals are over participants, from n resamples:
-    within each site for within_site_r, else among all participants. The same seed gives the same intervals. All are nan
-    for fewer than three participants.
+    within each site for within_site_r, else among all participants. The same seed gives the same intervals. Values
+    and intervals are nan for fewer than three participants. Raises ValueError if the shapes differ.
     """
     real, synthesised = paired(real, synthesised)
     patterns = {"pattern_r": np.zeros(real.shape[1]), "own_pattern_r": centre}

@@ -43,8 +43,9 @@ INNER_FOLDS = 3
 class Block:
     """Features and diagnoses of N scans (or sessions), for training or testing a classifier.
 
-    values (N, F): F features as an array, in which NaN is a missing value, or as a table. Columns of numbers are
-    scaled, columns of text are one-hot encoded. labels (N,): diagnosis of each row; participants (N,): its participant.
+    values (N, F): F features as an array or as a table. In columns of numbers, NaN is a missing value: a classifier
+    replaces it by the mean of the training rows, and scales the column. Columns of text are one-hot encoded. labels
+    (N,): diagnosis of each row; participants (N,): its participant.
     """
 
     values: np.ndarray | pd.DataFrame
@@ -153,9 +154,10 @@ def fit_predict(
     """Fit one classifier to all train blocks; returns its probabilities (N, K) of the classes for each test block.
 
     classes: the K diagnoses, in the order of the columns of the result. classifier: "elastic-net" or "linear-svm". The
-    strength of the penalty is chosen by the best balanced accuracy in three inner folds of the training participants
-    (two folds if a class has two participants); if a class has one participant, the middle strength is used. Raises
-    ValueError if a participant is in both training and test, or if a class has no training participants.
+    strength of the penalty is that of three with the best balanced accuracy in three inner folds of the training
+    participants (two folds if a class has two participants); if a class has one participant, the middle strength is
+    used. A linear SVM has margins and no probabilities: their softmax is returned. Raises ValueError if a participant
+    is in both training and test, or if a class has no training participants.
     """
     block = _joined(train)
     for test in tests:

@@ -42,11 +42,12 @@ def contrasted(
 class Contrast:
     """The difference between two groups of participants within sites, for each of B resamples of N participants.
 
-    first (N,) bool: whether a participant is in the first group; the difference is the first group minus the other.
-    sites (N,): site of each participant. weights (B, N): number of times that each participant is drawn in each
-    resample. pairs (B, 1): sum over sites of n_a n_b / (n_a + n_b), where n_a and n_b are the numbers of participants
-    of the two groups at the site; this is 1 / variance of the difference for values with SD 1, and 0 if a group has
-    fewer than two participants. df (B, 1): degrees of freedom within groups and sites.
+    weights (B, N): number of times that each participant is drawn in each resample. first (N,) bool: whether a
+    participant is in the first group; the difference is the first group minus the other. sites (N,): site of each
+    participant. Attributes: pairs (B, 1), the sum over sites of n_a n_b / (n_a + n_b), where n_a and n_b are the
+    numbers of participants of the two groups at the site; this is 1 / variance of the difference for values with SD 1,
+    and 0 if one of the groups has fewer than two of the N participants. df (B, 1): degrees of freedom within groups and
+    sites.
 
     >>> values = np.array([[3.0], [5.0], [1.0], [1.0]])
     >>> contrast = Contrast(np.ones((1, 4)), np.array([True, True, False, False]), np.zeros(4, int))
@@ -70,7 +71,7 @@ class Contrast:
 
         values (N, R): one row per participant. The difference is the first group minus the other. spread (N, R): the
         values from which the SD is computed: `values` themselves, or other values of the same participants, such as
-        those of real scans.
+        those of real scans. nan if there is no difference, or if `spread` does not vary.
         """
         sd = np.sqrt(self.covariance(spread, spread))
         return (1 - 3 / (4 * np.maximum(self.df, 1) - 1)) * ratio(self.difference(values), sd)

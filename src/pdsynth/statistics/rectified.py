@@ -25,8 +25,8 @@ class RectifiedDifference:
 
     difference: mean of the first group minus mean of the second within sites, in the units of the scans. low, high: its
     95 % interval. p: two-sided t test of no difference. complete_cases: the difference from real scans alone. trust:
-    weight of the synthesised scans, 0 if they have no information. worth: number of real scans that would narrow the
-    interval as much as one synthesised scan. sd: SD of real scans within groups and sites.
+    weight of the synthesised scans, 0 if they are not used. worth: number of real scans that would narrow the interval
+    as much as one synthesised scan; below 0 if they widen it. sd: SD of real scans within groups and sites.
     """
 
     difference: np.ndarray

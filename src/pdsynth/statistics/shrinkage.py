@@ -31,7 +31,7 @@ def variance_ratio(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
     real, synthesised (N, R): means of R regions, one row per participant. 0: everyone gets the same value. 1:
     synthesised values vary as much as real ones, which is also possible by noise. The posterior mean E[target | source]
     has the share of variance that the source explains. nan if real values do not vary, and for fewer than three
-    participants.
+    participants. Raises ValueError if the shapes differ.
 
     >>> variance_ratio(np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [1.5], [2.0]])).tolist()
     [0.25]
@@ -51,7 +51,7 @@ def shrinkage_slope(
     population. The slope is that of (synthesised - mean) on (real - mean), through the origin. 0: the method gives the
     population mean. 1: individual deviations are kept in full. Products and squares are summed over regions, so that
     regions with large variation have a large weight. The 95 % interval is over participants, from n resamples. nan if
-    no pattern deviates from the mean, and for fewer than three participants.
+    no real pattern deviates from the mean, and for fewer than three participants.
 
     >>> real = np.array([[1.0], [2.0], [4.0]])
     >>> shrinkage_slope(real, 2 + 0.5 * (real - 2), mean=np.array([2.0]))
