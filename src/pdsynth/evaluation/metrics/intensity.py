@@ -93,7 +93,7 @@ METRICS = (
         "",
         Better.LOW,
         3,
-        "Mean absolute error inside the brain, in the unit of prepared scans.",
+        "Mean absolute error inside the brain, in the unit of the images (0 to 1).",
         mae,
     ),
     Metric(

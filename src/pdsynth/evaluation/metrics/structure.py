@@ -17,7 +17,7 @@ def ssim_map(pred: np.ndarray, real: np.ndarray) -> tuple[float, np.ndarray]:
     """Structural similarity of two volumes: its mean over the whole volume, and its map (X, Y, Z).
 
     pred, real (X, Y, Z) in 0..1. By skimage, after Wang et al. 2004 in 3D. The mean leaves out a border of 5 voxels,
-    half of the window. 1 means equal volumes.
+    half of the window. 1 means equal volumes. Raises ValueError if an axis has fewer than 11 voxels.
     """
     mean, image = structural_similarity(
         real, pred, data_range=1.0, gaussian_weights=True, sigma=SSIM_SIGMA, use_sample_covariance=False, full=True
@@ -28,7 +28,8 @@ def ssim_map(pred: np.ndarray, real: np.ndarray) -> tuple[float, np.ndarray]:
 def ssim(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
     """Structural similarity inside the mask (Wang et al. 2004): the mean of its map; at most 1, for equal volumes.
 
-    pred, real (X, Y, Z): the synthesised and the real volume, in 0..1; mask (X, Y, Z) bool.
+    pred, real (X, Y, Z): the synthesised and the real volume, in 0..1; mask (X, Y, Z) bool. Raises ValueError if the
+    mask is empty.
     """
     box = bounding_box(mask, SSIM_RADIUS)
     return float(ssim_map(pred[box], real[box])[1][mask[box]].mean(dtype=np.float64))
@@ -37,7 +38,8 @@ def ssim(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
 def ssim_full(pred: np.ndarray, real: np.ndarray) -> float:
     """Structural similarity over the whole grid, as many publications compute it. An empty image has about 0.5.
 
-    pred, real (X, Y, Z): the synthesised and the real volume, in 0..1. At most 1, for equal volumes.
+    pred, real (X, Y, Z): the synthesised and the real volume, in 0..1. At most 1, for equal volumes. Raises ValueError
+    if an axis has fewer than 11 voxels.
     """
     return ssim_map(pred, real)[0]
 
@@ -46,7 +48,7 @@ def ssim_means(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str
     """Structural similarity inside the mask (key "brain") and over the whole grid (key "full"), from one computation.
 
     pred, real (X, Y, Z): the synthesised and the real volume, in 0..1; mask (X, Y, Z) bool. At most 1, for equal
-    volumes.
+    volumes. Raises ValueError if an axis has fewer than 11 voxels.
     """
     full, image = ssim_map(pred, real)
     return {"brain": float(image[mask].mean(dtype=np.float64)), "full": full}
@@ -57,7 +59,8 @@ def ms_ssim(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
 
     pred, real (X, Y, Z): the synthesised and the real volume, in 0..1; mask (X, Y, Z) bool. The result is between 0 and
     1, and 1 for equal volumes. The map of the coarsest resolution is the product of luminance, contrast and structure;
-    those of the other two are contrast times structure. A negative mean counts as 0.
+    those of the other two are contrast times structure. A negative mean counts as 0. Raises
+    ValueError if the mask is empty.
     """
     box = bounding_box(mask, SSIM_RADIUS * 4)
     pred, real, inside = pred[box], real[box], mask[box].astype(np.float32)
