@@ -35,8 +35,8 @@ def write_roi(results_dir: str | Path, seed: int = 0) -> None:
 
     Reads the region means of all scans from patterns.tsv in the results folder. Writes into it effects.tsv,
     completed_effects.tsv, agreement.tsv, groups.tsv, Figures 5 and 6 and a figure of the effects on the brain. Each
-    participant counts once, with the first session. seed: of the bootstrap. Raises InputError if a file of `pdsynth
-    evaluate` is missing.
+    participant counts once, with the first session; the PSNR in groups.tsv is the mean over sessions. seed: of the
+    bootstrap. Raises InputError if a file of `pdsynth evaluate` is missing.
     """
     results, patterns = Results.read(results_dir), read(results_dir).one_per_participant()
     effects, tested = effects_of(results, patterns, seed)

@@ -13,7 +13,7 @@ PRIMARY = "psnr_brain"  # name of the primary endpoint
 
 
 class Better(StrEnum):
-    """Which of two values of a metric is the better one: the higher (HIGH), the lower (LOW) or the one nearer to 1 (ONE).
+    """Which of two values of a metric is the better one: the HIGH one, the LOW one, or the ONE nearer to 1.
 
     NEITHER: no value counts as better, because the metric is only for comparison with publications.
     """

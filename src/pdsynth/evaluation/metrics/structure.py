@@ -59,8 +59,8 @@ def ms_ssim(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
 
     pred, real (X, Y, Z): the synthesised and the real volume, in 0..1; mask (X, Y, Z) bool. The result is between 0 and
     1, and 1 for equal volumes. The map of the coarsest resolution is the product of luminance, contrast and structure;
-    those of the other two are contrast times structure. A negative mean counts as 0. Raises
-    ValueError if the mask is empty.
+    those of the other two are contrast times structure. A negative mean counts as 0. Raises ValueError if the mask is
+    empty.
     """
     box = bounding_box(mask, SSIM_RADIUS * 4)
     pred, real, inside = pred[box], real[box], mask[box].astype(np.float32)

@@ -42,7 +42,7 @@ def arms(features: Features, people: pd.DataFrame, methods: Sequence[str], masks
       replaces a missing scan.
     - "mean" replaces a missing scan by the mean of the training fold.
     - "one-scan" has a classifier of fMRI and one of dMRI, and averages those of the scans that a participant has.
-    - "real" has all scans, which gives the upper limit.
+    - "real" has all scans, for comparison: no scan has to be replaced.
     - "synthesised", one row per method, replaces a missing scan by the one that the method synthesised from the other.
 
     Scans are missing in the same way in training and test participants. All arms share the folds. Each row has the

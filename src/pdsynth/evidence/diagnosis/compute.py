@@ -109,9 +109,10 @@ def diagnose(
 
     Controls without synthesised scans have the method "". Schemes for which a method has no scans are left out. The
     accuracy of a scheme minus that of its control has a BCa interval over participants; p is from the exact McNemar
-    test, and p_holm is corrected over the schemes of a method. without: by method, the name of a counterpart that lacks
-    one part of it; the rows are then `PairedScores`, which also have the gain over the counterpart. Raises ValueError
-    if real scans are missing, if a method has no scans, and if a diagnosis has fewer participants than folds (5).
+    test, and p_holm is corrected over the schemes of a method. without: by method, the name of a counterpart that was
+    trained without one part, such as a loss; the rows are then `PairedScores`, which also have the gain over the
+    counterpart. Raises ValueError if real scans are missing, if a method has no scans, and if a diagnosis has fewer
+    participants than folds (5).
     """
     features, people = diagnosed(features, people, methods)
     schemes = [("", scheme) for scheme in CONTROLS]
@@ -136,8 +137,9 @@ class Diagnoses:
     """Results on the diagnosis: the rows of table5.tsv (schemes), table9.tsv (pattern_loss) and power.tsv (power).
 
     schemes: accuracies by choice of training and test scans. pattern_loss: the same with and without one loss of the
-    training; empty unless both recipes of the paper's Table IX were evaluated. power: statistical power of such a
-    comparison.
+    training; empty unless both recipes of the paper's Table IX were evaluated. power: statistical power of McNemar's
+    test between any two classifiers on the same participants, such as a scheme and its control, and the participants
+    needed; one row per difference in accuracy.
     """
 
     schemes: list[SchemeScores]

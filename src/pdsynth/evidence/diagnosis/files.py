@@ -64,8 +64,9 @@ class Power:
     """Row of power.tsv: statistical power of a comparison of two classifiers on the same participants.
 
     difference: in accuracy, 0 to 1. needed_independent, needed_half_shared: participants needed for a power of 80 %, if
-    the errors of the classifiers are independent, and if they share half of their errors. power_independent,
-    power_half_shared: power with the participants of this run.
+    the errors of the classifiers are independent, and if the share of people on whom only one of them is right is
+    halfway between that of independent errors and that of errors on the same people (half shared). power_independent,
+    power_half_shared: power with the participants of this run, 0 to 1.
     """
 
     difference: float

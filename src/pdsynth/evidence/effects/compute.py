@@ -28,10 +28,11 @@ STRONG = 0.3  # signs are compared in regions with a larger |g|
 class EffectRecovery:
     """The group difference (effect) in real and in synthesised scans of the same participants, in each of R regions.
 
-    g_real, g_synthesised (R,): Hedges' g (first group minus the second), each with its own SD. g_synthesised_by_real_sd
-    (R,): the difference of the synthesised scans in SD of the real scans. slope, r (correlation) and sign_agreement
-    compare it with g_real over regions; slope_own_sd compares g_synthesised with g_real. Their intervals are 95 %, over
-    participants. sign_agreement: share of the n_strong regions with |g_real| > 0.3 in which both have the same sign.
+    g_real, g_synthesised (R,): Hedges' g (first group minus the second) of the real scans in SD of the real scans, and
+    of the synthesised scans in SD of the synthesised scans. g_synthesised_by_real_sd (R,): g of the synthesised scans
+    in SD of the real scans. slope, r (correlation) and sign_agreement compare g_synthesised_by_real_sd with g_real over
+    regions; slope_own_sd is the slope of g_synthesised on g_real. Their intervals are 95 %, over participants.
+    sign_agreement: share of the n_strong regions with |g_real| > 0.3 in which both effects have the same sign.
     reliability: share of the sum of g_real^2 over regions that the sampling of participants does not explain, 0 to 1.
     """
 

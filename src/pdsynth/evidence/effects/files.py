@@ -24,8 +24,9 @@ class Effect:
     ccc (concordance correlation), within_site_r (correlation within sites), bias (synthesised - real): medians over
     regions. pattern_r, own_pattern_r: correlation over regions of a participant's real and synthesised means, without
     and with subtraction of the mean pattern; medians over participants. shrinkage: slope of the synthesised on the real
-    deviations of participants from the mean pattern. variance_ratio: variance over participants, synthesised divided by
-    real, median over regions.
+    deviations of participants from the mean pattern. The mean pattern is that of the training participants if the
+    method population-mean was scored too, else that of the real scans. variance_ratio: variance over participants,
+    synthesised divided by real, median over regions.
     """
 
     method: str

@@ -116,8 +116,9 @@ def cross_fitted(
     whatever their diagnosis, are divided into folds, and one model is trained without each fold, for `budget` seconds
     if the recipe needs a budget. The scan of a participant with both scans is synthesised by the model whose training
     set does not contain this participant. For a participant who lacks a scan, the average over all models is used. Each
-    model's mean over the participants who lack a scan, at the same site, is subtracted from its values. progress(done,
-    folds) is called before each training and at the end.
+    model's mean over the participants who lack a scan, at the same site (at all sites if the site has none), is
+    subtracted from its values, because models differ by an offset. progress(done, folds) is called before each training
+    and at the end.
 
     Returns (N, R) by direction of synthesis: nan for participants without the source scan, and for all if none of them
     has the source and lacks the target. Raises ValueError if there are fewer participants with both scans than folds.

@@ -52,10 +52,11 @@ class Memorisation:
 class Lesion:
     """Visibility of inserted lesions in one direction of synthesis: in the output, or, for comparison, in the source.
 
-    of_source: false for the output of the model, true for the source itself, which is the upper limit. sensitivity:
-    share of lesions that are detected; false_positives: share of positions where noise alone looks like a lesion; both
-    are means over people. contrast_to_noise: absolute difference of the mean changes inside and elsewhere, divided by
-    the SD elsewhere; median over the lesions of all people.
+    of_source: false for the output of the model, true for the source itself. sensitivity: share of lesions that are
+    detected; false_positives: share of positions where noise alone changes the mean of a sphere by more than half of
+    the median change of this person's lesions; both are means over people. contrast_to_noise: absolute difference of
+    the mean changes inside a lesion and elsewhere, divided by the SD of the change elsewhere; median over the lesions
+    of all people.
     """
 
     of_source: bool

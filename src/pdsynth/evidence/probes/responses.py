@@ -28,7 +28,7 @@ class LesionResponse:
     voxels elsewhere; 0 if nothing changes, inf if only the lesion changes. detected (L,) bool: whether the absolute
     mean change inside exceeds the 95th percentile of those in equal spheres elsewhere, so that 5 % of lesions are
     detected in an output that ignores them. false_positives: share of positions in the brain where noise alone changes
-    the mean of a sphere by more than half of the median change of a lesion.
+    the mean of a sphere by more than half of the median, over the L lesions, of the absolute mean change inside.
     """
 
     contrast_to_noise: np.ndarray
@@ -103,9 +103,10 @@ def lesion_response(
     of the source, as the difference of a repeated scan. New noise is added in the brain for each position, with and
     without the lesion; `predict` is called once without noise and twice per lesion.
 
-    With the identity as `predict`, the result is that of the source itself, which is the upper limit. Means of spheres
-    are compared, because the noise in the output of a model is smooth. Raises ValueError if no sphere of this radius
-    fits into the brain or beside a lesion, or if noise_sd or lesions is not positive.
+    With the identity as `predict`, the result is that of the source itself, for comparison: an output with less noise
+    than the source can have a higher contrast-to-noise ratio. Means of spheres are compared, because the noise in the
+    output of a model is smooth. Raises ValueError if no sphere of this radius fits into the brain or beside a lesion,
+    or if noise_sd or lesions is not positive.
     """
     if noise_sd <= 0 or lesions < 1:
         raise ValueError(f"noise_sd is {noise_sd} and lesions {lesions}; give noise above 0 and at least one lesion.")
