@@ -18,7 +18,7 @@ from pdsynth.results.archive import image_name
 from pdsynth.results.folder import Results, Synthesised
 from pdsynth.types import Direction, InputError
 
-SHOWN = ((0.0, "highest"), (1 / 3, "upper third"), (2 / 3, "lower third"), (1.0, "lowest"))
+SHOWN = (0.0, 1 / 3, 2 / 3, 1.0)  # positions of the shown scans from the highest to the lowest score
 SHOWN_MISSING = 4
 AXIAL = 2
 SHOWN_SIGNAL = 0.02  # voxels of a synthesised volume above this signal count as brain
@@ -59,19 +59,17 @@ def participants(results: Results, tops: dict[str, float]) -> list[dict[str, Any
     number = len(results.imaged)
     total = sum(np.asarray(scores[d][PRIMARY], float)[:number] for d in Direction)
     ranked = np.argsort(-total)
-    rows: dict[int, str] = {}
-    for quantile, label in SHOWN:
-        rows.setdefault(int(ranked[round(quantile * (number - 1))]), label)
+    ranks = dict.fromkeys(round(position * (number - 1)) for position in SHOWN)
     return [
         {
             "id": results.imaged["participant_id"][row],
             "session": results.imaged["session_id"][row],
             "about": _about(results, row),
-            "rank": label,
+            "rank": rank + 1,
             "of": number,
             "directions": [_panels(results, row, d, scores[d].iloc[row], tops) for d in Direction],
         }
-        for row, label in rows.items()
+        for rank, row in ((rank, int(ranked[rank])) for rank in ranks)
     ]
 
 

@@ -31,7 +31,7 @@ def forest(bars: list[Bar], unit: str) -> Markup:
     """A chart (SVG) with one row per method: a dot for the score, a line for its interval, and a ring.
 
     The ring is the score with the sources of other participants; a line joins it to the dot. unit: the label of the
-    horizontal axis.
+    horizontal axis. Raises ValueError if there is no bar.
     """
     numbers = [v for b in bars for v in (b.value, b.low, b.high, b.shuffled) if v is not None]
     ticks = _ticks(min(numbers), max(numbers))

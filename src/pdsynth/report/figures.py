@@ -26,7 +26,7 @@ INCHES = 1.25  # width of a column
 
 
 def comparison_figure(out: Path, path: Path, entries: Sequence[str], tested: str, direction: Direction) -> Path:
-    """Draw the scan of one participant as every recipe of a benchmark synthesises it (Figures 4 and 8); returns `path`.
+    """Draw the scan of one participant as several recipes synthesise it (the paper's Figures 4 and 8); returns `path`.
 
     out: folder of the benchmark. path: the PNG to write. entries: recipes, "recipe" or "recipe:small" for the small
     size. tested: the recipe under test. The participant is the one of middle rank by PSNR of the tested recipe, among

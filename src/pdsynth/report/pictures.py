@@ -35,7 +35,7 @@ class View:
 
     @classmethod
     def around(cls, masks: np.ndarray, affine: np.ndarray, cuts_mm: tuple[float, ...] | None = MNI_CUTS_MM) -> View:
-        """The view of a box around all masks (..., X, Y, Z), one voxel wider.
+        """The view of a box around all masks (..., X, Y, Z), one voxel wider on each side; if empty, the whole grid.
 
         cuts_mm: x, y and z of the three planes, mm (MNI by default); None means the centre of the box. A plane outside
         the box is moved to its edge. affine (4, 4): from voxels to mm.

@@ -59,9 +59,7 @@ def write_quality(prepared: str | Path) -> Path:
         "flagged": flagged.head(SHOWN_FLAGGED).to_dict("records"),
         "n_flagged": len(flagged),
         "sheet": _sheet(whole, quality),
-        "histograms": [
-            (NAMES[m], curves(_histograms(whole, m), 0, 1, "signal, in the unit of prepared scans")) for m in Modality
-        ],
+        "histograms": [(NAMES[m], curves(_histograms(whole, m), 0, 1, "signal (0 to 1)")) for m in Modality],
         "sites": sorted({_label(site) for site in whole.table["site"]}),
         "measures": _measures(quality),
         "reasons": by_reason(refused["reason"]),

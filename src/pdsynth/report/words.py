@@ -22,14 +22,14 @@ GROUPS = {
     "tested": "Under test",
     "baseline": "Other models",
     "control": "Controls",
-    "ceiling": "Ceiling",
+    "ceiling": "Ceiling (upper limit)",
 }
 GROUP_OF = {Role.CONTROL: "control", Role.CEILING: "ceiling"}  # recipes of every other role are "baseline"
 CEILING = Oracle.name
 AVERAGE = PopulationMean.name
 CONTROLS = {name: RECIPES[name].summary for name in CONTROL_NAMES}
 UNITS = {  # of prepared volumes, by `Preprocessing.intensity`
-    "flat-median": "2.5 times the median in the brain, after division by the receive field",
+    "flat-median": "2.5 times the median in the brain, after division by the slow variation of the signal (receive field)",
     "percentile": "the 99.5th percentile in the brain",
 }
 
@@ -202,8 +202,9 @@ def verdicts(metrics: dict[str, Any], name: str, direction: Direction) -> list[t
     sentences = _comparisons([row for row in metrics.get("comparisons", []) if row["direction"] == direction.value])
     if drop is not None:
         source = "with another participant's source"
+        unused = "the output is hardly closer to the person than an average brain is"
         if drop < 0.5:
-            sentences.append(("warn", f"PSNR hardly falls {source}: the method synthesises an average brain."))
+            sentences.append(("warn", f"PSNR falls by less than 0.5 dB {source}: {unused}."))
         else:
             sentences.append(("good", f"PSNR falls by {number(drop, 1)} dB {source}: the method follows its source."))
     identified = value_of(scores, "identification_rate")[0]
@@ -213,7 +214,8 @@ def verdicts(metrics: dict[str, Any], name: str, direction: Direction) -> list[t
         sentences.append((tone, f"{closer} participant than to any other participant's ({chance})."))
     slope = value_of(scores, "within_site_slope")[0]
     if slope is not None:
-        text = f"The outputs keep {slope:.0%} of the differences between participants of the same site"
+        kept = f"The outputs keep {slope:.0%} of the differences between participants of the same site"
+        text = f"{kept} (slope of the synthesised on the real differences)"
         flattened = f"{text}: individual findings are flattened."
         sentences.append(("warn", flattened) if slope < 0.8 else ("plain", f"{text}."))
     return sentences
@@ -235,11 +237,12 @@ def _comparisons(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
             (lower if difference < 0 else higher).append(f"{row['against']} (by {number(abs(difference), 2)} dB)")
     sentences = []
     if lower:
-        sentences.append(("warn", f"PSNR is lower than that of {', '.join(lower[:3])}."))
+        others = f" and {len(lower) - 3} other methods" if len(lower) > 3 else ""
+        sentences.append(("warn", f"PSNR is lower than that of {', '.join(lower[:3])}{others}."))
     if level:
         sentences.append(("warn", f"PSNR does not differ significantly from that of {', '.join(level)}."))
     if higher:
-        others = "every other method" if not (lower or level) else f"{len(higher)} of {len(rows)} other methods"
-        text = f"PSNR is higher than that of {others}; the closest is {higher[0]}."
+        others = "all" if not (lower or level) else f"{len(higher)} of {len(rows)}"
+        text = f"PSNR is higher than that of {others} other methods in the paired tests; the closest is {higher[0]}."
         sentences.append(("plain" if lower or level else "good", text))
     return sentences
