@@ -29,7 +29,7 @@ CEILING = Oracle.name
 AVERAGE = PopulationMean.name
 CONTROLS = {name: RECIPES[name].summary for name in CONTROL_NAMES}
 UNITS = {  # of prepared volumes, by `Preprocessing.intensity`
-    "flat-median": "2.5 times the median in the brain, after division by the slow variation of the signal (receive field)",
+    "flat-median": "2.5 times the median in the brain, after division by the slow signal variation (receive field)",
     "percentile": "the 99.5th percentile in the brain",
 }
 
@@ -216,8 +216,8 @@ def verdicts(metrics: dict[str, Any], name: str, direction: Direction) -> list[t
     if slope is not None:
         kept = f"The outputs keep {slope:.0%} of the differences between participants of the same site"
         text = f"{kept} (slope of the synthesised on the real differences)"
-        flattened = f"{text}: individual findings are flattened."
-        sentences.append(("warn", flattened) if slope < 0.8 else ("plain", f"{text}."))
+        shrunk = f"{text}: differences between people are too small."
+        sentences.append(("warn", shrunk) if slope < 0.8 else ("plain", f"{text}."))
     return sentences
 
 

@@ -139,8 +139,8 @@ def test_the_verdict_says_what_the_interval_says():
     )
     assert verdict([row]) == (
         "Filling in scans synthesised by pds is worse than filling in the mean (-5.0 points of balanced accuracy, "
-        "95 % interval -9.0 to -1.0, corrected p 0.02); not shown to differ from leaving participants out (+2.0 points "
-        "of balanced accuracy, 95 % interval -3.1 to +7.0, corrected p 0.6)."
+        "95 % interval -9.0 to -1.0, corrected p 0.02); not shown to differ from leaving participants out of the "
+        "training (+2.0 points of balanced accuracy, 95 % interval -3.1 to +7.0, corrected p 0.6)."
     )
     uncorrected = verdict([replace(row, over_mean_p_holm=0.08)])
     assert "not shown to differ from filling in the mean (-5.0 points" in uncorrected

@@ -25,7 +25,7 @@ def test_the_sentence_claims_what_the_numbers_carry(slope, low, high, reliabilit
     row = filled(Effect, method="pds", direction=Direction.FMRI_TO_DMRI, slope=Estimate(slope, low, high))
     sentence = effect_sentence(replace(row, reliability=reliability), Estimate(0.13, 0.09, 0.17))
     assert said in sentence and f"the slope of pds is {slope:.2f} (" in sentence
-    assert sentence.endswith("For SIMULATED people with a known change (below), it is 0.13 (0.09 to 0.17).")
+    assert sentence.endswith("the slope of the synthesised on the real change is 0.13 (0.09 to 0.17).")
 
 
 def test_an_effect_that_is_not_known_is_said_so():

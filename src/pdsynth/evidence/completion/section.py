@@ -12,7 +12,11 @@ from pdsynth.results.folder import Results
 from pdsynth.statistics.inference import SIGNIFICANT
 
 ADDRESSES: Mapping[str, str] = {}
-WAYS = {MEAN: "filling in the mean", COMPLETE: "leaving participants out", ONE_SCAN: "one classifier per scan"}
+WAYS = {
+    MEAN: "filling in the mean",
+    COMPLETE: "leaving participants out of the training",
+    ONE_SCAN: "one classifier per scan",
+}
 
 
 def sections(results: Results) -> Iterator[Section]:
@@ -20,7 +24,7 @@ def sections(results: Results) -> Iterator[Section]:
     rows = ARMS.read(results.root)
     if not rows:
         return
-    head = ["Missing scans", "scans by", "balanced accuracy", "accuracy", "minus mean", "p, Holm",
+    head = ["Missing scans", "scans synthesised by", "balanced accuracy", "accuracy", "minus mean", "p, Holm",
             "minus complete-cases", "p, Holm", "minus one-scan", "p, Holm"]  # fmt: skip
     cells = [
         [
@@ -40,10 +44,12 @@ def sections(results: Results) -> Iterator[Section]:
     lead = (
         "Is a classifier that needs both scans more accurate if synthesised scans replace missing ones? A third of "
         "the participants lack the fMRI and another third the dMRI; they are drawn at random several times, and "
-        "accuracies are averaged. The alternatives are the average training scan in place of a missing scan (mean), "
-        "training without the participants who lack a scan (complete-cases), and one classifier for the fMRI and one "
-        "for the dMRI (one-scan). The upper limit is the accuracy if no scan is missing (real). Balanced accuracy is "
-        "the mean over diagnoses of the share of participants with a correct prediction. The columns with minus are "
+        "accuracies are averaged. The first column names the way to deal with a missing scan. Synthesised scans "
+        "replace it, in training and in the test (synthesised). The alternatives are the average training scan in its "
+        "place (mean), training without the participants who lack a scan, with the average in its place only in the "
+        "test (complete-cases), and one classifier for the fMRI and one for the dMRI, whose predictions are averaged "
+        "if a participant has both (one-scan). For comparison, no scan is missing (real). Balanced accuracy is the "
+        "mean over diagnoses of the share of participants with a correct prediction. The columns with minus are "
         "differences of balanced accuracy: above 0, synthesised scans are better than the alternative. Their p values "
         "(paired permutation test) are corrected over the three alternatives of a method."
     )

@@ -35,8 +35,8 @@ QUESTIONS = {  # by scheme; controls without scans answer none
     "S9": "Does synthesised fMRI help beside its source dMRI?",
 }
 DIFFERENCE = 0.04  # in accuracy: the difference between 68 and 64 % in the paper
-HEAD = ["Scheme", "Scans by", "balanced accuracy", "balanced accuracy, linear SVM", "accuracy", "AUC", "macro F1",
-        "Brier", "control", "accuracy minus control", "p, Holm", "accuracy in the paper"]  # fmt: skip
+HEAD = ["Scheme", "Scans synthesised by", "balanced accuracy", "balanced accuracy, linear SVM", "accuracy", "AUC",
+        "macro F1", "Brier", "control", "accuracy minus control", "p, Holm", "accuracy in the paper"]  # fmt: skip
 
 
 def sections(results: Results) -> Iterator[Section]:
@@ -48,21 +48,26 @@ def sections(results: Results) -> Iterator[Section]:
     lead = (
         "Can a classifier recognise the diagnosis from synthesised scans? The classifier is an elastic-net logistic "
         f"regression on region means. It is tested on {rows[0].n} participants (split: {split}) by nested "
-        "cross-validation: all scans of a participant are in one fold, and every fit uses the training folds only. "
-        "Each scheme is compared with a control. If a scheme tests synthesised scans, the control uses the source "
-        "scans instead. If a scheme only trains on synthesised scans, the control trains on real scans. A synthesised "
-        "scan contains no information that its source lacks. Balanced accuracy is the mean over diagnoses of the share "
-        "of participants with a correct prediction. Accuracy minus control is above 0 if the scheme is better than its "
-        "control; its p value is that of an exact McNemar test, corrected over the schemes of a method. The paper's "
-        "accuracies come from 53 test cases; their 95 % intervals, printed beside them, overlap each other."
+        "cross-validation: all scans of a participant are in one fold, and every fit uses the training folds only. A "
+        "scheme (S1 to S9) is a choice of the real and synthesised scans in training and test, and is named with its "
+        "question. Each scheme is compared with a control. If a scheme tests synthesised scans, the control uses the "
+        "source scans instead. If a scheme only trains on synthesised scans, the control trains on real scans. A "
+        "synthesised scan contains no information that its source lacks. Further controls use no scans (covariates "
+        "only: age, education, sex and site; site only; majority class: always the most frequent diagnosis), or real "
+        "scans with diagnoses that were exchanged at random between participants (permuted labels). Balanced accuracy "
+        "is the mean over diagnoses of the share of participants with a correct prediction. AUC and macro F1 are "
+        "averaged over diagnoses. Brier is the mean squared distance of the predicted probabilities from the truth (0 "
+        "best, 2 worst). Accuracy minus control is above 0 if the scheme is better than its control; its p value is "
+        "that of an exact McNemar test, corrected over the schemes of a method. The accuracies in the paper (PDS, "
+        "arXiv 2511.04963) come from 53 test cases; their 95 % intervals, printed beside them, overlap each other."
     )
     warning = (
         "The model that synthesised the scans was trained on these participants. For other people, the accuracy will "
         "be lower."
     )
-    tables = [_schemes("Schemes and controls (Table V)", rows, results.tested)]
+    tables = [_schemes("Schemes and controls (Table V of the paper)", rows, results.tested)]
     if paired := PATTERN_LOSS.read(results.root):
-        title = "With the pattern loss (pds-ne-pa) and without it (pds-ne) (Table IX)"
+        title = "Training with a loss on region means (pds-ne-pa) and without it (pds-ne) (Table IX of the paper)"
         tables.append(_schemes(title, paired, "pds-ne-pa"))
     if power := POWER.read(results.root):
         tables.append(_power(power, rows[0].n))
@@ -141,8 +146,9 @@ def _schemes(caption: str, rows: Sequence[SchemeScores], marked: str) -> Table:
 
 
 def _power(rows: Sequence[Power], n: int) -> Table:
-    head = ["Difference, points", "participants needed, errors independent", "participants needed, errors half shared",
-            f"power with {n} participants, errors independent", "power, errors half shared"]  # fmt: skip
+    head = ["Difference, points of accuracy", "participants needed, errors independent",
+            "participants needed, errors half shared", f"power with {n} participants, errors independent",
+            "power, errors half shared"]  # fmt: skip
     cells = [
         [
             number(100 * row.difference, 0),
@@ -154,7 +160,8 @@ def _power(rows: Sequence[Power], n: int) -> Table:
         for row in rows
     ]
     caption = (
-        "Participants needed to show a difference between the accuracies of two classifiers (McNemar's test at "
-        "p < 0.05, accuracies near 66 %, power 80 %)"
+        "Participants needed to show a difference between the accuracies of two classifiers (McNemar's test at p < "
+        "0.05, accuracies near 66 %, power 80 %). Errors are independent, or half shared: halfway between independent "
+        "errors and errors on the same people"
     )
     return Table(caption, head, cells)

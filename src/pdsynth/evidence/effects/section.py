@@ -15,7 +15,7 @@ from pdsynth.statistics.inference import SIGNIFICANT
 from pdsynth.statistics.resampling import Estimate
 from pdsynth.types import Direction
 
-ADDRESSES = {"effects": "effect recovery between diagnoses"}
+ADDRESSES = {"effects": "effects of disease in synthesised scans"}
 RELIABLE = 0.7  # lowest reliability: share of the real effects' sum of squares that is not sampling error
 KNOWING = (
     "a predictor that knew the true group difference but nothing about individuals would have, on average, a slope "
@@ -75,19 +75,24 @@ def _effects(results: Results, rows: list[Effect]) -> Section:
         "g). The slope of synthesised on real effects over regions is 1 if the difference is kept in full, and 0 if "
         "it is lost; r is their correlation over regions. Both effects are divided by the SD of the real scans. "
         "Synthesised scans vary less than real ones; divided by their own smaller SD, the effect looks larger than it "
-        "is (slope, own SD). Part of the effect in real scans is sampling error of these participants: "
-        f"{KNOWING} (last column) instead of 1. Sign agrees is the share of the regions with a real |g| above 0.3 "
-        "in which both effects have the same sign; the number of these regions is in the next column. The variance "
-        "ratio (variance over participants, synthesised divided by real, median over regions) and the individual slope "
-        "(of the synthesised on the real deviations of participants from the average pattern) are 1 if the differences "
-        "between people are kept in full; noise also raises the variance ratio. Intervals: 95 %, bootstrap over "
-        "participants."
+        f"is (slope, own SD). Part of the effect in real scans is sampling error of these participants: {KNOWING} "
+        "(last column) instead of 1. Sign agrees is the share of the regions with a real |g| above 0.3 in which both "
+        "effects have the same sign; the number of these regions is in the next column. The variance ratio (variance "
+        "over participants, synthesised divided by real, median over regions) and the individual slope (of the "
+        "synthesised on the real deviations of participants from the average pattern: that of population-mean, or "
+        "that of the real scans if it was not scored) are 1 if the differences between people are kept in full; noise "
+        "also raises the variance ratio. Intervals: 95 %, bootstrap over participants."
     )
     probes = Probes.read(results.root)
     counterfactual = probes and probes.counterfactual
     changes = {row.direction: row.slope for row in counterfactual.rows} if counterfactual else {}
     found = [effect_sentence(row, changes.get(row.direction)) for row in rows if row.method == results.tested]
-    table = Table("Effect recovery", head, cells, [row.method == results.tested for row in rows])
+    table = Table(
+        "Difference AD minus NC in synthesised scans, compared with real scans",
+        head,
+        cells,
+        [row.method == results.tested for row in rows],
+    )
     names = [EFFECTS_FIGURE.format(direction) for direction in Direction]
     drawn = figures(results, names, "Effects in real and synthesised scans")
     return Section("effects", "Effects of disease", 10, lead, found, [table], drawn)
@@ -116,7 +121,8 @@ def effect_sentence(row: Effect, known_change: Estimate | None) -> str:
         verdict = f"no attenuation is shown: {reached}"
     else:
         verdict = "no attenuation is shown" if slope.low <= 1 else "the effect is overstated"
-    known = f" For SIMULATED people with a known change (below), it is {spread(known_change)}." if known_change else ""
+    change = "For SIMULATED people with a known change, the slope of the synthesised on the real change is"
+    known = f" {change} {spread(known_change)}." if known_change else ""
     return f"{name}: the slope of {row.method} is {spread(slope)}; {verdict}.{known}"
 
 
@@ -127,12 +133,13 @@ def _patterns(results: Results, rows: list[Effect]) -> Section:
     ]
     lead = (
         "Do the region means of a participant's synthesised scan agree with those of the real scan? ICC(2,1) "
-        "(intraclass correlation), CCC (concordance correlation) and the correlation within sites compare participants "
-        "in each region; values are medians over regions, and 1 is ideal. The last two columns are correlations over "
-        "regions of the two patterns (all region means) of each participant, medians over participants. Over all "
-        "sites, agreement can be high even if each participant gets the average of their site; the correlation within "
-        "sites does not reward this. In the same way, the patterns of any two people correlate until the average "
-        "pattern is subtracted."
+        "(intraclass correlation), CCC (concordance correlation) and the correlation within sites compare "
+        "participants in each region; values are medians over regions, and 1 is ideal. The last two columns are "
+        "correlations over regions of the real and the synthesised pattern (all region means) of each participant, "
+        "medians over participants. Over all sites, agreement can be high even if each participant gets the average "
+        "of their site; the correlation within sites does not reward this. In the same way, the patterns of any two "
+        "people correlate until the average pattern is subtracted. In the figures of groups, bands are 95 % intervals "
+        "of the mean."
     )
     head = ["Method", "Direction", *PATTERNS.values()]
     tables = [Table("Agreement", head, cells, [row.method == results.tested for row in rows]), *_groups(results)]

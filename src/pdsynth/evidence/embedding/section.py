@@ -34,14 +34,15 @@ def sections(results: Results) -> Iterator[Section]:
         for row in rows
     ]
     lead = (
-        "The figure shows a t-SNE map of the region patterns (all region means of a scan) of real and synthesised "
-        "scans together. The map depends on its seed and perplexity, so it proves nothing. The table gives measures of "
-        "separation of the groups in the original space. The silhouette is 1 for groups that are far apart and about 0 "
+        "The figure shows t-SNE maps of the region patterns (all region means of a scan) of real scans and of scans "
+        f"synthesised by {rows[0].method} together. The maps depend on the seed and the perplexity, which are settings "
+        "of t-SNE, so they prove nothing. The table gives measures of the separation of groups that do not use the "
+        "maps but all region means. The silhouette is 1 for groups that are far apart and about 0 "
         "for groups that overlap. The nearest-neighbour accuracy is the share of scans whose group is that of most of "
         "the 5 nearest scans of other participants; chance is the share of the largest group. If synthesised scans "
         "cannot be distinguished from real ones, the accuracy for provenance (real or synthesised) is near chance."
     )
-    table = Table("Separation of groups in the original space", head, cells)
+    table = Table("Separation of groups of scans by all region means", head, cells)
     drawn = figures(results, [FIGURE], "t-SNE of region patterns")
     yield Section("embedding", "Do real and synthesised scans mix?", 60, lead, [], [table], drawn)
 

@@ -19,7 +19,15 @@ def sections(results: Results) -> Iterator[Section]:
     rows = COMPLETED.read(results.root)
     if not rows:
         return
-    head = ["Direction", "Missing scans", "scans by", "slope", "error, SD", "interval width", "worth in real scans"]
+    head = [
+        "Direction",
+        "Missing scans",
+        "scans synthesised by",
+        "slope",
+        "error, SD",
+        "interval width",
+        "worth in real scans",
+    ]
     cells = [
         [
             words.DIRECTIONS[row.direction],
@@ -33,17 +41,17 @@ def sections(results: Results) -> Iterator[Section]:
         for row in rows
     ]
     lead = (
-        "How close does a study with missing scans come to the effects (AD minus NC, by region, within sites, in SD of "
-        "real scans) of a study with all scans? The target scans of "
-        f"half of the AD and NC participants ({rows[0].n_hidden}) are hidden; they are drawn at random several times, "
-        "and results are averaged. These participants are left out (complete-cases), get a synthesised scan that "
-        "counts as a real one (as if real), or get a synthesised scan whose error is corrected with participants who "
-        "have both scans (rectified). The slope of these effects on those of all scans, over regions, is 1 if the "
-        "effect is kept in full. The error is the root mean square difference from the effects of all scans, in SD of "
-        "the real scans. The width is that of the 95 % interval of an effect, divided by the width for complete cases "
-        "(1 = no gain, below 1 = gain). The worth is the number of real scans that would "
-        "narrow the interval as much as one synthesised scan. It is 0 for a method that knows nothing about "
-        "individuals, or if too few participants have both scans to estimate it."
+        "How close does a study with missing scans come to the effects (AD minus NC, by region, within sites, in SD "
+        "of real scans) of a study with all scans? The target scans of half of the AD and NC participants "
+        f"({rows[0].n_hidden}) are hidden; they are drawn at random several times, and results are averaged. These "
+        "participants are left out (complete-cases), get a synthesised scan that counts as a real one (as if real), "
+        "or get a synthesised scan whose error is corrected with participants who have both scans (rectified). The "
+        "slope is that of the effects with missing scans on those with all scans, over regions; it is 1 "
+        "if the effects are kept in full. The error is the root mean square difference from the effects of all scans, "
+        "in SD of the real scans. The width is that of the 95 % interval of an effect, divided by the width for "
+        "complete cases (1 = no gain, below 1 = gain). The worth is the number of real scans that would narrow the "
+        "interval as much as one synthesised scan. It is 0 or slightly below for a method that knows nothing about "
+        "individuals, and 0 if too few participants have both scans to estimate it."
     )
     found = [
         f"{words.DIRECTIONS[row.direction]}: in a comparison of groups, one scan synthesised by {row.method} and "

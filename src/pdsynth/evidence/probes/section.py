@@ -52,8 +52,9 @@ def _memorisation(found: Memorisation | None, reason: str) -> Section:
         "new person to the nearest training scan, divided by the same distance for the real scans of new people "
         "(medians of Euclidean distances). Copies of training scans have a ratio of 0. A smooth image is close to "
         "every scan, so a ratio below 1 alone does not show memorisation: compare the ratio to some of the training "
-        "participants with the ratio to about as many people who were not in the training set. Membership is the "
-        "probability that the error is lower for a training participant than for another person; 0.5 is ideal."
+        "participants (second ratio) with the ratio to about as many people who were not in the training set (third "
+        "ratio). Membership is the probability that the error is lower for a training participant than for another "
+        "person; 0.5 is ideal."
     )
     if found is None:
         tables = []
@@ -70,7 +71,13 @@ def _memorisation(found: Memorisation | None, reason: str) -> Section:
             ]
             for row in found.rows
         ]
-        tables = [Table(f"{found.members} training participants, {found.others} others", head, cells)]
+        tables = [
+            Table(
+                f"Ratios, and membership from {found.members} training participants and {found.others} other people",
+                head,
+                cells,
+            )
+        ]
     return Section("memorisation", "Memorisation of training participants", 80, lead, _not_measured(reason), tables)
 
 
@@ -84,10 +91,12 @@ def _lesions(found: Lesions | None, recipe: str, reason: str) -> Section:
         f"Does the output show a lesion of its source? {inserted}Sensitivity is the share of lesions that the output "
         "shows: the lesion changes the mean of the output, up or down, more inside the lesion than in 95 % of spheres "
         "of the same size elsewhere in the brain. An output that ignores the lesion reaches 0.05. False positives are "
-        "the share of positions where noise alone changes the output by more than half of a lesion's change. The "
-        "contrast-to-noise ratio is the absolute difference between the mean change inside the lesion and elsewhere, "
-        "divided by the SD of the change elsewhere. The source itself gives the upper limit. A lesion in the output "
-        "need not be correct: a real lesion may look different in the target modality, or be invisible there."
+        "the share of positions in the brain where noise alone changes the mean of a sphere of the output by more "
+        "than half of the median change of this person's lesions. The contrast-to-noise ratio is the absolute "
+        "difference between the mean change inside the lesion and elsewhere, divided by the SD of the change "
+        "elsewhere. For comparison, the same is measured in the source itself; an output with less noise than the "
+        "source can have a higher contrast-to-noise ratio. A lesion in the output need not be correct: a real lesion "
+        "may look different in the target modality, or be invisible there."
     )
     if found is None:
         tables = []
@@ -110,12 +119,12 @@ def _lesions(found: Lesions | None, recipe: str, reason: str) -> Section:
 def _counterfactual(found: Counterfactual, recipe: str) -> Section:
     low, high = found.severities
     lead = (
-        f"Does the output follow a known change of the disease? Each of these SIMULATED people was simulated twice, "
-        f"at disease severity {low:g} and {high:g} (0 healthy, 1 most severe), with the same scanner and noise. The "
+        "Does the output follow a known change of the disease? Each of these SIMULATED people was simulated twice, at "
+        f"disease severity {low:g} and {high:g} (0 healthy, 1 most severe), with the same scanner and noise. The "
         "difference is the true effect of the disease in that person, without sampling error. The slope is that of "
-        "the synthesised on the real change over regions, averaged over people; 1 is ideal. Sign agrees is the share "
-        "of the regions with a clear real change (p < 0.05) in which both changes have the same sign. Intervals: 95 %, "
-        "bootstrap over people."
+        "the synthesised on the real change over regions; each change is first averaged over people. 1 is ideal. Sign "
+        "agrees is the share of the regions with a clear real change (p < 0.05) in which both changes have the same "
+        "sign. Intervals: 95 %, bootstrap over people."
     )
     head = ["Direction", "slope", "sign agrees", "clear regions"]
     cells = [

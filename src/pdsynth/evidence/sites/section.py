@@ -10,7 +10,7 @@ from pdsynth.report.cells import number, p_value, spread
 from pdsynth.report.sections import Section, Table
 from pdsynth.results.folder import Results
 
-ADDRESSES = {"sites": "leave-one-site-out"}
+ADDRESSES = {"sites": "a site that was not in the training set"}
 
 
 def sections(results: Results) -> Iterator[Section]:
@@ -39,7 +39,7 @@ def sections(results: Results) -> Iterator[Section]:
         "without minus the score with the site, and its p value (paired permutation test) is corrected over all rows. "
         "Each model was trained once, so the interval does not include the variation between training runs."
     )
-    table = Table("Leave one site out", head, cells)
+    table = Table("Each site left out of the training set once", head, cells)
     yield Section("sites", "A site that was not in the training set", 70, lead, [], [table])
 
 
