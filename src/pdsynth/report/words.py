@@ -214,8 +214,8 @@ def verdicts(metrics: dict[str, Any], name: str, direction: Direction) -> list[t
         sentences.append((tone, f"{closer} participant than to any other participant's ({chance})."))
     slope = value_of(scores, "within_site_slope")[0]
     if slope is not None:
-        kept = f"The outputs keep {slope:.0%} of the differences between participants of the same site"
-        text = f"{kept} (slope of the synthesised on the real differences)"
+        beginning = f"The outputs keep {slope:.0%} of the differences between participants of the same site"
+        text = f"{beginning} (slope of the synthesised on the real differences)"
         shrunk = f"{text}: differences between people are too small."
         sentences.append(("warn", shrunk) if slope < 0.8 else ("plain", f"{text}."))
     return sentences
