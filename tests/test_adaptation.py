@@ -89,7 +89,10 @@ def test_too_few_pairs_leave_the_model_as_it_was(prepared, model, tmp_path):
     assert not api.load(tmp_path / "same", "cpu").method.correction.any()
     asked = adapt(model, two, tmp_path / "asked", "cpu", unjudged=True)
     assert all(each.by == "pairs" and each.kept and np.isnan(each.gain_db) for each in asked.values())
-    assert api.load(tmp_path / "asked", "cpu").method.correction.any(1).all()
+    corrected = api.load(tmp_path / "asked", "cpu").method.correction
+    assert corrected.any(1).all()
+    adapt(tmp_path / "asked", two, tmp_path / "again", "cpu")  # nobody is new, and nothing can be learnt
+    assert torch.equal(api.load(tmp_path / "again", "cpu").method.correction, corrected)
 
 
 def test_a_model_whose_errors_are_noise_stays_as_it_was(prepared, tmp_path):

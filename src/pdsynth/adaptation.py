@@ -35,10 +35,12 @@ GROUPS = 4  # of unpaired scans; each is left out in turn
 class Adaptation:
     """How one direction of synthesis was adapted.
 
-    by: "pairs", "unpaired scans" or "nothing" (there were too few of both). participants: number of people with both
-    scans, or of people with a target scan. gain_db: mean increase of PSNR in the brain of people who were left out of
-    the fit, in dB; for unpaired scans, of the mean of their scans. It is nan if it could not be judged. error_db: its
-    standard error. kept: whether the correction is part of the model; if not, the model is as it was.
+    by: "pairs" (people with both scans), "unpaired scans" (source scans and target scans of any people, of which only
+    the means are compared), or "nothing" (there were too few of both kinds). participants: number of people with both
+    scans for "pairs", otherwise of people with a target scan. gain_db: mean increase of PSNR in the brain of people who
+    were left out of the fit, in dB; for "unpaired scans", of the mean of a group of scans. It is nan if it could not be
+    judged. error_db: its standard error. kept: whether the new correction is part of the model. If not, the direction
+    stays as it was, with the correction of an earlier adaptation, if there is one.
     """
 
     by: str
@@ -120,8 +122,12 @@ def adapt(
     """
     loaded = api.load(model, device)
     people = api.new_people(str(model), loaded, pairs)
-    loaded.method.correction.copy_(no_correction())
+    earlier = loaded.method.correction.clone()
+    loaded.method.correction.copy_(no_correction())  # the new one replaces an earlier one, and is learnt without it
     found = {direction: _adapted(loaded.method, people, direction, unjudged) for direction in Direction}
+    for direction, each in found.items():
+        if not each.kept:
+            loaded.method.correction[direction.index] = earlier[direction.index]
     entry = {
         "cohort": pairs.root.name,
         "simulated": pairs.simulated,
