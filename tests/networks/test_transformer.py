@@ -28,6 +28,13 @@ def test_the_output_has_the_shape_of_the_input_and_starts_from_zero(shape):
     assert out.abs().max() == 0
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 9), (6, 9, 8), (16, 9, 7), (9, 6, 7)])
+def test_a_volume_of_another_shape_is_refused(shape):
+    """It would be cut or padded with zeros without a word: (6, 9, 8) has as many cubes as (6, 9, 7)."""
+    with pytest.raises(ValueError, match=r"built for volumes of the shape \(6, 9, 7\), not \("):
+        transformer((6, 9, 7))(torch.randn(1, 2, *shape), torch.randn(1, 3))
+
+
 def test_a_block_starts_as_the_identity():
     tokens = torch.randn(2, 5, 8)
     torch.testing.assert_close(AdaptiveBlock(8, 2)(tokens, torch.randn(2, 8)), tokens)

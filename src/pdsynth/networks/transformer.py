@@ -57,7 +57,7 @@ class PatchTransformer(nn.Module):
         heads: int = 6,
     ) -> None:
         super().__init__()
-        self.patch, self.out_channels = patch, out_channels
+        self.shape, self.patch, self.out_channels = tuple(shape), patch, out_channels
         self.cells = tuple(-(-n // patch) for n in shape)
         self.enter = nn.Conv3d(in_channels, width, patch, stride=patch)
         self.position = nn.Parameter(0.02 * torch.randn(1, prod(self.cells), width))
@@ -68,8 +68,14 @@ class PatchTransformer(nn.Module):
         zero(self.leave)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """x (B, in_channels, *shape), condition (B, size of the condition); returns (B, out_channels, *shape)."""
-        size = x.shape[2:]
+        """x (B, in_channels, X, Y, Z), condition (B, size of the condition); returns (B, out_channels, X, Y, Z).
+
+        X, Y and Z are the shape for which the network was built; they need not be multiples of `patch`. Raises
+        ValueError for another shape.
+        """
+        size = tuple(x.shape[2:])
+        if size != self.shape:
+            raise ValueError(f"the network was built for volumes of the shape {self.shape}, not {size}.")
         padding = [cells * self.patch - n for cells, n in zip(self.cells, size, strict=True)]
         x = F.pad(x, (0, padding[2], 0, padding[1], 0, padding[0]))
         tokens = self.enter(x).flatten(2).transpose(1, 2) + self.position
