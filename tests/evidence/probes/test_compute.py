@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pdsynth.evidence.probes.compute import measure_memorisation
+from pdsynth.data.pairs import Pairs
+from pdsynth.evidence.probes.compute import NotMeasurableError, measure_memorisation
 from pdsynth.evidence.probes.files import Change, Counterfactual, Lesion, Lesions, Memorisation, Memory, Probes
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.statistics.resampling import Estimate
@@ -28,14 +29,44 @@ class Copier(Method):
         return torch.from_numpy(self.train_pairs.volume(direction.target, row))[None, None]
 
 
-def test_copies_are_known(make_prepared):
+@pytest.fixture(scope="module")
+def pairs(make_prepared):
+    return make_prepared(20, seed=3, test=10)
+
+
+@pytest.fixture
+def model(pairs):
+    card = {"recipe": "copier", "scans_sha256": list(pairs.train.scan_digests())}
+    return Model(Copier(pairs.train), card, "", "cpu")
+
+
+def sessions_of(people: int, pairs: Pairs) -> Pairs:
+    """The same rows as sessions of as many participants, who are in turn those of the first rows."""
+    ids = pairs.table["participant_id"].to_numpy()
+    table = pairs.table.assign(participant_id=[ids[row % people] for row in range(len(ids))])
+    return Pairs(pairs.root, table, pairs.manifest, pairs.volumes)
+
+
+def test_copies_are_known(pairs, model):
     """A method that prints people whom it was trained on has a ratio of 0 to them, and is no nearer to strangers."""
-    pairs = make_prepared(20, seed=3, test=10)
-    model = Model(
-        Copier(pairs.train), {"recipe": "copier", "scans_sha256": list(pairs.train.scan_digests())}, "", "cpu"
-    )
     for row in measure_memorisation(model, pairs, pairs.test, 0).rows:
         assert row.ratio_to_all < 0.01 and row.ratio_to_strangers > 0.8
+
+
+def test_many_sessions_of_few_people_are_few_people(pairs, model):
+    """Ten sessions of one person, or of five, are no six others; ten of two are no three training participants."""
+    for people in (1, 5):
+        with pytest.raises(NotMeasurableError, match="the split has fewer than 6 participants"):
+            measure_memorisation(model, pairs, sessions_of(people, pairs.test), 0)
+    with pytest.raises(NotMeasurableError, match="lists fewer than 3 participants"):
+        measure_memorisation(model, sessions_of(2, pairs.train), pairs.test, 0)
+
+
+def test_sessions_do_not_count_as_people_but_copies_of_any_are_known(pairs, model):
+    found = measure_memorisation(model, sessions_of(4, pairs.train), sessions_of(6, pairs.test), 0)
+    assert (found.trained_on, found.few, found.strangers, found.members, found.others) == (4, 3, 3, 4, 6)
+    for row in found.rows:
+        assert row.ratio_to_all < 0.01 < row.ratio_to_few  # the copied scans are not all first sessions
 
 
 def probes():

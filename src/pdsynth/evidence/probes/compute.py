@@ -74,31 +74,32 @@ def trained_on(model: Model, pairs: Pairs) -> Pairs:
 def measure_memorisation(model: Model, pairs: Pairs, others: Pairs, seed: int) -> Memorisation:
     """Measure in both directions whether a model reproduces its training participants.
 
-    others: participants with both scans who are not in the model's training set. Distances of synthesised scans are
-    measured to training participants and, for comparison, to strangers (half of `others`), see
-    `nearest_neighbour_ratio`. Errors of training participants are compared with those of others, see `membership_auc`.
-    At most 40 training participants and 40 others are drawn at random for the errors. Raises NotMeasurableError if
-    there are fewer than three training participants in `pairs`, or fewer than six others.
+    others: scans of people with both scans who are not in the model's training set; at most 40 of these people, drawn
+    at random, are used, with one scan of each modality per person. The distances of the synthesised scans of one half
+    of them to all scans of the training participants are compared with those to the other half (strangers), see
+    `nearest_neighbour_ratio`. The errors of at most 40 training participants, drawn at random, are compared with those
+    of the others, see `membership_auc`. Raises NotMeasurableError if there are fewer than three training participants
+    in `pairs`, or fewer than six others.
     """
-    known = trained_on(model, pairs)
-    if len(known) < FEWEST or len(others) < 2 * FEWEST:
+    known, others = trained_on(model, pairs), _some(others, PEOPLE, seed)
+    number = known.table["participant_id"].nunique()
+    if number < FEWEST or len(others) < 2 * FEWEST:
         few_known = f"the model's card lists fewer than {FEWEST} participants of this folder"
         raise NotMeasurableError(f"{few_known}, or the split has fewer than {2 * FEWEST} participants")
-    members, others = _some(known, PEOPLE, seed), _some(others, PEOPLE, seed)
+    members = _some(known, PEOPLE, seed)
     order = np.random.default_rng(seed).permutation(len(others))
     tested, strangers = order[: len(order) // 2], order[len(order) // 2 :]
-    few = np.random.default_rng(seed).permutation(len(known))[: len(strangers)]
+    few = _some(known, len(strangers), seed)
     rows = []
     for direction in Direction:
         of_members, of_others = _Scans.by(model, members, direction), _Scans.by(model, others, direction)
-        trained = _real_cells(known, direction)
-        sets = (trained, trained[few], of_others.real[strangers])
+        sets = (_real_cells(known, direction), _real_cells(few, direction), of_others.real[strangers])
         to_all, to_few, to_strangers = (
             nearest_neighbour_ratio(of_others.cells[tested], each, of_others.real[tested]) for each in sets
         )
         membership = membership_auc(of_members.errors, of_others.errors, seed)
         rows.append(Memory(direction, to_all, to_few, to_strangers, membership))
-    return Memorisation(len(known), len(few), len(strangers), len(members), len(others), rows)
+    return Memorisation(number, len(few), len(strangers), len(members), len(others), rows)
 
 
 def _lesions(model: Model, people: Pairs, seed: int) -> Lesions:

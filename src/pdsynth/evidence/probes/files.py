@@ -19,9 +19,9 @@ class Memory:
 
     ratio_to_all, ratio_to_few, ratio_to_strangers: distance from a synthesised scan of a new person to the nearest scan
     of a set of people, divided by the same distance of a real scan (medians); 0 means copies. The sets are all training
-    participants, as many training participants as there are strangers (or all of them if there are fewer), and
-    strangers: people who are not in the training set. membership: probability that the error is lower for a training
-    participant than for another person; 0.5 is ideal.
+    participants with all their scans, as many training participants as there are strangers (or all of them if there are
+    fewer), and strangers: people who are not in the training set. membership: probability that the error is lower for a
+    training participant than for another person; 0.5 is ideal.
     """
 
     direction: Direction
