@@ -32,6 +32,13 @@ def test_psnr_ignores_what_lies_outside_the_mask(images):
     assert intensity.psnr(np.where(mask, pred, 9), real, mask) == intensity.psnr(pred, real, mask)
 
 
+@pytest.mark.parametrize("metric", [intensity.psnr, intensity.psnr_affine])
+def test_psnr_refuses_an_empty_mask_and_does_not_call_it_perfect(images, metric):
+    pred, real, mask = images
+    with pytest.raises(ValueError, match="the brain mask is empty"):
+        metric(pred, real, np.zeros_like(mask))
+
+
 def test_psnr_full_equals_skimage(images):
     pred, real, _ = images
     expected = peak_signal_noise_ratio(real, pred, data_range=1)

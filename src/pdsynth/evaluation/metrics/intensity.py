@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pdsynth.evaluation.metrics.masks import refuse_empty
 from pdsynth.evaluation.metrics.metric import PRIMARY, Better, Metric
 
 PERFECT_PSNR = 100.0  # dB for identical images, so that tables and JSON contain no infinity
@@ -13,11 +14,12 @@ def psnr(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
     """Peak signal-to-noise ratio inside the mask, dB: 10 log10(1 / MSE), at most 100.
 
     pred, real: the synthesised and the real volume, in 0..1; mask: bool, of the same shape. MSE: mean squared
-    difference.
+    difference. Raises ValueError if the mask is empty.
 
     >>> round(psnr(np.zeros(8), np.full(8, 0.1), np.ones(8, bool)), 6)
     20.0
     """
+    refuse_empty(mask)
     return _decibel(np.mean(np.square(pred[mask] - real[mask], dtype=np.float64)))
 
 
@@ -34,8 +36,10 @@ def psnr_affine(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
     """Peak signal-to-noise ratio inside the mask, dB, after a scale and an offset of the prediction; at most 100.
 
     pred, real: the synthesised and the real volume, in 0..1; mask: bool. Scale and offset are those that fit the real
-    volume best, by least squares inside the mask, so that only errors of the pattern remain.
+    volume best, by least squares inside the mask, so that only errors of the pattern remain; the scale may be negative.
+    Raises ValueError if the mask is empty.
     """
+    refuse_empty(mask)
     p, r = pred[mask].astype(np.float64), real[mask].astype(np.float64)
     variance = p.var()
     slope = np.mean((p - p.mean()) * (r - r.mean())) / variance if variance > 1e-12 else 0.0
