@@ -150,7 +150,10 @@ def _print_table1(cohort: Cohort, as_json: bool) -> None:
 def prepare(
     path: Dataset,
     out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
-    segments: Annotated[int, typer.Option(min=1, help="Segments per scan beside its mean.")] = PrepareOptions.segments,
+    segments: Annotated[
+        int,
+        typer.Option(min=1, help="Parts of a scan whose means are prepared beside that of the whole scan; 1: none."),
+    ] = PrepareOptions.segments,
     grid_mm: GridMm = PrepareOptions.grid_mm,
     split: Annotated[str, typer.Option(help="Fractions of train, val and test.")] = ",".join(
         map(str, PrepareOptions.split)
@@ -169,12 +172,17 @@ def prepare(
     ] = PrepareOptions.realign,
     select: SelectOption = None,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove prepared sessions whose scans cannot be read now.")
+        bool,
+        typer.Option("--prune", help="Drop prepared scans that cannot be read now, and sessions without another scan."),
     ] = False,
     dask: Annotated[str | None, typer.Option(help="Run on the cluster of this dask scheduler (tcp://...).")] = None,
     slurm: Annotated[bool, typer.Option("--slurm", help="Run in Slurm jobs; --jobs is their number.")] = False,
 ) -> None:
-    """Bring a cohort's scans onto one grid and split the participants; finished sessions are not prepared again."""
+    """Bring a cohort's scans onto one grid, and split the participants into training, validation and test.
+
+    Finished sessions whose files did not change are not prepared again, and participants keep their split.
+    --overwrite makes all sessions and splits again.
+    """
     from pdsynth.data.prepare import prepare_cohort
     from pdsynth.report.quality import write_quality
     from pdsynth.workers import Workers
@@ -214,7 +222,7 @@ def prepare(
     if unread := pairs.manifest["kept"]:
         error_line(
             f"{len(unread)} sessions have scans that cannot be read now; their earlier preparation remains "
-            f"({', '.join(unread[:LISTED])}). --prune removes these sessions.",
+            f"({', '.join(unread[:LISTED])}). --prune drops these scans, and sessions without another scan.",
             kind="Warning",
         )
     done(f"Open {out / 'quality.html'} to check the registration of the scans")
