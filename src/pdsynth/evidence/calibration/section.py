@@ -38,10 +38,10 @@ def sections(results: Results) -> Iterator[Section]:
         "The methods in this table give an expected error at every voxel of a synthesised volume: a standard deviation "
         "(SD). A method states it with each prediction, or it is the SD of repeated samples. The intervals assume "
         "normally distributed errors. A correct 90 % interval contains the real value in 90 % of the voxels inside the "
-        "brain. If the share is smaller, the SD is too small; if it is larger, the SD is too large. CRPS (continuous "
-        "ranked probability score) is the error of the whole predicted distribution, in the unit of the images (0 to "
-        "1); lower is better. The error-SD rank r is the correlation over voxels of the ranks of absolute error and "
-        "SD; higher is better."
+        "brain. If the real value is inside the interval less often, the SD is too small; if it is inside more often, "
+        "the SD is too large. CRPS (continuous ranked probability score) is the error of the whole predicted "
+        "distribution, in the unit of the images (0 to 1); lower is better. The error-SD rank r is the correlation "
+        "over voxels of the ranks of absolute error and SD; higher is better."
     )
     table = Table(
         "Uncertainty",

@@ -42,16 +42,17 @@ def sections(results: Results) -> Iterator[Section]:
         for row in rows
     ]
     lead = (
-        "Is a classifier that needs both scans more accurate if synthesised scans replace missing ones? A third of "
-        "the participants lack the fMRI and another third the dMRI; they are drawn at random several times, and "
-        "accuracies are averaged. The first column names the way to deal with a missing scan. Synthesised scans "
-        "replace it, in training and in the test (synthesised). The alternatives are the average training scan in its "
-        "place (mean), training without the participants who lack a scan, with the average in its place only in the "
-        "test (complete-cases), and one classifier for the fMRI and one for the dMRI, whose predictions are averaged "
-        "if a participant has both (one-scan). For comparison, no scan is missing (real). Balanced accuracy is the "
-        "mean over diagnoses of the share of participants with a correct prediction. The columns with minus are "
-        "differences of balanced accuracy: above 0, synthesised scans are better than the alternative. Their p values "
-        "(paired permutation test) are corrected over the three alternatives of a method."
+        "Is a classifier that needs both scans more accurate if synthesised scans replace missing ones? A third of the "
+        "participants lack the fMRI and another third the dMRI; they are drawn at random several times, and accuracies "
+        "are averaged. The first column names the way to deal with a missing scan. Synthesised scans replace it, in "
+        "training and in the test (synthesised). The alternatives are the average training scan in its place (mean), "
+        "training without the participants who lack a scan, with the average in its place only in the test "
+        "(complete-cases), and one classifier for the fMRI and one for the dMRI, whose predictions are averaged if a "
+        "participant has both (one-scan). For comparison, no scan is missing (real). Balanced accuracy is the mean "
+        "over diagnoses of the share of participants with a correct prediction. The columns with minus are the "
+        "balanced accuracy with synthesised scans minus that of the alternative in the heading: above 0, synthesised "
+        "scans are better. Their p values (paired permutation test) are corrected over the three alternatives of a "
+        "method."
     )
     table = Table("Diagnosis with missing scans", head, cells)
     yield Section("completion", "Filling in missing scans", 50, lead, [verdict(rows)], [table])

@@ -36,11 +36,12 @@ def sections(results: Results) -> Iterator[Section]:
     lead = (
         "The figure shows t-SNE maps of the region patterns (all region means of a scan) of real scans and of scans "
         f"synthesised by {rows[0].method} together. The maps depend on the seed and the perplexity, which are settings "
-        "of t-SNE, so they prove nothing. The table gives measures of the separation of groups that do not use the "
-        "maps but all region means. The silhouette is 1 for groups that are far apart and about 0 "
-        "for groups that overlap. The nearest-neighbour accuracy is the share of scans whose group is that of most of "
-        "the 5 nearest scans of other participants; chance is the share of the largest group. If synthesised scans "
-        "cannot be distinguished from real ones, the accuracy for provenance (real or synthesised) is near chance."
+        "of t-SNE, so they prove nothing. The table does not use these t-SNE maps: it measures, by all region means, "
+        "how far groups of scans are apart, by diagnosis, by site, and real from synthesised (provenance). The "
+        "silhouette is 1 for groups that are far apart and about 0 for groups that overlap. The nearest-neighbour "
+        "accuracy is the share of scans whose group is that of most of the 5 nearest scans of other participants; "
+        "chance is the share of the largest group. If synthesised scans cannot be distinguished from real ones, the "
+        "accuracy for provenance is near chance."
     )
     table = Table("Separation of groups of scans by all region means", head, cells)
     drawn = figures(results, [FIGURE], "t-SNE of region patterns")
