@@ -141,7 +141,10 @@ def _people(root: Path) -> list[str]:
 
 
 def is_adni(root: Path) -> bool:
-    """Whether root contains a folder whose name is a PTID, ADNI's participant identifier (027_S_0074)."""
+    """Whether root directly contains a folder whose name is a PTID, ADNI's participant identifier (027_S_0074).
+
+    Deeper folders are not searched. Raises FileNotFoundError if root does not exist.
+    """
     return bool(_people(root))
 
 

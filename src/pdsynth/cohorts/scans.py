@@ -200,8 +200,9 @@ def digests(scan: Scan) -> list[str]:
 
 
 def path_digest(scan: Scan) -> str:
-    """An identifier of a scan by its path: 16 hexadecimal digits, the beginning of the path's SHA-256.
+    """An identifier of a scan by its absolute path, after links are resolved.
 
-    It distinguishes scans of different datasets and does not reveal the path.
+    It has 16 hexadecimal digits, the beginning of the path's SHA-256. A scan that is moved gets another identifier.
+    Identifiers of scans of different datasets differ, and do not reveal the path.
     """
     return hashlib.sha256(os.fsencode(scan.path.resolve())).hexdigest()[:16]

@@ -95,7 +95,7 @@ class PairBatch:
         return self.map(lambda tensor: tensor.to(device))
 
     def only(self, i: int) -> PairBatch:
-        """The batch of the session at position i, from 0, alone."""
+        """The batch of the session at position i, from 0, alone; empty if i is not below the number of sessions."""
         one = self.map(lambda tensor: tensor[i : i + 1])
         return replace(one, site=self.site[i : i + 1], rows=self.rows[i : i + 1])
 

@@ -73,7 +73,10 @@ class Identification:
 
     @property
     def rate(self) -> float:
-        """The share of the added predictions whose nearest target is their own, 0 to 1; nan before the first one."""
+        """The share of the added predictions whose nearest target, by mean squared error, is their own, 0 to 1.
+
+        nan before the first prediction.
+        """
         return self._right / self._number if self._number else float("nan")
 
 

@@ -56,15 +56,16 @@ def evaluate(
 
     methods: by name; the first one is the method under test, and it is compared with every other one except the oracle.
     Sessions that lack a scan are left out. A method receives source scans only, never targets or masks. If the data
-    are simulated and `ceiling` is true, the method `oracle`, E[target | shared anatomy], is added as the upper limit.
+    hold simulated truth volumes and `ceiling` is true, `oracle`, E[target | shared anatomy], is added as upper limit.
 
-    If a method gives an SD with its estimate, the SD is scored. For a generative method and `samples` of 3 or more,
-    that number of samples is scored instead, each drawn in `sample_steps` sampling steps; with fewer, none is drawn.
-    Scores of the sessions of a participant are averaged before the mean over participants and its BCa 95 % interval are
-    computed. If `out` is given, the results are written into this folder, with the mean signal of every scan in the
-    regions of `atlas`. None means the regions of the paper with hippocampi and amygdalae. Everything except the key
-    `times` is the same in every run with the same seed. Raises ValueError if there are no methods, if fewer than two
-    participants have both scans, and if a method returns values that are not finite.
+    Image quality is always that of the estimate. If a method gives an SD with its estimate, the SD is scored too. For a
+    generative method and `samples` of 3 or more, the uncertainty is scored from that number of samples instead, each
+    drawn in `sample_steps` sampling steps; with fewer, none is drawn. Scores of the sessions of a participant are
+    averaged before the mean over participants and its BCa 95 % interval are computed. If `out` is given, the results
+    are written into this folder, with the mean signal of every scan in the regions of `atlas`. None means the regions
+    of the paper with hippocampi and amygdalae. Everything except the key `times` is the same in every run with the same
+    seed. Raises ValueError if there are no methods, if fewer than two participants have both scans, and if a method
+    returns values that are not finite.
 
     Memory holds blocks of 16 scans, for any number of scans. Each method and direction is one pass over the scans.
     Scores of the whole set are accumulated scan by scan, or read the real scans again from the prepared folder. No

@@ -21,7 +21,7 @@ EXCESS = "contains more data than its header describes", "convert it again from 
 
 
 def is_gzip(path: Path) -> bool:
-    """Whether the file name ends in .gz."""
+    """Whether the file name ends in .gz, in lower case; the content is not read."""
     return path.name.endswith(".gz")
 
 

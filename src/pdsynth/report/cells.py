@@ -57,7 +57,8 @@ def p_value(value: float) -> str:
 def by_direction(rows: Iterable[Row], describe: Callable[[Row], str]) -> str:
     """One text for all rows: "fMRI → dMRI <text>; dMRI → fMRI <text>", where describe(row) gives the text of a row.
 
-    Each row belongs to one direction of synthesis. A row with the text "" is left out.
+    Each row belongs to one direction of synthesis. A row with the text "" is left out. The result is "" if all are left
+    out.
     """
     parts = ((words.DIRECTIONS[row.direction], describe(row)) for row in rows)
     return "; ".join(f"{name} {text}" for name, text in parts if text)

@@ -110,8 +110,8 @@ class Rectified:
 
     difference: with synthesised scans; complete_cases: from real scans alone. variance, variance_complete_cases: their
     squared standard errors. trust: weight of the synthesised scans. worth: number of real scans that would narrow the
-    interval as much as one synthesised scan. of_real: variance of real scans within groups and sites. freedom: degrees
-    of freedom of `variance`.
+    interval as much as one synthesised scan; below 0 if they widen it. of_real: variance of real scans within groups
+    and sites. freedom: degrees of freedom of `variance`.
     """
 
     difference: np.ndarray

@@ -139,10 +139,12 @@ def deformation(
 
 
 def draw_anatomy(generator: np.random.Generator, person: Person, grid_mm: float, head: Head | None = None) -> Anatomy:
-    """Draw the maps of one person on the working grid, which has voxels of 0.75 * grid_mm (in mm).
+    """Draw the maps of one person on the working grid: the MNI box with voxels of 0.75 * grid_mm (in mm).
 
-    Without a head, the person is the deformed template, and the grid is in MNI space. With a real head, the person is
-    the deformed head, and the grid has the orientation of MNI space and the size of the head.
+    Without a head, the person is the deformed template, in MNI space. With a real head, the person is the deformed
+    head, turned to the orientation of MNI space but in its own size; `to_template` of the result maps its mm to MNI mm.
+    Age, severity, ventricle_mm and hippocampus_mm of the person set the atrophy, the lesions, and the sizes of
+    ventricles and hippocampi.
     """
     p = priors()
     grid = mni_grid(0.75 * grid_mm)

@@ -20,7 +20,8 @@ class RegionEffect:
     minus the second within sites, in the units of the scans, with a 95 % interval. p: its t test; q: false discovery
     rate over regions (Benjamini and Hochberg). d: the difference in SD of real scans within groups and sites.
     real_alone, real_alone_p, real_alone_q: difference, p and q from real scans alone. trust: weight of the synthesised
-    scans. worth: number of real scans that would narrow the interval as much as one synthesised scan.
+    scans. worth: number of real scans that would narrow the interval as much as one synthesised scan; below 0 if
+    synthesised scans widen it.
     """
 
     target: Modality
@@ -47,9 +48,9 @@ class TargetSummary:
 
     n_real, n_both, n_synthesised: participants with a real scan, with a real and a synthesised one, and with a
     synthesised scan only. used: whether synthesised scans have any weight. worth: number of real scans that would
-    narrow the interval as much as one synthesised scan, median over regions. width: width of the interval divided by
-    that of real scans alone, median over regions. regions_real_alone, regions: numbers of regions with a false
-    discovery rate q < 0.05 from real scans alone, and with synthesised scans.
+    narrow the interval as much as one synthesised scan, median over regions; below 0 if synthesised scans widen it.
+    width: width of the interval divided by that of real scans alone, median over regions. regions_real_alone, regions:
+    numbers of regions with a false discovery rate q < 0.05 from real scans alone, and with synthesised scans.
     """
 
     target: Modality
@@ -72,7 +73,8 @@ class CompletedEffect:
     that synthesised the scans, or "". n_left, n_hidden: numbers of real scans that remain and that are hidden. slope:
     of these differences on those of all scans, over regions; 1 means that they are kept in full. rmse: root mean square
     difference between the two, in SD of real scans. width: of the interval, relative to complete-cases. worth: number
-    of real scans that one synthesised scan replaces. width and worth are nan except for "rectified".
+    of real scans that one synthesised scan replaces, below 0 if synthesised scans widen the interval. width and worth
+    are nan except for "rectified".
     """
 
     direction: Direction
