@@ -90,7 +90,7 @@ def main() -> None:
                 found = adapt(options.model, people, out, "cpu")
                 of[f"{count} {way}"] = {
                     "psnr_brain": quality(api.load(out, "cpu").method, test),
-                    "kept": [each.kept for each in found.values()],
+                    "corrected": [each.correction for each in found.values()],
                     "by": [each.by for each in found.values()],
                 }
         controls = api.fit_controls(train, names=["local-ridge", "population-mean"])

@@ -63,7 +63,7 @@ def test_pairs_of_the_scanner_correct_the_model(prepared, model, tmp_path):
     found = adapt(model, prepared, tmp_path / "adapted", "cpu")
     before, after = (api.load(folder, "cpu").method for folder in (model, tmp_path / "adapted"))
     for direction, each in found.items():
-        assert each.by == "pairs" and each.kept and each.participants == 6
+        assert each.by == "pairs" and each.correction and each.participants == 6
         gain = quality(after, prepared.test, direction) - quality(before, prepared.test, direction)
         assert gain > 2 and each.gain_db == pytest.approx(gain, abs=1.5)  # people of the test split gain as much
     batch = prepared.batch(np.array([0]))
@@ -85,10 +85,10 @@ def test_unpaired_scans_correct_the_mean(make_prepared, model, tmp_path):
 def test_too_few_pairs_leave_the_model_as_it_was(prepared, model, tmp_path):
     two = prepared.where(prepared.table["participant_id"].isin(["sub-00", "sub-01"]))
     found = adapt(model, two, tmp_path / "same", "cpu")
-    assert all(each.by == "nothing" and not each.kept for each in found.values())
+    assert all(each.by == "nothing" and not each.correction for each in found.values())
     assert not api.load(tmp_path / "same", "cpu").method.correction.any()
     asked = adapt(model, two, tmp_path / "asked", "cpu", unjudged=True)
-    assert all(each.by == "pairs" and each.kept and np.isnan(each.gain_db) for each in asked.values())
+    assert all(each.by == "pairs" and each.correction and np.isnan(each.gain_db) for each in asked.values())
     corrected = api.load(tmp_path / "asked", "cpu").method.correction
     assert corrected.any(1).all()
     adapt(tmp_path / "asked", two, tmp_path / "again", "cpu")  # nobody is new, and nothing can be learnt
@@ -111,5 +111,5 @@ def test_the_command_prints_how_and_how_far_to_trust_it(prepared, model, tmp_pat
     printed = capsys.readouterr().out
     assert "SIMULATED" in printed and "pairs" in printed and "corrected" in printed
     saved = checkpoint.load(tmp_path / "out")[1]["adaptation"]
-    assert saved["fmri_to_dmri"]["participants"] == 6 and saved["fmri_to_dmri"]["kept"]
+    assert saved["fmri_to_dmri"]["participants"] == 6 and saved["fmri_to_dmri"]["correction"]
     assert api.load(tmp_path / "out", "cpu").method.correction.shape == (2, COLUMNS)

@@ -39,15 +39,15 @@ class Adaptation:
     the means are compared), or "nothing" (there were too few of both kinds). participants: number of people with both
     scans for "pairs", otherwise of people with a target scan. gain_db: mean increase of PSNR in the brain of people who
     were left out of the fit, in dB; for "unpaired scans", of the mean of a group of scans. It is nan if it could not be
-    judged. error_db: its standard error. kept: whether the new correction is part of the model. If not, the direction
-    stays as it was, with the correction of an earlier adaptation, if there is one.
+    judged. error_db: its standard error. correction: whether the new correction is part of the model. If not, the
+    direction stays as it was, with the correction of an earlier adaptation, if there is one.
     """
 
     by: str
     participants: int
     gain_db: float
     error_db: float
-    kept: bool
+    correction: bool
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def adapt(
     loaded.method.correction.copy_(no_correction())  # the new one replaces an earlier one, and is learnt without it
     found = {direction: _adapted(loaded.method, people, direction, unjudged) for direction in Direction}
     for direction, each in found.items():
-        if not each.kept:
+        if not each.correction:
             loaded.method.correction[direction.index] = earlier[direction.index]
     entry = {
         "cohort": pairs.root.name,
@@ -147,15 +147,15 @@ def _adapted(method: Method, people: Pairs, direction: Direction, unjudged: bool
     if not equations:
         by, equations, number = "unpaired scans", *_of_means(method, people, direction)
     if not equations:
-        return Adaptation("nothing", number, float("nan"), float("nan"), kept=False)
+        return Adaptation("nothing", number, float("nan"), float("nan"), correction=False)
     judged = len(equations) >= FEWEST
     weights, gains = fitted(equations)
     gain = float(gains.mean()) if judged else float("nan")
     error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if judged else float("nan")
-    kept = gain > error if judged else unjudged
-    if kept:
+    better = gain > error if judged else unjudged
+    if better:
         method.correction[direction.index] = torch.from_numpy(weights).to(method.correction)
-    return Adaptation(by, number, gain, error, kept)
+    return Adaptation(by, number, gain, error, better)
 
 
 @torch.inference_mode()

@@ -233,7 +233,7 @@ def adapt(
             each.by,
             f"{each.participants}",
             "too few to judge" if isnan(each.gain_db) else f"{each.gain_db:+.2f} +- {each.error_db:.2f} dB",
-            "corrected" if each.kept else "as it was",
+            "corrected" if each.correction else "unchanged",
         )
         for direction, each in adapted.items()
     ]
