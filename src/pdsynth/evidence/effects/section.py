@@ -18,8 +18,8 @@ from pdsynth.types import Direction
 ADDRESSES = {"effects": "effects of disease in synthesised scans"}
 RELIABLE = 0.7  # lowest reliability: share of the real effects' sum of squares that is not sampling error
 KNOWING = (
-    "a predictor that knew the true group difference but nothing about individuals would have, on average, a slope "
-    "equal to the reliability"
+    "a predictor that knew the true group difference but nothing about individuals would have, on average, a slope of "
+    "synthesised on real effects equal to the reliability"
 )
 PATTERNS = {
     "icc": "ICC(2,1)",
@@ -75,13 +75,14 @@ def _effects(results: Results, rows: list[Effect]) -> Section:
         "g). The slope of synthesised on real effects over regions is 1 if the difference is kept in full, and 0 if "
         "it is lost; r is their correlation over regions. Both effects are divided by the SD of the real scans. "
         "Synthesised scans vary less than real ones; divided by their own smaller SD, the effect looks larger than it "
-        f"is (slope, own SD). Part of the effect in real scans is sampling error of these participants: {KNOWING} "
-        "(last column) instead of 1. Sign agrees is the share of the regions with a real |g| above 0.3 in which both "
-        "effects have the same sign; the number of these regions is in the next column. The variance ratio (variance "
-        "over participants, synthesised divided by real, median over regions) and the individual slope (of the "
-        "synthesised on the real deviations of participants from the average pattern: that of population-mean, or "
-        "that of the real scans if it was not scored) are 1 if the differences between people are kept in full; noise "
-        "also raises the variance ratio. Intervals: 95 %, bootstrap over participants."
+        "is (slope, own SD). Part of the effect in real scans is sampling error of these participants. For this "
+        f"reason, {KNOWING} (last column) instead of 1. "
+        "Sign agrees is the share of the regions with a real |g| above 0.3 in which both effects have the same sign; "
+        "the number of these regions is in the next column. The variance ratio (variance over participants, "
+        "synthesised divided by real, median over regions) and the individual slope (of the synthesised on the real "
+        "deviations of participants from the average pattern: that of population-mean, or that of the real scans if it "
+        "was not scored) are 1 if the differences between people are kept in full; noise also raises the variance "
+        "ratio. Intervals: 95 %, bootstrap over participants."
     )
     probes = Probes.read(results.root)
     counterfactual = probes and probes.counterfactual
