@@ -62,9 +62,10 @@ class TrainOptions:
     """The options of the training of a method.
 
     steps: number of training steps. budget: wall time of these steps, seconds. If both are given, training ends at the
-    first of the two. device: "auto", "cpu" or "cuda". devices: number of processes or GPUs that train together.
-    precision: "32-true", "bf16-mixed" or "16-mixed"; None for the fast one of the device. resume: continue from the
-    checkpoints of the run.
+    first of the two. A method that is trained in steps needs one of them, unless `fit` takes the number of steps from
+    the recipe. device: "auto", "cpu" or "cuda". devices: number of processes or GPUs that train together. precision:
+    "32-true", "bf16-mixed" or "16-mixed"; None for the fast one of the device. resume: continue from the checkpoints of
+    the run; otherwise they are removed.
     """
 
     steps: int | None = None

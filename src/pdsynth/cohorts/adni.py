@@ -154,10 +154,15 @@ LAYOUT = Layout(
 
 
 def modality_of(series: str) -> Modality | None:
-    """Modality of an ADNI series by the name of its folder; None if it is neither a plain DWI nor a resting-state fMRI.
+    """Modality of an ADNI series by the words in the name of its folder, in any case; None for any other name.
 
-    >>> modality_of("Axial_DTI"), modality_of("Axial_rsfMRI__Eyes_Open_"), modality_of("Axial_DTI_ADC")
-    (<Modality.DMRI: 'dmri'>, <Modality.FMRI: 'fmri'>, None)
+    dMRI: a name with "dti", but without the word of a computed map (ADC, FA, TRACEW, enhanced, reg) and without MB
+    (multi-band). fMRI: a name with "fmri", "fcmri" or "resting", but without ASL, PCASL, perfusion and MoCoSeries.
+
+    >>> modality_of("Axial_DTI"), modality_of("Axial_rsfMRI__Eyes_Open_")
+    (<Modality.DMRI: 'dmri'>, <Modality.FMRI: 'fmri'>)
+    >>> modality_of("Axial_DTI_ADC"), modality_of("Axial_MB_DTI"), modality_of("Axial_DWI")
+    (None, None, None)
     """
     name = series.lower()
     words = set(re.split(r"[^a-z0-9]+", name))

@@ -103,7 +103,7 @@ class Neighbourhood:
         kinds: its possible extensions, in the order of preference, such as ("eddy_rotated_bvecs", "bvec"). Of the first
         extension with a file that applies to the scan, the most specific file is returned; without any, the file bvals
         or bvecs beside the scan, as FSL names them. Raises InputError if two files apply equally, and if the file is a
-        link to a file that does not exist.
+        link to a file that does not exist; the files bvals and bvecs are not checked.
         """
         found = (self.most_specific(kind) for kind in kinds)
         alone = f"{kinds[-1]}s"

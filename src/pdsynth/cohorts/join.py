@@ -68,8 +68,9 @@ def number(text: str, kind: str) -> str:
 class Matches:
     """The names on disk to which the ids of a table belong.
 
-    names: the name on disk of each id that belongs to one. several: by id, the names on disk that it is like, if it
-    cannot be decided to which it belongs. An id that is like no name is in neither.
+    names: the name on disk of each id that belongs to one. several: for each id that is like a name but was not joined,
+    all names that it is like: two or more, or only one if another id belongs to this name or is like it too. An id that
+    is like no name is in neither.
     """
 
     names: dict[str, str]

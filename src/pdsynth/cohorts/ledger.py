@@ -140,7 +140,8 @@ def refused_in(session: Hashable, reasons: Mapping[Key, str], scans: Iterable[Mo
     """The modalities of a session that have refused files but no usable scan, each with the reason of the refusal.
 
     session: its name or day. reasons: why files were refused, by (session, modality); a reason under the session None
-    concerns every session. scans: the modalities of which this session has a usable scan.
+    concerns every session without a reason of its own for this modality. scans: the modalities of which this session
+    has a usable scan.
     """
     found = {}
     for modality in set(Modality) - set(scans):

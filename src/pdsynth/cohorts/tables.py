@@ -117,8 +117,8 @@ class Row:
         """The number in the row's cell of the column `word`; an age is in years.
 
         None if the cell is empty or does not hold a number in the column's range, and if the column is absent or not
-        one of numbers. A cell out of the range is recorded in the table's notes, unless it holds a number such as -4 or
-        999 that stands for a missing value.
+        one of numbers. Any other text than a number in the range is recorded in the table's notes, unless the cell is
+        empty, says "n/a" or the like, or holds a number such as -4 or 999 that stands for a missing value.
         """
         text, kind = self.text(word), self._kind(word, Number)
         if text is None or kind is None:

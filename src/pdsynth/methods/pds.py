@@ -206,7 +206,8 @@ class Drafter(nn.Module):
 
         The denoiser is evaluated once, at the last diffusion step, where its input contains no information on the
         target. A filter removes the 2-voxel checkerboard that the Haar output leaves in the SD map. stem: the estimate
-        of the target, (B, 1, x, y, z), to which the residual is added; None for that of the coarse ridge regression.
+        of the target, (B, 1, x, y, z), to which the residual is added; None for that of the coarse ridge regression or,
+        if stage 1 does not see the source, the training mean of the target. The posterior mean is not clipped.
         """
         stem = self.stem_estimate(batch, direction) if stem is None else stem
         z_0_hat, log_sd = self.denoise(torch.zeros_like(stem), self.last_step(batch), stem, batch, direction)
@@ -216,7 +217,8 @@ class Drafter(nn.Module):
     def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
         """One sample of the target, (B, 1, x, y, z), by DDIM from noise (Eqs. 7-8) in `steps` sampling steps.
 
-        It is the estimate of the coarse ridge regression plus a sampled residual, and is not clipped.
+        The sampled residual is added to the estimate of the coarse ridge regression or, if stage 1 does not see the
+        source, to the training mean of the target. The sum is not clipped.
         """
         stem = self.stem_estimate(batch, direction)
         z_last = torch.randn(stem.shape, generator=generator, device=stem.device)
@@ -227,8 +229,8 @@ class Drafter(nn.Module):
         """The loss of stage 1 in place of L_s1 (Eqs. 17-19), as scalars by name: up to four terms per direction.
 
         They are the squared error of the denoised residual, the Gaussian negative log-likelihood of its SD, and L_PA
-        and L_mic of the estimated target. stems: estimates of the coarse ridge regression, (B, 1, x, y, z) per
-        direction, whose error is diffused.
+        and L_mic of the estimated target. stems: per direction, the estimates (B, 1, x, y, z) whose error is diffused,
+        those of the coarse ridge regression or, if stage 1 does not see the source, the training mean of the target.
         """
         terms: dict[str, Tensor] = {}
         patch_index = self.structure.sample_patch(generator, len(batch))

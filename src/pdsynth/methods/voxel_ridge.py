@@ -35,8 +35,12 @@ class VoxelRidge(nn.Module):
     """Ridge regression at each voxel of one map (the response, such as the error of a draft) on others (the columns).
 
     The prediction is the training mean of the response, plus the deviation of a weighted sum of the columns from the
-    training mean of this sum. The deviation is clipped to +-4 times its own SD over the training scans. remaining (2,):
-    per direction, the SD of the held-out residual relative to that of the mean response alone; 1 without a regression.
+    training mean of this sum. The deviation is clipped to +-4 times its own SD over the training scans.
+
+    inside: flat indices of the voxels where any training volume is above 0; none if there are fewer than 5
+    participants. The prediction is 0 elsewhere. By direction of synthesis: weights (2, columns, voxels); constants
+    (2, 3, voxels), the mean response, the mean of the weighted sum, and the limit of its deviation; remaining (2,), the
+    SD of the held-out residual relative to that of the mean response alone, 1 without a regression.
     """
 
     inside: Tensor  # (voxels,) int32: flat indices of voxels where any training volume is above 0; set by `fit`
@@ -133,10 +137,11 @@ def centred(products: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def solve(covariance: Tensor, rows: int, penalty: float) -> Tensor:
-    """Ridge weights (voxels, n - 1) of the regression of the last variable on the others.
+    """Ridge weights (voxels, n - 1) of the regression of the last of n variables on the others, in their own units.
 
-    covariance: (voxels, n, n), estimated from `rows` rows. The penalty applies to columns of unit SD and is added to
-    their sum of squares, so that it counts as a number of rows.
+    covariance: (voxels, n, n), of `rows` rows, divided by their number. Only for the penalty are the regressors divided
+    by their SD (at least 0.001). The penalty is added to their sum of squares, so that it counts as a number of rows.
+    The weights apply to the regressors as they are, minus their means; no intercept is returned.
     """
     inner, cross = covariance[..., :-1, :-1], covariance[..., :-1, -1]
     sd = inner.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt().clamp_min(LEAST_SD)

@@ -153,7 +153,7 @@ def gallery(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
 
 
 def missing_scans(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
-    """Pictures of up to four synthesised scans that the cohort lacks: source, synthesised volume and SD.
+    """Pictures of up to four synthesised scans that the cohort lacks: the scan, its source if found, its SD if given.
 
     They are in the space of their source scans. At most two are shown per synthesised modality. tops: upper ends of the
     colour scales, from `limits`.

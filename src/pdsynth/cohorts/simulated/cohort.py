@@ -43,14 +43,14 @@ def simulate(
     """Write a simulated cohort of NC, MCI and AD participants as BIDS with 4D scans, and return its root.
 
     subjects is the number of participants, with one session each. sites are names in SITES; groups and sites are
-    balanced. missing_fmri and missing_dmri are the fractions of subjects without that scan; nobody lacks both. The mean
-    of a missing scan is written to derivatives/truth. grid_mm sets the resolution of the simulated anatomy, whose
-    voxels are 0.75 * grid_mm. quick writes few volumes and directions. randomise is the fraction of subjects whose
-    acquisition is random instead of their site's. truth adds the oracles to derivatives/truth: the expected mean volume
-    of each scan, given the anatomy that both scans share. anatomies is a folder of label maps with FreeSurfer's
-    numbers: the fraction anatomies_share of the subjects is simulated from them, the others from the template. None
-    takes the template for all. progress(finished, subjects) is called after each subject. The bytes do not depend on
-    jobs, the number of processes.
+    balanced. missing_fmri and missing_dmri are the fractions of subjects without that scan, together at most 1, because
+    nobody lacks both. The mean of a missing scan is written to derivatives/truth. grid_mm (0.67 to 10.6) sets the
+    resolution of the simulated anatomy, whose voxels are 0.75 * grid_mm. quick writes few volumes and directions.
+    randomise is the fraction of subjects whose acquisition is random instead of their site's. truth adds the oracles to
+    derivatives/truth: the expected mean volume of each scan, given the anatomy that both scans share. anatomies is a
+    folder of label maps with FreeSurfer's numbers: the fraction anatomies_share of the subjects is simulated from them,
+    the others from the template. None takes the template for all. progress(finished, subjects) is called after each
+    subject. The bytes do not depend on jobs, the number of processes.
 
     Raises InputError if out is not empty, or if anatomies has no label map or one that cannot be read. Raises
     ValueError for an unknown site and for numbers out of range.

@@ -28,7 +28,11 @@ LESION_T2 = 0.35  # increase of the logarithm of the b0 signal in a white-matter
 
 @dataclass(frozen=True)
 class Microstructure:
-    """Maps (X, Y, Z) of one dMRI scan: coil sensitivity, intra-axonal fraction and grey-matter diffusivity (mm^2/s)."""
+    """Maps (X, Y, Z) from which one dMRI scan is computed, on the grid of the simulated anatomy, not that of the scan.
+
+    coil: receive sensitivity, with mean near 1 in the head. fraction: intra-axonal share of the white-matter signal,
+    0.15 to 0.9. diffusivity: that of grey matter, in mm^2/s.
+    """
 
     coil: np.ndarray
     fraction: np.ndarray

@@ -160,8 +160,9 @@ class Diagnoses:
 def diagnoses(patterns: Patterns, methods: Sequence[str], simulated: bool, seed: int = 0) -> Diagnoses:
     """The paper's Tables V and IX (diagnosis from real and synthesised scans), and the statistical power.
 
-    patterns: region means, real and synthesised, one row per participant; methods: names of the methods whose scans are
-    used. Classifiers are an elastic net and, for comparison, a linear SVM. simulated: whether the rows are marked as
+    patterns: region means, real and synthesised, one row per participant; methods: names of the methods whose scans
+    Table V uses. Table IX uses the scans of its two recipes, pds-ne-pa and pds-ne, and is empty unless `patterns` holds
+    both. Classifiers are an elastic net and, for comparison, a linear SVM. simulated: whether the rows are marked as
     SIMULATED. Raises ValueError if real scans are missing, if a method has no scans, and if a diagnosis has fewer
     participants than folds (5).
     """
