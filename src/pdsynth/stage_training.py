@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
-from pdsynth.methods.base import Method, Stage
+from pdsynth.methods.base import ADDED, Method, Stage
 from pdsynth.networks.ema import EMA
 from pdsynth.networks.flops import counted_flops
 from pdsynth.stage_checkpoint import CompleteCheckpoints
@@ -150,6 +150,8 @@ class StageModule(pl.LightningModule):
         state = checkpoint["pdsynth"]
         self.step, self.elapsed, self.flops = state["step"], state["elapsed"], state.get("flops", 0)
         self.ema.load_state_dict(state["ema"])
+        for name in ADDED:  # checkpoints of earlier versions lack them
+            checkpoint["state_dict"].setdefault(f"method.{name}", getattr(self.method, name))
 
 
 @dataclass(frozen=True)
