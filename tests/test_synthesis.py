@@ -103,7 +103,7 @@ def test_the_receive_field_of_the_source_is_put_back(dataset, tmp_path):
 def test_detail_that_the_grid_cannot_hold_comes_from_the_source(dataset, tmp_path):
     """A model that returns its source on an 8 mm grid, and a scan with stripes of 12 mm, which that grid blurs."""
     image = nib.load(scan_of(dataset))
-    stripes = 1 + 0.2 * (-1.0) ** np.arange(NATIVE.shape[1])[None, :, None, None]
+    stripes = 1 + 0.4 * (-1.0) ** np.arange(NATIVE.shape[1])[None, :, None, None]
     path = tmp_path / "sub-01_task-rest_bold.nii.gz"
     nib.save(nib.Nifti1Image((image.get_fdata() * stripes).astype(np.float32), image.affine, image.header), path)
     scan = nib.load(path).get_fdata().mean(-1)

@@ -11,7 +11,7 @@ from pdsynth.imaging.spatial import FWHM
 
 ESTIMATE_MM = 8.0  # FWHM of an estimate on the 4 mm grid, as measured by the blur of a real scan that resembles it most
 AROUND_MM = 12.0  # SD of the weights of the regression
-LEAST_SD = 0.1  # of the source in units of its local mean: a source that varies less gives little detail
+LEAST_SD = 0.2  # of the source in units of its local mean: a source that varies less gives little detail
 
 
 def with_detail(estimate: Volume, source: Volume, brain: np.ndarray) -> Volume:
