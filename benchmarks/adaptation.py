@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/adaptation.py WORK [--model default] [--out benchmarks/results/adaptation.json]
 Each scanner has protocols and coil of its own, and 70 people: up to 50 to adapt, 20 in the test split. PSNR in the
-brain of the test people, in dB: of the model as it is, adapted with 3 to 50 pairs, adapted with the same people as
-unpaired scans (half of them with each modality), and of `local-ridge` and `population-mean`, fitted on the 50 pairs.
+brain of the test people, in dB: of the model as it is, adapted with 3 to 50 pairs, and of `local-ridge` and
+`population-mean`, fitted on the 50 pairs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pdsynth.evaluation.evaluate import predictions
 from pdsynth.evaluation.metrics import dilate, psnr
 from pdsynth.files import write_json
 from pdsynth.methods.base import Method
-from pdsynth.types import Available, Direction
+from pdsynth.types import Direction
 
 PAIRS, PEOPLE = (3, 5, 10, 20, 50), 70
 SCANNERS = [
@@ -83,16 +83,12 @@ def main() -> None:
         of: dict[str, object] = {"as it is": quality(api.load(options.model, "cpu").method, test)}
         for count in PAIRS:
             few = train.where(train.table["participant_id"].isin(names[:count]))
-            alone = np.where(np.arange(len(few)) % 2, Available.FMRI, Available.DMRI)
-            unpaired = Pairs(few.root, few.table.assign(available=alone), few.manifest, few.volumes)
-            for way, people in (("pairs", few), ("unpaired", unpaired)):
-                out = options.work / f"{scanner.name}-{way}-{count}"
-                found = adapt(options.model, people, out, "cpu")
-                of[f"{count} {way}"] = {
-                    "psnr_brain": quality(api.load(out, "cpu").method, test),
-                    "corrected": [each.correction for each in found.values()],
-                    "by": [each.by for each in found.values()],
-                }
+            out = options.work / f"{scanner.name}-{count}"
+            found = adapt(options.model, few, out, "cpu")
+            of[f"{count} pairs"] = {
+                "psnr_brain": quality(api.load(out, "cpu").method, test),
+                "corrected": [each.correction for each in found.values()],
+            }
         controls = api.fit_controls(train, names=["local-ridge", "population-mean"])
         of |= {f"{name}, 50 pairs": quality(control, test) for name, control in controls.items()}
         results[scanner.name] = of

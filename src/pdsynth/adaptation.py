@@ -1,8 +1,7 @@
 """Adapts a saved model to a new scanner in closed form, and judges the gain by people who were left out.
 
-With pairs of the new scanner, the error of the model's estimates is regressed on features of estimate and source. With
-unpaired scans alone, the regression makes the mean of the estimates equal to the mean of the real scans. Both fit the
-few weights of `methods.correction`, which are the same for all voxels.
+The error of the model's estimates is regressed on features of estimate and source, over people with both scans. The few
+weights of `methods.correction` are the same for all voxels.
 """
 
 from __future__ import annotations
@@ -23,27 +22,23 @@ from pdsynth.evaluation.metrics import dilate
 from pdsynth.methods import checkpoint
 from pdsynth.methods.base import Method
 from pdsynth.methods.correction import columns, no_correction
-from pdsynth.types import Available, Direction, Modality
+from pdsynth.types import Available, Direction
 
 ENTRY = "adaptation"  # key in a model's card
 PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)  # relative to the mean square of a column
 FEWEST = 3  # participants with both scans by whom a gain can be judged
-GROUPS = 4  # of unpaired scans; each is left out in turn
 
 
 @dataclass(frozen=True)
 class Adaptation:
     """How one direction of synthesis was adapted.
 
-    by: "pairs" (people with both scans), "unpaired scans" (source scans and target scans of any people, of which only
-    the means are compared), or "nothing" (there were too few of both kinds). participants: number of people with both
-    scans for "pairs", otherwise of people with a target scan. gain_db: mean increase of PSNR in the brain of people who
-    were left out of the fit, in dB; for "unpaired scans", of the mean of a group of scans. It is nan if it could not be
-    judged. error_db: its standard error. correction: whether the new correction is part of the model. If not, the
-    direction stays as it was, with the correction of an earlier adaptation, if there is one.
+    participants: number of people with both scans from whom it could learn. gain_db: mean increase of PSNR in the brain
+    of people who were left out of the fit, in dB; nan if there were too few people to judge it. error_db: its standard
+    error. correction: whether the new correction is part of the model. If not, the direction stays as it was, with the
+    correction of an earlier adaptation, if there is one.
     """
 
-    by: str
     participants: int
     gain_db: float
     error_db: float
@@ -113,15 +108,16 @@ def adapt(
 ) -> dict[Direction, Adaptation]:
     """Correct a model for the scanner of a prepared folder, and save it in `out`; says how, by direction of synthesis.
 
-    Uses the participants of `pairs` who are not in the test split and were not in the model's training set: those with
-    both scans, if there are at least FEWEST, else unpaired scans, if there are at least GROUPS of both modalities. A
-    correction is kept if people who were left out gain more than its standard error. With fewer pairs nothing can be
-    judged, and the model is saved as it was, unless `unjudged` is true. The scans become training scans in the model's
-    card (record of the training), so that `pdsynth evaluate` refuses to score on them. Raises InputError if the model
-    has another preprocessing than the pairs, or if its card does not list its training scans.
+    Uses the participants of `pairs` who have both scans, are not in the test split and were not in the model's training
+    set. A correction is kept if people who were left out gain more than its standard error. With fewer than FEWEST
+    participants nothing can be judged, and the model is saved as it was, unless `unjudged` is true. The scans from which it
+    learnt become training scans in the model's card (record of the training), so that `pdsynth evaluate` refuses to score on them.
+    Raises InputError if the model has another preprocessing than the pairs, or if its card does not list its training
+    scans.
     """
     loaded = api.load(model, device)
-    people = api.new_people(str(model), loaded, pairs)
+    new = api.new_people(str(model), loaded, pairs)
+    people = new.where(new.table["available"] == Available.BOTH)
     earlier = loaded.method.correction.clone()
     loaded.method.correction.copy_(no_correction())  # the new one replaces an earlier one, and is learnt without it
     found = {direction: _adapted(loaded.method, people, direction, unjudged) for direction in Direction}
@@ -133,7 +129,8 @@ def adapt(
         "simulated": pairs.simulated,
         **{d.value: {k: v for k, v in asdict(each).items() if v == v} for d, each in found.items()},
     }
-    scans = {*loaded.card["scans_sha256"], *people.scan_digests()}
+    learnt = people.scan_digests() if any(each.correction for each in found.values()) else {}
+    scans = {*loaded.card["scans_sha256"], *learnt}
     card: dict[str, Any] = {**loaded.card, ENTRY: entry, "scans_sha256": sorted(scans)}
     checkpoint.save(loaded.method.cpu(), out, card)
     return found
@@ -141,21 +138,17 @@ def adapt(
 
 def _adapted(method: Method, people: Pairs, direction: Direction, unjudged: bool) -> Adaptation:
     """Fit the correction of one direction, and keep it in the method if people who were left out gain."""
-    both = people.where(people.table["available"] == Available.BOTH)
-    number = both.table["participant_id"].nunique()
-    by, equations = "pairs", list(_of_pairs(method, both, direction)) if number >= (1 if unjudged else FEWEST) else []
-    if not equations:
-        by, equations, number = "unpaired scans", *_of_means(method, people, direction)
-    if not equations:
-        return Adaptation("nothing", number, float("nan"), float("nan"), correction=False)
-    judged = len(equations) >= FEWEST
-    weights, gains = fitted(equations)
+    number = people.table["participant_id"].nunique()
+    judged = number >= FEWEST
+    if not judged and not (unjudged and number):
+        return Adaptation(number, float("nan"), float("nan"), correction=False)
+    weights, gains = fitted(list(_of_pairs(method, people, direction)))
     gain = float(gains.mean()) if judged else float("nan")
     error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if judged else float("nan")
     better = gain > error if judged else unjudged
     if better:
         method.correction[direction.index] = torch.from_numpy(weights).to(method.correction)
-    return Adaptation(by, number, gain, error, better)
+    return Adaptation(number, gain, error, better)
 
 
 @torch.inference_mode()
@@ -178,46 +171,3 @@ def _of_pairs(method: Method, pairs: Pairs, direction: Direction) -> Iterator[Eq
             error = of.volume(direction.target, row) - estimate.numpy()
             several.append(Equations.of(x.numpy()[:, inside].T.astype(float), error[inside].astype(float)))
         yield Equations.mean(several)
-
-
-def _of_means(method: Method, people: Pairs, direction: Direction) -> tuple[list[Equations], int]:
-    """The equations of GROUPS groups of unpaired scans, and the number of people with a target scan.
-
-    The columns and the estimate are means over the sources of a group, the target is the mean over its real scans. The
-    voxels are those in more than half of the brains. There are no equations with too few scans.
-    """
-    method.eval()
-
-    def of(modality: Modality) -> Pairs:
-        return people.where(people.table["available"].isin([modality, Available.BOTH]))
-
-    sources, targets = of(direction.source), of(direction.target)
-    number = targets.table["participant_id"].nunique()
-    if min(number, sources.table["participant_id"].nunique()) < GROUPS:
-        return [], number
-    equations = []
-    for group in range(GROUPS):
-        own, real = (_group(each, group) for each in (sources, targets))
-        x, estimate, near = _mean_columns(method, own, direction)
-        volumes = sum(real.volume(direction.target, row) for row in range(len(real))) / len(real)
-        brains = sum(real.brain(direction.target, row).astype(float) for row in range(len(real))) / len(real)
-        inside = (brains > 0.5) & (near > 0.5)
-        equations.append(Equations.of(x[:, inside].T.astype(float), (volumes - estimate)[inside].astype(float)))
-    return equations, number
-
-
-def _mean_columns(method: Method, pairs: Pairs, direction: Direction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The means of `_columns` over all rows; memory does not grow with their number."""
-    total = None
-    for row in range(len(pairs)):
-        each = [np.asarray(part, np.float32) for part in _columns(method, pairs, row, direction)]
-        total = each if total is None else [sum_ + part for sum_, part in zip(total, each, strict=True)]
-    assert total is not None
-    x, estimate, near = (part / len(pairs) for part in total)
-    return x, estimate, near
-
-
-def _group(pairs: Pairs, number: int) -> Pairs:
-    """Every GROUPS-th participant, from the one with this number."""
-    names = pairs.table["participant_id"].unique()[number::GROUPS]
-    return pairs.where(pairs.table["participant_id"].isin(names))

@@ -209,7 +209,7 @@ def adapt(
     device: DeviceOption = Device.auto,
     overwrite: Overwrite = False,
 ) -> None:
-    """Correct a model for a new scanner, in closed form, from pairs or from unpaired scans.
+    """Correct a model for a new scanner, in closed form, from three or more participants with both scans.
 
     A correction is kept only if participants who were left out gain; otherwise the model is written as it was. The
     participants are those who are not in the test split and were not in the model's training set.
@@ -230,14 +230,13 @@ def adapt(
     rows = [
         (
             DIRECTIONS[direction],
-            each.by,
             f"{each.participants}",
             "too few to judge" if isnan(each.gain_db) else f"{each.gain_db:+.2f} +- {each.error_db:.2f} dB",
             "corrected" if each.correction else "unchanged",
         )
         for direction, each in adapted.items()
     ]
-    columns = ("direction", "learnt from", "participants", "gain of those left out", "model")
+    columns = ("direction", "participants with both scans", "gain of those left out", "model")
     table(f"{'SIMULATED. ' if pairs.simulated else ''}Adaptation", columns, rows)
     done(f"The model is in {out}", *("evaluate", prepared, "--model", out, "--out", "results"))
 
