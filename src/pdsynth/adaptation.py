@@ -110,10 +110,10 @@ def adapt(
 
     Uses the participants of `pairs` who have both scans, are not in the test split and were not in the model's training
     set. A correction is kept if people who were left out gain more than its standard error. With fewer than FEWEST
-    participants nothing can be judged, and the model is saved as it was, unless `unjudged` is true. The scans from which it
-    learnt become training scans in the model's card (record of the training), so that `pdsynth evaluate` refuses to score on them.
-    Raises InputError if the model has another preprocessing than the pairs, or if its card does not list its training
-    scans.
+    participants nothing can be judged, and the model is saved as it was, unless `unjudged` is true. The scans from
+    which it learnt become training scans in the model's card (record of the training), so that `pdsynth evaluate`
+    refuses to score on them. Raises InputError if the model has another preprocessing than the pairs, or if its card
+    does not list its training scans.
     """
     loaded = api.load(model, device)
     new = api.new_people(str(model), loaded, pairs)
