@@ -67,9 +67,8 @@ def evaluate(
     seed. Raises ValueError if there are no methods, if fewer than two participants have both scans, and if a method
     returns values that are not finite.
 
-    Memory holds blocks of 16 scans, for any number of scans. Each method and direction is one pass over the scans.
-    Scores of the whole set are accumulated scan by scan, or read the real scans again from the prepared folder. No
-    scratch file is needed, but every pass computes the features of the sources again.
+    Memory holds blocks of 16 scans, for any number of scans. Each method and direction is one pass over the scans, and
+    computes the features of the sources again. Scores of the whole set are accumulated or read the real scans again.
     """
     pairs = pairs.whole_scans()
     pairs = pairs.where(pairs.table["available"] == Available.BOTH)
