@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -21,11 +22,12 @@ from scipy import ndimage
 import pdsynth.synthesis
 from pdsynth.cohorts.bids import bids
 from pdsynth.cohorts.cohort import Scan
-from pdsynth.data.standardise import standardise
+from pdsynth.data.preprocessing import SHELL
+from pdsynth.data.standardise import Standardised, standardise
 from pdsynth.files import write_json
 from pdsynth.imaging.detail import with_detail
 from pdsynth.imaging.nifti import Volume
-from pdsynth.imaging.spatial import Grid, resample
+from pdsynth.imaging.spatial import resample
 from pdsynth.synthesis import Model
 from pdsynth.types import Direction, Modality
 
@@ -56,20 +58,42 @@ def scores(output: np.ndarray, real: np.ndarray, mask: np.ndarray, spacing_mm: n
     }
 
 
-def compared(model: Model, scans: dict[Modality, Scan], direction: Direction) -> dict[str, dict[str, float]]:
+@dataclass(frozen=True)
+class Pair:
+    """Both scans of a session as a model standardises them; the dMRI is registered rigidly to the fMRI.
+
+    shell: b-value of the dMRI in s/mm^2.
+    """
+
+    scans: dict[Modality, Scan]
+    standard: dict[Modality, Standardised]
+    shell: float
+
+    @classmethod
+    def of(cls, scans: dict[Modality, Scan], model: Model) -> Pair:
+        fmri = standardise(scans[Modality.FMRI], model.preprocessing)
+        dmri = standardise(scans[Modality.DMRI], model.preprocessing, partner=fmri)
+        return cls(scans, {Modality.FMRI: fmri, Modality.DMRI: dmri}, dmri.bval or SHELL)
+
+    def hidden(self, direction: Direction) -> np.ndarray:
+        """The mean of the target scan on the source's grid, (x, y, z)."""
+        source, target = self.standard[direction.source], self.standard[direction.target]
+        return resample(target.mean, source.native, source.transform.inverse().matrix @ target.transform.matrix)
+
+    def synthesised(self, model: Model, direction: Direction) -> Volume:
+        """The volume that the model makes of the source alone."""
+        return model.synthesize(self.scans[direction.source], direction.target, shell=self.shell).volume
+
+
+def compared(model: Model, pair: Pair, direction: Direction) -> dict[str, dict[str, float]]:
     """The scores of one person and direction, with and without detail."""
-    fmri = standardise(scans[Modality.FMRI], model.preprocessing)
-    both = {Modality.FMRI: fmri, Modality.DMRI: standardise(scans[Modality.DMRI], model.preprocessing, partner=fmri)}
-    source, hidden = both[direction.source], both[direction.target]
-    to_source = source.transform.inverse().matrix @ hidden.transform.matrix
-    real = resample(hidden.mean, source.native, to_source)
-    mask = source.native_brain & (real > 0)
-    shell = both[Modality.DMRI].bval or 1000.0
+    real = pair.hidden(direction)
+    mask = pair.standard[direction.source].native_brain & (real > 0)
     found = {}
     for name, detail in (("with detail", with_detail), ("without", _unchanged)):
         pdsynth.synthesis.with_detail = detail
-        volume = model.synthesize(scans[direction.source], direction.target, shell=shell).volume
-        found[name] = scores(volume.data, real, mask, Grid.of(volume).spacing_mm)
+        volume = pair.synthesised(model, direction)
+        found[name] = scores(volume.data, real, mask, volume.spacing_mm)
     return found
 
 
@@ -89,8 +113,9 @@ def main() -> None:
     for given in options.folders:
         name, folder = given.split("=", 1)
         sessions = [session for _, session in bids(Path(folder)) if len(session.scans) == 2][: options.people]
+        pairs = [Pair.of(session.scans, model) for session in sessions]
         for direction in Direction:
-            rows = [compared(model, session.scans, direction) for session in sessions]
+            rows = [compared(model, pair, direction) for pair in pairs]
             means = {
                 way: {k: round(float(np.mean([row[way][k] for row in rows])), 3) for k in rows[0][way]}
                 for way in rows[0]

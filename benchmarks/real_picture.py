@@ -13,10 +13,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from detail import Pair
 
 from pdsynth.cohorts.bids import bids
-from pdsynth.data.standardise import standardise
-from pdsynth.imaging.spatial import Grid, resample
 from pdsynth.synthesis import Model
 from pdsynth.types import Direction, Modality
 
@@ -35,15 +34,10 @@ def main() -> None:
     rows = []
     for folder in options.folders:
         session = next(session for _, session in bids(folder) if len(session.scans) == 2)
-        fmri = standardise(session.scans[Modality.FMRI], model.preprocessing)
-        both = {Modality.FMRI: fmri}
-        both[Modality.DMRI] = standardise(session.scans[Modality.DMRI], model.preprocessing, partner=fmri)
+        pair = Pair.of(session.scans, model)
         for direction in Direction:
-            source, hidden = both[direction.source], both[direction.target]
-            shell = both[Modality.DMRI].bval or 1000.0
-            made = model.synthesize(session.scans[direction.source], direction.target, shell=shell).volume
-            to_source = source.transform.inverse().matrix @ hidden.transform.matrix
-            real = resample(hidden.mean, Grid.of(made), to_source)
+            source, real = pair.standard[direction.source], pair.hidden(direction)
+            made = pair.synthesised(model, direction)
             brain = source.native_brain & (real > 0)
             images = [np.where(brain, v / np.median(v[brain]), 0) for v in (source.mean.data, made.data, real)]
             z = np.flatnonzero(brain.any((0, 1)))

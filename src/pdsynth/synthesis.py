@@ -176,16 +176,18 @@ class Model:
             },
         )
         to_native = source.transform.inverse().matrix
+        field = None  # a model of the earlier intensity scale gives neither detail nor field
+        if scale.field is not None:
+            field = resample(Volume(scale.field, self.grid.affine), source.native, to_native)
 
         def native(values: torch.Tensor, detailed: bool = True) -> Volume:
             """Values on the grid, on the source's grid, with its detail and its receive field."""
             on_grid = Volume(values[0, 0].float().cpu().numpy(), self.grid.affine)
             volume = Volume(resample(on_grid, source.native, to_native), source.native.affine)
-            if scale.field is None:  # the output of models of the earlier intensity scale does not change
+            if field is None:
                 return volume
             if detailed:
                 volume = with_detail(volume, source.mean, source.native_brain)
-            field = resample(Volume(scale.field, self.grid.affine), source.native, to_native)
             return Volume(volume.data * field, volume.affine)
 
         spread = None if sd is None else native(sd, detailed=False)

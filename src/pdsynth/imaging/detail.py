@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
-from pdsynth.imaging.intensity import flatten
+from pdsynth.imaging.intensity import flatten, local_mean
 from pdsynth.imaging.nifti import Volume
 from pdsynth.imaging.spatial import FWHM
 
@@ -26,19 +25,13 @@ def with_detail(estimate: Volume, source: Volume, brain: np.ndarray) -> Volume:
     >>> bool(np.allclose(with_detail(flat, flat, np.ones((8, 8, 8), bool)).data, 1))
     True
     """
-    inside = brain.astype(np.float32)
-
-    def mean(values: np.ndarray, sd_mm: float) -> np.ndarray:
-        """The weighted mean around each voxel over the brain."""
-        sigma = sd_mm / estimate.spacing_mm
-        weight = np.maximum(ndimage.gaussian_filter(inside, sigma, truncate=3), 1e-6)
-        return np.asarray(ndimage.gaussian_filter(values * inside, sigma, truncate=3) / weight)
-
+    spacing = estimate.spacing_mm
     sharp = flatten(source, brain).data
-    blurred = mean(sharp, ESTIMATE_MM / FWHM)
-    source_mean, estimate_mean = mean(blurred, AROUND_MM), mean(estimate.data, AROUND_MM)
-    variance = np.maximum(mean(blurred * blurred, AROUND_MM) - source_mean**2, 0)
-    covariance = mean(blurred * estimate.data, AROUND_MM) - source_mean * estimate_mean
-    slope = mean(covariance / (variance + np.float32(LEAST_SD**2)), AROUND_MM)
+    blurred = local_mean(sharp, brain, ESTIMATE_MM / FWHM, spacing)
+    products = np.stack([blurred, estimate.data, blurred * blurred, blurred * estimate.data])
+    source_mean, estimate_mean, squared, product = local_mean(products, brain, AROUND_MM, spacing)
+    variance = np.maximum(squared - source_mean**2, 0)
+    covariance = product - source_mean * estimate_mean
+    slope = local_mean(covariance / (variance + np.float32(LEAST_SD**2)), brain, AROUND_MM, spacing)
     added = np.where(brain, slope * (sharp - blurred), 0)
     return Volume(np.maximum(estimate.data + added, 0).astype(np.float32), estimate.affine)

@@ -92,15 +92,29 @@ def _require_signal(value: float, name: str) -> None:
 def receive_field(volume: Volume, mask: np.ndarray) -> np.ndarray:
     """The smooth part of a volume: at each voxel, the mean intensity of a mask near by, (X, Y, Z) float32.
 
-    mask is (X, Y, Z) bool. The mean is over voxels of the mask only, weighted by a Gaussian of FWHM 59 mm (normalised
-    convolution, Knutsson and Westin 1993), so that the edge of the mask is as bright as its inside. Negative
-    intensities count as 0. The field is also defined outside the mask, and 0 beyond about 75 mm from it.
+    mask is (X, Y, Z) bool. The mean is over voxels of the mask only, weighted by a Gaussian of FWHM 59 mm
+    (`local_mean`), so that the edge of the mask is as bright as its inside. Negative intensities count as 0. The field
+    is also defined outside the mask, and 0 beyond about 75 mm from it.
+    """
+    return local_mean(np.maximum(volume.data, 0), mask, FIELD_MM, volume.spacing_mm)
+
+
+def local_mean(values: np.ndarray, mask: np.ndarray, sd_mm: float, spacing_mm: np.ndarray) -> np.ndarray:
+    """The mean of the mask's values around each voxel, weighted by a Gaussian: (..., X, Y, Z), of the type of values.
+
+    values (..., X, Y, Z) holds one volume or several; mask is (X, Y, Z) bool. sd_mm is the SD of the Gaussian, which
+    ends at three SDs, and spacing_mm (3,) are the edges of a voxel. Voxels outside the mask have no weight (normalised
+    convolution, Knutsson and Westin 1993). The mean is 0 where no voxel of the mask is in reach.
+
+    >>> mask = np.arange(4) < np.full((4, 4, 1), 2)
+    >>> local_mean(np.where(mask, 7.0, 100.0), mask, 1.0, np.ones(3))[0, 0].round(4).tolist()
+    [7.0, 7.0, 7.0, 7.0]
     """
     inside = mask.astype(np.float32)
-    sigma = FIELD_MM / volume.spacing_mm
-    field = ndimage.gaussian_filter(np.maximum(volume.data, 0) * inside, sigma, truncate=3)
+    sigma = sd_mm / spacing_mm
+    total = ndimage.gaussian_filter(values * inside, (*[0.0] * (values.ndim - 3), *sigma), truncate=3)
     weight = ndimage.gaussian_filter(inside, sigma, truncate=3)
-    return np.divide(field, weight, out=np.zeros_like(field), where=weight > 0)
+    return np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
 
 
 def flatten(volume: Volume, mask: np.ndarray) -> Volume:

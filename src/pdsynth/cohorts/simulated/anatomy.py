@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from pdsynth.cohorts.simulated.fields import coarse_nodes, random_field, upsample, world
-from pdsynth.cohorts.simulated.heads import TISSUES, Head, hull_distance
+from pdsynth.cohorts.simulated.fields import coarse_nodes, random_field, signed_distance, upsample, world
+from pdsynth.cohorts.simulated.heads import TISSUES, Head
 from pdsynth.cohorts.simulated.priors import Priors, priors
 from pdsynth.cohorts.simulated.sites import AGE_YEARS, SEVERITY
 from pdsynth.imaging.spatial import Grid, mni_grid
@@ -113,9 +113,7 @@ def draw_person(generator: np.random.Generator, diagnosis: Diagnosis, severity: 
     )
 
 
-def deformation(
-    generator: np.random.Generator, person: Person, grid: Grid, to_template: np.ndarray | None = None
-) -> np.ndarray:
+def deformation(generator: np.random.Generator, person: Person, grid: Grid, to_template: np.ndarray) -> np.ndarray:
     """Displacement in mm from the participant's space to the template's: (3, x, y, z) on nodes about 6 mm apart.
 
     grid: the working grid, whose outermost voxels are the outermost nodes. to_template (4, 4): map from its mm to
@@ -148,7 +146,7 @@ def draw_anatomy(generator: np.random.Generator, person: Person, grid_mm: float,
     """
     p = priors()
     grid = mni_grid(0.75 * grid_mm)
-    to_template = None if head is None else head.to_template
+    to_template = np.eye(4) if head is None else head.to_template
     displacement = deformation(generator, person, grid, to_template)
     nodes = coarse_nodes(grid, NODES_MM)
     smooth_index = _index(p.coarse, _moved(to_template, world(nodes) + displacement))
@@ -160,8 +158,7 @@ def draw_anatomy(generator: np.random.Generator, person: Person, grid_mm: float,
     real = {} if head is None else _real(generator, person, head, grid, own)
     maps |= {name: real[name] for name in ("outside", "hippocampus", "iron") if name in real}
     inside = maps["outside"] < 6
-    tissues = (real["gm"], real["wm"], real["csf"]) if real else _fold(generator, p, grid, at, inside, maps)
-    gm, wm, csf = tissues
+    gm, wm, csf = [real[t] for t in TISSUES[:3]] if real else _fold(generator, p, grid, at, inside, maps)
     gm, csf = _atrophy(person, gm, csf, maps)
     nearest = np.rint(_index(p.coarse, at[:, inside])).astype(np.int32)
     nearest = tuple(np.clip(n, 0, s - 1) for n, s in zip(nearest, p.coarse.shape, strict=True))
@@ -181,14 +178,12 @@ def draw_anatomy(generator: np.random.Generator, person: Person, grid_mm: float,
         field=upsample(_sample(np.tensordot(amplitude, p.dipoles, 1)[None], node_index), grid)[0],
         outside=maps["outside"],
         rim_loss=real.get("rim_loss", 0.0),
-        to_template=np.eye(4) if head is None else head.to_template,
+        to_template=to_template,
     )  # fmt: skip
 
 
-def _moved(matrix: np.ndarray | None, points: np.ndarray) -> np.ndarray:
-    """Points (3, ...) in mm after a map (4, 4); without a map, the points."""
-    if matrix is None:
-        return points
+def _moved(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points (3, ...) in mm after a map (4, 4)."""
     shift = matrix[:3, 3].reshape(3, *[1] * (points.ndim - 1)).astype(np.float32)
     return np.asarray(np.tensordot(matrix[:3, :3].astype(np.float32), points, 1) + shift)
 
@@ -203,7 +198,7 @@ def _real(
     thickness = generator.uniform(*THICKNESS_MM)
     rim = max(generator.uniform(*RIM_MM) + RIM_PER_DECADE_MM * person.decades, 0.0)
     *maps, hull = head.tissues(positions, grid.spacing_mm, thickness, rim)
-    outside = hull_distance(hull, grid)
+    outside = signed_distance(hull > 0.5, grid.spacing_mm)
     loss = generator.uniform(*RIM_LOSS) * np.exp(np.minimum(outside, 0) / RIM_REACH_MM)
     return {**dict(zip(TISSUES, maps, strict=True)), "outside": outside, "rim_loss": np.asarray(loss, np.float32)}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+from scipy import ndimage
 
 from pdsynth.imaging.spatial import FWHM, Grid
 
@@ -86,6 +87,16 @@ def upsample(nodes: np.ndarray, grid: Grid) -> np.ndarray:
     """Linear interpolation from values (..., x, y, z) on `coarse_nodes` to the grid, (..., X, Y, Z)."""
     x, y, z = (_stretch(n, c) for n, c in zip(grid.shape, nodes.shape[-3:], strict=True))
     return separable(nodes.astype(np.float32, copy=False), (x, y, z))
+
+
+def signed_distance(mask: np.ndarray, spacing_mm: float | np.ndarray) -> np.ndarray:
+    """Distance (X, Y, Z) of each voxel to the surface of a mask (X, Y, Z) bool, in mm, negative inside.
+
+    spacing_mm is the edge of a voxel, or one edge per axis.
+    """
+    outer = ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
+    inner = ndimage.distance_transform_edt(mask, sampling=spacing_mm)
+    return np.asarray(outer - inner, np.float32)
 
 
 def world(grid: Grid) -> np.ndarray:

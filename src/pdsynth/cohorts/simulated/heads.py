@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from pdsynth.imaging.nifti import Volume
 from pdsynth.imaging.registration import register
-from pdsynth.imaging.spatial import Grid, mni_grid
+from pdsynth.imaging.spatial import mni_grid
 from pdsynth.imaging.template import EPI_CONTRAST, epi_template, tissue_template
 from pdsynth.types import InputError
 
@@ -133,20 +133,20 @@ def read_head(path: Path) -> Head:
     for number, (numbers, _) in enumerate(STRUCTURES.values()):
         structure[np.isin(labels, numbers)] = number
     for name in ("cortex", "white matter"):
-        if not (structure == NAMES.index(name)).any():
+        if not _is(structure, name).any():
             numbers = STRUCTURES[name][0][:2]
             raise InputError(
                 path, f"has no voxel of the {name} (labels {numbers[0]} and {numbers[1]})", "give FreeSurfer's numbers"
             )
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     structure, affine = _cropped(structure, affine, spacing)
-    solid = ~np.isin(structure, [NAMES.index(n) for n in (*OUTSIDE, "fluid")])
+    solid = ~_is(structure, *OUTSIDE, "fluid")
     steps = int(np.ceil(CLOSING_MM / spacing.mean()))
     hull = ndimage.binary_closing(np.pad(solid, steps), iterations=steps)[(slice(steps, -steps),) * 3]
     depth = ndimage.distance_transform_edt(hull, sampling=spacing)
     distance = ndimage.distance_transform_edt(~solid, sampling=spacing)
-    white = np.isin(structure, [NAMES.index(n) for n in WHITE])
-    cortex = structure == NAMES.index("cortex")
+    white = _is(structure, *WHITE)
+    cortex = _is(structure, "cortex")
     from_white = ndimage.distance_transform_edt(~white, sampling=spacing)
     distance[cortex] = ndimage.gaussian_filter(from_white.astype(np.float32), 0.6 / spacing)[cortex]
     to_person, to_template = _placed(structure, affine, spacing)
@@ -160,9 +160,14 @@ def read_head(path: Path) -> Head:
     )
 
 
+def _is(structure: np.ndarray, *names: str) -> np.ndarray:
+    """Whether each voxel is of one of the named structures, of the shape of `structure`."""
+    return np.isin(structure, [NAMES.index(name) for name in names])
+
+
 def _cropped(structure: np.ndarray, affine: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The part of the map around the brain, and its affine."""
-    brain = ~np.isin(structure, [NAMES.index(n) for n in (*OUTSIDE, "fluid")])
+    brain = ~_is(structure, *OUTSIDE, "fluid")
     where = np.argwhere(ndimage.binary_opening(brain))  # a single voxel far from the brain does not count
     margin = np.ceil(MARGIN_MM / spacing).astype(int)
     low = np.maximum(where.min(0) - margin, 0)
@@ -198,14 +203,3 @@ def _placed(structure: np.ndarray, affine: np.ndarray, spacing: np.ndarray) -> t
     to_person[:3, :3] = rotation
     to_person[:3, 3] = matrix[:3, :3] @ centre + matrix[:3, 3] - rotation @ centre
     return to_person, matrix @ np.linalg.inv(to_person)
-
-
-def hull_distance(inside: np.ndarray, grid: Grid) -> np.ndarray:
-    """Signed distance (X, Y, Z) to the surface of the hull in mm, negative inside.
-
-    inside (X, Y, Z) is the fraction of each voxel in the hull; voxels above 0.5 are inside.
-    """
-    within = inside > 0.5
-    outer = ndimage.distance_transform_edt(~within, sampling=grid.spacing_mm)
-    inner = ndimage.distance_transform_edt(within, sampling=grid.spacing_mm)
-    return np.asarray(outer - inner, np.float32)

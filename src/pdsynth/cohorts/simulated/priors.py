@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import ndimage, special
 
 from pdsynth.cohorts.simulated.bundles import fibres
-from pdsynth.cohorts.simulated.fields import smooth, world
+from pdsynth.cohorts.simulated.fields import signed_distance, smooth, world
 from pdsynth.imaging.spatial import Grid, mni_grid
 from pdsynth.imaging.template import tissue_template
 
@@ -63,8 +63,8 @@ def priors() -> Priors:
     xyz = world(coarse)
     hull = ndimage.binary_closing(low["brain"] > 0.5, iterations=5)
     box = (abs(xyz[0]) < 38) & (xyz[1] > -52) & (xyz[1] < 36) & (xyz[2] > -12) & (xyz[2] < 34)
-    ventricles = (low["csf"] > 0.5) & box & (_signed_distance(hull) < -16)
-    ventricle_distance = _signed_distance(ventricles)
+    ventricles = (low["csf"] > 0.5) & box & (signed_distance(hull, COARSE_MM) < -16)
+    ventricle_distance = signed_distance(ventricles, COARSE_MM)
     hippocampus = _hippocampi(xyz)
     regions, region_network, default_mode = _regions(coarse, low["gm"])
     deep = _blob(xyz, (0, -14, 4), (34, 34, 18))
@@ -73,9 +73,9 @@ def priors() -> Priors:
         fine=fine,
         coarse=coarse,
         tissues=tissues,
-        outside=_signed_distance(hull).astype(np.float32),
+        outside=signed_distance(hull, COARSE_MM),
         ventricle_push=_outward(coarse, ventricle_distance, reach_mm=10),
-        hippocampus_pull=-_outward(coarse, _signed_distance(hippocampus > 0.5), reach_mm=5),
+        hippocampus_pull=-_outward(coarse, signed_distance(hippocampus > 0.5, COARSE_MM), reach_mm=5),
         hippocampus=hippocampus,
         default_mode=default_mode,
         periventricular=np.exp(-np.clip(ventricle_distance, 0, None) / 6).astype(np.float32),
@@ -86,13 +86,6 @@ def priors() -> Priors:
         fibres=fibres(coarse),
         dipoles=np.stack([_dipole(xyz, centre, radius) for centre, radius in DIPOLES]),
     )
-
-
-def _signed_distance(mask: np.ndarray) -> np.ndarray:
-    """Distance to the mask's surface in mm, negative inside."""
-    outer = ndimage.distance_transform_edt(~mask, sampling=COARSE_MM)
-    inner = ndimage.distance_transform_edt(mask, sampling=COARSE_MM)
-    return np.asarray(outer - inner, np.float32)
 
 
 def _outward(grid: Grid, distance: np.ndarray, reach_mm: float) -> np.ndarray:
