@@ -26,7 +26,7 @@ SPLITS_HIPPOCAMPUS_Y = -25.0  # mm
 
 @dataclass(frozen=True, eq=False)
 class Atlas:
-    """R regions on a grid, each with a name and the name of its brain network.
+    """R regions on a grid, each with a name and the name of its brain network. `len` of the atlas is R.
 
     labels (X, Y, Z) int16: 0 outside all regions, else the number of the region, 1 to R, in the order of `names` and
     `networks`. A network is "" if it is not known.
@@ -58,12 +58,13 @@ class _Sphere:
 def network_spheres(grid: Grid, networks: Sequence[str] = NETWORKS, radius_mm: float = RADIUS_MM) -> Atlas:
     """Atlas of spheres around the regions of some brain networks, the regions A_f of fMRI and A_d of dMRI in the paper.
 
-    networks: names of networks of the Dosenbach-160 regions (Dosenbach et al. 2010). The three networks of `NETWORKS`
-    are named "default" (the default mode network), "fronto-parietal" and "cingulo-opercular". The centres of the
-    regions are in MNI space, and nilearn ships them. radius_mm: radius of the spheres, mm. A voxel in two spheres
-    belongs to the nearer centre. A sphere that contains no voxel of a coarse grid gets the nearest voxel that is in no
-    sphere, or in a region of two voxels or more. Raises ValueError for an unknown network, and for a grid that is too
-    coarse to give each region a voxel.
+    networks: some of the six networks of the Dosenbach-160 regions (Dosenbach et al. 2010): "cerebellum",
+    "cingulo-opercular", "default" (the default mode network), "fronto-parietal", "occipital" and "sensorimotor"; by
+    default those of `NETWORKS`, the second to the fourth. Regions are in the order of Dosenbach-160, with its number
+    and name as name, such as "1 vmPFC". Their centres are in MNI space, and nilearn ships them. radius_mm: radius of
+    the spheres, mm. A voxel in two spheres belongs to the nearer centre. A sphere that contains no voxel of a coarse
+    grid gets the nearest voxel that is in no sphere, or in a region of two voxels or more. Raises ValueError for an
+    unknown network, and for a grid that is too coarse to give each region a voxel.
     """
     spheres = _dosenbach()
     known = sorted({sphere.network for sphere in spheres})

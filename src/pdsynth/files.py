@@ -29,9 +29,9 @@ NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|nan)", re.
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; it is renamed to `path` if the block ends without an error.
 
-    The caller writes the file at the temporary path. After an error this file is removed, and `path` keeps its old
+    The block writes the file at the temporary path. After an error this file is removed, and `path` keeps its old
     content. The bytes are synced to the disk before the rename. The file mode follows the umask. An OSError names
-    `path` and not the temporary path.
+    `path` and not the temporary path, also if the block has written no file.
     """
     temporary = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name[-200:]}")
     try:
@@ -49,7 +49,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Write the content of a file, or the entries of a folder, from the system's cache to the disk (fsync)."""
+    """Write the content of a file, or the list of names of a folder, from the system's cache to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -72,22 +72,28 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file. A reader sees the old content or the complete new content."""
+    """Write a JSON file, indented by two spaces. A reader sees the old content or the complete new content.
+
+    content: a value that Python's json module can write. Raises TypeError for another one.
+    """
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_table(path: Path, table: pd.DataFrame, **options: Any) -> None:
     """Write a table, without its index, as tab-separated text, completely or not at all.
 
-    options: those of pandas' to_csv. An apostrophe is put in front of a text that a spreadsheet would evaluate as a
-    formula.
+    options: those of pandas' to_csv, except sep and index. An apostrophe is put in front of a text in a cell that a
+    spreadsheet would evaluate as a formula (see `without_formula`). Names of columns are written as they are.
     """
     texts = {name: table[name].map(without_formula) for name in table.columns if table[name].dtype.kind not in "iufb"}
     write_text(path, table.assign(**texts).to_csv(sep="\t", index=False, **options))
 
 
 def without_formula(cell: Any) -> Any:
-    """The cell, with an apostrophe in front if a spreadsheet would evaluate it as a formula; a number is unchanged.
+    """The cell of a table, with an apostrophe in front if a spreadsheet would evaluate it as a formula.
+
+    Such a cell is a text whose first character, after white space, is =, +, - or @, or that starts with a tab or a
+    carriage return. Numbers, also as text, and texts that already start with an apostrophe are unchanged.
 
     >>> without_formula('=HYPERLINK("http://a")'), without_formula("-1.5"), without_formula("adni")
     ('\\'=HYPERLINK("http://a")', '-1.5', 'adni')
@@ -98,7 +104,7 @@ def without_formula(cell: Any) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The dict in a JSON file; {} if the file cannot be read or does not contain an object."""
+    """The dict in a JSON file; {} if the file cannot be read, is not valid JSON, or does not contain an object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -112,8 +118,9 @@ def sha256(path: Path) -> str:
     The digest of a file covers all its bytes. The digest of a folder covers the relative paths and sizes of all files
     in it and below, and the bytes of files up to 1 MiB (tables, sidecars, gradient tables), so that a cohort of many
     gigabytes is identified in a moment. A larger file that changes without a change of its size is not noticed. A file
-    in the folder that may not be read contributes only its path and size. Raises InputError if the path is neither a
-    file nor a folder, and PermissionError for a single file that may not be read.
+    in the folder that may not be read contributes only its path and size; a subfolder that may not be listed is left
+    out. Raises InputError if the path is neither a file nor a folder, and PermissionError for a single file that may
+    not be read.
     """
     if path.is_file():
         with path.open("rb") as file:

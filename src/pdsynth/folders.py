@@ -71,15 +71,16 @@ def making(
       from the files of `out`, unless overwrite is given too. In the staging folder, a file above 16 MiB is then a hard
       link: the block may replace it but must not edit it in place.
     - resume is the instruction, in words, by which a user resumes a stopped run. If it is given, the files of a run
-      that fails are kept. Unless overwrite is given, the next run resumes from them, or raises InputError if may_resume
-      is false. Without an instruction, the files of a run that fails are removed.
+      that fails are kept. The next run resumes from them if a manifest.json is among them and overwrite is not given;
+      it raises InputError if may_resume is false. In all other cases, the files of a run that fails are removed.
     - check_manifest is called with the content of the earlier manifest.json before an update or a resumed run, and
       raises an error if the earlier settings differ. It is not called with overwrite.
-    - inputs are the paths that the run reads; they must not be inside `out`.
+    - inputs are the paths that the run reads; they must not be `out` or inside it.
 
     An operation that a killed run left incomplete in `out` is completed first. Raises InputError, before anything else
-    is changed, if `out` contains a file that pdsynth did not write or that was edited, if an older version wrote it
-    without an inventory, if it has files and neither overwrite nor update is given, and if another run is writing it.
+    is changed, if `out` cannot be an output folder (see `output_path`) or holds an input, if `out` contains a file that
+    pdsynth did not write or that was edited, if an older version wrote it without an inventory, if it has files and
+    neither overwrite nor update is given, and if another run is writing it.
     """
     out = _apart_from_inputs(out, inputs)
     with workspace(out) as space:
@@ -123,9 +124,9 @@ def refuse_occupied(out: Path, replace: bool, inputs: Sequence[Path] = ()) -> No
     """Raise InputError if a command could not write the folder `out`, so that the user knows before hours of work.
 
     replace: whether an existing folder of pdsynth may be replaced. inputs: paths that the command reads; they must not
-    be inside `out`. The cases are those of `making`, such as a file that pdsynth did not write. Nothing is changed. If
-    the unfinished work of an earlier run exists (in `OUT.partial`), only the paths are checked, because the command
-    itself completes or removes that work first.
+    be `out` or inside it. The cases are those of `making`, such as a file that pdsynth did not write. Nothing is
+    changed. If `OUT.partial` exists, a run has left its work there or is writing it now. Then only the paths are
+    checked, because the command itself completes or removes that work first, or refuses to start.
     """
     resolved = _apart_from_inputs(out, inputs)
     if not resolved.parent.exists() or workspace_path(resolved).exists():  # the run settles an old workspace first
@@ -148,9 +149,9 @@ def adding(out: Path) -> Iterator[Path]:
 
     Files that the block removes from the copy are removed from `out`. A file above 16 MiB is a hard link in the copy:
     the block may replace it but must not edit it in place. After an error, `out` is unchanged. The folder `out` itself
-    is not replaced, so it may be the working directory of a shell. Raises InputError if `out` does not exist, if it
-    contains a file that pdsynth did not write or that was edited, if it has no inventory of its files, and if another
-    run is writing it.
+    is not replaced, so it may be the working directory of a shell. Raises InputError if `out` does not exist or is
+    empty, if it contains a file that pdsynth did not write or that was edited, if it has no inventory of its files, and
+    if another run is writing it; after the block, if a file that is to be replaced or removed was edited meanwhile.
     """
     out = output_path(out, here=True)
     with workspace(out) as space:
@@ -173,7 +174,10 @@ def adding(out: Path) -> Iterator[Path]:
 
 
 def stopped(out: Path) -> bool:
-    """Whether unfinished work for the folder `out` exists in `OUT.partial`: a run was stopped, or is still running."""
+    """Whether unfinished work for the folder `out` exists in `OUT.partial`: a run was stopped, or is still running.
+
+    Raises InputError if `out` cannot be an output folder (see `output_path`).
+    """
     space = workspace_path(output_path(out))
     return staging_folder(space).exists() and read_json(space / MARK).get("made_by") == manifest.MADE_BY
 
@@ -205,10 +209,10 @@ def output_path(out: Path, here: bool = False) -> Path:
 def refuse_foreign(out: Path) -> dict[str, os.stat_result]:
     """Check that a folder contains only files that pdsynth wrote and nobody edited; returns them.
 
-    The result is the status of each file (as `os.stat` gives it), by its path relative to `out`. The result is empty if
-    `out` does not exist or is empty. Files of the desktop, such as .DS_Store, are ignored. Raises InputError with the
-    name of a file that pdsynth did not write or that was edited, and for a folder that has no inventory in its
-    manifest.json or cannot be written.
+    The result is the status of each file (as `os.stat` gives it), by its path relative to `out`; manifest.json is one
+    of them. The result is empty if `out` does not exist or is empty. Files of the desktop, such as .DS_Store, are
+    ignored, and a removed file is not noticed. Raises InputError with the name of a file or folder that pdsynth did not
+    write or that was edited, and for a folder that has no inventory in its manifest.json or cannot be written.
     """
     present = dict(_walk(out)) if out.exists() else {}
     if not present:
@@ -244,8 +248,9 @@ def refuse_foreign(out: Path) -> dict[str, os.stat_result]:
 def seal(folder: Path) -> None:
     """Write the inventory (each file with its SHA-256) of a complete folder into its manifest.json.
 
-    All its files are synced to the disk. Empty folders inside it, and files that a killed run had begun to write, are
-    removed first.
+    The inventory holds all files in the folder and below, except manifest.json itself, links, and files of the desktop
+    such as .DS_Store. Other keys of manifest.json stay. All its files are synced to the disk. Empty folders inside it,
+    and files that a killed run had begun to write, are removed first.
     """
     for path in sorted(folder.rglob("*"), reverse=True):  # a folder comes after its content
         if path.is_dir() and not path.is_symlink():

@@ -55,9 +55,9 @@ def renewed(path: Path, before: Stamp | None) -> Stamp | None:
     """The stamp (size, times, inode, SHA-256) of a file as it is now, by reading the file only if necessary.
 
     before: an earlier stamp of this file; None means that there is none, and the file is read. If the size and all
-    times and the inode equal those of `before`, the result is `before`, without reading. If the size differs, the
-    result is None, without reading. In all other cases the file is read. The result is None if it cannot be read. The
-    file is unchanged if the result has the SHA-256 of `before` (see `unchanged`).
+    times and the inode equal those of `before`, the result is `before`, without reading; this needs a `before` with
+    ctime_ns. If the size differs, the result is None, without reading. In all other cases the file is read. The result
+    is None if it cannot be read. The file is unchanged if the result has the SHA-256 of `before` (see `unchanged`).
     """
     try:
         about = path.stat()
@@ -72,5 +72,8 @@ def renewed(path: Path, before: Stamp | None) -> Stamp | None:
 
 
 def unchanged(before: Stamp | None, now: Stamp | None) -> bool:
-    """Whether a file is the same by two of its stamps: equal SHA-256, or both None because it could not be read."""
+    """Whether a file is the same by two of its stamps: equal SHA-256, or both None because it could not be read.
+
+    If one alone is None, the result is false.
+    """
     return (before and before["sha256"]) == (now and now["sha256"])

@@ -22,10 +22,12 @@ COLUMNS = ["stage", "step", "seconds", "term", "value"]  # of metrics.csv
 class Journal(Callback):
     """Lightning callback that shows and saves the progress of one training stage.
 
-    It shows a progress bar with the remaining time. It writes the losses into `run`/metrics.csv every 25 steps, the
-    cost of the stage into `run`/cost.json at its end, and the state of the training into the file `checkpoint` about
-    every 2 minutes and at the end. If several devices train together, only the first one writes; all take part in a
-    checkpoint.
+    run: folder of the training run. checkpoint: file for the state of the training. The callback shows a progress bar
+    with the remaining time. Every 25 steps and at the last step, it writes the terms of the loss into
+    `run`/metrics.csv, one row per term; at the end, it writes the steps, seconds and GFLOP per step of the stage into
+    `run`/cost.json. It writes the state of the training into `checkpoint` about every 2 minutes and at the end. At the
+    start, it removes the rows of metrics.csv that this stage has after the step from which it continues. If several
+    devices train together, only the first one writes; all take part in a checkpoint.
     """
 
     def __init__(self, run: Path, checkpoint: Path) -> None:

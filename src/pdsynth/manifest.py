@@ -27,9 +27,10 @@ SEAL = "seal"  # digest of all other entries of the manifest
 def begin(command: str, *, inputs: Sequence[Path] = (), seed: int | None = None, **parameters: Any) -> dict[str, Any]:
     """The content of manifest.json at the start of a command; `finished` and `seconds` are None until its end.
 
-    inputs: files and folders that the command reads, recorded by name and by the digest of `files.sha256`. seed: of the
-    command; None if it has none. parameters: further settings, recorded by value; a parameter that is a path is
-    recorded by its last name only. Raises InputError if an input does not exist.
+    inputs: files and folders that the command reads, recorded by name and by the digest of `files.sha256`; a number is
+    added to a name that occurs again. seed: of the command; None if it has none. parameters: further settings, recorded
+    by value; a parameter that is a path is recorded by its last name only. Raises InputError if an input does not
+    exist.
     """
     return {
         "made_by": MADE_BY,
@@ -57,7 +58,7 @@ def _digests(inputs: Sequence[Path]) -> dict[str, str]:
 
 
 def finish(folder: Path, entries: dict[str, Any]) -> None:
-    """Write `folder`/manifest.json at the end of a command, with the end time and the duration in seconds.
+    """Write `folder`/manifest.json at the end of a command, with the end time and the duration in whole seconds.
 
     entries: the content from `begin`, which may have further keys; the dict itself gets the end time and the duration
     too. Keys of the present manifest.json that `entries` lacks are kept.
@@ -79,7 +80,9 @@ def recorded(
     """Write folder/manifest.json at the start of the block, and complete it at the end.
 
     Yields the content of the manifest as a dict, to which the block may add keys. The arguments are those of `begin`.
-    After an error, `finished` stays null, and the folder is removed if it contains nothing but the manifest.
+    The folder is created if it does not exist; an earlier manifest.json in it is replaced. After an error, the file
+    stays as it was at the start, with `finished` null, and the folder is removed if it contains nothing but the
+    manifest.
     """
     entries = begin(command, inputs=inputs, seed=seed, **parameters)
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +100,7 @@ def recorded(
 def addition(folder: Path, command: str, *, seed: int | None = None, **parameters: Any) -> Iterator[None]:
     """Record in a folder's manifest.json that a further command added files, if the block ends without an error.
 
-    The record of the command (name, seed, parameters, times) is appended to the list `added` of the manifest.
+    The record of the command (name, version, seed, parameters, times) is appended to the list `added` of the manifest.
     """
     entries = begin(command, seed=seed, **parameters)
     yield

@@ -17,13 +17,13 @@ from pdsynth.types import Modality, Size, Split
 class SimulateOptions:
     """The options of `pdsynth simulate`, which writes a simulated cohort.
 
-    subjects: number of participants. sites: names of the sites among which they are divided evenly. missing_fmri,
-    missing_dmri: fractions of the participants without that scan; nobody lacks both. grid_mm: resolution of the
-    simulated anatomy in mm; its voxels are 0.75 * grid_mm. quick: write fewer volumes and directions. randomise:
-    fraction of the participants whose acquisition is random instead of their site's. truth: write also the volumes that
-    the oracle (upper limit of the scores) needs. anatomies: folder of label maps with FreeSurfer's numbers; the
-    fraction anatomies_share of the participants is simulated from them, the others from the template. None: all from
-    the template.
+    subjects: number of participants. seed: of all random numbers. sites: names of the sites among which the
+    participants are divided evenly: "oasis", "adni" or "hospital". missing_fmri, missing_dmri: fractions of the
+    participants without that scan; nobody lacks both. grid_mm: resolution of the simulated anatomy in mm; its voxels
+    are 0.75 * grid_mm. quick: write fewer volumes and directions. randomise: fraction of the participants whose
+    acquisition is random instead of their site's. truth: write also the volumes that the oracle (upper limit of the
+    scores) needs. anatomies: folder of label maps with FreeSurfer's numbers; the fraction anatomies_share of the
+    participants is simulated from them, the others from the template. None: all from the template.
     """
 
     subjects: int = 40
@@ -63,9 +63,10 @@ class TrainOptions:
 
     steps: number of training steps. budget: wall time of these steps, seconds. If both are given, training ends at the
     first of the two. A method that is trained in steps needs one of them, unless `fit` takes the number of steps from
-    the recipe. device: "auto", "cpu" or "cuda". devices: number of processes or GPUs that train together. precision:
-    "32-true", "bf16-mixed" or "16-mixed"; None for the fast one of the device. resume: continue from the checkpoints of
-    the run; otherwise they are removed.
+    the recipe. seed: of the random numbers of the training. device: "auto", "cpu" or "cuda"; "auto" is "cuda" if torch
+    finds such a device, else "cpu". devices: number of processes or GPUs that train together. precision: "32-true",
+    "bf16-mixed" or "16-mixed"; None for that of the resumed run, or the fast one of the device. resume: continue from
+    the checkpoints of the run; otherwise they are removed.
     """
 
     steps: int | None = None
@@ -98,10 +99,10 @@ class EvaluateOptions:
     """The options of `pdsynth evaluate` and `pdsynth evidence`.
 
     split: the participants to score. controls: whether the controls (simple methods for comparison) that need no
-    training steps are fitted on the training split and scored too. samples: draws per scan of a generative model, each
-    in `steps` sampling steps. The uncertainty audit tests the SD over at least three draws; with fewer, it tests the SD
-    that the model itself gives. atlas: a label image in MNI space whose regions replace the default ones. device:
-    "auto", "cpu" or "cuda".
+    training steps are fitted on the training split and scored too. samples: number of random samples that a generative
+    model draws for each scan, each in `steps` sampling steps. The uncertainty audit tests the SD over the samples if
+    they are three or more; with fewer, it tests the SD that the model itself gives. atlas: a label image in MNI space
+    whose regions replace the default ones. seed: of all random numbers. device: "auto", "cpu" or "cuda".
     """
 
     split: Split = Split.TEST

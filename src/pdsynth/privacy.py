@@ -89,13 +89,14 @@ def findings(folder: str | Path) -> list[Finding]:
     """Search the files of a folder for identifiers of persons and of machines; returns the findings, sorted by path.
 
     It finds absolute paths of any machine, the names of this machine, its user and the user's home (of 4 letters or
-    more), e-mail addresses, DICOM identifiers (such as PatientName) with a value, and cells of tables that a
-    spreadsheet would evaluate as a formula. A passage that occurs several times in a file is one finding.
+    more, and not general ones such as root or user), e-mail addresses, DICOM identifiers (such as PatientName) with a
+    value, and cells of tables (.tsv, .csv) that a spreadsheet would evaluate as a formula. A passage that occurs
+    several times in a file is one finding.
 
     The search covers all text files, headers and extensions of NIfTI images, metadata of safetensors, texts in PNG
-    images, and the names of files and folders. The content of other binary files is not searched. Links are not
-    followed; their target path is searched as text. A file that cannot be read is a finding. Raises InputError if the
-    folder does not exist.
+    images, and the names of files and of the folders that hold them. The content of other binary files is not searched.
+    Links are not followed; their target path is searched as text. A file that cannot be read is a finding. Raises
+    InputError if the folder does not exist.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -114,9 +115,9 @@ def findings(folder: str | Path) -> list[Finding]:
 
 
 def files(folder: str | Path) -> list[Path]:
-    """All files and links below a folder, sorted by path; folders that cannot be listed are in the list too.
+    """All files and links in a folder and below, sorted by path; folders that cannot be listed are in the list too.
 
-    Raises InputError if the folder does not exist.
+    Links to folders are not followed. Raises InputError if the folder does not exist.
 
     >>> files(Path("no such folder"))
     Traceback (most recent call last):

@@ -21,7 +21,8 @@ STOPS_RUN |= {errno.ENOMEM, errno.EMFILE, errno.ENFILE}  # of memory and file ha
 def seconds(budget: str) -> float:
     """A wall-time budget as text, such as 90s, 10m or 1.5h, in seconds; a number without a unit is in seconds.
 
-    Raises ValueError if the text is not a time, or not above zero.
+    The unit is a small letter that follows the number directly. Raises ValueError if the text is not a time, or not
+    above zero.
 
     >>> seconds("10m"), seconds("90s"), seconds("45")
     (600.0, 90.0, 45.0)
@@ -57,7 +58,8 @@ def resolve_device(device: str) -> str:
 def refuse_more_devices(device: str, devices: int) -> None:
     """Raise ValueError if this machine has fewer devices than a training would use, or if `devices` is below 1.
 
-    device: "cuda" or "cpu". On "cpu" each device is a process, and any number is permitted.
+    device: "cuda" or "cpu". devices: number of devices that the training would use. On "cpu" each is a process, and any
+    number is permitted. A single "cuda" device is not checked.
 
     >>> refuse_more_devices("cpu", 0)
     Traceback (most recent call last):
@@ -130,7 +132,7 @@ def stops_run(error: BaseException) -> bool:
 
 
 def refuse_lost(root: Path) -> None:
-    """Raise OSError if the folder of a dataset is missing or empty, because its disk is then no longer mounted.
+    """Raise OSError if the folder `root` of a dataset is missing or empty, because its disk is then no longer mounted.
 
     >>> refuse_lost(Path("no/such/folder"))
     Traceback (most recent call last):

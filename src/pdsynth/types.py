@@ -19,7 +19,9 @@ class _Axis(StrEnum):
 
 
 class Modality(_Axis):
-    """The kind of a scan: functional MRI ("fmri") or diffusion MRI ("dmri"). index: its position in this order.
+    """The kind of a scan: functional MRI ("fmri") or diffusion MRI ("dmri").
+
+    other: the other one of the two. index: the position in this order, from 0.
 
     >>> Modality.FMRI.other
     <Modality.DMRI: 'dmri'>
@@ -36,9 +38,10 @@ class Modality(_Axis):
 
 
 class Direction(_Axis):
-    """The direction of a synthesis: from which modality (source) to which modality (target).
+    """The direction of a synthesis: "fmri_to_dmri" or "dmri_to_fmri".
 
-    index: 0 from fMRI to dMRI, 1 from dMRI to fMRI.
+    source, target: the modality from which a scan is synthesised, and that of the synthesised scan. index: 0 from fMRI
+    to dMRI, 1 from dMRI to fMRI.
 
     >>> Direction.FMRI_TO_DMRI.source, Direction.FMRI_TO_DMRI.target
     (<Modality.FMRI: 'fmri'>, <Modality.DMRI: 'dmri'>)
@@ -76,7 +79,7 @@ class Diagnosis(StrEnum):
 
 
 class Available(StrEnum):
-    """The scans that a session of a prepared folder holds: both, or only the fMRI, or only the dMRI."""
+    """The scans that a session of a prepared folder holds: "both", only the fMRI ("fmri"), or only the dMRI ("dmri")."""
 
     BOTH = "both"
     FMRI = Modality.FMRI
@@ -84,7 +87,7 @@ class Available(StrEnum):
 
 
 class Split(StrEnum):
-    """The part of a cohort that a participant belongs to: training, validation or test."""
+    """The part of a cohort that a participant belongs to: training ("train"), validation ("val") or test ("test")."""
 
     TRAIN = "train"
     VAL = "val"
@@ -92,7 +95,10 @@ class Split(StrEnum):
 
 
 class Size(StrEnum):
-    """The size of a recipe's networks: the full one, or the small one for the budget of a CPU."""
+    """The size of a recipe's networks: "full", or "small" for the budget of a CPU.
+
+    A recipe is a named configuration of a method.
+    """
 
     FULL = "full"
     SMALL = "small"
@@ -101,8 +107,9 @@ class Size(StrEnum):
 class View(StrEnum):
     """The images of a volume that a loss compares on the features of a network.
 
-    PROJECTIONS are three grey images, one per axis; STACKED are these three as the channels of one image; SLICES are
-    evenly spaced slices along the three axes; VOLUME is the volume itself.
+    PROJECTIONS ("projections") are three grey images, the means along each axis; STACKED ("stacked") are these three as
+    the channels of one image; SLICES ("slices") are two slices across each axis; VOLUME ("volume") is the volume
+    itself.
     """
 
     PROJECTIONS = "projections"
@@ -114,7 +121,8 @@ class View(StrEnum):
 class InputError(ValueError):
     """Invalid input. The message is one line with the file, the problem and the remedy; a command exits with status 2.
 
-    path, problem, remedy: the parts of the message; problem and remedy have no full stop at the end.
+    path, problem, remedy: the parts of the message. problem and remedy are given without a full stop at the end. Line
+    breaks in problem become spaces.
 
     >>> str(InputError("a.nii.gz", "is truncated", "copy it again"))
     'a.nii.gz: is truncated. Remedy: copy it again.'

@@ -54,7 +54,8 @@ class Workers:
 
     They are `jobs` processes of this machine (1: this process itself). If dask is given, it is the address of a running
     dask scheduler, whose processes are used instead, and jobs is not used. If slurm is true, they are `jobs` jobs of
-    the cluster manager Slurm. Raises ValueError for jobs below 1, and if both dask and slurm are given.
+    the cluster manager Slurm, each with 4 GB of memory for 12 hours. Raises ValueError for jobs below 1, and if both
+    dask and slurm are given.
 
     >>> sorted(Workers().run(abs, [-2, 1]))
     [(-2, 2), (1, 1)]
@@ -84,10 +85,10 @@ class Workers:
         work, start and the tasks are pickled for other processes. An error of a task is raised at once, and the other
         tasks are stopped.
 
-        If the system kills a process of this machine, it is not replaced; the others do the remaining tasks, and
-        InputError is then raised for the task of the killed process. The message names the task by name(task). Without
-        `name`, it is the task's attribute `name`, or the task itself. Raises ValueError if a package for the cluster is
-        not installed, or if no dask scheduler answers.
+        If the system kills a process of this machine, it is not replaced; the others, if any are left, do the remaining
+        tasks, and InputError is then raised for the task of the killed process. The message names the task by
+        name(task). Without `name`, it is the task itself if it is a path, else its attribute `name`, or its text.
+        Raises ValueError if a package for the cluster is not installed, or if no dask scheduler answers.
 
         >>> list(Workers().run(len, ["abc"]))
         [('abc', 3)]
@@ -238,7 +239,10 @@ def _task_name(task: Any) -> str | Path:
 
 
 def terminate(pools: Sequence[ProcessPoolExecutor]) -> None:
-    """Terminate the running processes of some process pools. Before Python 3.14 there is no public function for it."""
+    """End the running processes of some process pools by the signal SIGTERM.
+
+    Before Python 3.14 there is no public function for it.
+    """
     for pool in pools:
         for process in list((pool._processes or {}).values()):  # a pool that was shut down has None
             process.terminate()

@@ -32,7 +32,10 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
 def ignored(name: str) -> bool:
-    """Whether a file with this name, such as .DS_Store, belongs to a desktop or a file system and is never touched."""
+    """Whether a file with this name belongs to a desktop or a file system and is never touched.
+
+    These are .DS_Store, Thumbs.db, and names that start with .nfs.
+    """
     return any(fnmatchcase(name, pattern) for pattern in IGNORED)
 
 
@@ -46,7 +49,7 @@ def workspace(out: Path) -> Iterator[Path]:
     """Create and lock the folder in which `out` is prepared (its workspace `OUT.partial`); yields its path.
 
     At the end it is removed, unless it contains unfinished work or a folder that was replaced. Raises InputError if
-    another run holds the lock, or if a file or folder with this name is not a workspace of pdsynth.
+    another run holds the lock, or if a file or folder with this name is neither empty nor a workspace of pdsynth.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     space = workspace_path(out)
@@ -149,9 +152,9 @@ def _manifest_digest(folder: Path) -> str | None:
 
 
 def discard(new: Path) -> None:
-    """Remove a folder with unfinished output.
+    """Remove a folder with unfinished output, if it exists.
 
-    Its manifest.json is removed first, so that no run resumes from the rest.
+    Its manifest.json is removed first, so that no run resumes from the rest. Files that cannot be removed stay.
     """
     (new / manifest.NAME).unlink(missing_ok=True)
     shutil.rmtree(new, ignore_errors=True)
@@ -160,9 +163,10 @@ def discard(new: Path) -> None:
 def exchange(space: Path, out: Path) -> None:
     """Give the complete new folder in a workspace the name `out`, and move an old folder `out` into the workspace.
 
-    space: path of the workspace, `OUT.partial`. The new folder gets the permissions of the old one. The operation is
-    recorded first, so that the next run can complete it after a kill. Raises InputError if an earlier replaced folder
-    is still in the workspace.
+    space: path of the workspace, `OUT.partial`. The new folder gets the permissions of the old one, which stays in the
+    workspace until `complete_pending` removes it. The operation is recorded first, so that the next run can complete it
+    after a kill. Raises InputError if the old folder has to be moved to `OUT.partial/OUT.old` (see `replaced_folder`)
+    and an earlier one is still there.
     """
     if out.exists():
         shutil.copymode(out, staging_folder(space))  # keeps the permissions of a group
@@ -184,9 +188,10 @@ def _swap(space: Path, out: Path) -> None:
 
 
 def exchange_names(one: Path, other: Path) -> bool:
-    """Exchange the names of two folders in one atomic step; returns False if the system does not support it.
+    """Exchange the names of two folders in one atomic step.
 
-    Raises OSError for any other failure.
+    Returns whether this was done; false if the system or the file system does not support it. Raises OSError for any
+    other failure.
     """
     if platform.system() == "Windows":
         return False
@@ -207,11 +212,12 @@ def exchange_names(one: Path, other: Path) -> bool:
 
 
 def complete_pending(space: Path, out: Path) -> None:
-    """Complete the exchange or the addition of files that a workspace records as in progress.
+    """Complete the exchange or the addition of files that a workspace records as in progress, if there is one.
 
     space: path of the workspace, `OUT.partial`; out: the output folder. A killed run may have begun the operation, or
-    this run. Afterwards the state of the workspace is "making". Raises InputError if another folder has taken the name
-    of `out` since then, or if a file that pdsynth did not write would be lost.
+    this run. After an exchange, the files of the replaced folder are removed. An addition whose new folder is not
+    complete is discarded. Afterwards the state of the workspace is "making". Raises InputError if another folder has
+    taken the name of `out` since then, or if a file that pdsynth did not write would be lost.
     """
     pending = read_json(space / MARK)
     new, old = staging_folder(space), replaced_folder(space)
