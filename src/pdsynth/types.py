@@ -79,7 +79,10 @@ class Diagnosis(StrEnum):
 
 
 class Available(StrEnum):
-    """The scans that a session of a prepared folder holds: "both", only the fMRI ("fmri"), or only the dMRI ("dmri")."""
+    """The scans that a session of a prepared folder holds.
+
+    Both ("both"), the fMRI alone ("fmri"), or the dMRI alone ("dmri").
+    """
 
     BOTH = "both"
     FMRI = Modality.FMRI

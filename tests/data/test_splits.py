@@ -51,6 +51,9 @@ def test_strata_are_balanced_and_the_salt_matters() -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match=r"the split 0.8,0.1,0.2 is not three fractions that sum to 1"):
         assign_splits(table([("x", "NC")]), (0.8, 0.1, 0.2))
+    for fractions in ((float("nan"), 0.5, 0.5), (0.5, float("nan"), 0.5)):
+        with pytest.raises(ValueError, match="is not three fractions"):
+            assign_splits(table([("x", "NC")]), fractions)
     twice = pd.concat([table([("x", "NC")])] * 2)
     with pytest.raises(ValueError, match="sub-000 is listed twice"):
         assign_splits(twice)

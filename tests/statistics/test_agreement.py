@@ -165,5 +165,8 @@ def test_degenerate_patterns_give_nan_without_a_warning():
         found = agreement_summary(real, same, SITES, real.mean(0), n=50)
         assert (found["icc"].low, found["icc"].value, found["icc"].high) == (0, 0, 0)
         assert np.isnan([found["within_site_r"].value, found["pattern_r"].value, found["pattern_r"].low]).all()
+        opposite = 2 * real[:3].mean(0) - real[:3]
+        reverse = agreement_summary(real[:3], opposite, SITES[:3], real.mean(0), n=50)["icc"]
+        assert (reverse.low, reverse.value) == pytest.approx((-3, -3))  # the least ICC(2,1) is -N / (N - 2), and not -1
         three = agreement_summary(real[:3], synthesised[:3], SITES[:3], real.mean(0), n=50)
         assert not np.isinf([[e.value, e.low, e.high] for e in three.values()]).any()

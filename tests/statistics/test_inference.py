@@ -64,6 +64,12 @@ def test_permutation_needs_participants():
         paired_permutation(np.array([]), np.array([]))
 
 
+def test_permutation_of_one_participant_and_of_an_unknown_difference():
+    assert paired_permutation(np.array([3.0]), np.array([1.0])) == 1.0  # both signs give the same mean without its sign
+    assert np.isnan(paired_permutation(np.array([1.0, np.nan, 2.0]), np.zeros(3)))
+    assert np.isnan(paired_permutation(np.array([np.nan]), np.zeros(1)))
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 @settings(max_examples=60, deadline=None)
 def test_holm_is_monotone_bounded_and_between_raw_and_bonferroni(p):

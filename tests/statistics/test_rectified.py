@@ -160,6 +160,14 @@ def test_a_participant_drawn_twice_is_two():
             assert getattr(found, name)[row] == pytest.approx(getattr(again, name)[0]), name
 
 
+def test_one_real_scan_in_a_group_gives_no_difference():
+    """The difference would be 0 if the coefficients of all participants, which are then 0, were used."""
+    real, made, hidden = cohort(8)
+    has = ~hidden & ((GROUPS == "NC") | (np.cumsum(~hidden) == 1))
+    found = rectify(np.ones((1, 80)), real, made, has, np.ones(80, bool), GROUPS == "AD", np.zeros(80, int))
+    assert np.isnan(found.complete_cases).all() and np.isnan(found.difference).all() and not found.worth.any()
+
+
 @pytest.mark.parametrize(("freedom", "used"), [(9, False), (10, True)])
 def test_trust_is_learned_from_enough_or_not_at_all(freedom, used):
     real, made, hidden = cohort(9)

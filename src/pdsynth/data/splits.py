@@ -53,13 +53,13 @@ def assign_splits(
 
 
 def check_fractions(fractions: Sequence[float]) -> None:
-    """Raise ValueError unless these are three fractions, of 0 or more, that sum to 1.
+    """Raise ValueError unless these are three fractions, of 0 or more, that sum to 1 within 10^-6.
 
     >>> check_fractions((0.8, 0.1, 0.2))
     Traceback (most recent call last):
     ValueError: the split 0.8,0.1,0.2 is not three fractions that sum to 1. Write fractions such as 0.8,0.1,0.1.
     """
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+    if len(fractions) != 3 or not (min(fractions) >= 0 and abs(sum(fractions) - 1) <= 1e-6):  # a nan is refused, too
         written = ",".join(f"{fraction:g}" for fraction in fractions)
         raise ValueError(
             f"the split {written} is not three fractions that sum to 1. Write fractions such as 0.8,0.1,0.1."
@@ -91,10 +91,11 @@ def _deal(n: int, sizes: np.ndarray) -> list[str]:
 
 
 def check_disjoint(splits: pd.DataFrame, participants: Iterable[str], path: str | Path) -> None:
-    """Raise InputError unless each participant has one row, and each row names a split.
+    """Raise InputError unless each participant has one row, and each row names a split ("train", "val" or "test").
 
-    splits: table with participant_id and split, read from splits.tsv at `path`. participants: those who have scans. A
-    participant with two rows could be in two splits. One without a row, or with a misspelt split, would be in none.
+    splits: table with participant_id and split, read from splits.tsv at `path`. participants: those who have scans; the
+    table may have others, too. A participant with two rows could be in two splits. One without a row, or with a
+    misspelt split, would be in none.
     """
     repeated = splits.loc[splits["participant_id"].duplicated(), "participant_id"]
     if len(repeated):
@@ -110,8 +111,8 @@ def near_duplicates(volumes: Iterable[np.ndarray], participants: Sequence[str]) 
     """Index pairs (i, j), i < j, of volumes that hold the same image under two participants, a leak between splits.
 
     volumes: N volumes (X, Y, Z) in 0..1; participants (N,): whose they are. Volumes are averaged over cells of 4 x 4 x
-    4 voxels. Two are the same image if the RMS of their difference is below 0.5 % of the RMS of the first. Differences
-    by rounding and recompression are far smaller, those between two participants far larger.
+    4 voxels. Two are the same image if the RMS of their difference is below 0.5 % of the RMS of the first, both over
+    these cells. Differences by rounding and recompression are far smaller, those between two participants far larger.
     """
     names = np.asarray(participants)
     cells = np.asarray([cell_means(v) for v in volumes])
@@ -126,5 +127,8 @@ def near_duplicates(volumes: Iterable[np.ndarray], participants: Sequence[str]) 
 
 
 def cell_means(volume: np.ndarray) -> np.ndarray:
-    """Means over cells of 4 x 4 x 4 voxels, flattened: (X, Y, Z) -> (X//4 * Y//4 * Z//4,) float32."""
+    """Means over cells of 4 x 4 x 4 voxels, flattened: (X, Y, Z) -> (X//4 * Y//4 * Z//4,) float32.
+
+    Incomplete cells at the far borders are dropped.
+    """
     return block_means(volume, CELL).ravel()

@@ -1,9 +1,9 @@
 """Agreement of synthesised and real region patterns: by region over participants, and by participant over regions.
 
 In all functions, `real` and `synthesised` are (N, R): means of R regions (a pattern), one row per participant. Results
-are nan for fewer than three participants and for a region that varies neither in real nor in synthesised patterns. A
-correlation is nan if either side does not vary. ICC and CCC measure equality of values; they are 0 if only one side
-varies.
+by region are nan for fewer than three participants and for a region that varies neither in real nor in synthesised
+patterns. A correlation is nan if either side does not vary. ICC and CCC measure equality of values; they are 0 if only
+one side varies.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def icc_2_1(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
     """Intraclass correlation ICC(2,1) of real and synthesised values per region, (R,): agreement of single measures.
 
     real, synthesised (N, R): means of R regions, one row per participant. Two-way random effects, absolute agreement:
-    Shrout and Fleiss 1979; ICC(A,1) of McGraw and Wong 1996. 1 means equal values; an offset or a scale lowers it. nan
-    for fewer than three participants, and for a region in which neither real nor synthesised values vary. Raises
-    ValueError if the shapes differ.
+    Shrout and Fleiss 1979; ICC(A,1) of McGraw and Wong 1996. 1 means equal values; an offset or a scale lowers it. The
+    least value is -N / (N - 2), below -1. 0 if only one of the two varies. nan for fewer than three participants, and
+    for a region in which neither real nor synthesised values vary. Raises ValueError if the shapes differ.
 
     >>> real = np.array([[1.0], [2.0], [3.0]])
     >>> icc_2_1(real, real).round(3).tolist(), icc_2_1(real, real + 1).round(3).tolist()
@@ -62,8 +62,9 @@ def ccc(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
     """Concordance correlation coefficient of real and synthesised values per region, (R,) (Lin 1989).
 
     It measures agreement with the line of identity: 1 means equal values. real, synthesised (N, R): means of R regions,
-    one row per participant. The result is between -1 and 1; nan for fewer than three participants, and for a region
-    in which neither real nor synthesised values vary. Raises ValueError if the shapes differ.
+    one row per participant. The result is between -1 and 1, and 0 if only one of the two varies; nan for fewer than
+    three participants, and for a region in which neither real nor synthesised values vary. Raises ValueError if the
+    shapes differ.
 
     >>> real = np.array([[1.0], [2.0], [3.0]])
     >>> ccc(real, -real + 4).round(3).tolist()
@@ -108,10 +109,11 @@ def bland_altman(real: np.ndarray, synthesised: np.ndarray) -> BlandAltman:
 def pattern_correlation(real: np.ndarray, synthesised: np.ndarray, centre: np.ndarray | float = 0.0) -> np.ndarray:
     """Correlation over regions of real and synthesised region means, one value per participant, (N,).
 
-    real, synthesised (N, R): means of R regions, one row per participant. centre (R,): mean values that are subtracted
-    from both first. Without it, the region means of any two people correlate highly. After subtraction of the
-    population's mean, only individual deviations correlate. nan if the real or the synthesised values of a participant
-    do not differ from the centre, or differ from it by a constant. Raises ValueError if the shapes differ.
+    real, synthesised (N, R): means of R regions, one row per participant; N may be 1. centre (R,): mean values that are
+    subtracted from both first; 0 subtracts nothing. Without it, the region means of any two people correlate highly.
+    After subtraction of the population's mean, only individual deviations correlate. nan if the real or the synthesised
+    values of a participant do not differ from the centre, or differ from it by a constant. Raises ValueError if the
+    shapes differ.
 
     >>> average = np.array([[1.0, 2.0, 4.0]])
     >>> pattern_correlation(average + [[0, 0, 0.1]], average).round(2).tolist()
@@ -166,12 +168,13 @@ def agreement_summary(
     """Agreement of synthesised with real values over all regions or all participants, with 95 % intervals.
 
     real, synthesised (N, R): means of R regions, one row per participant; sites (N,). Keys with the median over
-    regions: icc (intraclass correlation), ccc (concordance correlation), within_site_r (correlation of the deviations
-    from the mean of each site) and bias (mean of synthesised - real). Keys with the median over participants: pattern_r
-    (correlation over regions of a participant's real and synthesised means) and own_pattern_r (the same after
-    subtraction of `centre` (R,), the population's mean pattern). Intervals are over participants, from n resamples:
-    within each site for within_site_r, else among all participants. The same seed gives the same intervals. Values
-    and intervals are nan for fewer than three participants. Raises ValueError if the shapes differ.
+    regions: icc (intraclass correlation ICC(2,1)), ccc (concordance correlation), within_site_r (correlation of the
+    deviations from the mean of each site) and bias (mean of synthesised - real). Keys with the median over
+    participants: pattern_r (correlation over regions of a participant's real and synthesised means) and own_pattern_r
+    (the same after subtraction of `centre` (R,), the population's mean pattern). Medians leave out regions or
+    participants with a nan; a median of none is nan. Intervals are over participants, from n resamples: within each
+    site for within_site_r, else among all participants. The same seed gives the same intervals. Values and intervals
+    are nan for fewer than three participants. Raises ValueError if the shapes differ.
     """
     real, synthesised = paired(real, synthesised)
     patterns = {"pattern_r": np.zeros(real.shape[1]), "own_pattern_r": centre}
@@ -181,7 +184,7 @@ def agreement_summary(
     anyone, at_site = bootstrap_weights(one, seed, n), bootstrap_weights(labels, seed, n)
     bias = anyone @ (synthesised - real) / len(real)
     found = {
-        "icc": Estimate.of(_median(_icc(anyone, real, synthesised)), -1, 1),
+        "icc": Estimate.of(_median(_icc(anyone, real, synthesised)), -len(real) / (len(real) - 2), 1),
         "ccc": Estimate.of(_median(_ccc(anyone, real, synthesised)), -1, 1),
         "within_site_r": Estimate.of(_median(_site_r(at_site, real, synthesised, labels)), -1, 1),
         "bias": Estimate.of(_median(bias)),

@@ -81,7 +81,11 @@ class Predictions:
         return self.predicted == self.labels
 
     def by_participant(self) -> Predictions:
-        """One row per participant and diagnosis: probabilities averaged over the sessions with this diagnosis."""
+        """One row per participant and diagnosis: probabilities averaged over the sessions with this diagnosis.
+
+        A participant whose diagnosis changes between sessions has several rows. Rows are in the order of first
+        occurrence.
+        """
         table = pd.DataFrame(self.probabilities).groupby([self.participants, self.labels], sort=False).mean()
         people, labels = (table.index.get_level_values(level).to_numpy(str) for level in (0, 1))
         return Predictions(self.classes, labels, people, table.to_numpy())
@@ -116,11 +120,12 @@ def out_of_fold(
 
     They are made by a nested, repeated cross-validation whose folds are balanced by diagnosis and keep all rows of a
     participant together (StratifiedGroupKFold). All train blocks together, without the participants of the test fold,
-    are the training data. The test blocks are different data for the same rows (such as real and synthesised scans), so
-    that each classifier is fitted only once. classifier: "elastic-net" or "linear-svm". folds: number of test folds.
-    repeats: repetitions with other folds, over which probabilities are averaged. The folds depend only on labels,
-    participants and seed. Raises ValueError if a class has fewer participants than folds, if a class has no training
-    participants in a fold, or if the test blocks have different rows.
+    are the training data; they may have no other diagnoses than the test blocks. The test blocks are different data for
+    the same rows (such as real and synthesised scans), so that each classifier is fitted only once. classifier:
+    "elastic-net" or "linear-svm". folds: number of test folds. repeats: repetitions with other folds, over which
+    probabilities are averaged. The folds depend only on labels, participants and seed. Raises ValueError if a class has
+    fewer participants than folds, if a class has no training participants in a fold, if a training block has a
+    diagnosis that the test blocks lack, or if the test blocks have different rows.
     """
     first = tests[0]
     for test in tests[1:]:
@@ -157,7 +162,8 @@ def fit_predict(
     strength of the penalty is that of three with the best balanced accuracy in three inner folds of the training
     participants (two folds if a class has two participants); if a class has one participant, the middle strength is
     used. A linear SVM has margins and no probabilities: their softmax is returned. Raises ValueError if a participant
-    is in both training and test, or if a class has no training participants.
+    is in both training and test, if a class has no training participants, or if a training row has a diagnosis that is
+    not among the classes.
     """
     block = _joined(train)
     for test in tests:
@@ -182,10 +188,13 @@ def fit_predict(
 def scores(predictions: Predictions, seed: int = 0) -> dict[str, Any]:
     """Measures of the accuracy of predicted diagnoses, by name, over participants.
 
-    Probabilities are first averaged over the sessions of each participant. Keys: n (participants); accuracy with its
-    Wilson 95 % interval; balanced_accuracy with a bootstrap 95 % interval over participants; f1, recall, precision
-    (macro averages); auc (macro average, one versus rest); brier (mean squared distance of the probabilities from the
-    truth, 0 to 2); confusion (JSON text: counts of predicted classes by real class).
+    Probabilities are first averaged over the sessions of a participant with the same diagnosis, so that a participant
+    whose diagnosis changes counts once per diagnosis. Keys: n (number of participants, counted in this way); accuracy
+    with its Wilson 95 % interval; balanced_accuracy, the mean recall of the diagnoses that occur, with a bootstrap 95 %
+    interval over participants; f1, recall, precision (averages over all classes, in which a class that does not occur
+    counts as 0); auc (average over classes, one versus rest; nan if a class does not occur); brier (mean squared
+    distance of the probabilities from the truth, 0 to 2); confusion (JSON text: counts of predicted classes by real
+    class).
     """
     people = predictions.by_participant()
     labels, predicted, classes = people.labels, people.predicted, people.classes
@@ -225,10 +234,11 @@ def balanced_mean(values: np.ndarray, labels: np.ndarray) -> float:
 def balanced_interval(
     values: np.ndarray, labels: np.ndarray, participants: np.ndarray, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % interval of the mean over classes of the mean of `values` within each class (see `balanced_mean`).
+    """95 % interval (low, high) of the mean over classes of the mean of `values` in each class (see `balanced_mean`).
 
     values, labels, participants (N,): value, class and participant of each row. Percentile bootstrap over participants,
-    who are resampled within the class of their first row; all rows of a participant are drawn together.
+    who are resampled within the class of their first row; all rows of a participant are drawn together. A class of one
+    participant is the same in all resamples.
     """
     _, first, person = np.unique(participants, return_index=True, return_inverse=True)
     weights = bootstrap_weights(labels[first], seed)[1:, person]

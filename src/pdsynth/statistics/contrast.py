@@ -71,7 +71,8 @@ class Contrast:
 
         values (N, R): one row per participant. The difference is the first group minus the other. spread (N, R): the
         values from which the SD is computed: `values` themselves, or other values of the same participants, such as
-        those of real scans. nan if there is no difference, or if `spread` does not vary.
+        those of real scans. The result is multiplied by 1 - 3 / (4 df - 1), which corrects for small samples. nan where
+        `difference` is nan, or if `spread` does not vary within groups and sites.
         """
         sd = np.sqrt(self.covariance(spread, spread))
         return (1 - 3 / (4 * np.maximum(self.df, 1) - 1)) * ratio(self.difference(values), sd)
@@ -87,7 +88,8 @@ class Contrast:
         """The group difference at each site, as a list: its weight (B, 1) and the coefficients (B, N) of participants.
 
         The weight is n_a n_b / (n_a + n_b), where n_a and n_b are the numbers of participants of the two groups at the
-        site. The list is sorted by site.
+        site. Weight and coefficients are 0 in a resample in which the site has none of one group. The list is sorted by
+        site.
         """
         found = []
         for site in np.unique(self.sites):
@@ -98,7 +100,10 @@ class Contrast:
         return found
 
     def covariance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Covariance (B, R) of a and b (N, R), one row per participant, within groups and sites."""
+        """Covariance (B, R) of a and b (N, R), one row per participant, within groups and sites.
+
+        The divisor is df, or 1 if df is 0.
+        """
         return scatter(self.weights, a, b, self.cells) / np.maximum(self.df, 1)
 
     def reliability(self, g: np.ndarray) -> float:

@@ -22,7 +22,9 @@ def bca_interval(
 
     values: one per participant. statistic: a function of the values with an argument `axis`. n: number of resamples;
     level: coverage of the interval. Values that are not finite are left out. Values that do not vary give an interval
-    of width 0. Fewer than two participants give (nan, nan), because one person shows no variation between people.
+    of width 0. Fewer than two participants give (nan, nan), because one person shows no variation between people. So
+    does a statistic that varies among resamples but not if any one participant is left out, such as the median of
+    values of which all but one are equal.
 
     >>> bca_interval([2.0, 2.0, 2.0])
     (2.0, 2.0)
@@ -50,7 +52,8 @@ def paired_permutation(a: np.ndarray, b: np.ndarray, seed: int = 0, n: int = 10_
     """Two-sided p value of the mean difference a - b over participants, under random signs of each difference.
 
     a, b (N,): one value per participant. All 2^N sign patterns are used if these are n or fewer, else n random ones. p
-    is at least 2 / 2^N, and at least 1 / (1 + n) with random patterns. Raises ValueError if there are no participants.
+    is at least 2 / 2^N, which is 1 for one participant, and at least 1 / (1 + n) with random patterns. nan if a
+    difference is nan. Raises ValueError if there are no participants.
 
     >>> paired_permutation(np.array([1.0, 2.0, 3.0]), np.zeros(3))
     0.25
@@ -58,6 +61,8 @@ def paired_permutation(a: np.ndarray, b: np.ndarray, seed: int = 0, n: int = 10_
     difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     if difference.size == 0:
         raise ValueError("a paired test needs participants; got none.")
+    if difference.size == 1 or np.isnan(difference).any():  # scipy refuses the first and gives 0 for the second
+        return float("nan") if np.isnan(difference).any() else 1.0
     # |mean| makes the test two-sided; with random signs, p is (1 + hits) / (1 + n).
     result = stats.permutation_test(
         (difference,),
@@ -74,6 +79,8 @@ def paired_permutation(a: np.ndarray, b: np.ndarray, seed: int = 0, n: int = 10_
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Holm's step-down adjusted p values of one family of tests, in the order of the input (Holm 1979).
+
+    A nan stays nan, and counts as a test of the family.
 
     >>> holm([0.01, 0.04, 0.03]).tolist()
     [0.03, 0.06, 0.06]

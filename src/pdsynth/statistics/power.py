@@ -11,8 +11,8 @@ from scipy import special, stats
 def discordant_share(p_a: float, p_b: float, shared: float = 0.0) -> float:
     """Share of participants whom exactly one of two classifiers predicts correctly, from their accuracies p_a and p_b.
 
-    shared: 0 if the errors are independent, 1 if both make errors on the same people as far as the accuracies allow;
-    values between are interpolated linearly.
+    p_a, p_b: 0 to 1. shared: 0 if the errors are independent, 1 if both make errors on the same people as far as the
+    accuracies allow; values between are interpolated linearly.
 
     >>> round(discordant_share(0.6, 0.7), 3), round(discordant_share(0.6, 0.7, shared=1), 3)
     (0.46, 0.1)

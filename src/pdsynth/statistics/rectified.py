@@ -26,7 +26,8 @@ class RectifiedDifference:
     difference: mean of the first group minus mean of the second within sites, in the units of the scans. low, high: its
     95 % interval. p: two-sided t test of no difference. complete_cases: the difference from real scans alone. trust:
     weight of the synthesised scans, 0 if they are not used. worth: number of real scans that would narrow the interval
-    as much as one synthesised scan; below 0 if they widen it. sd: SD of real scans within groups and sites.
+    as much as one synthesised scan; below 0 if they widen it, and 0 if nobody has a synthesised scan alone. sd: SD of
+    real scans within groups and sites.
     """
 
     difference: np.ndarray
@@ -108,10 +109,12 @@ def rectified_difference(
 class Rectified:
     """A group difference from real and corrected synthesised scans, for each of B resamples and R regions, (B, R).
 
-    difference: with synthesised scans; complete_cases: from real scans alone. variance, variance_complete_cases: their
-    squared standard errors. trust: weight of the synthesised scans. worth: number of real scans that would narrow the
-    interval as much as one synthesised scan; below 0 if they widen it. of_real: variance of real scans within groups
-    and sites. freedom: degrees of freedom of `variance`.
+    difference: with synthesised scans; complete_cases: from real scans alone; both are nan if a group has fewer than
+    two participants with real scans, or if no site has drawn ones of both groups. variance, variance_complete_cases:
+    their squared standard errors; the second is 0 then. trust: weight of the synthesised scans. worth: number of real
+    scans that would narrow the interval as much as one synthesised scan; below 0 if they widen it, and 0 where it
+    cannot be estimated. of_real: variance of real scans within groups and sites. freedom: degrees of freedom of
+    `variance`.
     """
 
     difference: np.ndarray
@@ -171,9 +174,10 @@ def rectify(
 
     learning = varies * (1 - explained) * np.square(steepness) * var_z / np.maximum(both.df - 2, 1)
     variance, ignorant = left(unbiased) + learning, left(np.zeros_like(unbiased))
-    complete_cases, of_real = c @ y, every.covariance(real[has], real[has])
+    complete_cases = np.where(var_c > 0, c @ y, np.nan)
+    of_real = every.covariance(real[has], real[has])
     return Rectified(
-        difference=np.where(var_c > 0, complete_cases + trust * (z @ f) - mix * (w @ y), np.nan),
+        difference=complete_cases + trust * (z @ f) - mix * (w @ y),
         variance=of_real * variance,
         complete_cases=complete_cases,
         variance_complete_cases=of_real * var_c,

@@ -52,7 +52,7 @@ class Estimate:
         return cls(value, float(low), float(high))
 
     def columns(self, name: str) -> dict[str, float]:
-        """The value and the interval as three columns of a table: `name`, `name`_low and `name`_high."""
+        """The value and the interval as columns of a table: a dict with the keys `name`, `name`_low and `name`_high."""
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
@@ -80,8 +80,9 @@ def scatter(weights: np.ndarray, x: np.ndarray, y: np.ndarray, cells: np.ndarray
     """Weighted sum (B, R) of products of deviations of x and y from the mean of their cell, for each row of weights.
 
     weights (B, N): number of times that each of N participants is drawn in each of B resamples. x, y (N, R): one row
-    per participant. cells (N,): the cell of each participant, such as a group at a site; the mean is that of the
-    resample. A cell without variation contributes exactly 0.
+    per participant. cells (N,): the group (cell) of each participant, such as a diagnosis at a site; the mean of a cell
+    is that of its participants in the resample, each counted as often as drawn. A cell without variation contributes
+    exactly 0.
     """
     total = np.zeros((len(weights), x.shape[1]))
     for cell in np.unique(cells):
@@ -96,7 +97,10 @@ def scatter(weights: np.ndarray, x: np.ndarray, y: np.ndarray, cells: np.ndarray
 
 
 def deviations(values: np.ndarray) -> np.ndarray:
-    """Deviations (N, R) of values (N, R) from the mean of their column; exactly 0 for a column that does not vary."""
+    """Deviations (N, R) of values (N, R) from the mean of their column; exactly 0 for a column that does not vary.
+
+    A column does not vary if its range is at most 1e-9 of its largest magnitude, which is rounding error.
+    """
     varies = np.ptp(values, axis=0) > ROUNDING * np.abs(values).max(0)
     return np.where(varies, values - values.mean(0), 0.0)
 

@@ -29,9 +29,9 @@ def variance_ratio(real: np.ndarray, synthesised: np.ndarray) -> np.ndarray:
     """Variance over participants of synthesised region means divided by that of real ones, per region, (R,).
 
     real, synthesised (N, R): means of R regions, one row per participant. 0: everyone gets the same value. 1:
-    synthesised values vary as much as real ones, which is also possible by noise. The posterior mean E[target | source]
-    has the share of variance that the source explains. nan if real values do not vary, and for fewer than three
-    participants. Raises ValueError if the shapes differ.
+    synthesised values vary as much as real ones, which is also possible by noise. A method that gives the posterior
+    mean E[target | source] has the share of the real variance that the source explains. nan if real values do not vary,
+    and for fewer than three participants. Raises ValueError if the shapes differ.
 
     >>> variance_ratio(np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [1.5], [2.0]])).tolist()
     [0.25]
@@ -51,7 +51,8 @@ def shrinkage_slope(
     population. The slope is that of (synthesised - mean) on (real - mean), through the origin. 0: the method gives the
     population mean. 1: individual deviations are kept in full. Products and squares are summed over regions, so that
     regions with large variation have a large weight. The 95 % interval is over participants, from n resamples. nan if
-    no real pattern deviates from the mean, and for fewer than three participants.
+    no real pattern deviates from the mean, and for fewer than three participants. Raises ValueError if the shapes of
+    real and synthesised differ.
 
     >>> real = np.array([[1.0], [2.0], [4.0]])
     >>> shrinkage_slope(real, 2 + 0.5 * (real - 2), mean=np.array([2.0]))
@@ -69,12 +70,13 @@ def shrinkage_slope(
 def group_table(scores: np.ndarray, columns: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Mean score of the participants of each site, sex, third of age and diagnosis, and tests of differences.
 
-    scores (N,): one per participant; higher is better. columns: a table of N rows with some of the columns site, sex,
-    age and diagnosis (traits); a value that is missing, empty or "n/a" is left out. Returns one row per group with by
-    (the trait), group, n, mean, mean_low and mean_high (BCa 95 % interval; nan for one participant), worst (whether it
-    has the lowest mean among the groups of the trait with two or more participants), p (Kruskal-Wallis test over these
-    groups; nan for fewer than two groups, or if scores do not vary) and p_holm (corrected over the traits). Raises
-    ValueError if the lengths differ.
+    scores (N,): one finite number per participant; higher is better. columns: a table of N rows with some of the
+    columns site, sex, age and diagnosis (traits); a value that is missing, empty or "n/a" is left out. Returns one row
+    per group with by (the trait), group (its name, or its range of ages), n, mean, mean_low and mean_high (BCa 95 %
+    interval; nan for one participant), worst (whether it has the lowest mean among the groups of the trait with two or
+    more participants; false if there is only one such group), p (Kruskal-Wallis test over these groups; nan for fewer
+    than two groups, or if scores do not vary) and p_holm (corrected over the traits). There are no rows of age if all
+    ages are equal. Raises ValueError if the lengths differ.
     """
     scores = np.asarray(scores, np.float64)
     if scores.shape != (len(columns),):
