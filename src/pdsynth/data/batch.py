@@ -47,8 +47,9 @@ class Source:
     def near(self) -> Tensor:
         """Voxels in the source's brain or within about 3 voxels of it, (B, 1, x, y, z) bool.
 
-        Methods that work voxel by voxel estimate the target only there. Scores are computed in the target's brain, not
-        there.
+        They are those in which the blurred brain mask of the context is above 0.05, so that brain voxels without enough
+        others around them are left out. Methods that work voxel by voxel estimate the target only there. Scores are
+        computed in the target's brain, not there.
         """
         return self.context[:, -1:] > NEAR
 
@@ -57,12 +58,13 @@ class Source:
 class PairBatch:
     """The scans of B sessions by direction of synthesis, for training or prediction; no diagnosis, age or sex.
 
-    sources: the source scans and their features. targets: target volumes (B, 1, x, y, z) in [0, 1]. masks (B, 1, x, y,
-    z): the targets' brain masks, 0 or 1. corner (B, 3): the first voxel of each patch on the grid, 0 for whole volumes.
-    bval (B, 1): b-value of the dMRI in ms/um^2, of the source scan or of the target to synthesise. site: name of each
-    session's site. rows (B,): positions in the table of the `Pairs` that made the batch, -1 for a scan outside it.
-    oracle: E[target | anatomy that both scans share], (B, 1, x, y, z) in [0, 1], if the cohort is simulated with these
-    volumes. `sources` lacks a direction whose source scan was not asked for; the other dicts lack one without a target.
+    sources: the source scans and their features; a direction whose source scan was not asked for is absent. targets:
+    target volumes (B, 1, x, y, z) in [0, 1]. masks (B, 1, x, y, z): the targets' brain masks, 0 or 1. corner (B, 3):
+    the first voxel of each patch on the grid, 0 for whole volumes. bval (B, 1): b-value of the dMRI in ms/um^2, of the
+    source scan or of the target to synthesise. site: name of each session's site. rows (B,): positions in the table of
+    the `Pairs` that made the batch, -1 for a scan outside it. oracle: E[target | anatomy that both scans share], (B, 1,
+    x, y, z) in [0, 1]; empty unless the cohort is simulated with these volumes. targets and masks are empty for a scan
+    to synthesise from.
     """
 
     sources: dict[Direction, Source]
@@ -91,7 +93,7 @@ class PairBatch:
         )
 
     def to(self, device: torch.device | str) -> PairBatch:
-        """The same batch on another device."""
+        """The same batch on another device, such as "cpu" or "cuda"."""
         return self.map(lambda tensor: tensor.to(device))
 
     def only(self, i: int) -> PairBatch:
@@ -106,8 +108,8 @@ class PairBatch:
 def multiscale(volume: np.ndarray, brain: np.ndarray) -> np.ndarray:
     """The context features of one whole volume: (X, Y, Z) -> (6, X, Y, Z) float32.
 
-    They are the volume, its Gaussian blurs with SDs of 1, 2 and 4 voxels, the gradient magnitude of the first blur, and
-    the brain mask `brain` (X, Y, Z) blurred with an SD of 2 voxels.
+    They are, in this order, the volume, its Gaussian blurs with SDs of 1, 2 and 4 voxels, the gradient magnitude of the
+    first blur (per voxel), and the brain mask `brain` (X, Y, Z; 0 or 1) blurred with an SD of 2 voxels.
     """
     blurs = [ndimage.gaussian_filter(volume, sigma, truncate=3) for sigma in (1, 2, 4)]
     gradient = np.sqrt(sum(np.square(g) for g in np.gradient(blurs[0])))
@@ -167,7 +169,8 @@ class WholeSource:
 def stack_sources(wholes: list[WholeSource], corners: np.ndarray, patch: Patch) -> Source:
     """Make the sources of a batch: cut a patch of `patch` voxels per axis from each of B whole sources, and stack them.
 
-    corners (B, 3): the first voxel of each patch. The summary and the coarse volume stay those of the whole volume.
+    wholes: the B whole sources. corners (B, 3): the first voxel of each patch; a patch must not reach beyond the
+    volume. The summary and the coarse volume stay those of the whole volume.
     """
     context = torch.from_numpy(
         np.stack([crop(w.context, c, patch) for w, c in zip(wholes, corners, strict=True)]).astype(np.float32)
@@ -194,8 +197,9 @@ def crop(array: Array, corner: np.ndarray | Tensor, patch: Patch) -> Array:
 def source_batch(volume: np.ndarray, brain: np.ndarray, direction: Direction, bval: float) -> PairBatch:
     """The input of a method for one whole source scan without a target, as a batch of one.
 
-    volume (X, Y, Z) is in 0..1, brain (X, Y, Z) is its mask. bval: b-value in s/mm^2 of the source dMRI, or of the dMRI
-    to synthesise. The batch has no targets, masks and oracle; its site is "" and its row -1.
+    volume (X, Y, Z) is in 0..1, brain (X, Y, Z) is its mask, direction that of the synthesis. bval: b-value in s/mm^2
+    of the source dMRI, or of the dMRI to synthesise; the batch has it in ms/um^2. The batch has no targets, masks and
+    oracle; its site is "" and its row -1.
     """
     whole = WholeSource.of(volume, brain)
     corners = np.zeros((1, 3), np.int64)

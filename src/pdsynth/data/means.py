@@ -34,9 +34,9 @@ class ScanMeans:
     means: first of the whole scan, then of each segment if there are several; of fMRI over the volumes in the steady
     state, of dMRI over one shell. reference: the volume for registration, which is the mean fMRI, or the mean b0 (the
     mean of the shell if there is no b0). A 3D file is its own mean and reference. bval: median b-value of the shell in
-    s/mm^2, None for fMRI and for a 3D file. motion_mm: mean framewise displacement in mm, by the realignment, else from
-    fMRIPrep's table of confounds; None without either. notes: the doubtful entries of the header and of the gradient
-    tables, and how they were read.
+    s/mm^2, None for fMRI and for a 3D file. motion_mm: mean framewise displacement in mm, by the realignment, else, for
+    fMRI, from fMRIPrep's table of confounds; None without either. notes: the doubtful entries of the header and of the
+    gradient tables, and how they were read.
     """
 
     means: list[Volume]
@@ -51,12 +51,13 @@ def scan_means(scan: Scan, preprocessing: Preprocessing, segments: int = 1) -> S
 
     preprocessing: settings of the steps, such as b-value and corrections. Segments of an fMRI scan are contiguous
     blocks of time after the first non-steady volumes. Those of a dMRI scan are subsets, with evenly spread directions,
-    of the shell nearest to the b-value `preprocessing.shell`; other shells are not used. A 3D file is its own mean, and
-    no correction changes it.
+    of the shell nearest to the b-value `preprocessing.shell`; other shells are not used. A file of a single volume is
+    its own mean, and no correction changes it.
 
-    Raises InputError for a scan that cannot be read, a 4D dMRI without gradient tables, or fewer steady volumes, or
-    volumes of the shell, than segments. Raises ValueError for a dMRI without diffusion-weighted volumes, a negative
-    repetition time, and a realignment that fails.
+    Raises InputError for a scan that cannot be read, a 4D dMRI without gradient tables, segments of a dMRI without
+    directions, or fewer steady volumes, or volumes of the shell, than segments; a file of a single volume has one.
+    Raises ValueError for a dMRI without diffusion-weighted volumes, a negative repetition time, and a realignment that
+    fails.
     """
     header = read_header(scan.path)
     if header.n_volumes == 1:
@@ -151,14 +152,20 @@ def denoised(series: np.ndarray) -> np.ndarray:
 
 
 def confounds(scan: Scan) -> Path | None:
-    """Path of the table of confounds (head motion) that fMRIPrep wrote beside a BOLD scan; None if there is none."""
+    """Path of the table of confounds (head motion) that fMRIPrep wrote beside a BOLD scan; None if there is none.
+
+    Only a scan whose name ends in _desc-preproc_bold.nii or .nii.gz, as fMRIPrep writes it, can have one.
+    """
     stem = re.sub(r"(_space-[A-Za-z0-9]+)?(_res-[A-Za-z0-9]+)?_desc-preproc_bold\.nii(\.gz)?$", "", scan.path.name)
     path = scan.path.with_name(f"{stem}_desc-confounds_timeseries.tsv")
     return path if stem != scan.path.name and path.exists() else None
 
 
 def reported_motion(scan: Scan) -> float | None:
-    """Mean framewise displacement in mm from the scan's table of confounds; None without a readable table with it."""
+    """Mean framewise displacement in mm from fMRIPrep's table of confounds of the scan; None if it is not known.
+
+    Cells without a number are left out. It is not known without a table that can be read and has this column.
+    """
     path = confounds(scan)
     if path is None:
         return None

@@ -36,7 +36,7 @@ TEXT_COLUMNS = ("participant_id", "session_id", "segment", "site", "diagnosis", 
 def content(prepared: Path) -> dict[str, str]:
     """SHA-256, in hexadecimal digits, of the tables pairs.tsv and splits.tsv of a prepared folder, by file name.
 
-    They identify its pairs and splits.
+    They identify its pairs and splits. Raises InputError if one of them is missing.
     """
     return {name: sha256(prepared / name) for name in ("pairs.tsv", "splits.tsv")}
 
@@ -44,8 +44,10 @@ def content(prepared: Path) -> dict[str, str]:
 class Volumes(Shards):
     """Reads the volumes of a prepared folder, and caches the source features that are computed from them.
 
-    `source(shard, row, modality)` returns the features of one volume, `WholeSource`: shard is the file's name, row the
-    index in it. The cache takes up to 4 GiB, or the memory of 16 volumes if that is more.
+    root, shape, digests: as in `Shards`. `source(shard, row, modality)` returns the features of one volume,
+    `WholeSource`: shard is the file's name, row the index in it. The cache takes up to 4 GiB, or the memory of 16
+    volumes if that is more. streamed: keep no source features and few open files, so that the memory does not grow with
+    the number of sessions.
     """
 
     def __init__(
@@ -55,12 +57,6 @@ class Volumes(Shards):
         digests: Mapping[str, str] | None = None,
         streamed: bool = False,
     ) -> None:
-        """root: the prepared folder. shape: voxels along each axis of its grid.
-
-        digests: SHA-256 of files, by their path in the folder; a file with a digest is checked at its first use.
-        streamed: keep no source features and few open files, so that the memory does not grow with the number of
-        sessions.
-        """
         super().__init__(root, shape, digests, STREAMED if streamed else MAPPED)
         views = 0 if streamed else max(16, CACHED_BYTES // (SOURCE_BYTES * int(np.prod(shape))))
         self.source = lru_cache(maxsize=views)(self._source)
@@ -75,9 +71,10 @@ class Pairs:
 
     Attributes: root, the folder; table, one row per session and segment with the columns of `pairs.tsv` and the split;
     preprocessing, the steps from scans to these volumes; grid of the volumes; simulated, whether the cohort is
-    simulated; has_oracle, whether it has oracle volumes; manifest, the content of manifest.json. Methods take `row`,
-    the position of a row in the table, from 0. A selection of rows shares the volumes of the whole. Raises InputError
-    for a preprocessing that this version cannot rebuild.
+    simulated; has_oracle, whether it has oracle volumes (the expected scan, given the simulated anatomy) of both
+    modalities; manifest, the content of manifest.json. `len` is the number of rows. Methods take `row`, the position of
+    a row in the table, from 0. A selection of rows shares the volumes of the whole. Raises InputError for a
+    preprocessing that this version cannot rebuild.
     """
 
     def __init__(self, root: Path, table: pd.DataFrame, manifest: dict, volumes: Volumes) -> None:
@@ -128,7 +125,7 @@ class Pairs:
 
     @property
     def masks_given(self) -> int:
-        """Number of scans whose brain mask a preprocessing tool wrote to a file, in the whole prepared folder.
+        """Number of scans of the prepared folder whose brain mask was read from the file of a preprocessing tool.
 
         It is that of the folder in a selection of rows, too; 0 if the manifest does not give it.
         """
@@ -175,7 +172,10 @@ class Pairs:
         return self.split(Split.TEST)
 
     def whole_scans(self) -> Pairs:
-        """The rows of whole-scan means, which evaluation uses; rows of segments are left out."""
+        """The rows of whole-scan means, which evaluation uses; rows of segments are left out.
+
+        Rows of sessions with one scan only are among them.
+        """
         return self.where(self.table["segment"] == WHOLE_SCAN)
 
     def streamed(self) -> Pairs:
@@ -188,10 +188,11 @@ class Pairs:
         return Pairs(self.root, self.table, self.manifest, volumes)
 
     def read(self, name: str, row: int) -> np.ndarray:
-        """A row's volume by name (`fmri`, `fmri_brain`, `oracle_fmri`, ...): (X, Y, Z), in the data type of the file.
+        """A row's volume by name: (X, Y, Z), in the data type of the file.
 
-        It is zero if the file of the session holds no volume of this name. Raises InputError for a file that is
-        missing, damaged or changed.
+        name: `fmri` or `dmri`, `fmri_brain` or `dmri_brain` (masks), `oracle_fmri` or `oracle_dmri` (expected scans of
+        a simulated cohort). The volume is zero if the file of the session holds none of this name. Raises InputError
+        for a file that is missing, damaged or changed.
         """
         return self.volumes.read(*self._place(row), name)
 
@@ -271,10 +272,10 @@ class Pairs:
     ) -> PairBatch:
         """A batch of rows that have both scans: whole volumes, or one patch per row.
 
-        rows (B,): positions in the table. corners (B, 3): first voxel of each patch, by default 0. patch: its size in
-        voxels along each axis, by default that of the grid. directions: the directions of synthesis whose source
-        features are computed; the targets are always those of both. Raises InputError for a patch that is larger than
-        the grid.
+        rows (B,): positions in the table. corners (B, 3): first voxel of each patch, by default 0; a patch must not
+        reach beyond the grid. patch: its size in voxels along each axis, by default that of the grid. directions: the
+        directions of synthesis whose source features are computed; the targets are always those of both. Raises
+        InputError for a patch that is larger than the grid.
         """
         rows = np.asarray(rows)
         patch = self.grid.shape if patch is None else patch
@@ -305,11 +306,11 @@ class Pairs:
     def patches(self, patch: Patch, batch_size: int, seed: Sequence[int], step: int) -> PairBatch:
         """The batch of one training step: patches of `patch` voxels around random fMRI brain voxels of random rows.
 
-        All rows must have both scans. In a batch no row is used twice before all are used once. The same seed and step
-        number give the same batch, so that a resumed run gets the batches of an uninterrupted one. A patch is moved
-        into the grid if it would reach beyond. The first voxel of a patch of even sides has even coordinates, so that
-        the 2-voxel cells of the Haar transform of different patches coincide. Raises InputError for a patch that is
-        larger than the grid.
+        All rows must have both scans. In a batch no row is used twice before all are used once. The same seed (whole
+        numbers) and step number give the same batch, so that a resumed run gets the batches of an uninterrupted one. A
+        patch is moved into the grid if it would reach beyond. The first voxel of a patch of even sides has even
+        coordinates, so that the 2-voxel cells of the Haar transform of different patches coincide. Raises InputError
+        for a patch that is larger than the grid.
         """
         generator = np.random.default_rng([*seed, step])
         rounds = -(-batch_size // len(self))

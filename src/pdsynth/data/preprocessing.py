@@ -49,8 +49,8 @@ class Preprocessing(BaseModel):
     - realign: whether each volume is registered rigidly to the mean fMRI, or to the mean b0.
     - mask: "given" uses the brain mask file that a preprocessing tool wrote for the scan, if there is one; "computed"
       always computes the mask.
-    - alone: registration of a scan without a partner. "affine" registers it to the template, unless a tool has already
-      registered it.
+    - alone: registration of a scan without a partner, the other scan of its session. "affine" registers it to the
+      template, unless a tool has already registered it.
     - paired_dmri: registration of a dMRI whose session has an fMRI. "through-fmri" combines the rigid transform to the
       fMRI and the fMRI's transform to the template. A dMRI is registered as if it were alone if a tool has already
       registered it, or has warped the fMRI to MNI.
@@ -92,7 +92,8 @@ class Preprocessing(BaseModel):
     def entries(self) -> dict[str, Any]:
         """The settings as JSON values, for a manifest or a card: `grid_shape`, `grid_affine` and `preprocessing`.
 
-        The card is the record of a training in the model's config.json.
+        The card is the record of a training in the model's config.json. The intensity "percentile" is left out, as in
+        records of earlier versions, which had no other.
         """
         grid = {"grid_shape": list(self.grid.shape), "grid_affine": self.grid.affine.tolist()}
         return {**grid, ENTRY: self.model_dump()}
@@ -124,9 +125,9 @@ class Preprocessing(BaseModel):
         return {name: (self._in_words(name), other._in_words(name)) for name in names}
 
     def option(self, name: str) -> str | None:
-        """How the command `prepare` gives a setting the value that it has here, such as "with --realign", in words.
+        """How the command `prepare` gives a setting the value that it has here, in words, such as "with --realign".
 
-        name: that of the setting. None if no option of the command can give it this value.
+        name: that of the setting, such as "realign". None if no option of the command can give it this value.
         """
         if name == "grid":
             return f"with --grid-mm {self.grid.spacing_mm[0]:g}"

@@ -35,12 +35,13 @@ def quality_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     rows: one dict per scan, with participant_id, session_id, site, modality, path and the measures. These are coverage
     (share of the template brain in the field of view, 0..1), overlap (Dice coefficient with the template brain, 0..1),
     mutual_information (normalised, with the template, 1..2), correlation of a dMRI with the session's fMRI (-1..1), and
-    motion_mm (mean framewise displacement). An unknown measure is None. The key notes, a list of texts, may be absent;
-    its texts become part of `flag`.
+    motion_mm (mean framewise displacement). An unknown measure is None or absent. The key notes, a list of texts, may
+    be absent; its texts become part of `flag`, which is "" for a scan without doubts. Measures are rounded to four
+    decimals.
 
     A measure other than coverage is outlying if it is more than 4 robust SDs from the median of the scans of its
     modality on the bad side: above for motion_mm, below for the others. A modality with fewer than 10 known values of a
-    measure has no outliers in it. A correlation below 0.25 is flagged, too.
+    measure has no outliers in it, nor one of which most values are equal. A correlation below 0.25 is flagged, too.
     """
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table["flag"] = ["; ".join([*row.get("notes", []), *_apart(row.get("correlation"))]) for row in rows]
@@ -64,7 +65,8 @@ def _apart(correlation: float | None) -> list[str]:
 def deviations(values: np.ndarray) -> np.ndarray:
     """Distance of each value from the median, in robust standard deviations (1.4826 MAD), with its sign: (n,).
 
-    It is zero for a NaN, and for all values if fewer than 10 are known or their MAD is zero.
+    MAD is the median distance from the median. The result is zero for a NaN, and for all values if fewer than 10 are
+    known or their MAD is zero.
 
     >>> deviations(np.array([1.0, 1.1, 0.9, 1.2, 0.8, 1.0, 1.1, 0.9, 1.0, 9.0])).round().tolist()[-2:]
     [0.0, 54.0]

@@ -23,12 +23,13 @@ class PairRow:
 
     An unknown value is "n/a". segment: "mean" for the whole scans, else the number of the segment, from 0. diagnosis:
     NC, MCI or AD. dx_gap_days: days from the first scan of the session to the visit of its diagnosis, negative if the
-    visit was earlier; scan_gap_days: between the two scans, 0 or more. sex: F or M. age and education are in years;
-    mmse and moca are scores of cognitive tests. available: both, fmri or dmri, the modalities of which the row has a
-    volume. A path is relative to the dataset, and empty without a usable scan. A scale is the intensity in the scan's
-    own unit that becomes 1: 2.5 times the median in the brain, or a percentile there if the setting `intensity` of the
-    preprocessing is "percentile". dmri_bval: b-value of the averaged shell in s/mm^2, 1000 if it is unknown or there is
-    no dMRI. shard: name of the file of the session's volumes. index: position in this file, 0 for the whole scans.
+    visit was earlier; scan_gap_days: between the two scans, 0 or more; 0 also for one scan or unknown days. sex: F or
+    M. age and education are in years; mmse and moca are scores of cognitive tests. available: both, fmri or dmri, the
+    modalities of which the row has a volume. A path is relative to the dataset, and empty without a usable scan. A
+    scale is the intensity in the scan's own unit that becomes 1: 2.5 times the median in the brain, or a percentile
+    there if the setting `intensity` of the preprocessing is "percentile". dmri_bval: b-value of the averaged shell in
+    s/mm^2, 1000 if it is unknown or there is no dMRI. shard: name of the file of the session's volumes. index: position
+    in this file, 0 for the whole scans.
     """
 
     participant_id: str
@@ -54,10 +55,10 @@ class PairRow:
 
 
 def pairs_table(records: Mapping[Task, Record]) -> pd.DataFrame:
-    """The table pairs.tsv of a prepared folder: one row per session and segment with a usable scan.
+    """The table pairs.tsv of a prepared folder: one row per session and segment, or whole scan, with a usable scan.
 
-    The columns are the fields of `PairRow`. records: the content of the JSON file that preparation wrote on each
-    session.
+    The columns are the fields of `PairRow`; an empty table has none. records: by session, the content of the JSON file
+    that preparation wrote on it.
     """
     rows = [
         _row(task, index, scales, record["dmri_bval"])
@@ -103,7 +104,8 @@ def _or_na(value: float | None) -> Number:
 def quality_of(records: Mapping[Task, Record]) -> pd.DataFrame:
     """The table quality.tsv of a prepared folder: one row per usable scan, with its measures of quality and flags.
 
-    records: the content of the JSON file that preparation wrote on each session.
+    The columns are those of `quality_table`. records: by session, the content of the JSON file that preparation wrote
+    on it.
     """
     rows = []
     for task, record in records.items():

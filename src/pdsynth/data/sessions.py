@@ -57,8 +57,8 @@ class Task:
     """One session of a cohort to prepare, with everything that a process needs to do this.
 
     folder: the prepared folder, to which the result is written. root: the folder of the cohort. subject, session: the
-    participant and the session. simulated: whether the cohort is simulated. `name` is that of the session, such as
-    "sub-1_ses-a"; `shard` and `record_path` are the files to write.
+    participant and the session. settings: those of the volumes. simulated: whether the cohort is simulated. `name` is
+    that of the session, such as "sub-1_ses-a"; `shard` (volumes) and `record_path` (record) are the files to write.
     """
 
     folder: Path
@@ -93,7 +93,7 @@ class Task:
         """All files that determine the session's volumes, by their path relative to the cohort's folder.
 
         They are the scans, gradient tables, brain masks, tables of confounds, FSL's matrices with their template, and
-        oracle volumes. A file outside this folder has its name alone.
+        oracle volumes (see `oracle_path`). A file outside this folder has its name alone.
         """
         files: list[Path | None] = []
         for modality, scan in self.session.scans.items():
@@ -128,8 +128,8 @@ def make(task: Task) -> None:
     """Prepare a session: read, register and standardise its scans, and write its file of volumes and its record.
 
     The record is a JSON file with settings, inputs and results. A scan that cannot be used is written into its list of
-    rejections, and the other scan is prepared alone. Without a usable scan only the record is written. Errors that
-    would affect every scan, such as a full disk, are raised.
+    rejections, and the other scan is prepared alone. Without a usable scan only the record is written. Earlier files of
+    the session are removed first. Errors that would affect every scan, such as a full disk, are raised.
     """
     task.record_path.unlink(missing_ok=True)
     task.shard.unlink(missing_ok=True)

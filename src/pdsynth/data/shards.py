@@ -33,7 +33,12 @@ def write_shard(path: Path, rows: Sequence[dict[str, np.ndarray]]) -> int:
 
 
 class Shards:
-    """Reads volumes of a prepared folder, of which each session has one file (shard), from the disk on demand."""
+    """Reads volumes of a prepared folder, of which each session has one file (shard), from the disk on demand.
+
+    root: the prepared folder. shape: voxels along each axis of its grid. digests: SHA-256 of files, by their path in
+    the folder; a file with a digest is checked at its first use. mapped: number of files that stay open; the pages that
+    were read of them count as memory of the process.
+    """
 
     def __init__(
         self,
@@ -42,18 +47,16 @@ class Shards:
         digests: Mapping[str, str] | None = None,
         mapped: int = MAPPED,
     ) -> None:
-        """digests: sha256 of files, by their path in the folder; a file with a digest is checked at its first use.
-
-        mapped: number of files that stay open. The pages that were read of them count as memory of the process.
-        """
         self.root, self.shape, self.digests = root, tuple(shape), dict(digests or {})
         self._open = lru_cache(maxsize=mapped)(self._mapped)
 
     def read(self, shard: str, row: int, name: str) -> np.ndarray:
         """One volume, (X, Y, Z), in the data type of the file; zeros if the session has no volume of this name.
 
-        shard: name of the file. row: 0 for the whole scan, k for segment k - 1. name: such as "fmri" or "fmri_brain".
-        Raises InputError if the file is missing, damaged, changed after preparation, or has another grid.
+        shard: name of the file. row: 0 for the whole scan, k for segment k - 1. name: "fmri", "dmri", "fmri_brain",
+        "dmri_brain", or, in a simulated cohort, "oracle_fmri" and "oracle_dmri" (expected scans). Raises InputError if
+        the file is missing, damaged, or has another grid, or if its digest is known and it was changed after
+        preparation.
         """
         rows = self._open(shard)
         if name not in (rows.dtype.names or ()):
@@ -86,7 +89,7 @@ class Shards:
 def check_sizes(root: Path, sizes: dict[str, int]) -> None:
     """Raise InputError if a file of volumes is missing from a prepared folder, or has another size.
 
-    root: the prepared folder. sizes: bytes of each file, by file name.
+    root: the prepared folder, which has these files in the folder sessions. sizes: bytes of each file, by file name.
     """
     present = {path.name: path.stat().st_size for path in (root / FOLDER).glob("*.npy")}
     for name, size in sizes.items():

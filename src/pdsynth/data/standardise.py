@@ -132,9 +132,10 @@ def place(
     """Transform from a scan to the grid, mm to mm: of a preprocessing tool, through the partner, or to the template.
 
     reference: the scan's mean fMRI or b0, with its brain mask `brain`, (X, Y, Z) bool. grid: in MNI space. partner: the
-    standardised fMRI of a dMRI's session, or None. A partner that a tool has warped to MNI is not used, because no
-    rigid transform leads to it. Raises InputError for a matrix of FSL that cannot be read, or without a template image
-    in its folder, and ValueError if a registration fails.
+    standardised fMRI of a dMRI's session, or None. A scan in MNI space gets the identity, and one with a matrix of FSL
+    gets that matrix; only others are registered. A partner that a tool has warped to MNI is not used, because no rigid
+    transform leads to it. Raises InputError for a matrix of FSL that cannot be read, or without a template image in its
+    folder, and ValueError if a registration fails.
     """
     if scan.in_mni:
         return Transform({f"already in {scan.space}": np.eye(4)})
@@ -160,7 +161,8 @@ def to_template(reference: Volume, brain: np.ndarray, grid: Grid) -> np.ndarray:
 def read_flirt(path: Path, moving: Grid) -> np.ndarray:
     """FEAT's matrix from the scan (grid `moving`) to the template image in the matrix's folder: (4, 4), mm to mm.
 
-    path: the matrix's file. Raises InputError if it is not a table of 4 x 4 numbers, or without the template image.
+    path: the matrix's file. The template image has the name standard.nii.gz. Raises InputError if the file is not a
+    table of 4 x 4 numbers, or without the template image.
     """
     try:
         matrix = np.loadtxt(path)
@@ -187,8 +189,9 @@ def standard_brain(
 ) -> tuple[np.ndarray, Placement]:
     """The scan's brain mask on the grid, (X, Y, Z) bool, within the margin of the template's brain, and its alignment.
 
-    native: the brain mask on the scan's own grid. transform: from the scan to the grid. Raises ValueError if the field
-    of view covers less than 0.7 of the template brain, or if the Dice coefficient of the two brains is below 0.6.
+    reference: the scan's mean fMRI or b0. native: the brain mask on the scan's own grid. transform: from the scan to
+    the grid. Raises ValueError if the field of view covers less than 0.7 of the template brain, or if the Dice
+    coefficient of the scan's brain and the part of the template brain in the field of view is below 0.6.
     """
     grid = preprocessing.grid
     template = tissue_template(grid)["brain"] > 0.5
@@ -225,7 +228,7 @@ def intensity_scale(data: np.ndarray, brain: np.ndarray, preprocessing: Preproce
     """The scale of a volume on the grid, (X, Y, Z), with its brain mask, (X, Y, Z) bool, by the setting `intensity`.
 
     "flat-median" divides by the receive field and 2.5 times the median in the brain, "percentile" by a percentile
-    there. Raises ValueError if the mask is empty or the brain has no signal.
+    there. Raises ValueError if the mask is empty, or the median or percentile in the brain is not positive.
     """
     if preprocessing.intensity == "percentile":
         return RobustScale.by_percentile(data, brain, preprocessing.percentile)
@@ -234,7 +237,10 @@ def intensity_scale(data: np.ndarray, brain: np.ndarray, preprocessing: Preproce
 
 @lru_cache(maxsize=4)
 def brain_region(grid: Grid, margin_mm: float) -> np.ndarray:
-    """The template's brain and margin, (X, Y, Z) bool, read-only: outside it every prepared volume is zero."""
+    """The template's brain and all voxels up to margin_mm from it, (X, Y, Z) bool, read-only.
+
+    Outside it every prepared volume is zero.
+    """
     brain = tissue_template(grid)["brain"] > 0.5
     region = ndimage.distance_transform_edt(~brain, sampling=grid.spacing_mm) <= margin_mm
     region.flags.writeable = False
@@ -242,9 +248,11 @@ def brain_region(grid: Grid, margin_mm: float) -> np.ndarray:
 
 
 def refused(scan: Scan, error: Exception) -> InputError:
-    """Convert an error of a scan into an InputError that names its file; our ValueErrors read 'problem; remedy.'
+    """The InputError by which a scan is refused, from an error of its processing; it names the scan's file.
 
-    An InputError is returned as it is.
+    An InputError is returned as it is. The message of another error is divided at the first "; " into problem and
+    remedy; without a remedy, the advice is to look at the scan. The problem of an error other than a ValueError also
+    names its type.
     """
     if isinstance(error, InputError):
         return error

@@ -78,7 +78,7 @@ def step_back(x_t: Tensor, t: Tensor, x_0: Tensor, schedule: Schedule, z: Tensor
     """One reverse step of diffusion: a sample of q(x_{t-1} | x_t, x_0), made from standard normal z.
 
     x_t, x_0 and z are (B, ...), the diffusion step t is (B,). schedule: amounts of signal and noise at each step. Where
-    t = 0 the result is x_0. Source: Ho et al. 2020, Eqs. 6-7.
+    t = 0 the result is x_0, and z is not used. Source: Ho et al. 2020, Eqs. 6-7.
     """
     shape = (-1, *[1] * (x_t.ndim - 1))
     beta = schedule.beta[t].to(x_t.dtype).view(shape)

@@ -39,7 +39,10 @@ class Schedule(nn.Module):
         return len(self.beta)
 
     def levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), with a shape (B, 1, ...) that broadcasts to `like`."""
+        """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t) at the steps t (B,), shaped (B, 1, ...) to broadcast to `like`.
+
+        like: a tensor (B, ...), of which the results also have the data type.
+        """
         shape = (-1, *[1] * (like.ndim - 1))
         return self.signal[t].to(like.dtype).view(shape), self.noise[t].to(like.dtype).view(shape)
 
@@ -58,12 +61,18 @@ class Schedule(nn.Module):
         return self.add_noise(x_0, t, eps), t, eps
 
     def eps_from_x0(self, x_t: Tensor, t: Tensor, x_0: Tensor) -> Tensor:
-        """The noise eps (B, ...) with which x_0 (B, ...) became x_t (B, ...) at the diffusion steps t (B,)."""
+        """The noise eps (B, ...) with which x_0 (B, ...) became x_t (B, ...) at the diffusion steps t (B,).
+
+        The inverse of `add_noise`, solved for eps.
+        """
         signal, noise = self.levels(t, x_t)
         return (x_t - signal * x_0) / noise
 
     def x0_from_eps(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """The x_0 (B, ...) that became x_t (B, ...) with the noise eps (B, ...) at the diffusion steps t (B,)."""
+        """The x_0 (B, ...) that became x_t (B, ...) with the noise eps (B, ...) at the diffusion steps t (B,).
+
+        The inverse of `add_noise`, solved for x_0.
+        """
         signal, noise = self.levels(t, x_t)
         return (x_t - noise * eps) / signal
 
@@ -71,8 +80,8 @@ class Schedule(nn.Module):
 def cosine_schedule(steps: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02) -> Schedule:
     """The cosine schedule (Nichol & Dhariwal 2021, Eq. 17) with beta clipped to [beta_min, beta_max].
 
-    steps: number T of diffusion steps. With the paper's clip (the defaults), alpha_bar is 0.0032 at the last step, so
-    that x_T still contains 6 % of the amplitude of x_0. With beta_max = 0.999 it contains almost nothing.
+    steps: number T of diffusion steps. With the paper's clip (the defaults), alpha_bar is 0.0032 at the last step of
+    1000, so that x_T still contains 6 % of the amplitude of x_0. With beta_max = 0.999 it contains almost nothing.
 
     >>> schedule = cosine_schedule()
     >>> schedule.steps, round(float(schedule.alpha_bar[-1]), 4)

@@ -28,7 +28,7 @@ class Discriminators(nn.Module):
     def forward(self, image: Tensor, direction: Direction) -> Tensor:
         """The map of scores of images (B, channels, X, Y, Z), by the discriminator of one direction of synthesis.
 
-        The map is (B, 1, x, y, z), with sides of about half those of the images.
+        The map is (B, 1, x, y, z); its sides are half those of the images, rounded down, minus 2.
         """
         return self.networks[direction](image)[-1]
 

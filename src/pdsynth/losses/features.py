@@ -30,7 +30,7 @@ class FrozenFeatures(nn.Module):
     source: str
 
     def draw(self, seed: int) -> None:
-        """Set random weights from `seed`: He-normal weights and zero biases.
+        """Set random weights from `seed`: He-normal weights and zero biases. To be called before `freeze`.
 
         Weights of normalisation layers, which are 1D, keep their values.
         """
@@ -132,7 +132,7 @@ def vgg_until(layer: str, depth: int = 16) -> tuple[nn.Sequential, nn.Sequential
 
 
 class ResNetFeatures(FrozenFeatures):
-    """MONAI's 3D ResNet-10 up to its second level, with He-normal random weights from `seed`.
+    """MONAI's 3D ResNet-10 up to its second level, with He-normal random weights from `seed`, which are not trained.
 
     >>> ResNetFeatures().source
     'ResNet-10 (3D) of fixed random weights (seed 0), to layer2'

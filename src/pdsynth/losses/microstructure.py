@@ -12,7 +12,7 @@ from pdsynth.losses.features import FrozenFeatures
 
 
 def microstructure_views(volume: Tensor) -> list[Tensor]:
-    """Mean projections over the three axes (Eqs. 14-15).
+    """Mean projections over the three axes (Eqs. 14-15), as a list.
 
     volume: (B, 1, X, Y, Z). The projections are (B, 1, Y, Z), (B, 1, X, Z) and (B, 1, X, Y).
     """

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 def region_sums(volume: Tensor, labels: Tensor, regions: int) -> tuple[Tensor, Tensor]:
     """Sum of `volume` (B, 1, X, Y, Z) over the voxels of each region, and number of these voxels, both (B, regions).
 
-    labels (B or 1, 1, X, Y, Z): 0 is background, 1 to `regions` the regions.
+    labels (B or 1, 1, X, Y, Z): 0 is background, 1 to `regions` the regions. Both results are float32, and 0 for a
+    region without a voxel.
     """
     flat = volume.float().flatten(1)  # sums of bf16 would lose voxels
     index = labels.long().expand(volume.shape).flatten(1)
@@ -36,7 +37,7 @@ class PatternLoss(nn.Module):
         self.register_buffer("spread", torch.empty(0))
 
     def set_spread(self, spread: Tensor) -> None:
-        """Set the SD of each region's mean over the training participants, (regions,), above 0.
+        """Set the SD of each region's mean over the training participants, (regions,), above 0 (not checked).
 
         Raises ValueError for fewer than two regions.
         """

@@ -16,9 +16,10 @@ SLICES = 2  # per axis
 
 
 class SliceLoss(FeatureLoss):
-    """A loss on network features of slices: two evenly spaced slices across each of the three axes.
+    """A loss on network features of slices: two evenly spaced slices across each of the three axes, at 1/3 and 2/3.
 
-    The features are compared by their mean absolute difference, as in conditional GANs for MRI (Dar et al. 2019).
+    The features of two volumes are compared by their mean absolute difference, as in conditional GANs for MRI (Dar et
+    al. 2019).
     """
 
     def views(self, volume: Tensor) -> list[Tensor]:

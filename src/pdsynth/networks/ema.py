@@ -12,9 +12,9 @@ class EMA:
     """Exponential moving averages of the trainable parameters of `module`, without buffers and frozen parameters.
 
     An update makes an average d * average + (1 - d) * parameter. After n updates, d = min(decay, (1 + n) / (10 + n)),
-    so that the initial weights soon lose their influence. torch's AveragedModel is not used: it also copies frozen
-    networks and buffers, and starts with the weights after the first step. Raises ValueError for a decay outside
-    [0, 1).
+    so that the initial weights, with which the averages start, soon lose their influence. torch's AveragedModel is not
+    used: it also copies frozen networks and buffers, and starts with the weights after the first step. Raises
+    ValueError for a decay outside [0, 1).
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -36,7 +36,7 @@ class EMA:
 
     @torch.no_grad()
     def copy_to_module(self) -> None:
-        """Replace the module's parameters by their averages."""
+        """Replace the module's trainable parameters by their averages, which stay as they are."""
         for name, parameter in self.parameters.items():
             parameter.copy_(self.averages[name])
 

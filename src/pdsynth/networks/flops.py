@@ -1,4 +1,4 @@
-"""Counts the floating-point operations of torch code that runs inside a `with` block."""
+"""Counts operations of torch's matrix products, convolutions and attention that run inside a `with` block."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ ATTENTION_ON_CPU: dict[Any, Any] = {  # torch 2.13 counts attention on GPUs only
 
 @contextmanager
 def counted_flops() -> Iterator[FlopCounterMode]:
-    """Count the multiplications and additions of torch code that runs inside the `with` block, each as one operation.
+    """Count the multiplications and additions of matrix products, convolutions and attention inside the `with` block.
 
-    After the block, `get_total_flops` of the yielded counter returns their number.
+    Each is one operation. All other operations of torch count 0, such as element-wise products and sums, normalisation,
+    interpolation and Fourier transforms. After the block, `get_total_flops` of the yielded counter returns the number.
 
     >>> with counted_flops() as counter:
     ...     _ = torch.ones(2, 3) @ torch.ones(3, 4)

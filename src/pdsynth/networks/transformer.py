@@ -29,7 +29,7 @@ class AdaptiveBlock(nn.Module):
         zero(self.modulation)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """x (B, tokens, width), condition (B, width); returns the shape of x."""
+        """Apply the block to x (B, tokens, width), with condition (B, width); returns the shape of x."""
         scale_a, shift_a, gate_a, scale_p, shift_p, gate_p = self.modulation(F.silu(condition))[:, None].chunk(6, 2)
         tokens = self.norms[0](x) * (1 + scale_a) + shift_a
         x = x + gate_a * self.attention(tokens, tokens, tokens, need_weights=False)[0]
@@ -40,9 +40,9 @@ class PatchTransformer(nn.Module):
     """A transformer on whole volumes of one shape, whose tokens are cubes of voxels (after DiT, Peebles & Xie 2023).
 
     A volume of `shape` is cut into cubes of `patch` voxels per side. Each cube is one token of size `width`, with a
-    learned position embedding. Sides that are not a multiple of `patch` are padded with zeros. depth: number of blocks.
-    heads: number of attention heads, of which `width` is a multiple. condition: size of the vector that steers every
-    block. Before training the output is zero.
+    learned position embedding. Sides that are not a multiple of `patch` are padded with zeros at the end. depth: number
+    of blocks. heads: number of attention heads, of which `width` is a multiple. condition: size of the vector that
+    steers every block. Before training the output is zero.
     """
 
     def __init__(

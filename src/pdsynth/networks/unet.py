@@ -78,10 +78,11 @@ class HaarUNet(nn.Module):
     """Haar transform, residual U-Net at half resolution and below, inverse Haar transform.
 
     The U-Net has `levels` resolutions; the first has `width` channels, all others twice as many. Each level has
-    `blocks` residual blocks on the way down and one on the way up. Skip connections are summed. A 1x1x1 convolution
-    reduces the channels before each upsampling, on an eighth of the voxels. `condition` is the size of the vector that
-    steers every block (0: no such vector). `heads` is the number of self-attention heads at the coarsest level (0: no
-    attention). Before training the output is zero. Raises ValueError for levels or blocks below 1.
+    `blocks` residual blocks on the way down, and each but the coarsest has one on the way up. Skip connections are
+    summed. A 1x1x1 convolution reduces the channels before each upsampling, on an eighth of the voxels. `condition` is
+    the size of the vector that steers every block (0: no such vector). `heads` is the number of self-attention heads at
+    the coarsest level (0: no attention). Before training the output is zero. Raises ValueError for levels or blocks
+    below 1.
     """
 
     def __init__(
