@@ -37,7 +37,10 @@ class Exposure:
 
 @dataclass(frozen=True)
 class Acquisition:
-    """How both scans of one session are acquired: protocol, geometry and imperfections of each."""
+    """How both scans of one session are acquired: protocol, geometry and imperfections of each.
+
+    fmri and dmri are the geometry and imperfections.
+    """
 
     fmri_protocol: FmriProtocol
     dmri_protocol: DmriProtocol
@@ -48,8 +51,9 @@ class Acquisition:
 def at_site(generator: np.random.Generator, site: Site) -> Acquisition:
     """Draw the acquisition of one session with the site's protocols.
 
-    The generator draws the person's pose, a small movement between the two scans, and the centre of the coil, which
-    both scans share. Their phase-encoding blips are opposite, so that they are distorted in opposite directions.
+    The generator draws the person's pose, a small movement in each scan, and, for both scans together, the centre of
+    the coil and the seed of a smooth sensitivity. Their phase-encoding blips are opposite, so that they are distorted
+    in opposite directions.
     """
     head = pose(generator, POSE_DEG, POSE_MM, SCALE_SD)
     optics = Optics(
@@ -72,8 +76,9 @@ def at_site(generator: np.random.Generator, site: Site) -> Acquisition:
 def randomised(generator: np.random.Generator, quick: bool) -> Acquisition:
     """Draw the acquisition of one session: protocol, contrast, geometry and artefacts of each scan from wide ranges.
 
-    quick: fewer volumes (8 instead of 40) and directions (6 instead of 30), and no voxel below 2.5 mm in plane. This is
-    the idea of SynthSeg (Billot et al. 2023) with the signal equations of MRI.
+    quick: fewer volumes (8 instead of 40) and directions (6 instead of 30), and no voxel below 2.5 mm in plane. Pose,
+    coil and smooth sensitivity are those of the session, with a movement and a strength of the coil for each scan. This
+    is the idea of SynthSeg (Billot et al. 2023) with the signal equations of MRI.
     """
     g = generator
     head = pose(g, 5.0, 6.0, 0.06)

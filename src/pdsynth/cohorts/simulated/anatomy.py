@@ -35,9 +35,9 @@ RIM_LOSS, RIM_REACH_MM = (0.2, 0.6), 2.5  # a gradient echo loses this share of 
 class Person:
     """A simulated participant.
 
-    age is in years, and sex is "F" or "M". severity is 0 (healthy) to 1. ventricle_mm is the shift of the ventricles'
-    surface outwards from that of the template, hippocampus_mm that of the hippocampi's surface inwards; either may be
-    negative.
+    age is in years, and sex is "F" or "M". severity of the disease is 0 (healthy) to 1. ventricle_mm is the shift of
+    the ventricles' surface outwards from that of the template, hippocampus_mm that of the hippocampi's surface inwards;
+    either may be negative.
     """
 
     diagnosis: Diagnosis
@@ -117,9 +117,9 @@ def deformation(generator: np.random.Generator, person: Person, grid: Grid, to_t
     """Displacement in mm from the participant's space to the template's: (3, x, y, z) on nodes about 6 mm apart.
 
     grid: the working grid, whose outermost voxels are the outermost nodes. to_template (4, 4): map from its mm to
-    template mm; None if they are the same. The generator draws the folding and shape, and the person's ventricle_mm and
-    hippocampus_mm widen the ventricles and shrink the hippocampi. A stationary velocity field is integrated by scaling
-    and squaring (Arsigny et al. 2006). The map is therefore invertible.
+    template mm, the identity if they are the same. The generator draws the folding and shape, and the person's
+    ventricle_mm and hippocampus_mm widen the ventricles and shrink the hippocampi. A stationary velocity field is
+    integrated by scaling and squaring (Arsigny et al. 2006). The map is therefore invertible.
     """
     nodes = coarse_nodes(grid, NODES_MM)
     p = priors()

@@ -35,10 +35,11 @@ def mean_signal(
 ) -> np.ndarray:
     """Noise-free signal on the working grid, (X, Y, Z), relative to that of fully relaxed water.
 
-    private draws the fields that the dMRI of the session does not share: iron, veins and the position of the head in
-    the coil. steady (X, Y, Z) is the share of the signal that remains after `dropout`, which is the same for every draw
-    of private. tissues holds the MR constants by tissue; optics holds the coil and the scale of the scalp's signal.
-    """  # fmt: skip
+    It includes the coil sensitivity. private draws the fields that the dMRI of the session does not share: iron, veins
+    and the position of the head in the coil. protocol gives the times and the flip angle. steady (X, Y, Z) is the share
+    of the signal that remains after `dropout`, which is the same for every draw of private. tissues holds the MR
+    constants by tissue; optics holds the coil and the scale of the scalp's signal.
+    """
     iron = IRON_SD * random_field(private, anatomy.grid, IRON_FWHM_MM)[0]
     veins = np.clip(random_field(private, anatomy.grid, VEIN_FWHM_MM)[0] - 1.2, 0, 1) * VEIN_DEPTH
     coil = coil_field(private, anatomy.grid, optics, jitter=2.0)
@@ -67,10 +68,10 @@ def scan(
 ) -> np.ndarray:
     """The 4D run (x, y, z, volumes) float32, from the image without motion or noise, still (x, y, z).
 
-    view maps the maps of the anatomy to the voxels of the scan. state draws networks, physiology, drift and motion;
-    noise draws the receiver noise of SD sigma, in units of still. severity (0..1) strengthens the coupling within
-    networks.
-    """  # fmt: skip
+    view maps the maps of the anatomy to the voxels of the scan. protocol gives the repetition time and the number of
+    volumes. state draws networks, physiology, drift and motion; noise draws the receiver noise of SD sigma, in units of
+    still. severity (0..1) strengthens the coupling within networks.
+    """
     t_r, n = protocol.t_r / 1000, protocol.volumes
     gm, csf = view.fractions(np.stack([anatomy.gm, anatomy.csf]))
     brain = np.flatnonzero((gm + csf).ravel() > 0.05)
@@ -110,9 +111,10 @@ def region_courses(
 ) -> np.ndarray:
     """Time courses with an expected variance of 1, (1 + regions, n) float32.
 
-    Row 0 stands for voxels without a region and is zero. network: index in NETWORKS of each region. t_r: in seconds.
-    severity: 0..1. The course of a region is a weighted sum of its network's course and an independent one. The weight
-    of the network grows with severity in all networks, as the paper that this package reproduces says of AD.
+    Row 0 stands for voxels without a region and is zero; row 1 + i is that of region i. network: index in NETWORKS of
+    each region. n: number of samples, 2 or more. t_r: time between two samples in seconds. severity: 0..1. The course
+    of a region is a weighted sum of its network's course and an independent one. The weight of the network grows with
+    severity in all networks, as the paper that this package reproduces says of AD.
     """
     k = len(NETWORKS)
     correlation = np.full((k, k), BETWEEN) + (1 - BETWEEN) * np.eye(k)
@@ -126,9 +128,10 @@ def region_courses(
 
 
 def slow_noise(generator: np.random.Generator, rows: int, n: int, t_r: float) -> np.ndarray:
-    """Gaussian noise (rows, n) with a Lorentzian power spectrum (corner 0.06 Hz) above 0.008 Hz and variance near one.
+    """Gaussian noise (rows, n) with a Lorentzian power spectrum (corner 0.06 Hz) and an expected variance of 1.
 
-    t_r is the time between two of the n samples, in seconds.
+    Frequencies below 0.008 Hz are left out, so that the mean over time is 0. n: number of samples, 2 or more. t_r: the
+    time between two of them, in seconds.
     """
     frequency = np.fft.rfftfreq(n, t_r)
     power = 1 / (1 + np.square(frequency / CORNER_HZ))

@@ -45,7 +45,7 @@ VULNERABLE = ("cingulum", "fornix", "uncinate", "splenium")  # bundles that lose
 
 
 def curves() -> dict[str, list[np.ndarray]]:
-    """Curves of every fibre bundle, in MNI mm, as points about 1 mm apart: name -> [(n, 3)].
+    """Curves of every fibre bundle, in MNI mm, as points about 1 mm apart: name of the bundle -> [(n, 3)].
 
     A bundle across the midline has one curve, another one has a right and a left one.
     """

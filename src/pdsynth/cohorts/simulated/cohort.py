@@ -42,15 +42,16 @@ def simulate(
 ) -> Path:
     """Write a simulated cohort of NC, MCI and AD participants as BIDS with 4D scans, and return its root.
 
-    subjects is the number of participants, with one session each. sites are names in SITES; groups and sites are
-    balanced. missing_fmri and missing_dmri are the fractions of subjects without that scan, together at most 1, because
-    nobody lacks both. The mean of a missing scan is written to derivatives/truth. grid_mm (0.67 to 10.6) sets the
-    resolution of the simulated anatomy, whose voxels are 0.75 * grid_mm. quick writes few volumes and directions.
-    randomise is the fraction of subjects whose acquisition is random instead of their site's. truth adds the oracles to
-    derivatives/truth: the expected mean volume of each scan, given the anatomy that both scans share. anatomies is a
-    folder of label maps with FreeSurfer's numbers: the fraction anatomies_share of the subjects is simulated from them,
-    the others from the template. None takes the template for all. progress(finished, subjects) is called after each
-    subject. The bytes do not depend on jobs, the number of processes.
+    subjects is the number of participants, with one session each. seed is that of all random numbers. sites are names
+    of SITES: "oasis", "adni" and "hospital"; groups and sites are balanced. missing_fmri and missing_dmri are the
+    fractions of subjects without that scan, together at most 1, because nobody lacks both. The mean of a missing scan
+    is written to derivatives/truth. grid_mm (0.67 to 10.6) sets the resolution of the simulated anatomy, whose voxels
+    are 0.75 * grid_mm. quick writes few volumes and directions. randomise is the fraction of subjects whose acquisition
+    is random instead of their site's. truth adds the oracles to derivatives/truth: the expected mean volume of each
+    scan, given the anatomy that both scans share. anatomies is a folder of label maps with FreeSurfer's numbers: the
+    fraction anatomies_share of the subjects is simulated from them, the others from the template. None takes the
+    template for all. progress(finished, subjects) is called after each subject. The bytes do not depend on jobs, the
+    number of processes.
 
     Raises InputError if out is not empty, or if anatomies has no label map or one that cannot be read. Raises
     ValueError for an unknown site and for numbers out of range.
@@ -120,7 +121,8 @@ def simulate_cohort(
 def begin(out: Path, subjects: int, sites: Sequence[str]) -> None:
     """Make the empty folder `out` of a dataset, after a check of the number of subjects and the names of the sites.
 
-    Raises ValueError for an unknown site, for no site and for no subject, and InputError if out is not empty.
+    An existing empty folder is accepted. Raises ValueError for an unknown site, for no site and for fewer than one
+    subject, and InputError if out is not empty.
     """
     unknown = [s for s in sites if s not in SITES] or ([] if sites else ["(none)"])
     if unknown:
@@ -137,7 +139,8 @@ def each(
 ) -> list[Result]:
     """Apply work to every item in `jobs` processes; returns the results in the order of the items.
 
-    progress(finished, total) is called after every item. Raises InputError if a process is killed.
+    jobs below 1 counts as 1. progress(finished, total) is called after every item. An error of an item is raised.
+    Raises InputError if a process is killed.
     """
     numbered = list(enumerate(items))
     results: dict[int, Result] = {}

@@ -33,8 +33,9 @@ SESSIONS = ("ses-low", "ses-high")
 class TrueEffects:
     """Change of each person's region means from the first severity to the second.
 
-    atlas has the R regions. changes holds (N people, R regions) for each modality, the second minus the first, in units
-    of the prepared volumes, where 1 is 2.5 times the median in the brain.
+    severities: the two, 0 (healthy) to 1. atlas has the R regions. changes holds (N people, R regions) for each
+    modality, the second minus the first, in units of the prepared volumes, where 1 is 2.5 times the median in the
+    brain.
     """
 
     severities: tuple[float, float]
@@ -42,7 +43,7 @@ class TrueEffects:
     changes: Mapping[Modality, np.ndarray]
 
     def mean(self, modality: Modality) -> np.ndarray:
-        """Mean change over people, (R,)."""
+        """Mean change over people of one modality, (R,)."""
         return np.asarray(self.changes[modality].mean(0))
 
     def standard_error(self, modality: Modality) -> np.ndarray:
@@ -56,10 +57,11 @@ def counterfactual_session(
 ) -> Session:
     """Simulate the session of one subject at a severity (0 is healthy, 1 the most severe).
 
-    seed is that of the cohort, subject the number of the person in it, and site a name in SITES. grid_mm sets the
-    resolution of the anatomy, whose voxels are 0.75 * grid_mm. quick simulates few volumes and directions. Two calls
-    that differ in severity alone use the same random draws. Raises ValueError for a severity out of range, and KeyError
-    for an unknown site.
+    seed is that of the cohort, subject the number of the person in it, and site one of "oasis", "adni" and "hospital".
+    grid_mm sets the resolution of the anatomy, whose voxels are 0.75 * grid_mm. quick simulates few volumes and
+    directions. Two calls that differ in severity alone use the same random draws. The diagnosis of the person is the
+    group whose mean severity is nearest. The session has no oracles. Raises ValueError for a severity out of range, and
+    KeyError for an unknown site.
     """
     return simulate_session(
         seed,
@@ -88,7 +90,7 @@ def stage(severity: float) -> Diagnosis:
 
 
 def standard_means(session: Session, grid: Grid) -> dict[Modality, np.ndarray]:
-    """Mean volumes of both scans on a grid in MNI space, (X, Y, Z) float32 in 0..1.
+    """Mean volumes of both scans on a grid in MNI space, by modality: (X, Y, Z) float32 in 0..1.
 
     They correspond to the volumes that `prepare` writes, with the true transform in place of registration. As there,
     the receive field is divided out, and 1 is 2.5 times the median in the brain; both are estimated in the true brain
@@ -114,9 +116,11 @@ def true_effects(
     """Simulate people at two severities; returns the change of each person's region means from the first to the second.
 
     The regions are those of `evidence_regions`, which evaluation uses by default. The severities are by default the
-    means of NC and of AD. jobs is the number of processes. Person i is scanned at site i modulo the number of sites, by
-    quick scans. The two severities share noise and need no registration, so that a dozen people give a smaller error
-    than a cohort of hundreds. Raises ValueError for fewer than two subjects and for a severity out of range.
+    means of NC and of AD. grid_mm is the voxel size of the volumes; those of the anatomy are 0.75 * grid_mm. jobs is
+    the number of processes. Person i is scanned at site i modulo the number of sites, by quick scans. The two
+    severities share noise and need no registration, so that a dozen people give a smaller error than a cohort of
+    hundreds. Raises ValueError for fewer than two subjects and for a severity out of range, and KeyError for an unknown
+    site.
     """
     if subjects < 2:
         raise ValueError(f"{subjects} subject(s) give no standard error; ask for at least 2.")
@@ -149,10 +153,12 @@ def write_counterfactuals(
     """Write people with a session at each severity, ses-low and ses-high, as BIDS with 4D scans; returns the root.
 
     The severities are by default the means of NC and of AD. ses-low has the first. subjects is the number of people.
-    Person i is scanned at site i modulo the number of sites. participants.tsv has no diagnosis, because the two
-    sessions differ in it; derivatives/truth/truth.tsv has one row per session with its severity. The bytes do not
-    depend on jobs, the number of processes. Raises InputError if out is not empty, and ValueError for no subject, an
-    unknown site or a severity out of range.
+    Person i is scanned at site i modulo the number of sites. grid_mm sets the resolution of the anatomy, whose voxels
+    are 0.75 * grid_mm. quick writes few volumes and directions. participants.tsv has "n/a" as the diagnosis, because
+    the two sessions differ in it; derivatives/truth/truth.tsv has one row per session with its severity. No oracles are
+    written. progress is called as progress(finished, sessions). The bytes do not depend on jobs, the number of
+    processes. Raises InputError if out is not empty, and ValueError for no subject, an unknown site or a severity out
+    of range.
     """
     out, groups = Path(out), [stage(severity) for severity in severities]
     begin(out, subjects, sites)

@@ -42,7 +42,8 @@ class Microstructure:
 def microstructure(anatomy: Anatomy, person: Person, private: np.random.Generator, optics: Optics) -> Microstructure:
     """Draw the maps of a dMRI scan: the values expected from anatomy, age and severity, with random fields.
 
-    private draws these fields, which the fMRI of the session does not share. optics sets the strength of the coil.
+    private draws these fields, which the fMRI of the session does not share, and the position of the head in the coil.
+    optics gives the coil.
     """
     spread = random_field(private, anatomy.grid, FRACTION_FWHM_MM)[0]
     grey = random_field(private, anatomy.grid, GREY_FWHM_MM)[0]
@@ -144,7 +145,7 @@ def powder_image(micro: Microstructure, parts: dict[str, np.ndarray], bval: floa
 
 
 def directions(n: int) -> np.ndarray:
-    """n unit vectors spread over a half sphere, (n, 3): for n = 6 an icosahedron's, otherwise a Fibonacci spiral."""
+    """n unit vectors spread over a half sphere, (n, 3): for n = 6 those of an icosahedron, else a Fibonacci spiral."""
     if n == 6:
         golden = (1 + np.sqrt(5)) / 2
         three = np.array([(0, 1, golden), (1, golden, 0), (golden, 0, 1)])

@@ -54,7 +54,10 @@ def _smoother(length: int, sigma: float) -> np.ndarray:
 
 
 def smooth(data: np.ndarray, grid: Grid, fwhm_mm: float | np.ndarray) -> np.ndarray:
-    """Gaussian smoothing of (..., X, Y, Z) by one FWHM, or one FWHM per axis, in mm; values outside count as zero."""
+    """Gaussian smoothing of (..., X, Y, Z) by one FWHM, or one FWHM per axis, in mm; values outside count as zero.
+
+    grid: that of the data, whose voxel edges it gives.
+    """
     fwhm = np.broadcast_to(np.asarray(fwhm_mm, float), 3)
     sigmas = fwhm / FWHM / grid.spacing_mm
     x, y, z = (_smoother(n, round(float(s), 3)) for n, s in zip(grid.shape, sigmas, strict=True))
@@ -90,8 +93,10 @@ def upsample(nodes: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def signed_distance(mask: np.ndarray, spacing_mm: float | np.ndarray) -> np.ndarray:
-    """Distance (X, Y, Z) of each voxel to the surface of a mask (X, Y, Z) bool, in mm, negative inside.
+    """Distance (X, Y, Z) in mm of each voxel from the other side of a mask (X, Y, Z) bool, negative inside the mask.
 
+    It is the distance between voxel centres: outside, from the nearest voxel inside, and inside, minus that from the
+    nearest voxel outside, so that it is never 0. It is not defined if the mask is true everywhere or nowhere.
     spacing_mm is the edge of a voxel, or one edge per axis.
     """
     outer = ndimage.distance_transform_edt(~mask, sampling=spacing_mm)

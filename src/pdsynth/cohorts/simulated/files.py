@@ -25,12 +25,13 @@ NOTE = "SIMULATED by pdsynth: no person was scanned"
 class Task:
     """The arguments of `write_session`: one session to simulate and to write below root.
 
-    seed is that of the cohort, index the number of the person in it, and site a name in SITES. grid_mm sets the
-    resolution of the anatomy, whose voxels are 0.75 * grid_mm. quick simulates few volumes and directions. randomise
-    draws the acquisition at random instead of the site's. hidden is the modality that the participant lacks, None for
-    none; its mean is written to the truth alone. truth: whether the oracle volumes are written. severity (0..1)
-    replaces the random severity of the diagnosis. head is the file of the label map from which the person is simulated,
-    None for the template. session_id (ses-...) is the session's name, or empty if a person has one session.
+    seed is that of the cohort, index the number of the person in it, and site one of "oasis", "adni" and "hospital".
+    grid_mm sets the resolution of the anatomy, whose voxels are 0.75 * grid_mm. quick simulates few volumes and
+    directions. randomise draws the acquisition at random instead of the site's. hidden is the modality that the
+    participant lacks, None for none; its mean is written to the truth alone. truth: whether the oracle volumes (the
+    expected mean scans, given the anatomy that both scans share) are written. severity (0..1) replaces the random
+    severity of the diagnosis; None keeps it. head is the file of the label map from which the person is simulated, None
+    for the template. session_id (ses-...) is the session's name, or empty if a person has one session.
     """
 
     root: Path

@@ -108,7 +108,7 @@ class Head:
 
 
 def find_heads(folder: Path) -> list[Path]:
-    """The label maps directly in a folder (.nii, .nii.gz, .mgz), by name. Raises InputError if there is none."""
+    """The label maps directly in a folder (.nii, .nii.gz, .mgz), sorted by name. Raises InputError if there is none."""
     found = sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES)) if folder.is_dir() else []
     if not found:
         raise InputError(folder, "has no label map", f"give a folder with files that end in {', '.join(SUFFIXES)}")

@@ -46,9 +46,10 @@ class Optics:
 
 
 def pose(generator: np.random.Generator, degrees: float, mm: float, scale_sd: float = 0.0) -> np.ndarray:
-    """A random rigid map of world mm about the head's centre, with isotropic scaling, (4, 4).
+    """A random rigid map of world mm about the head's centre, with one random scale for all axes, (4, 4).
 
-    degrees, mm and scale_sd are the SDs of the three rotations, the three shifts, and the scale, whose mean is 1.
+    degrees, mm and scale_sd are the SDs of the three rotations (degrees), of the three shifts (mm), and of the scale,
+    whose mean is 1.
     """
     matrix = np.eye(4)
     rotation = Rotation.from_euler("xyz", generator.normal(0, degrees, 3), degrees=True).as_matrix()
@@ -157,7 +158,10 @@ class View:
         return np.asarray(images)
 
     def fractions(self, maps: np.ndarray) -> np.ndarray:
-        """Volume fractions (n, x, y, z) on the scan's voxels: `image` without point spread, Jacobian and ghost."""
+        """Volume fractions (n, x, y, z) on the scan's voxels: as `image`, but without point spread, Jacobian and ghost.
+
+        They are interpolated at the distorted positions.
+        """
         out = np.zeros((len(maps), int(np.prod(self.native.shape))), np.float32)
         out[:, self.rows] = (self.matrix @ maps.reshape(len(maps), -1).T).T / self.jacobian
         return out.reshape(len(maps), *self.native.shape)
@@ -186,7 +190,10 @@ def _interpolation(index: np.ndarray, shape: tuple[int, int, int], scale: np.nda
 
 
 def rician(generator: np.random.Generator, signal: np.ndarray, sigma: float) -> np.ndarray:
-    """Magnitude of the signal plus complex Gaussian noise, with SD sigma in the real and the imaginary part each."""
+    """Magnitude of the signal plus complex Gaussian noise, float32, of the shape of signal.
+
+    sigma is the SD of the noise in the real part and in the imaginary part, in units of signal.
+    """
     real = generator.standard_normal(signal.shape, np.float32)
     real *= np.float32(sigma)
     real += signal
@@ -196,7 +203,7 @@ def rician(generator: np.random.Generator, signal: np.ndarray, sigma: float) -> 
 
 
 def rician_mean(signal: np.ndarray, sigma: float) -> np.ndarray:
-    """Expected magnitude to second order in sigma / S: sqrt(S^2 + sigma^2).
+    """Expected magnitude of a signal S with noise, to second order in sigma / S: sqrt(S^2 + sigma^2).
 
     sigma is the SD of the noise, as in `rician`.
     """

@@ -35,10 +35,10 @@ SPIN_ECHO_DROPOUT = 0.35  # dropout strength of a spin echo relative to a gradie
 class Session:
     """A simulated session.
 
-    bold (x, y, z, t) and dwi (x, y, z, n) are int16, each on its own grid. bvals (n,) are in s/mm^2 and bvecs (n, 3) in
-    FSL's convention. fmri_oracle and dmri_oracle (x, y, z) are the expected means of the run and of the volumes with b
-    > 0, given the anatomy that both scans share; the 99.5th percentile in the brain is about 1. They are None if
-    oracle_draws was 0.
+    person, anatomy and acquisition: those from which it is simulated. bold (x, y, z, t) and dwi (x, y, z, n) are int16,
+    each on its own grid. bvals (n,) are in s/mm^2 and bvecs (n, 3) in FSL's convention. fmri_oracle and dmri_oracle (x,
+    y, z) are the expected means of the run and of the volumes with b > 0, given the anatomy that both scans share; the
+    99.5th percentile in the brain is about 1. They are None if oracle_draws was 0.
     """
 
     person: Person
@@ -66,13 +66,13 @@ def simulate_session(
 ) -> Session:
     """Simulate one session; the result depends on the arguments alone.
 
-    subject is the number of the person in the cohort with this seed. site is a name in SITES. grid_mm sets the working
-    grid, whose voxels are 0.75 * grid_mm. quick shortens the site's protocols; randomise replaces them by random ones.
-    The oracles, the expected mean volumes given the anatomy that both scans share, are means over oracle_draws redraws
-    of the fields that they do not share; 0 computes none. severity (0..1) replaces the random severity of the
-    diagnosis; all other random draws are unchanged. head: file of the label map from which the person is simulated,
-    instead of the template.
-    """  # fmt: skip
+    subject is the number of the person in the cohort with this seed. site is one of "oasis", "adni" and "hospital".
+    grid_mm sets the working grid, that of the anatomy, whose voxels are 0.75 * grid_mm. quick shortens the site's
+    protocols; randomise replaces them by random ones. The oracles, the expected mean volumes given the anatomy that
+    both scans share, are means over oracle_draws redraws of the fields that they do not share; 0 computes none.
+    severity (0..1) replaces the random severity of the diagnosis; all other random draws are unchanged. head: file of
+    the label map from which the person is simulated, instead of the template. Raises KeyError for an unknown site.
+    """
     streams = Streams(seed, subject)
     person = draw_person(streams.generator(PERSON), diagnosis, severity)
     anatomy = draw_anatomy(streams.generator(ANATOMY), person, grid_mm, None if head is None else read_head(head))

@@ -11,7 +11,8 @@ from pdsynth.types import Diagnosis
 class FmriProtocol:
     """Gradient-echo EPI of a resting-state run. Times in ms, voxel edges in mm (in plane, in plane, slice).
 
-    volumes: number of volumes. tsnr: temporal SNR (mean over SD) of grey matter by receiver noise alone.
+    t_r, t_e: repetition and echo time. flip_deg: flip angle in degrees. volumes: number of volumes. tsnr: temporal SNR
+    (mean over SD) of grey matter by receiver noise alone.
     """
 
     t_r: float
@@ -26,8 +27,8 @@ class FmriProtocol:
 class DmriProtocol:
     """Diffusion-weighted spin-echo EPI. Times in ms, voxel edges in mm (in plane, in plane, slice), b in s/mm^2.
 
-    b0_volumes, directions: number of volumes with b = 0, and of those with b = bval, one per direction. snr: that of
-    white matter in one b0 volume.
+    t_r, t_e: repetition and echo time. b0_volumes, directions: number of volumes with b = 0, and of those with b =
+    bval, one per direction. snr: that of white matter in one b0 volume.
     """
 
     t_r: float
@@ -43,8 +44,9 @@ class DmriProtocol:
 class Site:
     """A scanner with its two protocols. coil_strength is 0 for a fully normalised image, and 1 for the raw coil array.
 
-    psf_mm is the FWHM of the point spread in addition to the voxel's. shift_mm is the distortion for a field of one
-    unit. scale is the approximate grey-matter signal in stored units, those of the integers on disk.
+    psf_mm is the FWHM of the point spread in addition to the voxel's. shift_mm is the distortion of the fMRI along the
+    phase axis for a field of one unit; that of the dMRI is 0.8 times as large. scale is the approximate grey-matter
+    signal in stored units, those of the integers on disk.
     """
 
     name: str

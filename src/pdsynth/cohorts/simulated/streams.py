@@ -18,9 +18,10 @@ class Streams:
     subject: int
 
     def generator(self, stream: int, draw: int = 0) -> np.random.Generator:
-        """A new generator of a stream (PERSON, ANATOMY, ...), at its beginning.
+        """A new generator of a stream of random numbers (PERSON, ANATOMY, ...), at its beginning.
 
-        draw: 0 for the scan, another number for a redraw of the oracles.
+        draw: 0 for the scan; 1, 2, ... for independent draws of the same fields, whose mean gives the expected scan
+        (oracle).
 
         >>> a, b = Streams(1, 2).generator(PERSON), Streams(1, 2).generator(PERSON)
         >>> bool(a.random() == b.random())

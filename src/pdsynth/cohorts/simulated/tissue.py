@@ -53,9 +53,10 @@ def varied(generator: np.random.Generator, spread: float) -> Tissues:
 
 
 def gradient_echo(tissue: Tissue, t_r: float, t_e: float, flip_deg: float) -> float:
-    """Signal of a spoiled gradient echo in the steady state (Ernst); times are in ms.
+    """Signal of a spoiled gradient echo in the steady state (Ernst), relative to that of fully relaxed water.
 
-    PD sin(a) (1 - E1) / (1 - cos(a) E1) exp(-TE / T2*), with E1 = exp(-TR / T1).
+    PD sin(a) (1 - E1) / (1 - cos(a) E1) exp(-TE / T2*), with the density PD, the flip angle a (flip_deg, degrees), and
+    E1 = exp(-TR / T1). The times TR (t_r) and TE (t_e) are in ms.
 
     >>> round(gradient_echo(Tissue(1000, 80, 50, 1.0), 1e9, 0, 90), 6)
     1.0
@@ -67,7 +68,10 @@ def gradient_echo(tissue: Tissue, t_r: float, t_e: float, flip_deg: float) -> fl
 
 
 def spin_echo(tissue: Tissue, t_r: float, t_e: float) -> float:
-    """Spin-echo signal without diffusion weighting, PD (1 - exp(-TR / T1)) exp(-TE / T2); times are in ms."""
+    """Spin-echo signal without diffusion weighting, relative to that of fully relaxed water.
+
+    PD (1 - exp(-TR / T1)) exp(-TE / T2), with the density PD. The times TR (t_r) and TE (t_e) are in ms.
+    """
     return float(tissue.density * (1 - np.exp(-t_r / tissue.t1)) * np.exp(-t_e / tissue.t2))
 
 
@@ -93,8 +97,9 @@ def grey_matter_decay(bval: float, diffusivity: np.ndarray | float) -> np.ndarra
 def white_matter_decay(bval: float, fraction: np.ndarray, cosine_squared: np.ndarray) -> np.ndarray:
     """Signal of one fibre at bval (s/mm^2) relative to b = 0: a stick and an axially symmetric tensor.
 
-    With the intra-axonal fraction f and the squared cosine c of the angle between gradient and fibre, it is
-    f exp(-b dpar c) + (1 - f) exp(-b (dperp + (dpar - dperp) c)), where dpar = PARALLEL and dperp = dpar (1 - f).
+    With the intra-axonal fraction f and the squared cosine c of the angle between gradient and fibre, it is f exp(-b
+    dpar c) + (1 - f) exp(-b (dperp + (dpar - dperp) c)), where dpar = PARALLEL (1.85e-3 mm^2/s) and dperp = dpar (1 -
+    f).
     """
     along = bval * PARALLEL * cosine_squared
     across = bval * PARALLEL * (1 - fraction)
@@ -104,8 +109,8 @@ def white_matter_decay(bval: float, fraction: np.ndarray, cosine_squared: np.nda
 def white_matter_powder(bval: float, fraction: np.ndarray) -> np.ndarray:
     """Mean of `white_matter_decay`, the signal of one fibre at bval (s/mm^2) relative to b = 0, over all directions.
 
-    fraction is the intra-axonal fraction. A compartment whose exponent varies with the squared cosine by k contributes
-    sqrt(pi) / 2 erf(sqrt(k)) / sqrt(k).
+    fraction is the intra-axonal fraction. A compartment (stick or tensor) whose exponent varies with the squared cosine
+    by k contributes sqrt(pi) / 2 erf(sqrt(k)) / sqrt(k).
     """
 
     def axial(k: np.ndarray | np.floating) -> np.ndarray:

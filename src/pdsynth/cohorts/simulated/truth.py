@@ -54,10 +54,11 @@ def dmri_oracle(
     Returns (x, y, z) float32. It is the mean over `draws` (1 or more) redraws of the fields that are private to dMRI.
     Each redraw is scaled so that its 99.5th percentile in the brain is 1. view maps the working grid to the scan's
     voxels. sigma is the SD of the receiver noise. parts are the signals of the tissues at b = 0 (`b0_parts`) after
-    dropout; own are the maps of the scan. Redraws use the closed-form mean over all directions. The mean over the few
-    directions of the scan differs from it. The redraws are therefore multiplied by the ratio of own_mean, the mean over
-    the scan's directions, to the closed-form mean, both for the scan's own maps.
-    """  # fmt: skip
+    dropout; own are the maps of the scan, and own_mean (X, Y, Z) is its noise-free mean over its directions, both on
+    the working grid. Redraws use the closed-form mean over all directions. The mean over the few directions of the scan
+    differs from it. The redraws are therefore multiplied by the ratio of own_mean to the closed-form mean, both for the
+    scan's own maps.
+    """
     exposure, bval = acquisition.dmri, acquisition.dmri_protocol.bval
     powder = diffusion.powder_image(own, parts, bval, exposure.tissues)
     ratio = own_mean / np.maximum(powder, 1e-6 * max(float(powder.max()), 1e-9))
