@@ -85,7 +85,8 @@ class FitOptions(TrainOptions):
     If neither steps nor budget is given, the recipe's own number of steps applies. size: "full", or "small" for a
     recipe that has a small size. settings: new values of settings of the recipe, by name. atlases: paths of label
     images in MNI space, by modality, which replace the default regions of a loss on region means. init: folder of the
-    model of the same method from whose weights the training starts; None for random weights.
+    model of the same method from whose weights the training starts, or "default" for the shipped one; None for random
+    weights. It cannot be given with settings or with another size than "full".
     """
 
     size: str = Size.FULL

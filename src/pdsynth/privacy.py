@@ -32,7 +32,11 @@ GENERIC = {"root", "/root", "localhost", "user", "admin", "data", "test"}
 
 
 class Kind(StrEnum):
-    """Kind of an identifier or path that the search found in a file, or of a file that it could not read."""
+    """Kind of an identifier or path that the search found in a file, or of a file that it could not read.
+
+    The kinds are absolute path, name of this machine or user, e-mail address, DICOM identifier, spreadsheet formula (a
+    cell that a spreadsheet would evaluate), and, for a file, cannot be read.
+    """
 
     PATH = "absolute path"
     MACHINE = "name of this machine or user"

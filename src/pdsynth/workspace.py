@@ -49,7 +49,8 @@ def workspace(out: Path) -> Iterator[Path]:
     """Create and lock the folder in which `out` is prepared (its workspace `OUT.partial`); yields its path.
 
     At the end it is removed, unless it contains unfinished work or a folder that was replaced. Raises InputError if
-    another run holds the lock, or if a file or folder with this name is neither empty nor a workspace of pdsynth.
+    another run holds the lock, if a file has this name, or if a folder with this name is neither empty nor a workspace
+    of pdsynth.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     space = workspace_path(out)

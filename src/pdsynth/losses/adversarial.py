@@ -11,8 +11,8 @@ class Discriminators(nn.Module):
     """One patch discriminator per direction of synthesis, with the losses of a least-squares GAN (Mao et al. 2017).
 
     A discriminator maps images (B, channels, X, Y, Z) to a map of scores, which approach 1 for real and 0 for
-    synthesised images. Each score depends on a patch of about 16 x 16 x 16 voxels. `channels` is the number of channels
-    of an image, `width` that of the first layer.
+    synthesised images. Each score depends on a patch of about 16 x 16 x 16 voxels, apart from instance normalisation
+    over the image. `channels` is the number of channels of an image, `width` that of the first layer.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -33,10 +33,11 @@ class Discriminators(nn.Module):
         return self.networks[direction](image)[-1]
 
     def discriminator_loss(self, real: Tensor, synthesised: Tensor, direction: Direction) -> dict[str, Tensor]:
-        """The two terms of a discriminator's loss, each half a mean squared error over the scores.
+        """The two terms of a discriminator's loss, by name, each half a mean squared error over the scores.
 
         "real_<direction>" compares the scores of real images with 1, "made_<direction>" those of synthesised images
-        with 0. real, synthesised: (B, channels, X, Y, Z).
+        with 0. real, synthesised: (B, channels, X, Y, Z); the gradient also reaches `synthesised`, unless the caller
+        detaches it.
         """
         return {
             f"{word}_{direction}": 0.5

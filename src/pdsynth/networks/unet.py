@@ -34,8 +34,8 @@ class Convolution(nn.Conv3d):
 class ChannelNorm(nn.Module):
     """Scale each voxel's channels to unit mean square: RMSNorm (Zhang & Sennrich 2019) without its learned gain.
 
-    Unlike GroupNorm it uses no statistics over space, so that a voxel gets the same scale in a patch and in the whole
-    volume.
+    A voxel of zeros stays zero. Unlike GroupNorm it uses no statistics over space, so that a voxel gets the same scale
+    in a patch and in the whole volume.
     """
 
     def forward(self, x: Tensor) -> Tensor:

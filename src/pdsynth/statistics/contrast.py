@@ -47,7 +47,7 @@ class Contrast:
     participant. Attributes: pairs (B, 1), the sum over sites of n_a n_b / (n_a + n_b), where n_a and n_b are the
     numbers of participants of the two groups at the site; this is 1 / variance of the difference for values with SD 1,
     and 0 if one of the groups has fewer than two of the N participants. df (B, 1): degrees of freedom within groups and
-    sites.
+    sites, the number of drawn participants minus one for each group at each site.
 
     >>> values = np.array([[3.0], [5.0], [1.0], [1.0]])
     >>> contrast = Contrast(np.ones((1, 4)), np.array([True, True, False, False]), np.zeros(4, int))

@@ -63,10 +63,10 @@ def rectified_difference(
     Synthesised scans may be shrunk or biased by group. This error is in both terms of the bracket and cancels for any
     model, so d is unbiased if scans are missing at random within group and site. The interval of d includes the
     uncertainty of the trust. The result also has the worth of a synthesised scan, the number of real scans that would
-    narrow the interval as much; it is below 0 if synthesised scans have no information. If some participants have a
-    real scan only, d(real | both) - d(real | real scan only) enters with a second weight, chosen in the same way. This
-    is the regression estimator of double sampling (Cochran 1977, chapter 12), also known as a prediction-powered
-    estimate with power tuning (Angelopoulos et al. 2023).
+    narrow the interval as much; it is 0 if the synthesised scans are not used (trust 0), and can be below 0 if they
+    have little information. If some participants have a real scan only, d(real | both) - d(real | real scan only)
+    enters with a second weight, chosen in the same way. This is the regression estimator of double sampling (Cochran
+    1977, chapter 12), also known as a prediction-powered estimate with power tuning (Angelopoulos et al. 2023).
 
     Intervals assume one variance for both groups, as a linear model does. If patients are fewer and vary more than
     controls, they are too short; the same is true with real scans alone. The trust is 0 if there are fewer than 10

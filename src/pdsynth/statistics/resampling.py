@@ -118,7 +118,7 @@ def ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
 def paired(real: np.ndarray, synthesised: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Check that two arrays have the same shape (participants, regions); returns both as float64.
 
-    Raises ValueError if they do not.
+    Raises ValueError if they have different shapes or do not have two axes.
     """
     real, synthesised = np.asarray(real, np.float64), np.asarray(synthesised, np.float64)
     if real.shape != synthesised.shape or real.ndim != 2:

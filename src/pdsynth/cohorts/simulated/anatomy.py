@@ -64,8 +64,8 @@ class Anatomy:
     directions (2, 3, X, Y, Z) are two fibre directions, unit vectors in the brain and 0 far outside; share is the
     weight of the first, 1 - share that of the second. field is the relative off-resonance; each scan scales it to a
     shift in mm and to dropout. outside is the distance to the brain's hull in mm, negative inside. rim_loss is the
-    share of the signal of a gradient echo that is lost near the hull; 0 for a person who is not simulated from a real
-    head. to_template (4, 4) maps the working grid's mm to template mm, and is the identity for such a person.
+    share of the signal of a gradient echo that is lost near the hull. to_template (4, 4) maps the working grid's mm to
+    template mm. For a person who is not simulated from a real head, rim_loss is 0 and to_template is the identity.
     """
 
     grid: Grid
@@ -96,8 +96,8 @@ class Anatomy:
 def draw_person(generator: np.random.Generator, diagnosis: Diagnosis, severity: float | None = None) -> Person:
     """Draw age, sex and severity of a participant, and their effect on ventricles and hippocampi.
 
-    The diagnosis sets the distribution of the severity only, which is clipped to 0..1; the age is clipped to 55..95
-    years. If severity is given, it replaces the random one; all other random draws are unchanged.
+    The diagnosis sets the distribution of the severity only. If severity is given, it replaces the random one; all
+    other random draws are unchanged. In both cases, it is clipped to 0..1. The age is clipped to 55..95 years.
     """
     random_severity = generator.normal(*SEVERITY[diagnosis])
     severity = float(np.clip(random_severity if severity is None else severity, 0, 1))

@@ -70,7 +70,7 @@ def fibres(grid: Grid) -> dict[str, np.ndarray]:
     Its keys first and second (3, X, Y, Z) are unit directions. share (X, Y, Z) is the weight of the first, in 0.5..1.
     vulnerable (X, Y, Z), in 0..1, marks the bundles that degenerate with severity. The directions are the two leading
     eigenvectors of the sum over bundles of w t t', with the tangent t and the weight w = exp(-d^2 / (2 WIDTH_MM^2)) at
-    the distance d. A small radial term, which is added, decides where there is no bundle.
+    the distance d (WIDTH_MM is 5 mm). A small radial term, which is added, decides where there is no bundle.
     """
     points = world(grid).reshape(3, -1).T
     radial = points - np.array([0, -20, 8], np.float32)

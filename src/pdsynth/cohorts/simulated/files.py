@@ -56,7 +56,9 @@ class Task:
 def write_session(task: Task) -> dict[str, object]:
     """Simulate one session, write its scans as BIDS and its truth below derivatives/truth.
 
-    Returns its row of truth.tsv, by column: demographics, then quantities that only a simulation can know.
+    The truth is the true transform of each scan to MNI, the mean of a scan that the participant lacks (task.hidden),
+    and the oracle volumes if task.truth is set. Returns the session's row of truth.tsv, by column: demographics, then
+    quantities that only a simulation can know.
     """
     draws = (ORACLE_DRAWS_QUICK if task.quick else ORACLE_DRAWS) if task.truth else 0
     session = simulate_session(

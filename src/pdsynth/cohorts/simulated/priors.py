@@ -27,13 +27,13 @@ DIPOLES = (((0, 36, -44), 15.0), ((56, -20, -44), 13.0), ((-56, -20, -44), 13.0)
 class Priors:
     """Template maps. tissues (3, X, Y, Z) holds gm, wm and csf on the fine grid; all others are on the coarse grid.
 
-    outside is the distance to the brain's hull in mm, negative inside. ventricle_push and hippocampus_pull (3, X, Y, Z)
-    are displacement fields that grow the ventricles and shrink the hippocampi by about 1 mm. hippocampus, default_mode
-    and periventricular are soft masks, 0..1. iron, 0..1, marks the iron-rich nuclei. fibres holds the two fibre
-    directions of each voxel, the share of the first, and the bundles that degenerate, by the keys first, second, share
-    and vulnerable. dipoles (3, X, Y, Z) are the fields of the three air spheres in DIPOLES. folded is 1 where the
-    cortex has gyri and 0 in deep nuclei and brainstem. regions holds 0, or 1 + the index of a functional region, whose
-    network has the index region_network[index] in NETWORKS.
+    Voxels of the fine grid have 2 mm, those of the coarse grid 4 mm. outside is the distance to the brain's hull in mm,
+    negative inside. ventricle_push and hippocampus_pull (3, X, Y, Z) are displacement fields that grow the ventricles
+    and shrink the hippocampi by about 1 mm. hippocampus, default_mode and periventricular are soft masks, 0..1. iron,
+    0..1, marks the iron-rich nuclei. fibres holds the two fibre directions of each voxel, the share of the first, and
+    the bundles that degenerate, by the keys first, second, share and vulnerable. dipoles (3, X, Y, Z) are the fields of
+    the three air spheres in DIPOLES. folded is 1 where the cortex has gyri and 0 in deep nuclei and brainstem. regions
+    holds 0, or 1 + the index of a functional region, whose network has the index region_network[index] in NETWORKS.
     """
 
     fine: Grid

@@ -79,9 +79,9 @@ def native_grid(
 def coil_field(generator: np.random.Generator, grid: Grid, optics: Optics, jitter: float) -> np.ndarray:
     """Receive sensitivity (X, Y, Z) with mean near one in the head: root sum of squares of elements around the head.
 
-    It is raised to optics.coil_strength and multiplied by two smooth random fields: one of the SD optics.tilt from
-    optics.tilt_seed, and a weak one from `generator`. jitter is the SD in mm of the position of the head in the coil,
-    which `generator` draws for each scan.
+    It is raised to the power optics.coil_strength and multiplied by two smooth random fields: one of the SD optics.tilt
+    from optics.tilt_seed, and a weak one from `generator`. jitter is the SD in mm of the position of the head in the
+    coil, which `generator` draws for each scan.
     """
     nodes = coarse_nodes(grid, COIL_NODES_MM)
     points = world(nodes)
