@@ -12,7 +12,8 @@ from pdsynth.atlas import evidence_regions, region_means
 from pdsynth.cli import main
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation.evaluate import predictions
-from pdsynth.evidence.group_effects.compute import by_model, cross_fitted, one_row_each
+from pdsynth.evidence.group_effects import compute
+from pdsynth.evidence.group_effects.compute import by_model, cross_fitted, group_effects, one_row_each
 from pdsynth.statistics.rectified import rectified_difference
 from pdsynth.types import Diagnosis, Direction
 
@@ -132,6 +133,23 @@ def test_where_nobody_lacks_the_target_nothing_is_synthesised(make_prepared):
     people = one_row_each(whole, CONTRAST)
     made = cross_fitted("population-mean", whole, people, folds=2, device="cpu")
     assert all(np.isnan(means).all() for means in made.values())
+
+
+def test_a_region_that_does_not_vary_has_no_effect(cohort, monkeypatch):
+    """Its difference is a rounding error, and would be infinite in SD of real scans, which is 0."""
+
+    def means(volumes, atlas):
+        found = region_means(volumes, atlas)
+        found[:, 0] = 1 / 3
+        return found
+
+    monkeypatch.setattr(compute, "region_means", means)
+    people = one_row_each(cohort, CONTRAST)
+    nothing = {d: np.full((len(people), len(evidence_regions(people.grid))), np.nan) for d in Direction}
+    effects = group_effects(people, nothing, CONTRAST)
+    d = np.array([row.d for row in effects.regions]).reshape(2, -1)
+    for measured in (d, np.stack([effects.real_alone_d[direction.target] for direction in Direction])):
+        assert np.isnan(measured[:, 0]).all() and np.isfinite(measured[:, 1]).all()
 
 
 def test_a_row_each_prefers_a_session_with_both(make_prepared):

@@ -63,4 +63,25 @@ def test_the_same_seed_gives_the_same_table():
 def test_a_group_of_one_gives_no_figure():
     real, made, _ = cohort(6)
     table = complete_effects(real, {"m": made}, np.where(np.arange(80) == 0, "AD", "NC"), n=20)
-    assert table["slope"].isna().all()
+    assert table[["slope", "rmse", "width", "worth"]].isna().all(axis=None)
+
+
+def test_a_group_of_two_of_whom_one_remains_has_no_difference_of_real_scans():
+    """One AD scan remains of two: without it counting as a difference of 0, only "as if real" has a slope."""
+    real, made, _ = cohort(7)
+    table = complete_effects(real, {"m": made}, np.where(np.arange(80) < 2, "AD", "NC"), n=20).set_index("arm")
+    few = table.loc[["complete-cases", RECTIFIED], ["slope", "slope_low", "rmse", "width"]]
+    assert few.isna().all(axis=None) and table.loc[RECTIFIED, "worth"] == 0
+    assert table.loc[AS_IF_REAL, ["slope", "slope_low", "rmse"]].notna().all()
+
+
+def test_a_region_that_does_not_vary_changes_no_result():
+    real, made, _ = cohort(8)
+    same = np.full((80, 1), 0.25)
+    tables = [
+        complete_effects(scans, {"m": synthesised}, GROUPS, n=20)
+        for scans, synthesised in ((real, made), (np.hstack([same, real]), np.hstack([same, made])))
+    ]
+    measured = [table[["slope", "rmse", "width", "worth"]].to_numpy() for table in tables]
+    assert np.isfinite(measured[0][2]).all()
+    np.testing.assert_allclose(measured[0], measured[1], rtol=1e-9)

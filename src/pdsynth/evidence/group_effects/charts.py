@@ -20,8 +20,9 @@ NAMES = ("real scans alone", "with synthesised scans")
 def draw(out: Path, effects: GroupEffects, contrast: Sequence[str], simulated: bool) -> None:
     """Write one figure per modality: group differences by region, from real scans alone and with synthesised ones.
 
-    contrast: the two groups. Differences are the first group minus the second, in SD of real scans within groups and
-    sites. A ring marks regions with a false discovery rate below 0.05. simulated: whether the title says SIMULATED.
+    out: folder; the files are group_effects_fmri.png and group_effects_dmri.png. effects: the differences of two
+    groups. contrast: these groups. Differences are the first group minus the second, in SD of real scans within groups
+    and sites. A ring marks regions with a false discovery rate below 0.05. simulated: whether the title says SIMULATED.
     """
     first, second = contrast
     for target in Modality:

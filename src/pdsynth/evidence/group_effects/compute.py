@@ -34,8 +34,9 @@ Progress = Callable[[int, int], None]
 class GroupEffects:
     """Differences between two groups of participants in every region, with and without synthesised scans.
 
-    regions: one row per region and target modality. summary: one row per target modality. real_alone_d: by target
-    modality, the differences from real scans alone, (R,), in SD of real scans within groups and sites.
+    regions: one row per target modality and region, with both differences. summary: one row per target modality.
+    real_alone_d: by target modality, the differences from real scans alone, (R,) for R regions, in SD of real scans
+    within groups and sites.
     """
 
     regions: list[RegionEffect]
@@ -43,7 +44,7 @@ class GroupEffects:
     real_alone_d: dict[Modality, np.ndarray]
 
     def write(self, out: Path) -> None:
-        """Write group_effects.tsv and group_effects_summary.tsv into a folder."""
+        """Write group_effects.tsv (by region) and group_effects_summary.tsv (by modality) into a folder."""
         BY_REGION.write(out, self.regions)
         SUMMARY.write(out, self.summary)
 
@@ -56,8 +57,9 @@ def group_effects(
     people: one row per participant, from `one_row_each`. synthesised: by direction of synthesis, region means (N, R) of
     their synthesised scans, nan for participants without one, from `cross_fitted` or `by_model`. contrast: the two
     groups; a difference is the first minus the second, within sites. The synthesised scans are corrected by their error
-    in participants who have both scans (see `rectified_difference`). atlas: the regions; None means those of the paper
-    with hippocampi and amygdalae. Raises ValueError if a group has fewer than two real scans of a modality.
+    in participants who have both scans (see `rectified_difference`). atlas: the R regions, the same as for
+    `synthesised`; None means those of the paper with hippocampi and amygdalae. Raises ValueError if a group has fewer
+    than two real scans of a modality, if no site has real scans of both groups, or if the shapes differ.
     """
     atlas = atlas or evidence_regions(people.grid)
     regions = describe_regions(atlas, people.grid)
@@ -71,15 +73,16 @@ def group_effects(
         rows = _by_region(direction.target, regions, both, alone)
         found.regions.extend(rows)
         found.summary.append(_summary(direction.target, real, synthesised[direction], both, alone, rows))
-        found.real_alone_d[direction.target] = alone.difference / alone.sd
+        found.real_alone_d[direction.target] = ratio(alone.difference, alone.sd)
     return found
 
 
 def one_row_each(pairs: Pairs, contrast: Groups) -> Pairs:
     """Choose one session of each participant of two groups: the first with both scans, or else the first.
 
-    contrast: the two groups (diagnoses). Only whole scans are used. Raises InputError if a group has fewer than two
-    participants, or if, for one modality, no site has real scans of both groups.
+    contrast: the two groups (diagnoses). Sessions with another diagnosis are left out, and so are rows of `pairs` that
+    are a segment of a scan and not the whole. Sessions are sorted by name. Raises InputError if a group has fewer than
+    two participants, or if, for one modality, no site has real scans of both groups.
     """
     whole = pairs.whole_scans()
     table = whole.table.assign(unpaired=whole.table["available"] != Available.BOTH)
@@ -113,12 +116,16 @@ def cross_fitted(
     """Region means of the scans that a recipe synthesises for `people`, by models not trained on these people.
 
     people: one row per participant (N rows), from `one_row_each`. The participants of `pairs` who have both scans,
-    whatever their diagnosis, are divided into folds, and one model is trained without each fold, for `budget` seconds
-    if the recipe needs a budget. The scan of a participant with both scans is synthesised by the model whose training
-    set does not contain this participant. For a participant who lacks a scan, the average over all models is used. Each
-    model's mean over the participants who lack a scan, at the same site (at all sites if the site has none), is
-    subtracted from its values, because models differ by an offset. progress(done, folds) is called before each training
-    and at the end.
+    whatever their diagnosis and split, are divided at random into folds, and one model is trained without each fold.
+    budget: seconds of the training steps of each model; None for the recipe's own number of steps. atlas: the R
+    regions; None means those of the paper with hippocampi and amygdalae. seed: of the folds and of the training.
+    progress(done, folds) is called before each training and at the end.
+
+    The scan of a participant with both scans is synthesised by the model whose training set does not contain this
+    participant. For a participant with one scan, the average over all models is used. From the region means of each
+    model, their mean over the participants who have the source scan only is subtracted, at the same site (at all sites
+    if the site has no such participant), because models differ by an offset. Values are therefore differences from this
+    mean.
 
     Returns (N, R) by direction of synthesis: nan for participants without the source scan, and for all if none of them
     has the source and lacks the target. Raises ValueError if there are fewer participants with both scans than folds.
@@ -155,10 +162,11 @@ def by_model(model: api.Model, pairs: Pairs, people: Pairs, atlas: Atlas | None 
     """Region means of the scans that a trained model synthesises for `people`, except for those in its training set.
 
     people: one row per participant (N rows), from `one_row_each`. pairs: all pairs, by which participants with any
-    session in the model's training set are found. Returns (N, R) by direction of synthesis: nan for participants
-    without the source scan or in the training set, and for all if none of them has the source and lacks the target.
-    atlas: the regions; None means those of the paper with hippocampi and amygdalae. Raises ValueError if the model was
-    trained on all participants who have both scans.
+    session in the model's training set are found. A model that does not record its training scans counts as trained on
+    none of them. atlas: the R regions; None means those of the paper with hippocampi and amygdalae. Returns (N, R) by
+    direction of synthesis: nan for participants without the source scan or in the training set, and for all if no
+    participant has the source and lacks the target. Raises ValueError if the model was trained on all participants who
+    have both scans, or if there are none.
     """
     training_scans = set(model.card.get("scans_sha256", []))
     trained_on = {person for digest, person in pairs.scan_digests().items() if digest in training_scans}
@@ -220,7 +228,7 @@ def _has(people: Pairs, modality: str) -> np.ndarray:
 def _by_region(
     target: Modality, regions: pd.DataFrame, both: RectifiedDifference, alone: RectifiedDifference
 ) -> list[RegionEffect]:
-    q, alone_q, d = _false_discovery_rate(both.p), _false_discovery_rate(alone.p), both.difference / both.sd
+    q, alone_q, d = _false_discovery_rate(both.p), _false_discovery_rate(alone.p), ratio(both.difference, both.sd)
     return [
         RegionEffect(
             target=target,

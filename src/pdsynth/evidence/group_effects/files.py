@@ -16,12 +16,14 @@ COMPLETE, AS_IF_REAL, RECTIFIED = "complete-cases", "as if real", "rectified"  #
 class RegionEffect:
     """Row of group_effects.tsv: the difference of two groups in one region of one modality, with synthesised scans.
 
-    target: the modality. region: r1, r2 and so on. x, y, z: centre of the region, mm (MNI). difference: first group
-    minus the second within sites, in the units of the scans, with a 95 % interval. p: its t test; q: false discovery
-    rate over regions (Benjamini and Hochberg). d: the difference in SD of real scans within groups and sites.
-    real_alone, real_alone_p, real_alone_q: difference, p and q from real scans alone. trust: weight of the synthesised
-    scans. worth: number of real scans that would narrow the interval as much as one synthesised scan; below 0 if
-    synthesised scans widen it.
+    target: the modality. region: r1, r2 and so on, with its name and brain network. x, y, z: centre of the region, mm
+    (MNI). difference: first group minus the second within sites, in the units of the scans, with a 95 % interval, from
+    the real scans and the synthesised ones, which are corrected by their error in participants who have both. p: its
+    two-sided t test; q: false discovery rate over regions (Benjamini and Hochberg). d: the difference in SD of real
+    scans within groups and sites. real_alone, real_alone_p, real_alone_q: difference, p and q from real scans alone.
+    trust: weight of the synthesised scans, 0 if they are not used. worth: number of real scans that would narrow the
+    interval as much as one synthesised scan; below 0 if synthesised scans widen it, and 0 if it cannot be estimated. p,
+    q and d are nan in a region where real scans do not vary.
     """
 
     target: Modality
@@ -46,11 +48,12 @@ class RegionEffect:
 class TargetSummary:
     """Row of group_effects_summary.tsv: the differences of two groups in all regions of one modality.
 
-    n_real, n_both, n_synthesised: participants with a real scan, with a real and a synthesised one, and with a
-    synthesised scan only. used: whether synthesised scans have any weight. worth: number of real scans that would
-    narrow the interval as much as one synthesised scan, median over regions; below 0 if synthesised scans widen it.
-    width: width of the interval divided by that of real scans alone, median over regions. regions_real_alone, regions:
-    numbers of regions with a false discovery rate q < 0.05 from real scans alone, and with synthesised scans.
+    target: the modality. n_real, n_both, n_synthesised: participants of the two groups with a real scan, with a real
+    and a synthesised one, and with a synthesised scan only. used: whether synthesised scans have any weight in a
+    region. worth: number of real scans that would narrow the interval as much as one synthesised scan; below 0 if
+    synthesised scans widen it. width: width of the interval divided by that of real scans alone. Both are medians over
+    the regions where real scans vary. regions_real_alone, regions: numbers of regions with a false discovery rate q <
+    0.05 from real scans alone, and with synthesised scans.
     """
 
     target: Modality
@@ -68,13 +71,15 @@ class TargetSummary:
 class CompletedEffect:
     """Row of completed_effects.tsv: the difference AD minus NC if half of the real scans are hidden.
 
-    direction: of synthesis. arm: the use of the scans: "complete-cases" (real scans only), "as if real" (a synthesised
-    scan replaces each hidden one) or "rectified" (it is corrected with participants who have both). method: the method
-    that synthesised the scans, or "". n_left, n_hidden: numbers of real scans that remain and that are hidden. slope:
-    of these differences on those of all scans, over regions; 1 means that they are kept in full. rmse: root mean square
-    difference between the two, in SD of real scans. width: of the interval, relative to complete-cases. worth: number
-    of real scans that one synthesised scan replaces, below 0 if synthesised scans widen the interval. width and worth
-    are nan except for "rectified".
+    direction: of synthesis. arm: the use of the scans: "complete-cases" (the remaining real scans only), "as if real"
+    (a synthesised scan replaces each hidden one and counts as real) or "rectified" (synthesised scans are corrected by
+    their error in participants who have both). method: the method that synthesised the scans; "" for "complete-cases".
+    n_left, n_hidden: numbers of real scans that remain and that are hidden. slope: of these differences on those of all
+    scans, over regions; 1 means that they are kept in full. rmse: root mean square difference between the two, in SD of
+    real scans within groups and sites. width: of the interval, relative to complete-cases; below 1 is narrower. worth:
+    number of real scans that one synthesised scan replaces, below 0 if synthesised scans widen the interval, and 0 if
+    too few participants have both scans. width and worth are medians over regions, and nan except for "rectified".
+    Results are averages over random choices of the hidden scans, and nan if a group has too few participants.
     """
 
     direction: Direction

@@ -21,7 +21,10 @@ NO_GAIN: Gain = (UNKNOWN, UNKNOWN)
 def completed_effects(patterns: Patterns, seed: int = 0) -> list[CompletedEffect]:
     """The difference AD minus NC within sites if half of the real scans are hidden, for every method and direction.
 
-    patterns: region means, real and synthesised, one row per participant. See `complete_effects` for the rows.
+    patterns: region means, real and synthesised, one row per participant. seed: of the random choice of the hidden
+    scans and of the bootstrap. Returns, for each direction of synthesis in turn, a row for the remaining real scans
+    alone, and two rows per method: with its synthesised scans as if they were real, and with a correction (see
+    `complete_effects`).
     """
     groups, sites = (patterns.people[name].astype(str).tolist() for name in ("diagnosis", "site"))
     found: list[CompletedEffect] = []
@@ -46,18 +49,25 @@ def complete_effects(
     """The difference AD minus NC if half of the real scans are hidden, compared with that of all scans.
 
     real: means of R regions (N, R), one row per participant; synthesised: (N, R) by method; groups, sites (N,):
-    diagnosis and site. Within each site and group a random half of the real scans is hidden, `masks` times. Results are
-    averages over these choices, with 95 % intervals over participants (n resamples).
+    diagnosis and site of each participant (None: all at one site). Participants of other groups than AD and NC are left
+    out. Within each site and group a random half of the real scans, rounded down, is hidden, `masks` times. Results are
+    averages over these choices; all but rmse have 95 % intervals over participants (n resamples). seed: of the choices
+    and of the resamples.
 
-    There is one row per use of the scans (arm): "complete-cases" uses the remaining real scans only. For each method,
-    "as if real" replaces each hidden scan by the synthesised one and counts it as real, and "rectified" corrects the
-    synthesised scans by their error in participants who have both scans (see `rectified_difference`).
+    There is one row per use of the scans (arm): first "complete-cases", which uses the remaining real scans only and
+    has the method "". Then follow two rows per method: "as if real" replaces each hidden scan by the synthesised one
+    and counts it as real, and "rectified" corrects the synthesised scans by their error in participants who have both
+    scans (see `rectified_difference`). Without a method there is no row.
 
-    Columns: n_left, n_hidden: numbers of real scans that remain and that are hidden; slope: of the arm's differences on
+    Fields: n_left, n_hidden: numbers of real scans that remain and that are hidden; slope: of the arm's differences on
     those of all scans, over regions (1: kept in full); rmse: root mean square difference between the two, in SD of real
-    scans within groups and sites. For "rectified" only: width: of the interval, relative to complete-cases (median over
-    regions); worth: number of real scans that one synthesised scan replaces (median over regions). Results are nan if
-    too few participants of a group remain. Raises ValueError if shapes differ.
+    scans within groups and sites. For "rectified" only, else nan: width: of the interval, relative to complete-cases
+    (below 1: narrower); worth: number of real scans that one synthesised scan replaces. Both are medians over the
+    regions whose real scans vary.
+
+    All four are nan if a group has fewer than two participants, or if no site has both groups. If fewer than two real
+    scans of a group remain, slope, rmse and width are nan for "complete-cases" and "rectified". worth is 0 if too few
+    participants have both scans to estimate it. Raises ValueError if shapes differ.
     """
     in_contrast, first, site_labels = contrasted(len(real), groups, sites, AD_LESS_NC)
     by_method = {name: paired(real, values)[1][in_contrast] for name, values in synthesised.items()}
@@ -87,12 +97,12 @@ def complete_effects(
             rows.append(row(COMPLETE, "", [one.complete_cases for one in found]))
         filled = [whole.difference(np.where(has[:, None], real, values)) for has in halves]
         rows.append(row(AS_IF_REAL, name, filled))
-        rows.append(row(RECTIFIED, name, [one.difference for one in found], _gain(found)))
+        rows.append(row(RECTIFIED, name, [one.difference for one in found], _gain(found, known)))
     return rows
 
 
 def half_left(first: np.ndarray, sites: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Random choice of the real scans that are not hidden, (N,) bool: half of each site and group, rounded up.
+    """Random choice of the real scans that are not hidden, (N,) bool: half of each group at each site, rounded up.
 
     first (N,) bool: whether a participant is in the first of the two groups; sites (N,): their sites. generator: the
     source of the random choice.
@@ -105,11 +115,17 @@ def half_left(first: np.ndarray, sites: np.ndarray, generator: np.random.Generat
     return left
 
 
-def _gain(found: Sequence[Rectified]) -> Gain:
+def _gain(found: Sequence[Rectified], known: np.ndarray) -> Gain:
     """Width of the interval relative to complete cases, and worth of a synthesised scan in real scans.
 
-    found: the results of each random choice of the hidden scans, over which both are averaged.
+    found: the results of each random choice of the hidden scans, over which both are averaged. known (R,) bool: the
+    regions in which a difference of real scans is known, over which the medians are taken.
     """
-    width = np.mean([np.median(np.sqrt(ratio(one.variance, one.variance_complete_cases)), axis=1) for one in found], 0)
-    worth = np.mean([np.median(one.worth, axis=1) for one in found], 0)
+    if not known.any():
+        return NO_GAIN
+    widths = [np.sqrt(ratio(one.variance, one.variance_complete_cases)) for one in found]
+    width, worth = (
+        np.mean([np.median(each[:, known], axis=1) for each in values], axis=0)
+        for values in (widths, [one.worth for one in found])
+    )
     return Estimate.of(width, 0), Estimate.of(worth)

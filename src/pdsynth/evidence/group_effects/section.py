@@ -15,7 +15,10 @@ ADDRESSES: Mapping[str, str] = {}
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """The report's section on effects of disease if half of the scans are missing; none without its table."""
+    """The report's section on effects of disease if half of the scans are missing.
+
+    There is none without completed_effects.tsv.
+    """
     rows = COMPLETED.read(results.root)
     if not rows:
         return
@@ -66,9 +69,10 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """Number of real scans that one synthesised scan is worth in a comparison of AD and NC, as text for the cards.
+    """One fact for the cards, "worth": how many real scans one synthesised scan is worth in a comparison of AD and NC.
 
-    It is that of the method under test; "" if it is not known.
+    It is a text with a number per direction of synthesis, for the method under test and corrected ("rectified") scans;
+    "" if it is not known.
     """
     own = [row for row in COMPLETED.read(results.root) if row.method == results.tested and row.arm == RECTIFIED]
     return {"worth": by_direction(own, lambda row: "" if isnan(row.worth.value) else spread(row.worth))}
