@@ -24,9 +24,10 @@ REAL_COLOUR, SYNTHESISED_COLOUR = "#222222", "#c8441b"
 def draw(results: Results, patterns: Patterns, direction: Direction, recovered: EffectRecovery) -> None:
     """Write the figures of the method under test into the results folder: groups, participants and effects.
 
-    patterns: region means, real and synthesised. recovered: the effects of this method in this direction of synthesis.
-    The figure of the groups is left out if no group has two participants, and that of the effects if none can be
-    estimated.
+    patterns: region means, real and synthesised, one row per participant. direction: of synthesis; it ends the names of
+    the files, such as figure5_fmri_to_dmri.png. recovered: the effects (AD minus NC) of this method in this direction.
+    The figure of the groups (figure5_...) is left out if no diagnosis has two participants, and that of the effects
+    (figure_effects_...) if none can be estimated; that of participants (figure6_...) is always written.
     """
     root, simulated, method = results.root, results.simulated, results.tested
     if patterns.people["diagnosis"].value_counts().max() > 1:
@@ -42,9 +43,10 @@ def draw(results: Results, patterns: Patterns, direction: Direction, recovered: 
 def group_figure(patterns: Patterns, method: str, direction: Direction, path: Path, simulated: bool) -> Path:
     """Figure 5: mean of real and of synthesised scans in every region, one panel per diagnosis; returns `path`.
 
-    patterns: region means of the scans. The mean of all real scans is subtracted from both, because regions differ far
-    more than groups do. The bands are 95 % intervals of the mean for a normal distribution. Diagnoses with one
-    participant are left out. simulated: whether the title says SIMULATED.
+    patterns: region means, one row per participant. method: the method that synthesised the scans; direction: of
+    synthesis. path: of the PNG file to write. The mean of all real scans in a region is subtracted from both, because
+    regions differ far more than groups do. The bands are 95 % intervals of the mean for a normal distribution. A
+    diagnosis with fewer than two participants has no panel. simulated: whether the title says SIMULATED.
     """
     real, synthesised = patterns.pair(method, direction)
     order, borders = _by_network(patterns)
@@ -72,8 +74,10 @@ def group_figure(patterns: Patterns, method: str, direction: Direction, path: Pa
 def person_figure(patterns: Patterns, method: str, direction: Direction, path: Path, simulated: bool) -> Path:
     """Figure 6: region means of the real and the synthesised scan of up to six participants; returns `path`.
 
-    The mean of all real scans is subtracted from both. The participants are evenly spaced from the highest to the
-    lowest correlation, over regions, of real and synthesised region means. simulated: whether the title says SIMULATED.
+    patterns: region means, one row per participant. method: the method that synthesised the scans; direction: of
+    synthesis. path: of the PNG file to write. The mean of all real scans in a region is subtracted from both. The
+    participants are evenly spaced in the ranking by the correlation of their real and synthesised values over regions,
+    after this subtraction, and include the highest and the lowest. simulated: whether the title says SIMULATED.
     """
     real, synthesised = patterns.pair(method, direction)
     order, borders = _by_network(patterns)

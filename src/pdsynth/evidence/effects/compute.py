@@ -30,10 +30,11 @@ class EffectRecovery:
 
     g_real, g_synthesised (R,): Hedges' g (first group minus the second) of the real scans in SD of the real scans, and
     of the synthesised scans in SD of the synthesised scans. g_synthesised_by_real_sd (R,): g of the synthesised scans
-    in SD of the real scans. slope, r (correlation) and sign_agreement compare g_synthesised_by_real_sd with g_real over
-    regions; slope_own_sd is the slope of g_synthesised on g_real. Their intervals are 95 %, over participants.
-    sign_agreement: share of the n_strong regions with |g_real| > 0.3 in which both effects have the same sign.
-    reliability: share of the sum of g_real^2 over regions that the sampling of participants does not explain, 0 to 1.
+    in SD of the real scans. slope (through the origin), r (correlation) and sign_agreement compare
+    g_synthesised_by_real_sd with g_real over regions; slope_own_sd is the slope of g_synthesised on g_real. Their
+    intervals are 95 %, over participants. sign_agreement: share of the n_strong regions with |g_real| > 0.3 in which
+    both effects have the same sign; nan if there are none. reliability: share of the sum of g_real^2 over regions that
+    the sampling of participants does not explain, 0 to 1.
     """
 
     g_real: np.ndarray
@@ -60,13 +61,14 @@ def effect_recovery(
 
     real, synthesised (N, R): means of R regions, one row per participant; groups, sites (N,): diagnosis and site of
     each. contrast: the two groups. The effect is the mean of the first group minus that of the second, in SD (Hedges'
-    g). Participants of other groups are left out; those of the two groups are resampled n times within their group.
+    g). Participants of other groups are left out; those of the two groups are resampled n times within their group, for
+    the intervals. seed: of the resamples.
 
     With sites, the difference is taken within each site and averaged with weights n_a n_b / (n_a + n_b), where n_a and
     n_b are the numbers of participants of the two groups; this is a linear model with one term per site. The SD is that
     within groups and sites. Subtracting the mean of each site first would also remove part of the effect, because sites
-    have different shares of the groups. An effect that only a call without sites shows may be an effect of the
-    scanners.
+    have different shares of the groups. Without sites (None), all participants count as one site. An effect that only a
+    call without sites shows may be an effect of the scanners.
 
     How to read the slopes (through the origin, of the synthesised effect on the real one; 1 = no attenuation):
 
@@ -76,12 +78,13 @@ def effect_recovery(
     - An image that is the same for everyone has slope 0 and sign agreement 0. Its r and slope_own_sd are nan, because
       it does not vary.
     - g_real contains the sampling error of these participants. A method that knows the disease but nothing about
-      individuals cannot reproduce this error, and its expected slope is the reliability, not 1. A method that follows
-      individuals reproduces it, with slope 1 even if the disease has no effect. If the reliability is low, the slope
-      reflects individuals and not the disease.
+      individuals cannot reproduce this error, and its expected slope is the reliability (the share of the sum of
+      g_real^2 over regions that is not sampling error), not 1. A method that follows individuals reproduces it, with
+      slope 1 even if the disease has no effect. If the reliability is low, the slope reflects individuals and not the
+      disease.
 
-    Results are nan if a group has fewer than two participants, or if no site has both groups. Raises ValueError if
-    shapes or lengths differ.
+    All results but n_strong, which is 0, are nan if a group has fewer than two participants, or if no site has both
+    groups. Raises ValueError if shapes or lengths differ.
     """
     real, synthesised = paired(real, synthesised)
     in_contrast, first, site_labels = contrasted(len(real), groups, sites, contrast)
@@ -117,7 +120,9 @@ def _correlation(y: np.ndarray, x: np.ndarray) -> np.ndarray:
 def recovered_by(patterns: Patterns, method: str, direction: Direction, seed: int) -> EffectRecovery:
     """Difference AD minus NC within sites in the scans of a method, compared with that in the real scans.
 
-    patterns: region means, one row per participant. seed: of the bootstrap. See `effect_recovery`.
+    patterns: region means, one row per participant. method: the method that synthesised the scans; direction: of
+    synthesis. seed: of the bootstrap. See `effect_recovery`. Raises KeyError if the method has no scans of the target
+    modality.
     """
     groups, sites = (patterns.people[name].astype(str).tolist() for name in ("diagnosis", "site"))
     return effect_recovery(*patterns.pair(method, direction), groups, AD_LESS_NC, sites, seed=seed)
@@ -126,9 +131,10 @@ def recovered_by(patterns: Patterns, method: str, direction: Direction, seed: in
 def effects_of(results: Results, patterns: Patterns, seed: int = 0) -> tuple[Effects, dict[Direction, EffectRecovery]]:
     """The rows of effects.tsv, agreement.tsv and groups.tsv, and the effects of the method under test by direction.
 
-    patterns: region means, real and synthesised, one row per participant. The effect is the difference AD minus NC
-    within sites. The table of effects contains every method; agreement by region and PSNR by group of participants are
-    those of the method under test.
+    results: the results folder, which gives the method under test and its scores. patterns: region means, real and
+    synthesised, one row per participant. The effect is the difference AD minus NC within sites. effects.tsv has one row
+    per direction of synthesis and method; agreement by region and PSNR by group of participants (mean over the sessions
+    of a participant) are those of the method under test. seed: of the bootstrap.
     """
     effects: list[Effect] = []
     agreement: list[RegionAgreement] = []

@@ -31,7 +31,7 @@ PATTERNS = {
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """The report's sections on the effects of disease and on region means; none without effects.tsv."""
+    """Two sections of the report, on the effects of disease and on region means; none without effects.tsv."""
     rows = EFFECTS.read(results.root)
     if rows:
         yield _effects(results, rows)
@@ -39,9 +39,11 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """Slope and reliability of the effects of disease, and numbers of AD and NC participants, as text for the cards.
+    """Facts for the cards on the effects of disease in scans of the method under test, as text by name.
 
-    They are those of the method under test. A fact is "" if it is not known.
+    "effects": slope of the synthesised on the real effects, with its interval, by direction of synthesis.
+    "reliability": share of the real effects' sum of squares that is not sampling error, by direction. "effect_people":
+    numbers of AD and NC participants. A fact is "" if it is not known.
     """
     own = [row for row in EFFECTS.read(results.root) if row.method == results.tested]
     return {
@@ -102,8 +104,14 @@ def _effects(results: Results, rows: list[Effect]) -> Section:
 def effect_sentence(row: Effect, known_change: Estimate | None) -> str:
     """The conclusion that the effects of a method in one direction of synthesis support, as one or two sentences.
 
-    row: the slope over regions of synthesised on real effects, and its reliability. known_change: the slope for people
-    who were simulated at two severities; None if it was not measured.
+    row: its slope over regions of the synthesised on the real effects (AD minus NC), with a 95 % interval, and its
+    reliability (share of the real effects that is not sampling error) decide. known_change: the slope for SIMULATED
+    people with a known change of the disease, which the second sentence reports; None if it was not measured.
+
+    The first of these conclusions that applies is drawn: no effect could be estimated (slope, interval or reliability
+    is nan; then there is no second sentence); too few participants (the interval contains 0 and 1); mostly sampling
+    error (reliability below 0.7); attenuated (the interval is below the reliability); no attenuation is shown (it
+    reaches the reliability and is not above 1); overstated (it is above 1).
     """
     name, slope = words.DIRECTIONS[row.direction], row.slope
     if any(isnan(value) for value in (slope.value, slope.low, slope.high, row.reliability)):

@@ -21,10 +21,10 @@ def embedding_figure(maps: pd.DataFrame, people: pd.DataFrame, path: Path, simul
     """Write Figure 7, t-SNE maps of real and synthesised scans, as a PNG; returns `path`.
 
     maps: a table with one row per scan and map: modality, perplexity, seed, origin ("real" or a method), participant,
-    x, y. people: participant_id, diagnosis and site. There is one row per modality and colouring (by diagnosis or by
-    site). Each column is one setting of t-SNE: all perplexities at the first seed, then the other seeds at the middle
-    perplexity. Discs are real scans, crosses synthesised ones. Differences between settings are not properties of the
-    data.
+    x, y. people: a table with participant_id, diagnosis and site. The figure has one line of panels per modality and
+    colouring (by diagnosis or by site). Each column is one setting of t-SNE: all perplexities at the lowest seed, then
+    the other seeds at the middle perplexity. Discs are real scans, crosses synthesised ones. Differences between
+    settings are not properties of the data. simulated: whether the title says SIMULATED.
     """
     perplexities, seeds = sorted(maps["perplexity"].unique()), sorted(maps["seed"].unique())
     middle = perplexities[len(perplexities) // 2]

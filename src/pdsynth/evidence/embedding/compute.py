@@ -45,7 +45,8 @@ def embedding(patterns: Patterns, method: str) -> Embedding:
     """t-SNE maps of the real scans and of those of one method, and measures of their separation, for both modalities.
 
     The separation is by diagnosis, by site and by origin (real or synthesised). patterns: region means, one row per
-    participant; method: the method that synthesised the scans. Raises ValueError for fewer than four participants.
+    participant; method: the method that synthesised the scans. Raises ValueError for fewer than four participants, and
+    KeyError if the method lacks a modality.
     """
     points: list[Point] = []
     separations: list[Separation] = []
@@ -69,8 +70,9 @@ def embed(
     origins: region means (N, R) by origin ("real" or a method's name), one row per participant; participants: their N
     names. Region means are standardised and reduced by PCA to 50 components, or fewer if there are fewer scans or
     regions. Returns one row per scan, seed and perplexity with the columns seed, perplexity, origin, participant, x, y.
-    A perplexity above a third of the number of scans is lowered to it. Differences between seeds are not properties of
-    the data. Raises ValueError for fewer than four participants.
+    A perplexity above (S - 1) / 3, where S is the number of scans of all origins, is lowered to it; equal perplexities
+    give one map. Differences between seeds are not properties of the data. Raises ValueError for fewer than four
+    participants.
     """
     values = _standardised(origins)
     people = len(set(participants))
@@ -96,9 +98,10 @@ def separation(origins: Mapping[str, np.ndarray], people: pd.DataFrame) -> pd.Da
     origins: region means (N, R) by origin ("real" or a method's name); people: N rows with participant_id, diagnosis,
     site. Region means are standardised. Returns one row per grouping, with by ("diagnosis", "site" or "provenance", the
     origin), n (scans), groups (number of groups), silhouette (Rousseeuw 1987; -1 to 1), knn_accuracy (share of scans
-    whose group is that of most of the 5 nearest scans of other participants) and chance (the accuracy of always
-    guessing the largest group). Scans without a label are left out of that row. Measures are nan if there are fewer
-    than two groups or too few scans. With good synthesis, knn_accuracy for provenance is near chance.
+    whose group is the most frequent one among the 5 nearest scans of other participants) and chance (the accuracy of
+    always guessing the largest group). Scans whose label is NaN are left out of that row; the text "n/a" is a label
+    like others. Measures are nan if there are fewer than two groups, if each scan is a group, or if a participant has
+    fewer than 5 scans of others. With good synthesis, knn_accuracy for provenance is near chance.
     """
     values = _standardised(origins)
     copies = len(origins)

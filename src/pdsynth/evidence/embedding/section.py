@@ -16,7 +16,7 @@ ADDRESSES: Mapping[str, str] = {}
 def sections(results: Results) -> Iterator[Section]:
     """The report's section on whether real and synthesised scans can be distinguished, with Figure 7.
 
-    There is none without separation.tsv.
+    There is none without separation.tsv. Without figure7.png, the section has no figure.
     """
     rows = SEPARATIONS.read(results.root)
     if not rows:

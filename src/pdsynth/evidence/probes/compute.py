@@ -38,11 +38,13 @@ class NotMeasurableError(ValueError):
 def probe(model: Model, pairs: Pairs, split: str, seed: int, jobs: int = 1) -> Probes:
     """Test a model for memorisation, for inserted lesions and, if `pairs` are simulated, for known changes.
 
-    Known changes are those of a person whose disease becomes more severe. split: name of the split ("val" or "test")
-    with participants who were not in the training set. Memorisation needs participants of the training set in `pairs`,
-    and others in this split; lesions are inserted into scans of the others. If one of these two tests cannot be made,
-    the result has the reason. For the known changes, people are simulated at two severities and prepared by `jobs`
-    processes.
+    Known changes are those of a person whose disease becomes more severe. pairs: all pairs of a prepared folder. split:
+    name of the split ("val" or "test") with participants who were not in the training set, which is not checked.
+    Memorisation needs participants of the training set in `pairs`, and others in this split; lesions are inserted into
+    scans of up to four of the others. If there are too few participants for the first test, or if no lesion fits into a
+    brain, the result has the reason in place of this test. For the known changes, nine people are simulated at two
+    severities and prepared by `jobs` processes. seed: of all random numbers. Raises ValueError if scans of training
+    participants are among those of the others.
     """
     others = pairs.split(split).whole_scans()
     others = others.where(others.table["available"] == Available.BOTH)
@@ -62,9 +64,10 @@ def probe(model: Model, pairs: Pairs, split: str, seed: int, jobs: int = 1) -> P
 
 
 def trained_on(model: Model, pairs: Pairs) -> Pairs:
-    """Whole scans of the participants of `pairs` who have both scans and are in the model's training set.
+    """Whole scans of the participants of `pairs` who are in the model's training set.
 
-    They are found by the SHA-256 of the training scans in the model's card (record of the training).
+    They are all sessions of these participants with both scans. A participant is in the training set if the model's
+    card (record of the training) lists the SHA-256 of one of their scans. Without such a list, the result has no rows.
     """
     scans, known = pairs.whole_scans(), set(model.card.get("scans_sha256", []))
     people = {person for digest, person in scans.scan_digests().items() if digest in known}
@@ -74,12 +77,15 @@ def trained_on(model: Model, pairs: Pairs) -> Pairs:
 def measure_memorisation(model: Model, pairs: Pairs, others: Pairs, seed: int) -> Memorisation:
     """Measure in both directions whether a model reproduces its training participants.
 
-    others: scans of people with both scans who are not in the model's training set; at most 40 of these people, drawn
-    at random, are used, with one scan of each modality per person. The distances of the synthesised scans of one half
-    of them to all scans of the training participants are compared with those to the other half (strangers), see
-    `nearest_neighbour_ratio`. The errors of at most 40 training participants, drawn at random, are compared with those
-    of the others, see `membership_auc`. Raises NotMeasurableError if there are fewer than three training participants
-    in `pairs`, or fewer than six others.
+    pairs: of a prepared folder, in which the training participants are found (see `trained_on`). others: scans of
+    people with both scans who are not in the model's training set; at most 40 of these people, drawn at random, are
+    used, with the first session of each. For one half of them, the distances of their synthesised scans to the nearest
+    of all scans of the training participants are compared with the distances to the nearest scan of the other half
+    (strangers), see `nearest_neighbour_ratio`; images are compared by their means over cells of 4 x 4 x 4 voxels. The
+    mean squared errors of at most 40 training participants, drawn at random, are compared with those of the others, see
+    `membership_auc`. Raises NotMeasurableError if there are fewer than three training participants in `pairs`, or fewer
+    than six others, and ValueError if more than half of the real scans of the first half are equal to scans in a set
+    that they are compared with.
     """
     known, others = trained_on(model, pairs), _some(others, PEOPLE, seed)
     number = known.table["participant_id"].nunique()

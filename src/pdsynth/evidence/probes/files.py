@@ -17,11 +17,12 @@ NAME = "probes.json"
 class Memory:
     """Measures of memorisation of training participants by a model, in one direction of synthesis.
 
-    ratio_to_all, ratio_to_few, ratio_to_strangers: distance from a synthesised scan of a new person to the nearest scan
-    of a set of people, divided by the same distance of a real scan (medians); 0 means copies. The sets are all training
-    participants with all their scans, as many training participants as there are strangers (or all of them if there are
-    fewer), and strangers: people who are not in the training set. membership: probability that the error is lower for a
-    training participant than for another person; 0.5 is ideal.
+    ratio_to_all, ratio_to_few, ratio_to_strangers: distance from a synthesised scan of a new person to the nearest real
+    scan of a set of people, divided by the same distance of a real scan of a new person (each a median over new
+    people); 0 means copies. The three sets are all training participants with all their scans; as many training
+    participants as there are strangers (or all of them if there are fewer), with one scan each; and strangers: people
+    who are not in the training set. membership: probability that the error is lower for a training participant than for
+    another person; 0.5 is ideal.
     """
 
     direction: Direction
@@ -36,8 +37,9 @@ class Memorisation:
     """Measures of memorisation of training participants by a model, one row per direction of synthesis.
 
     trained_on, few, strangers: numbers of people in the three sets to which distances are measured: all training
-    participants, some of them, and people who are not in the training set. members, others: numbers of training
-    participants and of other people whose errors are compared.
+    participants in the prepared folder, some of them, and people who are not in the training set. members, others:
+    numbers of training participants and of people outside the training set (among them the strangers) whose errors are
+    compared.
     """
 
     trained_on: int
@@ -53,10 +55,10 @@ class Lesion:
     """Visibility of inserted lesions in one direction of synthesis: in the output, or, for comparison, in the source.
 
     of_source: false for the output of the model, true for the source itself. sensitivity: share of lesions that are
-    detected; false_positives: share of positions where noise alone changes the mean of a sphere by more than half of
-    the median change of this person's lesions; both are means over people. contrast_to_noise: absolute difference of
-    the mean changes inside a lesion and elsewhere, divided by the SD of the change elsewhere; median over the lesions
-    of all people.
+    detected: the mean change inside is larger than 95 % of those in equal spheres elsewhere; false_positives: share of
+    positions where noise alone changes the mean of a sphere by more than half of the median change of this person's
+    lesions; both are means over people. contrast_to_noise: absolute difference of the mean changes inside a lesion and
+    elsewhere, divided by the SD of the change elsewhere; median over the lesions of all people.
     """
 
     of_source: bool
@@ -71,8 +73,9 @@ class Lesions:
     """Results of a test whether a model shows lesions that are inserted into its source scans.
 
     people: number of people; lesions: number of lesions per person, inserted one at a time; radius_mm: their radius,
-    mm; factor: signal inside a lesion divided by the signal without it; noise_sd: SD of the noise in the brain, in the
-    unit of the source (0 to 1). rows: results by direction of synthesis, for the output and for the source.
+    mm; factor: signal inside a lesion divided by the signal without it; noise_sd: SD of the noise that is added in the
+    brain, in the unit of the source (0 to 1). rows: for each direction of synthesis, one for the output and one for the
+    source itself.
     """
 
     people: int
@@ -87,9 +90,10 @@ class Lesions:
 class Change:
     """The synthesised change between two severities of the same people, compared with the real change.
 
-    direction: of synthesis. slope: of the synthesised on the real changes over regions; 1 is ideal. sign_agreement:
-    share of the clear regions in which both changes have the same sign. clear_regions: number of regions with a clear
-    real change (p < 0.05).
+    direction: of synthesis. Changes of the mean signal of a region are averaged over people. slope: of the synthesised
+    on the real changes over regions, through the origin; 1 is ideal. clear_regions: number of regions with a clear real
+    change (t test over people, p < 0.05). sign_agreement: share of the clear regions in which both changes have the
+    same sign; nan if there are none. Intervals are 95 %, over people.
     """
 
     direction: Direction
@@ -115,8 +119,8 @@ class Counterfactual:
 class Probes:
     """Results of three tests of a model: memorisation, inserted lesions and known changes; None if a test was not made.
 
-    recipe: name of the model's recipe. reasons: why a test could not be made, by its name. Known changes are tested on
-    simulated data only, and have no reason.
+    recipe: name of the model's recipe. reasons: why a test could not be made, by its name, "memorisation" or "lesions".
+    Known changes are tested on simulated data only, and have no reason.
     """
 
     recipe: str

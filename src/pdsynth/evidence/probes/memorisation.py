@@ -15,7 +15,7 @@ def nearest_neighbour_ratio(synthesised: np.ndarray, train: np.ndarray, held_out
     held-out real images. synthesised, train, held_out: (N, F) flattened images of one modality, with any N. A smooth
     image is closer to every other image than a noisy one. Before you interpret a ratio below 1 as copying, compare it
     with the ratio for as many other held-out images in place of `train`. Distances are Euclidean. Raises ValueError if
-    a set is empty, or if half of the held-out images are in the training set.
+    a set is empty, or if more than half of the held-out images are in the training set.
 
     >>> nearest_neighbour_ratio(np.array([[0.5]]), train=np.array([[0.0], [9.0]]), held_out=np.array([[1.0]]))
     0.5
@@ -35,10 +35,10 @@ def nearest_neighbour_ratio(synthesised: np.ndarray, train: np.ndarray, held_out
 def membership_auc(member_errors: np.ndarray, other_errors: np.ndarray, seed: int = 0, n: int = RESAMPLES) -> Estimate:
     """Probability that the error is lower for a training participant (member) than for another person (AUC).
 
-    0.5 is ideal; with 1, every member can be recognised by the error. member_errors (M,), other_errors (N,): one error
-    per participant. The 95 % interval is from a bootstrap that resamples each set n times. If the sets do not overlap,
-    the interval has width 0, although the estimate is not certain. The interval is nan if a set has fewer than two
-    participants. Raises ValueError if a set is empty.
+    0.5 is ideal; with 1, every member can be recognised by the error. Equal errors count half. member_errors (M,),
+    other_errors (N,): one error per participant. The 95 % interval is from a bootstrap that resamples each set n times.
+    If the two ranges of errors do not overlap, the interval has width 0, although the estimate is not certain. The
+    interval is nan if a set has fewer than two participants. Raises ValueError if a set is empty.
 
     >>> membership_auc(np.array([1.0, 2.0, 3.0]), np.array([2.5, 3.5])).value
     0.8333333333333334

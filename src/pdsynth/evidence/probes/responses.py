@@ -24,11 +24,14 @@ APART = 2  # voxels farther than this from the centre of a lesion count as elsew
 class LesionResponse:
     """Response of an output to L lesions that are inserted into its source, and to noise without a lesion.
 
-    contrast_to_noise (L,): |mean change inside the lesion - mean change elsewhere| divided by the SD of the change over
-    voxels elsewhere; 0 if nothing changes, inf if only the lesion changes. detected (L,) bool: whether the absolute
-    mean change inside exceeds the 95th percentile of those in equal spheres elsewhere, so that 5 % of lesions are
-    detected in an output that ignores them. false_positives: share of positions in the brain where noise alone changes
-    the mean of a sphere by more than half of the median, over the L lesions, of the absolute mean change inside.
+    A change is an output minus the output of the source without lesion and noise; "elsewhere" is farther from the
+    centre of the lesion than twice its radius. contrast_to_noise (L,): |mean change inside the lesion - mean change
+    elsewhere| divided by the SD of the change over voxels of the brain elsewhere; 0 if both means are equal, inf if
+    only the lesion changes. detected (L,) bool: whether the absolute mean change inside exceeds the 95th percentile of
+    those in equal spheres elsewhere, so that 5 % of lesions are detected in an output that ignores them.
+    false_positives: share of positions in the brain where noise alone changes the mean of a sphere by more than half of
+    the median, over the L lesions, of the absolute mean change inside. Spheres are inside the brain and have the radius
+    of the lesions.
     """
 
     contrast_to_noise: np.ndarray
@@ -45,11 +48,11 @@ class LesionResponse:
 class CounterfactualResponse:
     """The synthesised change between two severities of the same people, compared with the real change.
 
-    real, synthesised (R,): change of each region (higher minus lower severity), mean over people. clear (R,) bool: the
-    real change differs from 0 (t test over people, p < 0.05, not corrected). slope: of synthesised on real changes,
-    through the origin, over all regions; 1 is ideal, 0 means that the output does not follow. sign_agreement: share of
-    clear regions whose synthesised change has the sign of the real one; nan if there is no clear region. Intervals are
-    over people.
+    real, synthesised (R,): change of the mean signal in each of R regions (higher minus lower severity), mean over
+    people. clear (R,) bool: the real change differs from 0 (t test over people, p < 0.05, not corrected). slope: of
+    synthesised on real changes, through the origin, over all regions; 1 is ideal, 0 means that the output does not
+    follow; nan if nothing real changes. sign_agreement: share of clear regions whose synthesised change has the sign of
+    the real one; nan if there is no clear region. Intervals are 95 %, over people.
     """
 
     real: np.ndarray
@@ -100,8 +103,11 @@ def lesion_response(
     predict: the output as a function of the source (X, Y, Z). source (X, Y, Z) in 0..1; brain (X, Y, Z) bool;
     spacing_mm (3,): voxel spacing. lesions: number of lesions, at random positions more than radius_mm (mm) inside the
     brain. factor: signal inside a lesion divided by the signal without it. noise_sd: SD of Gaussian noise in the units
-    of the source, as the difference of a repeated scan. New noise is added in the brain for each position, with and
-    without the lesion; `predict` is called once without noise and twice per lesion.
+    of the source, as the difference of a repeated scan. seed: of positions and noise.
+
+    Two outputs are computed for each lesion: that of the source with the lesion and new noise in the brain, and that of
+    the source with the same noise alone. The output of the source itself, which is computed once, is subtracted from
+    both. The first difference is the change by the lesion, the second gives the false positives (see `LesionResponse`).
 
     With the identity as `predict`, the result is that of the source itself, for comparison: an output with less noise
     than the source can have a higher contrast-to-noise ratio. Means of spheres are compared, because the noise in the
@@ -147,9 +153,10 @@ def counterfactual_response(
 ) -> CounterfactualResponse:
     """Compare the change of the output between two severities of the same people (high minus low) with the real change.
 
-    All volumes are of the target modality, (people, X, Y, Z). predict_low, predict_high: synthesised from the source of
-    the same person at that severity; real_low, real_high: the real target. atlas: the regions whose mean changes are
-    compared. seed: of the bootstrap over people. Raises ValueError for fewer than two people, or if the shapes differ.
+    All volumes are of the target modality, (people, X, Y, Z), with the same people in the same order. predict_low,
+    predict_high: synthesised from the source of the same person at that severity; real_low, real_high: the real target.
+    atlas: the regions whose mean changes are compared. seed: of the bootstrap over people. Raises ValueError for fewer
+    than two people, or if the shapes differ.
     """
     if len(real_low) < 2:
         raise ValueError(f"{len(real_low)} person(s) are too few for an interval; give at least 2.")

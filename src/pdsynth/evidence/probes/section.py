@@ -30,8 +30,9 @@ def sections(results: Results) -> Iterator[Section]:
 def facts(results: Results) -> Mapping[str, str]:
     """Results of the tests of memorisation, lesions and known changes, as text for the cards; {} without probes.json.
 
-    They are, by direction of synthesis, the probability that a training participant has the lower error, the share of
-    detected lesions, and the slope of the synthesised on the known change. A fact is "" if it is not known.
+    "membership": probability that the error is lower for a training participant than for another person; "lesions":
+    share of detected lesions in the output and, for comparison, in the source; "counterfactual": slope of the
+    synthesised on the known change. Each text has a value per direction of synthesis. A fact is "" if it is not known.
     """
     probes = Probes.read(results.root)
     if probes is None:

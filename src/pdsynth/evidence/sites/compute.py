@@ -34,10 +34,11 @@ def leave_one_site_out(
     """PSNR at each site of a model trained without it, and of a model trained on as many people of all sites.
 
     recipe: name of the recipe, trained in its size `size` ("full" or "small") on training participants of `pairs`.
-    There are two training runs per site; budget (seconds) and steps are the limits of one run, and None means the
-    recipe's own number of steps. Returns one row per site and direction of synthesis, from the test participants of the
-    site, who have both scans. Raises ValueError if fewer than two sites have training participants and at least two
-    test participants.
+    There are two training runs per site; budget (seconds) and steps are the limits of one run, and if both are None,
+    the recipe's own number of steps applies. Both models are scored on the test participants of the site who have both
+    scans (see `SiteScores`). Returns one row per site and direction of synthesis, for the sites of
+    `sites_to_leave_out`. seed: of the training and of the random choices. Raises ValueError if fewer than two sites
+    have training participants and at least two test participants.
     """
     train, test = pairs.train, pairs.test.whole_scans()
     sites = sites_to_leave_out(pairs)
@@ -58,7 +59,8 @@ def leave_one_site_out(
 def sites_to_leave_out(pairs: Pairs) -> list[str]:
     """Names of the sites that can be left out of training: with training and at least two test participants.
 
-    Participants of unknown sites are ignored. Raises ValueError if there are fewer than two such sites.
+    Only participants with both scans count, and those of unknown sites are ignored. The names are sorted. Raises
+    ValueError if there are fewer than two such sites.
     """
     people = pairs.test.whole_scans().table.groupby("site")["participant_id"].nunique()
     sites = [s for s in sorted(set(pairs.train.table["site"]) - {"", NA}) if people.get(s, 0) >= 2]

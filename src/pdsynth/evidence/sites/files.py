@@ -11,11 +11,12 @@ from pdsynth.types import Direction
 
 @dataclass(frozen=True)
 class SiteScores:
-    """Row of sites.tsv: PSNR in the brain (dB) at one site, of models trained with and without the site.
+    """Row of sites.tsv: PSNR in the brain (dB) at one site, of two models, one of them trained without the site.
 
-    psnr_seen, psnr_unseen: of the model trained with the site, and without it. n_participants: number of test
-    participants of the site, over whom PSNR is averaged. difference: unseen minus seen, with a 95 % interval. p: paired
-    permutation test of no difference; p_holm: corrected over all sites and directions (Holm).
+    site: name of the site. direction: of synthesis. psnr_seen: of the model trained on participants of all sites;
+    psnr_unseen: of the model trained on as many participants, none from this site. n_participants: number of test
+    participants of the site, over whom PSNR is averaged. difference: unseen minus seen, dB, with a 95 % interval; below
+    0 is a loss. p: paired permutation test of no difference; p_holm: corrected over all sites and directions (Holm).
     """
 
     site: str

@@ -44,7 +44,10 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """PSNR (dB) without minus PSNR with the site in the training set, by site and direction, as text."""
+    """One fact for the cards, "unseen_sites": PSNR (dB) without minus PSNR with the site in the training set, as text.
+
+    There is one difference, with its interval, per site and direction of synthesis; "" without sites.tsv.
+    """
     differences = (
         f"{words.DIRECTIONS[row.direction]} at {row.site} {spread(row.difference)} dB"
         for row in SITES.read(results.root)
