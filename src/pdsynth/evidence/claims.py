@@ -30,7 +30,7 @@ def claims() -> list[Claim]:
 def write_report(results: str | Path) -> Path:
     """Write report.html into a results folder, with the sections of all evidence in it; returns the path of the page.
 
-    Raises InputError if metrics.json, metrics.tsv or another required file is missing.
+    Raises InputError if metrics.json, metrics.tsv or another required file is missing or damaged.
     """
     return page.write_report(results, claims())
 

@@ -34,9 +34,9 @@ def write_roi(results_dir: str | Path, seed: int = 0) -> None:
     """Compare region means and effects of disease of real and synthesised scans; the work of `pdsynth roi`.
 
     Reads the region means of all scans from patterns.tsv in the results folder. Writes into it effects.tsv,
-    completed_effects.tsv, agreement.tsv, groups.tsv, Figures 5 and 6 and a figure of the effects on the brain. Each
-    participant counts once, with the first session; the PSNR in groups.tsv is the mean over sessions. seed: of the
-    bootstrap. Raises InputError if a file of `pdsynth evaluate` is missing.
+    completed_effects.tsv, agreement.tsv, groups.tsv and, for each direction of synthesis, Figures 5 and 6 and a figure
+    of the effects on the brain. Each participant counts once, with the first session; the PSNR in groups.tsv is the
+    mean over sessions. seed: of all random numbers. Raises InputError if a file of `pdsynth evaluate` is missing.
     """
     results, patterns = Results.read(results_dir), read(results_dir).one_per_participant()
     effects, tested = effects_of(results, patterns, seed)
@@ -51,10 +51,15 @@ def write_diagnosis(results_dir: str | Path, methods: Sequence[str] | None = Non
 
     Reads the region means of all scans from patterns.tsv in the results folder. Writes into it table5.tsv,
     completion.tsv, power.tsv, embedding.tsv, separation.tsv and Figure 7. table9.tsv is written if both recipes of the
-    paper's Table IX were evaluated. methods: names of the methods whose scans are used. The default is the method under
-    test and, as a control without information about individuals, the population mean. Each participant counts once,
-    with the first session. Raises InputError if a file of `pdsynth evaluate` is missing; ValueError if a diagnosis is
-    too rare for the folds of the cross-validation or a method was not evaluated.
+    paper's Table IX were evaluated. methods: names of the methods whose scans are used in table5.tsv and
+    completion.tsv. The default is the method under test and, as a control without information about individuals, the
+    population mean, if it was evaluated. embedding.tsv, separation.tsv and Figure 7 use the method under test. Each
+    participant counts once, with the first session. seed: of all random numbers but those of the t-SNE maps, which have
+    fixed seeds.
+
+    Raises InputError if a file of `pdsynth evaluate` is missing; ValueError if there are fewer than two diagnoses, if
+    one has fewer than five participants (the folds of the cross-validation), or if a method was not evaluated. Then no
+    file is written.
     """
     results, patterns = Results.read(results_dir), read(results_dir).one_per_participant()
     root, tested = results.root, results.tested
@@ -72,10 +77,11 @@ def write_diagnosis(results_dir: str | Path, methods: Sequence[str] | None = Non
 def write_sites(out: Path, model: Model, pairs: Pairs, budget: float | None, seed: int, device: str) -> None:
     """Measure the quality at sites that were not in the training set, and write sites.tsv into the folder `out`.
 
-    The recipe of `model` is trained anew, twice for each site: without this site, and on as many participants of all
-    sites. budget: seconds of training steps for each training; None for the recipe's own number of steps. The scores
-    are those of the test participants of `pairs`. Raises ValueError if fewer than two sites have training and test
-    participants.
+    model: only its recipe and size are used. The recipe is trained anew on training participants of `pairs`, twice for
+    each site: without this site, and on as many participants of all sites. budget: seconds of training steps for each
+    training; None for the recipe's own number of steps. seed: of all random numbers. device: "auto", "cpu" or "cuda".
+    The scores are those of the test participants of `pairs`. Raises ValueError if fewer than two sites have training
+    participants and at least two test participants.
     """
     recipe, size = model.card["recipe"], model.card.get("size", Size.FULL)
     SITES.write(out, leave_one_site_out(recipe, pairs, budget=budget, seed=seed, device=device, size=size))

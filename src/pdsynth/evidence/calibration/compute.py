@@ -31,7 +31,8 @@ class Calibration:
 
     Coverage is the share of a participant's voxels whose real value is inside the interval, averaged over participants.
     before: coverage without the factor. after: coverage, with the factor, of participants who were left out of its
-    estimate (cross-validation); nan if there are too few participants. participants: their number.
+    estimate (cross-validation); nan for fewer than 10 participants, or if no factor is large enough in a fold.
+    participants: number of participants in the calibration.
     """
 
     scale: float
@@ -43,9 +44,10 @@ class Calibration:
 def calibrate(method: Method, pairs: Pairs, direction: Direction, progress: Progress | None = None) -> Calibration:
     """Estimate the factor by which a method's SD must be multiplied for correct 90 % intervals, in one direction.
 
-    Correct intervals contain the real value in 90 % of a participant's voxels, on average over new participants. pairs:
-    whole scans of participants who have both scans and were not in the training set. progress(done, total) is called
-    after each scan, with numbers of scans. Raises ValueError if the method gives no SD, if there are fewer than 9
+    Correct intervals contain the real value in 90 % of a participant's voxels or more, on average over new
+    participants. pairs: whole scans of participants who have both scans and were not in the training set; several
+    sessions of a participant count as one set of voxels. progress(done, total) is called after each scan, with numbers
+    of scans. The method itself is not changed. Raises ValueError if the method gives no SD, if there are fewer than 9
     participants, or if no factor is large enough.
     """
     ratios = interval_ratios(method, pairs, direction, progress=progress)
@@ -54,13 +56,14 @@ def calibrate(method: Method, pairs: Pairs, direction: Direction, progress: Prog
 
 
 def conformal_scale(ratios: Sequence[np.ndarray], coverage: float = COVERAGE) -> float:
-    """The factor by which intervals must be widened to cover a share `coverage` of a new participant's voxels.
+    """The factor by which the width of intervals must be multiplied to cover a share of a new participant's voxels.
 
-    ratios: one array per calibration participant, with the absolute error divided by half the interval width at each
-    voxel. The expected coverage is `coverage` or more for any method of computing the intervals, if the new participant
-    comes from the same population. The expectation is over new participants and over calibration samples, so the
-    coverage after one particular calibration may be lower. Raises ValueError if there are too few participants (fewer
-    than 9 for a coverage of 0.9), or if no factor is large enough, for example because too many intervals have width 0.
+    coverage: this share, 0 to 1. ratios: one array per calibration participant, with the absolute error divided by half
+    the interval width at each voxel. A factor below 1 narrows the intervals. The expected coverage is `coverage` or
+    more for any method of computing the intervals, if the new participant comes from the same population. The
+    expectation is over new participants and over calibration samples, so the coverage after one particular calibration
+    may be lower. Raises ValueError if there are too few participants (fewer than 9 for a coverage of 0.9), or if no
+    factor is large enough, for example because too many intervals have width 0.
 
     >>> conformal_scale([np.array([1.0, 2.0, 3.0])] * 99, coverage=0.5)
     2.0
@@ -90,12 +93,13 @@ def fewest(coverage: float = COVERAGE) -> int:
 
 
 def held_out_coverage(ratios: Sequence[np.ndarray], coverage: float = COVERAGE) -> float:
-    """Share of voxels inside calibrated intervals, of participants who were left out of the calibration (10 folds).
+    """Share of voxels inside calibrated intervals, of participants who were left out of the calibration.
 
     ratios: for each participant, absolute error divided by half the interval width at each voxel. coverage: the share
-    for which the factor is estimated. The result is the mean over participants. Fold k contains participants k, k + 10,
-    k + 20 and so on; in a table sorted by site, every fold then contains every site. Returns nan if there are too few
-    participants, or if no factor is large enough.
+    for which the factor is estimated. The result is the mean over participants. There are 10 folds, or one per
+    participant if there are fewer. Fold k contains participants k, k + 10, k + 20 and so on; in a table sorted by site,
+    every fold then contains every site. Returns nan if there are too few participants (fewer than 10 for a coverage of
+    0.9), or if no factor is large enough.
     """
     people = np.arange(len(ratios))
     held = []

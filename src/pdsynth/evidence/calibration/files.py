@@ -16,9 +16,10 @@ class Entry:
     """How the SD of a model was calibrated: participants and factors, as recorded in the model's card.
 
     cohort: name of the prepared folder. simulated: whether these participants are simulated. scale: factor of the SD by
-    direction of synthesis, over all calibrations of the model together. coverage_90: share of voxels inside the 90 %
-    interval by direction, for participants left out of the estimate; None if there are too few. scans_sha256: SHA-256
-    of the calibration scans, on which `pdsynth evaluate` refuses to score; empty in a manifest.
+    direction of synthesis ("fmri_to_dmri", "dmri_to_fmri"), over all calibrations of the model together. The other
+    fields are of the last calibration. coverage_90: share of voxels inside the 90 % interval by direction, for
+    participants left out of the estimate; None if it cannot be estimated, such as for too few participants.
+    scans_sha256: SHA-256 of the calibration scans, on which `pdsynth evaluate` refuses to score; empty in a manifest.
     """
 
     cohort: str

@@ -19,13 +19,16 @@ def calibrate(
 ) -> dict[Direction, Calibration]:
     """Scale the SD of a model so that its 90 % intervals contain 90 % of the real values, and save the model in `out`.
 
-    model: folder of the model, or "default". Uses participants of `pairs` who have both scans, are not in the test
-    split and were not in the model's training set. The scans are recorded in the model's card (record of the training),
-    and `pdsynth evaluate` refuses to score on them. progress(done, total) is called after each scan, in each direction.
+    model: folder of the model, or "default" for the shipped one; it is not changed. Uses participants of `pairs` who
+    have both scans, are not in the test split and were not in the model's training set. The scans are recorded in the
+    card (record of the training) of the new model, and `pdsynth evaluate` refuses to score on them. device: "auto",
+    "cpu" or "cuda". progress(done, total) is called after each scan, in each direction.
+
     Returns, by direction of synthesis, the factor, and the coverage of 90 % intervals without it and, in
-    cross-validation, with it. Raises InputError if the model has another preprocessing than the pairs, if its card does
-    not list its training scans, and if fewer than nine such participants are found; ValueError if the model gives no SD
-    and if no factor is large enough.
+    cross-validation, with it. If the model was calibrated before, the factor multiplies the earlier one. Raises
+    InputError if the model has another preprocessing than the pairs, if its card does not list its training scans, and
+    if fewer than nine such participants are found; ValueError if the model gives no SD and if no factor is large
+    enough.
     """
     loaded = api.load(model, device)
     new = api.new_people(str(model), loaded, pairs)

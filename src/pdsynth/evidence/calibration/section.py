@@ -16,7 +16,10 @@ COVERAGE = "coverage_90"  # a metric of every method that states an SD or was sa
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """The report's section on uncertainty: whether the SD of each method is correct; none if no method has an SD."""
+    """The report's section on uncertainty: whether the SD of each method is correct; none if no method has an SD.
+
+    The SD is that which a method states with each prediction, or that of repeated samples.
+    """
     rows = [
         (name, direction, entry[direction.value])
         for name, entry in results.methods.items()
@@ -55,10 +58,11 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """Correctness of the SD of the method under test, and its calibration, as text for the cards.
+    """Correctness of the SD of the method under test, and its calibration, as text by name for the cards.
 
-    The facts are the shares of voxels inside the 50 and the 90 % interval, the origin of the SD, and the calibration
-    participants with the factors. A fact is "" if it is not known.
+    "coverage_50", "coverage_90": shares of voxels inside the 50 and the 90 % interval, by direction; "spread": the
+    origin of the SD; "calibrated": number of calibration participants and factors. A fact is "" if it is not known;
+    "calibrated" also if the SD is that of repeated samples.
     """
     tested = results.tested
     states = COVERAGE in next(iter(results.methods[tested].values()))

@@ -22,9 +22,9 @@ from pdsynth.types import Modality
 def complete(patterns: Patterns, methods: Sequence[str], simulated: bool, seed: int = 0) -> list[Arm]:
     """Accuracy of diagnosis if scans are missing, for each way to deal with missing scans: the rows of completion.tsv.
 
-    patterns: region means, one row per participant. methods: those whose scans are filled in. simulated: whether the
-    rows are marked as SIMULATED. Raises ValueError if a diagnosis has too few participants for the cross-validation, if
-    real scans are missing, or if a method lacks a modality.
+    patterns: region means, one row per participant. methods: those whose synthesised scans are filled in. simulated:
+    whether the rows are marked as SIMULATED, else as real. seed: of all random numbers. See `arms` for the rows and the
+    errors.
     """
     data = "SIMULATED" if simulated else "real"
     return [replace(arm, data=data) for arm in arms(patterns.values, patterns.people, methods, seed=seed)]
@@ -33,16 +33,18 @@ def complete(patterns: Patterns, methods: Sequence[str], simulated: bool, seed: 
 def arms(features: Features, people: pd.DataFrame, methods: Sequence[str], masks: int = 5, seed: int = 0) -> list[Arm]:
     """Accuracy of diagnosis if a third of the participants lack the fMRI and a third the dMRI.
 
-    features: region means (N, R) by modality and origin, "real" or a method's name; people: N rows with participant_id,
-    diagnosis. methods: those whose scans are filled in. masks: number of random choices of the missing scans.
+    features: region means (N, R) by modality and origin, "real" or a method's name; people: N rows with participant_id
+    and diagnosis, of which those without a diagnosis of NC, MCI or AD are left out. methods: those whose synthesised
+    scans are filled in. masks: number of random choices of the missing scans. seed: of these choices, of the folds and
+    of the intervals.
 
     There is one row per way to deal with missing scans (arm):
 
     - "complete-cases" trains on participants with both scans; in the test, the mean of these training participants
       replaces a missing scan.
     - "mean" replaces a missing scan by the mean of the training fold.
-    - "one-scan" has a classifier of fMRI and one of dMRI, and averages those of the scans that a participant has.
     - "real" has all scans, for comparison: no scan has to be replaced.
+    - "one-scan" has a classifier of fMRI and one of dMRI, and averages those of the scans that a participant has.
     - "synthesised", one row per method, replaces a missing scan by the one that the method synthesised from the other.
 
     Scans are missing in the same way in training and test participants. All arms share the folds. Each row has the
@@ -50,7 +52,8 @@ def arms(features: Features, people: pd.DataFrame, methods: Sequence[str], masks
     of synthesised scans also have the balanced accuracy minus that of "mean", of "complete-cases" and of "one-scan",
     each with interval, p (paired permutation test) and p_holm (corrected over the three alternatives of a method).
 
-    Raises ValueError if a class has too few participants to train on, or if a method lacks a modality.
+    Raises ValueError if there are fewer than two diagnoses, if one has fewer than five participants or too few to train
+    on, if real scans are missing, or if a method lacks a modality.
     """
     features, people = diagnosed(features, people, methods)
     for key in itertools.product(Modality, methods):
@@ -68,7 +71,7 @@ def kept_scans(labels: np.ndarray, participants: np.ndarray, seed: int = 0) -> d
     """Random choice of the scans that are not missing in a study with missing scans: (N,) bool by modality.
 
     labels (N,): diagnosis of each row; participants (N,): participant of each row. Of each diagnosis, a third of the
-    participants (rounded down) lack the fMRI, as many lack the dMRI, and all others have both. The diagnosis of a
+    participants (rounded down) lack the fMRI, as many others lack the dMRI, and the rest have both. The diagnosis of a
     participant is the label of the first row; all rows of a participant get the same choice.
     """
     generator = np.random.default_rng(seed)

@@ -13,11 +13,15 @@ from pdsynth.statistics.resampling import UNKNOWN, Estimate
 class Arm:
     """Row of completion.tsv: accuracy of diagnosis for one way to deal with missing scans.
 
-    data: "SIMULATED" or "real". arm: the way: "complete-cases", "mean", "one-scan", "real" (no scan is missing) or
-    "synthesised". method: the method that synthesised the scans, or "". n: number of participants. Accuracies are
-    shares, 0 to 1. over_mean, over_complete_cases, over_one_scan: balanced accuracy minus that of the alternative
-    "mean", "complete-cases" or "one-scan", with the p value of a paired permutation test and its Holm correction over
-    the three alternatives; nan if arm is not "synthesised".
+    data: "SIMULATED" or "real". arm: the way: "complete-cases" (training on participants with both scans), "mean" (the
+    mean replaces a missing scan), "one-scan" (one classifier per modality), "real" (no scan is missing) or
+    "synthesised" (a synthesised scan replaces a missing one). method: the method that synthesised the scans, or "". n:
+    number of participants. Accuracies are shares, 0 to 1, averaged over random choices of the missing scans, with 95 %
+    intervals over participants; the balanced one is the mean over diagnoses.
+
+    over_mean, over_complete_cases, over_one_scan: balanced accuracy minus that of the alternative "mean",
+    "complete-cases" or "one-scan". Of each, ..._p is the p value of a paired permutation test, and ..._p_holm its Holm
+    correction over the three alternatives. All are nan if arm is not "synthesised".
     """
 
     data: str = ""

@@ -59,16 +59,21 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """A verdict, as text for the cards, on diagnosis with missing scans that the method under test fills in."""
+    """One fact for the cards, "completion": whether scans by the method under test are better in place of missing ones.
+
+    It is the text of `verdict` on the diagnosis with missing scans; "" without completion.tsv.
+    """
     return {"completion": verdict([row for row in ARMS.read(results.root) if row.method == results.tested])}
 
 
 def verdict(rows: Sequence[Arm]) -> str:
     """Whether synthesised scans are better or worse than other ways to deal with missing scans, as text.
 
-    There is one sentence per method. rows: of completion.tsv. A difference of balanced accuracy counts as shown if its
-    95 % interval excludes 0 and its corrected p value is below 0.05; otherwise the sentence says that no difference is
-    shown. Returns "" if no row is of synthesised scans.
+    rows: of completion.tsv. There is one sentence per method, which compares it with three alternatives: the mean in
+    place of a missing scan, training without the participants who lack one, and one classifier per scan. A difference
+    of balanced accuracy counts as shown if its 95 % interval excludes 0 and its corrected p value is below 0.05;
+    otherwise the sentence says that no difference is shown. A difference that is nan is left out. Returns "" if no row
+    is of synthesised scans.
     """
     sentences = []
     for row in rows:

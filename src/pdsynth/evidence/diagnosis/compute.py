@@ -53,10 +53,11 @@ Scored = TypeVar("Scored", bound=SchemeScores)
 class Scheme:
     """An experiment of classification: the scans to train and to test a classifier of the diagnosis on.
 
-    train: one or more training sets, which are used together; each gives the origin ("real" or "synthesised") of the
-    scans of each modality. test: origin by modality of the test scans. A modality that is absent is not used. paper:
-    accuracy in the paper's Table V, 0 to 1; None if the paper does not give it. control: name of the experiment with
-    real scans only, with whose accuracy this one is compared; None for a control itself.
+    name: such as "S1", or "real fMRI" for a control. train: one or more training sets, which are used together; each
+    gives the origin ("real" or "synthesised") of the scans of each modality. test: origin by modality of the test
+    scans. A modality that is absent is not used. paper: accuracy in the paper's Table V, 0 to 1; None if the paper does
+    not give it. control: name of the experiment with real scans only, with whose accuracy this one is compared; None
+    for a control itself.
     """
 
     name: str
@@ -103,16 +104,20 @@ def diagnose(
 
     A scheme is a choice of the training and test scans of a classifier (see `Scheme`). features: region means (N, R) by
     modality and origin, "real" or a method's name; people: N rows with participant_id, site, diagnosis, age, sex,
-    education. Rows without a diagnosis are left out. methods: those whose scans are used; their models must not have
-    been trained on these participants. classifier: "elastic-net" or "linear-svm". repeats: repetitions of the
-    cross-validation.
+    education. Rows without a diagnosis of NC, MCI or AD are left out. methods: those whose scans are used; their models
+    must not have been trained on these participants. classifier: "elastic-net" or "linear-svm". repeats: repetitions of
+    the cross-validation. seed: of the folds and of the intervals.
 
-    Controls without synthesised scans have the method "". Schemes for which a method has no scans are left out. The
-    accuracy of a scheme minus that of its control has a BCa interval over participants; p is from the exact McNemar
-    test, and p_holm is corrected over the schemes of a method. without: by method, the name of a counterpart that was
-    trained without one part, such as a loss; the rows are then `PairedScores`, which also have the gain over the
-    counterpart. Raises ValueError if real scans are missing, if a method has no scans, and if a diagnosis has fewer
-    participants than folds (5).
+    Controls use real scans, or no scans (age, education, sex and site; site alone; the most frequent diagnosis), or
+    real scans with permuted diagnoses; they have the method "" and nan instead of a comparison. Schemes for which a
+    method has no scans are left out. The accuracy of a scheme minus that of its control has a BCa interval over
+    participants; p is from the exact McNemar test, and p_holm is corrected over the schemes of a method. The fields
+    data and svm_balanced_accuracy are left empty.
+
+    without: by method, the name of another of `methods`, which was trained without one part, such as a loss; the rows
+    are then `PairedScores`, which also have the gain over that method (nan if it is not among `methods`). Raises
+    ValueError if real scans are missing, if a method has no scans, if there are fewer than two diagnoses, or if one has
+    fewer participants than folds (5).
     """
     features, people = diagnosed(features, people, methods)
     schemes = [("", scheme) for scheme in CONTROLS]
@@ -136,10 +141,10 @@ def diagnose(
 class Diagnoses:
     """Results on the diagnosis: the rows of table5.tsv (schemes), table9.tsv (pattern_loss) and power.tsv (power).
 
-    schemes: accuracies by choice of training and test scans. pattern_loss: the same with and without one loss of the
-    training; empty unless both recipes of the paper's Table IX were evaluated. power: statistical power of McNemar's
-    test between any two classifiers on the same participants, such as a scheme and its control, and the participants
-    needed; one row per difference in accuracy.
+    schemes: accuracies by choice of training and test scans. pattern_loss: the same for two recipes that differ only by
+    one loss of the training; empty unless both recipes of the paper's Table IX were evaluated. power: statistical power
+    of McNemar's test between any two classifiers on the same participants, such as a scheme and its control, and the
+    participants needed; one row per difference in accuracy.
     """
 
     schemes: list[SchemeScores]
@@ -149,7 +154,7 @@ class Diagnoses:
     def write(self, root: Path) -> None:
         """Write table5.tsv (the paper's Table V) and power.tsv (statistical power) into a results folder.
 
-        table9.tsv (Table IX) is written if it has rows.
+        table9.tsv (Table IX) is written only if it has rows.
         """
         SCHEME_SCORES.write(root, self.schemes)
         if self.pattern_loss:
@@ -162,8 +167,9 @@ def diagnoses(patterns: Patterns, methods: Sequence[str], simulated: bool, seed:
 
     patterns: region means, real and synthesised, one row per participant; methods: names of the methods whose scans
     Table V uses. Table IX uses the scans of its two recipes, pds-ne-pa and pds-ne, and is empty unless `patterns` holds
-    both. Classifiers are an elastic net and, for comparison, a linear SVM. simulated: whether the rows are marked as
-    SIMULATED. Raises ValueError if real scans are missing, if a method has no scans, and if a diagnosis has fewer
+    both. The power is that with the participants of Table V. Classifiers are an elastic net and, for comparison, a
+    linear SVM. simulated: whether the rows are marked as SIMULATED. seed: of all random numbers. Raises ValueError if
+    real scans are missing, if a method has no scans, if there are fewer than two diagnoses, or if one has fewer
     participants than folds (5).
     """
 
@@ -185,8 +191,8 @@ def diagnoses(patterns: Patterns, methods: Sequence[str], simulated: bool, seed:
 def power_of(n: int) -> list[Power]:
     """Power of McNemar's test between two classifiers on the same n participants, one row per difference in accuracy.
 
-    The differences are 2 to 20 points of accuracy. One accuracy is half of the difference above 66 %, the other half of
-    it below.
+    The differences are 2, 4, 5, 10, 15 and 20 points of accuracy. One accuracy is half of the difference above 66 %,
+    the other half of it below. A row also has the number of participants needed for a power of 80 %.
     """
     rows = []
     for difference in DIFFERENCES:
@@ -261,7 +267,8 @@ def _controls(
 def covariates(people: pd.DataFrame) -> pd.DataFrame:
     """A table for a classifier that sees no scan: age and education as numbers, sex and site as words.
 
-    people: one row per participant. A missing number is NaN, a missing word "n/a".
+    people: one row per participant. A missing number is NaN, a missing word "n/a"; so is each cell of a column that
+    `people` lacks.
     """
     table = people.reindex(columns=["age", "education", "sex", "site"])
     numbers = table[["age", "education"]].apply(pd.to_numeric, errors="coerce").astype(float)
@@ -282,9 +289,10 @@ def permuted_labels(labels: np.ndarray, participants: np.ndarray, seed: int = 0)
 
 
 def majority(block: Block) -> Predictions:
-    """Predictions of a control without data: every row gets the shares of the diagnoses in the whole cohort.
+    """Predictions of a control without data: every row gets the shares of the diagnoses among all rows of the block.
 
-    Shares of the training folds would be biased, because a class that is frequent in the test fold is rarer in them.
+    The most frequent diagnosis is thus predicted for everyone. The values of the block are not used. Shares of the
+    training folds would be biased, because a class that is frequent in the test fold is rarer in them.
     """
     classes = classes_of(block.labels)
     shares = np.mean(block.labels[:, None] == np.asarray(classes), axis=0)

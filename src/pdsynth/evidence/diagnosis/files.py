@@ -16,13 +16,16 @@ PERMUTED = "permuted labels"  # the control that gives the accuracy by chance
 class SchemeScores:
     """Row of table5.tsv: scores of an elastic-net classifier for one choice of training and test scans (scheme).
 
-    data: "SIMULATED" or "real". method: the method that synthesised the scans; "" for a control. n: number of
-    participants. accuracy, balanced_accuracy: with 95 % intervals; f1, recall, precision: macro averages; auc: macro
-    average, one versus rest; brier: mean squared distance of the probabilities from the truth, 0 to 2; confusion: JSON
-    text with the counts of predicted classes by real class. paper: accuracy in the paper's Table V, with the Wilson
-    interval of 53 cases; nan if the paper does not give it. against: name of the control. difference: accuracy minus
-    that of the control. p, p_holm: exact McNemar test, and corrected over the schemes of the method.
-    svm_balanced_accuracy: balanced accuracy of a linear SVM in place of the elastic net.
+    data: "SIMULATED" or "real". method: the method that synthesised the scans; "" for a control. scheme: "S1" to "S9",
+    or the name of a control, such as "real fMRI". n: number of participants. accuracy, balanced_accuracy: with 95 %
+    intervals; f1, recall, precision: macro averages; auc: macro average, one versus rest; brier: mean squared distance
+    of the probabilities from the truth, 0 to 2; confusion: JSON text with the counts of predicted classes by real
+    class. paper: accuracy in the paper's Table V, with the Wilson interval of 53 cases; nan if the paper does not give
+    it.
+
+    against: name of the control. difference: accuracy minus that of the control, with a 95 % interval. p, p_holm: exact
+    McNemar test of no difference, and corrected over the schemes of the method. In the row of a control, against is ""
+    and the others are nan. svm_balanced_accuracy: balanced accuracy of a linear SVM in place of the elastic net.
     """
 
     data: str = ""
@@ -49,9 +52,10 @@ class SchemeScores:
 class PairedScores(SchemeScores):
     """Row of table9.tsv: as a row of table5.tsv, with the accuracy gained by a loss on region means (pattern loss).
 
-    gain: accuracy minus that of the same method trained without this loss, in the same scheme, with a 95 % interval.
-    gain_p, gain_p_holm: exact McNemar test, and corrected over the schemes of the method. nan in rows of the method
-    without this loss and of controls.
+    See `SchemeScores` for the other fields; a scheme is a choice of training and test scans. gain: accuracy minus that
+    of the same method trained without this loss, in the same scheme, with a 95 % interval. gain_p, gain_p_holm: exact
+    McNemar test, and corrected over the schemes of the method. All three are nan in rows of the method without this
+    loss and of controls.
     """
 
     gain: Estimate = UNKNOWN

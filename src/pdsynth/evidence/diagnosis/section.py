@@ -75,11 +75,11 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def facts(results: Results) -> Mapping[str, str]:
-    """Balanced accuracies of the diagnosis, with synthesised and with real scans, as text for the cards.
+    """Balanced accuracies of the diagnosis, with synthesised and with real scans, as text by name for the cards.
 
-    Synthesised scans are those of the method under test. Further facts are the balanced accuracy with permuted labels,
-    the names of the diagnoses, and the number of participants needed to show a difference of 4 points of accuracy. A
-    fact is "" if it is not known.
+    "diagnosed": of the method under test, by scheme (choice of training and test scans); "diagnosed_real": of the
+    controls with real scans; "permuted": with permuted diagnoses; "classes": the names of the diagnoses; "needed":
+    number of participants needed to show a difference of 4 points of accuracy. A fact is "" if it is not known.
     """
     rows = SCHEME_SCORES.read(results.root)
     controls = [row for row in rows if not row.method]
@@ -99,7 +99,7 @@ def facts(results: Results) -> Mapping[str, str]:
 
 
 def classes(confusion: str) -> str:
-    """The diagnoses in a confusion table (JSON text), as words.
+    """The diagnoses, two or more, in a confusion table (JSON text with the diagnoses as keys), as words.
 
     >>> classes('{"NC": {}, "MCI": {}, "AD": {}}')
     'NC, MCI and AD'
