@@ -63,8 +63,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     arguments: the words after `pdsynth`; None for those of this process. The exit status is 0 after success, 2 for bad
     input or an error of the machine such as a full disk, 128 plus the signal's number after a stop by a signal, and 1
-    for a defect of pdsynth. Each error is printed in one line, except a wrong argument, which is printed with the
-    usage, and except with --debug, which shows the traceback.
+    for a defect of pdsynth or a failed check of `pdsynth doctor`. Each error is printed in one line, except a wrong
+    argument, which is printed with the usage. With the word --debug, other errors show their traceback instead, and the
+    status is 1.
     """
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words

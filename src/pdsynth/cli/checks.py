@@ -27,7 +27,10 @@ OVERFIT_EDGE = 16  # voxels
 
 @dataclass(frozen=True)
 class Check:
-    """Result of one check of the installation: its name, whether it passed (ok), and its finding as text."""
+    """Result of one check of the installation.
+
+    name: of the check. ok: whether it passed. finding: its finding as text, or the message of the error if it failed.
+    """
 
     name: str
     ok: bool
@@ -41,7 +44,9 @@ class FailedCheckError(Exception):
 def run_checks(device: str) -> Iterator[Check]:
     """Run all checks of the installation, one after the other, and yield their results.
 
-    device: "auto", "cpu" or "cuda". A check that fails does not stop the others.
+    device: "auto", "cpu" or "cuda". The seven checks have the names device, torchvision absent (which also passes if
+    torchvision is installed, with a note), template, data range, schedule ends, one-batch overfit and shipped model. A
+    check that fails does not stop the others.
     """
     checks: dict[str, Callable[[], str]] = {
         "device": lambda: f"{resolve_device(device)}; torch {torch.__version__}, Python {platform.python_version()}",

@@ -13,7 +13,7 @@ LISTED = 30  # files that are printed
 
 
 def hush_libraries() -> None:
-    """Hide Python's warnings and all log messages below the level WARNING, which the user cannot act on.
+    """Hide Python's warnings and all log messages up to the level INFO, which the user cannot act on.
 
     Of the library nibabel, only messages of the level CRITICAL remain.
     """
@@ -23,7 +23,10 @@ def hush_libraries() -> None:
 
 
 def error_line(message: str, kind: str = "Error") -> None:
-    """Print a message as one red line on stderr. kind: its first word, such as "Error" or "Warning"."""
+    """Print a message as one red line on stderr, "kind: message"; line breaks in the message become spaces.
+
+    kind: the first word, such as "Error" or "Warning".
+    """
     from rich.console import Console
 
     one_line = " ".join(message.split())
@@ -41,7 +44,7 @@ def doubtful(scans: Sequence[Sequence[str]], ending: str = "") -> None:
 
 
 def done(message: str, *following: str | Path) -> None:
-    """Print a message about finished work, and the command that the user may run next.
+    """Print a message about finished work on stdout, and below it the command that the user may run next.
 
     following: the words of that command after `pdsynth`; if there is none, no command is printed.
     """

@@ -43,8 +43,9 @@ class Stopped(SystemExit):
 def stop_in_order() -> None:
     """From now on, Ctrl-C, SIGTERM and SIGHUP raise `Stopped` in this process, so that it can end in order.
 
-    Work that can be resumed is then kept and the user is informed. A signal that the shell ignores, such as SIGHUP
-    under nohup, stays ignored.
+    Only the first of these signals does so; later ones are ignored. Work that can be resumed is then kept and the user
+    is informed. A signal that is ignored when this function is called, such as SIGHUP under nohup, stays ignored. A
+    child process that inherits this ends at once by such a signal.
     """
     process = os.getpid()
 
@@ -65,7 +66,8 @@ def stop_in_order() -> None:
 def describe_error(error: BaseException) -> tuple[str, int]:
     """The message of an error for the user, and the exit status of the command.
 
-    The status is 2 for bad input or an error of the machine, 1 for a defect of pdsynth.
+    The status is 2 for bad input (any ValueError) or an error of the machine (an OSError, or too little memory), and 1
+    for a defect of pdsynth (all other errors).
 
     >>> describe_error(OSError(errno.ENOSPC, "No space left on device", "out/a.npy"))
     ('out/a.npy: No space left on device. Remedy: make room on the disk, and give the same command again.', 2)

@@ -58,7 +58,9 @@ def effects(
 ) -> None:
     """Estimate the difference of two diagnostic groups from real scans, and from synthesised ones for missing scans.
 
-    The estimates from synthesised scans are corrected by participants with both scans.
+    Differences are those of the mean signal of each region, within sites. The estimates from synthesised scans are
+    corrected by participants with both scans. Tables and figures of the estimates with and without synthesised scans
+    are written into a new folder.
     """
     contrast = _two_diagnoses(groups)
     limit, chosen = seconds(budget) if budget else None, resolve_device(device.value)
@@ -149,7 +151,10 @@ def _print_effects(
 
 
 def roi(results: ResultsFolder, seed: Seed = 0) -> None:
-    """Compare region means and group effects of real and synthesised scans; writes tables and Figs. 5 and 6."""
+    """Compare region means and group effects of real and synthesised scans; writes tables and Figs. 5 and 6.
+
+    The files are written into the results folder.
+    """
     from pdsynth.evidence.verbs import write_roi
 
     with folders.adding(results) as folder, manifest.addition(folder, "roi", seed=seed):
@@ -158,7 +163,10 @@ def roi(results: ResultsFolder, seed: Seed = 0) -> None:
 
 
 def diagnose(results: ResultsFolder, method: MethodNames = None, seed: Seed = 0) -> None:
-    """Classify diagnoses from real and synthesised scans, with controls; writes Tables V and IX and Fig. 7."""
+    """Classify diagnoses from real and synthesised scans, with controls; writes Tables V and IX and Fig. 7.
+
+    The files are written into the results folder. Table IX needs both of its recipes among the scored methods.
+    """
     from pdsynth.evidence.verbs import write_diagnosis
 
     with folders.adding(results) as folder, manifest.addition(folder, "diagnose", seed=seed, method=method):
@@ -182,7 +190,8 @@ def evidence(
 ) -> None:
     """Run evaluate, roi and diagnose, and probes of the first model; write checklists, cards and the report.
 
-    The probes test its memory of training participants, and whether it shows lesions and changes of a person.
+    The probes test its memory of training participants, and whether it shows lesions and changes of a person. A part
+    that these participants do not permit is left out, and the report gives the reason.
     """
     from pdsynth.data.pairs import Pairs
     from pdsynth.evidence.probes.compute import probe

@@ -73,7 +73,10 @@ def train(
     ] = FitOptions.devices,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train a recipe on the training participants; writes RUN/model and RUN/metrics.csv."""
+    """Train a recipe on the training participants; writes RUN/model and RUN/metrics.csv.
+
+    metrics.csv has the losses of the training steps; a recipe that is fitted without such steps writes none.
+    """
     chosen = resolve_device(device.value)
     refuse_more_devices(chosen, devices)
     atlases = {m: path for m, path in zip(Modality, (atlas_fmri, atlas_dmri), strict=True) if path is not None}

@@ -19,7 +19,7 @@ AUTO = "auto"
 
 
 class Device(StrEnum):
-    """The device that runs the networks; auto is CUDA if there is one, else the CPU."""
+    """The device that runs the networks: "cpu", "cuda", or "auto" for CUDA if there is one, else the CPU."""
 
     auto = "auto"
     cpu = "cpu"
@@ -37,7 +37,10 @@ def _layouts() -> list[str]:
 
 
 class Precision(StrEnum):
-    """Arithmetic of training: 32-bit numbers, or mostly bfloat16 or 16-bit numbers, as Lightning names it."""
+    """Arithmetic of training, by its names in the library Lightning.
+
+    fp32: 32-bit numbers. bf16, fp16: mostly bfloat16, or mostly 16-bit floating-point numbers.
+    """
 
     fp32 = "32-true"
     bf16 = "bf16-mixed"
@@ -104,8 +107,10 @@ Verb = Callable[..., None]
 def spread(kind: type[Any], declared: Mapping[str, Any]) -> Callable[[Verb], Verb]:
     """Make the command of a verb from a function whose parameter `options` is one dataclass.
 
-    On the command line, the dataclass becomes one option per field. kind: the dataclass, which gives the defaults.
-    declared: the declaration of each option (of the library typer), by the field's name. Returns a decorator.
+    A verb is a subcommand of `pdsynth`, such as evaluate. On the command line, options of their own replace this
+    parameter, one per declared field. kind: the dataclass, which gives the defaults, also of fields that are not
+    declared. declared: the declaration of each option (of the library typer), by the field's name. Returns a decorator,
+    which keeps the other parameters, the name and the docstring of the function.
     """
 
     def decorate(verb: Verb) -> Verb:

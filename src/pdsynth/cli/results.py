@@ -72,8 +72,9 @@ def evaluate(
 class Scored:
     """A results folder that is being written, as the context manager `scored` yields it.
 
-    folder: its path. models: the scored models by their names in the scores. pairs: all rows of the prepared folder, of
-    every split. notes: sentences for manifest and report, to which the block may add.
+    folder: its temporary path. models: the scored models by their names in the scores, the one under test first; fitted
+    controls are not among them. pairs: all rows of the prepared folder, of every split. notes: sentences for manifest
+    and report, to which the block may add.
     """
 
     folder: Path
@@ -88,11 +89,12 @@ def scored(
 ) -> Iterator[Scored]:
     """Score models on a prepared folder; yields a `Scored`, to whose results folder the block may add files.
 
-    command: name for the manifest. prepared: the prepared folder. model: folders of the models, of which the first is
-    under test. The results folder becomes `out` if the block ends without an error. overwrite: whether an existing
-    folder of pdsynth is replaced. Raises InputError if the split has no pair, if a model is named twice, if a model was
-    calibrated on a scan to score, or trained on one outside the training split (`--split train` is permitted, and the
-    report states it), if it was trained on scans of another preprocessing, and if `out` cannot be written.
+    command: name for the manifest. prepared: the prepared folder. model: folders of the models, or "default" for the
+    shipped one; the first is under test. options: split, samples, controls and so on of `pdsynth evaluate`. The results
+    folder becomes `out` if the block ends without an error. overwrite: whether an existing folder of pdsynth is
+    replaced. Raises InputError if the split has no pair, if a model is named twice, if a model was calibrated on a scan
+    to score, or trained on one outside the training split (`--split train` is permitted, and the report states it), if
+    it was trained on scans of another preprocessing, and if `out` cannot be written.
     """
     from pdsynth import api
     from pdsynth.atlas import read_atlas
@@ -189,7 +191,11 @@ def benchmark(
 def report(
     results: Annotated[Path, typer.Argument(help="A folder of evaluate, benchmark, demo or prepare.", metavar="DIR")],
 ) -> None:
-    """Write one HTML page on the results in a folder, checklists and cards, or one on the quality of prepared scans."""
+    """Write an HTML page, checklists and cards on the results in a folder; for a prepared folder, a page on its scans.
+
+    Results are a folder of evaluate, evidence, benchmark or demo; their page is report.html. The page of a prepared
+    folder is quality.html, on the quality of its scans.
+    """
     from pdsynth.results.archive import METRICS_JSON
 
     prepared = (results / "pairs.tsv").is_file()
@@ -215,7 +221,11 @@ def doctor(
         typer.Option("--privacy", metavar="DIR", help="Search a folder for identifiers and paths instead."),
     ] = None,
 ) -> None:
-    """Check the installation: device, template, data range, schedule ends, one-batch overfit, shipped model."""
+    """Check the installation: device, template, data range, schedule ends, one-batch overfit, shipped model.
+
+    The exit status is 1 if a check fails. With --privacy, a folder is searched instead, with status 2 if something is
+    found.
+    """
     if privacy is not None:
         from pdsynth.privacy import files, findings
 
@@ -250,7 +260,8 @@ def _unchecked(name: str) -> str:
 def print_scores(out: Path) -> None:
     """Print the PSNR in the brain (dB, mean over participants) of every method in both directions, from metrics.json.
 
-    out: the results folder. Raises InputError if metrics.json or metrics.tsv is missing.
+    out: the results folder. A cell is empty if a method was not scored in a direction. Raises InputError if
+    metrics.json or metrics.tsv is missing.
     """
     from pdsynth.evaluation.metrics import PRIMARY
     from pdsynth.results.folder import Results
