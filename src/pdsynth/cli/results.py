@@ -61,7 +61,11 @@ def demo(
 def evaluate(
     prepared: PreparedFolder, model: Models, out: Out, options: EvaluateOptions, overwrite: Overwrite = False
 ) -> None:
-    """Score models and audit their use of the source, on people with both scans; writes metrics.json and tables."""
+    """Score models and audit their use of the source, on people with both scans; writes metrics.json and tables.
+
+    The scores are those of the participants of one split, --split. The first model is the one under test, which is
+    compared with the others.
+    """
     with scored("evaluate", prepared, model, out, options=options, overwrite=overwrite):
         pass
     print_scores(out)
@@ -166,7 +170,10 @@ def benchmark(
     cluster: Annotated[str | None, typer.Option(help="Submit jobs to slurm (or local) with submitit.")] = None,
     device: DeviceOption = Device.auto,
 ) -> None:
-    """Train and score recipes on an equal budget; writes the tables and figures of the paper, with controls."""
+    """Train and score recipes on an equal budget; writes the tables and figures of the paper, with controls.
+
+    The budget of each recipe is --budget or --steps, one of which is needed. Scores are those of the test participants.
+    """
     limit = seconds(budget) if budget else None
     chosen = resolve_device(device.value)
     from pdsynth.benchmark import benchmark as run

@@ -39,5 +39,5 @@ class Entry:
         return None if content is None else from_json(cls, {"coverage_90": {}, "scans_sha256": [], **content})
 
     def in_card(self, card: Mapping[str, Any]) -> dict[str, Any]:
-        """A copy of a model's card (record of the training) with this calibration."""
+        """A copy of a model's card (record of the training) with this calibration, which replaces an earlier one."""
         return {**card, ENTRY: to_json(self)}

@@ -106,8 +106,8 @@ class Change:
 class Counterfactual:
     """Results of a test whether a model follows a known change of the disease in the same people.
 
-    people: number of SIMULATED people. severities: the two disease severities at which each of them is simulated, the
-    same for all (0 healthy, 1 most severe). rows: one per direction of synthesis.
+    people: number of SIMULATED people. severities: the two disease severities (0 healthy, 1 most severe), the lower one
+    first; each person is simulated at both. rows: one per direction of synthesis.
     """
 
     people: int
