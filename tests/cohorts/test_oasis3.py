@@ -108,6 +108,20 @@ def test_scans_and_diagnoses_are_read_to_exactly_the_table(tmp_path, layout):
     assert row.reason == "has no row for the participants OAS30009"
 
 
+def test_a_sidecar_of_an_excluded_scan_and_of_others_is_used(tmp_path):
+    tables(tmp_path)
+    sidecar = tmp_path / "task-rest_bold.json"
+    sidecar.write_text('{"RepetitionTime": 2.2}')
+    for participant in ("OAS30002", "OAS30003", "OAS30005"):  # the second has dementia of another cause
+        layout_b(tmp_path, participant, 10 if participant == "OAS30005" else 100)
+    cohort = read(tmp_path)
+    unneeded = [file.path.name for file in cohort.not_needed if file.rule == "belongs to an excluded scan"]
+    stem = "sub-OAS30003_ses-d0100_run-01_dwi"
+    assert sorted(unneeded) == [f"{stem}.bval", f"{stem}.bvec"]
+    assert cohort.used.count(sidecar) == 1
+    assert not any("OAS30003" in path.name for path in cohort.used)
+
+
 def test_folders_around_the_files_do_not_matter(tmp_path):
     tables(tmp_path / "tables")
     write_scan(tmp_path / "data/x/NIFTI/sub-OAS30001_ses-d0757_task-rest_run-01_bold.nii.gz", volumes=3)

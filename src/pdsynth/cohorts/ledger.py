@@ -46,9 +46,9 @@ class Ledger:
         for any other file. recorded: files other than scans that are in the record already.
 
         Returns two dicts by (session, modality); a session is a name or a day. The first holds the chosen scans. The
-        second holds the reason of the first refusal where there are files but no usable scan. If the session of a
-        refused file is unknown, its key has None in place of the session, and the reason concerns all sessions of the
-        participant.
+        second holds the reason of the first refusal, as the name of the file and the words of the reason, where there
+        are refused files but no usable scan. If the session of a refused file is unknown, its key has None in place of
+        the session, and the reason concerns all sessions of the participant.
         """
         first = len(self.rejected)
         candidates: dict[Key, list[Path]] = {}
@@ -72,10 +72,10 @@ class Ledger:
                 scans[key] = scan
             elif self.rejected[before:]:
                 reasons.setdefault(key, _described(self.rejected[before]))
-        used = {path for scan in scans.values() for path in self._files_of(scan)}
+        used = [path for scan in scans.values() for path in self._files_of(scan)]
         refused = {refusal.path for refusal in self.rejected[first:]}
-        self.used += sorted(used - refused)
-        settled = used | refused
+        self.used += sorted(path for path in used if path not in refused)
+        settled = refused.union(used)
         unsettled = [v for v in others if v.path not in settled and v.path not in recorded]
         self._settle(unsettled, scans, reasons)
         return scans, {key: reason for key, reason in reasons.items() if key not in scans}
@@ -103,14 +103,17 @@ class Ledger:
     def exclude(self, scans: Iterable[Scan], reason: str, remedy: str) -> None:
         """Refuse scans that were chosen already, for a reason that is not in their files, such as the diagnosis.
 
-        The scans become rejected, with this reason and remedy. Their gradient tables, masks and JSON files become not
-        needed.
+        The scans become rejected, with this reason and remedy. Their gradient tables, masks, JSON files and matrices of
+        FEAT become not needed, unless another chosen scan uses them.
         """
         for scan in scans:
-            files = set(self._files_of(scan))
-            self.used = [path for path in self.used if path not in files]
+            files = self._files_of(scan)
+            self.used.remove(scan.path)
+            for path in files[1:]:
+                if path in self.used:
+                    self.used.remove(path)  # once, because another scan may have the same sidecar
+                    self.not_needed.append(NotNeeded(path, "belongs to an excluded scan"))
             self.rejected.append(Rejection(scan.path, reason, remedy))
-            self.not_needed += [NotNeeded(path, "belongs to an excluded scan") for path in files - {scan.path}]
 
     def cohort(self, root: Path, subjects: list[Subject], simulated: bool = False) -> Cohort:
         """The cohort of these participants in the folder `root`, with the recorded files; equal items are listed once.
@@ -118,8 +121,9 @@ class Ledger:
         A file above the participants' folders may be recorded several times, because it applies to many scans.
         simulated: whether the cohort is simulated.
         """
-        rejected, not_needed = list(dict.fromkeys(self.rejected)), list(dict.fromkeys(self.not_needed))
-        return Cohort(root, subjects, rejected, simulated, not_needed, list(dict.fromkeys(self.used)))
+        used, rejected = dict.fromkeys(self.used), list(dict.fromkeys(self.rejected))
+        not_needed = [each for each in dict.fromkeys(self.not_needed) if each.path not in used]
+        return Cohort(root, subjects, rejected, simulated, not_needed, list(used))
 
     def _refuse(self, refusal: Rejection, key: Key | None, reasons: dict[Key, str]) -> None:
         self.rejected.append(refusal)
