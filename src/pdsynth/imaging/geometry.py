@@ -38,7 +38,8 @@ NO_ORIENTATION = (
 class Geometry:
     """Where an image lies: affine (4, 4) from voxel index to world mm, and voxel edges `zooms` in mm.
 
-    The zooms are those of the header's entry pixdim, and may differ slightly from those of the affine. notes: doubtful
+    The zooms are those of the header's entry pixdim. They differ from the edges by the affine by at most a factor of
+    1.5, unless pixdim is 1 on all axes, a default value, or holds a number that is 0 or not finite. notes: doubtful
     entries of the header and how they were read, in words.
     """
 
@@ -51,9 +52,10 @@ def geometry(path: Path, header: Any, shape: Sequence[int]) -> Geometry:
     """Where the voxels of an image lie, by its nibabel header: by the sform if its code is set, else by the qform.
 
     shape is that of the image, with the three axes of space first. path: the file, for messages. Lengths are in the
-    header's unit. If the image is as large as a head only in another unit (m, mm or um), that one is used, with a note.
-    Raises InputError if the header gives no orientation, contradicts itself on left and right or on the voxel size, has
-    a singular affine, or voxel edges below 0.01 mm or above 1000 mm.
+    header's unit. If the image is as large as a head (20 to 2000 mm along its longest axis) only in another unit (m, mm
+    or um), that one is used, with a note. Raises InputError if the header gives no orientation, contradicts itself on
+    left and right or on the voxel size, has a singular affine, or voxel edges below 0.01 mm or above 1000 mm. Raises
+    ValueError or HeaderDataError of nibabel if there is only a qform, and it is not a rotation.
     """
     sform, qform = _coded(header, "sform"), _coded(header, "qform")
     affine = sform if sform is not None else qform
@@ -111,8 +113,8 @@ def scaling(header: Any) -> tuple[float, float, str]:
 def check_affine(path: Path, affine: np.ndarray) -> None:
     """Raise InputError if an affine (4, 4) is singular, or if a voxel edge is below 0.01 mm or above 1000 mm.
 
-    Singular means that its numbers are not finite, or its axes are zero or almost parallel. path: the file, for the
-    message.
+    The edge is measured by the largest number in its column of the affine. Singular means that its numbers are not
+    finite, or its axes are zero or almost parallel. path: the file, for the message.
     """
     largest = np.abs(affine[:3, :3]).max(0)
     singular = not np.isfinite(affine).all() or not largest.all()

@@ -48,8 +48,8 @@ class RobustScale:
     def by_percentile(cls, volume: np.ndarray, mask: np.ndarray, percentile: float = 99.5) -> RobustScale:
         """The scale whose unit is a percentile of a volume (X, Y, Z) inside a mask (X, Y, Z).
 
-        percentile: in percent. The scale does not divide by a receive field.
-        Raises ValueError if the mask is empty or the intensity at the percentile is not positive.
+        percentile: 0 to 100. The scale does not divide by a receive field. Raises ValueError if the mask is empty or
+        the intensity at the percentile is not positive.
         """
         unit = float(np.percentile(_inside(volume, mask), percentile))
         _require_signal(unit, f"percentile {percentile:g}")
@@ -72,7 +72,7 @@ class RobustScale:
         return cls(TOP * median, np.where(relative > 0, relative, np.float32(1)))
 
     def apply(self, x: np.ndarray) -> np.ndarray:
-        """x / field / unit, clipped to [0, 1], float32, of the shape of x."""
+        """x / field / unit, clipped to [0, 1], float32, of the shape of x: intensities (X, Y, Z) of the scan."""
         flat = np.asarray(x, np.float32) if self.field is None else np.asarray(x, np.float32) / self.field
         return np.clip(flat / np.float32(self.unit), 0, 1)
 
@@ -100,11 +100,12 @@ def receive_field(volume: Volume, mask: np.ndarray) -> np.ndarray:
 
 
 def local_mean(values: np.ndarray, mask: np.ndarray, sd_mm: float, spacing_mm: np.ndarray) -> np.ndarray:
-    """The mean of the mask's values around each voxel, weighted by a Gaussian: (..., X, Y, Z), of the type of values.
+    """The mean of the mask's values around each voxel, weighted by a Gaussian: (..., X, Y, Z).
 
-    values (..., X, Y, Z) holds one volume or several; mask is (X, Y, Z) bool. sd_mm is the SD of the Gaussian, which
-    ends at three SDs, and spacing_mm (3,) are the edges of a voxel. Voxels outside the mask have no weight (normalised
-    convolution, Knutsson and Westin 1993). The mean is 0 where no voxel of the mask is in reach.
+    values is one volume or several, float32 or float64 as the result. They must be finite, also outside the mask, which
+    is (X, Y, Z) bool. sd_mm is the SD of the Gaussian, which ends at three SDs, and spacing_mm (3,) are the edges of a
+    voxel. Voxels outside the mask have no weight (normalised convolution, Knutsson and Westin 1993). The mean is 0
+    where no voxel of the mask is in reach.
 
     >>> mask = np.arange(4) < np.full((4, 4, 1), 2)
     >>> local_mean(np.where(mask, 7.0, 100.0), mask, 1.0, np.ones(3))[0, 0].round(4).tolist()
@@ -121,7 +122,7 @@ def flatten(volume: Volume, mask: np.ndarray) -> Volume:
     """The volume divided by its receive field inside the mask, and zero outside it.
 
     mask is (X, Y, Z) bool. The receive field is the local mean of the mask's intensities (`receive_field`). The result
-    is in 0..3, in units of this mean.
+    is in units of this mean; it is limited to 0..3.
     """
     field = receive_field(volume, mask)
     flat = np.divide(np.maximum(volume.data, 0), field, out=np.zeros_like(field), where=mask & (field > 0))
@@ -137,9 +138,9 @@ def brain_mask(volume: Volume) -> np.ndarray:
        added to the mask whatever their intensity, because CSF is dark at b>0 and susceptibility causes signal loss.
        Voxels more than 3 mm outside it are removed.
 
-    Step 2 is omitted without a whole head: for a slab below 60 mm, and for an image below 120 mm along all axes, whose
-    header has lost the voxel size. It is also omitted if template and rough mask overlap too little (Dice coefficient
-    below 0.75). The mask is cached for the lifetime of the volume.
+    Step 2 is omitted without a whole head: for a slab below 60 mm along an axis, and for an image below 120 mm along
+    all axes, whose header has lost the voxel size. It is also omitted if template and rough mask overlap too little
+    (Dice coefficient below 0.75). The mask is cached for the lifetime of the volume.
 
     Raises ValueError if no bright piece is left in step 1, if the registration fails, or if the mask has less than 2 %
     or more than 95 % of the voxels.
@@ -169,11 +170,12 @@ def _brain_mask(volume: Volume) -> np.ndarray:
 def bright_piece(data: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     """The largest connected piece of the voxels brighter than 0.6 of their local mean, without holes.
 
-    Morphological opening (6 mm) separates the pieces, and closing (9 mm) fills the sulci of the largest. data (X, Y, Z)
-    and the result, bool, have the same grid; spacing_mm (3,) are its voxel edges. Surface coils make the rim of the
-    head several times brighter than its centre, so that one global threshold cannot separate brain from air. The local
-    mean has a lower limit, because noise in air would otherwise count as tissue. Raises ValueError without a signal or
-    a piece.
+    The 25th percentile of the data, the noise of air, is subtracted first. Morphological opening (6 mm) separates the
+    pieces, and closing (9 mm) fills the sulci of the largest. data (X, Y, Z) and the result, bool, have the same grid;
+    spacing_mm (3,) are its voxel edges. Surface coils make the rim of the head several times brighter than its centre,
+    so that one global threshold cannot separate brain from air. The local mean is weighted by a Gaussian of SD 20 mm.
+    It has a lower limit, 0.12 of the 98th percentile, because noise in air would otherwise count as tissue. Raises
+    ValueError without a signal or a piece.
     """
     data = np.maximum(data - np.percentile(data, AIR_PERCENTILE), 0)
     if not (data > 0).any():

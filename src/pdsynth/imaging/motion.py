@@ -15,8 +15,9 @@ HEAD_MM = 50.0  # radius of a sphere on which a rotation is measured as a displa
 def realign(series: np.ndarray, reference: Volume) -> tuple[np.ndarray, np.ndarray]:
     """Register every volume rigidly to the reference; returns the aligned series, and "maps", each volume's transform.
 
-    series is (T, X, Y, Z) float32 on the grid of the reference, a mean of some of its volumes. maps is (T, 4, 4), from
-    mm of the volume to mm of the reference. Raises ValueError if a volume cannot be registered.
+    series is (T, X, Y, Z) float32 on the grid of the reference, a mean of some of its volumes. The aligned series has
+    this shape and grid, and is 0 outside the field of view of the volume. maps is (T, 4, 4), from mm of the volume to
+    mm of the reference. Raises ValueError if a volume cannot be registered.
     """
     grid = Grid.of(reference)
     maps = np.empty((len(series), 4, 4))
@@ -32,9 +33,9 @@ def realign(series: np.ndarray, reference: Volume) -> tuple[np.ndarray, np.ndarr
 def framewise_displacement(maps: np.ndarray, centre: np.ndarray) -> np.ndarray:
     """Displacement of the head from each volume to the next, (T - 1,) mm (Power et al. 2012).
 
-    It is the sum of the absolute changes of the three shifts and of the three rotations, as arcs at a radius of 50 mm.
-    maps is (T, 4, 4), rigid, from mm of the volume to mm of a common reference. centre (3,) mm is the centre of the
-    rotations.
+    It is the sum of the absolute changes of the three shifts of `centre` and of the three rotations (Euler angles), as
+    arcs at a radius of 50 mm. maps is (T, 4, 4), rigid, from mm of the volume to mm of a common reference. centre (3,)
+    mm is the centre of the rotations.
 
     >>> maps = np.stack([np.eye(4), np.eye(4)])
     >>> maps[1, :3, 3] = 0.1, -0.2, 0.3

@@ -54,11 +54,12 @@ class Volume:
 class ScanHeader:
     """Header of a scan, read without its voxels.
 
-    shape has 3 or 4 axes. affine is (4, 4), from voxel index to world mm. zooms are the voxel edges in mm; a fourth one
-    is the repetition time in seconds, 0 if it is unknown. dtype is that of the stored values. offset is the position of
-    the first voxel in the inflated bytes. A voxel's value is slope * (stored value) + inter. synthetic is true if the
-    header or the sidecar marks the image as synthesised; one of the two marks is enough. notes name the doubtful
-    entries of the header and how they were read; time_note does so for the repetition time.
+    shape has 3 or 4 axes. affine is (4, 4), from voxel index to world mm. zooms are the voxel edges in mm by pixdim
+    (see `Geometry`); of a 4D scan, a fourth one is the repetition time in seconds, 0 if it is unknown. dtype is that of
+    the stored values. offset is the position of the first voxel in the inflated bytes. A voxel's value is slope *
+    (stored value) + inter. synthetic is true if the header or the sidecar marks the image as synthesised; one of the
+    two marks is enough. notes name the doubtful entries of the header and how they were read; time_note does so for the
+    repetition time.
     """
 
     shape: tuple[int, ...]
@@ -138,7 +139,7 @@ def read_volume(path: str | Path) -> Volume:
     """Read a 3D image, or a 4D image with a single volume; the header's scale factors are applied.
 
     Raises InputError if the file is missing, damaged or not a NIfTI image of real numbers, if its orientation or voxel
-    size is not known, for more than one volume and for non-finite voxels.
+    size is not known, for more than one volume, and for voxels that are not finite in float32.
     """
     path = Path(path)
     header = read_header(path)
@@ -162,8 +163,9 @@ class SyntheticMark:
 
     sources holds the names of the source files, and source_sha256 their digests. model_sha256 is the digest of the
     model's file of weights. seed is that of the random samples, None if the values depend on no random numbers. options
-    holds all other settings that determine the bytes, by their names in the sidecar. statistic describes the values,
-    for example the best estimate or an SD. All fields are written into the sidecar.
+    holds all other settings that determine the bytes, by their names in the sidecar. statistic holds entries of the
+    sidecar that describe the values, by default {"Statistic": "best estimate"}. All fields are written into the
+    sidecar.
     """
 
     direction: Direction
@@ -186,7 +188,7 @@ class SyntheticMark:
         return f"SYNTHETIC pdsynth v{self.version}"[: 79 - len(ending)] + ending
 
     def sidecar(self) -> dict[str, Any]:
-        """The content of the BIDS sidecar: all fields of this record, and that the image is synthetic."""
+        """The content of the sidecar: all fields of this record, that the image is synthetic, and its intended use."""
         return {
             "Synthetic": True,
             "Description": self.descrip,
@@ -228,7 +230,7 @@ def write_synthetic(volume: Volume, path: str | Path, mark: SyntheticMark) -> Pa
 
 
 def sidecar_path(path: Path) -> Path:
-    """Path of the JSON sidecar of an image.
+    """Path of the JSON sidecar of an image: .json in place of .nii or .nii.gz.
 
     >>> sidecar_path(Path("sub-1_bold.nii.gz")).name
     'sub-1_bold.json'

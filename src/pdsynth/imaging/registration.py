@@ -55,10 +55,11 @@ def register(
     """The (4, 4) matrix from moving mm to fixed mm that best aligns the volumes; deterministic.
 
     The volumes may differ in contrast. kind is "rigid" (6 parameters) or "affine" (12). start is an initial value of
-    the result. Without it, the centres of mass are matched and five rotations are tried. Voxels outside a mask (X, Y,
-    Z) are set to zero; without masks, all voxels count. Give both masks or none: a skull in only one of the volumes
-    biases the result. Raises ValueError for an unknown kind, a constant volume, or
-    fields of view that do not overlap enough.
+    the result. Without it, the centres of mass are matched and five rotations are tried. Negative intensities, and
+    voxels outside a mask (X, Y, Z), are set to zero. Without a mask, voxels brighter than 0.2 of the 99th percentile,
+    after a slight blur, count as the head. Up to 12,000 voxels in or within 8 mm of the fixed mask or head are
+    compared. Give both masks or none: a skull in only one of the volumes biases the result. Raises ValueError for an
+    unknown kind or a constant volume, and if less than 0.4 of the compared voxels lie in the moving field of view.
     """
     if kind not in ("rigid", "affine"):
         raise ValueError(f"registration is 'rigid' or 'affine', not {kind!r}.")

@@ -94,8 +94,9 @@ def steady_start(
 ) -> int:
     """Number of volumes to drop until the magnetisation is steady: the first `seconds`, at most `share` of the volumes.
 
-    t_r is the repetition time in seconds; None or 0 means that it is unknown, and 2 s are assumed. Raises ValueError
-    for a negative t_r.
+    The number of volumes in `seconds` is rounded up, and the limit by `share`, a fraction, is rounded down. t_r is the
+    repetition time in seconds; None or 0 means that it is unknown, and 2 s are assumed. Raises ValueError for a
+    negative t_r.
 
     >>> steady_start(2.0, 150), steady_start(1.0, 20), steady_start(None, 1)
     (4, 2, 0)
@@ -119,7 +120,7 @@ class Gradients:
 
     @property
     def is_b0(self) -> np.ndarray:
-        """Whether each volume is a b0 (b-value of at most B0_LIMIT = 50 s/mm^2), (n,) bool."""
+        """Whether each volume is a b0 (b-value of at most B0_LIMIT = 50 s/mm^2), (n,) bool; false for NaN."""
         return self.bvals <= B0_LIMIT
 
 
@@ -127,8 +128,9 @@ def read_gradients(bval: str | Path | None, bvec: str | Path | None, n_volumes: 
     """Read the gradient table of the scan at `path`: b-values and directions of its n_volumes volumes.
 
     bval, bvec: the files, or None, which raises InputError. The directions may be the rows or the columns of the .bvec
-    file. They are scaled to unit length. If all b-values are equal and the lengths of the directions differ, a b-value
-    is multiplied by its direction's squared length, as scanners with one nominal b-value and MRtrix define it.
+    file. They are scaled to unit length; one with a length of up to 0.1 counts as none. If all b-values above 50 s/mm^2
+    are equal (within 5 %) and the lengths of the directions differ (by more than 10 %), a b-value is multiplied by its
+    direction's squared length, as scanners with one nominal b-value and MRtrix define it.
 
     Some volumes with b > 50 s/mm^2 may have no direction. If others have one, those without are left out: their b-value
     is NaN. They count as b0 instead if the scan has no b0 and the first volume is one of them. If none has a direction,
@@ -221,8 +223,9 @@ def _without_direction(bvals: np.ndarray, length: np.ndarray) -> tuple[np.ndarra
 def nearest_shell(bvals: np.ndarray, target: float = 1000.0) -> tuple[np.ndarray, float]:
     """Indices of the volumes of the shell nearest to the b-value `target`, and the median b-value of that shell.
 
-    bvals (n,) and target are in s/mm^2. b0 volumes and those with a NaN belong to no shell. A shell holds b-values up
-    to 100 s/mm^2 or 10 % above its lowest one, whichever is more. Raises ValueError if no volume is diffusion-weighted.
+    bvals (n,) and target are in s/mm^2. The distance is that of the median; of two equally near shells the lower one
+    counts. b0 volumes and those with a NaN belong to no shell. A shell holds b-values up to 100 s/mm^2 or 10 % above
+    its lowest one, whichever is more. Raises ValueError if no volume is diffusion-weighted.
 
     >>> nearest_shell(np.array([0, 995, 1005, 5, 2000]))
     (array([1, 2]), 1000.0)
@@ -248,8 +251,9 @@ def direction_subsets(bvecs: np.ndarray, indices: np.ndarray, n_segments: int) -
 
     bvecs (n, 3) are the directions of all volumes, and `indices` the volumes of the shell. Each subset holds volume
     numbers. v and -v count as the same direction. The subsets choose in turn: each takes the free direction with the
-    smallest electrostatic energy (Jones et al. 1999) relative to the directions that it has. Their sizes differ by at
-    most one, and each is sorted. Raises ValueError if n_segments is below 1 or the shell has fewer volumes than that.
+    smallest electrostatic energy (Jones et al. 1999) relative to the directions that it has. An empty subset takes the
+    one with the largest energy relative to the directions of the other subsets. Their sizes differ by at most one, and
+    each is sorted. Raises ValueError if n_segments is below 1 or the shell has fewer volumes than that.
     """
     indices = np.asarray(indices)
     if n_segments < 1 or len(indices) < n_segments:

@@ -51,7 +51,7 @@ class Grid:
 
     @classmethod
     def of(cls, volume: Volume) -> Grid:
-        """The grid of a volume."""
+        """The grid of a volume: its shape and its affine."""
         x, y, z = volume.data.shape
         return cls((x, y, z), volume.affine)
 
@@ -59,7 +59,8 @@ class Grid:
 def mni_grid(spacing_mm: float = 4.0) -> Grid:
     """The RAS grid over the head in MNI space. It covers at least 192 x 224 x 192 mm in multiples of 4 voxels.
 
-    Raises ValueError for a spacing outside 0.5 to 8 mm.
+    Its voxels are cubes with edges of spacing_mm, and its centre is at (0, -22, 16) mm. Raises ValueError for a spacing
+    outside 0.5 to 8 mm.
 
     >>> mni_grid(4).shape, mni_grid(4).affine[:3, 3].tolist(), mni_grid(2).shape
     ((48, 56, 48), [-94.0, -132.0, -78.0], (96, 112, 96))
@@ -78,7 +79,8 @@ def mni_grid(spacing_mm: float = 4.0) -> Grid:
 def from_flirt(matrix: np.ndarray, moving: Grid, fixed: Grid) -> np.ndarray:
     """The (4, 4) matrix from mm of the moving image to mm of the fixed image, by FSL FLIRT's matrix between the two.
 
-    FSL measures mm from the first voxel of an image. If the affine is right-handed, it measures x from the last voxel.
+    matrix (4, 4): that of FLIRT, from the moving to the fixed image in mm of FSL. FSL measures mm from the first voxel
+    of an image. If the affine is right-handed, it measures x from the last voxel.
 
     >>> grid = mni_grid(4)
     >>> bool(np.allclose(from_flirt(np.eye(4), grid, grid), np.eye(4)))

@@ -28,8 +28,8 @@ def is_gzip(path: Path) -> bool:
 def inflate(path: Path, block: int = BLOCK) -> Iterator[bytes]:
     """Yield the inflated bytes of a gzip file in pieces of at most `block` bytes.
 
-    All concatenated members are read, and zlib verifies the checksum of each. Raises InputError if the file is
-    truncated, damaged or not gzip data.
+    All concatenated members are read, and zlib verifies the checksum of each. An empty file yields nothing. Raises
+    InputError if the file is truncated, damaged or not gzip data.
     """
     with open(path, "rb") as file:
         start = file.read(len(GZIP_MAGIC))
@@ -97,8 +97,8 @@ def first_bytes(path: Path, count: int) -> bytes:
 def content(path: Path, expected: int, block: int = BLOCK) -> Iterator[bytes]:
     """Yield all bytes of a .nii or .nii.gz file, inflated, in pieces of at most `block` bytes, and check their number.
 
-    expected: the number of bytes that the header describes. Raises InputError at the end if there are fewer, and as
-    soon as there are more than 65,536 bytes beyond them.
+    expected: the number of bytes that the header describes. Bytes beyond them are yielded, too. Raises InputError at
+    the end if there are fewer, and as soon as there are more than 65,536 bytes beyond them.
     """
     count = 0
     for piece in pieces(path, block):

@@ -52,7 +52,10 @@ def epi_template(grid: Grid) -> Volume:
 
 
 def bundled_file(name: str) -> Path:
-    """Path of a data file that nilearn ships, by its name. Raises ModuleNotFoundError if nilearn is not installed."""
+    """Path of a data file that nilearn ships, by its name.
+
+    Whether the file exists is not checked. Raises ModuleNotFoundError if nilearn is not installed.
+    """
     spec = find_spec("nilearn")
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError("nilearn, which ships the MNI152 templates, is not installed; install pdsynth again.")
