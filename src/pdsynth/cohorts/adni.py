@@ -78,14 +78,16 @@ def adni(root: str | Path, select: Select = ANY, tables: bool = True) -> Cohort:
     PTID is ADNI's participant identifier, such as 027_S_0074. The table lies in root or in a folder directly below it:
     ADNIMERGE.csv, else TADPOLE_D1_D2.csv, else DXSUM.csv or DXSUM_PDXCONV_ADNIALL.csv. Their names may end with the
     date of the download. Of a change such as "MCI to Dementia", which older tables have in the column DX, the state
-    after "to" counts; NL is CN. Participants with a subjective memory complaint count as cognitively normal. If
-    `tables` is false, no table is read: diagnosis, age, sex, education and scores are unknown.
+    after "to" counts; NL is CN. Participants with a subjective memory complaint count as cognitively normal. DXSUM has
+    diagnoses only: age, sex, education and scores are then unknown. If `tables` is false, no table is read: diagnosis,
+    age, sex, education and scores are unknown.
 
     A scan belongs to the participant and the date of its folders. A scan is rejected if its name or a folder above it
-    contains another participant, or if it has no valid date. An fMRI and a dMRI that are at most 90 days apart form a
-    session; another scan is a session alone. A session is named by the date of its first scan. It has the diagnosis of
-    the nearest visit within 365 days that gives one, else None. select: leaves out scans by the key-value pairs of
-    their file names (option --select).
+    contains another participant, or if it has no valid date. Multi-band DTI is not read. An fMRI and a dMRI that are at
+    most 90 days apart form a session; another scan is a session alone. A session is named by the date of its first
+    scan, such as ses-20110203. It has the diagnosis of the nearest visit within 365 days that gives one, else None, and
+    each score likewise. The age is that at the baseline visit plus the time since then. select: leaves out scans by the
+    key-value pairs of their file names (option --select).
 
     A cell with an unknown code or date, a visit that contradicts another one of its day, and a participant without a
     row do not stop the reading. The cohort lists each in `rejected`, with reason and remedy.
@@ -156,8 +158,9 @@ LAYOUT = Layout(
 def modality_of(series: str) -> Modality | None:
     """Modality of an ADNI series by the words in the name of its folder, in any case; None for any other name.
 
-    dMRI: a name with "dti", but without the word of a computed map (ADC, FA, TRACEW, enhanced, reg) and without MB
-    (multi-band). fMRI: a name with "fmri", "fcmri" or "resting", but without ASL, PCASL, perfusion and MoCoSeries.
+    dMRI: a name that contains "dti", but none of the words ADC, FA, TRACEW, enhanced, reg (computed maps) and MB
+    (multi-band). fMRI: a name that contains "fmri", "fcmri" or "resting", but none of the words ASL, PCASL, perfusion
+    and MoCoSeries. A word is a whole sequence of letters and digits: "DTI_MB" has the word MB, "DTIMB" has not.
 
     >>> modality_of("Axial_DTI"), modality_of("Axial_rsfMRI__Eyes_Open_")
     (<Modality.DMRI: 'dmri'>, <Modality.FMRI: 'fmri'>)

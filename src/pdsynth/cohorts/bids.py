@@ -38,16 +38,18 @@ def bids(
 
     `diagnosis_column` is a column of participants.tsv or sessions.tsv (default: `diagnosis` or `dx`, in any case).
     `diagnosis_map` maps further codes to NC, MCI and AD, and to "n/a" for a participant in none of these groups. The
-    known codes, in any case, are NC, CN, NL, HC, control, SMC, MCI, EMCI, LMCI, AD and dementia. If `tables` is false,
-    no table is read: diagnosis, age, sex, site, education and scores are unknown.
+    known codes, in any case, are NC, CN, NL, HC, control, SMC, MCI, EMCI, LMCI, AD and dementia. Of a change such as
+    "NL to MCI", the state after "to" counts. If `tables` is false, no table is read: diagnosis, age, sex, site,
+    education and scores are unknown.
 
     A row that cannot be read or joined, and a folder without a row, do not stop the reading. The cohort lists each in
     `rejected`, with reason and remedy.
 
-    Raises InputError if the folder has no sub-* folder, if nothing below these is a scan or a rejected file, if
+    Raises InputError if the folder has no sub-* folder, if there is neither a scan nor a rejected file, if
     participants.tsv is not a table, if dataset_description.json is not a JSON object, if the names of two participants
-    or sessions differ only in capital letters, if a diagnosis is unknown, or if the given column has no diagnosis.
-    Raises ValueError if `diagnosis_map` names another group.
+    or sessions differ only in capital letters, if a table has a code of a diagnosis that is not known, or if the given
+    column has no diagnosis. An empty cell is not an error: the diagnosis is then None. Raises ValueError if
+    `diagnosis_map` names another group.
     """
     root = Path(root)
     if not root.is_dir():
@@ -82,8 +84,8 @@ def read_trees(
 
     Raises InputError if there is neither a scan nor a rejected file, participants.tsv is not a table, root's
     dataset_description.json is not a JSON object, the names of two participants or sessions differ only in capital
-    letters, a diagnosis is unknown, or no diagnosis is in the given column. Raises ValueError if `diagnosis_map` names
-    another group.
+    letters, a table has a code of a diagnosis that is not known, or no diagnosis is in the given column. Raises
+    ValueError if `diagnosis_map` names another group.
     """
     ledger = Ledger(select)
     names = participant.participants(trees, ledger)

@@ -23,8 +23,8 @@ REASONS = {
 def write_bidsignore(folder: Path, *patterns: str) -> None:
     """Write the file .bidsignore, which lists the names that the BIDS validator shall ignore, into a dataset's folder.
 
-    patterns: file names or patterns of them, each a key of `REASONS`. The reason for each stands above it as a comment.
-    Raises KeyError for another pattern.
+    patterns: file names or patterns of them, each a key of `REASONS`, such as "truth.tsv" or "*_boldref.*". The reason
+    for each stands above it as a comment. An existing file is replaced. Raises KeyError for another pattern.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:

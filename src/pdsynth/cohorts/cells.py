@@ -44,7 +44,7 @@ class Number:
 
     age: whether they are ages; low and high are then in years. A cell may give an age with a unit, such as "840
     months"; it is converted to years before it is compared with low and high. unit: the unit of an age whose cell gives
-    none, such as "month"; "" for years.
+    none: "month", "week" or "day"; "" or "year" for years.
     """
 
     low: float
@@ -94,9 +94,9 @@ def amount(text: str, kind: Number) -> float | None:
     """The number in a cell, an age in years; None if it is not a number, or is out of the range of the column.
 
     kind: the kind of the column, with its range and, for an age, the unit of cells that give none. The decimal sign is
-    a point or a comma. A cell with a comma before three digits gives None, because the comma may separate thousands.
-    Only an age may have a unit (years, months, weeks or days). BIDS writes high ages as 89+, read as 89; signs such as
-    < before the number are ignored.
+    a point or a comma. A cell with a comma before exactly three digits gives None, because the comma may separate
+    thousands. Only an age may have a unit (years, months, weeks or days). A + after the number is ignored (BIDS writes
+    high ages as 89+), and so is a sign such as < before it.
 
     >>> [amount(text, AGE) for text in ("70,5", "89+", "070Y", "840 months", "1,000", "840", "old")]
     [70.5, 89.0, 70.0, 70.0, None, None, None]
@@ -112,9 +112,10 @@ def amount(text: str, kind: Number) -> float | None:
 
 
 def is_missing(text: str) -> bool:
-    """Whether a cell holds a number, such as -4 or 999, that archives write for a missing value: one of MISSING.
+    """Whether a cell holds a number, such as -4 or 999, that archives write for a missing value.
 
-    Some, such as 88, may be a value in another column. The caller asks only about a number out of the column's range.
+    These are -1, -4, -8, -9, -99, -999, -9999, 77, 88, 95 to 99, 777, 888, 995 to 999 and 9999 (MISSING). Some, such as
+    88, may be a value: call this function only for a number out of the column's range.
 
     >>> is_missing("-4.0"), is_missing("70")
     (True, False)
@@ -124,7 +125,7 @@ def is_missing(text: str) -> bool:
 
 
 def whole(text: str) -> str:
-    """A code in lower case, without the decimals (.0 or .00) that a spreadsheet adds to a whole number.
+    """A code in lower case, without the decimals .0, .00, ,0 or ,00 that a spreadsheet adds to a whole number.
 
     >>> whole("1.0"), whole("AD")
     ('1', 'ad')
@@ -135,9 +136,10 @@ def whole(text: str) -> str:
 def day_of(text: str, day_first: bool | None) -> int | None:
     """The day number of a date, as `date.toordinal` counts; None if it is ambiguous or not from 1900 until today.
 
-    The forms are year-month-day, day.month.year, day month-in-letters year, and two numbers with slashes or hyphens
-    before the year, which has four digits. day_first: whether the first of these two numbers is the day, if both can
-    be; None if this is unknown.
+    The forms are year-month-day (also with points, slashes or nothing in place of the hyphens), day.month.year, day
+    month year with the month in English letters, and two numbers with slashes or hyphens before the year. The year has
+    four digits; a time after the date is ignored. day_first: whether the first of the two numbers before the year is
+    the day, if either of them can be the month; None if this is unknown.
 
     >>> [day_of(text, None) for text in ("2011-02-03", "3.2.2011", "03-Feb-2011", "2/28/2011")]
     [734171, 734171, 734171, 734196]
@@ -170,7 +172,7 @@ def day_of(text: str, day_first: bool | None) -> int | None:
 def order_of(text: str) -> bool | None:
     """Whether the day comes first in a date of two numbers with slashes or hyphens and a year, such as 13/2/2011.
 
-    None if both numbers or neither can be the month, and for a text of another form.
+    None if both numbers or neither can be the month (at most 12), and for a text of another form.
     """
     match = SLASHES.fullmatch(text)
     if match is None or (int(match[1]) > 12) == (int(match[2]) > 12):

@@ -129,9 +129,10 @@ def best(candidates: Sequence[Candidate], modality: Modality) -> tuple[Candidate
     """Choose one of several scans of a session and modality by the criteria of this modality, CRITERIA[modality].
 
     They are compared in order, such as the task, the space and the number of volumes. The first criterion in which two
-    scans differ decides between them. candidates: one scan or more. Returns the chosen scan, and a dict with one item
-    per other scan: its path, as a text, and the reason in words why it is not needed. Echo times are compared only if
-    they are known for all scans with an echo number; otherwise the echo numbers are compared.
+    scans differ decides between them. candidates: one scan or more. Returns the chosen candidate, and a dict with one
+    item per other scan: its path, as a text, and the reason in words why it is not needed. Echo times are compared only
+    if they are known for all scans with an echo number; otherwise the echo numbers are compared, and echo_ms of the
+    returned candidate is None. Raises as `Candidate.shell` for several dMRI scans.
     """
     if len(candidates) == 1:
         return candidates[0], {}
@@ -166,8 +167,8 @@ class Select:
     def parse(cls, text: str | None) -> Select:
         """The selection that a text such as task=rest,run=1 describes. None and an empty text leave out no scan.
 
-        Raises ValueError if the text is not such a list, or if a key is not in `SELECTABLE` (task, acq, ce, rec, dir,
-        run, echo, space, res, desc).
+        Of a repeated key, the last value counts. Raises ValueError if the text is not such a list, or if a key is not
+        in `SELECTABLE` (task, acq, ce, rec, dir, run, echo, space, res, desc).
         """
         if not text:
             return cls()

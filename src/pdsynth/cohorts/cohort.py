@@ -17,8 +17,9 @@ class Scan:
 
     bval, bvec: None for fMRI, and for a 3D mean without tables. space: the space in the file name, such as T1w or
     MNI152NLin2009cAsym, in which a preprocessing tool wrote the scan; None for a name without one, as of a raw scan.
-    flirt: file of FSL FEAT's matrix from the scan to MNI152, with the template image in the same folder; None where
-    there is none. mask: the brain mask that fMRIPrep or QSIPrep wrote for the scan; None where there is none.
+    flirt: file of the matrix by which FSL FEAT registers the scan to MNI152 (reg/example_func2standard.mat); the
+    template image, standard.nii.gz, is expected in its folder; None where there is none. mask: the brain mask that
+    fMRIPrep or QSIPrep wrote for the scan; None where there is none.
     """
 
     modality: Modality
@@ -36,9 +37,9 @@ class Scan:
 
     @property
     def in_mni(self) -> bool:
-        """Whether a preprocessing tool has registered the scan to MNI152 space, in any version of this template.
+        """Whether the scan is in MNI152 space by its file name: its space begins with "MNI152", in any version.
 
-        The versions do not differ at our resolution.
+        A preprocessing tool has then registered it. The versions of the template do not differ at our resolution.
         """
         return self.space is not None and self.space.startswith("MNI152")
 
@@ -86,7 +87,7 @@ class Subject:
 
 
 def session_name(subject: Subject, session: Session) -> str:
-    """Participant and session as BIDS entities, a name that is unique in a cohort.
+    """Participant and session as BIDS entities, a name that is unique in a cohort; without a session, "sub-1".
 
     >>> session_name(Subject("sub-1", []), Session("ses-a", {}))
     'sub-1_ses-a'
@@ -96,7 +97,11 @@ def session_name(subject: Subject, session: Session) -> str:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A rejected file, or a problem of a table's rows or cells, with reason and remedy: one row of rejected.tsv."""
+    """A rejected file, or a problem of a table's rows or cells, with reason and remedy: one row of rejected.tsv.
+
+    path: the file, the table, or a folder. reason: the words that follow the path in a message, such as "is empty (0
+    bytes)".
+    """
 
     path: Path
     reason: str
@@ -130,7 +135,8 @@ class Cohort:
 
     A file is in one of three lists: used (scans, their gradient tables, JSON files, brain masks and matrices of FEAT,
     and sessions.tsv), not needed (with the rule), or rejected (with reason and remedy). rejected also holds problems of
-    tables. simulated: whether the data are simulated. Iteration yields each pair of participant and session.
+    tables. subjects: the participants with at least one usable scan. simulated: whether the data are simulated.
+    Iteration yields each pair of participant and session.
     """
 
     root: Path

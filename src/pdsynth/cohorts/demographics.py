@@ -23,12 +23,13 @@ def table1(cohort: Cohort) -> pd.DataFrame:
     """The paper's Table I for a cohort: demographics and acquisition parameters by diagnostic group, as texts.
 
     There is one row per measure and one column per group: NC, MCI, AD and "no diagnosis", without groups that have no
-    participant. The measures are weight (kg), age and education (years), MMSE, MoCA, and per modality the parameters of
-    `acquisition`, such as the repetition time. Each is mean ± SD, with the number of missing values if there are any,
-    or "n/a" if all are missing. Other rows are numbers of participants, of women and men, and of scans. The SD is the
-    sample SD over participants, and over scans for an acquisition parameter. A participant counts once, in the group of
-    the first session, with the first known value; age is that of the first session. A scan counts in the group of its
-    session. Acquisition parameters are read from headers and JSON sidecars.
+    participant, whose scans are then not counted. The measures are weight (kg), age and education (years), MMSE, MoCA,
+    and per modality the parameters of `acquisition`, such as the repetition time. Each is mean ± SD, with the number of
+    missing values if there are any, or "n/a" if all are missing. Other rows are numbers of participants, of women and
+    men, and of scans. The SD is the sample SD over participants, and over scans for an acquisition parameter; it is 0.0
+    for one value. A participant counts once, in the group of the first session, with the first known value; age is that
+    of the first session. A scan counts in the group of its session. Acquisition parameters are read from headers and
+    JSON sidecars. Raises InputError if a header cannot be read.
     """
     people: dict[str, list[Subject]] = {}
     scans: dict[str, dict[Modality, list[Scan]]] = {}
@@ -65,7 +66,7 @@ def acquisition(scan: Scan) -> dict[str, float]:
     The names are "TR, s", "TE, ms", "field of view, mm", "slices", "flip angle, degrees" and "slice thickness, mm". The
     repetition time (TR) of the sidecar takes precedence over that of the header, which is read for fMRI only. The field
     of view is the larger of those from left to right and from back to front; slices is the number of voxels along the
-    third axis.
+    third axis. Raises InputError if the header cannot be read.
     """
     header, entries = read_header(scan.path), sidecar(scan)
     parameters: dict[str, float] = {"field of view, mm": max(extent_mm(header)[:2])}

@@ -26,20 +26,21 @@ def derivatives(
     select: Select = ANY,
     tables: bool = True,
 ) -> Cohort:
-    """Read the output of fMRIPrep and QSIPrep as one dataset; in each session, scans in MNI152 space are preferred.
+    """Read the output of fMRIPrep and QSIPrep as one dataset.
 
-    Preparation resamples a scan that is in MNI152 space. It registers a scan in the participant's own space (QSIPrep
-    writes ACPC or T1w) like a raw scan. participants.tsv may be in root, or in either tool's output folder. If one tool
-    dropped the session level, its scan belongs to the session in its name, else to the participant's only session. With
-    several sessions and none in its name, it is rejected.
+    Of several scans of a session and task, one in MNI152 space is chosen, if there is one. Preparation resamples such a
+    scan. It registers a scan in the participant's own space (QSIPrep writes ACPC or T1w) like a raw scan.
+    participants.tsv may be in root, or in either tool's output folder. If one tool dropped the session level, its scan
+    belongs to the session in its name, else to the participant's only session. With several sessions and none in its
+    name, it is rejected.
 
     diagnosis_column: column of the diagnosis in the tables, by default `diagnosis` or `dx`. diagnosis_map: further
     codes of a diagnosis, with NC, MCI, AD or "n/a" for each. select: leaves out scans by the key-value pairs of their
     names (option --select). tables: if false, no table is read.
 
     Raises InputError if no output folder is found, if two of them contain scans of the same modality of one
-    participant, if participants.tsv is not a table, if a diagnosis is unknown, or if the given column has no diagnosis.
-    Raises ValueError if `diagnosis_map` names another group.
+    participant, and in all cases in which `read_trees` does, such as a code of a diagnosis that is not known. Raises
+    ValueError if `diagnosis_map` names another group.
     """
     root = Path(root)
     trees = find_trees(root)

@@ -30,8 +30,9 @@ LAYOUTS = _discovered()
 def detect(root: str | Path) -> tuple[str, str]:
     """Recognise the layout (structure on disk) of a cohort's folder: its name, such as "bids", and the reason in words.
 
-    Only names of files and folders are read. Raises InputError if the folder has no known layout, or several of which
-    none is preferred.
+    Only names of files and folders are read. Raises InputError if root is not a folder or cannot be listed, if it has
+    no known layout, or several of which none is preferred, and if its table of diagnoses of OASIS-3 is there twice or
+    is not a .csv file.
     """
     root = Path(root)
     if not root.is_dir():
@@ -64,15 +65,16 @@ def read(
 ) -> Cohort:
     """Read a cohort in any known layout (structure on disk).
 
-    layout: its name, such as "bids"; None recognises it by names of files. select: leaves out scans by the key-value
-    pairs of their file names (option --select); a session may lack that modality then. diagnosis_column: column of the
-    diagnosis in participants.tsv; None for `diagnosis` or `dx`. diagnosis_map: further codes of a diagnosis, with NC,
-    MCI, AD or "n/a" for each. Both are for layouts with participants.tsv; the others have tables and codes of their
-    own. If `tables` is false, only the scans are read, and the two are ignored: no table can then stop or change a
-    synthesis.
+    layout: its name, "adni", "bids", "derivatives", "folder" or "oasis3"; None recognises it by names of files. select:
+    leaves out scans by the key-value pairs of their file names (option --select); a session may lack that modality
+    then. diagnosis_column: column of the diagnosis in participants.tsv and sessions.tsv; None for `diagnosis` or `dx`.
+    diagnosis_map: further codes of a diagnosis, with NC, MCI, AD or "n/a" for each. Both are for layouts with
+    participants.tsv; the others have tables and codes of their own. If `tables` is false, only the scans are read, and
+    the two are ignored: no table can then stop or change a synthesis.
 
     Raises InputError if no layout is recognised, or as the reader of the layout does. Raises ValueError for an unknown
-    layout, and for `select` or diagnosis options with a layout that does not take them.
+    layout, for another group in `diagnosis_map`, and for `select` or diagnosis options with a layout that does not take
+    them.
     """
     layout = detect(root)[0] if layout is None else layout
     if layout not in LAYOUTS:

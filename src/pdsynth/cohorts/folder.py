@@ -39,20 +39,25 @@ MOST_WILDCARDS = 50  # in a pattern
 def folder(root: str | Path, select: Select = ANY, tables: bool = True) -> Cohort:
     """Read a folder of any structure by the path patterns in its file pdsynth.yaml.
 
-    A pattern is a path below the folder. In it, {participant} and {session} match part of a name, and * matches any
-    text without a slash. {participant} is required. `table` is a CSV or TSV file with one row per participant, or one
-    row per participant and session. `columns` maps our column names to the table's. `diagnoses` maps further codes to
-    NC, MCI and AD, and to "n/a" for a participant in none of these groups. A scan whose file name has a part sub-* or
-    ses-* with other letters and digits than the pattern matches is rejected. Without a {session} in the pattern, ses-*
-    is rejected only in a name that starts with "sub-". If the argument `tables` is false, the table is not read.
-    select: leaves out scans by the key-value pairs of their file names (option --select).
+    Its entries `fmri` and `dmri` are patterns; one of them is enough. A pattern is a path below the folder. In it,
+    {participant} and {session} match part of a name, and * matches any text without a slash. {participant} is required.
+    All other entries are optional. `table` is the path of a CSV or TSV file with one row per participant, or one row
+    per participant and session. `columns`, which a table needs, maps our names, participant (required), session,
+    diagnosis, age, sex, site, education, mmse and moca, to the columns of the table. `diagnoses` maps further codes to
+    NC, MCI and AD, and to "n/a" for a participant in none of these groups. `site` is the site of participants for whom
+    the table has none.
+
+    A scan whose file name has a part sub-* or ses-* with other letters and digits than the pattern matches is rejected.
+    Without a {session} in the pattern, ses-* is rejected only in a name that starts with "sub-". If the argument
+    `tables` is false, the table is not read, and `site` is ignored. select: leaves out scans by the key-value pairs of
+    their file names (option --select).
 
     A row that cannot be read or joined, and a participant without a row, do not stop the reading. The cohort lists each
     in `rejected`, with reason and remedy.
 
     Raises InputError for invalid settings, for patterns that match no file, for two participants or sessions whose
     letters and digits are the same but for capitals, for an id without a letter or digit, for a table that cannot be
-    read or lacks a named column, and for an unknown diagnosis.
+    read or lacks a named column, and for a code of a diagnosis that is not known.
     """
     root = Path(root)
     settings = _settings(root / SETTINGS)

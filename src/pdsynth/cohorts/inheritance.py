@@ -45,9 +45,10 @@ def stem(path: Path) -> str:
 class Neighbourhood:
     """Finds the files that belong to a scan (gradient tables, JSON files, brain mask) by BIDS's inheritance principle.
 
-    path: the scan. Its folder and the folders above it, up to the root of its dataset, are listed once. The root holds
-    the folder sub-*, or dataset_description.json, at most three levels above the scan's folder. Without either of them
-    the root is unknown, and only the scan's own folder is searched.
+    path: the scan. Its folder and the folders above it, up to the root of its dataset, are listed once. If the scan's
+    folder, or one at most two levels above it, is named sub-*, the root is the folder that contains this folder.
+    Otherwise it is the nearest folder with dataset_description.json, at most three levels above the scan's own. Without
+    either of them the root is unknown, and only the scan's own folder is searched.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,7 +84,8 @@ class Neighbourhood:
         """The most specific file with the extension `kind`, such as "bval", that applies to the scan, or None.
 
         A file in a nearer folder is more specific and, in one folder, one with more parts in its name. Raises
-        InputError if two files are equally specific, and if the file is a link to a file that does not exist.
+        InputError if the two most specific files are equally specific, and if the file is a link to a file that does
+        not exist.
         """
         found = self.applicable(kind)
         if not found:
@@ -114,7 +116,8 @@ class Neighbourhood:
     def brain_mask(self) -> Path | None:
         """The brain mask of fMRIPrep or QSIPrep beside the scan; None if there is none.
 
-        It has the name of the scan with _desc-brain_mask in place of the end, such as _desc-preproc_bold.
+        It has the name of the scan with _desc-brain_mask in place of the end (_bold, _dwi, _boldref or _dwiref, with a
+        _desc-* before it), and is a .nii.gz or .nii file.
         """
         name = KIND.sub("", self.name)
         masks = (f"{name}_desc-brain_mask{ending}" for ending in (".nii.gz", ".nii"))
@@ -164,7 +167,10 @@ def sidecar(scan: Scan) -> dict[str, Any]:
 
 
 def sidecars(scan: Scan, rejected: list[Rejection]) -> list[Path]:
-    """The paths of the JSON sidecars that apply to a scan. Those that cannot be read are appended to `rejected`."""
+    """The paths of the JSON sidecars that apply to a scan, the most specific first.
+
+    Those that cannot be read are appended to `rejected`, with reason and remedy, and not returned.
+    """
     files = Neighbourhood(scan.path).applicable("json")
     refusals: list[Rejection] = []
     _merged(files, refusals)

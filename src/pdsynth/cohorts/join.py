@@ -51,10 +51,11 @@ def label(text: str, kind: str) -> str:
 
 
 def number(text: str, kind: str) -> str:
-    """An id in a form for comparison that also ignores leading zeros and the decimals that a spreadsheet adds.
+    """An id in the form of `label`, but without leading zeros and the decimals that a spreadsheet adds.
 
-    As in `label`, the form is in lower case, without a prefix such as "sub-", and without spaces, hyphens and
-    underscores except between digits. kind is "sub" for a participant's id, or "ses" for a session's.
+    It is in lower case, without a prefix such as "sub-", and without spaces, hyphens and underscores except between
+    digits. Zeros are removed only from an id with a single number, at its end. kind is "sub" for a participant's id, or
+    "ses" for a session's.
 
     >>> number("007", "sub"), number("7.0", "sub"), number("P-07", "sub"), number("027_S_0074", "sub")
     ('7', '7', 'p7', '027s0074')
@@ -80,9 +81,10 @@ class Matches:
 def matches(ids: Iterable[str], names: Iterable[str], kind: str) -> Matches:
     """Find the name on disk to which each id of a table belongs; kind is "sub" (participants) or "ses" (sessions).
 
-    Three comparisons are made in turn: of ids without the prefix, of ids without prefix, capitals and separators, and
-    of ids also without leading zeros. Ids that are equal without their prefix belong to the same name. In the other
-    comparisons, an id is joined only if no other id and no other name are like it.
+    Three comparisons are made in turn: of ids without the prefix; of ids without prefix, capitals and separators (see
+    `label`); and of ids also without leading zeros and the decimals of a spreadsheet (see `number`). Ids that are equal
+    without their prefix belong to the same name. In the other comparisons, an id is joined only if no other id and no
+    other name are like it, and if no id belongs to the name yet. See `Matches` for the ids that are not joined.
 
     >>> matches(["1", "sub-2"], ["sub-01", "sub-02"], "sub").names
     {'1': 'sub-01', 'sub-2': 'sub-02'}
@@ -119,9 +121,10 @@ def join(
 ) -> dict[str, list[Row]]:
     """The rows of a table that belong to each name on disk, by their ids. Names without a row are absent.
 
-    word: the program's word for the column of ids, a key of the table's schema. names: ids on disk, of participants
-    (kind "sub") or sessions ("ses"). whose: for sessions, the participant, for messages. Rows and names without a
-    partner are recorded in the notes (problems) of the table; names without a row are not, if `every` is false.
+    rows: those of the table to join. word: the program's word for the column of ids, a key of the table's schema.
+    names: ids on disk, of participants (kind "sub") or sessions ("ses"). whose: for sessions, the participant, for
+    messages. Rows and names without a partner, and filled rows without an id, are recorded in the notes (problems) of
+    the table; names without a row are not, if `every` is false.
     """
     found = matches((row.cells[word] for row in rows), names, kind)
     result: dict[str, list[Row]] = {}
@@ -157,8 +160,10 @@ def join(
 def merged(rows: Sequence[Row], whose: str, quiet: bool = False) -> Row:
     """One row for several rows of one id: cells that differ between them are conflicts, whose value is unknown.
 
-    Conflicts are recorded in the notes (problems) of the table under the name `whose`, unless `quiet` is true. Columns
-    of ids may differ. Without a row the result is Row(), which has no cell.
+    Conflicts are recorded in the notes (problems) of the table under the name `whose`, unless `quiet` is true. An empty
+    and a filled cell differ, too; texts that differ in capitals and equal numbers do not. In columns of ids, which may
+    differ, the first row counts. Without a row the result is Row(), which has no cell; a single row is returned as it
+    is.
     """
     if len(rows) < 2:
         return rows[0] if rows else Row()
@@ -191,7 +196,7 @@ def _equal(one: Row, other: Row, word: str) -> bool:
 
 @dataclass(frozen=True)
 class Clinical:
-    """The rows of a table for one participant: one for data of the person, and one for each session on disk."""
+    """The rows of a table for one participant: one for data of the person, and one per session, by its name on disk."""
 
     person: Row
     sessions: Mapping[str, Row]
@@ -200,11 +205,12 @@ class Clinical:
 def clinical(table: Table, rows: Sequence[Row], whose: str, sessions: Collection[str], strict: bool) -> Clinical:
     """Divide the rows of one participant among the sessions on disk, by the table's column of sessions.
 
-    rows: the participant's. whose: the participant's id, for messages. sessions: names on disk. Without this column, or
-    without sessions on disk (sessions is [""]), the rows are merged into one, which each session has. Unless `strict`,
-    the same applies to a participant with a single row. Otherwise a session has the row of its name. A session without
-    one has the rows that name no session; but if a row of the participant fits no session on disk, its cells are
-    unknown, because that row may be its own. The row of the person merges the rows that name no session, or else all.
+    rows: the participant's. whose: the participant's id, for messages. sessions: names on disk. If no row names a
+    session, or without sessions on disk (sessions is [""]), the rows are merged into one, which each session has.
+    Unless `strict`, the same applies to a participant with a single row. Otherwise a session has the row of its name,
+    or several such rows merged. A session without a row of its name has the merged rows that name no session, or Row()
+    if there are none; but if a row of the participant fits no session on disk, all its cells are unknown, because that
+    row may be its own. The row of the person merges the rows that name no session, or else all.
     """
     visits = [row for row in rows if row.text("session") is not None]
     if not visits or list(sessions) == [""] or (len(rows) == 1 and not strict):

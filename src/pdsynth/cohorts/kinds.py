@@ -163,7 +163,10 @@ class Item:
 
     @cached_property
     def modality(self) -> Modality | None:
-        """The modality by the suffix (bold or dwi, in any case) in the name; None without one of them."""
+        """The modality by the suffix in the file name, bold or dwi in any case; None without one of them.
+
+        The suffix is at the beginning or follows an underscore, and no letter follows it; it need not be at the end.
+        """
         match = SCAN.search(self.found.name)
         return None if match is None else _BY_SUFFIX[match[1].lower()]
 
@@ -171,8 +174,9 @@ class Item:
     def likely(self) -> Modality | None:
         """The modality by the first source that shows it; None if it is unclear.
 
-        The sources are `series` (the modality by the dataset's layout), the suffix bold or dwi, words such as "rest" or
-        "dti" in the file's name, and such words in the names of its folders, the nearest first.
+        A source whose words show both modalities is passed over. The sources are `series` (the modality by the
+        dataset's layout), the suffix bold or dwi, words such as "rest" or "dti" in the file's name, and such words in
+        the names of its folders, the nearest first.
         """
         if self.series is not None or self.modality is not None:
             return self.series or self.modality
@@ -357,10 +361,10 @@ SERIES = (  # of a layout that takes the modality from a name, the folders or a 
 
 
 def classify(item: Item, rules: tuple[Rule, ...] = BIDS) -> Verdict:
-    """Decide how a file of a cohort is used: as a scan that may be chosen, another form of a scan, or not at all.
+    """Decide how a file of a cohort is used: as a candidate (a scan), a stand-in, not at all, or refused; see `Kind`.
 
-    The first of the rules that fits decides; the default rules are those of BIDS. At least one rule must fit. Another
-    form of a scan (a stand-in, such as a surface) whose modality is not known is not needed.
+    The first of the rules that fits decides; the default rules are those of BIDS. At least one rule must fit. A
+    stand-in is another form of a scan, such as a surface; one whose modality is not known becomes not needed.
     """
     rule = next(rule for rule in rules if rule.fits(item))
     path, kind = item.found.path, rule.kind

@@ -24,6 +24,8 @@ REMEDY = "find out whose scan it is; then rename it, or move it to the folder of
 def entities(name: str) -> dict[str, str]:
     """The BIDS key-value pairs (entities) of a file name, in order. Of a repeated key, the first value is returned.
 
+    Parts without a hyphen, such as bold, and the extension are left out.
+
     >>> entities("sub-1_ses-2_task-rest_bold.nii.gz")
     {'sub': '1', 'ses': '2', 'task': 'rest'}
     """
@@ -77,8 +79,9 @@ def contradiction(path: Path, participant_id: str, session_id: str, by_label: bo
 def refuse_twins(root: Path, kind: str, ids: Iterable[tuple[str, str]]) -> None:
     """Raise InputError if two names have the same id, or ids that differ only in capital letters.
 
-    root is the dataset, for the message. kind is the plural noun for it. ids are pairs (name on disk, id); equal pairs
-    count once. On a file system that ignores case, two such ids would be the same folder.
+    root is the dataset, for the message. kind is the plural noun for the names in this message, such as "participants".
+    ids are pairs (name on disk, id); equal pairs count once. On a file system that ignores case, two such ids would be
+    the same folder.
 
     >>> refuse_twins(Path("study"), "participants", [("P-01", "sub-P01"), ("P01", "sub-P01")])
     Traceback (most recent call last):
@@ -96,9 +99,9 @@ def synthetic_stem(participant_id: str, session_id: str, target: Modality, sourc
     """The beginning of a synthesised volume's file name: participant, session, task, space and resolution.
 
     participant_id: such as "sub-1". session_id: such as "ses-2", or "". target: the synthesised modality; fMRI gets
-    task-rest. source: path of the source scan. `space` and `res` are copied from its name, because the volume is on the
-    source's grid. Entities (key-value pairs) such as `run`, `acq` and `dir` are not copied: they describe an
-    acquisition of the other modality.
+    task-rest. source: path of the source scan. `space` and `res` are copied from its name, if it has them, because the
+    volume is on the source's grid. Entities (key-value pairs) such as `run`, `acq` and `dir` are not copied: they
+    describe an acquisition of the other modality.
 
     >>> synthetic_stem("sub-1", "ses-2", Modality.FMRI, Path("sub-1_ses-2_space-T1w_dir-AP_desc-preproc_dwi.nii.gz"))
     'sub-1_ses-2_task-rest_space-T1w'
@@ -124,10 +127,11 @@ def synthetic_name(stem: str, description: str, target: Modality) -> str:
 def lone_participant(path: Path) -> tuple[str, str]:
     """Participant and session of a single scan outside a cohort: ("sub-1", "ses-2"), with "" for no session.
 
-    They are taken from the nearest of the three folders above the file that are named sub-* and ses-*, else from a file
-    name with a part sub-*. Else the participant is the letters and digits of the file name, without the extension and a
-    final _bold, _dwi, _boldref or _dwiref. Raises InputError if folder and name contradict each other, and if the name
-    has no letter or digit.
+    Each is taken from the three folders above the file that are named sub-* or ses-*, the nearest first. If these do
+    not show it, it is taken from the file name, if this has a part sub-*. Without any sub-*, the participant is the
+    letters and digits of the file name, without the extension and a final _bold, _dwi, _boldref or _dwiref, and a part
+    ses-* of the name is not read as a session. Raises InputError if folder and name contradict each other, and if
+    neither gives a letter or digit.
 
     >>> lone_participant(Path("mean_dwi.nii.gz"))
     ('sub-mean', '')
@@ -184,8 +188,8 @@ def synthetic_paths(
 def outdated_draws(volume: Path, draws: list[Path]) -> list[Path]:
     """Files of random samples (draws) that an earlier run with more samples left beside a synthesised volume.
 
-    volume: the path of the volume. draws: the paths of the samples of this run. Returns the images and JSON files of
-    further samples of the same volume that exist on disk.
+    volume: the path of the volume, as `synthetic_paths` names it. draws: the paths of the samples of this run; [] for
+    none. Returns the images and JSON files of further samples of the same volume that exist on disk.
     """
     before, after = volume.name.removesuffix(".nii.gz").split("_desc-synthetic")
     ours = {path.name.removesuffix(".nii.gz") for path in draws}

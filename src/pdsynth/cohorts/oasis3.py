@@ -56,15 +56,17 @@ SCORES = (("OASIS3_UDSb4_cdr", "MMSE", "mmse"), ("OASIS3_UDSc1_cognitive_assessm
 def oasis3(root: str | Path, select: Select = ANY, tables: bool = True) -> Cohort:
     """Read OASIS-3 as downloaded, with one folder per session or as BIDS, and its CSV tables.
 
-    The tables lie in root or directly in a folder of it: form D1 with the diagnoses, and, if they are there, the
-    demographics and the forms with MMSE and MoCA. Participant and day of a scan, in days since entry into the study,
-    are taken from its file name. An fMRI and a dMRI that are at most 90 days apart form a session; another scan is a
-    session alone. A session has the diagnosis of the nearest visit within 365 days of its first scan, else None.
-    select: leaves out scans by the key-value pairs of their file names (option --select). A scan in the folder of
-    another participant or day is rejected. The scans of sessions with possible Alzheimer's disease, dementia of another
-    cause, or cognitive impairment that is not MCI are rejected. The Clinical Dementia Rating (CDR) is not used: a CDR
-    of 0.5 does not imply MCI. If `tables` is false, no table is read: diagnosis, age, sex, education and scores are
-    unknown.
+    The tables lie in root or directly in a folder of it: OASIS3_UDSd1_diagnoses.csv (form D1), and, if they are there,
+    OASIS3_demographics.csv, OASIS3_UDSb4_cdr.csv with MMSE and OASIS3_UDSc1_cognitive_assessments.csv with MoCA. Their
+    names may end with the date of the download. Participant and day of a scan, in days since entry into the study, are
+    taken from its file name. An fMRI and a dMRI that are at most 90 days apart form a session; another scan is a
+    session alone. A session is named by the day of its first scan, such as ses-d0129. It has the diagnosis of the
+    nearest visit within 365 days of this scan that gives one, else None, and each score likewise. The age is that at
+    entry plus the time since. select: leaves out scans by the key-value pairs of their file names (option --select). A
+    scan in the folder of another participant or day is rejected. The scans of sessions with possible Alzheimer's
+    disease, dementia of another cause, or cognitive impairment that is not MCI are rejected. The Clinical Dementia
+    Rating (CDR) is not used: a CDR of 0.5 does not imply MCI. If `tables` is false, no table is read: diagnosis, age,
+    sex, education and scores are unknown.
 
     A code that the form does not have, a visit that contradicts another one of its day, and a participant without a row
     do not stop the reading. The cohort lists each in `rejected`, with reason and remedy.
@@ -182,8 +184,8 @@ def uds_diagnosis(row: Row) -> tuple[Diagnosis | None, str | None]:
 def is_oasis3(root: Path) -> bool:
     """Whether root contains, at any level, a scan with an OASIS-3 name, and the table OASIS3_UDSd1_diagnoses.csv.
 
-    The table lies in root or directly in a folder of it. Raises InputError if it is there twice, or only in another
-    format.
+    Such a name is sub-OAS30001_ses-d0129_task-rest_bold.nii.gz. The table lies in root or directly in a folder of it.
+    Raises InputError if it is there twice, or only in another format.
     """
     return locate(root, DIAGNOSES) is not None and any(NAME.fullmatch(found.name) for found in walk(root))
 

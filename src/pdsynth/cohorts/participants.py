@@ -42,8 +42,9 @@ DiagnosisMap = Mapping[str, Diagnosis | None]
 def diagnosis_codes(further: Mapping[Any, Any] | None) -> dict[str, Diagnosis | None]:
     """The diagnosis of each known code, in lower case: those in `CODES`, such as "cn" or "dementia", and further ones.
 
-    further: code and diagnosis (NC, MCI, AD, or "n/a" or None for a participant in none of these groups, which becomes
-    None). It may replace known codes. Raises ValueError for another diagnosis.
+    further: by code, the diagnosis (NC, MCI, AD, or "n/a" or None for a participant in none of these groups, which
+    becomes None). Its codes may replace known ones; 1.0 is the code "1". Raises ValueError for another diagnosis, also
+    for "nc" in lower case.
     """
     return CODES | {
         whole(str(code)): None if value is None or str(value).lower() == NA else Diagnosis(value)
@@ -90,10 +91,11 @@ def schema(key: str, diagnosis_column: str | None, age_unit: str) -> Schema:
 class Participants:
     """The clinical tables of a BIDS dataset, with their rows joined to the folders of its participants.
 
-    participants.tsv is read from root, or else from the first of the folders `trees` that has it. names: the
-    participants' folders (sub-*), to which its rows are joined. diagnosis_column: name of the column of diagnoses; None
-    for "diagnosis" or "dx". codes: the diagnosis of each code, in lower case. Raises InputError if participants.tsv is
-    not a table, or if `codes` lacks the code of a participant on disk.
+    participants.tsv is read from root, or else from the first of the folders `trees` that has it; without it, only the
+    sessions.tsv of the participants are read (see `of`). names: the participants' folders (sub-*), to which its rows
+    are joined. diagnosis_column: name of the column of diagnoses; None for "diagnosis" or "dx". codes: the diagnosis of
+    each code, in lower case. Raises InputError if participants.tsv is not a table, or if `codes` lacks the code of a
+    participant on disk.
     """
 
     def __init__(
@@ -124,11 +126,14 @@ class Participants:
     def of(
         self, name: str, folders: Sequence[Path], sessions: Sequence[str]
     ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """The data of a participant (sex, site, education) and of each session (diagnosis, age, scores), by name.
+        """The data of a participant, and those of each of its sessions, from participants.tsv and its sessions.tsv.
 
-        name: the participant's folder, sub-*. folders: its paths in all trees of the dataset. sessions: names of its
-        sessions, or [""] without a session level. Age and education are in years. A cell of sessions.tsv comes before
-        one of participants.tsv. Unknown values are None; unknown scores are absent.
+        Returns a dict with sex ("F" or "M"), site and education, and a dict by session of dicts with diagnosis, age and
+        scores ("mmse", "moca", and "weight" in kg). name: the participant's folder, sub-*. folders: its paths in all
+        trees of the dataset. sessions: names of its sessions, or [""] without a session level. Age and education are in
+        years. A filled cell of sessions.tsv comes before one of participants.tsv, even if it is not valid. Unknown
+        values are None; unknown scores are absent. For a code of a diagnosis that is not known, the diagnosis is None
+        here, and `rejections` raises an error.
         """
         rows = self._rows.get(name, [])
         found = Clinical(Row(), dict.fromkeys(sessions, Row()))
@@ -144,9 +149,10 @@ class Participants:
         self.recorded.add(path)
 
     def rejections(self) -> list[Rejection]:
-        """The problems of the tables, with remedies. Raises InputError if a sessions.tsv has an unknown diagnosis.
+        """The problems of the tables, with remedies.
 
-        It is to be called after `of` has been called for all participants, which reads their sessions.tsv.
+        Raises InputError if a sessions.tsv has a code of a diagnosis that is not known. It is to be called after `of`
+        has been called for all participants, which reads their sessions.tsv.
         """
         self._refuse_unknown(self.root)
         return self._rejected + [rejection for table in self._tables for rejection in table.notes.rejections()]
@@ -239,7 +245,8 @@ class Participants:
 def sex_of(row: Row) -> str | None:
     """The sex in a row of a table, "F" or "M"; None if it is not known, or the cell says "other".
 
-    Another text is recorded in the notes (problems) of the table.
+    It is read from f, female, w, woman, m, male and man, in any case. Another text, such as 1, is recorded in the notes
+    (problems) of the table, and gives None.
     """
     text = row.text("sex")
     if text is not None and text.lower() not in {*SEX, "o", "other"}:

@@ -21,8 +21,8 @@ Key = tuple[str, str]  # participant and session as the paths write them; "" for
 class Patients:
     """Clinical data of a folder of any structure: the table that its settings name, joined to the scans on disk.
 
-    settings: the content of the settings file `path` (pdsynth.yaml). Without a table in them, only the site is known.
-    keys: participant and session of each scan as the paths write them; session "" where there is none.
+    settings: the content of the settings file `path` (pdsynth.yaml). Without a table in them, at most their `site` is
+    known. keys: participant and session of each scan as the paths write them; session "" where there is none.
 
     Raises InputError if the settings name a table but no column of participants, if the table cannot be read or lacks a
     column that they name, or if a participant on disk has an unknown code of a diagnosis.
@@ -55,7 +55,8 @@ class Patients:
     def person(self, participant: str) -> dict[str, Any]:
         """Sex ("F" or "M"), site and education (years) of a participant, by these names; None where unknown.
 
-        participant: the id as the paths on disk write it. Raises KeyError for another id.
+        site is that of the table, else that of the settings. participant: the id as the paths on disk write it. Raises
+        KeyError for another id.
         """
         row = self._found[participant].person
         return {"sex": sex_of(row), "site": row.text("site") or self.site, "education": row.number("education")}
@@ -63,8 +64,12 @@ class Patients:
     def visit(self, participant: str, session: str) -> dict[str, Any]:
         """Diagnosis (NC, MCI or AD), age (years) and scores of a session, by the names diagnosis, age and scores.
 
-        An unknown diagnosis or age is None. scores holds those of "mmse" and "moca" that are known. participant,
-        session: as the paths on disk write them.
+        An unknown diagnosis or age is None, and so is the diagnosis of a participant in none of these groups. scores
+        holds those of "mmse" and "moca" that are known. participant, session: as the paths on disk write them; session
+        "" where there is none. The data are those of the table's row for this session, else of the participant's row
+        without a session. They are unknown without such a row, and, for a session without its own row, also if another
+        row of the participant names a session that is not on disk. Raises KeyError if the participant or the session is
+        not on disk.
         """
         row = self._found[participant].sessions[session]
         scores = {score: value for score in ("mmse", "moca") if (value := row.number(score)) is not None}
@@ -76,7 +81,10 @@ class Patients:
         }
 
     def rejections(self) -> list[Rejection]:
-        """The problems of the table's rows and cells that were found, with remedies; empty without a table."""
+        """The problems of the table's rows and cells that were found, with remedies; empty without a table.
+
+        Cells are checked when `person` and `visit` read them, so call it after these.
+        """
         return [] if self.table is None else self.table.notes.rejections()
 
     def _knows(self, code: str) -> bool:

@@ -37,9 +37,10 @@ PLACEHOLDERS = (  # the first bytes of a file that stands for a scan, the reason
 def single_scan(path: str | Path, modality: Modality | None = None) -> Scan:
     """A single scan outside a dataset: a 4D acquisition, or a 3D mean volume, which needs no b-values.
 
-    The modality is taken from the first sign: `dwi` in the file name, a .bval file that belongs to the scan (dMRI), or
-    `bold` or `func` in the file name. Without a sign, `modality` is used. Raises InputError if the modality is unknown
-    or is not `modality`, or if the file is unusable.
+    The modality is taken from the first sign: `dwi` in the file name (in any case, anywhere), a .bval file that belongs
+    to the scan (dMRI), or `bold` or `func` in the file name. Without a sign, `modality` is used. Raises InputError if
+    the modality is unknown or is not `modality`, or if the file is unusable: damaged, synthesised, not a whole head, or
+    a 4D dMRI without gradient tables.
     """
     path = Path(path)
     name = path.name.lower()
@@ -79,13 +80,14 @@ def best_run(
     not_needed: list[NotNeeded] | None = None,
     select: Select = ANY,
 ) -> Scan | None:
-    """Choose one scan among the files of one session and modality; None if no file is usable.
+    """Choose one scan among the files of one session and modality; None if none is usable and selected.
 
     Preprocessed scans and the resting state are preferred, for example: `pdsynth.cohorts.choice` lists the criteria.
     Files that cannot be used are appended to `rejected`, whatever the error: one scan never stops the reading of a
-    cohort. The other files that are not chosen are appended to `not_needed`, if given. select: leaves out files by the
-    key-value pairs of their names (option --select). Such files are not needed, but rejected if all files are left out.
-    Only errors that would affect every scan, such as lack of memory, are raised.
+    cohort. If the cause is a gradient table, this table is rejected, and the scan is not needed. The other files that
+    are not chosen are appended to `not_needed`, if given. select: leaves out files by the key-value pairs of their
+    names (option --select). Such files are not needed, but rejected if all files are left out. Only errors that would
+    affect every scan, such as lack of memory, are raised.
     """
     candidates, unneeded, refusals = [], [], []
     left_out: list[tuple[Path, str]] = []

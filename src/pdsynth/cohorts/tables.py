@@ -116,9 +116,9 @@ class Row:
     def number(self, word: str) -> float | None:
         """The number in the row's cell of the column `word`; an age is in years.
 
-        None if the cell is empty or does not hold a number in the column's range, and if the column is absent or not
-        one of numbers. Any other text than a number in the range is recorded in the table's notes, unless the cell is
-        empty, says "n/a" or the like, or holds a number such as -4 or 999 that stands for a missing value.
+        None if the cell has no text (see `text`), if this is not a number in the column's range, and if the column is
+        absent or not one of numbers. A text that is not a number in the range is recorded in the table's notes, unless
+        it is a number such as -4 or 999 that stands for a missing value.
         """
         text, kind = self.text(word), self._kind(word, Number)
         if text is None or kind is None:
@@ -131,8 +131,8 @@ class Row:
     def code(self, word: str) -> str | None:
         """The code in the row's cell of the column `word`, in lower case.
 
-        None if the cell is empty, its code stands for a missing value, or there is no such column of codes.
-        UNKNOWN_CODE, which is "", if the column does not have this code; this is recorded in the table's notes.
+        None if the cell has no text (see `text`), its code stands for a missing value, or there is no such column of
+        codes. UNKNOWN_CODE, which is "", if the column does not have this code; this is recorded in the table's notes.
         """
         text, kind = self.text(word), self._kind(word, Code)
         if text is None or kind is None or (code := whole(text)) in kind.missing:
@@ -145,8 +145,8 @@ class Row:
     def day(self, word: str) -> int | None:
         """The day number, as `date.toordinal` counts, of the date in the row's cell of the column `word`.
 
-        None if the cell is empty, or if its date is not valid, ambiguous, or not from 1900 until today. A date that
-        cannot be read is recorded in the table's notes.
+        None if the cell has no text (see `text`), if its date is not valid, ambiguous, or not from 1900 until today, or
+        if there is no such column of dates. A date that cannot be read is recorded in the table's notes.
         """
         text, kind = self.text(word), self._kind(word, Date)
         if text is None or kind is None or self.table is None:
@@ -180,9 +180,9 @@ class Table:
     """The rows of a CSV file, or of a TSV file if its name ends in .tsv.
 
     schema: the columns to read, by the program's own word for each; other columns are dropped. `rows`, and iteration,
-    give the rows in the order of the file. `names` gives the names of the columns in the file, by word. Rows with more
-    or fewer cells than the header are left out. A column whose name occurs twice over different cells is left out, too.
-    Both are recorded in `notes`, the problems of the file.
+    give the rows in the order of the file. `names` gives the names of the columns in the file, by word. Rows with fewer
+    cells than the header, or with filled cells beyond it, are left out. A column whose name occurs twice over different
+    cells is left out, too. Both are recorded in `notes`, the problems of the file.
 
     Raises InputError if the file is not a table, or if a needed column is missing or left out.
     """
@@ -266,8 +266,9 @@ def _no_column(path: Path, name: str, header: list[str]) -> tuple[str, str]:
 def locate(folder: Path, name: str) -> Path | None:
     """The path of the table NAME.csv or NAME_<download date>.csv in a folder or its direct subfolders.
 
-    NAME is `name`, in any case. None if there is no such file. Raises InputError if there are several, because it is
-    unknown which is valid, or if only a file of another format, such as NAME.xlsx, is there.
+    NAME is `name`, in any case; the date is as in NAME_27Mar2024.csv. None if there is no such file. Raises InputError
+    if there are several, because it is unknown which is valid, or if only a file of another format, such as NAME.xlsx,
+    is there.
     """
     pattern = re.compile(f"{re.escape(name)}{DATED}\\.(csv|tsv|txt|xlsx?|ods|csv\\.gz|zip)", re.IGNORECASE)
     candidates = [*folder.glob("*.*"), *folder.glob("*/*.*")]

@@ -50,8 +50,10 @@ class TableText:
 def read_text(path: Path, known: frozenset[str]) -> TableText:
     """Read the header and rows of a table: TSV if its name ends in .tsv, otherwise CSV.
 
-    known: names, in lower case, of the columns to return. The separator of a CSV file is the one that splits most of
-    these names from the header. Empty rows are ignored. Empty cells beyond the header are removed.
+    known: names, in lower case, of the columns to return. The separator of a CSV file is the comma, semicolon, tab or
+    vertical bar that splits most of these names from the header, or that of a line such as "sep=;" at the beginning.
+    Empty rows are ignored. Empty cells beyond the header are removed. Rows with fewer cells than the header, or with
+    filled cells beyond it, are in `refused`.
 
     Raises InputError if the file cannot be read as text or is empty, or if its header has a quote that is not closed.
     """
@@ -93,7 +95,7 @@ def decoded(path: Path) -> str:
     It is read as UTF-16 or UTF-32 if it begins with a byte order mark of these, and as UTF-16 if every second byte of
     its beginning is zero. Otherwise it is read as UTF-8, if that fails as Windows-1252, else as Latin-1. A byte order
     mark is removed. Raises InputError if the file cannot be read or is not text, such as a spreadsheet, a compressed
-    file or a web page.
+    file, a web page, or a pointer to a file that was not fetched.
     """
     try:
         content = path.read_bytes()

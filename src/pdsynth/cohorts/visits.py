@@ -112,9 +112,10 @@ def sessions(
 
     An fMRI and a dMRI that are at most 90 days apart form a session, the nearest days first. A scan without a partner
     is a session alone. The day of a session is that of its earlier scan. Its diagnosis is that of the nearest visit
-    within 365 days that has a diagnosis or a reason of exclusion, or None without such a visit. If that visit excludes
-    the participant, the session is left out, and its scans are refused in the ledger. If a session has no usable scan
-    of a modality, but a refused one within 90 days or of an unknown day, it holds the reason of the refusal.
+    within 365 days that has a diagnosis or a reason of exclusion, or None without such a visit. Each score is that of
+    the nearest visit within 365 days that has it. If the visit of the diagnosis excludes the participant, the session
+    is left out, and its scans are refused in the ledger. If a session has no usable scan of a modality, but a refused
+    one within 90 days or of an unknown day, it holds the reason of the refusal.
     """
     found, reasons = ledger.participant(verdicts, conflict)
     scans: dict[Modality, dict[int, Scan]] = {modality: {} for modality in Modality}

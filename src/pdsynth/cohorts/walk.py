@@ -38,11 +38,12 @@ class Found(NamedTuple):
 
 
 def walk(folder: Path) -> Iterator[Found]:
-    """Yield each file below a folder at every level, sorted by name in each folder.
+    """Yield each file below a folder at every level: those of a folder by name, then those of its subfolders.
 
     Links to folders are followed, but not to a folder that contains the link, nor below four other links. A folder that
-    is not entered, and a link that leads nowhere, are yielded in place of files, with their problem, if any. Raises
-    OSError only if it would concern every folder, such as a lost disk.
+    is not entered, and a link that leads nowhere, are yielded in place of files, with their problem, if any. This
+    includes `folder` itself, if it does not exist. Raises OSError only if it would concern every folder, such as a lost
+    disk.
     """
     stack: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [(str(folder), (), ())]
     while stack:
@@ -72,7 +73,10 @@ def walk(folder: Path) -> Iterator[Found]:
 
 
 def is_system(name: str) -> bool:
-    """Whether a folder, by its name, belongs to the system or to version control, such as .git or __MACOSX."""
+    """Whether a folder, by its name, belongs to the system or to version control, such as .git or __MACOSX.
+
+    So does each name that begins with a dot, and @eaDir, $RECYCLE.BIN and lost+found.
+    """
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
