@@ -210,7 +210,8 @@ def clinical(table: Table, rows: Sequence[Row], whose: str, sessions: Collection
     Unless `strict`, the same applies to a participant with a single row. Otherwise a session has the row of its name,
     or several such rows merged. A session without a row of its name has the merged rows that name no session, or Row()
     if there are none; but if a row of the participant fits no session on disk, all its cells are unknown, because that
-    row may be its own. The row of the person merges the rows that name no session, or else all.
+    row may be its own. The row of the person merges the rows that name no session, or else all, whose conflicts are
+    then not recorded.
     """
     visits = [row for row in rows if row.text("session") is not None]
     if not visits or list(sessions) == [""] or (len(rows) == 1 and not strict):

@@ -190,7 +190,8 @@ class Item:
     def part(self) -> str | None:
         """The part of a complex image that is not its magnitude; None for others.
 
-        It is phase, real or imag, or ph or imaginary if the name has this form.
+        It is phase, ph, real, imag or imaginary, by a part of the file name such as part-phase, or by its end, such as
+        _ph. Capitals in the name do not matter.
         """
         part = entities(self.found.name).get("part", "mag").lower()
         ended = ENDED_PART.search(self.stem.lower())

@@ -82,9 +82,9 @@ class Row:
     """One row of a table, with methods that read its cells.
 
     Their argument `word` is the program's own name of a column, the key in the table's schema, such as "age". Row() has
-    no cell. cells: the text of each cell by word. line: number of the row's first line in the file, so that the row
-    after a header in line 1 has 2; 0 for Row(). conflicts: words of the cells that count as unknown, because rows of
-    the same id contradict each other.
+    no cell. table: the row's table, with its schema and notes. cells: the text of each cell by word. line: number of
+    the row's first line in the file, so that the row after a header in line 1 has 2; 0 for Row(). conflicts: words of
+    the cells that count as unknown, because rows of the same id contradict each other.
     """
 
     def __init__(
