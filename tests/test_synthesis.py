@@ -133,6 +133,17 @@ def test_estimate_sd_and_draws_get_the_same_field(dataset, tmp_path):
     np.testing.assert_allclose(found.samples[0].data, 0.5 * expected, rtol=1e-6)
 
 
+def test_an_sd_of_an_earlier_synthesis_does_not_stay(dataset, tmp_path):
+    model, ones = stub_model(tmp_path / "model"), torch.ones((1, 1, *GRID.shape))
+    names = []
+    for sd in (0.1 * ones, None):
+        model.method.estimate = lambda batch, direction, sd=sd: (ones, sd)
+        model.synthesize(scan_of(dataset), to="dmri").save(tmp_path / "out")
+        names.append({path.name for path in (tmp_path / "out").rglob("*.*")})
+    assert len(names[0]) == 4 and len(names[1]) == 2
+    assert {name for name in names[0] if "syntheticstd" in name} == names[0] - names[1]
+
+
 def test_dataset_is_completed_and_every_file_marked(model, dataset, tmp_path):
     written, refused = synthesise_path(model, dataset, tmp_path, device="cpu")
     assert refused == []

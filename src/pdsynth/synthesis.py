@@ -18,7 +18,7 @@ from pdsynth.data.preprocessing import SHELL, Preprocessing
 from pdsynth.data.standardise import standardise
 from pdsynth.files import read_json
 from pdsynth.imaging.detail import with_detail
-from pdsynth.imaging.nifti import NOTES, SyntheticMark, Volume, write_synthetic
+from pdsynth.imaging.nifti import NOTES, SyntheticMark, Volume, sidecar_path, write_synthetic
 from pdsynth.imaging.spatial import Grid, resample
 from pdsynth.methods import checkpoint
 from pdsynth.methods.base import Method, registry
@@ -57,12 +57,13 @@ class Synthesis:
     notes: tuple[str, ...] = ()
 
     def save(self, out: str | Path, participant_id: str = "", session_id: str = "") -> list[Path]:
-        """Write volume, uncertainty and samples into a folder as BIDS derivatives, and return the paths of the files.
+        """Write volume, uncertainty and samples into a folder as BIDS derivatives; returns the paths of these images.
 
-        The files lie in `out`/participant/session/func or dwi, and are named by participant and session ("sub-1",
-        "ses-2" or ""). Without a participant_id, both are taken from the source's file name and folders, and InputError
-        is raised if these contradict each other. The volume is written last, so that its presence means that all files
-        are complete. Samples of an earlier run with more samples are removed.
+        The images, each with a JSON file, lie in `out`/participant/session/func or dwi, and are named by participant
+        and session ("sub-1", "ses-2" or ""). Without a participant_id, both are taken from the source's file name and
+        folders, and InputError is raised if these contradict each other. The volume is written last, so that its
+        presence means that all files are complete. An SD and samples of an earlier synthesis that this one lacks are
+        removed.
         """
         if not participant_id:
             participant_id, session_id = lone_participant(self.source)
@@ -73,7 +74,10 @@ class Synthesis:
         for path in outdated_draws(paths.volume, paths.draws):
             path.unlink()
         written = [paths.volume]
-        if self.uncertainty is not None:
+        if self.uncertainty is None:
+            for path in (paths.uncertainty, sidecar_path(paths.uncertainty)):
+                path.unlink(missing_ok=True)
+        else:
             write_synthetic(self.uncertainty, paths.uncertainty, self.uncertainty_mark)
             written.append(paths.uncertainty)
         for number, (draw, path) in enumerate(zip(self.samples, paths.draws, strict=True), start=1):
@@ -131,12 +135,13 @@ class Model:
         """Synthesise the other modality of one scan. The scan is preprocessed here, as the model's training scans were.
 
         scan: the source, a 4D file (a dMRI with its bval and bvec files next to it), a 3D mean volume, or a `Scan`. to:
-        the modality to synthesise, which may be left out for a `Scan`, and if the source's file name or a .bval file
-        shows the modality of the source. samples: number of random samples in addition to the estimate, with `steps`
-        sampling steps each; a method with a fixed number of steps ignores `steps`. seed: of the samples. shell: b-value
-        in s/mm^2 of a synthesised dMRI volume, or of a dMRI source that comes without b-values. Raises InputError for a
-        file that cannot be used and for the scan's own modality as `to`. Raises ValueError for an unknown modality, and
-        for samples of a method that gives none.
+        the modality to synthesise, "fmri" or "dmri", which may be left out for a `Scan`, and if the source's file name
+        or a .bval file shows the modality of the source. samples: number of random samples in addition to the estimate,
+        with `steps` sampling steps each; a method with a fixed number of steps ignores `steps`. seed: of the samples.
+        shell: b-value in s/mm^2 of a synthesised dMRI volume, or of a dMRI source that comes without b-values. Raises
+        InputError for a file that cannot be used and for the scan's own modality as `to`. Raises ValueError for an
+        unknown modality, for samples of a method that gives none, and for a number of steps that its diffusion does not
+        have.
         """
         if samples and not self.method.generative:
             raise ValueError(f"{self.method.name} {NO_DRAWS}. Leave out samples, or take a generative model.")

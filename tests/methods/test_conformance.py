@@ -14,6 +14,7 @@ from pdsynth.data.pairs import Pairs
 from pdsynth.imaging.spatial import COARSEST_MM, mni_grid
 from pdsynth.methods import checkpoint, create, registry
 from pdsynth.methods.base import Method
+from pdsynth.methods.correction import COLUMNS, corrected
 from pdsynth.options import TrainOptions
 from pdsynth.recipes import RECIPES
 from pdsynth.training import train
@@ -76,6 +77,19 @@ def test_a_person_has_the_same_output_alone_and_in_a_batch(trained, batch, direc
         if method.generative:
             together, alone = both(lambda b: method.sample(b, direction, torch.Generator().manual_seed(5), 2))
             assert torch.equal(together, alone)
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_the_correction_for_a_new_scanner_is_applied_once(trained, batch, direction):
+    """Also where the estimate is a sample; the prediction itself stays as it is."""
+    method, weights = copy.deepcopy(trained[0]), torch.zeros(COLUMNS)
+    weights[0] = 0.05
+    with torch.inference_mode():
+        before = method.estimate(batch, direction)[0]
+        method.correction[direction.index] = weights
+        expected = corrected(before, batch.sources[direction], weights)
+        assert torch.equal(method.estimate(batch, direction)[0], expected) and not torch.equal(expected, before)
+        assert torch.equal(method.predict(batch, direction), before)
 
 
 @pytest.mark.parametrize("direction", Direction)

@@ -34,9 +34,10 @@ Settings = Mapping[str, Any]  # settings of a method's configuration, by name
 class Objective:
     """A network to train, and the loss that trains it.
 
-    name: that of the objective in the log. module: the network, of which all parameters are trained. loss(batch,
-    generator) returns scalar terms by name; the optimiser minimises their sum. learning_rate and weight_decay are those
-    of the optimiser.
+    name: that of the objective in the log. module: the network, of which all parameters that require a gradient are
+    trained. loss(batch, generator) returns scalar terms by name, for a batch of training patches; the optimiser, AdamW,
+    minimises their sum. learning_rate and weight_decay are those of the optimiser; warm-up and decay multiply the
+    learning rate by a factor of up to 1.
     """
 
     name: str
@@ -50,10 +51,12 @@ class Objective:
 class Stage:
     """A part of training, with one objective or more that share batches of `batch_size` patches.
 
-    patch: voxels of a patch along each axis. The stage gets the fraction `share` / (sum of the shares of all stages) of
-    the run's budget of steps or time. prepare(rows), if given, runs once before the stage and returns the rows to train
-    on. It can cache the estimates of an earlier stage, so that the training loop need not compute them. ema_decay: that
-    of the moving average of the weights; 0 means no averaging.
+    name: that of the stage in the log and in the name of its checkpoint. objectives: networks with their losses; each
+    training step optimises them in this order, all with the same batch. patch: voxels of a patch along each axis. The
+    stage gets the fraction `share` / (sum of the shares of all stages) of the run's budget of steps or time.
+    prepare(rows), if given, runs before the stage starts or is resumed and returns the rows to train on. It can cache
+    the estimates of an earlier stage, so that the training loop need not compute them. ema_decay: that of the moving
+    average of the weights, which replaces the weights at the end of the stage; 0 means no averaging.
     """
 
     name: str
@@ -67,9 +70,9 @@ class Stage:
 
 @dataclass
 class MethodConfig:
-    """The settings of a method, by which it is built again from JSON; each method adds settings to `grid_shape`.
+    """The settings of a method, from which it is built; a saved model holds them as JSON.
 
-    grid_shape: number of voxels of the volumes along each axis.
+    grid_shape: number of voxels of the volumes along each axis. Each method adds its own settings.
     """
 
     grid_shape: tuple[int, int, int] = (48, 56, 48)
@@ -82,10 +85,13 @@ class Method(nn.Module, ABC):
     is stored in buffers, so that one safetensors file holds the whole method. A method never sees a diagnosis: no batch
     contains it.
 
-    name: by which the method is created. config_type: the class of its settings. generative: whether it can draw random
-    samples of the target. blind: whether its prediction ignores the source. regional: whether `fit` reads the atlases
-    of regions. tiny: settings of its smallest size, for tests. sd_scale (2,): calibration factors of its SD, for fMRI
-    to dMRI and dMRI to fMRI.
+    Attributes of the class. name: by which the method is created. config_type: the class of its settings. generative:
+    whether it can draw random samples of the target. blind: whether its prediction ignores the source. regional:
+    whether `fit` reads the atlases of regions. tiny: settings of its smallest size, for tests.
+
+    Attributes of an object. config: its settings. atlases: by modality, those that replace the default in `regions`.
+    sd_scale (2,): calibration factors of its SD; correction (2, 11): weights of a correction for a new scanner, 0 for
+    none; both for fMRI to dMRI and dMRI to fMRI.
     """
 
     name: ClassVar[str]
@@ -108,22 +114,23 @@ class Method(nn.Module, ABC):
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
         """Fit the closed-form state (means, templates, regressions) on the training participants.
 
-        The state depends on these participants and the generator only; an earlier fit has no effect on it. train: rows
-        that have both scans. By default there is nothing to fit.
+        train: rows that have both scans. The state depends on these rows, the settings, the atlases and the generator
+        only; an earlier fit has no effect on it. By default there is nothing to fit.
         """
 
     def regions(self, grid: Grid) -> dict[Modality, Atlas]:
         """The atlases of regions on a grid by modality: A_f of fMRI and A_d of dMRI in the paper.
 
-        An atlas that the user gave for training, in `atlases`, takes precedence; the default is the Dosenbach-160
-        spheres of three networks.
+        An atlas that the user gave for training, in `atlases`, takes precedence. It is returned as it is, on the grid
+        of the training pairs. The default is the Dosenbach-160 spheres of three networks, on the given grid.
         """
         return {m: self.atlases[m] if m in self.atlases else network_spheres(grid) for m in Modality}
 
     def default_steps(self, rows: int) -> int | None:
-        """Number of optimiser steps of a full training on `rows` training rows, for a method that counts epochs.
+        """Number of training steps, over all stages, of a full training; None for a method that does not count epochs.
 
-        None means that the recipe (the named configuration) gives the number.
+        rows: number of training rows, whole scans and segments. If the result is None, the recipe (the named
+        configuration) gives the number.
         """
         return None
 
@@ -132,54 +139,76 @@ class Method(nn.Module, ABC):
         return []
 
     def complete(self, train: Pairs) -> None:
-        """Fit the closed-form state that depends on the trained networks; called after all stages."""
+        """Fit the closed-form state that depends on the trained networks; called after all stages.
+
+        train: the training rows, with both scans. By default there is nothing to fit.
+        """
 
     @abstractmethod
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
         """Estimate the target of each session of a batch: (B, 1, X, Y, Z) in [0, 1].
 
-        The batch holds whole volumes, not patches.
+        The batch holds whole volumes, not patches. A correction for a new scanner is not applied (see `estimate`).
         """
 
     def estimate(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
         """The corrected prediction and its calibrated SD, (B, 1, X, Y, Z) each; the SD is None if there is none.
 
-        The SD is the method's own, times a calibration factor per direction (`sd_scale`), which is 1 before `pdsynth
-        calibrate`. The prediction is corrected if `pdsynth adapt` has fitted a correction for a new scanner.
+        The prediction is corrected if `pdsynth adapt` has fitted a correction for a new scanner; this leaves the SD as
+        it is. The SD is the method's own, times a calibration factor per direction (`sd_scale`), which is 1 before
+        `pdsynth calibrate`.
         """
         mean, sd = self.predict_with_sd(batch, direction)
         mean = corrected(mean, batch.sources[direction], self.correction[direction.index])
         return mean, None if sd is None else sd * self.sd_scale[direction.index]
 
     def predict_with_sd(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
-        """The prediction and the method's own SD per voxel, (B, 1, X, Y, Z) each, without the calibration factor.
+        """The prediction and the method's own SD per voxel, (B, 1, X, Y, Z) each, in the unit of the volumes (0 to 1).
 
-        The SD is None if the method gives none.
+        The SD is None if the method gives none. Neither calibration of the SD nor correction for a new scanner is
+        applied.
         """
         return self.predict(batch, direction), None
 
     @final
     def sample(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
-        """One sample per session from the distribution of its target given its source, (B, 1, X, Y, Z) in [0, 1].
+        """One random sample per session of its target, given its source, (B, 1, X, Y, Z) in [0, 1].
 
         Each call takes one seed from the generator, so that a second call gives other samples. That seed and the
         content of a session's source volume determine the session's noise. Participants therefore have different noise,
-        and the sample of a session is equal, to the byte, alone and in any batch. steps: number of sampling steps; a
-        method with a fixed number ignores it. Methods implement `draw`, not this function. Raises TypeError if the
-        method gives no samples (`generative` is false).
+        and for the same seed the sample of a session is equal, to the byte, alone and in any batch. If `pdsynth adapt`
+        has fitted a correction for a new scanner, it is applied. steps: number of sampling steps; a method with a fixed
+        number ignores it. Methods implement `draw`, not this function. Raises TypeError if the method gives no samples
+        (`generative` is false), and ValueError for fewer steps than 1 or more than the method's diffusion has.
         """
+        return corrected(
+            self._drawn(batch, direction, generator, steps),
+            batch.sources[direction],
+            self.correction[direction.index],
+        )
+
+    @final
+    def first_sample(self, batch: PairBatch, direction: Direction, steps: int) -> Tensor:
+        """The sample of seed 0, (B, 1, X, Y, Z) in [0, 1], as the prediction of a method that has no other estimate.
+
+        steps: number of sampling steps. A correction for a new scanner is not applied, since `estimate` applies it to
+        every prediction.
+        """
+        return self._drawn(batch, direction, torch.Generator(batch.corner.device).manual_seed(0), steps)
+
+    def _drawn(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
+        """One sample per session without correction, by `draw`, with noise of the session's own."""
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         each = [batch.only(i) for i in range(len(batch))]
-        drawn = torch.cat(
+        return torch.cat(
             [self.draw(one, direction, own_generator(one.sources[direction].volume, seed), steps) for one in each]
         )
-        return corrected(drawn, batch.sources[direction], self.correction[direction.index])
 
     def draw(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
         """One sample for a batch of one session, (1, 1, X, Y, Z) in [0, 1]; all noise comes from the generator.
 
-        steps: number of sampling steps; a method with a fixed number ignores it. Raises TypeError if the method gives
-        no samples (`generative` is false).
+        A correction for a new scanner is not applied (see `sample`). steps: number of sampling steps; a method with a
+        fixed number ignores it. Raises TypeError if the method gives no samples (`generative` is false).
         """
         raise TypeError(f"{self.name} gives no samples: its prediction is a single estimate.")
 
@@ -190,16 +219,18 @@ class Method(nn.Module, ABC):
     def notes(self) -> dict[str, str]:
         """Facts by name that a method adds to the record of its training, in config.json.
 
-        By default the only one is the network whose features the training loss compared, if there is such a loss.
+        By default, this is "loss_features", the name of the network whose features the training loss compares; nothing
+        if there is no such loss.
         """
         loss = self.feature_loss()
         return {} if loss is None else {"loss_features": loss.features.source}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Load parameters and buffers by name. Buffers that a fit has filled take their saved shapes.
+        """Load parameters and buffers by name, in the number types of this method.
 
-        Without `sd_scale` or `correction`, which earlier models lack, these stay. Raises RuntimeError if another tensor
-        is missing or unknown, or if a parameter has another shape.
+        Buffers take the saved shapes, since a fit may change them. Without `sd_scale` or `correction`, which earlier
+        models lack, these stay as they are. Raises RuntimeError if another tensor is missing or unknown, or if a
+        parameter has another shape.
         """
         state = {name: getattr(self, name) for name in ADDED} | state
         for name, buffer in self.named_buffers():
@@ -237,15 +268,16 @@ def register(method: type[Method]) -> type[Method]:
 
 @cache
 def registry() -> Mapping[str, type[Method]]:
-    """All methods by name. The first call imports all modules of `pdsynth.methods`."""
+    """The classes of all methods by name. The first call imports all modules of `pdsynth.methods`."""
     modules_of("pdsynth.methods")
     return _REGISTERED
 
 
 def create(name: str, config: dict[str, Any]) -> Method:
-    """Make an untrained method by name. config: its settings as JSON values; the others have their defaults.
+    """Make an untrained method by name; its first weights come from torch's global random generator.
 
-    Raises KeyError, with the known names, if there is no such method, and TypeError for an unknown setting.
+    config: its settings as JSON values; the others have their defaults. Raises KeyError, with the known names, if there
+    is no such method, and TypeError for an unknown setting.
     """
     if name not in registry():
         raise KeyError(f"no method {name!r}; there are {', '.join(sorted(registry()))}")

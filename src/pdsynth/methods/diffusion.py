@@ -31,9 +31,10 @@ from pdsynth.types import Direction, Modality
 class DiffusionConfig(UNetConfig):
     """Settings of a conditional diffusion with a U-Net.
 
-    eta: noise of each sampling step relative to that of DDPM; 0 for DDIM, which adds none. steps: number of sampling
-    steps of a prediction. sd: the difference of the target from its training mean is divided by it before diffusion; in
-    units of the volumes (0..1). The other settings are the size of the U-Net and of its training batches.
+    eta: noise of each sampling step relative to that of DDPM; 0 for DDIM, which adds none, 1 for DDPM. steps: number of
+    sampling steps of `predict`. sd: the difference of the target from its training mean is divided by it before
+    diffusion; in units of the volumes (0..1). The other settings, of `UNetConfig`, are the size of the U-Net and of its
+    training batches.
     """
 
     eta: float = 0.0
@@ -78,9 +79,9 @@ class ConditionalDiffusion(Method):
         return (self.config.patch,) * 3
 
     def denoise(self, x_t: Tensor, t: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
-        """Estimate x_0 from x_t at diffusion steps t (B,) and the source without noise; all are (B, 1, x, y, z).
+        """Estimate x_0 from x_t at the diffusion steps t (B,), and from the source without noise.
 
-        x_0 is the target minus its training mean, divided by the setting `sd`.
+        x_0 and x_t are (B, 1, x, y, z). x_0 is the target minus its training mean, divided by the setting `sd`.
         """
         condition = self.voxels.steering(batch, direction, t)
         return self.denoiser(torch.cat([self.voxels.features(batch, direction), x_t], 1), condition)
@@ -114,8 +115,7 @@ class ConditionalDiffusion(Method):
         return (mean + self.config.sd * x_0).clamp(0, 1)
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
-        generator = torch.Generator(batch.corner.device).manual_seed(0)
-        return self.sample(batch, direction, generator, self.config.steps)
+        return self.first_sample(batch, direction, self.config.steps)
 
 
 @dataclass
@@ -123,8 +123,8 @@ class DiTConfig(DiffusionConfig):
     """Settings of a conditional diffusion with a transformer.
 
     width: size of a token. heads: number of attention heads. patch: edge in voxels of the cube that is one token.
-    depth: number of blocks. batch_size: whole volumes per training batch. eta, steps and sd are those of sampling and
-    of the diffused variable, as with a U-Net; `levels` and `blocks` have no effect.
+    depth: number of blocks. batch_size: whole volumes per training batch. eta, steps and sd are those of
+    `DiffusionConfig`; its `levels` and `blocks` have no effect.
     """
 
     width: int = 192

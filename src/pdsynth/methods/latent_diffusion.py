@@ -35,10 +35,10 @@ class LatentDiffusionConfig(MethodConfig):
     """Settings of the autoencoder (stage 1) and of the diffusion of its latents (stage 2).
 
     autoencoder_width, width: channels of the first level of the autoencoder and of the denoiser. latent_channels:
-    channels of a latent. autoencoder_share: fraction of the training budget for stage 1. autoencoder_batch_size,
-    batch_size: whole volumes per batch of the two stages. kl_weight: weight of the Kullback-Leibler term, relative to
-    L1. sd: the difference of a volume from its training mean is divided by it before encoding; in units of the volumes
-    (0..1). steps: number of sampling steps of a prediction.
+    channels of a latent. autoencoder_share: fraction of the training budget (steps or time) for stage 1.
+    autoencoder_batch_size, batch_size: whole volumes per batch of the two stages. kl_weight: weight of the
+    Kullback-Leibler term, relative to L1. sd: the difference of a volume from its training mean is divided by it before
+    encoding; in units of the volumes (0..1). steps: number of sampling steps of `predict`.
     """
 
     autoencoder_width: int = 8
@@ -56,7 +56,10 @@ class LatentDiffusionConfig(MethodConfig):
 class LatentDiffusion(Method):
     """Synthesis by diffusion of the target's latents, which an autoencoder computes (after Rombach et al. 2022).
 
-    `predict` returns the decoded sample of seed 0.
+    Latents are images of several channels, of a quarter of the size along each axis, by which the autoencoder encodes a
+    volume. `predict` returns the decoded sample of seed 0. For fMRI and dMRI: means (2, X, Y, Z), mean training
+    volumes; latent_mean (2, channels, X/4, Y/4, Z/4) and latent_sd (2, channels, 1, 1, 1), by which latents are
+    normalised.
     """
 
     name = "ldm"
@@ -142,7 +145,7 @@ class LatentDiffusion(Method):
     def cache_latents(self, train: Pairs) -> Pairs:
         """Encode every training row once, for the training of the diffusion; returns the same rows.
 
-        The mean of these latents at each position and their SD in each channel normalise all latents from then on.
+        From then on, all latents are normalised by the mean of these at each position and by their SD in each channel.
         """
         self.eval()
         for m, modality in enumerate(Modality):
@@ -161,9 +164,10 @@ class LatentDiffusion(Method):
         return self.autoencoder.encode((volume - self.means[m]) / self.config.sd)[0]
 
     def encoded(self, volume: Tensor, modality: Modality) -> Tensor:
-        """Latents (B, channels, X/4, Y/4, Z/4) of volumes (B, 1, X, Y, Z).
+        """Normalised latents (B, channels, X/4, Y/4, Z/4) of volumes (B, 1, X, Y, Z).
 
-        They have zero mean and unit SD over the training scans of this modality.
+        Over the training scans of this modality, they have zero mean at each position and unit SD in each channel.
+        Before `cache_latents` they are not normalised.
         """
         m = modality.index
         return (self.code(volume, m) - self.latent_mean[m]) / self.latent_sd[m]
@@ -208,8 +212,7 @@ class LatentDiffusion(Method):
         return self.decoded(z_0, direction.target).clamp(0, 1)
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
-        generator = torch.Generator(batch.corner.device).manual_seed(0)
-        return self.sample(batch, direction, generator, self.config.steps)
+        return self.first_sample(batch, direction, self.config.steps)
 
 
 def recipes() -> Iterator[Recipe]:

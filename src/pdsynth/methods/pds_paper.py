@@ -41,13 +41,14 @@ BOTH = "both"  # name of a network that serves both directions
 class PDSPaperConfig(MethodConfig):
     """The paper's numbers, and the readings of its text. The first value of each reading is the literal one.
 
-    Numbers. channels, blocks, heads: of eps_theta and eps_s, the networks of stage 1. attention_levels: number of
-    levels with attention, from the coarsest. refiner_channels: of U, the U-Net of stage 2. patch: edges of the patches
-    of stage 1 in voxels, () for whole volumes. batch_size, epochs: of stage 1; refiner_...: of stage 2. pattern_weight,
-    microstructure_weight, tissue_weight: of L_PA, of L_mic and of the tissue term of L_tis. feature_layer, vgg_weights:
-    layer and file of weights (None: random) of L_mic's VGG16. steps: sampling steps of `predict`. eta: noise of each
-    sampling step relative to that of DDPM, 0 for DDIM. drafts: least number of training rows that stage 2 uses, or all
-    rows if there are fewer. draft_steps: sampling steps of their drafts, the estimates of stage 1.
+    Numbers. channels (of each level), blocks (residual blocks per level), heads (of attention): of eps_theta and eps_s,
+    the networks of stage 1. attention_levels: number of levels with attention, from the coarsest. refiner_channels: of
+    each level of U, the U-Net of stage 2. patch: edges of the patches of stage 1 in voxels, () for whole volumes.
+    batch_size, epochs: of stage 1; refiner_...: of stage 2. learning_rate, weight_decay: of AdamW in both.
+    pattern_weight, microstructure_weight, tissue_weight: of L_PA, of L_mic and of the tissue term of L_tis.
+    feature_layer, vgg_weights: layer and file of weights (None: random) of L_mic's VGG16. steps: sampling steps of
+    `predict`. eta: noise of each sampling step relative to that of DDPM, 0 for DDIM. drafts: least number of training
+    rows for stage 2 (all if there are fewer). draft_steps: sampling steps of these drafts (estimates of stage 1).
 
     Readings:
     - estimator_input: eps_theta sees the source alone, or also the target's x_t.
@@ -109,7 +110,7 @@ def readings() -> dict[str, tuple[str, ...]]:
 
 
 class Refiner(nn.Module):
-    """y = B(draft) + U(source) (Eqs. 12-13), where B is two 3x3x3 convolutions and U is a residual 3D U-Net."""
+    """Stage 2, y = B(draft) + U(source) (Eqs. 12-13): B is two 3x3x3 convolutions, U is a residual 3D U-Net."""
 
     def __init__(self, channels: tuple[int, ...]) -> None:
         from monai.networks.nets import UNet  # slow to import
@@ -120,7 +121,7 @@ class Refiner(nn.Module):
         self.factor = 2 ** (len(channels) - 1)
 
     def forward(self, draft: Tensor, source: Tensor) -> Tensor:
-        """The refined draft; draft, source and result are (B, 1, X, Y, Z) each."""
+        """The refined draft (estimate of stage 1), not clipped; draft, source and result are (B, 1, X, Y, Z)."""
         x, y, z = source.shape[2:]
         return self.b(draft) + self.u(pad_to_multiple(source, self.factor))[:, :, :x, :y, :z]
 
@@ -129,7 +130,7 @@ class Refiner(nn.Module):
 class Noised:
     """Both modalities of a batch with noise at diffusion steps t (B,): images x_0 in [-1, 1], noise eps and noisy x_t.
 
-    The images and noises are (B, 1, x, y, z) each.
+    The images and noises are (B, 1, x, y, z) each, of patches or whole volumes. t is the same for both modalities.
     """
 
     t: Tensor
@@ -140,7 +141,10 @@ class Noised:
 
 @register
 class PDSPaper(Method):
-    """PDS (pattern-aware diffusion synthesis) as the paper describes it. `predict` returns the sample of seed 0."""
+    """PDS (pattern-aware diffusion synthesis) as the paper describes it. `predict` returns the sample of seed 0.
+
+    masks (2, X, Y, Z): 1 in the regions of the atlases A_f of fMRI and A_d of dMRI, else 0; `fit` sets them.
+    """
 
     name = "pds-paper"
     config_type: ClassVar[type[MethodConfig]] = PDSPaperConfig
@@ -223,7 +227,7 @@ class PDSPaper(Method):
         ]  # fmt: skip
 
     def noises(self, like: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Standard normal noise of the target and of the source (Eqs. 5-6), both of the shape of `like`.
+        """Standard normal noise of the two modalities (Eqs. 5-6), or of target and source, both of the shape of `like`.
 
         They are equal if the setting `noise` is "one", because both equations write the same epsilon.
         """
@@ -233,11 +237,10 @@ class PDSPaper(Method):
         return target, torch.randn(like.shape, generator=generator, device=like.device)
 
     def noised(self, batch: PairBatch, generator: torch.Generator) -> Noised:
-        """Add noise to both modalities of a batch, at one random step t per pair (Eqs. 1-6)."""
+        """Add noise to both modalities of a batch, at one random step t of all T steps per session (Eqs. 1-6)."""
         x_0 = {d.target: 2 * batch.targets[d] - 1 for d in Direction}
-        first, second = Modality
         t = torch.randint(self.schedule.steps, (len(batch),), generator=generator, device=batch.corner.device)
-        eps = dict(zip((first, second), self.noises(x_0[first], generator), strict=True))
+        eps = dict(zip(Modality, self.noises(x_0[Modality.FMRI], generator), strict=True))
         return Noised(t, x_0, eps, {m: self.schedule.add_noise(x_0[m], t, eps[m]) for m in Modality})
 
     def of_source(self, x_0: Tensor, x_t: Tensor) -> Tensor:
@@ -258,10 +261,11 @@ class PDSPaper(Method):
         return _of(networks, direction)(padded, t)[:, :, : sides[0], : sides[1], : sides[2]]
 
     def noise_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """L_s1 (Eqs. 17-19) for each direction: the L1 error of eps_theta, L_PA, and L_mic terms.
+        """L_s1 (Eqs. 17-19) for each direction: the L1 error of eps_theta, L_PA, and L_mic terms, as weighted scalars.
 
-        The L_mic terms compare the output of eps_theta with the noise, and the operands of L_PA. If the setting
-        `microstructure_input` is "image", one term compares x_0-hat with the target instead.
+        The L_mic terms compare the output of eps_theta with the noise, and the operands of L_PA; if
+        `microstructure_input` is "image", one term compares x_0-hat with the target instead. L_PA counts twice if
+        `repeated_terms` is "twice". A loss of weight 0 is absent.
         """
         c, noised = self.config, self.noised(batch, generator)
         terms: dict[str, Tensor] = {}
@@ -292,14 +296,12 @@ class PDSPaper(Method):
         """The operands of L_PA (Eqs. 9-11): estimate and reference, (B, 1, x, y, z) each, and a number of voxels.
 
         The loss is the sum of their absolute differences, divided by this number. eps_hat: the noise that eps_theta
-        estimated. source: the source that the networks see. With eps_s the number is that of all voxels, since Eq. 11
-        requires an output of 0 outside the atlas; without eps_s it is that of the voxels in the atlas.
+        estimated. source: the source that the networks see. With eps_s it is the number of all voxels, since Eq. 11
+        requires an output of 0 outside the atlas; without eps_s it is that of the voxels in the atlas, at least 1.
         """
         c, shape = self.config, eps_hat.shape[2:]
-        a_s, a_m = (
-            patches_of(self.masks[[list(Modality).index(m)]], batch.corner, shape)
-            for m in (direction.source, direction.target)
-        )
+        modalities = direction.source, direction.target
+        a_s, a_m = (patches_of(self.masks[[m.index]], batch.corner, shape) for m in modalities)
         if self.disease_estimators is None:
             return a_m * eps_hat, a_m * noised.eps[direction.target], a_m.sum().clamp_min(1)
         reference = (noised.x_t if c.pattern_target == "image" else noised.eps)[direction.target]
@@ -340,8 +342,8 @@ class PDSPaper(Method):
     def refinement_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """L_s2 (Eq. 20) of both directions: L_tis (Eqs. 12-13, a tissue and an L_mic term), and L_mic a second time.
 
-        The tissue term is the L1 or the squared error (`tissue_norm`). The second L_mic is left out if the setting
-        `repeated_terms` is "once".
+        The tissue term is the L1 or the squared error (`tissue_norm`). L_mic is one scalar, twice its value unless the
+        setting `repeated_terms` is "once"; it is absent if its weight is 0.
         """
         distance = F.mse_loss if self.config.tissue_norm == "mse" else F.l1_loss
         terms: dict[str, Tensor] = {}
@@ -358,8 +360,7 @@ class PDSPaper(Method):
         return self.refined(draft, batch, direction).clamp(0, 1)
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:
-        generator = torch.Generator(batch.corner.device).manual_seed(0)
-        return self.sample(batch, direction, generator, self.config.steps)
+        return self.first_sample(batch, direction, self.config.steps)
 
 
 def _of(networks: nn.ModuleDict, direction: Direction) -> nn.Module:
@@ -368,7 +369,7 @@ def _of(networks: nn.ModuleDict, direction: Direction) -> nn.Module:
 
 
 def recipes() -> Iterator[Recipe]:
-    """The full size takes the literal readings, the small size those that train (docs/departures.md)."""
+    """The recipe "pds-paper", with the literal reading of each setting; the small size has readings that train well."""
     readings_that_train = {
         "estimator_input": "source_and_target",  # without x_t, x_0-hat contains no information on the target
         "noise": "each",
