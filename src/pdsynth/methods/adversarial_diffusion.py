@@ -30,7 +30,7 @@ class AdversarialDiffusionConfig(DiffusionConfig):
 
     steps: number T of diffusion steps, in training and sampling. adversarial_weight: weight of the adversarial loss,
     relative to the L1 loss of the estimated x_0, weight 1. discriminator_width: channels of the discriminator's first
-    layer. The other settings are those of conditional diffusion with a U-Net; `eta` has no effect.
+    layer. The other settings are those of `DiffusionConfig`, with a U-Net as generator; `eta` has no effect.
     """
 
     steps: int = 4
@@ -97,7 +97,9 @@ class AdversarialDiffusion(ConditionalDiffusion):
     ) -> tuple[Tensor, Tensor]:
         """The generator's estimate of x_0, and a sample of x_{t-1} given x_t and this estimate, (B, 1, x, y, z) each.
 
-        x_t (B, 1, x, y, z) is the noisy target at the diffusion steps t (B,). The generator also sees the source.
+        x_t (B, 1, x, y, z) is the noisy target at the diffusion steps t (B,), counted from 0; at t = 0 the sample is
+        the estimate itself. The generator also sees the source. x_0 is the target minus its training mean, divided by
+        the setting `sd`.
         """
         x_0_hat = self.denoise(x_t, t, batch, direction)
         z = torch.randn(x_t.shape, generator=generator, device=x_t.device)

@@ -14,7 +14,9 @@ from pdsynth.types import Direction
 
 
 def spread_rows(total: int, least: int) -> np.ndarray:
-    """Mask, (total,) bool, of evenly spaced rows: at least `least` and fewer than twice as many; all if total < least.
+    """Mask, (total,) bool, of evenly spaced rows: at least `least`, and fewer than twice as many.
+
+    All of the `total` rows are in it if there are fewer than 2 * `least`. The first row always is. least: 1 or more.
 
     >>> spread_rows(6, 2).nonzero()[0].tolist()
     [0, 3]
@@ -25,7 +27,7 @@ def spread_rows(total: int, least: int) -> np.ndarray:
 class Cached:
     """Estimates for all training rows, computed once, from which the patches of a training batch are cut.
 
-    volumes: whole volumes by direction of synthesis, (rows, 1, X, Y, Z) fp16 on the CPU.
+    volumes: whole volumes by direction of synthesis, (rows, 1, X, Y, Z) fp16 on the CPU; empty before `fill`.
     """
 
     def __init__(self) -> None:

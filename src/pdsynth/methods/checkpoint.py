@@ -121,9 +121,9 @@ def save(method: Method, folder: str | Path, card: dict[str, Any], half: bool = 
     """Write a trained method into a folder: its tensors into model.safetensors, the rest into config.json.
 
     card: the record of the training (cohort, seed, scores, ...), as JSON values; the method's `notes` are added. half:
-    store floating-point tensors in fp16. The folder is made, and files of these names are replaced. Each file is
-    complete or absent, and config.json holds the SHA-256 of the weights. Returns the folder. Raises OSError, with the
-    file's name, if the disk is full.
+    store floating-point tensors in fp16; `load` converts them back to the types of the method. The folder is made, and
+    files of these names are replaced. Each file is complete or absent, and config.json holds the SHA-256 of the
+    weights. Returns the folder. Raises OSError, with the file's name, if the disk is full.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,8 +147,8 @@ def load(folder: str | Path) -> tuple[Method, Card]:
     """Load a method and its card (record of the training) from a folder; "default" is the model that the package ships.
 
     The method is in eval mode, on the CPU. Raises InputError if a file is missing, is not in the safetensors format
-    (but a pickle, for example), does not fit the other file, or has contents that no model of this version has. Memory
-    is allocated only for tensors that the file of weights contains.
+    (but a pickle, for example), does not fit the other file, or has contents that no model of this version has. Names
+    and shapes of the saved tensors are checked before memory for the method's own is allocated.
     """
     folder = model_path(folder)
     weights, config = folder / "model.safetensors", folder / "config.json"

@@ -34,8 +34,12 @@ class CoarseRidge(nn.Module):
     A coarse volume holds means over cells of 4 x 4 x 4 voxels. The training mean is the mean volume of the training
     participants, voxel by voxel. The regressors are up to 64 leading principal components of the source's coarse
     volume, and the b-value of the dMRI. All components are divided by the SD of the first, so that the penalty shrinks
-    the weights of weak components most. The correction is interpolated to the grid, and is 0 where the training mean
-    is 0.
+    the weights of weak components most. The correction is interpolated to the grid, and is 0 where the training mean is
+    0.
+
+    `fit` sets means (2, X, Y, Z), coarse_mean (2, cells) and basis (2, cells, 64), the principal axes divided by the SD
+    of the first component, for fMRI and dMRI; weights (2, 65, cells), of components and b-value, for fMRI to dMRI and
+    dMRI to fMRI; and shell_mean (1,), the mean b-value in ms/um^2.
     """
 
     means: Tensor  # (2, X, Y, Z), in the order of Modality
@@ -57,7 +61,8 @@ class CoarseRidge(nn.Module):
     def fit(self, train: Pairs) -> None:
         """Fit means, principal components and regression weights to the training participants' whole scans.
 
-        With one or two scans the weights are zero, and the estimate is the mean.
+        With one or two scans the weights are zero, and the estimate is the mean. Leave-one-out error selects the
+        penalty of each direction.
         """
         whole = train.whole_scans()
         shells = torch.from_numpy(whole.table["dmri_bval"].to_numpy(np.float32) / 1000)[:, None]
@@ -82,10 +87,10 @@ class CoarseRidge(nn.Module):
     def cross_fitted(self, train: Pairs) -> dict[Direction, Tensor]:
         """Out-of-fold predictions of the target for all training rows, (rows, 1, X, Y, Z) fp16 per direction.
 
-        Participants are divided into 10 folds, or fewer. Each is predicted by a regression on the other folds, so that
-        a network trained on these predictions sees errors as large as those on new participants. The mean volumes are
-        those of this object, which must have been fitted to all of train. With a single participant, the regression is
-        fitted to this participant.
+        They are not clipped to [0, 1]. Participants are divided into 10 folds, or one fold per participant if there are
+        fewer. Each is predicted by a regression on the other folds, so that a network trained on these predictions sees
+        errors as large as those on new participants. The mean volumes are those of this object, which must have been
+        fitted to all of train. With a single participant, the regression is fitted to this participant.
         """
         people = train.table["participant_id"].to_numpy()
         folds = min(FOLDS, len(set(people)))
@@ -129,9 +134,10 @@ class CoarseRidge(nn.Module):
 
 @register
 class CoarseRidgeRegression(Method):
-    """A control: ridge regression of the target on means of the source over cells of 4 x 4 x 4 voxels.
+    """A control (simple method for comparison): ridge regression between volumes of means over 4 x 4 x 4 voxels.
 
-    It is the first, linear part of the method "pds", alone.
+    The prediction is the mean target volume of the training participants plus the interpolated result of the
+    regression. It is the first, linear part of the method "pds", alone.
     """
 
     name = "coarse-ridge"

@@ -40,6 +40,9 @@ class VoxelFeatures(nn.Module):
     clipped to +-4; the training means of source and target; grey matter, white matter and CSF probabilities of the
     template; three coordinates in [-1, 1]. A training mean is a mean over the training participants' scans, voxel by
     voxel. Each map has one SD, around its training mean, over participants and voxels near the brain.
+
+    `fit` sets means (2, 6, X, Y, Z) and sd (2, 6) of the six maps, for fMRI and dMRI, and maps (6, X, Y, Z), the tissue
+    probabilities and the coordinates.
     """
 
     means: Tensor  # (2, CONTEXT_CHANNELS, X, Y, Z), in the order of Modality: training mean of each context channel
@@ -123,6 +126,10 @@ class Conditioning(VoxelFeatures):
     This condition vector (B, 43) holds 8 summary statistics of the source over the brain, and the first 32 principal
     components of its means over cells of 4 x 4 x 4 voxels. Both are z-scores over the training participants, clipped to
     +-4. It also holds the b-value of the dMRI in ms/um^2 minus 1, and the direction of synthesis (one-hot).
+
+    `fit` sets, for fMRI and dMRI: summary_mean and summary_sd (2, 8); coarse_mean (2, cells), means of the cells; basis
+    (2, cells, 32), principal axes divided by the SD of their components. With fewer than 33 training scans, the last
+    components are 0.
     """
 
     summary_mean: Tensor  # (2, SUMMARY_SIZE), in the order of Modality
@@ -154,8 +161,9 @@ class Conditioning(VoxelFeatures):
     def condition(self, batch: PairBatch, direction: Direction) -> Tensor:
         """The vectors that describe the source scans of a batch in one direction of synthesis, (B, 43).
 
-        8 summary statistics and 32 principal components of the source are z-scores, clipped to +-4. b-value (1) and
-        direction (2) follow.
+        In order: 8 summary statistics of the source and 32 principal components, both as z-scores that are clipped to
+        +-4; the b-value of the dMRI in ms/um^2 minus 1; and the direction, (1, 0) for fMRI to dMRI, (0, 1) for dMRI to
+        fMRI.
         """
         source = batch.sources[direction]
         m = direction.source.index
@@ -173,8 +181,8 @@ def coarse_rows(whole: Pairs, modality: Modality) -> Tensor:
 def principal_components(whole: Pairs, modality: Modality, most: int) -> tuple[Tensor, Tensor, Tensor]:
     """Principal components, over rows, of the volumes of a modality, averaged over cells of 4 x 4 x 4 voxels.
 
-    Returns mean (cells,), axes (cells, k), and SD over rows on each axis (k,). The components are in the order of
-    falling variance; k is the smaller of `most` and rows - 1.
+    whole: rows of whole scans, at least one. Returns mean (cells,), axes (cells, k), and SD over rows on each axis
+    (k,), above 0. The components are in the order of falling variance; k is the smaller of `most` and rows - 1.
     """
     coarse = coarse_rows(whole, modality)
     mean = coarse.mean(0)

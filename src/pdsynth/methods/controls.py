@@ -19,7 +19,7 @@ from pdsynth.types import Direction, Modality
 
 @register
 class Zeros(Method):
-    """A control: an empty image, 0 at all voxels."""
+    """A control (simple method for comparison): an empty image, 0 at all voxels."""
 
     name = "zeros"
     blind: ClassVar[bool] = True
@@ -30,7 +30,7 @@ class Zeros(Method):
 
 @register
 class CopySource(Method):
-    """A control: the source volume, unchanged, as the estimate of the target."""
+    """A control (simple method for comparison): the source volume, unchanged, as the estimate of the target."""
 
     name = "copy-source"
 
@@ -40,7 +40,10 @@ class CopySource(Method):
 
 @register
 class PopulationMean(Method):
-    """A control: the mean target volume of the training participants, voxel by voxel, the same for all participants."""
+    """A control (simple method for comparison): the mean target volume of the training scans, voxel by voxel.
+
+    It is the same for all participants. means (2, X, Y, Z): the mean volumes of fMRI and dMRI, 0 before `fit`.
+    """
 
     name = "population-mean"
     blind: ClassVar[bool] = True
@@ -71,9 +74,10 @@ class SiteMeanConfig(MethodConfig):
 
 @register
 class SiteMean(Method):
-    """A control: the mean target volume of the training participants at the participant's site.
+    """A control (simple method for comparison): the mean target volume of the training scans at the participant's site.
 
-    At a site without training participants it is the unweighted mean of the site means.
+    At a site without training participants it is the unweighted mean of the site means. means (sites, 2, X, Y, Z): of
+    fMRI and dMRI at each site, in the order of the setting `sites`.
     """
 
     name = "site-mean"
@@ -100,11 +104,12 @@ class SiteMean(Method):
 
 @register
 class Oracle(Method):
-    """The ceiling of all scores, for simulated cohorts only: E[target | shared anatomy].
+    """The expected target given the simulated anatomy: an upper limit of accuracy (ceiling), for simulated cohorts.
 
-    The shared anatomy is the part of the simulated participant that both scans depend on. No method can have a lower
-    expected squared error. `predict` returns the volume that the simulation computed, and raises ValueError if the
-    prepared pairs contain none for this direction.
+    It is E[target | shared anatomy], where the shared anatomy is the part of the simulated participant that both scans
+    depend on. No method can have a lower expected squared error; other scores, such as sharpness, can be better.
+    `predict` returns the volume that the simulation computed, and raises ValueError if the prepared pairs contain none
+    for this direction.
     """
 
     name = "oracle"

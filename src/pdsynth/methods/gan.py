@@ -28,10 +28,10 @@ from pdsynth.types import Direction, Modality, View
 class GANConfig(UNetConfig):
     """Settings of a conditional GAN: weights of its losses relative to L1, weight 1, and sizes of its networks.
 
-    adversarial_weight: of the loss against the discriminator. perceptual_weight: of the loss on VGG16 features of
-    slices, 0 for none. heads: number of self-attention heads of the generator, 0 for none. discriminator_width:
-    channels of the discriminator's first layer. The other settings are the size of the generator, a U-Net, and of its
-    training batches.
+    adversarial_weight: of the loss against the discriminator. perceptual_weight: of the loss on features of slices, by
+    a VGG16 of fixed random weights; 0 for none. discriminator_width: channels of the discriminator's first layer. The
+    other settings, of `UNetConfig`, are the size of the generator, a U-Net, and of its training batches; `heads` is the
+    number of its self-attention heads.
     """
 
     adversarial_weight: float = 0.01

@@ -42,7 +42,7 @@ MICROSTRUCTURE_EVERY = 4  # steps per evaluation of the microstructure loss, on 
 
 @dataclass
 class PDSConfig(UNetConfig):
-    """Settings of the method "pds": sizes, loss weights, and the parts that are present.
+    """Settings of the method "pds": sizes (see `UNetConfig`), loss weights, and the parts that are present.
 
     conditioned: whether the diffusion (stage 1) sees the source; if not, only the refinement (stage 2) sees it.
     refined: whether there is a stage 2. residual_sd: unit of the diffused variable, the SD of the target around the
@@ -50,7 +50,8 @@ class PDSConfig(UNetConfig):
     last diffusion step; the rest trains random steps. uncertainty_weight, pattern_weight, microstructure_weight:
     weights of the losses of the SD, of region means and of L_mic, a loss on network features; 0 leaves one out.
     microstructure_views: images that L_mic compares, "projections", "stacked" (as channels), "slices" or "volume".
-    feature_layer, vgg_depth, vgg_weights: layer, number of layers and file of weights (None: random) of its VGG.
+    feature_layer, vgg_depth, vgg_weights: layer, number of layers and file of weights (None: random) of its VGG; for
+    "volume" a 3D ResNet replaces VGG.
     """
 
     conditioned: bool = True
@@ -106,10 +107,7 @@ class StructureLosses(nn.Module):
             self.patterns[modality].set_spread(spread.clamp_min(1e-2))  # type: ignore[operator]
 
     def labels_of(self, modality: Modality) -> Tensor:
-        """The region labels of a modality's atlas (A_f of fMRI, A_d of dMRI), (1, X, Y, Z).
-
-        0 is outside all regions.
-        """
+        """The region labels of a modality's atlas (A_f of fMRI, A_d of dMRI), (1, X, Y, Z), 0 outside all regions."""
         return self.labels[:1] if modality is Modality.FMRI else self.labels[-1:]
 
     def sample_patch(self, generator: torch.Generator, patches: int) -> int | None:
@@ -149,7 +147,8 @@ class StructureLosses(nn.Module):
 class Drafter(nn.Module):
     """Stage 1 of the method "pds": a coarse ridge regression (the stem), and a diffusion of its residual.
 
-    The residual is the target minus the regression's estimate. The estimate of both together is called the draft.
+    The residual is the target minus the regression's estimate, and the estimate of both together is called the draft.
+    If the diffusion does not see the source, the stem's estimate is the mean training target.
     """
 
     def __init__(self, config: PDSConfig) -> None:
@@ -202,12 +201,12 @@ class Drafter(nn.Module):
         return torch.full((len(batch),), self.schedule.steps - 1, device=batch.corner.device)
 
     def posterior(self, batch: PairBatch, direction: Direction, stem: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Posterior mean and SD of the target given the source, (B, 1, x, y, z) each.
+        """Posterior mean and SD of the target given the source, (B, 1, x, y, z) each; the mean is not clipped.
 
-        The denoiser is evaluated once, at the last diffusion step, where its input contains no information on the
-        target. A filter removes the 2-voxel checkerboard that the Haar output leaves in the SD map. stem: the estimate
-        of the target, (B, 1, x, y, z), to which the residual is added; None for that of the coarse ridge regression or,
-        if stage 1 does not see the source, the training mean of the target. The posterior mean is not clipped.
+        The denoiser is evaluated once, at the last diffusion step, with 0 in place of its noisy input, which contains
+        no information on the target. A filter removes the 2-voxel checkerboard that the Haar output leaves in the SD
+        map. stem: the estimate of the target, (B, 1, x, y, z), to which the residual is added; None for that of the
+        coarse ridge regression or, if stage 1 does not see the source, the training mean of the target.
         """
         stem = self.stem_estimate(batch, direction) if stem is None else stem
         z_0_hat, log_sd = self.denoise(torch.zeros_like(stem), self.last_step(batch), stem, batch, direction)
@@ -226,11 +225,12 @@ class Drafter(nn.Module):
         return stem + self.sd * z_0
 
     def loss(self, batch: PairBatch, stems: dict[Direction, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """The loss of stage 1 in place of L_s1 (Eqs. 17-19), as scalars by name: up to four terms per direction.
+        """The loss of stage 1 in place of L_s1 (Eqs. 17-19), as weighted scalars by name.
 
-        They are the squared error of the denoised residual, the Gaussian negative log-likelihood of its SD, and L_PA
-        and L_mic of the estimated target. stems: per direction, the estimates (B, 1, x, y, z) whose error is diffused,
-        those of the coarse ridge regression or, if stage 1 does not see the source, the training mean of the target.
+        Per direction: "denoise_<direction>", the squared error of the denoised residual; "uncertainty_...", the
+        Gaussian negative log-likelihood of its SD; "pattern_..." and "microstructure_...", L_PA and L_mic of the
+        estimated target. stems: by direction, the estimates (B, 1, x, y, z) whose error is diffused, those of the
+        coarse ridge regression or, if stage 1 does not see the source, the training mean of the target.
         """
         terms: dict[str, Tensor] = {}
         patch_index = self.structure.sample_patch(generator, len(batch))
@@ -292,10 +292,10 @@ class PDS(Method):
         return self.drafter.structure.feature_loss()
 
     def cache_stems(self, train: Pairs) -> Pairs:
-        """Cache the coarse ridge regression's predictions of all training rows, for the training of the diffusion.
+        """Cache the estimates of all training rows whose error the diffusion is trained on; returns the same rows.
 
-        They are out-of-fold: each participant is predicted by a regression on other participants. Returns the same
-        rows.
+        They are out-of-fold predictions of the coarse ridge regression: each participant is predicted by a regression
+        on other participants. If stage 1 does not see the source, they are the training mean of the target.
         """
         self.cache.volumes = self.drafter.cross_fitted(train)
         return train
@@ -307,8 +307,8 @@ class PDS(Method):
         """Refine a draft, the estimate of stage 1, by the regression of stage 2, and scale its spread.
 
         spread is an SD map, or the deviation of a sample from the mean. It is multiplied by the fraction of the draft's
-        error that refinement leaves. Without stage 2 both stay as they are. Voxels that are 0 in the mean training
-        target are set to 0 in both. All are (B, 1, X, Y, Z).
+        error that refinement leaves. Without stage 2, refinement and this factor are left out. In both cases, voxels
+        that are 0 in the mean training target are set to 0 in draft and spread. All are (B, 1, X, Y, Z).
         """
         inside = self.drafter.stem.inside(batch, direction)
         if self.refiner is not None:
@@ -325,8 +325,9 @@ class PDS(Method):
     def draw(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
         """One sample: the refined posterior mean plus the deviation of a sample of stage 1 from the mean, in [0, 1].
 
-        The deviation is multiplied by the fraction of the error that refinement (stage 2) leaves. Without stage 2 it is
-        the sample of stage 1. steps: number of sampling steps.
+        The deviation is multiplied by the fraction of the error that refinement (stage 2) leaves. Without stage 2, the
+        result is the sample of stage 1. Where the mean training target is 0, the result is 0. steps: number of sampling
+        steps.
         """
         draw = self.drafter.sample(batch, direction, generator, steps)
         mean = draw if self.refiner is None else self.drafter.posterior(batch, direction)[0]
@@ -338,8 +339,8 @@ class PDS(Method):
 class RefinerOnly(Method):
     """The method "pds" without diffusion, a control: the difference between their scores shows the effect of diffusion.
 
-    A U-Net corrects a coarse ridge regression, and a linear regression at each voxel refines the result. The losses are
-    those of "pds".
+    A U-Net corrects a coarse ridge regression, and a linear regression at each voxel always refines the result. The
+    losses are those of "pds" on the estimate, and no SD is given. `conditioned` and `refined` have no effect.
     """
 
     name = "pds-refiner-only"

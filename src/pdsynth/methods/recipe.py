@@ -31,12 +31,13 @@ class Role(StrEnum):
 class Recipe:
     """A named configuration of a method, which `--recipe` selects.
 
-    summary: in words. method: name of the method. role: control, ceiling, baseline or ours. steps: number of training
-    steps; 0 for a method that is fitted in closed form. tables: numbers of the paper's tables that have a row for it.
-    paper: the values that the paper prints there, (PSNR in dB, SSIM in %) over the whole volume, by synthesised
-    modality; empty if it prints none. settings: values other than the method's defaults. small: changes of the settings
-    for a CPU's budget (`--size small`); empty if there is no small size. precision: Lightning's name of the arithmetic,
-    such as "bf16-mixed"; on a device that is slow at it, another is used.
+    name: of the recipe. summary: in words. method: name of the method. role: control, ceiling, baseline or ours (see
+    `Role`). steps: number of training steps; 0 for a method that is fitted in closed form. tables: numbers of the
+    paper's tables that have a row for it; controls and the ceiling are in every table. paper: the values that the paper
+    prints there, (PSNR in dB, SSIM in %) over the whole volume, by synthesised modality; empty if it prints none.
+    settings: values other than the method's defaults. small: changes of the settings for a CPU's budget (`--size
+    small`); empty if there is no small size. precision: Lightning's name of the arithmetic, such as "bf16-mixed"; on a
+    device that is slow at it, another is used.
     """
 
     name: str

@@ -37,7 +37,8 @@ class TissueRefiner(nn.Module):
     The result is draft + B(draft) + U(source), where B and U are linear. At each voxel, B sees the draft, and U sees
     the source, its features (blurs, gradient magnitude and blurred mask) and the source values of the six neighbours.
     The fit replaces L_tis (Eqs. 12-13, L1 + L_mic) by ridge-penalised squared error, which has a closed form.
-    Cross-validation over participants selects the penalty.
+    Cross-validation over participants selects the penalty. Without a fit, with fewer than 5 participants, and if no
+    penalty reduces the held-out error, the draft stays as it is.
     """
 
     def __init__(self) -> None:
@@ -69,15 +70,15 @@ class TissueRefiner(nn.Module):
         )
 
     def forward(self, draft: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
-        """The refined draft, (B, 1, X, Y, Z), not clipped. The draft must be of whole volumes, same shape."""
+        """The refined draft, (B, 1, X, Y, Z), not clipped. The draft must be of whole volumes, of the same shape."""
         return draft + self.ridge(self._columns(draft, batch, direction), direction)
 
     def residual_sd_ratio(self, direction: Direction) -> Tensor:
         """The fraction of the drafts' error that refinement leaves in a direction of synthesis: a scalar up to 1.
 
         It is the SD of the cross-validated residual, divided by the SD of the drafts' error around its mean, and 1 if
-        there is no regression. It is optimistic, because the denoiser that computed the drafts was trained on these
-        participants.
+        there is no regression. It is optimistic if a network computed the drafts, because the network was trained on
+        these participants.
         """
         return self.ridge.remaining[direction.index]
 
@@ -92,9 +93,10 @@ class TissueRefiner(nn.Module):
 
 @register
 class LocalRidge(Method):
-    """A control, the method "pds" without its network: a coarse ridge regression, refined at each voxel.
+    """A control (simple method for comparison), "pds" without its network: a coarse ridge regression, refined.
 
-    The refinement is a ridge regression, too. A network on top of these regressions must improve on their scores.
+    The refinement is a ridge regression at each voxel. A network on top of these regressions must improve on their
+    scores.
     """
 
     name = "local-ridge"

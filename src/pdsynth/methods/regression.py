@@ -24,9 +24,10 @@ CHUNK = 8192  # voxels per batch of predictions
 
 @register
 class VoxelwiseRidge(Method):
-    """A control: a ridge regression of the target on features of the source, separately at each voxel of the grid.
+    """A control (simple method for comparison): at each voxel, a ridge regression of the target on source features.
 
-    The features are the source, its blurs, its gradient magnitude and its blurred brain mask at this voxel.
+    The features are the source, its blurs, its gradient magnitude and its blurred brain mask at this voxel. With fewer
+    than 5 training participants the prediction is the mean target. means (2, X, Y, Z): mean volumes of fMRI and dMRI.
     """
 
     name = "voxelwise-ridge"
@@ -52,7 +53,11 @@ class VoxelwiseRidge(Method):
 
 @dataclass
 class BoostingConfig(MethodConfig):
-    """Settings of the boosted trees: training voxels per scan, number of trees, and their largest depth."""
+    """Settings of the boosted trees.
+
+    voxels: training voxels per scan, drawn at random with replacement. trees: number of trees per direction of
+    synthesis. depth: their largest depth.
+    """
 
     voxels: int = 3000
     trees: int = 100
@@ -63,8 +68,10 @@ class BoostingConfig(MethodConfig):
 class GradientBoosting(Method):
     """A control: boosted regression trees predict the target at each voxel from features of the voxel and of the scan.
 
-    scikit-learn fits the trees. Tensors of their nodes are stored and evaluated here, so that no pickle is needed. The
-    prediction is 0 at voxels that are more than about 3 voxels away from the source's brain.
+    A control is a simple method for comparison. scikit-learn fits the trees. Tensors of their nodes are stored and
+    evaluated here, so that no pickle is needed: feature, threshold, branches, value and baseline as in `tree_arrays`,
+    for fMRI to dMRI and dMRI to fMRI. The prediction is 0 at voxels that are more than about 3 voxels away from the
+    source's brain.
     """
 
     name = "gradient-boosting"
@@ -154,7 +161,8 @@ def tree_arrays(model: HistGradientBoostingRegressor) -> dict[str, np.ndarray]:
 
     feature (trees, nodes) is the column that a node splits, threshold (trees, nodes) the largest value that goes to the
     first child, branches (trees, nodes, 2) the indices of its children, value (trees, nodes) the term that a leaf adds
-    to the prediction. A leaf is its own child. baseline is a scalar, the prediction before the first tree.
+    to the prediction. A leaf is its own child. A tree with fewer nodes than the largest is padded with leaves of value
+    0 to which no branch leads. baseline is a scalar, the prediction before the first tree.
     """
     nodes = [predictor[0].nodes for predictor in model._predictors]
     most = max(len(n) for n in nodes)
@@ -173,7 +181,7 @@ def tree_arrays(model: HistGradientBoostingRegressor) -> dict[str, np.ndarray]:
 
 
 def pad_nodes(array: np.ndarray, nodes: int) -> np.ndarray:
-    """Pad an array (trees, nodes, ...) of trees with zeros up to this number of nodes.
+    """Pad an array (trees, nodes, ...) of trees with zeros, up to `nodes` nodes, which must not be fewer than it has.
 
     No branch leads to a padded node.
     """

@@ -20,7 +20,7 @@ from pdsynth.types import Direction
 
 @dataclass
 class VoxelMLPConfig(MethodConfig):
-    """Settings of the perceptron: width, units per layer; depth, number of hidden layers."""
+    """Settings of the perceptron. width: units per hidden layer. depth: number of hidden layers."""
 
     width: int = 128
     depth: int = 3
@@ -28,10 +28,10 @@ class VoxelMLPConfig(MethodConfig):
 
 @register
 class VoxelPerceptron(Method):
-    """A control: a perceptron predicts the target at each voxel from features of the voxel and of the source scan.
+    """A control (simple method for comparison): a perceptron predicts the target at each voxel.
 
-    There is one perceptron per direction of synthesis. Its output is added to the mean target of the training
-    participants.
+    Its input are features of the voxel and of the source scan. There is one perceptron per direction of synthesis. Its
+    output is added to the mean target of the training participants.
     """
 
     name = "voxel-mlp"

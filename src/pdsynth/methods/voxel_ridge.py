@@ -38,9 +38,10 @@ class VoxelRidge(nn.Module):
     training mean of this sum. The deviation is clipped to +-4 times its own SD over the training scans.
 
     inside: flat indices of the voxels where any training volume is above 0; none if there are fewer than 5
-    participants. The prediction is 0 elsewhere. By direction of synthesis: weights (2, columns, voxels); constants
-    (2, 3, voxels), the mean response, the mean of the weighted sum, and the limit of its deviation; remaining (2,), the
-    SD of the held-out residual relative to that of the mean response alone, 1 without a regression.
+    participants. The prediction is 0 elsewhere. By direction of synthesis: weights (2, columns, voxels); constants (2,
+    3, voxels), the mean response, the mean of the weighted sum, and the limit of its deviation; remaining (2,), the SD
+    of the held-out residual relative to that of the mean response alone. A direction whose regression does not help
+    (see `fit`) has weights and constants of 0, so that its prediction is 0, and remaining 1.
     """
 
     inside: Tensor  # (voxels,) int32: flat indices of voxels where any training volume is above 0; set by `fit`
@@ -60,9 +61,10 @@ class VoxelRidge(nn.Module):
         """Regress a response (B, 1, X, Y, Z) on columns (B, columns, X, Y, Z), at each voxel, over all rows of `train`.
 
         columns(batch, direction) and response(batch, direction) compute these maps. The voxels are those at which any
-        training volume is above 0. One penalty per direction is selected for all voxels, by the squared error in
-        cross-validation over participants. If this error is above 0.99 times that of the mean response, the predicted
-        response of the direction is 0. It is 0 in both directions if there are fewer than 5 participants.
+        training volume is above 0. One penalty per direction is selected for all voxels, by the squared error at every
+        16th voxel in cross-validation over participants (5 folds). If this error is above 0.99 times that of the mean
+        response, the predicted response of the direction is 0. It is 0 in both directions if there are fewer than 5
+        participants.
         """
         fold = np.unique(train.table["participant_id"].to_numpy(str), return_inverse=True)[1] % FOLDS
         enough = fold.max() + 1 == FOLDS
@@ -109,7 +111,8 @@ class VoxelRidge(nn.Module):
     def forward(self, columns: Tensor, direction: Direction) -> Tensor:
         """Predict the response (B, 1, X, Y, Z) from columns (B, columns, X, Y, Z).
 
-        It is zero at voxels where all training volumes are 0, and everywhere without a fit.
+        It is zero at voxels where all training volumes are 0, and everywhere without a fit or if the regression of this
+        direction did not help (see `fit`).
         """
         d = direction.index
         mean, centre, limit = self.constants[d]
