@@ -20,8 +20,8 @@ def code_digest(*modules: str) -> str:
     modules: their full names. All modules of pdsynth that they import by statements, directly or not, are included;
     modules that are discovered at run time are not. Comments, docstrings, layout and the function `recipes` of a module
     do not change the digest: the settings of a run are compared separately, and a new recipe does not affect other
-    recipes. Another version of Python may give another digest of the same code. Raises ModuleNotFoundError if a module
-    does not exist.
+    recipes. A change of a file after the first call in a process is not noticed. Another version of Python may give
+    another digest of the same code. Raises ModuleNotFoundError if a module does not exist.
 
     >>> code_digest("pdsynth.types") == code_digest("pdsynth.types"), len(code_digest("pdsynth.types"))
     (True, 64)

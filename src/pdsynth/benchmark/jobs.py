@@ -67,16 +67,18 @@ def benchmark(
     prepared: prepared folder of the pairs. entries: names of recipes, or "name:small" for their small size; None for
     all rows of the paper's tables that can be run with these pairs, on a CPU with pds-paper in its small size. budget:
     training time of each recipe in seconds (wall time). steps: number of training steps of each recipe. If both are
-    given, a training ends at the first of the two. jobs: number of recipes that run at the same time, each in its own
-    process with an equal share of the threads. device: "cpu" or "cuda". cluster: "slurm" or "local", to run the recipes
-    as jobs of the library submitit instead. A finished run in `out` is used again, a stopped run is resumed, and the
-    tables contain all finished runs. progress(done, total) is called after each recipe.
+    given, a training ends at the first of the two; recipes that are fitted in closed form need neither. seed: of
+    training and scores. jobs: number of recipes that run at the same time, each in its own process with an equal share
+    of the threads. device: "cpu" or "cuda". cluster: "slurm" or "local", to run the recipes as jobs of the library
+    submitit instead, all at once; `jobs` then divides the threads only. A finished run in `out` is used again, a
+    stopped run is resumed, and the tables contain all finished runs. progress(done, total) is called at the start and
+    after each recipe; it counts those that are not yet finished in `out`.
 
     Raises ValueError for an unknown recipe or size, for two sizes of one recipe, without budget and steps, and if
     submitit is needed but not installed. Raises InputError if `out` was written with other pairs or other settings
     (budget, steps, seed, device, threads per recipe), or by another command; if the test split has fewer than two
-    participants; if the oracle is given and the pairs are not simulated; or, after all other recipes are finished, if a
-    recipe failed.
+    participants; if the oracle is given and the pairs are not simulated; or, after the results of all other recipes are
+    written, if a recipe failed.
     """
     prepared, out = Path(prepared), Path(out)
     if not (budget or steps):

@@ -45,7 +45,7 @@ def join_scores(out: Path, entries: Sequence[str], seed: int) -> None:
 
 
 def clear_joined(out: Path) -> None:
-    """Remove the joint results from the folder `out` of a benchmark: scores, tables, figures and pages.
+    """Remove the joint results from the folder `out` of a benchmark: scores, tables, figures, saved volumes and pages.
 
     Those that `pdsynth roi`, `diagnose` and `report` added are removed too. The results of the single recipes remain.
     """

@@ -61,9 +61,9 @@ def begun_as(prepared: Path, entry: str, terms: Terms) -> dict[str, Any]:
     """All that the result of one recipe in a benchmark depends on, as JSON content, to recognise its runs.
 
     prepared: prepared folder of the pairs. entry: "recipe", or "recipe:small" for its small size. terms: settings that
-    are equal for all recipes. The content has the settings of the recipe, the terms, a digest of the pairs, versions of
-    libraries, and two digests of code: that of trainer and method ("training"), and that of the evaluation ("scoring"),
-    both with all modules that they import.
+    are equal for all recipes. Keys: entry; version, of pdsynth; libraries, their versions; settings and precision of
+    the recipe; terms; prepared, digests of the pairs; and code, two digests: that of trainer and method ("training"),
+    and that of the evaluation ("scoring"), both with all modules that they import.
     """
     name, size = recipe_of(entry)
     recipe = RECIPES[name]
@@ -89,11 +89,12 @@ def run_entry(prepared: Path, out: Path, entry: str, terms: Terms) -> str:
     """Train and score one recipe of a benchmark in this process, or resume its stopped run; returns `entry`.
 
     entry: "recipe", or "recipe:small" for its small size. prepared: prepared folder of the pairs. out: folder of the
-    benchmark, in which the recipe has its own folder. Writes model/, metrics.csv, scores/ (in the format of `pdsynth
-    evaluate`) and a manifest with the costs. The oracle has neither training nor costs. A finished run is not repeated.
-    If settings, terms, pairs, libraries or training code differ from those of an earlier run, the earlier run is
-    removed and training starts again; if only the scoring code differs, only the scores are computed again. Raises
-    InputError if another process works on the same run.
+    benchmark, in which the recipe has its own folder. Writes model/, metrics.csv (the losses, if it is trained in
+    steps), scores/ (in the format of `pdsynth evaluate`) and a manifest with the costs. The oracle has scores only. A
+    finished run is not repeated. If anything that the model depends on (see `begun_as`) differs from that of an earlier
+    run, such as settings, terms, pairs, versions or training code, the earlier run is removed and training starts
+    again; if only the scoring code differs, only the scores are computed again. Raises InputError if another process
+    works on the same run.
     """
     name, size = recipe_of(entry)
     folder = run_folder(out, entry)
@@ -177,11 +178,12 @@ def machine(device: str) -> str:
 def counts(method: Method, pairs: Pairs, device: str) -> dict[str, Any]:
     """Costs of a method: number of its weights, and floating-point operations of a prediction and of its feature loss.
 
-    pairs: prepared pairs; the first row of their test split is predicted in one direction, from fMRI to dMRI. Keys:
-    parameters; gflop_per_volume, 10^9 operations per predicted volume, None for methods without training stages.
-    For a method whose training compares features of a network (feature loss): loss_features, name of that network;
-    loss_weights, number of its weights; loss_gflop and loss_seconds, operations (10^9) and median time of the loss of
-    one volume, forward and backward.
+    pairs: prepared pairs; the first row of their test split is predicted in one direction, from fMRI to dMRI. device:
+    that of the method. Keys: parameters, number of weights of its networks, without those that are fitted in closed
+    form; gflop_per_volume, 10^9 operations per predicted volume (see `counted_flops`), None for methods without
+    training stages. For a method whose training compares features of a network (feature loss): loss_features, name of
+    that network; loss_weights, number of its weights; loss_gflop and loss_seconds, operations (10^9) and median time of
+    the loss of one volume, forward and backward.
     """
     batch = pairs.test.batch(np.array([0])).to(device)
     with torch.inference_mode(), counted_flops() as counter:

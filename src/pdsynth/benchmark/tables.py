@@ -39,7 +39,10 @@ CODE_DIGITS = 12  # printed digits of the digests of the code behind a row
 
 
 def rows_of(*tables: int) -> tuple[str, ...]:
-    """The names of the recipes that have a row in any of these tables of the paper; tables: their numbers."""
+    """The names of the recipes that name any of these tables of the paper in `Recipe.tables`; tables: their numbers.
+
+    Most controls (simple methods for comparison) and the oracle name none, although every table has rows for them.
+    """
     return tuple(name for name, recipe in RECIPES.items() if set(tables) & set(recipe.tables))
 
 
@@ -83,9 +86,10 @@ def write_tables(out: Path, entries: Sequence[str], seed: int) -> dict[int, str]
     finished recipes, "recipe" or "recipe:small" for the small size. There is one row per recipe and direction (and
     site), with the mean and 95 % interval of each score over participants; PSNR in the brain (dB) of `pds` minus that
     of this recipe, with interval and paired permutation test, Holm-corrected over the table, and empty if `pds` was not
-    run; the slope of synthesised on real effects of disease; and costs. In the table by site, the correction is over
-    each site, and effects and costs are left out. seed: of intervals and tests. A recipe that was not run has no row,
-    and a table without rows is not written.
+    run and in the rows of `pds` and of the oracle; the slope of synthesised on real effects of disease (see
+    `EffectRecovery`); and costs. In the table by site (3), the correction is over each site, and effects and costs are
+    left out. seed: of intervals and tests. A recipe that was not run has no row, and a table without rows is neither
+    written nor returned.
     """
     run = {recipe_of(entry)[0]: entry for entry in entries}
     scores = {entry: read_by_site(scores_folder(out, entry) / METRICS_TSV) for entry in entries}

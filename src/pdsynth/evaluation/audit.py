@@ -85,8 +85,9 @@ class WithinSite:
 
     The mean of the site's predictions is subtracted from each prediction, and the mean of the site's real scans from
     each real scan. The correlation and the slope are of the first deviations on the second, over all voxels and scans
-    together. Means and products are updated by each added pair (Welford 1962), so that memory holds two means per site
-    and not the participants. A prediction that is the same for a whole site has deviations of exactly 0.
+    together; both are 0 if no site has two scans. Means and products are updated by each added pair (Welford 1962), so
+    that memory holds two means per site and not the participants. A prediction that is the same for a whole site has
+    deviations of exactly 0.
 
     >>> within = WithinSite()
     >>> for real in np.arange(6.0).reshape(3, 2):
@@ -133,12 +134,13 @@ class WithinSite:
 def uncertainty_of_samples(samples: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     """Scores of the uncertainty that random samples of one scan show, over the voxels of the mask.
 
-    samples (K, X, Y, Z): K samples of the scan, at least 3; real (X, Y, Z): the real scan; mask (X, Y, Z) bool. Keys:
-    `coverage_50`, `coverage_90` (share of voxels whose real value is within the 50 or 90 % Student-t predictive
-    interval of K samples; ideal .5 and .9), `crps` (mean continuous ranked probability score in the unit of the images,
-    lower is better, by the fair ensemble estimator of Ferro 2014), `error_sd_rank_r` (Spearman correlation over voxels
-    of the absolute error of the samples' mean with their SD; 0 if one of them does not vary) and `mean_sd` (mean over
-    voxels of the SD of the samples). Raises ValueError for fewer than three samples.
+    samples (K, X, Y, Z): K samples of the scan, at least 3; real (X, Y, Z): the real scan; mask (X, Y, Z) bool, not
+    empty. Keys: `coverage_50`, `coverage_90` (share of voxels whose real value is within the 50 or 90 % Student-t
+    predictive interval of K samples; ideal .5 and .9), `crps` (mean continuous ranked probability score in the unit of
+    the images, lower is better, by the fair ensemble estimator of Ferro 2014), `error_sd_rank_r` (Spearman correlation
+    over voxels of the absolute error of the samples' mean with their SD; 0 if one of them does not vary) and `mean_sd`
+    (mean over voxels of the SD of the samples). At an SD of 0 the interval is a point. Raises ValueError for fewer than
+    three samples.
     """
     k = len(samples)
     if k < 3:
@@ -162,12 +164,12 @@ def uncertainty_of_samples(samples: np.ndarray, real: np.ndarray, mask: np.ndarr
 def uncertainty_of_sd(pred: np.ndarray, sd: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     """Scores of the SD that a method gives with its estimate `pred`, over the voxels of the mask.
 
-    pred, sd, real, mask (X, Y, Z); mask is bool. The real value is assumed to be normally distributed around `pred`
-    with this SD. Keys: `coverage_50`, `coverage_90` (share of voxels whose real value is within the 50 or 90 % interval
-    of this distribution; ideal .5 and .9), `crps` (mean continuous ranked probability score in the unit of the images,
-    lower is better; Gneiting and Raftery 2007, Eq. 21), `error_sd_rank_r` (Spearman correlation over voxels of the
-    absolute error with the SD; 0 if one of them does not vary) and `mean_sd` (mean of the SD over voxels). At an SD of
-    0 the interval is a point, and the CRPS is the absolute error.
+    pred, sd, real, mask (X, Y, Z); mask is bool and not empty. The real value is assumed to be normally distributed
+    around `pred` with this SD. Keys: `coverage_50`, `coverage_90` (share of voxels whose real value is within the 50 or
+    90 % interval of this distribution; ideal .5 and .9), `crps` (mean continuous ranked probability score in the unit
+    of the images, lower is better; Gneiting and Raftery 2007, Eq. 21), `error_sd_rank_r` (Spearman correlation over
+    voxels of the absolute error with the SD; 0 if one of them does not vary) and `mean_sd` (mean of the SD over
+    voxels). At an SD of 0 the interval is a point, and the CRPS is the absolute error.
 
     >>> point = np.zeros((1, 1, 1))
     >>> round(uncertainty_of_sd(point, point + 1, point, point == 0)["crps"], 4)

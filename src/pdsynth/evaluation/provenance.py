@@ -23,10 +23,12 @@ LONG = "scans_sha256"  # one digest per scan, which only the model's own card co
 def provenance(models: Mapping[str, Model], pairs: Pairs) -> dict[str, Any]:
     """Content of a manifest about the scored models (key `models`) and the prepared folder (key `data`).
 
-    models: by name, the SHA-256 of the weights, the card (record of the training, here without the SHA-256 of the
-    training scans) and the settings. data: name of the cohort, settings and date of its preparation, and counts:
-    participants by split, site, diagnosis and sex; ages (years) by split; sessions by available scans; number of
-    refused files by reason; number of scans that quality control flagged.
+    `models` has, by name, the SHA-256 of the weights (sha256), the card (record of the training, here without the
+    SHA-256 of the training scans) and the settings of the method. `data` describes whole scans of `pairs`: the name of
+    the cohort; whether it is simulated; settings and date of its preparation (prepared); n_participants, n_sessions;
+    sessions by available scans (available); participants by split, site, diagnosis and sex (groups); number, mean, SD
+    and range of the known ages in years by split (ages); number of refused files by reason (rejected) and of scans that
+    quality control flagged (flagged), both of the whole folder, None if it has no table of them.
     """
     return {"models": {name: _model(model) for name, model in models.items()}, "data": _data(pairs)}
 

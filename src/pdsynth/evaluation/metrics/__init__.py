@@ -37,7 +37,7 @@ def image_quality(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[
     """The value of every image quality metric for one synthesised volume, by the name of the metric.
 
     pred, real (X, Y, Z): the synthesised and the real volume, in 0..1. mask (X, Y, Z) bool: the real brain, dilated by
-    one voxel.
+    one voxel. Raises ValueError if the mask is empty, or if an axis has fewer than 11 voxels.
     """
     found = {function: function(pred, real, mask) for function in dict.fromkeys(m.function for m in METRICS)}
     return {m.name: float(found[m.function] if m.part is None else found[m.function][m.part]) for m in METRICS}

@@ -36,8 +36,8 @@ def psnr_affine(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
     """Peak signal-to-noise ratio inside the mask, dB, after a scale and an offset of the prediction; at most 100.
 
     pred, real: the synthesised and the real volume, in 0..1; mask: bool. Scale and offset are those that fit the real
-    volume best, by least squares inside the mask, so that only errors of the pattern remain; the scale may be negative.
-    Raises ValueError if the mask is empty.
+    volume best, by least squares inside the mask, so that only errors of the pattern remain; the scale may be negative,
+    and is 0 for a constant prediction. Raises ValueError if the mask is empty.
     """
     refuse_empty(mask)
     p, r = pred[mask].astype(np.float64), real[mask].astype(np.float64)
@@ -49,7 +49,7 @@ def psnr_affine(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
 def mae(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
     """Mean absolute error inside the mask, in the unit of the images (0 to 1); 0 is ideal.
 
-    pred, real: the synthesised and the real volume; mask: bool, of the same shape.
+    pred, real: the synthesised and the real volume; mask: bool, of the same shape. nan if the mask is empty.
     """
     return float(np.mean(np.abs(pred[mask] - real[mask]), dtype=np.float64))
 
@@ -57,7 +57,8 @@ def mae(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
 def voxel_r(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
     """Pearson correlation of the synthesised and the real volume over the voxels inside the mask, -1 to 1.
 
-    0 if either volume is constant there. pred, real: the two volumes; mask: bool, of the same shape.
+    0 if either volume is constant there, or if the mask is empty. pred, real: the two volumes; mask: bool, of the same
+    shape.
 
     >>> voxel_r(np.zeros(4), np.arange(4.0), np.ones(4, bool))
     0.0

@@ -17,7 +17,7 @@ def ssim_map(pred: np.ndarray, real: np.ndarray) -> tuple[float, np.ndarray]:
     """Structural similarity of two volumes: its mean over the whole volume, and its map (X, Y, Z).
 
     pred, real (X, Y, Z) in 0..1. By skimage, after Wang et al. 2004 in 3D. The mean leaves out a border of 5 voxels,
-    half of the window. 1 means equal volumes. Raises ValueError if an axis has fewer than 11 voxels.
+    half of the window; the map does not. 1 means equal volumes. Raises ValueError if an axis has fewer than 11 voxels.
     """
     mean, image = structural_similarity(
         real, pred, data_range=1.0, gaussian_weights=True, sigma=SSIM_SIGMA, use_sample_covariance=False, full=True
@@ -29,17 +29,19 @@ def ssim(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
     """Structural similarity inside the mask (Wang et al. 2004): the mean of its map; at most 1, for equal volumes.
 
     pred, real (X, Y, Z): the synthesised and the real volume, in 0..1; mask (X, Y, Z) bool. Raises ValueError if the
-    mask is empty.
+    mask is empty, or if the mask and the 5 voxels around it, as far as the grid has them, are fewer than 11 along an
+    axis.
     """
     box = bounding_box(mask, SSIM_RADIUS)
     return float(ssim_map(pred[box], real[box])[1][mask[box]].mean(dtype=np.float64))
 
 
 def ssim_full(pred: np.ndarray, real: np.ndarray) -> float:
-    """Structural similarity over the whole grid, as many publications compute it. An empty image has about 0.5.
+    """Structural similarity over the whole grid, as many publications compute it; at most 1, for equal volumes.
 
-    pred, real (X, Y, Z): the synthesised and the real volume, in 0..1. At most 1, for equal volumes. Raises ValueError
-    if an axis has fewer than 11 voxels.
+    pred, real (X, Y, Z): the synthesised and the real volume, in 0..1. Background that is 0 in both counts as similar,
+    so that an empty image has about 0.5 against a brain. A border of 5 voxels is left out. Raises ValueError if an axis
+    has fewer than 11 voxels.
     """
     return ssim_map(pred, real)[0]
 
@@ -48,7 +50,8 @@ def ssim_means(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str
     """Structural similarity inside the mask (key "brain") and over the whole grid (key "full"), from one computation.
 
     pred, real (X, Y, Z): the synthesised and the real volume, in 0..1; mask (X, Y, Z) bool. At most 1, for equal
-    volumes. Raises ValueError if an axis has fewer than 11 voxels.
+    volumes. "full" leaves out a border of 5 voxels; "brain" is nan if the mask is empty. Raises ValueError if an axis
+    has fewer than 11 voxels.
     """
     full, image = ssim_map(pred, real)
     return {"brain": float(image[mask].mean(dtype=np.float64)), "full": full}
@@ -59,7 +62,8 @@ def ms_ssim(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
 
     pred, real (X, Y, Z): the synthesised and the real volume, in 0..1; mask (X, Y, Z) bool. The result is between 0 and
     1, and 1 for equal volumes. The map of the coarsest resolution is the product of luminance, contrast and structure;
-    those of the other two are contrast times structure. A negative mean counts as 0. Raises ValueError if the mask is
+    those of the other two are contrast times structure. The result is the product of the means of the maps inside the
+    mask, to the powers of Wang et al. for these three; a negative mean counts as 0. Raises ValueError if the mask is
     empty.
     """
     box = bounding_box(mask, SSIM_RADIUS * 4)

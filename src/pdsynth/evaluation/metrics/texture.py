@@ -18,8 +18,8 @@ def hfen(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
     """High-frequency error norm inside the mask: |LoG(pred - real)| / |LoG(real)|. 0 is ideal; an empty image has 1.
 
     pred, real (X, Y, Z): the synthesised and the real volume; mask (X, Y, Z) bool. LoG: Laplacian of a Gaussian with an
-    SD of 1.5 voxels, which shows edges. |.|: Euclidean norm over voxels. 0 also if the real volume has no edges. Raises
-    ValueError if the mask is empty.
+    SD of 1.5 voxels, which shows edges. |.|: Euclidean norm over the voxels of the mask. 0 for any prediction if the
+    real volume has no edges. Raises ValueError if the mask is empty.
     """
     box = bounding_box(mask, HFEN_RADIUS)
     edges = [
@@ -32,8 +32,8 @@ def hfen(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
 def sharpness(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
     """Mean gradient magnitude inside the mask, divided by that of the real volume; 1 is ideal, below 1 is blur.
 
-    pred, real (X, Y, Z): the synthesised and the real volume; mask (X, Y, Z) bool. 0 if the real volume has no
-    gradient. Raises ValueError if the mask is empty.
+    pred, real (X, Y, Z): the synthesised and the real volume; mask (X, Y, Z) bool. 0 for any prediction if the real
+    volume has no gradient. Raises ValueError if the mask is empty.
     """
     box = bounding_box(mask, 1)
     slopes = [np.sqrt(sum(np.square(g) for g in np.gradient(image[box])))[mask[box]].mean() for image in (pred, real)]
@@ -43,9 +43,9 @@ def sharpness(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
 def spectrum_ratios(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     """Spectral power of the prediction, divided by that of the real volume, in three bands of frequency; 1 is ideal.
 
-    pred, real (X, Y, Z): the synthesised and the real volume, set to 0 outside the mask (X, Y, Z) bool. The bands
-    "low", "mid" and "high", the keys, are thirds of the radial spatial frequencies up to the Nyquist frequency, without
-    frequency 0. Below 1 in the band "high" is blur. 0 if the real volume has no power in the band.
+    pred, real (X, Y, Z): the synthesised and the real volume; both count as 0 outside the mask (X, Y, Z) bool. The
+    bands "low", "mid" and "high", the keys, are thirds of the radial spatial frequencies up to the Nyquist frequency,
+    without frequency 0. Below 1 in the band "high" is blur. 0 if the real volume has no power in the band.
     """
     bands = _radial_bands(mask.shape)
     totals = []
