@@ -52,21 +52,23 @@ def fit(
     the training steps, in seconds or as text such as "10m"; closed-form fits and cached estimates take further time.
     `steps` is the number of training steps. If both are given, training ends at the first of the two; if neither is,
     the recipe's own number of steps or epochs applies. val: participants who are scored after training; if they are two
-    or more, the mean PSNR is written into the model's card (record of the training, in config.json). seed: of the first
-    weights and of all random numbers of the training. `resume` continues from the checkpoints in `run`. They must come
-    from the same recipe, seed and training scans, which is not checked here. Without `resume`, they are removed.
+    or more, the mean PSNR in the brain per direction is written into the model's card (record of the training, in
+    config.json). seed: of the first weights and of all random numbers of the training. `resume` continues from the
+    checkpoints in `run`. They must come from the same recipe, seed and training scans, which is not checked here.
+    Without `resume`, they are removed.
 
     `init` is the folder of a model of the same method, or "default" for the shipped one. The training starts from its
     weights, with its size and settings. `size` is "full", or "small" for a recipe that has a small size. `settings` are
     new values of settings of the recipe, by name. `precision` is "32-true", "bf16-mixed" or "16-mixed" (names of the
-    library Lightning); None means the one that is fast on the device. The card records it. `device` is "auto", "cpu" or
-    "cuda"; `devices` is the number of processes or GPUs that train together. `atlases` are paths of label images in MNI
-    space, by modality, which replace the default regions of a loss on region means.
+    library Lightning); None means that of the resumed run or of the recipe, or a faster one if the device is slow at
+    the recipe's. The card records it. `device` is "auto", "cpu" or "cuda"; `devices` is the number of processes or GPUs
+    that train together. `atlases` are paths of label images in MNI space, by modality, which replace the default
+    regions of a loss on region means.
 
     Raises ValueError for a budget that cannot be read, a device that this machine lacks, an unknown recipe, size,
-    setting or precision, atlases that the recipe does not use, a resumed run of another precision or number of devices,
-    and if there is no training pair. Raises InputError if `init`, an atlas or a checkpoint cannot be used, and if
-    `init` is given with settings or with a size other than "full".
+    setting or precision, the recipe "oracle", atlases that the recipe does not use, a resumed run of another precision
+    or number of devices, and if there is no training pair. Raises InputError if `init`, an atlas or a checkpoint cannot
+    be used, and if `init` is given with settings or with a size other than "full".
     """
     options = FitOptions(
         steps=steps,
@@ -87,9 +89,9 @@ def fit(
 def fit_recipe(recipe: str, train: Pairs, run: Path, options: FitOptions, val: Pairs | None = None) -> Model:
     """Train a recipe and save the model in run/model; returns the model. `fit` is the same with single arguments.
 
-    options: the other arguments of `fit` (budget in seconds, steps, seed, device, size, settings and so on). val: pairs
-    of participants who are scored after training, for the record of the model; None, or fewer than two participants,
-    for no scores. Raises the errors of `fit`.
+    run: folder of the run. options: the other arguments of `fit` (budget in seconds, steps, seed, device, size,
+    settings and so on). val: pairs of participants who are scored after training, for the record of the model; None, or
+    fewer than two participants, for no scores. Raises the errors of `fit`.
     """
     method = untrained(recipe, train, options)
     device = resolve_device(options.device)
@@ -282,10 +284,11 @@ def refuse_leak(models: Mapping[str, Model | Method], pairs: Pairs) -> None:
 
 
 def new_people(name: str, model: Model, pairs: Pairs) -> Pairs:
-    """The whole scans of participants outside the test split who were not in the training set of a model.
+    """The whole scans of participants outside the test split of the pairs who were not in the training set of a model.
 
-    name: of the model, for messages. Participants with one scan are among them. Raises InputError if the model has
-    another preprocessing than the pairs, and if its card (record of the training) does not list its training scans.
+    name: of the model, for messages. pairs: of any splits. Participants with one scan are among them. Raises InputError
+    if the model has another preprocessing than the pairs, and if its card (record of the training) does not list its
+    training scans.
     """
     refuse_other_preprocessing({name: model}, pairs)
     if unchecked({name: model}, pairs):

@@ -72,7 +72,7 @@ class Options:
     shell: float = SHELL
 
     def entries(self, model: str | Path) -> dict[str, Any]:
-        """All on which a volume depends besides its source: version, SHA-256 of the weights, preprocessing, options."""
+        """All on which a volume depends besides its source: version, model_sha256, preprocessing and the options."""
         card = read_json(model_path(model) / "config.json").get("card")
         preprocessing = recorded_by(card) if isinstance(card, dict) else None  # `Model.load` refuses it
         identity = {"model_sha256": weights_sha256(model), "preprocessing": preprocessing}
@@ -80,7 +80,7 @@ class Options:
 
 
 def refuse_other_options(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise InputError unless `before`, the manifest of `out`, records a synthesis with `now`, of `Options.entries`."""
+    """Raise InputError unless `before`, the manifest of `out`, is of a synthesis with `now`, of `Options.entries`."""
     if before.get("command") != "synthesize":
         raise InputError(out, f"was written by pdsynth {before.get('command')}", "choose another folder")
     recorded = before.get("parameters", {}).get("made_as", {})
@@ -96,7 +96,7 @@ def refuse_other_options(out: Path, before: dict[str, Any], now: dict[str, Any])
 
 @dataclass(frozen=True)
 class Source:
-    """A scan from which the other modality is synthesised, with its participant and session in the cohort."""
+    """A scan to synthesise the other modality from, with participant ("sub-1") and session ("ses-2", "" for none)."""
 
     scan: Scan
     participant_id: str
@@ -114,7 +114,13 @@ class Source:
     def row(
         self, root: Path, status: str, file: str = "", draws: int = 0, reason: str = "", remedy: str = ""
     ) -> dict[str, str]:
-        """Its row of synthesised.tsv. status: made, not made, skipped, refused. root: dataset. file: its path."""
+        """Its row of synthesised.tsv, as texts by column.
+
+        root: folder of the dataset, to which the path of the source is relative. status: made, not made, skipped or
+        refused. file: path of the volume in the output folder; "" if there is none. draws: number of random samples
+        beside the volume, left out without a file. reason: why there is no volume or, if it was made, the doubts about
+        its source. remedy: advice on the reason.
+        """
         source, target, drawn = relative(self.scan.path, root), str(self.direction.target), str(draws) if file else ""
         values = (self.participant_id, self.session_id, source, target, status, file, drawn, reason, remedy)
         return dict(zip(COLUMNS, values, strict=True))
@@ -166,33 +172,23 @@ def synthesise_path(
 ) -> tuple[list[Path], list[Rejection]]:
     """Synthesise the scans that a folder lacks, or the other modality of one scan; returns files and refused scans.
 
-    The files are all volumes, SDs and samples, also those that an earlier run made. to: the only modality to
+    Writes into `out` volumes with their SDs, samples and JSON files, and synthesised.tsv, one row per scan. The
+    returned files are all volumes, SDs and samples, also those that an earlier run made. to: the only modality to
     synthesise; for one scan, it is needed if neither name nor .bval file shows the scan's modality. samples: number of
     random samples of a generative model, each in `steps` sampling steps, from `seed`; shell: b-value in s/mm^2 of a
-    synthesised dMRI. progress(done, scans) is called after each scan. `jobs` processes share the scans; their number
-    does not change the bytes. A volume in `out` of the same source, model and options is not made again. layout: name
-    of the folder's layout, such as "bids", or None to detect it; no table of participants is read. select: rule that
-    leaves out scans by their names. In a folder a scan that fails is refused and the others continue, except after a
-    full disk or a lack of memory. A modality that was scanned but refused needs `replace_refused`.
+    synthesised dMRI. progress(done, scans) is called at the start and after each scan. `jobs` processes share the
+    scans; their number does not change the bytes. A volume in `out` of the same source, model and options is not made
+    again. layout: name of the folder's layout, such as "bids", or None to detect it; no table of participants is read.
+    select: rule that leaves out scans by their names. In a folder a scan that fails is refused and the others continue,
+    except after a full disk or a lack of memory. A modality that was scanned but refused needs `replace_refused`.
 
     Raises InputError if `path` is one scan and it fails; if a folder lacks no scan, or every scan is refused; if two
     scans would give the same file; if `samples` are requested of a model that cannot draw samples; and if a volume in
     `out` was made from a scan in another place.
     """
     options = Options(samples=samples, steps=steps, seed=seed, shell=shell)
-    return synthesise_scans(
-        model,
-        path,
-        out,
-        options,
-        to=to,
-        layout=layout,
-        device=device,
-        jobs=jobs,
-        replace_refused=replace_refused,
-        select=select,
-        progress=progress,
-    )
+    return synthesise_scans(model, path, out, options, to=to, layout=layout, device=device, jobs=jobs,
+                            replace_refused=replace_refused, select=select, progress=progress)  # fmt: skip
 
 
 def synthesise_scans(
@@ -212,9 +208,9 @@ def synthesise_scans(
 ) -> tuple[list[Path], list[Rejection]]:
     """Synthesise as `synthesise_path` does, with samples, steps, seed and shell as one object.
 
-    stamps: size, times, inode and SHA-256 of each volume's source files when it was made, by the path of the volume
-    relative to `out`. A source file whose size, times and inode are equal is not read again to check its content. The
-    stamps of this call are added to the dict.
+    stamps: one record (size, times, inode, SHA-256) per source file of each volume when it was made, by the path of the
+    volume relative to `out`; None for no record. A source file whose size, times and inode are equal is not read again
+    to check its content. The stamps of this call are added to the dict.
     """
     if options.samples:
         from pdsynth.synthesis import refuse_without_draws
@@ -372,7 +368,10 @@ def _loaded(model: str, device: str) -> Model:
 
 
 def doubts(path: Path) -> list[tuple[str, str]]:
-    """Source scan and doubt, as text, of each volume that was made from a doubtful scan; path: of synthesised.tsv."""
+    """Source scan and doubt, as text, of each volume that was made from a doubtful scan; path: of synthesised.tsv.
+
+    A source is given as in this table, by its path in the dataset. The list is empty if no such scan was doubtful.
+    """
     table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
     rows = table[(table["status"] == "made") & (table["reason"] != "")]
     return [(str(source), str(reason)) for source, reason in rows[["source", "reason"]].to_numpy().tolist()]

@@ -36,9 +36,9 @@ def settings_of(recipe: Recipe, size: str = Size.FULL, changes: Mapping[str, Any
     """The settings of a recipe's method for a size, "full" or "small", with some of them changed.
 
     changes: new values by the name of the setting, as text or in the type of the setting; a list is a text with commas.
-    Returns the settings that the recipe, its size or the changes give; all others have the defaults of the method.
-    Raises ValueError for a size that the recipe does not have, a setting that its method does not have, and a value of
-    the wrong type.
+    Only types are checked, not ranges. Returns the settings that the recipe, its size or the changes give; all others
+    have the defaults of the method. Raises ValueError for a size that the recipe does not have, for `grid_shape` or a
+    setting that its method does not have, and for a value of the wrong type.
 
     >>> settings_of(RECIPES["pds"], "small", {"pattern_weight": "0.2"})
     {'width': 16, 'pattern_weight': 0.2}

@@ -54,7 +54,8 @@ class StageModule(pl.LightningModule):
     Each step minimises the losses of the stage one after the other, each by one step of its own optimiser, and then
     updates the moving average of the weights, `ema`. The stage ends after `steps` steps or `budget` seconds, whichever
     is reached first; None means no such limit. seed: of the batches and the noise. step, elapsed: steps and seconds so
-    far, also of a resumed run. flops: operations of one step. latest: the loss terms of the last step, by name.
+    far, also of a resumed run. flops: operations of one step (see `counted_flops`), 0 before the first. latest: the
+    loss terms of the last step, by "<objective>/<term>".
     """
 
     def __init__(self, method: Method, stage: Stage, seed: int, steps: int | None, budget: float | None) -> None:
@@ -207,10 +208,10 @@ def train_stage(
     """Train one stage of a method until it is complete, from its checkpoint file if there is one.
 
     module: the stage, with its method and limits. train: the training pairs. callback: called by Lightning during the
-    training, to show and save the progress. checkpoint: path of the checkpoint file. The networks of module.method are
-    trained in place; their moving average is in module.ema. With several devices, the process of each device calls this
-    function with its own `environment` (a `Rank`); the gradients of a step are averaged over the devices, each of which
-    has its own batch. None means one device.
+    training, to show and save the progress. checkpoint: path of the checkpoint file. hardware: device, number of
+    devices and precision. The networks of module.method are trained in place; their moving average is in module.ema.
+    With several devices, the process of each device calls this function with its own `environment` (a `Rank`); the
+    gradients of a step are averaged over the devices, each of which has its own batch. None means one device.
     """
     trainer = pl.Trainer(
         accelerator=ACCELERATORS[hardware.device],

@@ -35,8 +35,8 @@ BEGUN_AS = "training.json"  # precision and number of devices at the start of a 
 class StagePart:
     """One stage of a method in a training run: its number from 0, its seed, its limits and its files.
 
-    steps, budget: the share of this stage in the steps and in the seconds of the run; None means no such limit. run:
-    folder of the run. checkpoint: path of the stage's checkpoint file.
+    seed: of the batches and the noise. steps, budget: the share of this stage in the steps and in the seconds of the
+    run; None means no such limit. run: folder of the run. checkpoint: path of the stage's checkpoint file.
     """
 
     number: int
@@ -47,14 +47,15 @@ class StagePart:
     checkpoint: Path
 
     def of(self, method: Method) -> StageModule:
-        """The Lightning module that trains this stage of `method`."""
+        """The Lightning module that trains this stage of `method`, before its first step."""
         return StageModule(method, method.stages()[self.number], self.seed, steps=self.steps, budget=self.budget)
 
     def train(self, module: StageModule, train: Pairs, hardware: Hardware, rank: Rank | None = None) -> None:
-        """Train the stage until it is complete; losses are written into the file metrics.csv of the run.
+        """Train the stage until it is complete, from its checkpoint if there is one.
 
-        module: the Lightning module of this stage, from `of`; its method is trained in place. train: the training
-        pairs. rank: this process among those that train together; None for one device.
+        The losses are written into the file metrics.csv of the run. module: the Lightning module of this stage, from
+        `of`; its method is trained in place. train: the training pairs. hardware: device, number of devices and
+        precision. rank: this process among those that train together; None for one device.
         """
         train_stage(module, train, Journal(self.run, self.checkpoint), self.checkpoint, hardware, rank)
 
@@ -62,11 +63,12 @@ class StagePart:
 def train(method: Method, train: Pairs, run: str | Path, options: TrainOptions) -> Method:
     """Train a method in place on the training pairs, and return it in eval mode on the CPU.
 
-    First the state of the method that has a closed-form solution is fitted, then each stage (part of the training with
-    its own networks and losses) is trained. `run` is the folder for checkpoints and metrics.csv. The limits are
-    options.steps, a number of steps, and options.budget, wall time in seconds. Each is divided among all stages by
-    their shares; if both are given, the first one that is reached ends a stage. The limits apply to training steps
-    only; closed-form fits and cached estimates take further time.
+    First the calibration of its SD and its correction for a new scanner are reset, and the state that has a closed-form
+    solution is fitted; then each stage (part of the training with its own networks and losses) is trained. `run` is the
+    folder for checkpoints and metrics.csv. The limits are options.steps, a number of steps, and options.budget, wall
+    time in seconds. Each is divided among all stages by their shares, with one step per stage at least; if both are
+    given, the first one that is reached ends a stage. The limits apply to training steps only; closed-form fits and
+    cached estimates take further time.
 
     With options.resume, training continues from the checkpoints in `run`; without it, they are removed. If the limit is
     in steps, the result equals that of an uninterrupted run. If a stage is continued under a larger limit, the later
@@ -80,8 +82,8 @@ def train(method: Method, train: Pairs, run: str | Path, options: TrainOptions) 
     and on the number of devices only.
 
     Raises ValueError for an unknown precision, for a precision or a number of devices other than those of the resumed
-    run, for a device that does not exist or too many of them, and if neither steps nor budget is given for a method
-    with stages. Raises InputError if a checkpoint is damaged or belongs to another method.
+    run, for a device that does not exist or too many of them, for negative steps or budget, and if neither steps nor
+    budget is given for a method with stages. Raises InputError if a checkpoint is damaged or belongs to another method.
     """
     run, device, devices = Path(run), resolve_device(options.device), options.devices
     folder = run / "checkpoints"
