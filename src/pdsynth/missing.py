@@ -378,7 +378,7 @@ def doubts(path: Path) -> list[tuple[str, str]]:
 
 
 def not_made(out: Path) -> int:
-    """Number of scans that were not synthesised because a scan exists but was refused, by synthesised.tsv in `out`."""
+    """Number of rows of synthesised.tsv in `out` with the status "not made": the target was scanned, but refused."""
     table = pd.read_csv(out / TABLE, sep="\t", dtype=str, keep_default_na=False)
     return int((table["status"] == NOT_MADE).sum())
 

@@ -35,7 +35,7 @@ class Cached:
 
     @torch.inference_mode()
     def fill(self, pairs: Pairs, estimate: Callable[[PairBatch, Direction], Tensor], device: torch.device) -> None:
-        """Compute the estimate of every row on `device`, and store it, in place of all earlier ones.
+        """Compute the estimate of every row of `pairs` on `device`, and store it, in place of all earlier ones.
 
         estimate(batch, direction) gets a batch of one row on `device`, and returns a whole volume (1, 1, X, Y, Z).
         """

@@ -109,7 +109,10 @@ class CoarseRidge(nn.Module):
         return estimates
 
     def forward(self, batch: PairBatch, direction: Direction) -> Tensor:
-        """Estimate the targets of a batch from their source scans: (B, 1, x, y, z), not clipped."""
+        """Estimate the targets of a batch from their source scans: (B, 1, x, y, z), not clipped.
+
+        The batch holds whole volumes or patches. Before a fit, the estimate is 0.
+        """
         s, t = direction.source.index, direction.target.index
         source = batch.sources[direction]
         regressors = self._regressors(source.coarse.flatten(1), batch.bval, s)

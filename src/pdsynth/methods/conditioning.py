@@ -76,8 +76,9 @@ class VoxelFeatures(nn.Module):
     def features(self, batch: PairBatch, direction: Direction) -> Tensor:
         """The features of each voxel of a batch, (B, 15, x, y, z), in one direction of synthesis.
 
-        In order: the source, six normalised maps of it, two training means, three tissue probabilities, three
-        coordinates.
+        In order: the source; six maps of it (the volume, three blurs, gradient magnitude and blurred brain mask),
+        normalised by their training means and SDs and clipped to +-4; the training means of source and target; three
+        tissue probabilities of the template (grey matter, white matter, CSF); three coordinates in [-1, 1].
         """
         source = batch.sources[direction]
         shape = source.volume.shape[2:]
@@ -109,8 +110,8 @@ class VoxelFeatures(nn.Module):
     def steering(self, batch: PairBatch, direction: Direction, t: Tensor) -> Tensor:
         """The vector that conditions a denoiser, (B, 35).
 
-        It holds the b-value of the dMRI in ms/um^2 minus 1, the direction of synthesis (one-hot), and an embedding of
-        the diffusion steps t (B,).
+        It holds the b-value of the dMRI in ms/um^2 minus 1, the direction of synthesis, (1, 0) for fMRI to dMRI and (0,
+        1) for dMRI to fMRI, and an embedding of the diffusion steps t (B,) in 32 numbers.
         """
         return torch.cat([self.acquisition(batch, direction), time_embedding(t, TIME)], 1)
 

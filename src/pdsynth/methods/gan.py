@@ -43,8 +43,9 @@ class GANConfig(UNetConfig):
 class GAN(Method):
     """A conditional GAN: a U-Net generates the target from the source and is trained against a patch discriminator.
 
-    It is pix2pix (Isola et al. 2017) in 3D: the generator minimises the L1 error, the loss against the discriminator
-    and, if it has a weight, a perceptual loss. `predict` returns the output of the generator, clipped to [0, 1].
+    It is pix2pix (Isola et al. 2017) in 3D: the generator minimises the L1 error, the loss against the discriminator (a
+    network that learns to distinguish real from synthesised patches) and, if it has a weight, a perceptual loss on
+    network features. `predict` returns the output of the generator, clipped to [0, 1].
     """
 
     name = "gan"
