@@ -23,7 +23,7 @@ from pdsynth.cohorts.simulated.cohort import simulate
 from pdsynth.cohorts.simulated.sites import DmriProtocol, FmriProtocol, Site
 from pdsynth.data.pairs import Pairs
 from pdsynth.data.prepare import prepare
-from pdsynth.evaluation.evaluate import predictions
+from pdsynth.evaluation.estimates import predictions
 from pdsynth.evaluation.metrics import dilate, psnr
 from pdsynth.files import write_json
 from pdsynth.methods.base import Method

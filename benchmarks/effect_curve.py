@@ -27,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 from pdsynth import fit
 from pdsynth.atlas import evidence_regions, region_means
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation.evaluate import predictions
+from pdsynth.evaluation.estimates import predictions
 from pdsynth.evidence.effects.compute import effect_recovery
 from pdsynth.types import Direction, Modality
 

@@ -20,7 +20,7 @@ import numpy as np
 from pdsynth import fit
 from pdsynth.atlas import evidence_regions, region_means
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation.evaluate import predictions
+from pdsynth.evaluation.estimates import predictions
 from pdsynth.evaluation.metrics import dilate, psnr
 from pdsynth.evidence.effects.compute import effect_recovery
 from pdsynth.resources import seconds

@@ -10,7 +10,7 @@ from pdsynth import api
 from pdsynth.adaptation import Equations, adapt, fitted
 from pdsynth.cli import main
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation.evaluate import predictions
+from pdsynth.evaluation.estimates import predictions
 from pdsynth.evaluation.metrics import psnr
 from pdsynth.methods import checkpoint, create
 from pdsynth.methods.correction import COLUMNS

@@ -186,6 +186,7 @@ def evaluate(
     steps: int = EvaluateOptions.steps,
     ceiling: bool = True,
     atlas: Atlas | None = None,
+    jobs: int = 1,
 ) -> dict[str, Any]:
     """Score and audit one model, or several by name, on whole scans; returns the content of metrics.json.
 
@@ -197,12 +198,12 @@ def evaluate(
     The audit of uncertainty tests the SD that a method gives with each prediction. For a generative method and
     `samples` of 3 or more, it tests the SD over this number of samples instead, each drawn in `steps` sampling steps.
     If the pairs are simulated and `ceiling` is true, the oracle, which knows the simulated anatomy, is added as an
-    upper limit.
+    upper limit. `jobs` processes of one thread each share the scans; their number changes nothing but the times.
 
     Raises InputError if the preprocessing of a model differs from that of the pairs, if a model was trained on a scan
     of the pairs that is outside their training split, or if it was calibrated on a scan of the pairs. Raises ValueError
-    if there is no model, if fewer than two participants have both scans, and if a model returns values that are not
-    finite.
+    if there is no model, if fewer than two participants have both scans, if a model returns values that are not finite,
+    and, for more than one job, if a method is not one of `pdsynth.methods`.
     """
     named = {models.method.name: models} if isinstance(models, Model) else models
     refuse_other_preprocessing(named, pairs)
@@ -210,7 +211,7 @@ def evaluate(
     methods = {name: m.method if isinstance(m, Model) else m for name, m in named.items()}
     folder = Path(out) if out else None
     return scoring.evaluate(
-        methods, pairs, folder, seed=seed, samples=samples, sample_steps=steps, ceiling=ceiling, atlas=atlas
+        methods, pairs, folder, seed=seed, samples=samples, sample_steps=steps, ceiling=ceiling, atlas=atlas, jobs=jobs
     )
 
 

@@ -44,8 +44,8 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
 
     out: a folder that is empty or does not exist; it receives bids/, prepared/, synthesised/, metrics.json and
     report.html, and model/ if a model is trained. train: whether to train a model for 90 seconds in place of the
-    shipped one. seed: of all random numbers. jobs: number of processes that simulate and prepare. device: "auto", "cpu"
-    or "cuda". Returns the path of report.html. Prints each step with its duration in seconds.
+    shipped one. seed: of all random numbers. jobs: number of processes that simulate, prepare and evaluate. device:
+    "auto", "cpu" or "cuda". Returns the path of report.html. Prints each step with its duration in seconds.
     """
     console, device = Console(), resolve_device(device)
     out.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
             )
         with _step(console, "Evaluated on the held-out participants"):
             scored: dict[str, api.Model | api.Method] = {model.method.name: model, **methods}
-            api.evaluate(scored, pairs.test, out, seed=seed)
+            api.evaluate(scored, pairs.test, out, seed=seed, jobs=jobs)
         entries |= provenance({model.method.name: model}, pairs)
         entries["synthesised_files"] = len(written)
     with _step(console, "Wrote the report"):

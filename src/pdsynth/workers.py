@@ -107,6 +107,28 @@ class Workers:
             count = min(self.jobs, len(tasks))
             yield from _in_processes(count, _packed(work, start), tasks, name or _task_name)
 
+    def in_order(
+        self,
+        work: Callable[[Task], Result],
+        tasks: Sequence[Task],
+        *,
+        name: Name[Task] | None = None,
+        start: Start | None = None,
+    ) -> Iterator[Result]:
+        """The results of `run` in the order of the tasks, which must be hashable and differ.
+
+        A result that is finished early is held until the earlier ones are. The arguments and errors are those of `run`.
+
+        >>> list(Workers().in_order(abs, [-2, 1]))
+        [2, 1]
+        """
+        early: dict[Task, Result] = {}
+        waiting = deque(tasks)
+        for task, result in self.run(work, tasks, name=name, start=start):
+            early[task] = result
+            while waiting and waiting[0] in early:
+                yield early.pop(waiting.popleft())
+
     def _on_cluster(self, do: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
         with _client(self) as client:
             from dask.distributed import as_completed

@@ -11,12 +11,11 @@ import torch
 
 from pdsynth import api
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation import evaluate as streaming
-from pdsynth.evaluation import metrics
+from pdsynth.evaluation import metrics, scans, scoring
 from pdsynth.evaluation.audit import uncertainty_of_sd
 from pdsynth.evaluation.evaluate import evaluate
 from pdsynth.evaluation.metrics.intensity import PERFECT_PSNR
-from pdsynth.methods.base import Method, MethodConfig
+from pdsynth.methods.base import Method, MethodConfig, create, registry
 from pdsynth.methods.controls import PopulationMean
 from pdsynth.results import archive
 from pdsynth.results.archive import image_name
@@ -251,7 +250,7 @@ def test_all_but_the_times_is_the_same_in_every_run_and_for_every_block(held_out
     methods = {"stating": Stating(held_out), "population-mean": average}
     written = []
     for block in (1, 3, 3, 64):
-        monkeypatch.setattr(streaming, "BLOCK", block)
+        monkeypatch.setattr(scans, "BLOCK", block)
         out = tmp_path / str(len(written))
         del evaluate(methods, held_out, out, samples=3)["times"]
         metrics_of_run = read_metrics(out)
@@ -260,6 +259,32 @@ def test_all_but_the_times_is_the_same_in_every_run_and_for_every_block(held_out
         written.append((metrics_of_run, files))
     assert len(written[0][1]) == 3 + 6 + 6 + 2  # tables; real scans, brains, whose they are; images; their SD
     assert all(each == written[0] for each in written[1:])
+
+
+def test_all_but_the_times_is_the_same_for_any_number_of_jobs(make_prepared, tmp_path, monkeypatch):
+    """A method with a fit, one with an SD and one that draws samples; several sites, and people with two sessions."""
+    monkeypatch.setattr(scans, "BLOCK", 3)
+    pairs = make_prepared(20, test=10)
+    test = pairs.test.where(np.ones(10, bool))
+    test.table["participant_id"] = [f"sub-{min(i, 7)}" for i in range(10)]
+    methods = api.fit_controls(pairs.train, names=["population-mean", "site-mean", "local-ridge"])
+    drawing = create("adm", registry()["adm"].tiny | {"grid_shape": list(pairs.grid.shape)})
+    written = {}
+    for jobs in (1, 2, 3):
+        out = tmp_path / str(jobs)
+        evaluate(methods | {"drawing": drawing}, test, out, samples=3, sample_steps=1, jobs=jobs)
+        found = read_metrics(out)
+        assert all(time["seconds_per_volume"] > 0 for each in found.pop("times").values() for time in each.values())
+        assert (found["n_participants"], found["n_scans"]) == (8, 10)
+        files = {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != "metrics.json"}
+        written[jobs] = found, files
+    assert "oracle" in written[1][0]["methods"] and written[1][0]["uncertainty_from_samples"] == ["drawing"]
+    assert written[1] == written[2] == written[3]
+
+
+def test_a_method_that_other_processes_cannot_load_needs_one_job(held_out):
+    with pytest.raises(ValueError, match=r"mine is not a method of pdsynth\.methods.* Use one job"):
+        evaluate({"mine": Knower(held_out)}, held_out, jobs=2)
 
 
 def test_the_outline_identifies_nobody(held_out, monkeypatch):
@@ -286,10 +311,10 @@ def test_the_outline_identifies_nobody(held_out, monkeypatch):
 
 
 def test_memory_does_not_grow_with_the_participants(make_prepared, average, monkeypatch, tmp_path):
-    monkeypatch.setattr(streaming, "BLOCK", 4)
-    monkeypatch.setattr(streaming, "SAVED_SCANS", 4)
+    monkeypatch.setattr(scans, "BLOCK", 4)
+    monkeypatch.setattr(scoring, "SAVED_SCANS", 4)
     monkeypatch.setattr(archive, "SAVED_SCANS", 4)
-    monkeypatch.setattr(streaming, "image_quality", lambda *images: {"psnr_brain": metrics.psnr(*images)})  # quick
+    monkeypatch.setattr(scoring, "image_quality", lambda *images: {"psnr_brain": metrics.psnr(*images)})  # quick
     peaks, few, many = {}, 8, 32
     pairs = make_prepared(40, test=many).test
     for number in (few, few, many):  # the first time, what is made once is made
@@ -302,7 +327,7 @@ def test_memory_does_not_grow_with_the_participants(make_prepared, average, monk
     assert (peaks[many] - peaks[few]) / (many - few) < volume / 2
 
 
-def test_the_images_of_one_block_are_in_memory_at_a_time(make_prepared, average, monkeypatch):
+def test_the_images_of_one_scan_are_in_memory_at_a_time(make_prepared, average, monkeypatch):
     alive = most = 0
 
     def died():
@@ -317,10 +342,8 @@ def test_the_images_of_one_block_are_in_memory_at_a_time(make_prepared, average,
         most = max(most, alive)
         return image
 
-    convert = streaming._volume
-    monkeypatch.setattr(streaming, "_volume", counted)
-    monkeypatch.setattr(streaming, "BLOCK", 4)
+    convert = scoring.volume_of
+    monkeypatch.setattr(scoring, "volume_of", counted)
+    monkeypatch.setattr(scans, "BLOCK", 4)
     evaluate({"population-mean": average}, make_prepared(20, test=18).test, ceiling=False)
-    assert (
-        2 * 4 <= most <= 2 * (4 + 1)
-    )  # from their own source and from another's, and the last scan of the block before
+    assert most == 3  # from the own source and from another's, and the one from the own source before

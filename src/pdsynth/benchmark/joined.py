@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pdsynth.evaluation.evaluate import comparisons
+from pdsynth.evaluation.summary import comparisons
 from pdsynth.evidence.verbs import BY_DIAGNOSE, BY_ROI
 from pdsynth.files import link_or_copy, write_json
 from pdsynth.report.benchmark import PAGE as BENCHMARK

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from pdsynth import manifest
-from pdsynth.evaluation.evaluate import comparisons
 from pdsynth.evaluation.metrics import METRICS
+from pdsynth.evaluation.summary import comparisons
 from pdsynth.evidence.effects.compute import EffectRecovery, effect_recovery
 from pdsynth.recipes import CONTROLS, RECIPES
 from pdsynth.results import patterns

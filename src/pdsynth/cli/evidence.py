@@ -204,7 +204,7 @@ def evidence(
     if leave_site_out:
         sites_to_leave_out(Pairs.open(prepared))  # an error must come before hours of work
     seed = options.seed
-    with scored("evidence", prepared, model, out, options=options, overwrite=overwrite) as results:
+    with scored("evidence", prepared, model, out, options=options, jobs=jobs, overwrite=overwrite) as results:
         tested = next(iter(results.models.values()))
         parts: dict[str, Callable[[], object]] = {
             "Effects and patterns": lambda: write_roi(results.folder, seed),

@@ -28,6 +28,7 @@ from pdsynth.cli.options import (
 from pdsynth.options import EvaluateOptions
 from pdsynth.resources import resolve_device, seconds
 from pdsynth.types import Direction, InputError
+from pdsynth.workers import load_ahead
 
 if TYPE_CHECKING:
     from pdsynth import api
@@ -59,14 +60,19 @@ def demo(
 
 @scoring_options
 def evaluate(
-    prepared: PreparedFolder, model: Models, out: Out, options: EvaluateOptions, overwrite: Overwrite = False
+    prepared: PreparedFolder,
+    model: Models,
+    out: Out,
+    options: EvaluateOptions,
+    jobs: Jobs = JOBS,
+    overwrite: Overwrite = False,
 ) -> None:
     """Score models and audit their use of the source, on people with both scans; writes metrics.json and tables.
 
     The scores are those of the participants of one split, --split. The first model is the one under test, which is
     compared with the others.
     """
-    with scored("evaluate", prepared, model, out, options=options, overwrite=overwrite):
+    with scored("evaluate", prepared, model, out, options=options, jobs=jobs, overwrite=overwrite):
         pass
     print_scores(out)
     done(f"The metrics are in {out / 'metrics.json'}", "report", out)
@@ -89,17 +95,19 @@ class Scored:
 
 @contextmanager
 def scored(
-    command: str, prepared: Path, model: list[str], out: Path, *, options: EvaluateOptions, overwrite: bool
+    command: str, prepared: Path, model: list[str], out: Path, *, options: EvaluateOptions, jobs: int, overwrite: bool
 ) -> Iterator[Scored]:
     """Score models on a prepared folder; yields a `Scored`, to whose results folder the block may add files.
 
     command: name for the manifest. prepared: the prepared folder. model: folders of the models, or "default" for the
-    shipped one; the first is under test. options: split, samples, controls and so on of `pdsynth evaluate`. The results
-    folder becomes `out` if the block ends without an error. overwrite: whether an existing folder of pdsynth is
+    shipped one; the first is under test. options: split, samples, controls and so on of `pdsynth evaluate`. jobs: number of
+    processes that share the scans. The results folder becomes `out` if the block ends without an error. overwrite: whether an existing folder of pdsynth is
     replaced. Raises InputError if the split has no pair, if a model is named twice, if a model was calibrated on a scan
     to score, or trained on one outside the training split (`--split train` is permitted, and the report states it), if
     it was trained on scans of another preprocessing, and if `out` cannot be written.
     """
+    if jobs > 1:
+        load_ahead("pdsynth.evaluation.evaluate")
     from pdsynth import api
     from pdsynth.atlas import read_atlas
     from pdsynth.data.pairs import Pairs
@@ -153,6 +161,7 @@ def scored(
             samples=options.samples,
             steps=options.steps,
             atlas=regions,
+            jobs=jobs,
         )
         yield Scored(work.folder, models, pairs, entries["notes"])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy import special, stats
@@ -33,51 +33,24 @@ def shuffle_sources(n: int, groups: Sequence[str] | None = None, seed: int = 0) 
     return donors
 
 
-class Identification:
-    """Share of predicted scans whose nearest real scan, by mean squared error, is that of their own participant.
+def nearest(predictions: np.ndarray, targets: Iterable[np.ndarray], centre: np.ndarray) -> np.ndarray:
+    """The index of the real scan that is nearest to each prediction, by mean squared error: (B,).
 
-    targets: a function that yields the real scans of N participants in blocks (b, V), the same at every call. The V
-    voxels should be inside the brain masks of all scans, so that the outline of the head alone identifies nobody.
-    Chance is 1 / N, and an image that is the same for all scores 1 / N. All real scans are read again for every block
-    of predictions, so that memory holds one block of predictions and one of real scans for any N. Raises ValueError if
-    there is no real scan.
+    predictions: (B, V). targets: N real scans in blocks (b, V), numbered from 0 in their order. The V voxels should be
+    inside the brain masks of all scans, so that the outline of the head alone identifies nobody. centre (V,): a volume
+    near all of them, such as the mean of the targets; it is subtracted, so that float32 distances are precise. Memory
+    holds the predictions and one block of targets for any N. If all predictions are the same, they are nearest to the
+    same target, so that 1 / N of them is nearest to its own.
 
     >>> scans = np.eye(3)
-    >>> identification = Identification(lambda: [scans[:2], scans[2:]])
-    >>> identification.add(scans[[0, 2]], [0, 2])
-    >>> identification.rate
-    1.0
+    >>> nearest(scans[[0, 2]], [scans[:2], scans[2:]], scans.mean(0)).tolist()
+    [0, 2]
     """
-
-    def __init__(self, targets: Callable[[], Iterable[np.ndarray]]) -> None:
-        self._targets = targets
-        number, total = 0, np.zeros(())
-        for block in targets():
-            number, total = number + len(block), total + np.sum(block, axis=0, dtype=np.float64)
-        if number == 0:
-            raise ValueError("there is no target to compare a prediction with; give at least one.")
-        self._centre = (total / number).astype(np.float32)
-        self._right = self._number = 0
-
-    def add(self, predictions: np.ndarray, own: Sequence[int] | np.ndarray) -> None:
-        """Add predictions (B, V) over the same V voxels as the targets; own (B,): the index of each one's own target.
-
-        The targets (real scans of the participants) are numbered from 0 in the order in which they are read.
-        """
-        p = predictions - self._centre  # centred images, so that float32 distances are precise
-        blocks = (block - self._centre for block in self._targets())
-        # |p - t|^2 without |p|^2, which is the same for all targets
-        distance = np.concatenate([np.sum(t * t, axis=1)[None] - 2 * p @ t.T for t in blocks], axis=1)
-        self._right += int(np.sum(np.argmin(distance, axis=1) == own))
-        self._number += len(predictions)
-
-    @property
-    def rate(self) -> float:
-        """The share of the added predictions whose nearest target, by mean squared error, is their own, 0 to 1.
-
-        nan before the first prediction.
-        """
-        return self._right / self._number if self._number else float("nan")
+    p = predictions - centre
+    blocks = (block - centre for block in targets)
+    # |p - t|^2 without |p|^2, which is the same for all targets
+    distance = np.concatenate([np.sum(t * t, axis=1)[None] - 2 * p @ t.T for t in blocks], axis=1)
+    return np.argmin(distance, axis=1)
 
 
 class WithinSite:

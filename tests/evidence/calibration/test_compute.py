@@ -17,7 +17,7 @@ from scipy import special
 from pdsynth import api
 from pdsynth.cli import main
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation.evaluate import estimates
+from pdsynth.evaluation.estimates import estimates
 from pdsynth.evidence.calibration.compute import calibrate, conformal_scale, fewest, held_out_coverage, interval_ratios
 from pdsynth.evidence.calibration.model import calibrate as calibrate_model
 from pdsynth.files import read_json, write_json

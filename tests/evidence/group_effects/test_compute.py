@@ -11,7 +11,7 @@ from pdsynth import fit
 from pdsynth.atlas import evidence_regions, region_means
 from pdsynth.cli import main
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation.evaluate import predictions
+from pdsynth.evaluation.estimates import predictions
 from pdsynth.evidence.group_effects import compute
 from pdsynth.evidence.group_effects.compute import by_model, cross_fitted, group_effects, one_row_each
 from pdsynth.statistics.rectified import rectified_difference

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import special
 
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation.evaluate import estimates
+from pdsynth.evaluation.estimates import estimates
 from pdsynth.evaluation.metrics import dilate
 from pdsynth.methods.base import Method
 from pdsynth.types import Direction

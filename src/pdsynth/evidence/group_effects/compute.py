@@ -14,7 +14,7 @@ from scipy import stats
 from pdsynth import api
 from pdsynth.atlas import Atlas, evidence_regions, region_means
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation import evaluate as scoring
+from pdsynth.evaluation.estimates import predictions
 from pdsynth.evidence.group_effects.files import BY_REGION, SUMMARY, RegionEffect, TargetSummary
 from pdsynth.methods.base import Method
 from pdsynth.results.patterns import describe_regions
@@ -206,7 +206,7 @@ def _synthesised_means(method: Method, people: Pairs, direction: Direction, atla
     means = np.full((len(people), len(atlas)), np.nan)
     has_source = _has(people, direction.source)
     if has_source.any():
-        means[has_source] = region_means(scoring.predictions(method, people.where(has_source), direction), atlas)
+        means[has_source] = region_means(predictions(method, people.where(has_source), direction), atlas)
     return means
 
 

@@ -17,7 +17,7 @@ from pdsynth.data.batch import source_batch
 from pdsynth.data.pairs import Pairs
 from pdsynth.data.prepare import prepare
 from pdsynth.data.splits import cell_means
-from pdsynth.evaluation.evaluate import predictions
+from pdsynth.evaluation.estimates import predictions
 from pdsynth.evaluation.metrics import dilate
 from pdsynth.evidence.probes.files import Change, Counterfactual, Lesion, Lesions, Memorisation, Memory, Probes
 from pdsynth.evidence.probes.memorisation import membership_auc, nearest_neighbour_ratio

@@ -12,7 +12,7 @@ import pandas as pd
 
 from pdsynth import api
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation import evaluate as scoring
+from pdsynth.evaluation.estimates import predictions
 from pdsynth.evaluation.metrics import dilate, psnr
 from pdsynth.evidence.sites.files import SiteScores
 from pdsynth.methods.base import Method
@@ -81,7 +81,7 @@ def _psnr(method: Method, pairs: Pairs) -> dict[Direction, pd.Series]:
     """PSNR in the brain (dB) of each participant, averaged over sessions, by direction of synthesis."""
     found = {}
     for direction in Direction:
-        synthesised = scoring.predictions(method, pairs, direction)
+        synthesised = predictions(method, pairs, direction)
         scores = [
             psnr(image, pairs.volume(direction.target, row), dilate(pairs.brain(direction.target, row)))
             for row, image in enumerate(synthesised)
