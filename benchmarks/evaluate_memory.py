@@ -83,7 +83,7 @@ def copies(pairs: Pairs, folder: Path, number: int) -> Path:
     table = table.assign(participant_id=people, shard=list(sizes), index=0, **paths)
     write_table(folder / "pairs.tsv", table)
     write_table(folder / "splits.tsv", pd.DataFrame({"participant_id": people, "split": "test"}))
-    kept = ("version", "grid_shape", "grid_affine", "simulated", "volumes")
+    kept = ("version", "grid_shape", "grid_affine", "preprocessing", "simulated", "volumes")
     write_json(folder / "manifest.json", {name: manifest[name] for name in kept} | {"shards": sizes})
     return folder
 

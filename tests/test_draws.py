@@ -20,7 +20,8 @@ from pdsynth.imaging.spatial import Grid, mni_grid, resample
 from pdsynth.imaging.template import epi_template
 from pdsynth.methods import checkpoint, create
 from pdsynth.methods.base import Method, registry
-from pdsynth.missing import TABLE, synthesise_path
+from pdsynth.missing import synthesise_path
+from pdsynth.outcomes import TABLE
 from pdsynth.synthesis import Model
 from pdsynth.types import InputError
 

@@ -25,7 +25,8 @@ from pdsynth.files import sha256
 from pdsynth.imaging.nifti import SyntheticMark, Volume, read_header
 from pdsynth.imaging.spatial import Grid, mni_grid, resample
 from pdsynth.imaging.template import epi_template
-from pdsynth.missing import TABLE, synthesise_path
+from pdsynth.missing import synthesise_path
+from pdsynth.outcomes import TABLE
 from pdsynth.synthesis import Model, Synthesis
 from pdsynth.types import Direction, InputError
 

@@ -85,7 +85,7 @@ class Journal(Callback):
                 whole = [row for row in csv.reader(file) if len(row) == len(COLUMNS)][
                     1:
                 ]  # the last row of a killed run may be incomplete
-            rows += [row for row in whole if row[0] != stage or int(row[1]) <= step]
+            rows += [row for row in whole if row[1].isdecimal() and (row[0] != stage or int(row[1]) <= step)]
         with atomic_path(self.metrics) as temporary, temporary.open("w", newline="") as file:
             csv.writer(file).writerows(rows)
 

@@ -109,8 +109,16 @@ def addition(folder: Path, command: str, *, seed: int | None = None, **parameter
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The content of a folder's manifest.json; {} if it is missing or cannot be read."""
-    return read_json(folder / NAME)
+    """The content of a folder's manifest.json; {} if it is missing or cannot be read.
+
+    Raises InputError if pdsynth wrote it and an entry does not fit, so that it was edited.
+    """
+    entries = read_json(folder / NAME)
+    if made_by_pdsynth(entries):
+        from pdsynth.schemas import Manifest, check  # late: pydantic takes a tenth of a second
+
+        check(entries, Manifest, folder / NAME, "restore it, or run the command that wrote the folder again")
+    return entries
 
 
 def made_by_pdsynth(entries: dict[str, Any]) -> bool:

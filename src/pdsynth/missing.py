@@ -11,8 +11,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from pdsynth import __version__
 from pdsynth.cohorts.bidsignore import write_bidsignore
 from pdsynth.cohorts.choice import ANY, Select
@@ -23,10 +21,12 @@ from pdsynth.cohorts.scans import path_digest, single_scan
 from pdsynth.data.preprocessing import SHELL, recorded_by
 from pdsynth.data.sessions import relative
 from pdsynth.data.standardise import refused
-from pdsynth.files import read_json, write_json, write_table
+from pdsynth.files import read_json, write_json
 from pdsynth.freshness import Stamp, renewed, stamp
-from pdsynth.imaging.nifti import NOTES, sidecar_path
+from pdsynth.imaging.nifti import NOTES, Sidecar, sidecar_path
+from pdsynth.outcomes import AGAIN, COLUMNS, NOT_MADE, TABLE, write_outcomes
 from pdsynth.resources import refuse_lost, stops_run
+from pdsynth.schemas import read_object
 from pdsynth.types import Direction, InputError, Modality
 from pdsynth.weights import model_path, weights_sha256
 from pdsynth.workers import Workers
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from pdsynth.synthesis import Model
 
 Stamps = dict[str, list[Stamp | None]]
-TABLE = "synthesised.tsv"  # one row per scan of the dataset: made, not made, skipped or refused, and the reason
-COLUMNS = ("participant_id", "session_id", "source", "target", "status", "file", "draws", "reason", "remedy")
-NOT_MADE = "not made"
 NOT_MISSING = "its own scan is there, but was refused"
 REPLACE = "Repair the refused scan, or synthesise its modality nevertheless with --replace-refused"
 SIDECAR_FIELDS = {  # of a volume, by the names of `Options.entries`
@@ -249,14 +246,14 @@ def synthesise_scans(
             digests = read_json(sidecar_path(volume))["SourceSHA256"]
             pairs = zip(before[source], digests, strict=True)
             stamps[relative(volume, out)] = [each and {**each, "sha256": digest} for each, digest in pairs]
-        notes = "; ".join(read_json(sidecar_path(volume)).get(NOTES, []))
+        notes = "; ".join(read_object(sidecar_path(volume), Sidecar, AGAIN).get(NOTES, []))
         file = relative(volume, out)
         run.rows.append(source.row(run.root, "made", file=file, draws=options.samples, reason=notes))
     if not written:
         first = run.rejected[0]
         problem = f"holds no scan that can be used; the first refusal: {first.path}: {first.reason}"
         raise InputError(path, problem, first.remedy)
-    _write_table(run)
+    write_outcomes(out / TABLE, run.rows)
     name = {"Name": f"From SIMULATED scans: {DESCRIPTION['Name']}", "Simulated": True} if run.simulated else {}
     write_json(out / "dataset_description.json", DESCRIPTION | name)
     write_bidsignore(out, "manifest.json", TABLE, "*_boldref.*", "*_dwiref.*")
@@ -365,34 +362,3 @@ def _loaded(model: str, device: str) -> Model:
     from pdsynth.synthesis import Model
 
     return Model.load(model, device)
-
-
-def doubts(path: Path) -> list[tuple[str, str]]:
-    """Source scan and doubt, as text, of each volume that was made from a doubtful scan; path: of synthesised.tsv.
-
-    A source is given as in this table, by its path in the dataset. The list is empty if no such scan was doubtful.
-    """
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    rows = table[(table["status"] == "made") & (table["reason"] != "")]
-    return [(str(source), str(reason)) for source, reason in rows[["source", "reason"]].to_numpy().tolist()]
-
-
-def not_made(out: Path) -> int:
-    """Number of rows of synthesised.tsv in `out` with the status "not made": the target was scanned, but refused."""
-    table = pd.read_csv(out / TABLE, sep="\t", dtype=str, keep_default_na=False)
-    return int((table["status"] == NOT_MADE).sum())
-
-
-def _write_table(run: _Run) -> None:
-    """Write the table of this run; rows of other scans, from earlier runs, remain."""
-    table = pd.DataFrame(run.rows, columns=list(COLUMNS))
-    path = run.out / TABLE
-    if path.exists():
-        before = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).reindex(columns=COLUMNS, fill_value="")
-        key = list(COLUMNS[:4])
-        known = set(map(tuple, table[key].to_numpy().tolist()))
-        files = set(filter(None, table["file"]))
-        rows = before[[*key, "file"]].to_numpy().tolist()
-        stays = [tuple(row[:-1]) not in known and row[-1] not in files for row in rows]
-        table = pd.concat([before[stays], table])
-    write_table(path, table.sort_values(list(COLUMNS[:4]), ignore_index=True))

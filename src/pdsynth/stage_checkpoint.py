@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, Field
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from pdsynth import files
+from pdsynth.schemas import Count, validate
 from pdsynth.types import InputError
 
 SUFFIX = ".ckpt"
 DIGESTS = "sha256"  # entry of a record
 NEEDED = {"epoch", "global_step", "pytorch-lightning_version", "state_dict", "loops", "optimizer_states", "pdsynth"}
 REMEDY = "restore it from a backup, or remove it to train this stage anew"
+
+
+class _Average(BaseModel):
+    updates: Count
+
+
+class _Own(BaseModel):
+    step: Count
+    flops: Annotated[float, Field(ge=0)] = 0
+    elapsed: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    ema: _Average
 
 
 def record_of(checkpoint: Path) -> Path:
@@ -93,9 +105,4 @@ def _check(entries: Any) -> None:
     """Raise KeyError if an entry of a checkpoint is missing, and ValueError if a count or the time is invalid."""
     if missing := NEEDED - set(entries):
         raise KeyError(min(missing))
-    own = entries["pdsynth"]
-    counts = own["step"], own.get("flops", 0), own["ema"]["updates"]
-    if not all(type(n) is int and n >= 0 for n in counts):
-        raise ValueError("a count is not a natural number")
-    if not (math.isfinite(own["elapsed"]) and own["elapsed"] >= 0):
-        raise ValueError("the elapsed time is negative or not finite")
+    validate(entries["pdsynth"], _Own)

@@ -13,14 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
+from pydantic import BaseModel, Field
 
-from pdsynth import stage_checkpoint
+from pdsynth import schemas, stage_checkpoint
 from pdsynth.data.pairs import Pairs
-from pdsynth.files import read_json, write_json
+from pdsynth.files import write_json
 from pdsynth.journal import COST, Journal
 from pdsynth.methods.base import Method
 from pdsynth.options import TrainOptions
@@ -29,6 +30,11 @@ from pdsynth.stage_training import Hardware, Rank, StageModule, train_stage
 from pdsynth.workers import Workers
 
 BEGUN_AS = "training.json"  # precision and number of devices at the start of a run
+
+
+class _Begun(BaseModel):
+    precision: Literal[PRECISIONS]  # type: ignore[valid-type]
+    devices: Annotated[int, Field(ge=1)] = 1
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ def train(method: Method, train: Pairs, run: str | Path, options: TrainOptions) 
     folder = run / "checkpoints"
     refuse_more_devices(device, devices)
     precision = chosen_precision(run, options, device)
-    earlier = read_json(run / BEGUN_AS).get("devices", 1)
+    earlier = _begun_as(run).get("devices", 1)
     if options.resume and any(folder.glob("*.ckpt")) and earlier != devices:
         raise ValueError(
             f"{run} was begun on {earlier} devices, not {devices}. Give --devices {earlier}, or another run."
@@ -148,12 +154,19 @@ def chosen_precision(run: Path, options: TrainOptions, device: str, default: str
         raise ValueError(f"there is no precision {precision!r} here. Choose {', '.join(PRECISIONS)}.")
     if precision == "16-mixed":
         precision = resolve_precision(precision, device)
-    earlier = read_json(run / BEGUN_AS).get("precision") if options.resume else None
+    earlier = _begun_as(run).get("precision") if options.resume else None
     if options.resume and earlier is None and any((run / "checkpoints").glob("*.ckpt")):
         earlier = "bf16-mixed"  # the only precision of older versions
     if precision and earlier and precision != earlier:
         raise ValueError(f"{run} was begun in {earlier}, not {precision}. Leave out --precision, or begin another run.")
     return precision or earlier or resolve_precision(default, device)
+
+
+def _begun_as(run: Path) -> dict[str, Any]:
+    """The content of training.json of a run; {} if there is none. Raises InputError if it does not fit."""
+    path = run / BEGUN_AS
+    remedy = "restore it, or begin another run"
+    return schemas.read_object(path, _Begun, remedy) if path.exists() else {}
 
 
 @contextmanager

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
-NA = "n/a"  # cell of a table whose value is not known
+NA: Final = "n/a"  # cell of a table whose value is not known
 WHOLE_SCAN = "mean"  # segment of the row of a whole scan; the other segments of a session are numbered from 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 import pytest
 from hypothesis import given
@@ -104,6 +104,7 @@ def test_without_sessions_or_a_table_the_scans_are_there_all_the_same(tmp_path):
         ("fmri:", "yaml: has nothing as fmri"),
         ("fmri: ['{participant}/*.nii']", "yaml: has a list as fmri"),
         (f"fmri: {'[' * 5000}", "yaml: cannot be read"),
+        (f"# {'a' * (1 << 20)}", "yaml: cannot be read .it is longer than 1 MiB"),
         ("fmri: !!int ''", "yaml: cannot be read"),
         (f'fmri: "{{participant}}{"*a" * 60}"', "yaml: has more than 50 stars"),
     ],
@@ -203,6 +204,24 @@ def test_a_pattern_finds_what_its_regular_expression_finds(pattern, text):
     expected = re.fullmatch(expression, text)
     found = _match([token for token in WILDCARDS.split(pattern) if token], text)
     assert found == (None if expected is None else expected.groupdict())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        (f"{{participant}}{'*a' * 49}c.nii", f"{'a' * 240}b.nii"),
+        (f"{{participant}}{'*' * 40}{{session}}*a*a*{{participant}}{{session}}c.nii", f"{'a' * 240}b.nii"),
+        (f"{{participant}}/{'*a' * 12}{{participant}}c.nii", f"{'a' * 200}/{'a' * 240}b.nii"),
+    ],
+)
+def test_a_pattern_that_takes_too_long_is_refused(tmp_path, pattern, name):
+    settings(tmp_path, f'fmri: "{pattern}"\n')
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    began = process_time()
+    with pytest.raises(InputError, match=r"yaml: has the pattern .*takes too long for a+b\.nii\. Remedy: write fewer"):
+        read(tmp_path)
+    assert process_time() - began < 5
 
 
 @pytest.mark.parametrize("stars", ["*a" * 14, "*" * 14, "*{session}a" + "*a" * 12])

@@ -1,4 +1,4 @@
-"""A small count of the trials of benchmarks/fuzz_inputs.py: no changed byte ends in a traceback or in status 1."""
+"""A small count of the fuzz trials in benchmarks: no changed byte ends in a traceback or in status 1."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HARNESS = Path(__file__).parents[2] / "benchmarks" / "fuzz_inputs.py"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def test_no_fuzzed_file_is_a_fault_of_pdsynth(tmp_path: Path) -> None:
@@ -16,9 +16,26 @@ def test_no_fuzzed_file_is_a_fault_of_pdsynth(tmp_path: Path) -> None:
     Result: read or refused, with one line that names the file and the remedy.
     """
     out = tmp_path / "fuzz.json"
-    words = [sys.executable, HARNESS, "--trials", "400", "--seed", "1", "--out", out]
+    words = [sys.executable, BENCHMARKS / "fuzz_inputs.py", "--trials", "400", "--seed", "1", "--out", out]
     ended = subprocess.run([*map(str, words)], check=False, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     found = json.loads(out.read_text())
     assert found["trials"] == sum(found["statuses"].values()) == 400 and found["failures"] == []
     assert all(f"{kind}: status 0" in found["statuses"] for kind in ("gradients", "header", "sidecar", "table"))
+
+
+def test_no_fuzzed_file_that_is_read_back_is_a_fault_of_pdsynth(tmp_path: Path) -> None:
+    """Input: a file of a prepared folder, a model, a run, results, a synthesis or a workspace, changed in some way.
+
+    Result: read or refused with one line; no code in it runs, and nothing takes 5 s of processor time or 2 GB.
+    """
+    out = tmp_path / "fuzz.json"
+    words = [sys.executable, BENCHMARKS / "fuzz_files.py", "--trials", "280", "--seed", "1", "--out", out]
+    ended = subprocess.run([*map(str, words)], check=False, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found = json.loads(out.read_text())
+    assert found["trials"] == sum(found["statuses"].values()) == 280 and found["failures"] == []
+    families = ("model", "output", "prepared", "results", "run", "settings", "synthesis")
+    for status in (0, 2):
+        kinds = {kind.split(":")[0] for kind in found["statuses"] if kind.endswith(f"status {status}")}
+        assert kinds == set(families)

@@ -10,6 +10,7 @@ import pytest
 
 from pdsynth import api, manifest
 from pdsynth.cli import main
+from pdsynth.data.rows import QUALITY_COLUMNS
 from pdsynth.evaluation.provenance import provenance
 from pdsynth.evidence.claims import claims, write_cards
 from pdsynth.evidence.completion.files import ARMS, Arm
@@ -73,7 +74,8 @@ def results(make_prepared, tmp_path_factory):
     )
     refused = {"path": ["x", "y", "z"], "reason": REASONS, "remedy": "none"}
     pd.DataFrame(refused).to_csv(root / "rejected.tsv", sep="\t", index=False)
-    pd.DataFrame({"path": ["x", "y"], "flag": ["", "motion"]}).to_csv(root / "quality.tsv", sep="\t", index=False)
+    quality = pd.DataFrame({"path": ["x", "y"], "flag": ["", "motion"], "modality": "fmri"})
+    quality.reindex(columns=list(QUALITY_COLUMNS), fill_value="").to_csv(root / "quality.tsv", sep="\t", index=False)
     write_json(root / "manifest.json", manifest.read(root) | {"parameters": PARAMETERS, "seed": 5})
     out = tmp_path_factory.mktemp("run")
     pairs = api.Pairs.open(root)

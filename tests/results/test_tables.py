@@ -65,6 +65,6 @@ def test_a_further_column_is_left_alone_and_a_missing_one_is_named(tmp_path):
 @pytest.mark.parametrize(("column", "cell"), [("direction", "up"), ("n", "many"), ("worst", "perhaps"), ("p", "low")])
 def test_a_cell_of_another_type_is_refused(tmp_path, column, cell):
     table = FILE.table(ROWS).astype(object).assign(**{column: cell})
-    table.to_csv(tmp_path / "found.tsv", sep="\t", index=False)
-    with pytest.raises(InputError, match=rf"has a cell that cannot be read \(.*{cell}"):
+    table.to_csv(tmp_path / "found.tsv", sep="\t", index=False, na_rep="n/a")
+    with pytest.raises(InputError, match=rf"found\.tsv: has '{cell}' in line 2, column {column} \(.*pdsynth roi"):
         FILE.read(tmp_path)

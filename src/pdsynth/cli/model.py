@@ -275,7 +275,8 @@ def synthesize(
     if jobs > 1:
         load_ahead("pdsynth.synthesis")
     from pdsynth.cohorts.choice import Select
-    from pdsynth.missing import REPLACE, Options, doubts, not_made, refuse_other_options, synthesise_scans
+    from pdsynth.missing import REPLACE, Options, refuse_other_options, synthesise_scans
+    from pdsynth.outcomes import doubts, not_made
     from pdsynth.weights import model_folder
 
     folder = model_folder(model)

@@ -33,7 +33,9 @@ from pdsynth.types import NA, Diagnosis, InputError, Modality
 SETTINGS = "pdsynth.yaml"
 KEYS = {"fmri", "dmri", "table", "columns", "diagnoses", "site"}
 WILDCARDS = re.compile(r"(\{participant\}|\{session\}|\*+)")
+LONGEST = 1 << 20  # bytes of pdsynth.yaml, whose reader is slow
 MOST_WILDCARDS = 50  # in a pattern
+MOST_STEPS = 200_000  # of the comparison of a name with a pattern, about 0.2 s; an ordinary pattern needs hundreds
 
 
 def folder(root: str | Path, select: Select = ANY, tables: bool = True) -> Cohort:
@@ -106,6 +108,8 @@ LAYOUT = Layout(
 
 def _settings(path: Path) -> dict[str, Any]:
     try:
+        if path.stat().st_size > LONGEST:
+            raise ValueError("it is longer than 1 MiB")
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except Exception as error:  # the YAML reader raises errors of many types
         raise InputError(path, f"cannot be read ({error})".replace("\n", " "), "write it as in the docs") from None
@@ -159,10 +163,15 @@ def _verdicts(root: Path, settings: dict[str, Any]) -> list[Verdict]:
     for found in walk(root):
         matches = 0
         for modality, exact, loose in patterns:
-            parts = None if found.whole else _match(exact, "/".join((*found.dirs, found.name)))
-            exactly, item = parts is not None, Item(found)
-            if parts is None and item.is_image:
-                parts = _match(loose, "/".join((*found.dirs, item.stem)).lower())
+            item = Item(found)
+            try:
+                parts = None if found.whole else _match(exact, "/".join((*found.dirs, found.name)))
+                exactly = parts is not None
+                if parts is None and item.is_image:
+                    parts = _match(loose, "/".join((*found.dirs, item.stem)).lower())
+            except _TooLongError:
+                problem = f"has the pattern {settings[modality.value]!r}, which takes too long for {found.name}"
+                raise InputError(root / SETTINGS, problem, "write fewer stars") from None
             if parts is not None:
                 key = parts["participant"], parts.get("session", "")
                 verdict = classify(replace(item, session=key, series=modality), SERIES)
@@ -221,18 +230,28 @@ def _conflict(verdict: Verdict) -> Rejection | None:
     return None if problem is None else Rejection(verdict.path, problem, REMEDY)
 
 
+class _TooLongError(Exception):
+    """A pattern needs too many steps for a name."""
+
+
 def _match(tokens: list[str], text: str) -> dict[str, str] | None:
     """The texts that {participant} and {session} match, if `text` matches the whole pattern; None otherwise.
 
     A star matches as many characters as possible, a placeholder as few as possible. A placeholder that occurs twice
     must match the same text. Failed states are remembered, so that the time is polynomial in the number of stars.
+    Raises _TooLongError after MOST_STEPS steps.
 
     >>> _match(["scans/", "{participant}", "/", "*", "rest.nii"], "scans/P-01/a_rest.nii")
     {'participant': 'P-01'}
     """
     failed = set()
+    steps = 0
 
     def rest(i: int, start: int, taken: dict[str, str]) -> dict[str, str] | None:
+        nonlocal steps
+        steps += 1
+        if steps > MOST_STEPS:
+            raise _TooLongError
         if i == len(tokens):
             return taken if start == len(text) else None
         state = (i, start, *(taken[name] for name in taken if f"{{{name}}}" in tokens[i:]))

@@ -10,27 +10,44 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import BaseModel
 
 from pdsynth.data.batch import CONTEXT_CHANNELS, PairBatch, Patch, WholeSource, crop, stack_sources
 from pdsynth.data.preprocessing import Preprocessing
+from pdsynth.data.rows import read_pairs, read_quality, read_rejected, read_splits
+from pdsynth.data.sessions import Inputs
 from pdsynth.data.shards import AGAIN, FOLDER, MAPPED, Shards, check_sizes
 from pdsynth.data.splits import check_disjoint
-from pdsynth.files import read_json, sha256
+from pdsynth.files import sha256
 from pdsynth.imaging.spatial import Grid, Transform
 from pdsynth.manifest import FILES, NAME
 from pdsynth.manifest import read as read_manifest
+from pdsynth.schemas import Affine, Count, Shape, check, read_object
 from pdsynth.types import WHOLE_SCAN, Available, Direction, InputError, Modality, Split
 
 CACHED_BYTES = 4 << 30  # memory for source features, at most
 STREAMED = 2  # files that are mapped at a time in a pass over the rows
 SOURCE_BYTES = 2 * CONTEXT_CHANNELS + 1  # per voxel
 DIGEST = 16  # hexadecimal digits, enough to distinguish any two scans
-TEXT_COLUMNS = ("participant_id", "session_id", "segment", "site", "diagnosis", "shard")
+NEEDED = {"grid_shape", "grid_affine", "simulated", "volumes", "shards"}  # entries of a finished manifest.json
+
+
+class _Prepared(BaseModel):
+    grid_shape: Shape
+    grid_affine: Affine
+    simulated: bool
+    volumes: list[Literal["fmri", "fmri_brain", "oracle_fmri", "dmri", "dmri_brain", "oracle_dmri"]]
+    shards: dict[str, Count]
+    outputs: dict[str, str] = {}
+    files: dict[str, str] = {}
+    masks_given: Count = 0
+    parameters: dict[str, Any] = {}
+    version: str = ""
 
 
 def content(prepared: Path) -> dict[str, str]:
@@ -93,18 +110,23 @@ class Pairs:
             raise InputError(root, "is not a prepared folder (it has no pairs.tsv)", "run `pdsynth prepare` first")
         entries = read_manifest(root)
         lost = [] if (root / "splits.tsv").exists() else ["splits.tsv"]
-        if not entries.keys() >= {"grid_shape", "grid_affine", "simulated", "volumes", "shards"}:
+        if not entries.keys() >= NEEDED:
             lost.append("a finished manifest.json of this version")
         if lost:
             raise InputError(root, f"is an incomplete prepared folder (without {lost[0]})", AGAIN)
-        text = dict.fromkeys(TEXT_COLUMNS, str)
-        table = pd.read_csv(root / "pairs.tsv", sep="\t", keep_default_na=False, dtype=text)
-        splits = pd.read_csv(root / "splits.tsv", sep="\t", dtype=str, keep_default_na=False)
+        check(entries, _Prepared, root / NAME, AGAIN)
+        table, splits = read_pairs(root), read_splits(root)
+        needed = {f"{modality}{end}" for modality in Modality for end in ("", "_brain")}
+        if (table["available"] == Available.BOTH).any() and not needed <= {*entries["volumes"]}:
+            raise InputError(root / NAME, "lacks volumes of the pairs in pairs.tsv", AGAIN)
         check_disjoint(splits, table["participant_id"], root / "splits.tsv")
         table = table.merge(splits[["participant_id", "split"]], on="participant_id", how="left")
         for name, digest in entries.get("outputs", {}).items():
             if not (root / name).exists() or sha256(root / name) != digest:
                 raise InputError(root / name, "was changed or removed after the folder was prepared", AGAIN)
+        for read, name in ((read_quality, "quality.tsv"), (read_rejected, "rejected.tsv")):
+            if (root / name).exists():
+                read(root)
         check_sizes(root, entries["shards"])
         return cls(root, table, entries, cls._volumes(root, entries))
 
@@ -251,9 +273,7 @@ class Pairs:
     def _record(self, shard: str) -> dict[str, Any]:
         """The record that `prepare` wrote for a session. Raises InputError if it is missing, damaged or edited."""
         path = self._record_path(shard)
-        record = read_json(path)
-        if not record:
-            raise InputError(path, "is missing or damaged", AGAIN)
+        record = read_object(path, Inputs, AGAIN)
         digest = self.manifest.get(FILES, {}).get(f"{FOLDER}/{path.name}")
         if digest is not None and sha256(path) != digest:
             raise InputError(path, "was changed after the folder was prepared", AGAIN)

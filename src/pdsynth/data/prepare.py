@@ -18,14 +18,16 @@ import pandas as pd
 
 from pdsynth import folders, manifest
 from pdsynth.cohorts.cohort import Cohort, Rejection, Scan, Session, Subject
+from pdsynth.data import sessions
 from pdsynth.data.preprocessing import UNRECORDED, Preprocessing
-from pdsynth.data.rows import Record, pairs_table, quality_of
+from pdsynth.data.rows import COLUMNS, Record, pairs_table, quality_of, read_pairs, read_splits
 from pdsynth.data.sessions import Settings, Task, make, relative
 from pdsynth.data.shards import FOLDER, Shards
 from pdsynth.data.splits import assign_splits, near_duplicates
 from pdsynth.files import link_or_copy, read_json, sha256, write_table
 from pdsynth.imaging.spatial import mni_grid
 from pdsynth.options import PrepareOptions
+from pdsynth.schemas import read_object
 from pdsynth.types import NA, Available, Diagnosis, InputError, Modality
 from pdsynth.workers import Workers
 
@@ -174,7 +176,7 @@ def _digest(root: Path) -> str:
 
 def _differences(was: dict[str, Any], parameters: dict[str, Any]) -> list[str]:
     """The differences, in words, between a prepared folder's parameters (`was`, its manifest) and these."""
-    before = UNRECORDED | was["parameters"] | {"seed": was["seed"]}
+    before = UNRECORDED | was.get("parameters", {}) | {"seed": was.get("seed")}
     return [
         "from another dataset" if name == "root" else f"with {name} {_short(before.get(name))}, not {_short(now)}"
         for name, now in (UNRECORDED | parameters).items()
@@ -203,12 +205,12 @@ def _splits_before(out: Path, parameters: dict[str, Any]) -> pd.DataFrame | None
     was = manifest.read(out)
     if was.get("command") != "prepare" or _differences(was, parameters):  # resumes a run with --overwrite
         return None
-    return pd.read_csv(out / "splits.tsv", sep="\t", dtype=str, keep_default_na=False)
+    return read_splits(out)
 
 
 def _sessions_before(out: Path, cohort: Cohort, settings: Settings) -> dict[str, Task]:
     """The sessions of a prepared folder by name, with their scans and the participants' data in its table."""
-    table = pd.read_csv(out / "pairs.tsv", sep="\t", dtype=str, keep_default_na=False)
+    table = read_pairs(out, text=tuple(COLUMNS))
     found = {}
     for row in table.drop_duplicates("shard").to_dict("records"):
         known = {column: value for column, value in row.items() if value != NA}
@@ -217,9 +219,7 @@ def _sessions_before(out: Path, cohort: Cohort, settings: Settings) -> dict[str,
             return float(known[column]) if column in known else None
 
         record = out / FOLDER / Path(row["shard"]).with_suffix(".json")
-        paths = read_json(record).get("paths")
-        if paths is None:
-            raise InputError(record, "is missing", "prepare again with --overwrite, or with --prune")
+        paths = read_object(record, sessions.Record, "prepare again with --overwrite, or with --prune")["paths"]
         scans = {Modality(m): Scan(Modality(m), cohort.root / path) for m, path in paths.items()}
         gap = number("dx_gap_days")
         session = Session(

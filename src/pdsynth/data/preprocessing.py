@@ -19,6 +19,7 @@ from pdsynth.types import InputError
 
 ENTRY = "preprocessing"  # entry of a manifest or a card, which also has `grid_shape` and `grid_affine`
 SHELL = 1000.0  # s/mm^2
+MOST_BVAL = 50_000  # s/mm^2
 # The preprocessing of version 0.1.0, which did not record it. A prepared folder of that version has the corrections in
 # its parameters. A model of that version has not, and is read as a model of uncorrected scans.
 VERSION_0_1_0: dict[str, Any] = {
@@ -74,7 +75,7 @@ class Preprocessing(BaseModel):
     steps: Literal[1] = 1
     unsteady_seconds: Annotated[float, Field(ge=0, le=120)] = UNSTEADY_SECONDS
     unsteady_share: Annotated[float, Field(ge=0, lt=1)] = UNSTEADY_SHARE
-    shell: Annotated[float, Field(gt=B0_LIMIT, le=50_000)] = SHELL
+    shell: Annotated[float, Field(gt=B0_LIMIT, le=MOST_BVAL)] = SHELL
     denoise: bool = False
     realign: bool = False
     mask: Literal["given", "computed"] = "given"

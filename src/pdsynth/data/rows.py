@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
 
 import pandas as pd
+from pydantic import Field
 
-from pdsynth.data.preprocessing import SHELL
+from pdsynth.data.preprocessing import MOST_BVAL, SHELL
 from pdsynth.data.quality import quality_table
 from pdsynth.data.sessions import Task, relative
+from pdsynth.data.shards import AGAIN
+from pdsynth.schemas import Count, Kind, Number, Real, read_table
 from pdsynth.types import NA, WHOLE_SCAN, Available, Modality
 
 Record = dict[str, Any]
-Number = float | str  # "n/a" where it is unknown
+Name = Annotated[str, Field(min_length=1)]
+TEXT_COLUMNS = ("participant_id", "session_id", "segment", "site", "diagnosis", "shard")
+MEASURES = ("coverage", "overlap", "mutual_information", "correlation", "motion_mm")
 
 
 @dataclass(frozen=True)
@@ -32,13 +38,13 @@ class PairRow:
     in this file, 0 for the whole scans.
     """
 
-    participant_id: str
+    participant_id: Name
     session_id: str
-    segment: str
+    segment: Annotated[str, Field(pattern=r"^(mean|\d+)$")]
     site: str
-    diagnosis: str
+    diagnosis: Annotated[str, Field(pattern=r"^(NC|MCI|AD|n/a)$")]
     dx_gap_days: Number
-    scan_gap_days: int
+    scan_gap_days: Count
     age: Number
     sex: str
     education: Number
@@ -49,9 +55,42 @@ class PairRow:
     fmri_scale: Number
     dmri_path: str
     dmri_scale: Number
-    dmri_bval: float
-    shard: str
-    index: int
+    dmri_bval: Annotated[float, Field(gt=0, le=MOST_BVAL)]
+    shard: Annotated[str, Field(pattern=r"^[^/\\]+\.npy$")]
+    index: Count
+
+
+COLUMNS = get_type_hints(PairRow, include_extras=True)
+SPLIT_COLUMNS = {"participant_id": Name, "split": str}
+QUALITY_COLUMNS = {
+    **dict.fromkeys(("participant_id", "session_id", "site", "path", "flag"), str),
+    "modality": Kind,
+    **dict.fromkeys(MEASURES, Real | Literal[""]),
+}
+REJECTED_COLUMNS = dict.fromkeys(("path", "reason", "remedy"), str)
+
+
+def read_pairs(prepared: Path, text: Sequence[str] = TEXT_COLUMNS) -> pd.DataFrame:
+    """Read pairs.tsv of a prepared folder, whose columns are the fields of `PairRow`.
+
+    text: names of the columns that are read as text. Raises InputError, with line and column, if it does not fit.
+    """
+    return read_table(prepared / "pairs.tsv", COLUMNS, AGAIN, text=text)
+
+
+def read_splits(prepared: Path) -> pd.DataFrame:
+    """Read splits.tsv of a prepared folder as text: participant_id, split and sha256. Raises InputError."""
+    return read_table(prepared / "splits.tsv", SPLIT_COLUMNS, AGAIN, text=(*SPLIT_COLUMNS, "sha256"))
+
+
+def read_quality(prepared: Path) -> pd.DataFrame:
+    """Read quality.tsv of a prepared folder as text; a measure that is not known is empty. Raises InputError."""
+    return read_table(prepared / "quality.tsv", QUALITY_COLUMNS, AGAIN, text=tuple(QUALITY_COLUMNS))
+
+
+def read_rejected(prepared: Path) -> pd.DataFrame:
+    """Read rejected.tsv of a prepared folder: path, reason and remedy of each refused file. Raises InputError."""
+    return read_table(prepared / "rejected.tsv", REJECTED_COLUMNS, AGAIN, text=tuple(REJECTED_COLUMNS))
 
 
 def pairs_table(records: Mapping[Task, Record]) -> pd.DataFrame:

@@ -8,27 +8,71 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, Field
 
 import pdsynth
 from pdsynth.cohorts.cohort import Session, Subject, session_name
 from pdsynth.cohorts.names import REFERENCE
 from pdsynth.data.means import confounds
 from pdsynth.data.preprocessing import Preprocessing
-from pdsynth.data.shards import FOLDER, write_shard
+from pdsynth.data.shards import AGAIN, FOLDER, write_shard
 from pdsynth.data.standardise import FLIRT_TEMPLATE, Standardised, brain_region, intensity_scale, refused, standardise
-from pdsynth.files import read_json, sha256, write_json
+from pdsynth.files import sha256, write_json
 from pdsynth.freshness import renewed, stamp, unchanged
 from pdsynth.imaging.intensity import RobustScale
 from pdsynth.imaging.nifti import Volume, read_volume
 from pdsynth.imaging.spatial import Grid, resample
 from pdsynth.resources import refuse_lost, stops_run
-from pdsynth.types import Modality
+from pdsynth.schemas import Affine, Count, Kind, Stamp, read_object
+from pdsynth.types import InputError, Modality
 
 TRUTH = Path("derivatives") / "truth"
 FIRST = Modality.FMRI  # the fMRI of a pair is registered to MNI, and the dMRI to the fMRI
+
+
+class _Step(BaseModel):
+    name: str
+    matrix: Affine
+
+
+class _Digest(BaseModel):
+    sha256: Any = None  # `Pairs.scan_digests` names the scan without one
+
+
+class Inputs(BaseModel):
+    """The entries of a session's record that the readers of a prepared folder need."""
+
+    inputs: dict[str, _Digest | None] = {}
+    steps: dict[Kind, list[_Step]] = {}
+
+
+class _Quality(BaseModel):
+    coverage: float | None = None
+    overlap: float | None = None
+    mutual_information: float | None = None
+    correlation: float | None = None
+    motion_mm: float | None = None
+    notes: list[str] = []
+
+
+class Record(Inputs):
+    """The entries of a session's record, which `make` writes and a later `prepare` reads."""
+
+    settings: dict[str, Any]
+    inputs: dict[str, Stamp | None]
+    final: bool
+    volumes: list[str]
+    dmri_bval: float | None
+    rows: list[dict[Annotated[str, Field(pattern="^(fmri|dmri)_scale$")], float]]
+    paths: dict[Kind, str]
+    masks: dict[Kind, str | None]
+    quality: dict[Kind, _Quality]
+    rejected: list[Annotated[list[str], Field(min_length=3, max_length=3)]]
+    bytes: Count = 0
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,10 +152,13 @@ class Task:
         intact. It does not hold if a scan was refused for an error of the file system, which may be temporary. If an
         input file has another time or inode but the same content, time and inode are updated in the record.
         """
-        record = read_json(self.record_path)
-        if record.get("settings") != self.settings.entries() or not record["final"]:
+        try:
+            record = read_object(self.record_path, Record, AGAIN)
+        except InputError:  # it is missing or does not fit: the session is made again
             return False
-        if record["rows"] and not (self.shard.exists() and sha256(self.shard) == record["sha256"]):
+        if record["settings"] != self.settings.entries() or not record["final"]:
+            return False
+        if record["rows"] and not (self.shard.exists() and sha256(self.shard) == record.get("sha256")):
             return False
         files, before = self.inputs(), record["inputs"]
         if files.keys() != before.keys():

@@ -61,6 +61,9 @@ class Shards:
         rows = self._open(shard)
         if name not in (rows.dtype.names or ()):
             return np.zeros(self.shape, bool if name.endswith("_brain") else np.float16)
+        if not 0 <= row < len(rows):
+            problem = f"holds {len(rows)} rows, but pairs.tsv names row {row}"
+            raise InputError(self.root / FOLDER / shard, problem, AGAIN)
         return rows[row][name]
 
     def _mapped(self, shard: str) -> np.ndarray:
@@ -80,6 +83,8 @@ class Shards:
             if stops_run(error):
                 raise
             raise InputError(path, f"is missing or damaged ({' '.join(str(error).split())})", AGAIN) from error
+        if rows.ndim != 1:
+            raise InputError(path, f"holds {rows.shape} volumes, not one row per scan", AGAIN)
         shapes = {field[0].shape for field in (rows.dtype.fields or {}).values()}
         if shapes != {self.shape}:
             raise InputError(path, f"holds volumes of {shapes or rows.shape}, not of {self.shape}", AGAIN)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from pdsynth.cohorts.cohort import by_reason
 from pdsynth.data.pairs import Pairs
+from pdsynth.data.rows import read_quality, read_rejected
 from pdsynth.types import NA
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def _data(pairs: Pairs) -> dict[str, Any]:
     sessions = pairs.whole_scans().table
     people = sessions.drop_duplicates("participant_id")
     counts = people.reindex(columns=GROUPED).fillna(NA).groupby(GROUPED).size().reset_index(name="participants")
-    rejected, quality = (_table(pairs.root / name) for name in ("rejected.tsv", "quality.tsv"))
+    rejected = read_rejected(pairs.root) if (pairs.root / "rejected.tsv").exists() else None
+    quality = read_quality(pairs.root) if (pairs.root / "quality.tsv").exists() else None
     return {
         "cohort": pairs.root.name,
         "simulated": pairs.simulated,
@@ -67,7 +68,3 @@ def _spread(column: pd.Series) -> dict[str, float | int | None]:
     measures = {"mean": known.mean(), "sd": known.std(ddof=1), "min": known.min(), "max": known.max()}
     rounded = {name: None if pd.isna(value) else round(float(value), 2) for name, value in measures.items()}
     return {"known": len(known), **rounded}
-
-
-def _table(path: Path) -> pd.DataFrame | None:
-    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False) if path.exists() else None

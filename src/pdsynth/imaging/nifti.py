@@ -15,6 +15,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
+from pydantic import BaseModel, Field
 
 from pdsynth.files import atomic_path, write_text
 from pdsynth.imaging.geometry import geometry, repetition_time, scaling
@@ -203,6 +204,13 @@ class SyntheticMark:
             **self.options,
             **self.statistic,
         }
+
+
+class Sidecar(BaseModel):
+    """The entries of the sidecar of a synthesised image that are read back."""
+
+    sources: list[str] = Field(default=[], alias="Sources")
+    notes: list[str] = Field(default=[], alias=NOTES)
 
 
 def write_synthetic(volume: Volume, path: str | Path, mark: SyntheticMark) -> Path:

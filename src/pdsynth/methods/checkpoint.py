@@ -13,59 +13,43 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
-import numpy as np
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from pdsynth import files
 from pdsynth.methods.base import ADDED, Method, create, registry
+from pdsynth.schemas import SIDES, Affine, Kind, Real, Shape, Way, first_of, validate
 from pdsynth.types import InputError
 from pdsynth.weights import model_path
 
 FORMAT = 3
-SIDES = (8, 512)  # range of the voxels along an axis of a grid, for voxels of more than 16 mm to less than .5 mm
 MOST = 1_000_000  # largest integer among the settings
-MOST_MM = 1e6  # largest absolute value of an entry of an affine
-LEAST_MM = 1e-3  # smallest edge of a voxel
-MOST_SKEWED = 1e6  # largest condition number of an affine
 LONGEST = 64 << 20  # bytes of config.json, at most; a million digests of scans are 20 MB
 FROZEN = 1000  # largest number of tensors that a method creates but does not save, such as those of a feature loss
 
 Shapes = dict[str, tuple[int, ...]]
-Way = Literal["fmri_to_dmri", "dmri_to_fmri"]
-Side = Annotated[int, Field(ge=SIDES[0], le=SIDES[1])]
-Length = Annotated[float, Field(ge=-MOST_MM, le=MOST_MM, allow_inf_nan=False)]
-AffineRow = Annotated[list[Length], Field(min_length=4, max_length=4)]
 
 
-class _Entries(BaseModel):
-    """The types of those entries of a config.json that are read. Further entries are allowed."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-
-
-class _Calibration(_Entries):
+class _Calibration(BaseModel):
     n_participants: int
     simulated: bool
     cohort: str
-    coverage_90: Annotated[
-        dict[Way, Annotated[float, Field(allow_inf_nan=False)] | None], Field(min_length=2, max_length=2)
-    ]
+    coverage_90: Annotated[dict[Way, Real | None], Field(min_length=2, max_length=2)]
     scale: dict[Way, float] = {}
     scans_sha256: list[str] = []
 
 
-class _AtlasFile(_Entries):
+class _AtlasFile(BaseModel):
     file: str
     sha256: str
 
 
-class _CardEntries(_Entries):
+class CardEntries(BaseModel):
     """Entries of the card (record of the training, in config.json).
 
     All are optional, since a method may be saved by hand; a trained model needs its grid.
@@ -75,8 +59,8 @@ class _CardEntries(_Entries):
     size: str = ""
     version: str = ""
     intended_use: str = ""
-    grid_shape: Annotated[list[Side], Field(min_length=3, max_length=3)] = []
-    grid_affine: Annotated[list[AffineRow], Field(min_length=4, max_length=4)] = []
+    grid_shape: Shape = []
+    grid_affine: Affine = []
     simulated: bool = False
     n_participants: int = 0
     participants_sha256: str = ""
@@ -87,18 +71,18 @@ class _CardEntries(_Entries):
     budget_seconds: float | None = None
     init: str | None = None
     loss_features: str = ""
-    atlases: dict[Literal["fmri", "dmri"], _AtlasFile] = {}
+    atlases: dict[Kind, _AtlasFile] = {}
     made_on: str = ""
     training_data: str = ""
     validation_psnr_brain: dict[Way, float | None] = {}
     calibration: _Calibration = Field(default_factory=_Calibration.model_construct)
 
 
-class _Written(_Entries):
+class _Written(BaseModel):
     format: int
     method: str
     config: dict[str, Any]
-    card: _CardEntries
+    card: CardEntries
     weights_sha256: str = ""
 
 
@@ -185,8 +169,7 @@ def _refusing(config: Path) -> Iterator[None]:
     except (InputError, MemoryError):
         raise
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+        reason = ": ".join(filter(None, first_of(error)))
         raise InputError(config, f"does not describe a model ({reason})", "train the model again") from error
     except Exception as error:  # networks raise different errors for settings from which they cannot be built
         reason = f"{str(error).partition(chr(10))[0][:200] or type(error).__name__}"
@@ -203,7 +186,7 @@ def _described(config: Path) -> dict[str, Any]:
         if isinstance(written, dict) and written.get("format", FORMAT) != FORMAT:
             problem = f"is of format {written['format']!r:.20}; this version reads format {FORMAT}"
             raise InputError(config, problem, "train the model again with this version")
-        _Written.model_validate(written)
+        validate(written, _Written)
         _check_settings(written["method"], written["config"])
     return written
 
@@ -252,8 +235,8 @@ def _empty(name: str, settings: dict[str, Any], saved: int) -> Method:
 def _check_card(card: Mapping[str, Any], method: Method) -> None:
     """Raise ValueError for a card (record of the training, in config.json) that does not fit the method.
 
-    Such a card has no grid shape or no affine, another shape than the method, or an affine that cannot be inverted. A
-    card with neither recipe nor grid, of a method saved by hand, passes.
+    Such a card has no grid shape or no affine, or another shape than the method. A card with neither recipe nor grid,
+    of a method saved by hand, passes.
     """
     if not card.keys() & {"recipe", "grid_shape", "grid_affine"}:
         return
@@ -262,10 +245,6 @@ def _check_card(card: Mapping[str, Any], method: Method) -> None:
             raise ValueError(f"its card has no {entry}")
     if tuple(card["grid_shape"]) != tuple(method.config.grid_shape):
         raise ValueError(f"its card has a grid of {card['grid_shape']}, its config of {method.config.grid_shape}")
-    affine = np.array(card["grid_affine"], float)
-    edges = np.linalg.norm(affine[:3, :3], axis=0)
-    if affine[3].tolist() != [0, 0, 0, 1] or edges.min() < LEAST_MM or np.linalg.cond(affine[:3, :3]) > MOST_SKEWED:
-        raise ValueError("its card has a grid_affine that can't be inverted")
 
 
 def _shapes(weights: Path) -> Shapes:

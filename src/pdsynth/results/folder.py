@@ -7,9 +7,7 @@ files: `manifest.json`, and, in the folder or below it, `rejected.tsv` and synth
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +17,16 @@ import numpy as np
 import pandas as pd
 
 from pdsynth import manifest
+from pdsynth.imaging.nifti import Sidecar
+from pdsynth.resources import stops_run
 from pdsynth.results.archive import GRID, IMAGES, METRICS_JSON, METRICS_TSV, SCANS_TSV, SECONDS
-from pdsynth.results.tables import read_table
+from pdsynth.results.schema import Metrics, Place, ResultsManifest
+from pdsynth.schemas import Score, Way, check, read_object, read_table
 from pdsynth.types import NA, Direction, InputError, Modality
 
 TEXT_COLUMNS = ("participant_id", "session_id", "site", "diagnosis")
+TEXT = (*TEXT_COLUMNS, "method", "direction")
+COLUMNS = {**dict.fromkeys((*TEXT_COLUMNS, "method"), str), "direction": Way, "psnr_brain": Score}  # of metrics.tsv
 REMEDY = "run `pdsynth evaluate` with this folder as --out first"
 
 
@@ -50,9 +53,9 @@ def read_metrics(results: Path) -> dict[str, Any]:
     """Content of metrics.json in a results folder, in the form of this version.
 
     In a file of version 0.1.0, the seconds per volume are among the scores; they are moved to the key `times`. Raises
-    FileNotFoundError if the file is missing, ValueError if it is damaged.
+    InputError if the file is missing, or has an entry that does not fit.
     """
-    metrics: dict[str, Any] = json.loads((results / METRICS_JSON).read_text(encoding="utf-8"))
+    metrics = read_object(results / METRICS_JSON, Metrics, REMEDY)
     if "times" not in metrics:
         metrics["times"] = {
             name: {d: {SECONDS: scores.pop(SECONDS)} for d, scores in entry.items() if SECONDS in scores}
@@ -89,11 +92,22 @@ class Results:
 
     @classmethod
     def read(cls, root: str | Path) -> Results:
-        """Read a results folder. Raises InputError if metrics.json or metrics.tsv is missing or cannot be read."""
+        """Read a results folder.
+
+        Raises InputError if metrics.json or metrics.tsv is missing, does not fit its schema or describes other scans
+        than the other, and if manifest.json has an entry that does not fit.
+        """
         root = Path(root)
-        with _named(root):
-            metrics, table = read_metrics(root), read_table(root / METRICS_TSV, TEXT_COLUMNS)
-        return cls(root, metrics, table, manifest.read(root))
+        metrics, entries = read_metrics(root), manifest.read(root)
+        table = read_table(root / METRICS_TSV, COLUMNS, REMEDY, others=Score, text=TEXT, na_values=[NA])
+        check(entries, ResultsManifest, root / manifest.NAME, REMEDY)
+        scans = table.groupby(["method", "direction"]).size()
+        for name in metrics["methods"]:
+            for direction in Direction:
+                if (found := int(scans.get((name, direction.value), 0))) != metrics["n_scans"]:
+                    problem = f"has {found} scans of {name}, {direction}, and {METRICS_JSON} {metrics['n_scans']}"
+                    raise InputError(root / METRICS_TSV, problem, REMEDY)
+        return cls(root, metrics, table, entries)
 
     @cached_property
     def imaged(self) -> pd.DataFrame:
@@ -102,8 +116,11 @@ class Results:
         The columns are participant_id, session_id, site and diagnosis; an unknown value is "". Raises InputError if
         predictions/participants.tsv is missing or damaged.
         """
-        with _named(self.root):
-            return _text(self.root / IMAGES / SCANS_TSV)
+        path = self.root / IMAGES / SCANS_TSV
+        scans = read_table(path, dict.fromkeys(TEXT_COLUMNS, str), REMEDY, text=TEXT_COLUMNS).replace(NA, "")
+        if not 1 <= len(scans) <= self.metrics["n_scans"]:
+            raise InputError(path, f"has {len(scans)} scans, and {METRICS_JSON} {self.metrics['n_scans']}", REMEDY)
+        return scans
 
     @cached_property
     def affine(self) -> np.ndarray:
@@ -111,8 +128,7 @@ class Results:
 
         Raises InputError if predictions/grid.json is missing or damaged.
         """
-        with _named(self.root):
-            return np.asarray(_json(self.root / IMAGES / GRID)["affine"], np.float64)
+        return np.asarray(read_object(self.root / IMAGES / GRID, Place, REMEDY)["affine"], np.float64)
 
     @property
     def simulated(self) -> bool:
@@ -144,10 +160,34 @@ class Results:
 
         name: "fmri" or "dmri" for the real scans, "fmri_brain" or "dmri_brain" for their brain masks (bool), and for a
         method the result of `image_name`, such as "pds_fmri_to_dmri"; with "_std" at its end, its SD. The order of the
-        scans is that of `imaged`.
+        scans is that of `imaged`. Raises InputError if the file is damaged, or holds volumes of another number or type.
         """
+        volumes = self._array(name)
+        if volumes is not None and volumes.shape != (len(self.imaged), *self._shape):
+            path = self.root / IMAGES / f"{name}.npy"
+            raise InputError(path, f"holds {volumes.shape} volumes, other than the files beside it", REMEDY)
+        return volumes
+
+    @cached_property
+    def _shape(self) -> tuple[int, ...]:
+        """The shape of the saved volumes of the real scans, (X, Y, Z); () without any."""
+        arrays = (self._array(modality) for modality in Modality)
+        return next((array.shape[1:] for array in arrays if array is not None), ())
+
+    def _array(self, name: str) -> np.ndarray | None:
         path = self.root / IMAGES / f"{name}.npy"
-        return np.load(path, mmap_mode="r") if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            volumes = np.load(path, mmap_mode="r")
+        except Exception as error:  # numpy evaluates the header, and a damaged one raises many types of errors
+            if stops_run(error):
+                raise
+            raise InputError(path, f"is damaged ({' '.join(str(error).split())})", REMEDY) from error
+        kind = np.dtype(bool if name.endswith("_brain") else np.float16)
+        if not isinstance(volumes, np.ndarray) or volumes.ndim != 4 or volumes.dtype != kind or not volumes.size:
+            raise InputError(path, f"is not an array of volumes in {kind}", REMEDY)
+        return volumes
 
     def scan_scores(self, method: str, direction: Direction) -> pd.DataFrame:
         """The scores of one method in one direction: its rows of metrics.tsv, in the order of the scans."""
@@ -157,8 +197,10 @@ class Results:
     @cached_property
     def rejected(self) -> pd.DataFrame:
         """The refused files: the rows of every rejected.tsv in the folder or below, with path, reason and remedy."""
-        tables = [pd.read_csv(p, sep="\t", dtype=str).fillna("") for p in sorted(self.root.rglob("rejected.tsv"))]
-        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["path", "reason", "remedy"])
+        columns = dict.fromkeys(("path", "reason", "remedy"), str)
+        paths = sorted(self.root.rglob("rejected.tsv"))
+        tables = [read_table(path, columns, "run `pdsynth prepare` again", text=tuple(columns)) for path in paths]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(columns))
 
     @cached_property
     def synthesised(self) -> list[Synthesised]:
@@ -181,36 +223,13 @@ class Results:
         if not sources:
             return None
         name = Path(sources[0]).name
-        found = (p for p in sorted(self.root.rglob(name)) if "derivatives" not in p.relative_to(self.root).parts)
-        return next(found, None)
-
-
-@contextmanager
-def _named(root: Path) -> Iterator[None]:
-    """Convert the errors of missing and damaged files to InputError.
-
-    The error of a missing file gets the name of the file. ValueError and KeyError, which damaged content raises, get
-    the name of the folder. Other errors, such as PermissionError, are not converted.
-    """
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise InputError(error.filename, "is missing, so there is nothing to report", REMEDY) from error
-    except (ValueError, KeyError) as error:
-        raise InputError(root, f"has a result file that cannot be read ({error})", REMEDY) from error
-
-
-def _text(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).replace(NA, "")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+        files = (p for p in sorted(self.root.rglob("*")) if p.name == name)  # the name is no pattern
+        return next((p for p in files if "derivatives" not in p.relative_to(self.root).parts), None)
 
 
 def _sidecar(image: Path) -> dict[str, Any]:
     path = image.with_name(image.name.removesuffix(".nii.gz") + ".json")
-    return _json(path) if path.exists() else {}
+    return read_object(path, Sidecar, "synthesise the scan again") if path.exists() else {}
 
 
 def _existing(path: Path) -> Path | None:

@@ -15,7 +15,8 @@ import pandas as pd
 
 from pdsynth.atlas import Atlas
 from pdsynth.imaging.spatial import Grid
-from pdsynth.results.tables import read_table, write_table
+from pdsynth.results.tables import write_table
+from pdsynth.schemas import Kind, Number, read_table
 from pdsynth.types import NA, Diagnosis, Direction, InputError, Modality
 
 REAL = "real"
@@ -23,6 +24,12 @@ NAME, REGIONS = "patterns.tsv", "regions.tsv"
 PEOPLE = ["participant_id", "session_id", "site", "diagnosis", "age", "sex", "education"]
 SCAN = ["participant_id", "session_id"]
 TEXT = ("participant_id", "session_id", "site", "diagnosis", "sex", "modality", "origin")
+COLUMNS = {  # of patterns.tsv, besides one per region
+    **dict.fromkeys(("participant_id", "session_id", "site", "diagnosis", "sex", "origin"), str),
+    **dict.fromkeys(("age", "education"), Number),
+    "modality": Kind,
+}
+REGION_COLUMNS = {**dict.fromkeys(("region", "name", "network"), str), **dict.fromkeys("xyz", Number)}
 Values = Mapping[tuple[Modality, str], np.ndarray]
 
 
@@ -89,13 +96,10 @@ def read(results: str | Path) -> Patterns:
 
     Raises InputError if a file is missing, incomplete or inconsistent.
     """
-    results = Path(results)
-    tables = {}
-    for name in (NAME, REGIONS):
-        if not (results / name).exists():
-            raise InputError(results / name, "is missing, so there are no patterns", "run `pdsynth evaluate` first")
-        tables[name] = read_table(results / name, TEXT)
-    table, regions = tables[NAME].fillna({"site": NA, "session_id": ""}), tables[REGIONS]
+    results, again = Path(results), "run `pdsynth evaluate` again"
+    table = read_table(results / NAME, COLUMNS, again, others=Number, text=TEXT, na_values=[NA])
+    regions = read_table(results / REGIONS, REGION_COLUMNS, again, text=("region", "name", "network"), na_values=[NA])
+    table = table.fillna({"site": NA, "session_id": ""})
     columns = {*PEOPLE, "modality", "origin", *regions["region"]}
     if len(table) == 0 or not columns <= set(table.columns):
         raise InputError(results / NAME, "lacks scans or columns", "run `pdsynth evaluate` again")

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, get_type_hints
 
 import pandas as pd
 
-from pdsynth import files
+from pdsynth import files, schemas
 from pdsynth.statistics.resampling import Estimate
 from pdsynth.types import NA, InputError
 
@@ -18,6 +18,8 @@ Row = TypeVar("Row")
 Kind = type[Any]
 ENDS = ("", "_low", "_high")  # of the columns of an Estimate: value and 95 % interval
 BOOLEANS = {"True": True, "False": False}
+CELLS = {float: schemas.Score, bool: Literal["True", "False"]}  # types of the cells of a column
+AGAIN = "run the command that wrote it again"
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -30,7 +32,7 @@ def read_table(path: Path, text: Sequence[str] = ()) -> pd.DataFrame:
 
     text: names of the columns that are read as text; the type of the others follows from their cells.
     """
-    return pd.read_csv(path, sep="\t", dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[NA])
+    return schemas.read_table(path, dict.fromkeys(text, str), AGAIN, text=text, na_values=[NA])
 
 
 def read_by_site(path: Path) -> pd.DataFrame:
@@ -38,7 +40,7 @@ def read_by_site(path: Path) -> pd.DataFrame:
 
     In other columns, empty cells and "n/a" become NaN.
     """
-    table = pd.read_csv(path, sep="\t", dtype={"site": str})
+    table = schemas.read_table(path, {"site": str}, AGAIN, text=["site"], na_values=["", NA])
     return table.assign(site=table["site"].fillna(NA))
 
 
@@ -57,7 +59,8 @@ class TableFile(Generic[Row]):
 
     name: file name. row: the dataclass. command: the command that writes the file, for error messages. Each field of
     the dataclass is one column of type str, int, float (unknown: nan, "n/a" in the file), bool or StrEnum. A field of
-    type `Estimate` (a value with its interval) has three columns: name, name_low and name_high.
+    type `Estimate` (a value with its interval) has three columns: name, name_low and name_high. The type of a text may
+    be annotated with a rule of pydantic that its cells must fit.
 
     >>> @dataclass
     ... class Person:
@@ -112,10 +115,10 @@ class TableFile(Generic[Row]):
         path, kinds = root / self.name, self.kinds
         if not path.exists():
             return []
-        again = f"run `{self.command}` again"
-        table = read_table(path, [name for name, kind in self.columns.items() if issubclass(kind, str)])
-        if missing := [name for name in self.columns if name not in table]:
-            raise InputError(path, f"lacks the columns {', '.join(missing)}", again)
+        again, text = f"run `{self.command}` again", [n for n, kind in self.columns.items() if issubclass(kind, str)]
+        schema = get_type_hints(self.row, include_extras=True)
+        cells = {name: CELLS.get(kind) or schema[name] for name, kind in self.columns.items()}
+        table = schemas.read_table(path, cells, again, text=text, na_values=[NA])
         try:
             return [
                 self.row(**{name: _value(cells, name, kind) for name, kind in kinds.items()})

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from math import nan
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from pdsynth.results.tables import TableFile
 from pdsynth.statistics.resampling import UNKNOWN, Estimate
 
 COMMAND = "pdsynth diagnose"
 PERMUTED = "permuted labels"  # the control that gives the accuracy by chance
+
+
+def _by_class(confusion: str) -> str:
+    """The text, if it is a JSON object with one entry per class. Raises ValueError."""
+    if not isinstance(classes := json.loads(confusion), dict) or not classes:
+        raise ValueError("it is not an object with one entry per class")
+    return confusion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +50,7 @@ class SchemeScores:
     precision: float
     auc: float
     brier: float
-    confusion: str
+    confusion: Annotated[str, AfterValidator(_by_class)]
     paper: Estimate
     against: str
     difference: Estimate

@@ -1,0 +1,55 @@
+"""synthesised.tsv, the table of a synthesis: one row per scan of the dataset, with its outcome and the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from pdsynth.files import write_table
+from pdsynth.schemas import read_table
+
+TABLE = "synthesised.tsv"
+COLUMNS = ("participant_id", "session_id", "source", "target", "status", "file", "draws", "reason", "remedy")
+NEEDED = ("participant_id", "session_id", "source", "target", "status", "reason")  # an older table may lack the others
+KEY = list(COLUMNS[:4])
+NOT_MADE = "not made"
+AGAIN = "restore it, or synthesise again with --overwrite"
+
+
+def read_outcomes(path: Path) -> pd.DataFrame:
+    """Read synthesised.tsv as text, with all columns; raises InputError if it does not fit.
+
+    status: made, not made, skipped or refused.
+    """
+    table = read_table(path, dict.fromkeys(NEEDED, str), AGAIN, others=str, text=COLUMNS)
+    return table.reindex(columns=list(COLUMNS), fill_value="")
+
+
+def write_outcomes(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    """Write the rows of this run into synthesised.tsv; rows of other scans, from earlier runs, remain."""
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    if path.exists():
+        before = read_outcomes(path)
+        known = set(map(tuple, table[KEY].to_numpy().tolist()))
+        files = set(filter(None, table["file"]))
+        cells = before[[*KEY, "file"]].to_numpy().tolist()
+        stays = [tuple(row[:-1]) not in known and row[-1] not in files for row in cells]
+        table = pd.concat([before[stays], table])
+    write_table(path, table.sort_values(KEY, ignore_index=True))
+
+
+def doubts(path: Path) -> list[tuple[str, str]]:
+    """Source scan and doubt, as text, of each volume that was made from a doubtful scan; path: of synthesised.tsv.
+
+    A source is given as in this table, by its path in the dataset. The list is empty if no such scan was doubtful.
+    """
+    table = read_outcomes(path)
+    rows = table[(table["status"] == "made") & (table["reason"] != "")]
+    return [(str(source), str(reason)) for source, reason in rows[["source", "reason"]].to_numpy().tolist()]
+
+
+def not_made(out: Path) -> int:
+    """Number of rows of synthesised.tsv in `out` with the status "not made": the target was scanned, but refused."""
+    return int((read_outcomes(out / TABLE)["status"] == NOT_MADE).sum())
