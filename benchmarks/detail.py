@@ -3,7 +3,7 @@
 Usage: python benchmarks/detail.py NAME=BIDS [NAME=BIDS ...] [--model default] [--people 10] [--out .../detail.json]
 Each BIDS folder has participants with both scans, one of which is hidden in turn. The hidden scan is registered rigidly
 to the source and resampled to its grid; distortions are not corrected. Inside the source's brain, and for the output
-with and without the detail: r; r of detail, after division by the local mean (SD 10 mm); sharpness, the SD of what a
+without detail, with that of the regression on the source, and with that of the networks too: r; r of detail, after division by the local mean (SD 10 mm); sharpness, the SD of what a
 Gaussian of 3 mm removes over the median, relative to the hidden scan (1: as sharp); and PSNR, each volume divided by
 its median, relative to the 99.5th percentile of the hidden scan.
 """
@@ -25,7 +25,7 @@ from pdsynth.cohorts.cohort import Scan
 from pdsynth.data.preprocessing import SHELL
 from pdsynth.data.standardise import Standardised, standardise
 from pdsynth.files import write_json
-from pdsynth.imaging.detail import with_detail
+from pdsynth.imaging.detail import source_detail
 from pdsynth.imaging.nifti import Volume
 from pdsynth.imaging.spatial import resample
 from pdsynth.synthesis import Model
@@ -86,19 +86,25 @@ class Pair:
 
 
 def compared(model: Model, pair: Pair, direction: Direction) -> dict[str, dict[str, float]]:
-    """The scores of one person and direction, with and without detail."""
+    """The scores of one person and direction: without detail, with the regression's, with the networks' too."""
     real = pair.hidden(direction)
     mask = pair.standard[direction.source].native_brain & (real > 0)
     found = {}
-    for name, detail in (("with detail", with_detail), ("without", _unchanged)):
-        pdsynth.synthesis.with_detail = detail
+    networks = model.method.detail
+    for name, regression, refined in (
+        ("without", _nothing, None),
+        ("regression", source_detail, None),
+        ("networks", source_detail, networks),
+    ):
+        pdsynth.synthesis.source_detail, model.method.detail = regression, refined
         volume = pair.synthesised(model, direction)
         found[name] = scores(volume.data, real, mask, volume.spacing_mm)
+    model.method.detail = networks
     return found
 
 
-def _unchanged(estimate: Volume, source: Volume, brain: np.ndarray) -> Volume:
-    return estimate
+def _nothing(estimate: Volume, source: Volume, brain: np.ndarray) -> np.ndarray:
+    return np.zeros_like(estimate.data)
 
 
 def main() -> None:

@@ -142,6 +142,7 @@ def test_each_draw_is_a_marked_file_and_the_same_command_goes_on(saved, scan, tm
         assert said(path)["Statistic"] == (f"draw {number} of 3" if number else "best estimate")
     rows = pd.read_csv(out / TABLE, sep="\t")
     assert rows["draws"].tolist() == [3] and rows["status"].tolist() == ["made"]
+    assert rows["round_trip_db"].tolist() == [said(folder / f"{NAMES[0]}.nii.gz")["RoundTripPSNR"]]
     listed = json.loads((out / "manifest.json").read_text())["files"]
     assert {f"sub-01/dwi/{name}" for name in files} <= listed.keys()
 

@@ -21,7 +21,7 @@ from pdsynth.imaging.template import epi_template
 from pdsynth.methods import checkpoint, create
 from pdsynth.missing import synthesise_path
 from pdsynth.synthesis import Model
-from pdsynth.types import InputError, Modality
+from pdsynth.types import Direction, InputError, Modality
 from pdsynth.weights import weights_sha256
 
 GRID = mni_grid(8)
@@ -142,6 +142,31 @@ def test_an_sd_of_an_earlier_synthesis_does_not_stay(dataset, tmp_path):
         names.append({path.name for path in (tmp_path / "out").rglob("*.*")})
     assert len(names[0]) == 4 and len(names[1]) == 2
     assert {name for name in names[0] if "syntheticstd" in name} == names[0] - names[1]
+
+
+def test_the_round_trip_compares_the_source_with_what_comes_back(dataset, tmp_path):
+    """A copy comes back whole. An output of 0.5 everywhere comes back as itself, in all of the source's brain."""
+    model = stub_model(tmp_path / "model")
+    assert model.synthesize(scan_of(dataset), to="dmri").round_trip_db == 100
+    half = torch.full((1, 1, *GRID.shape), 0.5)
+    asked = []
+    model.method.estimate = lambda batch, direction: (asked.append(direction) or half, None)
+    found = model.synthesize(scan_of(dataset), to="dmri")
+    source = standardise(single_scan(scan_of(dataset)), model.preprocessing)
+    expected = -10 * np.log10(np.square(source.volume[source.brain] - 0.5).mean())
+    assert found.round_trip_db == pytest.approx(expected, abs=1e-4) and 5 < expected < 40
+    assert found.mark.sidecar()["RoundTripPSNR"] == round(expected, 2)
+    assert asked == [Direction.FMRI_TO_DMRI, Direction.DMRI_TO_FMRI]
+
+
+def test_a_method_that_ignores_its_source_has_no_round_trip(dataset, tmp_path):
+    model = stub_model(tmp_path / "model")
+    type(model.method).blind, before = True, type(model.method).blind
+    try:
+        found = model.synthesize(scan_of(dataset), to="dmri")
+    finally:
+        type(model.method).blind = before
+    assert found.round_trip_db is None and "RoundTripPSNR" not in found.mark.sidecar()
 
 
 def test_dataset_is_completed_and_every_file_marked(model, dataset, tmp_path):

@@ -23,7 +23,7 @@ from pdsynth.data.sessions import relative
 from pdsynth.data.standardise import refused
 from pdsynth.files import read_json, write_json
 from pdsynth.freshness import Stamp, renewed, stamp
-from pdsynth.imaging.nifti import NOTES, Sidecar, sidecar_path
+from pdsynth.imaging.nifti import NOTES, ROUND_TRIP, Sidecar, sidecar_path
 from pdsynth.outcomes import AGAIN, COLUMNS, NOT_MADE, TABLE, write_outcomes
 from pdsynth.resources import refuse_lost, stops_run
 from pdsynth.schemas import read_object
@@ -109,17 +109,25 @@ class Source:
         return synthetic_paths(out, *names, self.scan.path, self.direction, draws=draws)
 
     def row(
-        self, root: Path, status: str, file: str = "", draws: int = 0, reason: str = "", remedy: str = ""
+        self,
+        root: Path,
+        status: str,
+        file: str = "",
+        draws: int = 0,
+        trust: str = "",
+        reason: str = "",
+        remedy: str = "",
     ) -> dict[str, str]:
         """Its row of synthesised.tsv, as texts by column.
 
         root: folder of the dataset, to which the path of the source is relative. status: made, not made, skipped or
         refused. file: path of the volume in the output folder; "" if there is none. draws: number of random samples
-        beside the volume, left out without a file. reason: why there is no volume or, if it was made, the doubts about
-        its source. remedy: advice on the reason.
+        beside the volume, left out without a file. trust: PSNR in dB of the source scan that is synthesised back from
+        the volume. reason: why there is no volume or, if it was made, the doubts about its source. remedy: advice on
+        the reason.
         """
         source, target, drawn = relative(self.scan.path, root), str(self.direction.target), str(draws) if file else ""
-        values = (self.participant_id, self.session_id, source, target, status, file, drawn, reason, remedy)
+        values = (self.participant_id, self.session_id, source, target, status, file, drawn, trust, reason, remedy)
         return dict(zip(COLUMNS, values, strict=True))
 
 
@@ -246,9 +254,9 @@ def synthesise_scans(
             digests = read_json(sidecar_path(volume))["SourceSHA256"]
             pairs = zip(before[source], digests, strict=True)
             stamps[relative(volume, out)] = [each and {**each, "sha256": digest} for each, digest in pairs]
-        notes = "; ".join(read_object(sidecar_path(volume), Sidecar, AGAIN).get(NOTES, []))
-        file = relative(volume, out)
-        run.rows.append(source.row(run.root, "made", file=file, draws=options.samples, reason=notes))
+        sidecar, file = read_object(sidecar_path(volume), Sidecar, AGAIN), relative(volume, out)
+        trust, notes = str(sidecar.get(ROUND_TRIP, "")), "; ".join(sidecar.get(NOTES, []))
+        run.rows.append(source.row(run.root, "made", file, options.samples, trust, notes))
     if not written:
         first = run.rejected[0]
         problem = f"holds no scan that can be used; the first refusal: {first.path}: {first.reason}"

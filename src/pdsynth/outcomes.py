@@ -11,7 +11,9 @@ from pdsynth.files import write_table
 from pdsynth.schemas import read_table
 
 TABLE = "synthesised.tsv"
-COLUMNS = ("participant_id", "session_id", "source", "target", "status", "file", "draws", "reason", "remedy")
+COLUMNS = (
+    "participant_id", "session_id", "source", "target", "status", "file", "draws", "round_trip_db", "reason", "remedy",
+)  # fmt: skip
 NEEDED = ("participant_id", "session_id", "source", "target", "status", "reason")  # an older table may lack the others
 KEY = list(COLUMNS[:4])
 NOT_MADE = "not made"

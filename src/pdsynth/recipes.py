@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pdsynth.data.pairs import Pairs
 from pdsynth.discovery import modules_of
 from pdsynth.methods import Method, create, registry
+from pdsynth.methods.base import FIXED
 from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.types import Size
 
@@ -49,8 +50,8 @@ def settings_of(recipe: Recipe, size: str = Size.FULL, changes: Mapping[str, Any
     settings = {**recipe.settings, **(recipe.small if size == Size.SMALL else {})}
     types = get_type_hints(registry()[recipe.method].config_type)
     for name, value in (changes or {}).items():
-        if name not in types or name == "grid_shape":
-            known = ", ".join(sorted(set(types) - {"grid_shape"})) or "none"
+        if name not in types or name in FIXED:
+            known = ", ".join(sorted(set(types) - set(FIXED))) or "none"
             raise ValueError(f"the method {recipe.method} has no setting {name!r}; it has {known}.")
         try:
             adapter = TypeAdapter(types[name])

@@ -7,18 +7,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from skimage.metrics import peak_signal_noise_ratio
+from torch import Tensor
 
 from pdsynth import __version__
 from pdsynth.cohorts.cohort import Scan
 from pdsynth.cohorts.names import lone_participant, outdated_draws, synthetic_paths
 from pdsynth.cohorts.scans import digests, path_digest, refuse_own_modality, single_scan
-from pdsynth.data.batch import source_batch
+from pdsynth.data.batch import Source, source_batch
 from pdsynth.data.preprocessing import SHELL, Preprocessing
-from pdsynth.data.standardise import standardise
+from pdsynth.data.standardise import Standardised, standardise
 from pdsynth.files import read_json
-from pdsynth.imaging.detail import with_detail
-from pdsynth.imaging.nifti import NOTES, SyntheticMark, Volume, sidecar_path, write_synthetic
+from pdsynth.imaging.detail import source_detail
+from pdsynth.imaging.nifti import NOTES, ROUND_TRIP, SyntheticMark, Volume, sidecar_path, write_synthetic
 from pdsynth.imaging.spatial import Grid, resample
 from pdsynth.methods import checkpoint
 from pdsynth.methods.base import Method, registry
@@ -28,6 +31,7 @@ from pdsynth.weights import model_path, weights_sha256
 
 NO_DRAWS = "gives no draws: its prediction is a single estimate"
 WITHOUT = "leave out --samples, or name a generative model such as `default`"
+MOST_DB = 100.0  # of a round trip without any error
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Synthesis:
     """A synthesised volume on the source scan's own grid, with its SD, its random samples and its provenance.
 
     In `volume`, 1 is 2.5 times the median inside the brain of a scan of the target modality. Detail that is finer than
-    the model's grid is taken from the source, where both modalities are related (`imaging.detail.with_detail`). Then
+    the model's grid is taken from the source, where both modalities are related (`imaging.detail.source_detail`). Then
     the volume is multiplied by the receive field (uneven sensitivity of the coil) of the source, which the scans of a
     session mostly share. If the model is of an earlier version (its `Preprocessing.intensity` is "percentile"), the
     volume has neither, and 1 is the 99.5th percentile inside the brain.
@@ -45,7 +49,8 @@ class Synthesis:
     samples, or None for fewer than two samples. `samples` are independent samples of the target, on the same grid.
     `mark` and `uncertainty_mark` are the provenance records that are written with the volume and with the SD. `source`
     is the path of the source scan. `notes` name the doubts about the source, such as entries of its header, and how the
-    entries were read.
+    entries were read. `round_trip_db` is a score of trust, higher for better volumes (see `round_trip_psnr`); None for
+    a method that ignores its source.
     """
 
     volume: Volume
@@ -55,6 +60,7 @@ class Synthesis:
     source: Path
     samples: list[Volume] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    round_trip_db: float | None = None
 
     def save(self, out: str | Path, participant_id: str = "", session_id: str = "") -> list[Path]:
         """Write volume, uncertainty and samples into a folder as BIDS derivatives; returns the paths of these images.
@@ -162,6 +168,7 @@ class Model:
             if sd is None and samples >= 2:
                 sd = torch.stack(draws).std(0)
                 statistic = {"Statistic": f"standard deviation of {samples} draws", "Calibration": "none"}
+            round_trip = round_trip_psnr(self.method, batch.sources[direction], estimate, direction, bval)
         mark = SyntheticMark(
             direction=direction,
             sources=[scan.path.name],
@@ -178,27 +185,41 @@ class Model:
                 "Preprocessing": self.preprocessing.model_dump(),
                 **({} if scale.field is None else {"ReceiveField": "of the source", "Detail": "of the source"}),
                 **({NOTES: list(source.notes)} if source.notes else {}),
+                **({} if round_trip is None else {ROUND_TRIP: round(round_trip, 2)}),
             },
         )
-        to_native = source.transform.inverse().matrix
-        field = None  # a model of the earlier intensity scale gives neither detail nor field
+        affine = source.transform.inverse().matrix @ self.grid.affine  # of the grid, to mm of the scan
+
+        def on_grid(values: Tensor) -> Volume:
+            return Volume(values[0, 0].float().cpu().numpy(), affine)
+
+        field = detail = None  # a model of the earlier intensity scale gives neither
         if scale.field is not None:
-            field = resample(Volume(scale.field, self.grid.affine), source.native, to_native)
+            field = resample(Volume(scale.field, affine), source.native)
+            detail = self._detail(on_grid(estimate), source)
 
-        def native(values: torch.Tensor, detailed: bool = True) -> Volume:
-            """Values on the grid, on the source's grid, with its detail and its receive field."""
-            on_grid = Volume(values[0, 0].float().cpu().numpy(), self.grid.affine)
-            volume = Volume(resample(on_grid, source.native, to_native), source.native.affine)
-            if field is None:
-                return volume
-            if detailed:
-                volume = with_detail(volume, source.mean, source.native_brain)
-            return Volume(volume.data * field, volume.affine)
+        def native(values: Tensor, detail: np.ndarray | None = None) -> Volume:
+            """Values on the grid, on the source's grid, with the detail and with the receive field of the source."""
+            volume = resample(on_grid(values), source.native)
+            if detail is not None:
+                volume = np.maximum(volume + detail, 0)
+            return Volume(volume if field is None else volume * field, source.native.affine)
 
-        spread = None if sd is None else native(sd, detailed=False)
+        spread = None if sd is None else native(sd)
         spread_mark = replace(mark, statistic=statistic)
-        samples_of = [native(draw) for draw in draws]
-        return Synthesis(native(estimate), spread, mark, spread_mark, scan.path, samples_of, source.notes)
+        samples_of = [native(draw, detail) for draw in draws]
+        return Synthesis(
+            native(estimate, detail), spread, mark, spread_mark, scan.path, samples_of, source.notes, round_trip
+        )
+
+    def _detail(self, estimate: Volume, source: Standardised) -> np.ndarray:
+        """What an estimate on the grid, in mm of the scan, lacks of the detail of its source; on the source's grid."""
+        scan, brain = source.mean, source.native_brain
+        smooth = Volume(resample(estimate, source.native), source.native.affine)
+        detail = source_detail(smooth, scan, brain)
+        if self.method.detail is None:
+            return detail
+        return detail + self.method.detail.added(estimate, scan, brain, Direction.to(source.scan.modality.other))
 
     def _calibrated(self, direction: Direction) -> str:
         """The participants on whom the SD was calibrated, and the coverage of its 90 % intervals, in words."""
@@ -211,6 +232,28 @@ class Model:
         return f"on {people}" + (
             f": 90 % intervals held {100 * coverage:.1f} % of voxels of others" if coverage else ""
         )
+
+
+@torch.inference_mode()
+def round_trip_psnr(
+    method: Method, source: Source, estimate: Tensor, direction: Direction, bval: float
+) -> float | None:
+    """PSNR in dB of a source scan that is synthesised back from its own estimate, in the source's brain; at most 100.
+
+    source: one whole scan; estimate (1, 1, X, Y, Z) in [0, 1]: the volume synthesised from it in `direction`. bval:
+    b-value in s/mm^2 of the dMRI, whether source or target. No real target is needed, and the score is high where
+    method and scan fit (Zhu et al. 2017 train by this cycle). None for a method that ignores its source.
+    """
+    if method.blind:
+        return None
+    brain = source.brain[0, 0].cpu().numpy() > 0
+    back = Direction.to(direction.source)
+    batch = source_batch(estimate[0, 0].float().cpu().numpy(), brain, back, bval).to(estimate.device)
+    returned = method.estimate(batch, back)[0][0, 0].float().cpu().numpy()
+    real = source.volume[0, 0].cpu().numpy()
+    if np.array_equal(returned[brain], real[brain]):
+        return MOST_DB
+    return min(float(peak_signal_noise_ratio(real[brain], returned[brain], data_range=1)), MOST_DB)
 
 
 def refuse_without_draws(model: str | Path) -> None:

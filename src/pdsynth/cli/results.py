@@ -100,11 +100,12 @@ def scored(
     """Score models on a prepared folder; yields a `Scored`, to whose results folder the block may add files.
 
     command: name for the manifest. prepared: the prepared folder. model: folders of the models, or "default" for the
-    shipped one; the first is under test. options: split, samples, controls and so on of `pdsynth evaluate`. jobs: number of
-    processes that share the scans. The results folder becomes `out` if the block ends without an error. overwrite: whether an existing folder of pdsynth is
-    replaced. Raises InputError if the split has no pair, if a model is named twice, if a model was calibrated on a scan
-    to score, or trained on one outside the training split (`--split train` is permitted, and the report states it), if
-    it was trained on scans of another preprocessing, and if `out` cannot be written.
+    shipped one; the first is under test. options: split, samples, controls and so on of `pdsynth evaluate`. jobs:
+    number of processes that share the scans. The results folder becomes `out` if the block ends without an error.
+    overwrite: whether an existing folder of pdsynth is replaced. Raises InputError if the split has no pair, if a model
+    is named twice, if a model was calibrated on a scan to score, or trained on one outside the training split (`--split
+    train` is permitted, and the report states it), if it was trained on scans of another preprocessing, and if `out`
+    cannot be written.
     """
     if jobs > 1:
         load_ahead("pdsynth.evaluation.evaluate")

@@ -13,16 +13,16 @@ AROUND_MM = 12.0  # SD of the weights of the regression
 LEAST_SD = 0.2  # of the source in units of its local mean: a source that varies less gives little detail
 
 
-def with_detail(estimate: Volume, source: Volume, brain: np.ndarray) -> Volume:
-    """The estimate with the detail of its source, on the source's grid (X, Y, Z); unchanged outside the brain.
+def source_detail(estimate: Volume, source: Volume, brain: np.ndarray) -> np.ndarray:
+    """What an estimate lacks of the detail of its source, (X, Y, Z) float32 in its unit; 0 outside the brain.
 
-    estimate is smooth, in any unit. source is the mean of the scan from which it was synthesised. brain is (X, Y, Z)
-    bool. Around each voxel, the estimate is regressed on the source, both at the resolution of the estimate. The part
-    of the source that this blur removes, times the slope, is added (guided upsampling, He et al. 2013). Where estimate
-    and source are unrelated, the slope is near 0 and nothing is added.
+    estimate and source lie on one grid. estimate is smooth, in any unit. source is the mean of the scan from which it
+    was synthesised, in any unit. brain is (X, Y, Z) bool. Around each voxel, the estimate is regressed on the source,
+    both at the resolution of the estimate. The part of the source that this blur removes, times the slope, is the
+    detail (guided upsampling, He et al. 2013). Where estimate and source are unrelated, the slope is near 0.
 
     >>> flat = Volume(np.ones((8, 8, 8), np.float32), np.eye(4))
-    >>> bool(np.allclose(with_detail(flat, flat, np.ones((8, 8, 8), bool)).data, 1))
+    >>> bool(np.allclose(source_detail(flat, flat, np.ones((8, 8, 8), bool)), 0))
     True
     """
     spacing = estimate.spacing_mm
@@ -33,5 +33,4 @@ def with_detail(estimate: Volume, source: Volume, brain: np.ndarray) -> Volume:
     variance = np.maximum(squared - source_mean**2, 0)
     covariance = product - source_mean * estimate_mean
     slope = local_mean(covariance / (variance + np.float32(LEAST_SD**2)), brain, AROUND_MM, spacing)
-    added = np.where(brain, slope * (sharp - blurred), 0)
-    return Volume(np.maximum(estimate.data + added, 0).astype(np.float32), estimate.affine)
+    return np.where(brain, slope * (sharp - blurred), 0).astype(np.float32)

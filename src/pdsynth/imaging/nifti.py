@@ -26,6 +26,7 @@ SUFFIXES = (".nii", ".nii.gz")
 MOST_EXTENSION = 1 << 20  # bytes between the header and the voxels; a protocol or a history needs some kB
 COMMENT = 6  # NIfTI-1 header extension code for text
 NOTES = "SourceNotes"  # entry of the sidecar, if the source scan was doubtful
+ROUND_TRIP = "RoundTripPSNR"  # entry of the sidecar: PSNR in dB of the source that is synthesised back
 NAMES = {Modality.FMRI: "fMRI", Modality.DMRI: "dMRI"}
 
 

@@ -23,9 +23,11 @@ from pdsynth.discovery import modules_of
 from pdsynth.imaging.spatial import Grid
 from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.methods.correction import corrected, no_correction
+from pdsynth.methods.detail import DetailNetworks
 from pdsynth.types import Direction, Modality
 
 Loss = Callable[[PairBatch, torch.Generator], dict[str, Tensor]]
+FIXED = ("grid_shape", "detail_width")  # settings that no recipe chooses
 ADDED = ("sd_scale", "correction")  # buffers that models of earlier versions lack
 Settings = Mapping[str, Any]  # settings of a method's configuration, by name
 
@@ -72,10 +74,13 @@ class Stage:
 class MethodConfig:
     """The settings of a method, from which it is built; a saved model holds them as JSON.
 
-    grid_shape: number of voxels of the volumes along each axis. Each method adds its own settings.
+    grid_shape: number of voxels of the volumes along each axis. detail_width: channels of the networks that add detail
+    at 2 mm (`DetailNetworks`); 0 for a method without them. Each method adds its own settings; recipes choose only
+    these.
     """
 
     grid_shape: tuple[int, int, int] = (48, 56, 48)
+    detail_width: int = 0
 
 
 class Method(nn.Module, ABC):
@@ -110,6 +115,7 @@ class Method(nn.Module, ABC):
         # calibration factors of the SD, in the order of Direction; `calibrate` sets them
         self.register_buffer("sd_scale", torch.ones(len(Direction)))
         self.register_buffer("correction", no_correction())  # for a new scanner; `adapt` sets it
+        self.detail = DetailNetworks(config.detail_width) if config.detail_width else None  # trained on its own
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
         """Fit the closed-form state (means, templates, regressions) on the training participants.
@@ -282,5 +288,5 @@ def create(name: str, config: dict[str, Any]) -> Method:
     if name not in registry():
         raise KeyError(f"no method {name!r}; there are {', '.join(sorted(registry()))}")
     method = registry()[name]
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     return method(method.config_type(**values))

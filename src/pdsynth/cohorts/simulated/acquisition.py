@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +11,8 @@ from pdsynth.cohorts.simulated.scanner import HEAD_CENTRE_MM, Optics, native_gri
 from pdsynth.cohorts.simulated.sites import DmriProtocol, FmriProtocol, Site
 from pdsynth.cohorts.simulated.tissue import TISSUES, Tissues, varied
 from pdsynth.imaging.spatial import Grid
+
+Edges = tuple[float, float, float]  # of a voxel, in mm
 
 POSE_DEG, POSE_MM, SCALE_SD = 1.7, 2.0, 0.03
 BETWEEN_DEG, BETWEEN_MM = 0.6, 0.8  # the head moves between the two scans
@@ -73,20 +76,23 @@ def at_site(generator: np.random.Generator, site: Site) -> Acquisition:
     return Acquisition(site.fmri, site.dmri, *exposures)
 
 
-def randomised(generator: np.random.Generator, quick: bool) -> Acquisition:
+def randomised(
+    generator: np.random.Generator, quick: bool, voxel: Callable[[np.random.Generator, bool], Edges] | None = None
+) -> Acquisition:
     """Draw the acquisition of one session: protocol, contrast, geometry and artefacts of each scan from wide ranges.
 
     quick: fewer volumes (8 instead of 40) and directions (6 instead of 30), and no voxel below 2.5 mm in plane. Pose,
     coil and smooth sensitivity are those of the session, with a movement and a strength of the coil for each scan. This
-    is the idea of SynthSeg (Billot et al. 2023) with the signal equations of MRI.
+    is the idea of SynthSeg (Billot et al. 2023) with the signal equations of MRI. voxel(generator, quick), if given,
+    draws the edges of a voxel in mm from other ranges.
     """
-    g = generator
+    g, draw_voxel = generator, voxel or _voxel
     head = pose(g, 5.0, 6.0, 0.06)
     fmri_protocol = FmriProtocol(
         t_r=float(g.uniform(600, 3200)),
         t_e=float(g.uniform(18, 42)),
         flip_deg=float(g.uniform(45, 95)),
-        voxel_mm=_voxel(g, quick),
+        voxel_mm=draw_voxel(g, quick),
         volumes=8 if quick else 40,
         tsnr=float(g.uniform(25, 110)),
     )
@@ -94,7 +100,7 @@ def randomised(generator: np.random.Generator, quick: bool) -> Acquisition:
     dmri_protocol = DmriProtocol(
         t_r=float(g.uniform(2500, 14500)),
         t_e=float(g.uniform(55, 115)),
-        voxel_mm=_voxel(g, quick),
+        voxel_mm=draw_voxel(g, quick),
         bval=float(np.round(bval / 50) * 50),
         b0_volumes=1,
         directions=6 if quick else 30,
@@ -126,7 +132,7 @@ def randomised(generator: np.random.Generator, quick: bool) -> Acquisition:
     return Acquisition(fmri_protocol, dmri_protocol, *exposures)
 
 
-def _voxel(g: np.random.Generator, quick: bool) -> tuple[float, float, float]:
+def _voxel(g: np.random.Generator, quick: bool) -> Edges:
     """Draw voxel edges in mm: square in plane, with slices of 2.5 to 5 mm that are at least as thick as the edge.
 
     Quick scans have at least 2.5 mm in plane, because small voxels cost time.

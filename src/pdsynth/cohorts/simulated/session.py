@@ -81,6 +81,17 @@ def simulate_session(
         acquisition = acquisitions.randomised(generator, quick)
     else:
         acquisition = acquisitions.at_site(generator, quick_site(SITES[site]) if quick else SITES[site])
+    return simulate_scans(streams, person, anatomy, acquisition, oracle_draws)
+
+
+def simulate_scans(
+    streams: Streams, person: Person, anatomy: Anatomy, acquisition: Acquisition, oracle_draws: int = 0
+) -> Session:
+    """Simulate both scans of a person with a given anatomy and acquisition.
+
+    streams: the random generators of what the two do not fix: noise, fluctuations, and the fields that only one scan
+    has. oracle_draws: as in `simulate_session`.
+    """
     run, fmri_oracle = _fmri(streams, person, anatomy, acquisition, oracle_draws)
     dwi, bvals, bvecs, dmri_oracle = _dmri(streams, person, anatomy, acquisition, oracle_draws)
     return Session(person, anatomy, acquisition, run, dwi, bvals, bvecs, fmri_oracle, dmri_oracle)
