@@ -3,9 +3,10 @@
 Usage: python benchmarks/detail.py NAME=BIDS [NAME=BIDS ...] [--model default] [--people 10] [--out .../detail.json]
 Each BIDS folder has participants with both scans, one of which is hidden in turn. The hidden scan is registered rigidly
 to the source and resampled to its grid; distortions are not corrected. Inside the source's brain, and for the output
-without detail, with that of the regression on the source, and with that of the networks too: r; r of detail, after division by the local mean (SD 10 mm); sharpness, the SD of what a
-Gaussian of 3 mm removes over the median, relative to the hidden scan (1: as sharp); and PSNR, each volume divided by
-its median, relative to the 99.5th percentile of the hidden scan.
+without detail, with that of the regression on the source, and with that of the networks too: r; r of detail, after
+division by the local mean (SD 10 mm); sharpness, the SD of what a Gaussian of 3 mm removes over the median, relative to
+the hidden scan (1: as sharp); and PSNR, each volume divided by its median, relative to the 99.5th percentile of the
+hidden scan.
 """
 
 from __future__ import annotations
