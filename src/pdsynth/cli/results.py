@@ -207,6 +207,12 @@ def benchmark(
 
 def report(
     results: Annotated[Path, typer.Argument(help="A folder of evaluate, benchmark, demo or prepare.", metavar="DIR")],
+    participants: Annotated[
+        str, typer.Option(help="Up to 6 participants to show, with commas, instead of the best, the worst and between.")
+    ] = "",
+    for_sharing: Annotated[
+        bool, typer.Option("--for-sharing", help="Leave out images, identifiers and results of fewer than 5 people.")
+    ] = False,
 ) -> None:
     """Write an HTML page, checklists and cards on the results in a folder; for a prepared folder, a page on its scans.
 
@@ -218,6 +224,11 @@ def report(
     prepared = (results / "pairs.tsv").is_file()
     if not prepared and not (results / METRICS_JSON).is_file():
         raise InputError(results, "holds no results (it has no metrics.json)", "run `pdsynth evaluate` first")
+    if prepared and (for_sharing or participants):
+        remedy = "report on it without --for-sharing and --participants"
+        raise InputError(results, "is a prepared folder, whose page shows all scans", remedy)
+    if for_sharing and participants:
+        raise InputError("--participants", "names whom a page for sharing must not show", "leave one of the two out")
     from pdsynth.evidence.claims import write_cards, write_report
     from pdsynth.report.quality import write_quality
 
@@ -225,9 +236,11 @@ def report(
         if prepared:
             page = write_quality(folder)
         else:
-            write_cards(folder)
-            page = write_report(folder)
-    cards = "" if prepared else "; checklists and cards are in the same folder"
+            if not for_sharing:
+                write_cards(folder)
+            chosen = [name.strip() for name in participants.split(",") if name.strip()]
+            page = write_report(folder, chosen, for_sharing)
+    cards = "" if prepared or for_sharing else "; checklists and cards are in the same folder"
     done(f"Open {results / page.name} in a browser{cards}")
 
 

@@ -7,6 +7,7 @@ is no list of claims elsewhere: a new package is part of the report without furt
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,12 +28,13 @@ def claims() -> list[Claim]:
     return [cast(Claim, import_module(name)) for name in names if find_spec(name)]
 
 
-def write_report(results: str | Path) -> Path:
+def write_report(results: str | Path, participants: Sequence[str] = (), for_sharing: bool = False) -> Path:
     """Write report.html into a results folder, with the sections of all evidence in it; returns the path of the page.
 
-    Raises InputError if metrics.json, metrics.tsv or another required file is missing or damaged.
+    participants, for_sharing: see `report.page.write_report`. Raises InputError if metrics.json, metrics.tsv or another
+    required file is missing or damaged.
     """
-    return page.write_report(results, claims())
+    return page.write_report(results, claims(), participants, for_sharing)
 
 
 def write_cards(results: str | Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,81 +15,45 @@ from pdsynth.data.preprocessing import Preprocessing
 from pdsynth.evaluation.metrics import PRIMARY
 from pdsynth.report import words
 from pdsynth.report.pictures import EDGES, PLANES, View
+from pdsynth.report.shown import Shown, about, saved, score_texts, view_of
 from pdsynth.results.archive import image_name
 from pdsynth.results.folder import Results, Synthesised
 from pdsynth.types import Direction, InputError
 
-SHOWN = (0.0, 1 / 3, 2 / 3, 1.0)  # positions of the shown scans from the highest to the lowest score
 SHOWN_MISSING = 4
 AXIAL = 2
 SHOWN_SIGNAL = 0.02  # voxels of a synthesised volume above this signal count as brain
 MOST_FIGURES = 9  # most figures per row of the gallery
 
 
-def limits(results: Results) -> dict[str, float]:
-    """Upper ends of the colour scales of the report, for the difference from the real scan and for the SD.
+def participants(results: Results, shown: Sequence[Shown], tops: dict[str, float]) -> list[dict[str, Any]]:
+    """Pictures of the three planes of some scans with all volumes of both directions, for the report.
 
-    Keys are "difference" and "deviation" (SD); values are in the unit of the volumes (0 to 1). They are the 99th
-    percentiles in the brain over the saved scans of the method under test, in each direction; the larger one is rounded
-    up, and at least 0.1 and 0.02.
+    tops: upper ends of the colour scales, from `shown.limits`. Returns one dict per
+    scan, as the template needs it.
     """
-    ends = {"difference": 0.1, "deviation": 0.02}
-    for direction in Direction:
-        real, brain = results.images(direction.target), results.images(f"{direction.target}_brain")
-        synthesised = results.images(image_name(results.tested, direction))
-        deviation = results.images(f"{image_name(results.tested, direction)}_std")
-        if real is None or brain is None or synthesised is None:
-            continue
-        error = np.abs(np.asarray(synthesised, np.float32) - real)[brain]
-        ends["difference"] = max(ends["difference"], float(np.ceil(np.percentile(error, 99) * 20) / 20))
-        if deviation is not None:
-            spread = np.asarray(deviation, np.float32)[brain[: len(deviation)]]
-            ends["deviation"] = max(ends["deviation"], float(np.ceil(np.percentile(spread, 99) * 50) / 50))
-    return ends
-
-
-def participants(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
-    """Pictures of up to four scans that the method under test synthesised, from the best to the worst, for the report.
-
-    Scans are ranked by the PSNR of the method under test, summed over both directions of synthesis; only scans with
-    saved volumes are ranked. The best, the worst and two between are shown, so that poor results are visible too. tops:
-    upper ends of the colour scales for "difference" and "deviation" (SD), from `limits`. Returns one dict per scan, as
-    the template needs it.
-    """
-    scores = {d: results.scan_scores(results.tested, d) for d in Direction}
-    number = len(results.imaged)
-    total = sum(np.asarray(scores[d][PRIMARY], float)[:number] for d in Direction)
-    ranked = np.argsort(-total)
-    ranks = dict.fromkeys(round(position * (number - 1)) for position in SHOWN)
     return [
         {
-            "id": results.imaged["participant_id"][row],
-            "session": results.imaged["session_id"][row],
-            "about": _about(results, row),
-            "rank": rank + 1,
-            "of": number,
-            "directions": [_panels(results, row, d, scores[d].iloc[row], tops) for d in Direction],
+            "id": results.imaged["participant_id"][scan.row],
+            "about": about(results, scan.row),
+            "rank": scan.rank,
+            "directions": [_panels(results, scan.row, d, tops) for d in Direction],
         }
-        for rank, row in ((rank, int(ranked[rank])) for rank in ranks)
+        for scan in shown
     ]
 
 
-def _about(results: Results, row: int) -> list[str]:
-    scan = results.imaged.iloc[row]
-    site = f"site {scan['site']}" if scan["site"] else ""
-    return [text for text in (scan["session_id"], scan["diagnosis"], site) if text]
-
-
-def _panels(results: Results, row: int, direction: Direction, score: Any, tops: dict[str, float]) -> dict[str, Any]:
+def _panels(results: Results, row: int, direction: Direction, tops: dict[str, float]) -> dict[str, Any]:
     """Columns of three planes each: source, real, synthesised, difference and, if the method has one, SD."""
     names = (direction.source.value, direction.target.value, image_name(results.tested, direction))
-    source, real, synthesised = (_image(results, name, row) for name in names)
-    brain = _image(results, f"{direction.target}_brain", row) > 0
-    view = View.around(_brains(results), results.affine)
+    source, real, synthesised = (saved(results, name, row) for name in names)
+    brain = saved(results, f"{direction.target}_brain", row) > 0
+    view = view_of(results)
+    top = tops["signal"]
     columns = [
-        _column("source", f"Source {words.MODALITIES[direction.source]}", view.slices(source, 1)),
-        _column("real", f"Real {words.MODALITIES[direction.target]}", view.slices(real, 1)),
-        _column("synthesised", f"Synthesised {words.MODALITIES[direction.target]}", view.slices(synthesised, 1)),
+        _column("source", f"Source {words.MODALITIES[direction.source]}", view.slices(source, top)),
+        _column("real", f"Real {words.MODALITIES[direction.target]}", view.slices(real, top)),
+        _column("synthesised", f"Synthesised {words.MODALITIES[direction.target]}", view.slices(synthesised, top)),
         _column(
             "difference",
             "Synthesised \N{MINUS SIGN} real",
@@ -101,8 +66,7 @@ def _panels(results: Results, row: int, direction: Direction, score: Any, tops: 
         columns.append(_column("deviation", "Uncertainty", view.slices(spread, tops["deviation"], "deviation")))
     return {
         "name": words.DIRECTIONS[direction],
-        "psnr": words.number(float(score[PRIMARY]), 1),
-        "ssim": words.number(float(score["ssim_brain"]), 3),
+        "scores": score_texts(results, row, direction),
         "columns": columns,
         "planes": _planes(view),
     }
@@ -113,18 +77,18 @@ def gallery(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
 
     Returns one dict per direction of synthesis, as the template needs it. One axial slice is shown. The scan is that of
     middle rank by PSNR of the method under test, among those with saved volumes. tops: upper ends of the colour scales,
-    from `limits`.
+    from `shown.limits`.
     """
     panels = []
     number = len(results.imaged)
     for direction in Direction:
         scores = results.scan_scores(results.tested, direction)[PRIMARY].to_numpy(float)[:number]
         row = int(np.argsort(-scores)[number // 2])
-        real, brain = (_image(results, f"{direction.target}{end}", row) for end in ("", "_brain"))
-        view = View.around(_brains(results), results.affine)
+        real, brain = (saved(results, f"{direction.target}{end}", row) for end in ("", "_brain"))
+        view = view_of(results)
         tiles = []
         for name in results.methods:
-            image = _image(results, image_name(name, direction), row)
+            image = saved(results, image_name(name, direction), row)
             error = (image - real) * (brain > 0)
             score = results.scan_scores(name, direction)[PRIMARY].iloc[row]
             tiles.append(
@@ -132,7 +96,7 @@ def gallery(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
                     "name": name,
                     "group": words.group_of(name, results.tested),
                     "psnr": words.number(float(score), 1),
-                    "image": view.slice(image, AXIAL, 1),
+                    "image": view.slice(image, AXIAL, tops["signal"]),
                     "difference": view.slice(error, AXIAL, tops["difference"], "difference"),
                 }
             )
@@ -142,8 +106,8 @@ def gallery(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
                 "name": words.DIRECTIONS[direction],
                 "target": words.MODALITIES[direction.target],
                 "participant": results.imaged["participant_id"][row],
-                "real": view.slice(real, AXIAL, 1),
-                "source": view.slice(_image(results, direction.source, row), AXIAL, 1),
+                "real": view.slice(real, AXIAL, tops["signal"]),
+                "source": view.slice(saved(results, direction.source, row), AXIAL, tops["signal"]),
                 "cut": view.labels[AXIAL],
                 "tiles": tiles,
                 "columns": -(-figures // -(-figures // MOST_FIGURES)),  # rows of equal length
@@ -156,7 +120,7 @@ def missing_scans(results: Results, tops: dict[str, float]) -> list[dict[str, An
     """Pictures of up to four synthesised scans that the cohort lacks: the scan, its source if found, its SD if given.
 
     They are in the space of their source scans. At most two are shown per synthesised modality. tops: upper ends of the
-    colour scales, from `limits`.
+    colour scales, from `shown.limits`.
     """
     scans: list[Synthesised] = []
     for target in dict.fromkeys(each.target for each in results.synthesised):
@@ -205,19 +169,6 @@ def _canonical(image: nib.Nifti1Image) -> tuple[np.ndarray, np.ndarray]:
     """Data (X, Y, Z) and affine, with the axes in the order right, anterior, superior."""
     turned = nib.as_closest_canonical(image)
     return np.asarray(turned.dataobj, np.float32), turned.affine
-
-
-def _image(results: Results, name: str, row: int) -> np.ndarray:
-    """One scan of predictions/<name>.npy; zeros if the file is missing, so that the report can still be written."""
-    images = results.images(name)
-    if images is None:
-        shape = next(a.shape for n in Direction if (a := results.images(n.target)) is not None)
-        return np.zeros(shape[1:], np.float32)
-    return np.asarray(images[row], np.float32)
-
-
-def _brains(results: Results) -> np.ndarray:
-    return np.stack([b for d in Direction if (b := results.images(f"{d.target}_brain")) is not None])
 
 
 def _column(kind: str, title: str, slices: list[Any]) -> dict[str, Any]:

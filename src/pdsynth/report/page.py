@@ -4,71 +4,119 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import escape
 
 from pdsynth.evaluation.metrics import PRIMARY
-from pdsynth.report import brains, words
+from pdsynth.report import brains, shown, viewer, words
 from pdsynth.report.cells import p_value
 from pdsynth.report.charts import Bar, forest
-from pdsynth.report.facts import groups_of
+from pdsynth.report.facts import Group, groups_of
 from pdsynth.report.pictures import colour_bar
-from pdsynth.report.rendering import render
+from pdsynth.report.rendering import render, scripts
 from pdsynth.report.sections import Claim
+from pdsynth.report.sharing import FEWEST, released, shareable, short_names
 from pdsynth.results.folder import Results, scores_and_times
 from pdsynth.statistics.inference import SIGNIFICANT
-from pdsynth.types import Direction
+from pdsynth.types import Direction, InputError
 
-PAGE = "report.html"
+PAGE, PAGE_FOR_SHARING = "report.html", "report_for_sharing.html"
+SCRIPTS = ("viewer.js", "tables.js", "script.js")
 
 
-def write_report(results_dir: str | Path, claims: Sequence[Claim]) -> Path:
+def write_report(
+    results_dir: str | Path, claims: Sequence[Claim], participants: Sequence[str] = (), for_sharing: bool = False
+) -> Path:
     """Write report.html from the result files of a folder, into this folder; returns its path.
 
     claims: modules, each of which reads its own result files of the folder and returns sections of the report. The page
-    contains its images, styles and script, and loads nothing. Raises InputError if metrics.json, metrics.tsv, or
-    predictions/participants.tsv or grid.json is missing or damaged.
+    contains its volumes, images, styles and scripts, and loads nothing. participants: whom the page shows, see
+    `shown.chosen`. for_sharing: write report_for_sharing.html instead, without images, identifiers, and anything about
+    fewer than five people. Raises InputError if metrics.json, metrics.tsv, or predictions/participants.tsv or grid.json
+    is missing or damaged, if participants are not in the folder, and if fewer than five people are to be shared.
     """
     results = Results.read(results_dir)
-    context = _context(results, claims) | {"colour_bar": colour_bar, "number": words.number}
-    return render(results.root / PAGE, "report.html.j2", True, context)
+    context = _context(results, claims) | scripts(*SCRIPTS) | {"number": words.number, "sharing": for_sharing}
+    if for_sharing:
+        short = {str(escape(name)): str(escape(new)) for name, new in short_names(results.methods).items()}
+        return render(results.root / PAGE_FOR_SHARING, "report.html.j2", True, context | _shared(context), short)
+    return render(results.root / PAGE, "report.html.j2", True, context | _pictures(results, participants))
 
 
 def _context(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
+    """What every report says, by the names that the template uses."""
     metrics, manifest = results.metrics, results.manifest
     sections = sorted((part for claim in claims for part in claim.sections(results)), key=lambda part: part.position)
     addressed = {part.key for part in sections if part.tables}
-    limits = brains.limits(results)
     return {
         "simulated": results.simulated,
+        "synthetic": words.synthetic(results.simulated),
+        "root": results.root,
         "tested": results.tested,
         "people": metrics["n_participants"],
         "split": metrics["split"],
         "sites": _counts(results, "site"),
         "diagnoses": _counts(results, "diagnosis"),
         "directions": [_direction(results, d) for d in Direction],
-        "participants": brains.participants(results, limits),
-        "gallery": brains.gallery(results, limits),
-        "missing": brains.missing_scans(results, limits),
         "n_synthesised": len(results.synthesised),
-        "limits": limits,
         "unit": words.unit((results.data.get("prepared") or {}).get("parameters") or {}),
         "comparisons": _comparisons(results),
         "quality": words.QUALITY,
         "audit": words.AUDIT,
-        "states_sd": any("coverage_90" in scores[d.value] for scores in results.methods.values() for d in Direction),
         "rejected": results.rejected.to_dict("records"),
         "manifest": manifest,
         "notes": manifest.get("notes", []),
-        "provenance": json.dumps(manifest, indent=2),
         "controls": {n: t for n, t in words.CONTROLS.items() if n in results.methods},
-        "spread": words.spread(results.tested, metrics),
         "seed": metrics.get("seed"),
         "sections": sections,
         "not_addressed": [topic for c in claims for key, topic in c.ADDRESSES.items() if key not in addressed],
     }
+
+
+def _pictures(results: Results, participants: Sequence[str]) -> dict[str, Any]:
+    """The part of the context with volumes, pictures and names of participants."""
+    limits, scans = shown.limits(results), shown.chosen(results, participants)
+    coverage = any("coverage_90" in scores[d.value] for scores in results.methods.values() for d in Direction)
+    return {
+        "named": bool(participants),
+        "imaged": len(results.imaged),
+        "volumes": viewer.contents(results, scans, limits),
+        "participants": brains.participants(results, scans, limits),
+        "gallery": brains.gallery(results, limits),
+        "missing": brains.missing_scans(results, limits),
+        "limits": limits,
+        "colour_bar": colour_bar,
+        "states_sd": coverage,
+        "spread": words.spread(results.tested, results.metrics),
+        "provenance": json.dumps(results.manifest, indent=2),
+    }
+
+
+def _shared(context: dict[str, Any]) -> dict[str, Any]:
+    """The part of the context that differs in a report for sharing. Raises InputError for fewer than five people."""
+    if context["people"] < FEWEST:
+        problem = f"holds results of {context['people']} participants, who could be recognised"
+        raise InputError(context["root"], problem, f"share results of {FEWEST} participants or more")
+    sections, left_out = shareable(context["sections"])
+    return {
+        "sections": sections,
+        "left_out": left_out,
+        "diagnoses": _large_counts(context["diagnoses"]),
+        "directions": [d | {"groups": _large_groups(d["groups"])} for d in context["directions"]],
+    }
+
+
+def _large_counts(counts: dict[str, int]) -> dict[str, int]:
+    shared = released(list(counts.values()), [""] * len(counts))
+    return dict(compress(counts.items(), shared))
+
+
+def _large_groups(groups: list[Group]) -> list[Group]:
+    return list(compress(groups, released([group.n for group in groups], [group.by for group in groups])))
 
 
 def _counts(results: Results, column: str) -> dict[str, int]:

@@ -15,7 +15,7 @@ from pdsynth.data.shards import AGAIN
 from pdsynth.imaging.template import tissue_template
 from pdsynth.report.charts import curves, strips
 from pdsynth.report.pictures import View
-from pdsynth.report.rendering import render
+from pdsynth.report.rendering import render, scripts
 from pdsynth.types import NA, Available, Diagnosis, InputError, Modality, Split
 
 PAGE = "quality.html"
@@ -50,6 +50,7 @@ def write_quality(prepared: str | Path) -> Path:
     flagged = quality[quality["flag"] != ""]
     context = {
         "simulated": pairs.simulated,
+        "sharing": False,
         "manifest": pairs.manifest,
         "people": whole.table["participant_id"].nunique(),
         "sessions": len(whole),
@@ -66,7 +67,7 @@ def write_quality(prepared: str | Path) -> Path:
         "refused": refused.head(SHOWN_REFUSED).to_dict("records"),
         "n_refused": len(refused),
     }
-    return render(pairs.root / PAGE, "quality.html.j2", True, context)
+    return render(pairs.root / PAGE, "quality.html.j2", True, context | scripts("tables.js"))
 
 
 def _label(value: str) -> str:

@@ -19,7 +19,9 @@ class Table:
 
     head: headings of the columns. rows: one sequence of cells per row, one cell per column. marked: for each row,
     whether it is highlighted. notes: for each row, a small line below its first cell. meanings: for each column, an
-    explanation, which its heading shows as a tooltip. The last three may be empty.
+    explanation, which its heading shows as a tooltip. people: for each row, the number of participants in it, if rows
+    are of groups of participants; within: for each row, the division whose groups exclude each other, such as "site".
+    All sequences after rows may be empty.
     """
 
     caption: str
@@ -28,6 +30,8 @@ class Table:
     marked: Sequence[bool] = ()
     notes: Sequence[str] = ()
     meanings: Sequence[str] = ()
+    people: Sequence[int] = ()
+    within: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Section:
     """A part of the report: an introduction (lead), findings as sentences, tables and figures.
 
     key: name of its anchor in the page. position: the report sorts its sections by this number. label: a short title
-    for the table of contents; "" if `title` is short enough.
+    for the table of contents; "" if `title` is short enough. people: the smallest number of participants on which a
+    sentence of it rests; None means all who were scored.
     """
 
     key: str
@@ -54,6 +59,7 @@ class Section:
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = field(default_factory=tuple)
     label: str = ""
+    people: int | None = None
 
 
 class Claim(Protocol):

@@ -34,6 +34,11 @@ UNITS = {  # of prepared volumes, by `Preprocessing.intensity`
 }
 
 
+def synthetic(simulated: bool) -> str:
+    """The mark of every picture of a synthesised scan. simulated: whether its source is of a simulated person."""
+    return "SIMULATED \N{MIDDLE DOT} SYNTHETIC" if simulated else "SYNTHETIC"
+
+
 def unit(parameters: Mapping[str, Any]) -> str:
     """The unit of the volumes in a prepared folder, by the parameters in its manifest.
 

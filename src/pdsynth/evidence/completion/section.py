@@ -55,7 +55,8 @@ def sections(results: Results) -> Iterator[Section]:
         "method."
     )
     table = Table("Diagnosis with missing scans", head, cells)
-    yield Section("completion", "Filling in missing scans", 50, lead, [verdict(rows)], [table])
+    fewest = min(row.n for row in rows)
+    yield Section("completion", "Filling in missing scans", 50, lead, [verdict(rows)], [table], people=fewest)
 
 
 def facts(results: Results) -> Mapping[str, str]:

@@ -71,7 +71,8 @@ def sections(results: Results) -> Iterator[Section]:
         tables.append(_schemes(title, paired, "pds-ne-pa"))
     if power := POWER.read(results.root):
         tables.append(_power(power, rows[0].n))
-    yield Section("diagnosis", "Diagnosis", 40, lead, [warning] if split == Split.TRAIN else [], tables)
+    found = [warning] if split == Split.TRAIN else []
+    yield Section("diagnosis", "Diagnosis", 40, lead, found, tables, people=rows[0].n)
 
 
 def facts(results: Results) -> Mapping[str, str]:

@@ -98,7 +98,8 @@ def _effects(results: Results, rows: list[Effect]) -> Section:
     )
     names = [EFFECTS_FIGURE.format(direction) for direction in Direction]
     drawn = figures(results, names, "Effects in real and synthesised scans")
-    return Section("effects", "Effects of disease", 10, lead, found, [table], drawn)
+    fewest = min(rows[0].n_AD, rows[0].n_NC)
+    return Section("effects", "Effects of disease", 10, lead, found, [table], drawn, people=fewest)
 
 
 def effect_sentence(row: Effect, known_change: Estimate | None) -> str:
@@ -171,4 +172,5 @@ def _groups(results: Results) -> list[Table]:
         f"PSNR of {results.tested} by group of participants; if the groups differ (Kruskal-Wallis test, corrected "
         f"p < {SIGNIFICANT:g}), the lowest is marked"
     )
-    return [Table(caption, head, cells, marked)]
+    people, within = [row.n for row in rows], [f"{row.by} {row.direction}" for row in rows]
+    return [Table(caption, head, cells, marked, people=people, within=within)]

@@ -45,7 +45,8 @@ def sections(results: Results) -> Iterator[Section]:
     )
     table = Table("Separation of groups of scans by all region means", head, cells)
     drawn = figures(results, [FIGURE], "t-SNE of region patterns")
-    yield Section("embedding", "Do real and synthesised scans mix?", 60, lead, [], [table], drawn)
+    fewest = min(row.n for row in rows) // 2  # a real and a synthesised scan per participant
+    yield Section("embedding", "Do real and synthesised scans mix?", 60, lead, [], [table], drawn, people=fewest)
 
 
 def facts(results: Results) -> Mapping[str, str]:

@@ -65,7 +65,8 @@ def sections(results: Results) -> Iterator[Section]:
     ]
     marked = [row.method == results.tested for row in rows]
     table = Table("Effects if half of the scans are missing", head, cells, marked)
-    yield Section("completed-effects", "Effects of disease with missing scans", 20, lead, found, [table])
+    fewest = min(min(row.n_left, row.n_hidden) for row in rows)
+    yield Section("completed-effects", "Effects of disease with missing scans", 20, lead, found, [table], people=fewest)
 
 
 def facts(results: Results) -> Mapping[str, str]:

@@ -79,7 +79,9 @@ def _memorisation(found: Memorisation | None, reason: str) -> Section:
                 cells,
             )
         ]
-    return Section("memorisation", "Memorisation of training participants", 80, lead, _not_measured(reason), tables)
+    fewest = min(found.few, found.strangers, found.members, found.others) if found else None
+    title = "Memorisation of training participants"
+    return Section("memorisation", title, 80, lead, _not_measured(reason), tables, people=fewest)
 
 
 def _lesions(found: Lesions | None, recipe: str, reason: str) -> Section:
@@ -115,7 +117,8 @@ def _lesions(found: Lesions | None, recipe: str, reason: str) -> Section:
             for row in found.rows
         ]
         tables = [Table(f"{found.lesions} lesions in each of {found.people} participants", head, cells)]
-    return Section("lesions", "Inserted lesions", 90, lead, _not_measured(reason), tables)
+    fewest = found.people if found else None
+    return Section("lesions", "Inserted lesions", 90, lead, _not_measured(reason), tables, people=fewest)
 
 
 def _counterfactual(found: Counterfactual, recipe: str) -> Section:
@@ -134,7 +137,8 @@ def _counterfactual(found: Counterfactual, recipe: str) -> Section:
         for row in found.rows
     ]
     table = Table(f"{found.people} SIMULATED people at two severities, {recipe}", head, cells)
-    return Section("counterfactual", "The same person, healthy and ill", 100, lead, [], [table])
+    title = "The same person, healthy and ill"
+    return Section("counterfactual", title, 100, lead, [], [table], people=found.people)
 
 
 def _seen_in(row: Lesion, recipe: str) -> str:

@@ -39,7 +39,8 @@ def sections(results: Results) -> Iterator[Section]:
         "without minus the score with the site, and its p value (paired permutation test) is corrected over all rows. "
         "Each model was trained once, so the interval does not include the variation between training runs."
     )
-    table = Table("Each site left out of the training set once", head, cells)
+    people, within = [row.n_participants for row in rows], [row.direction for row in rows]
+    table = Table("Each site left out of the training set once", head, cells, people=people, within=within)
     yield Section("sites", "A site that was not in the training set", 70, lead, [], [table])
 
 

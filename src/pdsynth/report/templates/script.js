@@ -9,3 +9,5 @@ document.querySelectorAll(".cell.synthesised").forEach((cell) => {
   ["pointerenter", "focus"].forEach((event) => cell.addEventListener(event, show(other, true)));
   ["pointerleave", "blur"].forEach((event) => cell.addEventListener(event, show(own, false)));
 });
+// A printed page has the fixed slices.
+addEventListener("beforeprint", () => document.querySelectorAll("details.fixed").forEach((each) => { each.open = true; }));

@@ -1,0 +1,70 @@
+"""What a report for sharing leaves out: pictures, identifiers, and results of fewer than five people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import compress
+
+from pdsynth.report.sections import Section, Table
+
+FEWEST = 5  # people in a result that is shared
+
+
+def released(people: Sequence[int], within: Sequence[str]) -> list[bool]:
+    """Whether each group of participants is large enough to be shared, in the order of the groups.
+
+    people: number of participants of each group. within: for each group, the division to which it belongs, such as
+    "site". A group needs five people. If the groups that a division leaves out have fewer than five people together,
+    its smallest other group is left out too; otherwise their results would follow from those of all participants.
+
+    >>> released([9, 3, 6], ["site"] * 3)
+    [True, False, False]
+    >>> released([9, 3, 4], ["site"] * 3)
+    [True, False, False]
+    """
+    shared = [number >= FEWEST for number in people]
+    for division in set(within):
+        groups = sorted((i for i, name in enumerate(within) if name == division), key=people.__getitem__)
+        hidden = [i for i in groups if not shared[i]]
+        if hidden and sum(people[i] for i in hidden) < FEWEST and len(hidden) < len(groups):
+            shared[groups[len(hidden)]] = False
+    return shared
+
+
+def shareable(sections: Iterable[Section]) -> tuple[list[Section], list[str]]:
+    """The sections without pictures and without rows of fewer than five people, and the titles of those left out.
+
+    A section of which a sentence rests on fewer than five people is left out, and so is a table that has no row left.
+    """
+    kept, left_out = [], []
+    for section in sections:
+        if section.people is not None and section.people < FEWEST:
+            left_out.append(section.title)
+        else:
+            tables = [table for each in section.tables if (table := _table(each)).rows]
+            kept.append(replace(section, tables=tables, figures=()))
+    return kept, left_out
+
+
+def short_names(methods: Iterable[str]) -> dict[str, str]:
+    """Names without folders, by name, for the methods whose name has a folder: "pds (run/model)" becomes "pds (2)".
+
+    The number is the position among all methods, from 1.
+
+    >>> short_names(["pds", "pds (run/model)"])
+    {'pds (run/model)': 'pds (2)'}
+    """
+    found = ((name, re.fullmatch(r"(.+) \(.+\)", name), number) for number, name in enumerate(methods, 1))
+    return {name: f"{match[1]} ({number})" for name, match, number in found if match}
+
+
+def _table(table: Table) -> Table:
+    shared = released(table.people, table.within) if table.people else [True] * len(table.rows)
+    return replace(
+        table,
+        rows=list(compress(table.rows, shared)),
+        marked=list(compress(table.marked, shared)),
+        notes=list(compress(table.notes, shared)),
+    )

@@ -1,0 +1,358 @@
+"""The report in headless Chromium: opens from disk, moves, sorts, downloads, loads nothing, and can be read by all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pdsynth.evidence.claims import write_report
+from pdsynth.results.archive import image_name
+from pdsynth.types import Direction
+
+AXE = "axe-core@4.14.1"
+SERIOUS = ("serious", "critical")
+GRID, PEOPLE, SAVED, METHODS = (48, 56, 48), 60, 24, 8  # of the large page
+MOST_BYTES, MOST_SECONDS = 30e6, 3.0
+LOOKS = {"light": (1360, 1000, "light"), "dark": (1360, 1000, "dark"), "phone": (390, 844, "light")}
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver here")
+
+
+@contextmanager
+def browser(downloads):
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"):
+        options.add_argument(word)
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture(scope="module")
+def page(many_results, tmp_path_factory):
+    """A copy of the report, apart from its folder."""
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    shutil.copy(write_report(many_results), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def shared_page(many_results, tmp_path_factory):
+    path = tmp_path_factory.mktemp("shared") / "report.html"
+    shutil.copy(write_report(many_results, for_sharing=True), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    downloads = tmp_path_factory.mktemp("downloads")
+    with browser(downloads) as found:
+        found.downloads = downloads
+        yield found
+
+
+@pytest.fixture
+def opened(driver, page):
+    look(driver, "light")
+    driver.get(page.as_uri())
+    return driver
+
+
+def look(driver, name):
+    width, height, theme = LOOKS[name]
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": name == "phone"}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    features = [{"name": "prefers-color-scheme", "value": theme}]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def settled(driver):
+    """Wait until the frame that the last event asked for is drawn."""
+    driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+
+
+def panes(driver):
+    """The pixels of every visible pane as a text, by layer and plane."""
+    settled(driver)
+    script = """return Object.fromEntries([...document.querySelectorAll(".panes canvas")].filter((c) => c.clientWidth)
+        .map((c) => [`${c.dataset.layer} ${c.dataset.plane}`, c.toDataURL()]))"""
+    return driver.execute_script(script)
+
+
+def changed(before, after):
+    assert before.keys() == after.keys()
+    return {name for name in before if before[name] != after[name]}
+
+
+def press(driver, *keys):
+    driver.execute_script("document.querySelector('.panes').focus()")
+    for key in keys:
+        driver.switch_to.active_element.send_keys(key)
+
+
+def slide(driver, name, value):
+    """Set a control to a value, as a person would: with the event that the page listens to."""
+    script = """const [name, value] = arguments, each = document.querySelector(`#viewer [name="${name}"]`);
+        each.value = value; each.dispatchEvent(new Event("input", { bubbles: true }))"""
+    driver.execute_script(script, name, value)
+
+
+def text(driver, selector):
+    return driver.execute_script("return document.querySelector(arguments[0]).textContent", selector)
+
+
+def test_it_opens_from_disk_with_no_error_and_no_request(driver, page):
+    driver.get_log("browser"), driver.get_log("performance")
+    look(driver, "light")
+    driver.get(page.as_uri())
+    press(driver, "v", "d", "n")
+    settled(driver)
+    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert asked.count(page.as_uri()) == 1
+    assert [url for url in asked if url != page.as_uri() and not url.startswith("data:")] == []
+    assert driver.get_log("browser") == []
+
+
+def test_there_is_a_pane_per_volume_and_plane_and_each_shows_something(opened):
+    layers = ("source", "real", "synthesised", "difference", "deviation")
+    assert panes(opened).keys() == {f"{layer} {plane}" for layer in layers for plane in range(3)}
+    script = """return [...document.querySelectorAll(".panes canvas")].map((c) => {
+        const {data} = c.getContext("2d").getImageData(0, 0, c.width, c.height);
+        return Math.max(...data.filter((_, i) => i % 4 < 3)) })"""
+    assert min(opened.execute_script(script)) > 100
+    labels = opened.execute_script("return [...document.querySelectorAll('.panes canvas')].map((c) => c.ariaLabel)")
+    assert len(set(labels)) == 15 and all("slice, " in label and "mm" in label for label in labels)
+
+
+def test_the_crosshair_moves_all_panes(opened):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+
+    before, place = panes(opened), text(opened, "[name=position]")
+    canvas = opened.find_element(By.CSS_SELECTOR, "canvas[data-layer=real][data-plane='2']")
+    ActionChains(opened).move_to_element_with_offset(canvas, 30, 25).click().perform()
+    assert changed(before, panes(opened)) == set(before)
+    moved = text(opened, "[name=position]")
+    assert moved.split("z")[0] != place.split("z")[0] and moved.split("z")[1] == place.split("z")[1]
+    press(opened, "0")
+    assert text(opened, "[name=position]") == place and panes(opened) == before
+
+
+def test_keys_move_by_one_voxel_of_8_mm_and_stay_inside(opened):
+    from selenium.webdriver import Keys
+
+    def at():
+        found = text(opened, "[name=position]").replace("\N{MINUS SIGN}", "-").split(" mm")[:3]
+        return np.array([float(part.split("=")[1]) for part in found])
+
+    start = at()
+    for key, step in (
+        (Keys.ARROW_RIGHT, (8, 0, 0)), (Keys.PAGE_UP, (0, 8, 0)), (Keys.ARROW_UP, (0, 0, 8)),
+        (Keys.ARROW_LEFT, (0, 8, 8)), (Keys.PAGE_DOWN, (0, 0, 8)), (Keys.ARROW_DOWN, (0, 0, 0)),
+    ):  # fmt: skip
+        press(opened, key)
+        if step.count(0) == 2 and key in (Keys.ARROW_RIGHT, Keys.PAGE_UP, Keys.ARROW_UP):
+            start_of_axis = start[np.argmax(step)]
+            assert at()[np.argmax(step)] - start_of_axis == 8
+        else:
+            assert (at() - start).tolist() == list(step)
+    press(opened, *[Keys.ARROW_UP] * 40)
+    size = json.loads(text(opened, "#volumes"))["size"]
+    assert opened.execute_script("return document.querySelector('#viewer [name=z]').value") == str(size[2] - 1)
+
+
+def test_each_slider_changes_what_it_names(opened):
+    grey = {f"{layer} {plane}" for layer in ("source", "real", "synthesised") for plane in range(3)}
+    colour = {f"{layer} {plane}" for layer in ("difference", "deviation") for plane in range(3)}
+    made = {f"synthesised {plane}" for plane in range(3)}
+    for name, value, expected in (
+        ("black", 0.3, grey), ("white", 0.5, grey), ("colours", 0.5, colour),
+        ("opacity", 0.9, set()), ("overlay", "difference", made), ("opacity", 0.2, made),
+        ("overlay", "deviation", made), ("z", 12, grey | colour), ("smooth", None, grey | colour),
+    ):  # fmt: skip
+        before = panes(opened)
+        if name == "smooth":
+            opened.execute_script("document.querySelector('#viewer [name=smooth]').click()")
+        else:
+            slide(opened, name, value)
+        assert changed(before, panes(opened)) == expected, name
+    assert text(opened, ".bar.grey .end") == "0.30"
+    slide(opened, "black", 0.9)  # it stays below white
+    assert text(opened, ".bar.grey .end") == "0.49"
+
+
+def test_the_swipe_shows_the_source_left_of_the_line_and_the_synthesised_scan_right_of_it(opened):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+
+    opened.execute_script("document.querySelector('#viewer [name=crosshair]').click()")
+    press(opened, "v")
+    slide(opened, "swipe", 0.5)
+    assert panes(opened).keys() == {"swipe 0", "swipe 1", "swipe 2"}
+    half = """const c = document.querySelector("canvas[data-plane='2']"), w = c.width, h = c.height;
+        const part = (from) => [...c.getContext("2d").getImageData(from, 0, w / 2 - 12, h * 0.9).data].join();
+        return [part(0), part(w / 2 + 12)]"""
+    settled(opened)
+    left, right = opened.execute_script(half)
+    slide(opened, "against", "real")
+    settled(opened)
+    other_left, same_right = opened.execute_script(half)
+    assert other_left != left and same_right == right
+    canvas = opened.find_element(By.CSS_SELECTOR, "canvas[data-plane='2']")
+    ActionChains(opened).move_to_element(canvas).click_and_hold().move_by_offset(80, 0).release().perform()
+    swiped = float(opened.execute_script("return document.querySelector('#viewer [name=swipe]').value"))
+    assert swiped == pytest.approx(0.5 + 80 / canvas.size["width"], abs=0.02)
+    press(opened, "[")
+    value = opened.execute_script("return document.querySelector('#viewer [name=swipe]').value")
+    assert float(value) == pytest.approx(swiped - 0.05, abs=0.011)
+
+
+def test_a_table_is_sorted_and_restored_by_its_headings(opened):
+    from selenium.webdriver.common.by import By
+
+    frame = opened.find_element(By.CSS_SELECTOR, ".scroll[aria-label^='Image quality, fMRI']")
+    read = """return [...arguments[0].querySelectorAll("tbody tr")].map((r) => r.cells[1]
+        ? parseFloat(r.cells[1].firstChild.textContent) : r.textContent.trim())"""
+    before = opened.execute_script(read, frame)
+    heading = frame.find_element(By.XPATH, ".//th[2]/button")
+    values = [value for value in before if not isinstance(value, str)]
+    for way, expected in (
+        ("descending", sorted(values, reverse=True)), ("ascending", sorted(values)), ("none", before),
+    ):  # fmt: skip
+        opened.execute_script("arguments[0].click()", heading)
+        assert opened.execute_script("return arguments[0].parentElement.ariaSort", heading) == way
+        assert opened.execute_script(read, frame) == expected
+    assert len(values) >= 4 and len(before) > len(values)
+
+
+def test_a_table_is_downloaded_with_its_numbers_and_the_mark(opened, many_results):
+    title = "Image quality, fMRI \N{RIGHTWARDS ARROW} dMRI"
+    label = f"Download as TSV: {title}"
+    opened.execute_script("document.querySelector(`[aria-label='${arguments[0]}']`).click()", label)
+    path = opened.downloads / "SIMULATED_image-quality-fmri-dmri.tsv"
+    for _ in range(100):
+        if path.exists():
+            break
+        time.sleep(0.1)
+    table = pd.read_csv(path, sep="\t", keep_default_na=False)
+    metrics = json.loads((many_results / "metrics.json").read_text())["methods"]
+    assert table["Method"].tolist()[0] == next(iter(metrics)) and set(table["Method"]) == set(metrics)
+    for row in table.to_dict("records"):
+        score = metrics[row["Method"]]["fmri_to_dmri"]["psnr_brain"]
+        assert row["PSNR, dB"] == pytest.approx(score["mean"], abs=0.051)
+        assert row["PSNR, dB, 95 % interval"] == f"{score['ci95'][0]:.1f} to {score['ci95'][1]:.1f}"
+    assert "Under test" in set(table["Group"])
+    assert "\N{MINUS SIGN}" not in path.read_text()
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory):
+    """The text of axe-core: of the file $PDSYNTH_AXE, or fetched with npm. Skips without it."""
+    if given := os.environ.get("PDSYNTH_AXE"):
+        with open(given, encoding="utf-8") as file:
+            return file.read()
+    folder, npm = tmp_path_factory.mktemp("axe"), shutil.which("npm")
+    if npm is None:
+        pytest.skip("no npm here; set PDSYNTH_AXE to the file axe.min.js")
+    words = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder), AXE]
+    if subprocess.run(words, capture_output=True, timeout=120).returncode:
+        pytest.skip("axe-core could not be fetched")
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOOKS)
+@pytest.mark.parametrize("kind", ["page", "shared_page"])
+def test_axe_finds_no_serious_fault(driver, axe, kind, name, request):
+    look(driver, name)
+    driver.get(request.getfixturevalue(kind).as_uri())
+    driver.execute_script("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    driver.execute_script(axe)
+    found = driver.execute_async_script("axe.run().then(arguments[0])")
+    assert len(found["passes"]) > 20
+    faults = [(f["id"], [n["target"] for n in f["nodes"]]) for f in found["violations"] if f["impact"] in SERIOUS]
+    assert faults == []
+
+
+@pytest.mark.parametrize("kind", ["page", "shared_page"])
+def test_a_phone_has_no_sideways_scrolling(driver, kind, request):
+    look(driver, "phone")
+    driver.get(request.getfixturevalue(kind).as_uri())
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= LOOKS["phone"][0]
+    if kind == "page":
+        assert panes(driver).keys() == {f"{x} 2" for x in ("source", "real", "synthesised", "difference", "deviation")}
+        driver.execute_script("document.querySelector('#viewer [name=plane][value=\"0\"]').click()")
+        assert {name[-1] for name in panes(driver)} == {"0"}
+
+
+@pytest.fixture(scope="module")
+def large(many_results, tmp_path_factory):
+    """The report of 60 participants on the 4 mm grid with eight methods, of smooth noise in a sphere."""
+    from scipy import ndimage
+
+    out = tmp_path_factory.mktemp("large")
+    metrics = json.loads((many_results / "metrics.json").read_text())
+    table = pd.read_csv(many_results / "metrics.tsv", sep="\t")
+    tested = next(iter(metrics["methods"]))
+    names = [tested, *(f"method-{i}" for i in range(1, METHODS))]
+    metrics["methods"] = dict.fromkeys(names, metrics["methods"][tested])
+    metrics |= {"n_participants": PEOPLE, "n_scans": PEOPLE, "times": {}, "comparisons": []}
+    rows = table[table["method"] == tested].groupby("direction").head(1)
+    ids = [f"sub-{i:02d}" for i in range(PEOPLE)]
+    of_person = [rows.assign(method=name, participant_id=one) for name in names for one in ids]
+    pd.concat(of_person).to_csv(out / "metrics.tsv", sep="\t", index=False)
+    (out / "metrics.json").write_text(json.dumps(metrics))
+    generator, axes = np.random.default_rng(0), np.meshgrid(*[np.linspace(-1, 1, n) for n in GRID], indexing="ij")
+    brain = np.broadcast_to(sum(np.square(axis) for axis in axes) < 0.8, (SAVED, *GRID))
+    (out / "predictions").mkdir()
+
+    def save(name, array):
+        np.save(out / "predictions" / f"{name}.npy", array)
+
+    def volumes():
+        noise = ndimage.gaussian_filter(generator.standard_normal((SAVED, *GRID)), (0, 1, 1, 1))
+        return (np.clip(0.5 + 0.5 * noise, 0, 1) * brain).astype(np.float16)
+
+    for direction in Direction:
+        save(direction.target.value, volumes())
+        save(f"{direction.target.value}_brain", brain)
+        for name in names:
+            save(image_name(name, direction), volumes())
+        save(f"{image_name(tested, direction)}_std", volumes())
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    affine[:3, 3] = (-94, -130, -78)
+    (out / "predictions" / "grid.json").write_text(json.dumps({"affine": affine.tolist()}))
+    saved = {"participant_id": ids[:SAVED], "session_id": "", "site": "a", "diagnosis": "NC"}
+    pd.DataFrame(saved).to_csv(out / "predictions" / "participants.tsv", sep="\t", index=False)
+    return write_report(out)
+
+
+@pytest.mark.slow
+def test_a_page_of_60_participants_is_below_30_mb_and_opens_within_3_seconds(driver, large):
+    assert 5e6 < large.stat().st_size < MOST_BYTES
+    look(driver, "light")
+    seconds = []
+    for _ in range(3):  # the best of three, as other programs run at the same time
+        driver.get(large.as_uri())
+        settled(driver)  # the end of the load is recorded after the event itself
+        times = "const [t] = performance.getEntriesByType('navigation'); return t.loadEventEnd / 1000"
+        seconds.append(driver.execute_script(times))
+        assert not driver.execute_script("return document.getElementById('viewer').hidden")
+    assert 0 < min(seconds) < MOST_SECONDS, seconds

@@ -1,0 +1,141 @@
+"""What the viewer contains: the volumes of chosen scans to within a level, the marks, and nothing it could run."""
+
+import base64
+import json
+import re
+import shutil
+from hashlib import sha256
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pages import EVIL, Page
+from pdsynth import folders
+from pdsynth.cli import main
+from pdsynth.evidence.claims import write_report
+from pdsynth.report.shown import chosen, limits, view_of
+from pdsynth.report.viewer import contents, encoded
+from pdsynth.results.archive import image_name
+from pdsynth.results.folder import Results
+from pdsynth.types import Direction, InputError
+
+
+def bytes_of(address):
+    return np.frombuffer(base64.b64decode(address.removeprefix("data:;base64,"), validate=True), np.uint8)
+
+
+def decoded(volume, shape):
+    levels = bytes_of(volume["data"]).reshape(shape)
+    return volume["low"] + (volume["high"] - volume["low"]) * levels / 255
+
+
+@pytest.fixture(scope="module")
+def run(many_results):
+    return Results.read(many_results)
+
+
+@given(st.floats(-2, 0.5), st.floats(1e-4, 3), st.integers(0, 99))
+def test_a_volume_is_decoded_to_within_half_a_level(low, span, seed):
+    volume = low + span * np.random.default_rng(seed).random((3, 4, 5))
+    found = encoded(volume)
+    step = (found["high"] - found["low"]) / 255
+    assert found["low"] <= 0 and step < (max(span + low, 1e-3) + max(-low, 0)) / 255 + 1e-12
+    assert np.abs(decoded(found, volume.shape) - volume).max() <= step / 2 + 1e-9
+
+
+def test_the_page_holds_the_volumes_of_the_results(run, many_results):
+    html = write_report(many_results).read_text(encoding="utf-8")
+    found = json.loads(re.search(r'<script type="application/json" id="volumes">(.*?)</script>', html, re.S)[1])
+    scans, box, shape = chosen(run), view_of(run).box, found["size"]
+    assert found == json.loads(json.dumps(contents(run, scans, limits(run))))
+    assert len(found["people"]) == len(scans) == 6
+    for person, scan in zip(found["people"], scans, strict=True):
+        assert person["name"].startswith(run.imaged["participant_id"][scan.row])
+        for direction in Direction:
+            made = person["directions"][direction.value]
+            brain = np.unpackbits(bytes_of(made["brain"]))[: np.prod(shape)]
+            real = run.images(direction.target)[scan.row][box].astype(float)
+            name = image_name(run.tested, direction)
+            for volume, saved in (
+                (person["scans"][made["target"]], real),
+                (made["volume"], run.images(name)[scan.row][box].astype(float)),
+                (made["deviation"], run.images(f"{name}_std")[scan.row][box].astype(float)),
+            ):
+                assert np.abs(decoded(volume, shape) - saved).max() <= (volume["high"] - volume["low"]) / 509
+            assert (brain.reshape(shape) == run.images(f"{direction.target}_brain")[scan.row][box]).all()
+
+
+def test_the_crosshair_starts_at_the_cut_of_the_pictures(run):
+    found, view = contents(run, chosen(run), limits(run)), view_of(run)
+    at = np.array(found["affine"]) @ [*found["cut"], 1]
+    assert at[:3] == pytest.approx(view.affine[:3, :3] @ view.cuts + view.affine[:3, 3])
+    assert found["marks"] == {"real": "SIMULATED", "synthesised": "SIMULATED \N{MIDDLE DOT} SYNTHETIC"}
+
+
+def test_the_shown_scans_go_from_the_best_to_the_worst_unless_they_are_named(run):
+    total = sum(run.scan_scores(run.tested, d)["psnr_brain"].to_numpy() for d in Direction)
+    scans = chosen(run)
+    assert [scan.rank for scan in scans] == [1, 3, 5, 8, 10, 12]
+    assert scans[0].row == total.argmax() and scans[-1].row == total.argmin()
+    ids = run.imaged["participant_id"].tolist()
+    named = chosen(run, [ids[7], ids[2], ids[7]])
+    assert [scan.row for scan in named] == [7, 2]
+    assert all(scan.rank == 1 + (total > total[scan.row]).sum() for scan in named)
+    with pytest.raises(InputError, match=r"sub-99.*choose among"):
+        chosen(run, ["sub-99"])
+    with pytest.raises(InputError, match="at most 6"):
+        chosen(run, ids[:7])
+
+
+def test_names_in_the_data_cannot_end_the_script(results):
+    html = write_report(results).read_text(encoding="utf-8")
+    data = html[html.index('id="volumes">') :]
+    data = data[: data.index("</script>")]
+    assert "<" not in data
+    assert EVIL in " ".join(person["name"] for person in json.loads(data.removeprefix('id="volumes">'))["people"])
+
+
+def test_the_policy_of_the_page_allows_its_own_script_only(results):
+    html = write_report(results).read_text(encoding="utf-8")
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', html)[1]
+    script = html[html.rindex("<script>") + len("<script>") : html.rindex("</script>")]
+    digest = base64.b64encode(sha256(script.encode()).digest()).decode()
+    assert policy == (f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'")
+    assert not re.search(r"\beval\b|\bFunction\(|fetch\(|XMLHttpRequest|WebSocket|innerHTML", script)
+
+
+def test_every_picture_has_a_text(results):
+    pictures = re.findall(r"<img [^>]*>", write_report(results).read_text(encoding="utf-8"))
+    bars = [picture for picture in pictures if 'alt=""' in picture]
+    assert len(pictures) > 100 and all("alt=" in picture for picture in pictures)
+    assert len(bars) < 10  # colour bars, whose ends are texts
+
+
+def test_a_page_of_real_participants_says_so_and_who_may_see_it(results, tmp_path):
+    metrics = json.loads((results / "metrics.json").read_text()) | {"simulated": False}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "metrics.tsv").write_bytes((results / "metrics.tsv").read_bytes())
+    (tmp_path / "predictions").symlink_to(results / "predictions")
+    html = write_report(tmp_path).read_text(encoding="utf-8")
+    line = "This page holds images of real participants."
+    assert html.count(line) == 1 and html.index(line) < html.index("<h1>")
+    assert '"synthesised": "SYNTHETIC"' in html and "For research only" in html
+    assert line not in write_report(results).read_text(encoding="utf-8")
+    assert Page(html).open == []
+
+
+def test_the_verb_shows_the_named_participants(run, many_results, tmp_path, capsys):
+    out, ids = tmp_path / "run", run.imaged["participant_id"].tolist()
+    with folders.making(out, overwrite=False) as work:
+        for name in ("metrics.json", "metrics.tsv", "manifest.json"):
+            shutil.copy(many_results / name, work.folder)
+        shutil.copytree(many_results / "predictions", work.folder / "predictions")
+    for names, code in ((f"{ids[3]}, {ids[5]}", 0), (f"{ids[3]},sub-99", 2)):
+        with pytest.raises(SystemExit) as stop:
+            main(["report", str(out), "--participants", names])
+        assert (stop.value.code or 0) == code
+    assert "holds no volumes of sub-99" in capsys.readouterr().err.replace("\n", " ")
+    html = (out / "report.html").read_text(encoding="utf-8")
+    assert re.findall(r'<option value="\d">([^ ]+)', html) == [ids[3], ids[5]] and "chosen by name" in html
