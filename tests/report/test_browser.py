@@ -272,8 +272,10 @@ def axe(tmp_path_factory):
     if npm is None:
         pytest.skip("no npm here; set PDSYNTH_AXE to the file axe.min.js")
     words = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder), AXE]
-    if subprocess.run(words, capture_output=True, timeout=120).returncode:
-        pytest.skip("axe-core could not be fetched")
+    try:
+        subprocess.run(words, capture_output=True, timeout=120, check=True)
+    except subprocess.SubprocessError as error:
+        pytest.skip(f"axe-core could not be fetched: {error}")
     return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 
 

@@ -26,11 +26,10 @@ SHOWN_SIGNAL = 0.02  # voxels of a synthesised volume above this signal count as
 MOST_FIGURES = 9  # most figures per row of the gallery
 
 
-def participants(results: Results, shown: Sequence[Shown], tops: dict[str, float]) -> list[dict[str, Any]]:
+def participants(results: Results, scans: Sequence[Shown], tops: dict[str, float]) -> list[dict[str, Any]]:
     """Pictures of the three planes of some scans with all volumes of both directions, for the report.
 
-    tops: upper ends of the colour scales, from `shown.limits`. Returns one dict per
-    scan, as the template needs it.
+    tops: upper ends of the colour scales, from `shown.limits`. Returns one dict per scan, as the template needs it.
     """
     return [
         {
@@ -39,7 +38,7 @@ def participants(results: Results, shown: Sequence[Shown], tops: dict[str, float
             "rank": scan.rank,
             "directions": [_panels(results, scan.row, d, tops) for d in Direction],
         }
-        for scan in shown
+        for scan in scans
     ]
 
 

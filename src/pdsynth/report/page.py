@@ -48,7 +48,7 @@ def write_report(
 
 
 def _context(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
-    """What every report says, by the names that the template uses."""
+    """The values that every report needs, by the names that the template uses."""
     metrics, manifest = results.metrics, results.manifest
     sections = sorted((part for claim in claims for part in claim.sections(results)), key=lambda part: part.position)
     addressed = {part.key for part in sections if part.tables}

@@ -1,4 +1,4 @@
-"""What a report for sharing leaves out: pictures, identifiers, and results of fewer than five people."""
+"""Leaves pictures and results of fewer than five people out of a report for sharing, and folders out of names."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def shareable(sections: Iterable[Section]) -> tuple[list[Section], list[str]]:
 
     A section of which a sentence rests on fewer than five people is left out, and so is a table that has no row left.
     """
-    kept, left_out = [], []
+    shared, left_out = [], []
     for section in sections:
         if section.people is not None and section.people < FEWEST:
             left_out.append(section.title)
         else:
             tables = [table for each in section.tables if (table := _table(each)).rows]
-            kept.append(replace(section, tables=tables, figures=()))
-    return kept, left_out
+            shared.append(replace(section, tables=tables, figures=()))
+    return shared, left_out
 
 
 def short_names(methods: Iterable[str]) -> dict[str, str]:

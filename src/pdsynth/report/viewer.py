@@ -33,10 +33,10 @@ def encoded(volume: np.ndarray) -> dict[str, Any]:
     return {"data": _text(levels), "low": low, "high": high}
 
 
-def contents(results: Results, shown: Sequence[Shown], tops: dict[str, float]) -> dict[str, Any]:
+def contents(results: Results, scans: Sequence[Shown], tops: dict[str, float]) -> dict[str, Any]:
     """All that the viewer needs, as numbers and texts for JSON; volumes are those of `encoded`.
 
-    shown: the scans. tops: upper ends of the colour scales, from `shown.limits`. Keys: size, the voxels along x, y and
+    tops: upper ends of the colour scales, from `shown.limits`. Keys: size, the voxels along x, y and
     z of the box around all brains; affine (4, 4), from voxels of the box to mm; cut, the voxel at which the three
     planes meet first; tops; colours, 256 times red, green and blue by name of the scale; marks, the words in
     the pictures of real and synthesised volumes; people, one entry per scan, with its real volumes by modality, and by
@@ -54,7 +54,7 @@ def contents(results: Results, shown: Sequence[Shown], tops: dict[str, float]) -
         "tops": tops,
         "colours": {kind: _text((colours(kind) * LEVELS).round().astype(np.uint8)) for kind in COLOURED},
         "marks": {"real": "SIMULATED" * results.simulated, "synthesised": words.synthetic(results.simulated)},
-        "people": [_person(results, scan, box) for scan in shown],
+        "people": [_person(results, scan, box) for scan in scans],
     }
 
 
