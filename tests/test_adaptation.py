@@ -1,4 +1,4 @@
-"""A model of another contrast is corrected by pairs, and only if people who were left out gain."""
+"""A model of another contrast is corrected by pairs or by single scans, and only if people who were left out gain."""
 
 from __future__ import annotations
 
@@ -7,32 +7,116 @@ import pytest
 import torch
 
 from pdsynth import api
-from pdsynth.adaptation import Equations, adapt, fitted
+from pdsynth.adaptation import adapt
+from pdsynth.adaptation.paired import Scan, fitted
+from pdsynth.adaptation.unpaired import mean_error
 from pdsynth.cli import main
+from pdsynth.data.batch import source_batch
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation.estimates import predictions
 from pdsynth.evaluation.metrics import psnr
 from pdsynth.methods import checkpoint, create
-from pdsynth.methods.correction import COLUMNS
+from pdsynth.methods.base import ADDED
+from pdsynth.methods.correction import COLUMNS, LOCAL_COLUMNS, corrected, packed, unpacked
 from pdsynth.types import Available, Direction
 
+SIZE = (10, 12, 8)
 
-def test_the_solution_is_that_of_least_squares() -> None:
+
+def scan(generator: np.random.Generator, weights: np.ndarray, noise: float = 0) -> Scan:
+    """Random columns, of which the first is 1, and an error that is their weighted sum, (LOCAL_COLUMNS,) or a map."""
+    x = generator.standard_normal((LOCAL_COLUMNS, *SIZE))
+    x[0] = 1
+    error = np.einsum("cxyz,c...->xyz" if weights.ndim == 1 else "cxyz,cxyz->xyz", x, weights)
+    return Scan(x, error + noise * generator.standard_normal(SIZE), np.ones(SIZE, bool))
+
+
+def test_the_weights_of_a_voxel_are_those_of_least_squares() -> None:
+    """Of all columns if they differ between voxels, and of the columns without neighbours if they are the same."""
     generator = np.random.default_rng(0)
-    x, truth = generator.standard_normal((400, 5)), np.array([0.5, -1, 0, 2, 0.1])
-    people = [Equations.of(part, part @ truth) for part in np.split(x, 8)]
-    weights, gains = fitted(people)
-    assert weights == pytest.approx(truth, abs=0.01) and (gains > 25).all()
-    assert people[0].left(truth) == pytest.approx(0, abs=1e-9)
-    assert people[0].left(np.zeros(5)) == pytest.approx(np.square(x[:50] @ truth).mean())
+    truth = np.zeros((LOCAL_COLUMNS, *SIZE))
+    truth[0, :5], truth[1, :5] = 0.5, -1
+    truth[0, 5:], truth[12, 5:] = -0.5, 2
+    found = fitted(([scan(generator, truth)] for _ in range(8)), 8)
+    weights = found.maps + np.pad(found.weights, (0, LOCAL_COLUMNS - COLUMNS))[:, None, None, None]
+    far = np.s_[:, [1, 8], 1:-1, 1:-1]  # voxels near the border between the halves have the weights of both
+    assert weights[far] == pytest.approx(truth[far], abs=0.1) and (found.gains > 6).all()
+
+
+def test_one_set_of_weights_if_all_voxels_have_the_same() -> None:
+    generator = np.random.default_rng(1)
+    truth = np.r_[0.2, 0.5, -0.3, np.zeros(LOCAL_COLUMNS - 3)]
+    found = fitted(([scan(generator, truth, noise=3)] for _ in range(4)), 4)
+    assert not found.maps.any()
+    assert found.weights == pytest.approx(truth[:COLUMNS], abs=0.15)
+
+
+def test_the_gain_is_that_of_people_who_were_left_out() -> None:
+    """One voxel in the mean has a known gain: the error 1 + e of each becomes e minus the mean e of the others."""
+    generator = np.random.default_rng(2)
+    own = generator.standard_normal(4)
+    x = np.zeros((LOCAL_COLUMNS, *SIZE))
+    x[0] = 1
+    found = fitted(([Scan(x, np.full(SIZE, 1 + e), np.ones(SIZE, bool))] for e in own), 4)
+    rest = (own.sum() - own) / 3
+    assert found.gains == pytest.approx(10 * np.log10((1 + own) ** 2 / (own - rest) ** 2), abs=0.1)
 
 
 def test_noise_is_not_learnt() -> None:
     """Columns without a relation to the error give people who were left out no gain."""
-    generator = np.random.default_rng(1)
-    people = [Equations.of(generator.standard_normal((40, 11)), generator.standard_normal(40)) for _ in range(5)]
-    gains = fitted(people)[1]
-    assert gains.mean() < gains.std(ddof=1) / np.sqrt(len(gains))
+    generator = np.random.default_rng(3)
+    gains = fitted(([scan(generator, np.zeros(LOCAL_COLUMNS), noise=1)] for _ in range(5)), 5).gains
+    assert abs(gains.mean()) < 0.1 and gains.mean() < gains.std(ddof=1) / np.sqrt(len(gains))
+
+
+def single_scans(generator: np.random.Generator, error: np.ndarray, people: int) -> tuple[np.ndarray, np.ndarray]:
+    """Targets and estimates of different people, whose anatomy has an SD of .1; the targets are higher by `error`."""
+    return (error + 0.1 * generator.standard_normal((people, *SIZE)), 0.1 * generator.standard_normal((people, *SIZE)))
+
+
+@pytest.mark.parametrize("people", [5, 20])
+def test_the_mean_error_is_learnt_from_different_people(people: int) -> None:
+    """The fraction that is judged to be removed is the true one."""
+    generator = np.random.default_rng(4)
+    error = np.where(np.arange(SIZE[0]) < 5, 0.2, 0)[:, None, None] * np.ones(SIZE)
+    judged, true = [], []
+    for _ in range(20):
+        volumes = single_scans(generator, error, people)
+        found = mean_error(*volumes, np.ones(SIZE, bool), np.tile(np.arange(people) % 5, 2))
+        judged.append(found.removed)
+        true.append(1 - np.square(error - found.map).sum() / np.square(error).sum())
+    assert np.mean(true) > 0.8
+    assert np.mean(judged) == pytest.approx(np.mean(true), abs=0.05 if people == 5 else 0.02)
+    assert np.std(judged) < found.error < 0.05  # the error is that of a known mean error, and too large
+
+
+def test_a_mean_error_of_chance_is_not_learnt() -> None:
+    generator = np.random.default_rng(5)
+    kept = 0
+    for _ in range(20):
+        found = mean_error(
+            *single_scans(generator, np.zeros(SIZE), 6), np.ones(SIZE, bool), np.tile(np.arange(6) % 5, 2)
+        )
+        assert np.abs(found.map).mean() < 0.02
+        kept += found.removed > found.error
+    assert kept <= 6
+
+
+def test_the_weights_of_places_are_added_near_the_source() -> None:
+    volume = torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    brain = np.zeros((8, 8, 8), bool)
+    brain[:, :, :4] = True
+    source = source_batch(volume[0, 0].numpy(), brain, Direction.FMRI_TO_DMRI, 1000).sources[Direction.FMRI_TO_DMRI]
+    maps = torch.zeros(2, LOCAL_COLUMNS, 8, 8, 8)
+    maps[0, 0, 2, 2, 2], maps[0, 11, 3, 3, 3], maps[0, 0, 0, 0, 7] = 0.125, 0.5, 0.25
+    estimate = torch.full((1, 1, 8, 8, 8), 0.25)
+    places, local = packed(maps)
+    changed = corrected(estimate, source, torch.zeros(COLUMNS), places, local[0])[0, 0]
+    assert places.tolist() == [7, 2 * 73, 3 * 73]
+    assert changed[2, 2, 2] == 0.375 and changed[0, 0, 7] == 0.25  # the last one is far from the source's brain
+    assert float(changed[3, 3, 3]) == pytest.approx(0.25 + 0.5 * float(volume[0, 0, 2, 3, 3]), abs=1e-3)
+    assert (changed != 0.25).sum() == 2
+    assert corrected(estimate, source, torch.zeros(COLUMNS), places, local[1]) is estimate
 
 
 @pytest.fixture
@@ -66,15 +150,72 @@ def test_pairs_of_the_scanner_correct_the_model(prepared, model, tmp_path):
     assert used > set(prepared.train.scan_digests()) and used.isdisjoint(prepared.test.scan_digests())
 
 
-def test_scans_without_a_partner_change_nothing(prepared, model, tmp_path):
-    """Their means differ by anatomy, and not by the scanner alone: a correction by them made estimates worse."""
-    alone = [Available(a) for a in np.where(np.arange(len(prepared)) % 2, "fmri", "dmri")]
-    table = prepared.table.assign(available=alone)
-    found = adapt(
-        model, Pairs(prepared.root, table, prepared.manifest, prepared.volumes), tmp_path / "same", "cpu", True
-    )
+def alone(pairs: Pairs) -> Pairs:
+    """The pairs as if every second person had the fMRI alone, and the others the dMRI."""
+    table = pairs.table.assign(available=[(Available.FMRI, Available.DMRI)[row % 2] for row in range(len(pairs))])
+    return Pairs(pairs.root, table, pairs.manifest, pairs.volumes)
+
+
+def test_scans_without_a_partner_correct_the_model(make_prepared, tmp_path, capsys):
+    """The model's estimate is .3 everywhere. The mean error is learnt from 15 people with fMRI and 15 with dMRI."""
+    pairs = make_prepared(40, test=10)
+    method = create("population-mean", {"grid_shape": list(pairs.grid.shape)})
+    method.means.fill_(0.3)
+    model = checkpoint.save(method, tmp_path / "model", pairs.preprocessing.entries() | {"scans_sha256": ["0" * 16]})
+    of_single = alone(pairs)
+    found = adapt(model, of_single, tmp_path / "adapted", "cpu")
+    before, after = (api.load(folder, "cpu") for folder in (model, tmp_path / "adapted"))
+    for direction, each in found.items():
+        assert each.correction and (each.participants, each.sources, each.targets) == (0, 15, 15)
+        assert each.removed == pytest.approx(0.96, abs=0.05) and each.removed > 5 * each.removed_error
+        assert quality(after.method, pairs.test, direction) - quality(before.method, pairs.test, direction) > 5
+    assert not after.method.correction.any() and not after.method.correction_local[:, 1:].any()
+    used = set(after.card["scans_sha256"])
+    assert len(used) == 1 + 2 * 30 and used.isdisjoint(pairs.test.scan_digests())
+    of_single.table.drop(columns="split").to_csv(pairs.root / "pairs.tsv", sep="\t", index=False)
+    with pytest.raises(SystemExit) as end:
+        main(["adapt", str(model), str(pairs.root), str(tmp_path / "out")])
+    assert not end.value.code
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "source and" in printed and "of the mean" in printed and "corrected" in printed
+
+
+def test_few_scans_without_a_partner_change_nothing(prepared, model, tmp_path):
+    """Three people have each scan. Their anatomy would decide the means."""
+    found = adapt(model, alone(prepared), tmp_path / "same", "cpu", True)
     assert all(each.participants == 0 and not each.correction for each in found.values())
-    assert not api.load(tmp_path / "same", "cpu").method.correction.any()
+    same = api.load(tmp_path / "same", "cpu").method
+    assert not same.correction.any() and not same.correction_local.any()
+
+
+def test_a_direction_that_is_unchanged_keeps_its_earlier_correction(prepared, model, tmp_path):
+    """The earlier voxels stay, although the new correction of the other direction has others."""
+    method = api.load(model, "cpu").method
+    maps = torch.zeros(2, LOCAL_COLUMNS, *prepared.grid.shape)
+    maps[0, 0, 0, 0, 0], maps[1, 2, 1, 1, 1] = 0.5, 0.25
+    method.correction_places, method.correction_local = packed(maps)
+    card = prepared.preprocessing.entries() | {"scans_sha256": ["0" * 16]}
+    folder = checkpoint.save(method, tmp_path / "earlier", card)
+    adapt(folder, prepared.where(np.arange(len(prepared)) == 0), tmp_path / "same", "cpu")  # one pair is too few
+    same = api.load(tmp_path / "same", "cpu").method
+    assert torch.equal(unpacked(same.correction_places, same.correction_local, prepared.grid.shape), maps.half())
+    adapt(folder, prepared, tmp_path / "new", "cpu")  # both directions gain, and nothing of the earlier one is left
+    new = api.load(tmp_path / "new", "cpu").method
+    assert not unpacked(new.correction_places, new.correction_local, prepared.grid.shape)[0, 0, 0, 0, 0]
+
+
+def test_a_model_that_was_adapted_before_opens(prepared, model, tmp_path):
+    """A model of an earlier version has weights for all voxels alone, or none."""
+    method = api.load(model, "cpu").method
+    method.correction[0, 1] = 0.5
+    state = {name: value for name, value in method.state_dict().items() if name not in ADDED[2:]}
+    again = create("copy-source", {"grid_shape": list(prepared.grid.shape)})
+    again.load_state(state)
+    batch = prepared.batch(np.array([0]))
+    direction = Direction.FMRI_TO_DMRI
+    copy, source = again.predict(batch, direction), batch.sources[direction]
+    expected = torch.where(source.near, (1.5 * copy).clamp(0, 1), copy)
+    assert torch.allclose(again.estimate(batch, direction)[0], expected)
 
 
 def test_too_few_pairs_leave_the_model_as_it_was(prepared, model, tmp_path):

@@ -106,7 +106,7 @@ def train(method: Method, train: Pairs, run: str | Path, options: TrainOptions) 
     write_json(run / BEGUN_AS, {"precision": precision, **several})
     with quiet_lightning(), flushed_denormals():
         method.sd_scale.fill_(1)  # a new training needs a new calibration, and a new correction
-        method.correction.zero_()
+        method.uncorrect()
         method.fit(train, torch.Generator().manual_seed(options.seed))
         stages = method.stages()
         if stages and not (options.steps or options.budget):

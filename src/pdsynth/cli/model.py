@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isnan
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,6 +31,9 @@ from pdsynth.types import InputError, Modality, Size
 from pdsynth.workers import load_ahead
 
 NO_RUN, NEW_RUN = "holds no run of `pdsynth train` that can be resumed", "leave out --resume to start a run"
+if TYPE_CHECKING:
+    from pdsynth.adaptation import Adaptation
+
 TABLE = "synthesised.tsv"
 ModelFolder = Annotated[str, typer.Argument(help="A folder that train wrote, or `default`.", metavar="MODEL")]
 
@@ -214,8 +217,9 @@ def adapt(
 ) -> None:
     """Correct a model for a new scanner, in closed form, from three or more participants with both scans.
 
-    A correction is kept only if participants who were left out gain; otherwise the model is written as it was. The
-    participants are those who are not in the test split and were not in the model's training set.
+    With fewer, five or more scans of each modality are enough, which need not be of the same people. A correction is
+    kept only if participants who were left out gain; otherwise the model is written as it was. The participants are
+    those who are not in the test split and were not in the model's training set.
     """
     chosen = resolve_device(device.value)
     from pdsynth import api
@@ -233,15 +237,27 @@ def adapt(
     rows = [
         (
             DIRECTIONS[direction],
-            f"{each.participants}",
-            "too few to judge" if isnan(each.gain_db) else f"{each.gain_db:+.2f} +- {each.error_db:.2f} dB",
+            _learnt_from(each),
+            _gain(each),
             "corrected" if each.correction else "unchanged",
         )
         for direction, each in adapted.items()
     ]
-    columns = ("direction", "participants with both scans", "gain of those left out", "model")
+    columns = ("direction", "learnt from", "gain of those left out", "model")
     table(f"{'SIMULATED. ' if pairs.simulated else ''}Adaptation", columns, rows)
     done(f"The model is in {out}", *("evaluate", prepared, "--model", out, "--out", "results"))
+
+
+def _learnt_from(each: Adaptation) -> str:
+    if each.sources:
+        return f"{each.sources} source and {each.targets} target scans"
+    return f"{each.participants} participants with both scans"
+
+
+def _gain(each: Adaptation) -> str:
+    if each.sources:
+        return f"{100 * each.removed:.0f} +- {100 * each.removed_error:.0f} % of the mean error removed"
+    return "too few to judge" if isnan(each.gain_db) else f"{each.gain_db:+.2f} +- {each.error_db:.2f} dB"
 
 
 def synthesize(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional as F
 
 from pdsynth.imaging.spatial import block_means
 from pdsynth.types import Direction
@@ -19,6 +20,15 @@ COARSE = 4  # edge in voxels of the cells of a coarse volume
 PERCENTILES = (5, 25, 50, 75, 95)
 SUMMARY_SIZE = len(PERCENTILES) + 3
 CONTEXT_CHANNELS = 6
+OFFSETS = (
+    (0, 1, 1),
+    (2, 1, 1),
+    (1, 0, 1),
+    (1, 2, 1),
+    (1, 1, 0),
+    (1, 1, 2),
+)  # of the neighbours, in the volume padded by one voxel
+NEIGHBOURS = len(OFFSETS)
 NEAR = 0.05  # threshold of the blurred brain mask
 
 Patch = tuple[int, int, int]
@@ -115,6 +125,17 @@ def multiscale(volume: np.ndarray, brain: np.ndarray) -> np.ndarray:
     gradient = np.sqrt(sum(np.square(g) for g in np.gradient(blurs[0])))
     edge = ndimage.gaussian_filter(brain.astype(np.float32), 2, truncate=3)
     return np.stack([volume, *blurs, gradient, edge]).astype(np.float32)
+
+
+def neighbours(volume: Tensor) -> Tensor:
+    """The values at the six neighbours of each voxel, (B, 1, X, Y, Z) -> (B, 6, X, Y, Z); at the border its own value.
+
+    >>> neighbours(torch.arange(8.0).view(1, 1, 2, 2, 2))[0, :, 0, 0, 0].tolist()
+    [0.0, 4.0, 0.0, 2.0, 0.0, 1.0]
+    """
+    x, y, z = volume.shape[2:]
+    padded = F.pad(volume, (1,) * 6, mode="replicate")
+    return torch.cat([padded[:, :, i : i + x, j : j + y, k : k + z] for i, j, k in OFFSETS], 1)
 
 
 def summarise(volume: np.ndarray, brain: np.ndarray) -> np.ndarray:

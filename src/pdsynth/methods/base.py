@@ -22,13 +22,14 @@ from pdsynth.data.pairs import Pairs
 from pdsynth.discovery import modules_of
 from pdsynth.imaging.spatial import Grid
 from pdsynth.losses.microstructure import FeatureLoss
-from pdsynth.methods.correction import corrected, no_correction
+from pdsynth.methods.correction import corrected, no_correction, no_places
 from pdsynth.methods.detail import DetailNetworks
 from pdsynth.types import Direction, Modality
 
 Loss = Callable[[PairBatch, torch.Generator], dict[str, Tensor]]
 FIXED = ("grid_shape", "detail_width")  # settings that no recipe chooses
-ADDED = ("sd_scale", "correction")  # buffers that models of earlier versions lack
+# buffers that models of earlier versions lack
+ADDED = ("sd_scale", "correction", "correction_places", "correction_local")
 Settings = Mapping[str, Any]  # settings of a method's configuration, by name
 
 
@@ -106,7 +107,9 @@ class Method(nn.Module, ABC):
     regional: ClassVar[bool] = False  # whether `fit` reads the atlases A_f and A_d
     tiny: ClassVar[Settings] = {}  # settings of its smallest size, for the conformance tests
     sd_scale: Tensor
-    correction: Tensor
+    correction: Tensor  # (2, COLUMNS): weights of the correction for all voxels, in the order of Direction
+    correction_places: Tensor  # (V,) int32: flat indices of voxels with weights of their own
+    correction_local: Tensor  # (2, LOCAL_COLUMNS, V) fp16: these weights, which are added
 
     def __init__(self, config: MethodConfig) -> None:
         super().__init__()
@@ -114,7 +117,11 @@ class Method(nn.Module, ABC):
         self.atlases: dict[Modality, Atlas] = {}  # on the training grid; each replaces the default in `regions`
         # calibration factors of the SD, in the order of Direction; `calibrate` sets them
         self.register_buffer("sd_scale", torch.ones(len(Direction)))
-        self.register_buffer("correction", no_correction())  # for a new scanner; `adapt` sets it
+        # the correction for a new scanner; `adapt` sets it
+        places, local = no_places()
+        self.register_buffer("correction", no_correction())
+        self.register_buffer("correction_places", places)
+        self.register_buffer("correction_local", local)
         self.detail = DetailNetworks(config.detail_width) if config.detail_width else None  # trained on its own
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
@@ -165,8 +172,7 @@ class Method(nn.Module, ABC):
         `pdsynth calibrate`.
         """
         mean, sd = self.predict_with_sd(batch, direction)
-        mean = corrected(mean, batch.sources[direction], self.correction[direction.index])
-        return mean, None if sd is None else sd * self.sd_scale[direction.index]
+        return self._corrected(mean, batch, direction), None if sd is None else sd * self.sd_scale[direction.index]
 
     def predict_with_sd(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
         """The prediction and the method's own SD per voxel, (B, 1, X, Y, Z) each, in the unit of the volumes (0 to 1).
@@ -187,11 +193,7 @@ class Method(nn.Module, ABC):
         number ignores it. Methods implement `draw`, not this function. Raises TypeError if the method gives no samples
         (`generative` is false), and ValueError for fewer steps than 1 or more than the method's diffusion has.
         """
-        return corrected(
-            self._drawn(batch, direction, generator, steps),
-            batch.sources[direction],
-            self.correction[direction.index],
-        )
+        return self._corrected(self._drawn(batch, direction, generator, steps), batch, direction)
 
     @final
     def first_sample(self, batch: PairBatch, direction: Direction, steps: int) -> Tensor:
@@ -209,6 +211,17 @@ class Method(nn.Module, ABC):
         return torch.cat(
             [self.draw(one, direction, own_generator(one.sources[direction].volume, seed), steps) for one in each]
         )
+
+    def _corrected(self, volume: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
+        d = direction.index
+        local = self.correction_local[d]
+        return corrected(volume, batch.sources[direction], self.correction[d], self.correction_places, local)
+
+    def uncorrect(self) -> None:
+        """Remove the correction for a new scanner."""
+        device = self.correction.device
+        self.correction = no_correction().to(device)
+        self.correction_places, self.correction_local = (each.to(device) for each in no_places())
 
     def draw(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
         """One sample for a batch of one session, (1, 1, X, Y, Z) in [0, 1]; all noise comes from the generator.
@@ -234,9 +247,9 @@ class Method(nn.Module, ABC):
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Load parameters and buffers by name, in the number types of this method.
 
-        Buffers take the saved shapes, since a fit may change them. Without `sd_scale` or `correction`, which earlier
-        models lack, these stay as they are. Raises RuntimeError if another tensor is missing or unknown, or if a
-        parameter has another shape.
+        Buffers take the saved shapes, since a fit may change them. Those of ADDED, which earlier models lack, stay as
+        they are without a saved one. Raises RuntimeError if another tensor is missing or unknown, or if a parameter has
+        another shape.
         """
         state = {name: getattr(self, name) for name in ADDED} | state
         for name, buffer in self.named_buffers():

@@ -1,4 +1,4 @@
-"""Correction of a method's estimates for a new scanner: one linear function of estimate and source for all voxels."""
+"""Correction of a method's estimates for a new scanner: a linear function of estimate and source at each voxel."""
 
 from __future__ import annotations
 
@@ -6,16 +6,43 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pdsynth.data.batch import CONTEXT_CHANNELS, Source
+from pdsynth.data.batch import CONTEXT_CHANNELS, NEIGHBOURS, Source, neighbours
 from pdsynth.types import Direction
 
 COLUMNS = 5 + CONTEXT_CHANNELS
+LOCAL_COLUMNS = COLUMNS + NEIGHBOURS
 AROUND = 5  # edge in voxels of the cube whose mean is a column
 
 
 def no_correction() -> Tensor:
     """Weights that change nothing, (2, COLUMNS): one row per direction of synthesis, in the order of Direction."""
     return torch.zeros(len(Direction), COLUMNS)
+
+
+def no_places() -> tuple[Tensor, Tensor]:
+    """Weights of no voxel: flat indices (0,) int32, and weights (2, LOCAL_COLUMNS, 0) fp16, as `packed` gives them."""
+    return torch.zeros(0, dtype=torch.int32), torch.zeros(len(Direction), LOCAL_COLUMNS, 0, dtype=torch.float16)
+
+
+def packed(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """The voxels with a weight other than 0 of maps (2, LOCAL_COLUMNS, X, Y, Z): their flat indices, and their weights.
+
+    >>> maps = torch.zeros(2, LOCAL_COLUMNS, 2, 2, 2)
+    >>> maps[1, 3, 0, 1, 1] = 0.5
+    >>> places, weights = packed(maps)
+    >>> places.tolist(), weights.shape, bool((unpacked(places, weights, (2, 2, 2)) == maps).all())
+    ([3], torch.Size([2, 17, 1]), True)
+    """
+    flat = maps.flatten(2)
+    places = torch.nonzero(flat.ne(0).any(0).any(0))[:, 0]
+    return places.int(), flat[:, :, places].half()
+
+
+def unpacked(places: Tensor, weights: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """The maps (2, LOCAL_COLUMNS, X, Y, Z) fp16 of the weights at some voxels; 0 at all others."""
+    maps = weights.new_zeros(*weights.shape[:2], shape[0] * shape[1] * shape[2])
+    maps[:, :, places.long()] = weights
+    return maps.view(*weights.shape[:2], *shape)
 
 
 def columns(estimate: Tensor, source: Source) -> Tensor:
@@ -29,12 +56,20 @@ def columns(estimate: Tensor, source: Source) -> Tensor:
     return torch.cat([*own, source.context], 1)
 
 
-def corrected(estimate: Tensor, source: Source, weights: Tensor) -> Tensor:
+def local_columns(estimate: Tensor, source: Source) -> Tensor:
+    """The columns, and the source at the six neighbours: (B, 1, X, Y, Z) -> (B, LOCAL_COLUMNS, X, Y, Z)."""
+    return torch.cat([columns(estimate, source), neighbours(source.volume)], 1)
+
+
+def corrected(estimate: Tensor, source: Source, weights: Tensor, places: Tensor, local: Tensor) -> Tensor:
     """The estimate plus the weighted sum of its columns, (B, 1, X, Y, Z) in [0, 1]; the same tensor for zero weights.
 
-    weights (COLUMNS,): of one direction. Voxels that are not near the source's brain stay as they are.
+    weights (COLUMNS,): of one direction, for all voxels. local (LOCAL_COLUMNS, V): weights that are added at the voxels
+    with flat indices `places`, (V,). Voxels that are not near the source's brain stay as they are.
     """
-    if not weights.any():
+    if not weights.any() and not local.any():
         return estimate
-    added = (columns(estimate, source) * weights.view(1, -1, 1, 1, 1)).sum(1, keepdim=True)
-    return torch.where(source.near, (estimate + added).clamp(0, 1), estimate)
+    of = local_columns(estimate, source).flatten(2)
+    added = (of[:, :COLUMNS] * weights.view(1, -1, 1)).sum(1)
+    added[:, places.long()] += (of[:, :, places.long()] * local.float()).sum(1)
+    return torch.where(source.near, (estimate + added.view_as(estimate)).clamp(0, 1), estimate)

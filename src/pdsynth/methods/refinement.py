@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pdsynth.data.batch import CONTEXT_CHANNELS, PairBatch
+from pdsynth.data.batch import CONTEXT_CHANNELS, NEIGHBOURS, PairBatch, neighbours
 from pdsynth.data.pairs import Pairs
 from pdsynth.methods.base import Method, MethodConfig, register
 from pdsynth.methods.cached import Cached, spread_rows
@@ -20,14 +19,6 @@ from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.methods.voxel_ridge import VoxelRidge
 from pdsynth.types import Direction
 
-NEIGHBOURS = (
-    (0, 1, 1),
-    (2, 1, 1),
-    (1, 0, 1),
-    (1, 2, 1),
-    (1, 1, 0),
-    (1, 1, 2),
-)  # offsets in the volume padded by one voxel
 ROWS = 1000  # training rows with a draft, at least, if there are as many; fewer than twice this number
 
 
@@ -43,7 +34,7 @@ class TissueRefiner(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ridge = VoxelRidge(1 + CONTEXT_CHANNELS + len(NEIGHBOURS))
+        self.ridge = VoxelRidge(1 + CONTEXT_CHANNELS + NEIGHBOURS)
 
     def fit(
         self,
@@ -85,10 +76,7 @@ class TissueRefiner(nn.Module):
     @staticmethod
     def _columns(draft: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
         source = batch.sources[direction]
-        x, y, z = draft.shape[2:]
-        padded = F.pad(source.volume, (1,) * 6, mode="replicate")
-        neighbours = [padded[:, :, i : i + x, j : j + y, k : k + z] for i, j, k in NEIGHBOURS]
-        return torch.cat([draft, source.context, *neighbours], 1)
+        return torch.cat([draft, source.context, neighbours(source.volume)], 1)
 
 
 @register

@@ -1,0 +1,176 @@
+"""Adapts a saved model to the scanner of a prepared folder, by pairs if there are enough, or else by single scans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pdsynth import api
+from pdsynth.adaptation import unpaired
+from pdsynth.adaptation.paired import Scan, fitted
+from pdsynth.adaptation.unpaired import mean_error
+from pdsynth.data.pairs import Pairs
+from pdsynth.evaluation.evaluate import predictions, source_only
+from pdsynth.evaluation.metrics import dilate
+from pdsynth.methods import checkpoint
+from pdsynth.methods.base import Method
+from pdsynth.methods.correction import COLUMNS, LOCAL_COLUMNS, local_columns, packed, unpacked
+from pdsynth.types import Available, Direction, Modality
+
+ENTRY = "adaptation"  # key in a model's card
+FEWEST = 3  # participants with both scans by whom a gain can be judged
+FEWEST_SINGLE = 5  # participants with a scan, of each modality, from whom the mean error is learnt
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How one direction of synthesis was adapted.
+
+    participants: number of people with both scans from whom it could learn. gain_db: mean increase of PSNR in the brain
+    of people who were left out of the fit, in dB; nan if there were too few people to judge it. error_db: its standard
+    error. correction: whether the new correction is part of the model. If not, the direction stays as it was, with the
+    correction of an earlier adaptation, if there is one.
+
+    With too few pairs, single scans are used. sources and targets are the numbers of people with such a scan, 0 if
+    pairs were used. removed: fraction of the squared mean error that the correction removes in people who were left
+    out. removed_error: its standard error. Both are nan if pairs were used.
+    """
+
+    participants: int
+    gain_db: float = NAN
+    error_db: float = NAN
+    correction: bool = False
+    sources: int = 0
+    targets: int = 0
+    removed: float = NAN
+    removed_error: float = NAN
+
+
+def adapt(
+    model: str | Path, pairs: Pairs, out: str | Path, device: str = "auto", unjudged: bool = False
+) -> dict[Direction, Adaptation]:
+    """Correct a model for the scanner of a prepared folder, and save it in `out`; says how, by direction of synthesis.
+
+    Uses participants of `pairs` who are not in the test split and were not in the model's training set: those who have
+    both scans, if there are FEWEST or more. With fewer, the mean error is learnt from all source and target scans, if
+    FEWEST_SINGLE people or more have each. A correction is kept if people who were left out gain more than its standard
+    error. Otherwise nothing can be judged, and the model is saved as it was, unless `unjudged` is true and there is a
+    pair. The scans from which it learnt become training scans in the model's card (record of the training), so that
+    `pdsynth evaluate` refuses to score on them. Raises InputError if the model has another preprocessing than the
+    pairs, or if its card does not list its training scans.
+    """
+    loaded = api.load(model, device)
+    method, new = loaded.method, api.new_people(str(model), loaded, pairs)
+    weights = method.correction.cpu().clone()
+    maps = unpacked(method.correction_places, method.correction_local, method.config.grid_shape).cpu().float()
+    method.uncorrect()  # the new one replaces an earlier one, and is learnt without it
+    found, learnt = {}, set[str]()
+    for direction in Direction:
+        both = new.where(new.table["available"] == Available.BOTH)
+        sources, targets = (_having(new, m) for m in (direction.source, direction.target))
+        used: tuple[Pairs, ...] = ()
+        if _people(both) < FEWEST and min(_people(sources), _people(targets)) >= FEWEST_SINGLE:
+            used = (sources, targets)
+            found[direction], w, m = _by_single_scans(method, sources, targets, direction)
+        elif _people(both) >= FEWEST or (unjudged and _people(both)):
+            used = (both,)
+            found[direction], w, m = _by_pairs(method, both, direction, unjudged)
+        else:
+            found[direction] = Adaptation(_people(both))
+        if found[direction].correction:
+            weights[direction.index], maps[direction.index] = torch.from_numpy(w), torch.from_numpy(m)
+            learnt |= {digest for each in used for digest in each.scan_digests()}
+    method.correction = weights
+    method.correction_places, method.correction_local = packed(maps)
+    entry = {
+        "cohort": pairs.root.name,
+        "simulated": pairs.simulated,
+        **{d.value: {k: v for k, v in asdict(each).items() if v == v} for d, each in found.items()},
+    }
+    card: dict[str, Any] = {
+        **loaded.card,
+        ENTRY: entry,
+        "scans_sha256": sorted({*loaded.card["scans_sha256"], *learnt}),
+    }
+    checkpoint.save(method.cpu(), out, card)
+    return found
+
+
+def _having(pairs: Pairs, modality: Modality) -> Pairs:
+    """The rows with a scan of this modality."""
+    return pairs.where(pairs.table["available"].isin([Available.BOTH, Available(modality)]))
+
+
+def _people(pairs: Pairs) -> int:
+    return int(pairs.table["participant_id"].nunique())
+
+
+def _by_pairs(
+    method: Method, people: Pairs, direction: Direction, unjudged: bool
+) -> tuple[Adaptation, np.ndarray, np.ndarray]:
+    """The adaptation of one direction by pairs, its weights for all voxels, and the maps that are added to them."""
+    number = _people(people)
+    found = fitted(_of_pairs(method, people, direction), number)
+    if number < FEWEST:
+        return Adaptation(number, correction=unjudged), found.weights, found.maps
+    gain, error = float(found.gains.mean()), float(found.gains.std(ddof=1) / np.sqrt(number))
+    return Adaptation(number, gain, error, gain > error), found.weights, found.maps
+
+
+def _of_pairs(method: Method, pairs: Pairs, direction: Direction) -> Iterator[list[Scan]]:
+    """The estimates of each participant with both scans; the voxels in the dilated brain of the real target count."""
+    for person in pairs.table["participant_id"].unique():
+        of = pairs.where(pairs.table["participant_id"] == person)
+        yield [_scan(method, of, row, direction) for row in range(len(of))]
+
+
+@torch.inference_mode()
+def _scan(method: Method, pairs: Pairs, row: int, direction: Direction) -> Scan:
+    method.eval()
+    batch = source_only(pairs.batch(np.array([row]), directions=[direction]), direction, method)
+    estimate, source = method.estimate(batch, direction)[0], batch.sources[direction]
+    error = pairs.volume(direction.target, row) - estimate[0, 0].cpu().numpy()
+    inside = dilate(pairs.brain(direction.target, row)) & source.near[0, 0].cpu().numpy()
+    return Scan(local_columns(estimate, source)[0].cpu().numpy(), error, inside)
+
+
+def _by_single_scans(
+    method: Method, sources: Pairs, targets: Pairs, direction: Direction
+) -> tuple[Adaptation, np.ndarray, np.ndarray]:
+    """As `_by_pairs`, from people with a source scan and people with a target scan."""
+    real = np.stack([targets.volume(direction.target, row) for row in range(len(targets))])
+    brain = np.mean([dilate(targets.brain(direction.target, row)) for row in range(len(targets))], 0) > 0.5
+    names, others = (each.table["participant_id"].unique().tolist() for each in (targets, sources))
+    both = set(names) & set(others)
+    group: dict[str, int] = {}
+    for alike in (both, set(names) - both, set(others) - both):  # each group has its share of them
+        group |= {person: i % unpaired.GROUPS for i, person in enumerate(sorted(alike))}
+    found = mean_error(
+        _mean_of_people(real, targets),
+        _mean_of_people(predictions(method, sources, direction), sources),
+        brain,
+        np.array([group[person] for person in names + others]),
+    )
+    maps = np.zeros((LOCAL_COLUMNS, *found.map.shape), np.float32)
+    maps[0] = found.map  # the first column is 1
+    how = Adaptation(
+        participants=len(both),
+        correction=found.removed > found.error,
+        sources=len(others),
+        targets=len(names),
+        removed=found.removed,
+        removed_error=found.error,
+    )
+    return how, np.zeros(COLUMNS, np.float32), maps
+
+
+def _mean_of_people(volumes: np.ndarray, pairs: Pairs) -> np.ndarray:
+    """The mean volume of each participant, in the order of their first rows, from the volumes of the rows."""
+    person = pairs.table["participant_id"]
+    return np.stack([volumes[(person == each).to_numpy()].mean(0) for each in person.unique()])
