@@ -18,7 +18,7 @@ GROUPS = 5  # of people, of which one at a time is left out
 
 @dataclass(frozen=True)
 class MeanError:
-    """map (X, Y, Z): what is added to each estimate.
+    """map (X, Y, Z): the values that are added to each estimate.
 
     removed: the fraction of the squared mean error that the map removes, judged by people who were left out. error: its
     standard error.
@@ -56,15 +56,15 @@ def mean_error(targets: np.ndarray, estimates: np.ndarray, inside: np.ndarray, g
 
 
 def _shrunk(targets: np.ndarray, estimates: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, float]:
-    """The difference of the means, shrunk by what chance explains of it, (X, Y, Z), and the squared mean error.
+    """The shrunk difference of the means, (X, Y, Z), and the squared mean error.
 
-    The latter is the squared difference without what chance explains, but at least the size of what it explains.
+    The squared mean error is the squared difference without the part that chance explains, but at least this part.
     """
     difference = targets.mean(0) - estimates.mean(0)
     chance = targets.var(0, ddof=1) / len(targets) + estimates.var(0, ddof=1) / len(estimates)
     chance_around, square_around = (
         ndimage.gaussian_filter(each, AROUND, truncate=3, mode="constant") for each in (chance, np.square(difference))
     )
-    kept = 1 - np.minimum(chance_around / np.maximum(square_around, 1e-12), 1)
+    share = 1 - np.minimum(chance_around / np.maximum(square_around, 1e-12), 1)
     square = max(np.square(difference).sum() - chance.sum(), chance.sum(), 1e-12)
-    return difference * kept * inside, float(square)
+    return difference * share * inside, float(square)
