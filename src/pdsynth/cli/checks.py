@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from shutil import which
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from pdsynth.methods import create
 from pdsynth.resources import resolve_device
 from pdsynth.types import Direction
 
+REINSTALL = "install pdsynth again, in a new virtual environment"
 OVERFIT_STEPS = 60
 OVERFIT_EDGE = 16  # voxels
 
@@ -38,7 +40,7 @@ class Check:
 
 
 class FailedCheckError(Exception):
-    """A check of the installation failed; the message is its finding."""
+    """A check of the installation failed; the message is its finding, with the remedy."""
 
 
 def run_checks(device: str) -> Iterator[Check]:
@@ -49,7 +51,7 @@ def run_checks(device: str) -> Iterator[Check]:
     check that fails does not stop the others.
     """
     checks: dict[str, Callable[[], str]] = {
-        "device": lambda: f"{resolve_device(device)}; torch {torch.__version__}, Python {platform.python_version()}",
+        "device": lambda: _device(device),
         "torchvision absent": _torchvision,
         "template": _template,
         "data range": _data_range,
@@ -60,14 +62,23 @@ def run_checks(device: str) -> Iterator[Check]:
     for name, check in checks.items():
         try:
             yield Check(name, True, check())
+        except (FailedCheckError, ValueError) as error:  # these name their remedy
+            yield Check(name, False, str(error))
         except Exception as error:  # any error is a finding
-            yield Check(name, False, str(error) or type(error).__name__)
+            yield Check(name, False, f"{type(error).__name__}: {error}. Remedy: {REINSTALL}.")
 
 
-def _require(condition: bool, finding: str) -> str:
+def _require(condition: bool, finding: str, remedy: str = REINSTALL) -> str:
     if not condition:
-        raise FailedCheckError(finding)
+        raise FailedCheckError(f"{finding}. Remedy: {remedy}.")
     return finding
+
+
+def _device(device: str) -> str:
+    chosen = resolve_device(device)
+    unused = chosen == "cpu" and device == "auto" and which("nvidia-smi") is not None
+    note = "; this machine has an NVIDIA driver, but torch finds no CUDA device: install a CUDA build of torch"
+    return f"{chosen}; torch {torch.__version__}, Python {platform.python_version()}{note if unused else ''}"
 
 
 def _torchvision() -> str:
@@ -111,7 +122,8 @@ def _overfit(device: str) -> str:
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    return _require(losses[-1] < 0.2 * losses[0], f"the loss fell from {losses[0]:.4f} to {losses[-1]:.4f}")
+    finding = f"the loss fell from {losses[0]:.4f} to {losses[-1]:.4f}"
+    return _require(losses[-1] < 0.2 * losses[0], finding, "give --device cpu, or install another build of torch")
 
 
 def _toy_batch() -> PairBatch:

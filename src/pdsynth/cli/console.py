@@ -57,6 +57,11 @@ def done(message: str, *following: str | Path) -> None:
         console.print(f"Next: {command}", style="green", markup=False, highlight=False, soft_wrap=True)
 
 
+def search_before_sharing(folder: Path) -> None:
+    """Print the command that searches a folder of results for identifiers, as the next one to run."""
+    done("Before you share the folder, search it for identifiers", "doctor", "--privacy", folder)
+
+
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar on stderr with the remaining time, until the block ends.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pdsynth import folders, manifest
-from pdsynth.cli.console import done, progress, table
+from pdsynth.cli.console import done, progress, search_before_sharing, table
 from pdsynth.cli.options import (
     JOBS,
     AtlasFile,
@@ -100,6 +100,7 @@ def effects(
         entries["simulated"] = pairs.simulated
     _print_effects(estimates.summary, pairs, people, contrast)
     done(f"Effects by region and figures are in {out}")
+    search_before_sharing(out)
 
 
 def _refuse_untrainable(recipe: str, limit: float | None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pdsynth import folders, manifest
-from pdsynth.cli.console import done, error_line, progress, table
+from pdsynth.cli.console import done, error_line, progress, search_before_sharing, table
 from pdsynth.cli.options import (
     JOBS,
     Budget,
@@ -240,8 +240,12 @@ def report(
                 write_cards(folder)
             chosen = [name.strip() for name in participants.split(",") if name.strip()]
             page = write_report(folder, chosen, for_sharing)
-    cards = "" if prepared or for_sharing else "; checklists and cards are in the same folder"
+    if prepared:
+        done(f"Open {results / page.name} in a browser", "evaluate", results, "--model", "default", "--out", "results")
+        return
+    cards = "" if for_sharing else "; checklists and cards are in the same folder"
     done(f"Open {results / page.name} in a browser{cards}")
+    search_before_sharing(results)
 
 
 def doctor(
@@ -269,9 +273,10 @@ def doctor(
 
     found = list(run_checks(device.value))
     table("Checks", ("check", "", "finding"), [(c.name, "ok" if c.ok else "FAILED", c.finding) for c in found])
-    failed = [c.name for c in found if not c.ok]
+    failed = [c for c in found if not c.ok]
     if failed:
-        error_line(f"these checks failed: {', '.join(failed)}")
+        for check in failed:
+            error_line(check.finding, kind=check.name)
         raise typer.Exit(1)
     done("All checks passed", "demo")
 
