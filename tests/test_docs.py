@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 import shlex
 import tomllib
@@ -9,10 +10,21 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
+import command_page
+import gallery_page
+import pdsynth
+import pictures
+import recipe_page
+import runs
+import texts
 from pdsynth.cli import app
 from pdsynth.cohorts import LAYOUTS
 from pdsynth.evaluation.metrics import METRICS, Better
+from pdsynth.methods.recipe import Role
+from pdsynth.recipes import RECIPES
+from pdsynth.types import Diagnosis, Direction, Modality, Split
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -39,11 +51,101 @@ def test_there_are_commands_and_pages_to_check() -> None:
     assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md"} <= {page.name for page in PAGES}
 
 
+MADE = {command_page.URI, recipe_page.URI, gallery_page.URI, *pictures.NAMES}  # by the build of the site
+
+
+def _prose(page: Path) -> str:
+    return re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+
+
+def _anchors(page: Path) -> set[str]:
+    """The anchors of the headings of a page, as the site and the usual viewers of Markdown name them."""
+    headings = re.findall(r"^#+ (.*)$", _prose(page), re.M)
+    return {re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_links_lead_to_files(page: Path) -> None:
-    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
-    missing = [link for link in links if not (page.parent / link).exists()]
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    made = {ROOT / "docs" / uri for uri in MADE}
+    missing = []
+    for link in re.findall(r"\]\((?!https?:)([^)]+)", _prose(page)):
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if target in made:
+            continue
+        if not target.exists() or (anchor and anchor not in _anchors(target)):
+            missing.append(link)
     assert missing == []
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """What `mkdocs build` names only in a note."""
+    text = (ROOT / "mkdocs.yml").read_text()
+    settings = yaml.safe_load(text)
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    pages |= {f"benchmark/{path.name}" for path in (ROOT / "docs" / "benchmark").glob("*.md")}
+    named = set(re.findall(r"([\w/.-]+\.md)$", text, re.M))
+    assert pages | {uri for uri in MADE if uri.endswith(".md")} <= named
+    assert settings["theme"]["font"] is False  # the pages load nothing from other servers
+
+
+def test_every_public_name_is_on_the_page_of_python() -> None:
+    page = (ROOT / "docs" / "reference" / "python.md").read_text()
+    for name, place in pdsynth._PUBLIC.items():
+        assert f"::: {place.replace(':', '.')}\n" in page or f"## {name.capitalize()}\n" in page
+    adapters = [f"::: {layout.read.__module__}.{layout.read.__name__}\n" for layout in LAYOUTS.values()]
+    assert [line for line in adapters if line not in page] == []
+
+
+def test_the_page_of_commands_has_every_verb_with_every_option() -> None:
+    sections = command_page.page().split("\n## pdsynth ")[1:]
+    assert [section.split("\n")[0] for section in sections] == list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    for section in sections:
+        named = set(re.findall(r"--[a-z][\w-]*", "".join(re.findall(r"^\| `[^`]*`", section, re.M))))
+        assert named == {option for option in _options(section.split("\n")[0]) if option.startswith("--")} - {"--help"}
+    assert "| `--budget <str>` | Wall time of the training steps, such as 90s or 10m" in command_page.page()
+
+
+def test_the_page_of_recipes_has_every_recipe_and_setting() -> None:
+    page = recipe_page.page()
+    assert [name for name in RECIPES if f"| `{name}` | [`{RECIPES[name].method}`]" not in page] == []
+    assert "| `posterior_share` | `float` | `0.9` |  |" in page
+    assert "`16` in `pds`, small" in page and "`False` in `pds-unconditioned`" in page
+
+
+def test_the_pages_of_the_site_have_code_that_is_right() -> None:
+    tested = [doctest.testmod(module) for module in (texts, runs)]
+    assert [result.failed for result in tested] == [0, 0] and all(result.attempted for result in tested)
+
+
+GLOSSARY = ROOT / "docs" / "reference" / "glossary.md"
+ROWS = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", GLOSSARY.read_text(), re.M)[1:])
+TERMS = {term.strip() for terms in ROWS for term in terms.split(",")}
+# Codes of tables, words of names of files and series, units, and names of licences and encodings.
+KNOWN = {
+    *("ACPC", "ADC", "ADNIMERGE", "BSD", "CITATION", "CN", "DX", "DXSUM", "EMCI", "FA", "GB", "GiB", "HC", "JSON"),
+    *("LMCI", "MB", "MRI", "NL", "SMC", "SYNTHETIC", "TRACEW", "UTF"),
+}
+
+
+def test_the_glossary_is_sorted_and_its_terms_are_in_use() -> None:
+    assert list(ROWS) == sorted(ROWS, key=str.casefold)
+    text = " ".join(" ".join(page.read_text().split()) for page in PAGES if page != GLOSSARY)
+    assert [term for term in sorted(TERMS) if not re.search(rf"\b{re.escape(term)}", text, re.IGNORECASE)] == []
+
+
+def test_the_glossary_explains_the_words_of_the_program_and_the_abbreviations_of_the_pages() -> None:
+    meanings = " ".join([*ROWS, *ROWS.values()])
+    words = [*Role, *Direction, *Diagnosis, *Split, *Modality, *LAYOUTS]
+    short = {"train": "training", "val": "validation", "fmri": "fMRI", "dmri": "dMRI"}
+    assert [word for word in words if short.get(word, str(word)) not in meanings] == []
+    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/how-to/*.md")]
+    for page in pages:
+        if page.name in ("departures.md", "paper-map.md"):  # they name the symbols and systems of the paper
+            continue
+        prose = re.sub(r"`[^`]*`|\]\([^)]*\)", "", _prose(page))
+        unknown = set(re.findall(r"\b[A-Z][A-Za-z]?[A-Z]+\b", prose)) - TERMS - KNOWN
+        assert unknown == set(), f"{page}: explain them in the glossary"
 
 
 def test_every_layout_has_a_row() -> None:

@@ -1,4 +1,4 @@
-"""The names that the README's Python example uses."""
+"""The names that the Python example in docs/reference/python.md uses."""
 
 from __future__ import annotations
 
