@@ -24,7 +24,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 docs: $(VENV)/.installed-docs
-	$(BIN)/mkdocs build --strict --site-dir site
+	$(ONE_THREAD) $(BIN)/mkdocs build --strict --site-dir site
 	@echo "The pages are at $(abspath site)/index.html"
 
 clean:

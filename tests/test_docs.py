@@ -113,6 +113,34 @@ def test_the_page_of_recipes_has_every_recipe_and_setting() -> None:
     assert "`16` in `pds`, small" in page and "`False` in `pds-unconditioned`" in page
 
 
+def test_the_output_of_a_command_is_below_its_block(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    called: list[list[str]] = []
+
+    def kept(name: str, calls: list[list[str]]) -> tuple[Path, list[str]]:
+        called.extend(call[1:] for call in calls)
+        return tmp_path, [f"output {number}\n" for number, _ in enumerate(calls)]
+
+    monkeypatch.setattr(runs, "_kept", kept)
+    page = """```
+pdsynth inspect study  # first
+pdsynth recipes
+```
+Text.
+<!-- not run: it takes an hour -->
+```
+pdsynth demo
+```
+```
+a/  a tree
+```
+"""
+    shown, folder = runs.with_outputs(page, "page")
+    assert called == [["-m", "pdsynth", "inspect", "study"], ["-m", "pdsynth", "recipes"]]
+    assert folder == tmp_path
+    added = '\n\n```text title="Output"\noutput 0\noutput 1\n```'
+    assert shown == page.replace("recipes\n```", f"recipes\n```{added}")
+
+
 def test_the_pages_of_the_site_have_code_that_is_right() -> None:
     tested = [doctest.testmod(module) for module in (texts, runs)]
     assert [result.failed for result in tested] == [0, 0] and all(result.attempted for result in tested)

@@ -38,7 +38,7 @@ def blocks(markdown: str) -> list[tuple[list[str], str | None]]:
 def with_outputs(markdown: str, name: str) -> tuple[str, Path]:
     """Run the commands of a page; returns the page with the output below each block, and the folder of the run.
 
-    name: of the run, for its folder. Raises CalledProcessError if a command fails.
+    name: of the run, for its folder. Raises RuntimeError if a command fails.
     """
     words = [line for found, reason in blocks(markdown) if reason is None for line in found]
     folder, printed = _kept(name, [[sys.executable, "-m", *shlex.split(line)] for line in words])
@@ -64,7 +64,8 @@ def _kept(name: str, calls: list[list[str]]) -> tuple[Path, list[str]]:
     folder = CACHE / f"{name}-{_digest(calls)}"
     record = folder / "outputs.json"
     if not record.is_file():
-        shutil.rmtree(folder, ignore_errors=True)
+        for older in CACHE.glob(f"{name}-*"):
+            shutil.rmtree(older)
         folder.mkdir(parents=True)
         printed = [_run(call, folder) for call in calls]
         record.write_text(json.dumps(printed))
