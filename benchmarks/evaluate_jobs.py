@@ -2,10 +2,10 @@
 
 Usage: python benchmarks/evaluate_jobs.py WORK [--turns 2] [--out benchmarks/results/evaluate_jobs.json]
 WORK gets the SIMULATED folders of `evaluate_memory.py`, of 25, 50 and 100 test participants at 4 mm. A `local-ridge`
-and the oracle are scored. The two commands alternate; their times include the start of the program. Memory is the
-anonymous memory (RssAnon), read every 50 ms: of all processes together, and the most of any process. On a machine with
-other work the times show the other work. The file therefore has the processor seconds too, in all processes and in the
-two that end last: the first process, which merges, and the busier of the others. Their ratio is the speed-up of
+is scored, without controls and without the oracle. The two commands alternate; their times include the start of the
+program. Memory is the anonymous memory (RssAnon), read every 50 ms: of all processes together, and the most of any
+process. On a machine with other work the times show that work. The file therefore has the processor seconds too:
+those of all processes, and those of the first process and the busiest other one together, which bound the time of
 processes that have a core each.
 """
 
@@ -96,13 +96,14 @@ def summary(measured: dict[int, dict[str, Any]], shape: tuple[int, int, int]) ->
         )
         for jobs in JOBS
         for name in ("together_mb", "process_mb")
+        if len(measured) > 1
     }
     return {
         "date": date.today().isoformat(),
         "machine": f"{cpu()}, {os.cpu_count()} cores, load {os.getloadavg()[2]:.1f}",
         "data": "SIMULATED",
         "grid": list(shape),
-        "methods": [RECIPE, "oracle"],
+        "method": RECIPE,
         "participants": {str(number): each for number, each in measured.items()},
         "growth_mb_per_participant": slopes,
     }
@@ -118,6 +119,9 @@ def main() -> None:
     measured: dict[int, dict[str, Any]] = {}
     for number in SIZES:
         prepared, found = copies(pairs, given.work / f"copies-{number}", number), {jobs: [] for jobs in JOBS}
+        entries = read_json(prepared / "manifest.json")
+        scans = [name for name in entries["volumes"] if not name.startswith("oracle")]
+        write_json(prepared / "manifest.json", entries | {"volumes": scans})
         equal = True
         for _ in range(given.turns):
             written = {}
@@ -133,8 +137,7 @@ def main() -> None:
             for name in ("seconds", "longest_processor_seconds")
         }
         measured[number] = {"jobs": {str(jobs): each for jobs, each in found.items()}, "equal_bytes": equal} | ratios
-        if len(measured) > 1:
-            write_json(given.out, summary(measured, pairs.grid.shape))
+        write_json(given.out, summary(measured, pairs.grid.shape))
     print(read_json(given.out)["growth_mb_per_participant"])
 
 

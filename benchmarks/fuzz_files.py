@@ -192,9 +192,7 @@ def main() -> None:
         work.mkdir()
         families = write_families(root)
         for name, family in families.items():
-            status, message = read_back(family, Path(shutil.copytree(family.folder, work / name)), True)
-            if status != 0:
-                sys.exit(f"the unchanged folder {name} ends in {status}: {message}")
+            family.read(Path(shutil.copytree(family.folder, work / name)), True)  # unchanged, it is read
         if given.only is not None:
             kind, status, message = trial(given.only, given.seed, families, work)
             sys.exit(f"{kind}, status {status}: {message}" if failure(status, message) else f"good, {kind}: {message}")

@@ -239,7 +239,7 @@ def invented(kind: Any) -> Any:
         return kind(**{f.name: special.get(f.name) or invented(hints[f.name]) for f in dataclasses.fields(kind)})
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is list:
-        return [invented(arguments[0])]
+        return [invented(arguments[0])] * 2
     if origin is dict:
         return {}
     if arguments:

@@ -14,8 +14,11 @@ from pydantic import BaseModel
 from pdsynth import manifest
 from pdsynth.data.pairs import Pairs
 from pdsynth.files import read_json, write_json
+from pdsynth.journal import read_cost
+from pdsynth.options import TrainOptions
 from pdsynth.outcomes import COLUMNS, doubts, not_made, read_outcomes, write_outcomes
 from pdsynth.schemas import LONGEST, Affine, Number, Shape, check, read_object, read_table
+from pdsynth.training import chosen_precision
 from pdsynth.types import InputError
 
 
@@ -94,7 +97,7 @@ def test_a_cell_that_does_not_fit_is_named_by_line_and_column(tmp_path: Path, ce
         ("name\nb\n", "lacks the columns age"),
         ("name\tage\nb\t1\t2\n", "more cells in a line than columns"),
         ("name\tage\nb\t1\nc\t1\t2\t3\n", "is not a table"),
-        ("name\tage\nb\t1\nc\n", "has no cell in line 3, column age"),
+        ("name\tage\nb\t1\nc\n", "has '' in line 3, column age"),
         ('name\tage\n"b\t1\n', "is not a table"),
         ("name\tage\tkind\nb\t1\tz\n", "has 'z' in line 2, column kind"),
     ],
@@ -220,3 +223,18 @@ def test_a_table_of_outcomes_keeps_earlier_rows_and_is_refused_without_its_colum
     pd.read_csv(path, sep="\t").drop(columns="status").to_csv(path, sep="\t", index=False)
     with pytest.raises(InputError, match=r"synthesised\.tsv: lacks the columns status\. Remedy: restore it"):
         write_outcomes(path, [row])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "entry"),
+    [
+        ("training.json", '{"precision": "32-true", "devices": "two"}', "devices"),
+        ("training.json", '{"precision": "fp8"}', "precision"),
+        ("cost.json", '{"regression": {"steps": "many", "seconds": 1, "gflop_per_step": 1}}', "regression.steps"),
+    ],
+)
+def test_the_files_of_a_run_that_were_edited(tmp_path: Path, name: str, text: str, entry: str) -> None:
+    (tmp_path / name).write_text(text)
+    options = TrainOptions(resume=True, device="cpu")
+    with pytest.raises(InputError, match=rf"{name}: has an invalid entry {entry} .*Remedy: restore it"):
+        read_cost(tmp_path) if name == "cost.json" else chosen_precision(tmp_path, options, "cpu")

@@ -198,7 +198,8 @@ def evaluate(
     The audit of uncertainty tests the SD that a method gives with each prediction. For a generative method and
     `samples` of 3 or more, it tests the SD over this number of samples instead, each drawn in `steps` sampling steps.
     If the pairs are simulated and `ceiling` is true, the oracle, which knows the simulated anatomy, is added as an
-    upper limit. `jobs` processes of one thread each share the scans; their number changes nothing but the times.
+    upper limit. `jobs` processes of one thread each share the scans; their number changes nothing but the times. A
+    program that calls this function with several jobs must guard its main module, as Python's multiprocessing requires.
 
     Raises InputError if the preprocessing of a model differs from that of the pairs, if a model was trained on a scan
     of the pairs that is outside their training split, or if it was calibrated on a scan of the pairs. Raises ValueError

@@ -7,16 +7,32 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pydantic import BaseModel
 from pytorch_lightning.callbacks import Callback
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from pdsynth.files import atomic_path, read_json, write_json
+from pdsynth.files import atomic_path, write_json
+from pdsynth.schemas import read_object
 from pdsynth.stage_training import StageModule
+from pdsynth.types import InputError
 
 LOG_EVERY = 25  # steps between rows
 SAVE_EVERY = 120  # seconds between checkpoints
 COST = "cost.json"  # steps, seconds and GFLOP per step of each stage; a multiplication and an addition are two FLOP
+REMEDY = "restore it, or remove it"
 COLUMNS = ["stage", "step", "seconds", "term", "value"]  # of metrics.csv
+
+
+class _Spent(BaseModel):
+    steps: int
+    seconds: float
+    gflop_per_step: float
+
+
+def read_cost(run: Path) -> dict[str, Any]:
+    """The content of cost.json of a run, by stage; {} if there is none. Raises InputError if it does not fit."""
+    path = run / COST
+    return read_object(path, dict[str, _Spent], REMEDY) if path.exists() else {}
 
 
 class Journal(Callback):
@@ -67,7 +83,7 @@ class Journal(Callback):
         self.bar.stop()
         if trainer.is_global_zero:
             spent = {"steps": module.step, "seconds": round(module.elapsed, 1), "gflop_per_step": module.flops / 1e9}
-            write_json(self.cost, read_json(self.cost) | {module.stage.name: spent})
+            write_json(self.cost, read_cost(self.cost.parent) | {module.stage.name: spent})
         self._save(trainer, module)
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
@@ -81,13 +97,19 @@ class Journal(Callback):
         """Drop the rows of steps after the last checkpoint, because these steps are trained and written again."""
         rows = [COLUMNS]
         if self.metrics.exists():
-            with self.metrics.open(newline="") as file:
-                whole = [row for row in csv.reader(file) if len(row) == len(COLUMNS)][
-                    1:
-                ]  # the last row of a killed run may be incomplete
-            rows += [row for row in whole if row[1].isdecimal() and (row[0] != stage or int(row[1]) <= step)]
+            # the last row of a killed run may be incomplete
+            whole = [row for row in self._rows()[1:] if len(row) == len(COLUMNS) and row[1].isdecimal()]
+            rows += [row for row in whole if row[0] != stage or int(row[1]) <= step]
         with atomic_path(self.metrics) as temporary, temporary.open("w", newline="") as file:
             csv.writer(file).writerows(rows)
+
+    def _rows(self) -> list[list[str]]:
+        """The rows of metrics.csv. Raises InputError if it cannot be read."""
+        try:
+            with self.metrics.open(newline="", encoding="utf-8") as file:
+                return list(csv.reader(file))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InputError(self.metrics, f"is damaged ({error})", REMEDY) from error
 
     def _write(self, module: StageModule, terms: dict[str, float]) -> None:
         with self.metrics.open("a", newline="") as file:

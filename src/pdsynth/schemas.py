@@ -127,19 +127,18 @@ def read_table(
     return _parsed(path, content, remedy, dtype=dict.fromkeys(text, str), na_values=list(na_values))
 
 
-def _check_column(cells: list[Any], name: str, kind: Any, path: Path, remedy: str) -> None:
+def _check_column(cells: list[str], name: str, kind: Any, path: Path, remedy: str) -> None:
     try:
         _adapter(list[kind]).validate_python(cells)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         row = int(first["loc"][0])
-        cell = "no cell" if isinstance(cells[row], float) else repr(cells[row][:SHOWN])
-        problem = f"has {cell} in line {row + 2}, column {name} ({first['msg']})"
+        problem = f"has {cells[row][:SHOWN]!r} in line {row + 2}, column {name} ({first['msg']})"
         raise InputError(path, problem, remedy) from error
 
 
 def _parsed(path: Path, content: bytes, remedy: str, **options: Any) -> pd.DataFrame:
-    import pandas as pd  # late: it takes half a second, and a manifest is no table
+    import pandas as pd  # late: it takes half a second, which a manifest does not need
 
     try:
         table = pd.read_csv(io.BytesIO(content), sep="\t", keep_default_na=False, **options)
@@ -164,7 +163,7 @@ def _short(error: Exception) -> str:
 
 
 class Stamp(BaseModel):
-    """What is known of an input file, so that a change is noticed (see `freshness`)."""
+    """Size, times and digest of an input file, by which a change is noticed (see `freshness`)."""
 
     size: int
     mtime_ns: int
@@ -188,7 +187,6 @@ class Manifest(BaseModel):
     seal: str = ""
     added: list[dict[str, Any]] = []
     notes: list[str] = []
-    kept: list[str] = []
     stamps: dict[str, list[Stamp | None]] = {}
     simulated: bool = False
     n_train: Count = 0

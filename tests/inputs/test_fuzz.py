@@ -35,7 +35,6 @@ def test_no_fuzzed_file_that_is_read_back_is_a_fault_of_pdsynth(tmp_path: Path) 
     assert ended.returncode == 0, ended.stdout + ended.stderr
     found = json.loads(out.read_text())
     assert found["trials"] == sum(found["statuses"].values()) == 280 and found["failures"] == []
-    families = ("model", "output", "prepared", "results", "run", "settings", "synthesis")
-    for status in (0, 2):
-        kinds = {kind.split(":")[0] for kind in found["statuses"] if kind.endswith(f"status {status}")}
-        assert kinds == set(families)
+    refused = {kind.split(":")[0] for kind in found["statuses"] if kind.endswith("status 2")}
+    assert refused == {"model", "output", "prepared", "results", "run", "settings", "synthesis"}
+    assert any(kind.endswith("status 0") for kind in found["statuses"])

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from pydantic import BaseModel
 
 import pdsynth
 from pdsynth import api, folders, manifest
@@ -25,14 +26,15 @@ from pdsynth.benchmark.code import code_digest
 from pdsynth.data.pairs import Pairs, content
 from pdsynth.evaluation.evaluate import ORACLE
 from pdsynth.evaluation.metrics import MODULES
-from pdsynth.files import PARTIAL, read_json, write_json
-from pdsynth.journal import COST
+from pdsynth.files import PARTIAL, write_json
+from pdsynth.journal import read_cost
 from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.methods.base import Method, MethodConfig, create, registry
 from pdsynth.networks.flops import counted_flops
 from pdsynth.recipes import RECIPES, settings_of
 from pdsynth.resources import resolve_precision
 from pdsynth.results.entries import recipe_of, run_folder, scores_folder
+from pdsynth.schemas import Real, read_object
 from pdsynth.types import Direction, InputError
 
 FIT = "fit.json"  # file of a run: total wall time and peak memory of fitting, over all its resumed parts
@@ -148,7 +150,7 @@ def _trained(pairs: Pairs, folder: Path, name: str, size: str, terms: Terms) -> 
     if (folder / "model" / "config.json").exists() and (folder / FIT).exists():
         model = api.load(folder / "model", terms.device)
     else:
-        started, before = time.perf_counter(), read_json(folder / FIT)
+        started, before = time.perf_counter(), _spent(folder)
         stages = bool(RECIPES[name].steps)
         model = api.fit(
             name,
@@ -166,8 +168,19 @@ def _trained(pairs: Pairs, folder: Path, name: str, size: str, terms: Terms) -> 
             "peak_memory_mb": max(before.get("peak_memory_mb", 0), _peak_memory_mb(terms.device)),
         }
         write_json(folder / FIT, spent)
-    costs = read_json(folder / FIT) | {"stages": read_json(folder / COST)}
+    costs = _spent(folder) | {"stages": read_cost(folder)}
     return model.method, costs | counts(model.method, pairs, terms.device)
+
+
+class _Spent(BaseModel):
+    fit_seconds: Real = 0.0
+    peak_memory_mb: Real = 0.0
+
+
+def _spent(folder: Path) -> dict[str, Any]:
+    """Seconds and peak memory of the fit, up to now; {} before it. Raises InputError if the file does not fit."""
+    path = folder / FIT
+    return read_object(path, _Spent, "restore it, or remove the folder of this run") if path.exists() else {}
 
 
 def machine(device: str) -> str:

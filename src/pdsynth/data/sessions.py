@@ -58,11 +58,12 @@ class _Quality(BaseModel):
     notes: list[str] = []
 
 
-class Record(Inputs):
+class Record(BaseModel):
     """The entries of a session's record, which `make` writes and a later `prepare` reads."""
 
     settings: dict[str, Any]
     inputs: dict[str, Stamp | None]
+    steps: dict[Kind, list[_Step]]
     final: bool
     volumes: list[str]
     dmri_bval: float | None

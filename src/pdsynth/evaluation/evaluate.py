@@ -79,9 +79,9 @@ def evaluate(
     summary: dict[str, dict[str, Any]] = {name: {} for name in methods}
     times: dict[str, dict[str, Any]] = {name: {} for name in methods}
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        shown = bar.add_task("Evaluating")
+        row = bar.add_task("Evaluating")
         for scores in scored(
-            methods, scans, atlas, draws, jobs, lambda done, total: bar.update(shown, completed=done, total=total)
+            methods, scans, atlas, draws, jobs, lambda done, total: bar.update(row, completed=done, total=total)
         ):
             name, direction = scores.method, scores.direction
             per_scan = pd.DataFrame(scores.rows, columns=scores.columns)

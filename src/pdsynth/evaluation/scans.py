@@ -1,4 +1,4 @@
-"""The scans of an evaluation: read when they are needed, with what the audits need to know of all of them."""
+"""The scans of an evaluation: read when they are needed, with masks and donors that depend on all of them."""
 
 from __future__ import annotations
 

@@ -211,7 +211,7 @@ class Sidecar(BaseModel):
     """The entries of the sidecar of a synthesised image that are read back."""
 
     sources: list[str] = Field(default=[], alias="Sources")
-    notes: list[str] = Field(default=[], alias=NOTES)
+    notes: list[str] = Field(default=[], alias="SourceNotes")  # NOTES
 
 
 def write_synthetic(volume: Volume, path: str | Path, mark: SyntheticMark) -> Path:

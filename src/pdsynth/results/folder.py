@@ -223,7 +223,7 @@ class Results:
         if not sources:
             return None
         name = Path(sources[0]).name
-        files = (p for p in sorted(self.root.rglob("*")) if p.name == name)  # the name is no pattern
+        files = (p for p in sorted(self.root.rglob("*")) if p.name == name)  # a name may look like a pattern
         return next((p for p in files if "derivatives" not in p.relative_to(self.root).parts), None)
 
 

@@ -114,6 +114,10 @@ class Counterfactual:
     severities: list[float]
     rows: list[Change]
 
+    def __post_init__(self) -> None:
+        if len(self.severities) != 2:
+            raise ValueError(f"{len(self.severities)} severities are not two")
+
 
 @dataclass(frozen=True)
 class Probes:
