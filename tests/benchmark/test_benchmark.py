@@ -275,7 +275,7 @@ def test_an_oracle_is_asked_of_simulated_pairs_only(prepared, tmp_path):
 def test_people_without_a_site_stay_in_the_table_by_site(prepared, tmp_path):
     root = tmp_path / "prepared"
     shutil.copytree(prepared.root, root)
-    pairs = pd.read_csv(root / "pairs.tsv", sep="\t")
+    pairs = pd.read_csv(root / "pairs.tsv", sep="\t", keep_default_na=False)
     pairs.assign(site="n/a").to_csv(root / "pairs.tsv", sep="\t", index=False)
     benchmark(root, tmp_path / "out", ["copy-source"], steps=1)
     content = pd.read_csv(tmp_path / "out" / "table3.tsv", sep="\t", keep_default_na=False)

@@ -94,7 +94,7 @@ def test_a_missing_or_damaged_result_is_named(results, tmp_path):
     with pytest.raises(InputError, match=r"metrics\.json"):
         write_report(tmp_path)
     (tmp_path / "metrics.json").write_text("{")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"metrics\.json: is damaged"):
         write_report(tmp_path)
 
 
