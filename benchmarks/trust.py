@@ -28,7 +28,7 @@ from sklearn.metrics import roc_auc_score
 
 from pdsynth import api
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation.evaluate import source_only
+from pdsynth.evaluation.estimates import source_only
 from pdsynth.evaluation.metrics import dilate, psnr
 from pdsynth.evidence.calibration.compute import interval_ratios
 from pdsynth.files import write_json

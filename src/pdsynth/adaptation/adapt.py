@@ -15,7 +15,7 @@ from pdsynth.adaptation import unpaired
 from pdsynth.adaptation.paired import Scan, fitted
 from pdsynth.adaptation.unpaired import mean_error
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation.evaluate import predictions, source_only
+from pdsynth.evaluation.estimates import predictions, source_only
 from pdsynth.evaluation.metrics import dilate
 from pdsynth.methods import checkpoint
 from pdsynth.methods.base import Method

@@ -122,7 +122,7 @@ class Scorer:
         estimate, model_sd = method.estimate(batch, direction)
         image = volume_of(estimate, method)
         seconds = time.perf_counter() - start
-        from_donor = volume_of(method.predict(scans.donor_source(row, direction, method), direction), method)
+        from_donor = volume_of(method.estimate(scans.donor_source(row, direction, method), direction)[0], method)
         sd = None if model_sd is None else volume_of(model_sd, method)
         uncertainty = {} if sd is None else uncertainty_of_sd(image, sd, real, mask)
         if self.draws.audited(method):

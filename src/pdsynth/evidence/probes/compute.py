@@ -156,7 +156,7 @@ def _predictor(model: Model, brain: np.ndarray, direction: Direction, people: Pa
     def predict(volume: np.ndarray) -> np.ndarray:
         batch = source_batch(volume, brain, direction, bval).to(model.device)
         with torch.inference_mode():
-            return np.asarray(model.method.predict(batch, direction)[0, 0].float().cpu())
+            return np.asarray(model.method.estimate(batch, direction)[0][0, 0].float().cpu())
 
     return predict
 
