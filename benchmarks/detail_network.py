@@ -36,7 +36,6 @@ from pdsynth.methods.detail import DetailNetworks, detail_channels, fine_grid
 from pdsynth.synthesis import Model
 from pdsynth.types import Diagnosis, Direction, InputError, Modality
 
-WIDTH = 32
 SEED, GRID_MM = 90210, 2.7
 LEAST_DICE = 0.9
 PATCH, BATCH, LEARNING_RATE, WARM_UP, EMA_DECAY = 48, 2, 2e-3, 100, 0.998
@@ -171,6 +170,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", default="default")
     parser.add_argument("--people", type=int, default=170)
+    parser.add_argument("--directions", default="fmri_to_dmri", help="with a network, separated by commas")
     parser.add_argument("--minutes", type=float, default=26, help="of training per direction")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
@@ -178,14 +178,15 @@ def main() -> None:
     model = api.load(given.model, "cpu")
     people(model, find_heads(given.heads), given.work, given.people)
     torch.manual_seed(0)
-    networks = DetailNetworks(WIDTH)
-    for direction in Direction:
+    directions = given.directions.split(",")
+    networks = DetailNetworks(directions)
+    for direction in map(Direction, directions):
         kept = given.work / f"{direction.value}.pt"
         if not kept.exists():
             train(networks, direction, given.work, given.minutes)
             torch.save(networks.networks[direction.value].state_dict(), kept)
         networks.networks[direction.value].load_state_dict(torch.load(kept, weights_only=True))
-    method = create(model.method.name, asdict(model.method.config) | {"detail_width": WIDTH})
+    method = create(model.method.name, asdict(model.method.config) | {"detail_directions": directions})
     own = {name: value for name, value in model.method.state_dict().items() if not name.startswith("detail.")}
     method.load_state(own | {f"detail.{name}": value for name, value in networks.state_dict().items()})
     checkpoint.save(method, given.out, dict(model.card))

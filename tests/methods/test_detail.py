@@ -27,7 +27,7 @@ EVEN = Volume(np.full(NATIVE.shape, 1 / TOP, np.float32), NATIVE.affine)
 @pytest.fixture
 def networks() -> DetailNetworks:
     torch.manual_seed(0)
-    return DetailNetworks(8)
+    return DetailNetworks([d.value for d in Direction])
 
 
 def test_the_fine_grid_covers_the_brain_and_its_margin_along_the_axes_of_the_scan() -> None:
@@ -70,16 +70,20 @@ def test_an_odd_shape_is_padded_and_cut_again(networks: DetailNetworks) -> None:
 
 
 def test_the_networks_are_saved_with_the_method(tmp_path) -> None:
-    method = create("copy-source", {"grid_shape": [8, 8, 8], "detail_width": 8})
+    method = create("copy-source", {"grid_shape": [8, 8, 8], "detail_directions": ["dmri_to_fmri"]})
     with torch.no_grad():
         method.detail.networks["dmri_to_fmri"].leave.bias[:] = 0.25
     loaded, _ = checkpoint.load(checkpoint.save(method, tmp_path / "model", {}))
-    assert loaded.config.detail_width == 8
+    assert loaded.config.detail_directions == ("dmri_to_fmri",)
     for name, value in method.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
     assert create("copy-source", {"grid_shape": [8, 8, 8]}).detail is None
+    assert not loaded.detail.added(EVEN, SCAN, BRAIN, Direction.FMRI_TO_DMRI).any()  # it has no network
+    assert loaded.detail.added(EVEN, SCAN, BRAIN, Direction.DMRI_TO_FMRI)[INSIDE].all()
+    with pytest.raises(ValueError, match="sideways"):
+        DetailNetworks(["sideways"])
 
 
 def test_a_recipe_does_not_choose_them() -> None:
-    with pytest.raises(ValueError, match="no setting 'detail_width'"):
-        settings_of(RECIPES["pds"], changes={"detail_width": "8"})
+    with pytest.raises(ValueError, match="no setting 'detail_directions'"):
+        settings_of(RECIPES["pds"], changes={"detail_directions": "dmri_to_fmri"})

@@ -27,7 +27,7 @@ from pdsynth.methods.detail import DetailNetworks
 from pdsynth.types import Direction, Modality
 
 Loss = Callable[[PairBatch, torch.Generator], dict[str, Tensor]]
-FIXED = ("grid_shape", "detail_width")  # settings that no recipe chooses
+FIXED = ("grid_shape", "detail_directions")  # settings that no recipe chooses
 # buffers that models of earlier versions lack
 ADDED = ("sd_scale", "correction", "correction_places", "correction_local")
 Settings = Mapping[str, Any]  # settings of a method's configuration, by name
@@ -75,13 +75,13 @@ class Stage:
 class MethodConfig:
     """The settings of a method, from which it is built; a saved model holds them as JSON.
 
-    grid_shape: number of voxels of the volumes along each axis. detail_width: channels of the networks that add detail
-    at 2 mm (`DetailNetworks`); 0 for a method without them. Each method adds its own settings; recipes choose only
-    these.
+    grid_shape: number of voxels of the volumes along each axis. detail_directions: directions of synthesis, such as
+    "fmri_to_dmri", with a network that adds detail at 2 mm (`DetailNetworks`). Each method adds its own settings;
+    recipes choose only these.
     """
 
     grid_shape: tuple[int, int, int] = (48, 56, 48)
-    detail_width: int = 0
+    detail_directions: tuple[str, ...] = ()
 
 
 class Method(nn.Module, ABC):
@@ -122,7 +122,9 @@ class Method(nn.Module, ABC):
         self.register_buffer("correction", no_correction())
         self.register_buffer("correction_places", places)
         self.register_buffer("correction_local", local)
-        self.detail = DetailNetworks(config.detail_width) if config.detail_width else None  # trained on its own
+        self.detail = (
+            DetailNetworks(config.detail_directions) if config.detail_directions else None
+        )  # trained on its own
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
         """Fit the closed-form state (means, templates, regressions) on the training participants.

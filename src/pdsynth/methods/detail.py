@@ -5,6 +5,8 @@ The network knows no coordinates: it learns from patches how the structure of on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -20,19 +22,21 @@ from pdsynth.types import Direction
 FINE_MM = 2.0
 MARGIN_MM = 4.0  # around the brain
 CHANNELS = 4
-LEVELS, BLOCKS = 3, 1
+WIDTH, LEVELS, BLOCKS = 32, 3, 1
 MULTIPLE = 2**LEVELS  # of the sides that a network sees, so that no level has to be padded
 
 
 class DetailNetworks(nn.Module):
     """One network per direction of synthesis: what an estimate lacks at 2 mm beside the detail of `source_detail`.
 
-    width: number of channels of a network's finest level. Before training, the networks add nothing.
+    directions: those that have a network, such as "fmri_to_dmri". Before training, the networks add nothing. Raises
+    ValueError for an unknown direction.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, directions: Sequence[str]) -> None:
         super().__init__()
-        self.networks = nn.ModuleDict({d.value: HaarUNet(CHANNELS, 1, width, LEVELS, BLOCKS) for d in Direction})
+        names = [Direction(name).value for name in directions]
+        self.networks = nn.ModuleDict({name: HaarUNet(CHANNELS, 1, WIDTH, LEVELS, BLOCKS) for name in names})
 
     def forward(self, channels: Tensor, direction: Direction) -> Tensor:
         """What is added, (B, 1, x, y, z), from the channels of `detail_channels`, (B, 4, x, y, z).
@@ -48,9 +52,12 @@ class DetailNetworks(nn.Module):
     def added(self, estimate: Volume, source: Volume, brain: np.ndarray, direction: Direction) -> np.ndarray:
         """What a network adds on the grid of the source, (X, Y, Z) float32 in the estimate's unit; 0 outside the brain.
 
-        estimate: the output of a method, without the receive field, on any grid whose mm are those of the source.
-        source: mean of the scan on its own grid, in any unit; brain (X, Y, Z) bool is its mask.
+        It is 0 everywhere for a direction without a network. estimate: the output of a method, without the receive
+        field, on any grid whose mm are those of the source. source: mean of the scan on its own grid, in any unit;
+        brain (X, Y, Z) bool is its mask.
         """
+        if direction.value not in self.networks:
+            return np.zeros_like(source.data, np.float32)
         fine = fine_grid(Grid.of(source), brain)
         channels = torch.from_numpy(detail_channels(estimate, source, brain, fine))[None]
         found = self(channels.to(next(self.parameters()).device), direction)[0, 0].float().cpu().numpy()
