@@ -61,7 +61,8 @@ class Code:
     """The kind of a column whose cells hold codes, which are whole numbers or words.
 
     known: the valid codes. missing: the codes that stand for a missing value. Both are in lower case and without
-    decimals; a cell such as "1.0" or "AD" is compared as "1" or "ad".
+    decimals; a cell such as "1.0" or "AD" is compared as "1" or "ad". A code in neither set is recorded as a problem of
+    the table (see `Row.code`).
     """
 
     known: frozenset[str]

@@ -43,8 +43,8 @@ def diagnosis_codes(further: Mapping[Any, Any] | None) -> dict[str, Diagnosis | 
     """The diagnosis of each known code, in lower case: those in `CODES`, such as "cn" or "dementia", and further ones.
 
     further: by code, the diagnosis (NC, MCI, AD, or "n/a" or None for a participant in none of these groups, which
-    becomes None). Its codes may replace known ones; 1.0 is the code "1". Raises ValueError for another diagnosis, also
-    for "nc" in lower case.
+    becomes None); None for no further codes. Its codes may replace known ones; 1.0 is the code "1". Raises ValueError
+    for another diagnosis, also for "nc" in lower case.
     """
     return CODES | {
         whole(str(code)): None if value is None or str(value).lower() == NA else Diagnosis(value)

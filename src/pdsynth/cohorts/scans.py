@@ -196,7 +196,8 @@ def _scan(modality: Modality, path: Path) -> Scan:
 def digests(scan: Scan) -> list[str]:
     """SHA-256, in hexadecimal digits, of each file of a scan: image, .bval, .bvec and brain mask, in this order.
 
-    A file that the scan does not have (None) is left out. Raises OSError if a file cannot be read.
+    A file that the scan does not have (None) is left out. Raises InputError if a file or the target of a link does not
+    exist, and OSError if an existing file cannot be read.
     """
     return [sha256(path) for path in scan.files]
 

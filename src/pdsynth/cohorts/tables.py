@@ -109,7 +109,7 @@ class Row:
         """Whether the row's cell in the column `word` holds something, even if it is not valid.
 
         It is also true if the cell counts as unknown because rows of the same id contradict each other. A cell with
-        "n/a", "unknown" or the like is not filled.
+        "n/a", "unknown" or the like is not filled, nor is the cell of a column that the table lacks.
         """
         return word in self.conflicts or self.text(word) is not None
 

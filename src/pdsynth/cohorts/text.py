@@ -141,6 +141,9 @@ def _refuse_pages(path: Path, start: str) -> None:
 def clean(cell: str) -> str:
     """Remove invisible characters, spaces around a cell's text, and a pair of double quotes around the whole.
 
+    Invisible are byte order marks and characters of no width (U+FEFF, U+200B to U+200D and U+2060). Spaces within the
+    quotes, at their ends, are removed too.
+
     >>> clean(' "sub-01" ')
     'sub-01'
     """

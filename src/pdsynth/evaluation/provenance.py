@@ -25,10 +25,11 @@ def provenance(models: Mapping[str, Model], pairs: Pairs) -> dict[str, Any]:
 
     `models` has, by name, the SHA-256 of the weights (sha256), the card (record of the training, here without the
     SHA-256 of the training scans) and the settings of the method. `data` describes whole scans of `pairs`: the name of
-    the cohort; whether it is simulated; settings and date of its preparation (prepared); n_participants, n_sessions;
-    sessions by available scans (available); participants by split, site, diagnosis and sex (groups); number, mean, SD
-    and range of the known ages in years by split (ages); number of refused files by reason (rejected) and of scans that
-    quality control flagged (flagged), both of the whole folder, None if it has no table of them.
+    the prepared folder (cohort); whether it is simulated; settings and date of its preparation (prepared);
+    n_participants, n_sessions; sessions by available scans (available); participants by split, site, diagnosis and sex
+    (groups); number, mean, SD and range of their known ages in years by split (ages). In groups and ages, a participant
+    counts once, with the first session. rejected: number of refused files by reason; flagged: numbers of scans (scans)
+    and of those that quality control flagged (flagged). Both are of the whole folder, None if it has no table of them.
     """
     return {"models": {name: _model(model) for name, model in models.items()}, "data": _data(pairs)}
 

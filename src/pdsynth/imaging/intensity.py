@@ -121,8 +121,8 @@ def local_mean(values: np.ndarray, mask: np.ndarray, sd_mm: float, spacing_mm: n
 def flatten(volume: Volume, mask: np.ndarray) -> Volume:
     """The volume divided by its receive field inside the mask, and zero outside it.
 
-    mask is (X, Y, Z) bool. The receive field is the local mean of the mask's intensities (`receive_field`). The result
-    is in units of this mean; it is limited to 0..3.
+    mask is (X, Y, Z) bool; with an empty one the result is zero everywhere. The receive field is the local mean of the
+    mask's intensities (`receive_field`). The result is in units of this mean; it is limited to 0..3.
     """
     field = receive_field(volume, mask)
     flat = np.divide(np.maximum(volume.data, 0), field, out=np.zeros_like(field), where=mask & (field > 0))

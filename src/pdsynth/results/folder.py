@@ -94,8 +94,9 @@ class Results:
     def read(cls, root: str | Path) -> Results:
         """Read a results folder.
 
-        Raises InputError if metrics.json or metrics.tsv is missing, does not fit its schema or describes other scans
-        than the other, and if manifest.json has an entry that does not fit.
+        Raises InputError if metrics.json or metrics.tsv is missing or does not fit its schema, or if metrics.tsv has
+        more or fewer scans of a method and direction than metrics.json states. Raises it also if manifest.json has an
+        entry that does not fit; a manifest that is not a JSON object counts as none.
         """
         root = Path(root)
         metrics, entries = read_metrics(root), manifest.read(root)

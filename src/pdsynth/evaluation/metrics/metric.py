@@ -32,8 +32,8 @@ class Metric:
     metrics.json and metrics.tsv. unit: such as "dB", or "" if it has none. better: whether a higher value, a lower one
     or the one nearer to 1 is better, or none. decimals: number of digits after the point in printed tables. meaning:
     explanation for the reader of the report. function(pred, real, mask): of two volumes (X, Y, Z) in 0..1 and the real
-    brain (X, Y, Z), bool, dilated by one voxel. It returns a float if part is None, else a dict of floats, in which
-    part is the key of this metric. A function that several metrics share runs once per volume.
+    brain (X, Y, Z), bool, dilated by one voxel. It returns a float if part is None, else a dict of floats; the value of
+    this metric is then the one with the key `part`. A function that several metrics share runs once per volume.
     """
 
     name: str

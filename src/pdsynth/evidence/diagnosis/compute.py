@@ -207,8 +207,9 @@ def power_of(n: int) -> list[Power]:
 def block_of(columns: Columns, features: Features, people: pd.DataFrame) -> Block:
     """Data for a classifier: region means of several modalities and origins side by side, with the diagnoses as labels.
 
-    columns: (modality, origin) of each part; the origin is "real" or a method's name. features: region means (N, R) by
-    modality and origin. people: N rows with diagnosis and participant_id.
+    columns: (modality, origin) of each part, in the order of the result; the origin is "real" or a method's name.
+    features: region means (N, R) by modality and origin. people: N rows with diagnosis and participant_id. The values
+    of the result are (N, R * parts). Raises KeyError if `features` lacks a part.
     """
     labels, participants = (people[name].to_numpy(str) for name in ("diagnosis", "participant_id"))
     return Block(np.hstack([features[column] for column in columns]), labels, participants)

@@ -36,7 +36,10 @@ class Embedding:
     separations: list[Separation]
 
     def write(self, root: Path) -> None:
-        """Write embedding.tsv and separation.tsv into a results folder."""
+        """Write embedding.tsv and separation.tsv into an existing results folder, in place of earlier ones.
+
+        Their rows are those of `points` and of `separations`.
+        """
         POINTS.write(root, self.points)
         SEPARATIONS.write(root, self.separations)
 
