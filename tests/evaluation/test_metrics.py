@@ -100,6 +100,18 @@ def test_ms_ssim_is_one_for_equal_and_zero_for_empty_images(images):
     assert 0.5 < structure.ms_ssim(pred, real, mask) < 1
 
 
+def test_ms_ssim_refuses_a_mask_that_lower_resolutions_leave_out():
+    image = np.random.default_rng(0).random((45, 46, 44)).astype(np.float32)
+    for plane, message in ((44, "voxels only in the last planes of the grid"), (None, "the brain mask is empty")):
+        mask = np.zeros(image.shape, bool)
+        if plane is not None:
+            mask[plane, 20:30, 20:30] = True
+        with pytest.raises(ValueError, match=message):
+            structure.ms_ssim(image, image, mask)
+    mask[0, 20:30, 20:30] = True
+    assert structure.ms_ssim(image, image, mask) == pytest.approx(1, abs=1e-5)
+
+
 def test_boxed_filters_equal_the_whole_grid(images):
     pred, real, mask = images
     edges = [ndimage.gaussian_laplace(x.astype(np.float32), 1.5, truncate=4.7)[mask] for x in (pred - real, real)]

@@ -131,6 +131,16 @@ def test_nothing_is_changed_by_too_few_participants_or_where_nothing_can_be_told
         assert ridge.remaining.tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("people", [7, 20, 40])
+@pytest.mark.parametrize("constant", [0.0, 3.0, 0.1, "another at each voxel"])
+def test_a_response_that_is_the_same_in_everyone_has_no_regression(people, constant):
+    rows = Rows(people)
+    rows.y = rows.y[:1].expand_as(rows.y) if isinstance(constant, str) else torch.full_like(rows.y, constant)
+    ridge = rows.fit()
+    assert ridge.remaining.tolist() == [1, 1]
+    assert not ridge(rows.x, D).any() and not ridge.weights.any()
+
+
 def test_away_from_all_brains_there_is_nothing():
     rows = Rows(20)
     brain = np.zeros(SHAPE)

@@ -241,6 +241,9 @@ def test_too_few_of_a_class_are_named():
     without = block.where(block.labels != "AD")
     with pytest.raises(ValueError, match="AD has 0 participants to train on"):
         out_of_fold([without], [block])
+    for train in ([block], [without, block]):
+        with pytest.raises(ValueError, match=r"'AD' is a diagnosis of training rows, but not one of .* NC, MCI;"):
+            out_of_fold(train, [without])
     with pytest.raises(ValueError, match="'Control' is not a diagnosis"):
         out_of_fold([block], [Block(block.values, np.array(["Control"] * 45), block.participants)])
     with pytest.raises(ValueError, match="different rows"):

@@ -62,9 +62,9 @@ class VoxelRidge(nn.Module):
 
         columns(batch, direction) and response(batch, direction) compute these maps. The voxels are those at which any
         training volume is above 0. One penalty per direction is selected for all voxels, by the squared error at every
-        16th voxel in cross-validation over participants (5 folds). If this error is above 0.99 times that of the mean
-        response, the predicted response of the direction is 0. It is 0 in both directions if there are fewer than 5
-        participants.
+        16th voxel in cross-validation over participants (5 folds). If this error is not below 0.99 times that of the
+        mean response, the predicted response of the direction is 0; so it is if each voxel's response is the same in
+        all rows. It is 0 in both directions if there are fewer than 5 participants.
         """
         fold = np.unique(train.table["participant_id"].to_numpy(str), return_inverse=True)[1] % FOLDS
         enough = fold.max() + 1 == FOLDS
@@ -79,15 +79,15 @@ class VoxelRidge(nn.Module):
         if not enough:
             return
         for d, direction in enumerate(Direction):
-            # subtract the first row's columns, so that float32 products keep their precision
-            origin = self._inside(columns, train, np.array([0]), direction, inside)
+            # subtract the first row, so that float32 products keep their precision; a constant response is then 0
+            origin, first = (self._inside(of, train, np.array([0]), direction, inside) for of in (columns, response))
             total, sampled = torch.zeros(()), []
             for f in range(FOLDS):
                 products = torch.zeros(())
                 rows = np.flatnonzero(fold == f)
                 for chunk in np.array_split(rows, -(-len(rows) // CHUNK)):
                     x = self._inside(columns, train, chunk, direction, inside) - origin
-                    r = self._inside(response, train, chunk, direction, inside)
+                    r = self._inside(response, train, chunk, direction, inside) - first
                     joined = torch.cat([x, r, torch.ones_like(r)], 1)
                     products = products + (joined @ joined.mT).double()
                 total = total + products
@@ -97,7 +97,7 @@ class VoxelRidge(nn.Module):
             unexplained = held_out_error(folds, NO_SLOPES)
             errors = [held_out_error(folds, penalty) for penalty in PENALTIES]
             best = int(np.argmin(errors))
-            if errors[best] > (1 - LEAST_GAIN) * unexplained:
+            if errors[best] >= (1 - LEAST_GAIN) * unexplained:  # both are 0 for a constant response
                 continue
             mean, covariance = centred(total)
             weights = solve(covariance, len(train), PENALTIES[best]).half()
@@ -105,7 +105,7 @@ class VoxelRidge(nn.Module):
             centre = (rounded * (mean[:, :-1] + origin[..., 0])).sum(1)
             sd = (rounded[:, None] @ covariance[:, :-1, :-1] @ rounded[..., None])[:, 0, 0].clamp_min(0).sqrt()
             self.weights[d] = weights.T
-            self.constants[d] = torch.stack([mean[:, -1], centre, LIMIT * sd]).float()
+            self.constants[d] = torch.stack([mean[:, -1] + first[:, 0, 0], centre, LIMIT * sd]).float()
             self.remaining[d] = (errors[best] / unexplained) ** 0.5
 
     def forward(self, columns: Tensor, direction: Direction) -> Tensor:

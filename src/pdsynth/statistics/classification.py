@@ -169,6 +169,9 @@ def fit_predict(
     for test in tests:
         if shared := set(block.participants.tolist()) & set(test.participants.tolist()):
             raise ValueError(f"participant {min(shared)!r} is in training and test; keep each on one side.")
+    if unknown := sorted(set(map(str, block.labels.tolist())) - set(classes)):
+        problem = f"{unknown[0]!r} is a diagnosis of training rows, but not one of the tested {', '.join(classes)}"
+        raise ValueError(f"{problem}; leave these rows out.")
     counts = _participants(block, classes)
     for name, count in counts.items():
         if count == 0:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pdsynth.data.pairs import Pairs
-from pdsynth.evidence.probes.compute import NotMeasurableError, measure_memorisation
+from pdsynth.evidence.probes.compute import NotMeasurableError, measure_memorisation, probe
 from pdsynth.evidence.probes.files import Change, Counterfactual, Lesion, Lesions, Memorisation, Memory, Probes
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.statistics.resampling import Estimate
@@ -67,6 +67,14 @@ def test_sessions_do_not_count_as_people_but_copies_of_any_are_known(pairs, mode
     assert (found.trained_on, found.few, found.strangers, found.members, found.others) == (4, 3, 3, 4, 6)
     for row in found.rows:
         assert row.ratio_to_all < 0.01 < row.ratio_to_few  # the copied scans are not all first sessions
+
+
+def test_a_split_without_people_gives_plain_reasons(pairs, model):
+    acquired = Pairs(pairs.root, pairs.table, pairs.manifest | {"simulated": False}, pairs.volumes)
+    found = probe(model, acquired, "val", seed=0)
+    assert (found.memorisation, found.lesions, found.counterfactual) == (None, None, None)
+    assert found.reasons["lesions"] == "the split has no participant with both scans"
+    assert found.reasons["memorisation"].endswith("the split has fewer than 6 participants")
 
 
 def probes():

@@ -64,7 +64,7 @@ def ms_ssim(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
     1, and 1 for equal volumes. The map of the coarsest resolution is the product of luminance, contrast and structure;
     those of the other two are contrast times structure. The result is the product of the means of the maps inside the
     mask, to the powers of Wang et al. for these three; a negative mean counts as 0. Raises ValueError if the mask is
-    empty.
+    empty, or has no voxel at half or quarter resolution, which leave out the last plane of an odd axis.
     """
     box = bounding_box(mask, SSIM_RADIUS * 4)
     pred, real, inside = pred[box], real[box], mask[box].astype(np.float32)
@@ -73,6 +73,9 @@ def ms_ssim(pred: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
     for scale, weight in enumerate(weights):
         if scale:
             pred, real, inside = _halve(pred), _halve(real), _halve(inside)
+        if not inside.any():
+            problem = "the brain mask has voxels only in the last planes of the grid, which lower resolutions leave out"
+            raise ValueError(f"{problem}; check the prepared masks.")
         contrast, luminance = _ssim_terms(pred, real)
         image = contrast * luminance if scale == len(weights) - 1 else contrast
         score *= max(float(np.average(image, weights=inside)), 0.0) ** weight

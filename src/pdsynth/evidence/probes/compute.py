@@ -41,10 +41,10 @@ def probe(model: Model, pairs: Pairs, split: str, seed: int, jobs: int = 1) -> P
     Known changes are those of a person whose disease becomes more severe. pairs: all pairs of a prepared folder. split:
     name of the split ("val" or "test") with participants who were not in the training set, which is not checked.
     Memorisation needs participants of the training set in `pairs`, and others in this split; lesions are inserted into
-    scans of up to four of the others. If there are too few participants for the first test, or if no lesion fits into a
-    brain, the result has the reason in place of this test. For the known changes, nine people are simulated at two
-    severities and prepared by `jobs` processes. seed: of all random numbers. Raises ValueError if scans of training
-    participants are among those of the others.
+    scans of up to four of the others. If there are too few participants for the first test, none for the second, or if
+    no lesion fits into a brain, the result has the reason in place of this test. For the known changes, nine people are
+    simulated at two severities and prepared by `jobs` processes. seed: of all random numbers. Raises ValueError if
+    scans of training participants are among those of the others.
     """
     others = pairs.split(split).whole_scans()
     others = others.where(others.table["available"] == Available.BOTH)
@@ -56,7 +56,7 @@ def probe(model: Model, pairs: Pairs, split: str, seed: int, jobs: int = 1) -> P
         reasons["memorisation"] = str(error)
     try:
         lesions = _lesions(model, others, seed)
-    except ValueError as error:  # no lesion fits into a brain
+    except ValueError as error:  # no participant, or no lesion fits into a brain
         reasons["lesions"] = str(error)
     if pairs.simulated:  # on other data the response would reflect the distance between simulated and real scans
         counterfactual = _counterfactual(model, pairs, seed, jobs)
@@ -109,7 +109,12 @@ def measure_memorisation(model: Model, pairs: Pairs, others: Pairs, seed: int) -
 
 
 def _lesions(model: Model, people: Pairs, seed: int) -> Lesions:
-    """Responses to lesions in at most LESIONED of the people. Raises ValueError if no lesion fits into a brain."""
+    """Responses to lesions in at most LESIONED of the people.
+
+    Raises ValueError if there are no people, or if no lesion fits into a brain.
+    """
+    if not len(people):
+        raise ValueError("the split has no participant with both scans")
     rows = []
     some = _some(people, LESIONED, seed)
     for direction in Direction:
