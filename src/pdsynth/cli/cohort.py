@@ -133,7 +133,10 @@ def inspect(
         table(title, ("file", "reason", "remedy"), [tuple(row.values()) for row in listed])
     if files:
         table("All files", ("file", "verdict", "rule or reason"), [tuple(row.values()) for row in contents["files"]])
-    done(f"{sum(contents['missing'].values())} scans are missing; synthesis fills them in", "prepare", path, "prepared")
+    if missing := sum(contents["missing"].values()):
+        done(f"{missing} scans are missing; synthesis fills them in", "synthesize", "default", path, "synthesised")
+    else:
+        done("No scan is missing; pairs measure a model", "prepare", path, "prepared")
 
 
 def _print_table1(cohort: Cohort, as_json: bool) -> None:
@@ -230,14 +233,18 @@ def prepare(
     if empty:
         names = " and ".join(empty)
         error_line(f"no participant with both scans is in {names}. Increase this fraction in --split.", kind="Warning")
-    done(
-        "Train a model on the pairs",
-        "train",
-        out,
-        "run",
-        "--recipe",
-        "pds",
-    )
+    if sizes[Split.TEST]:
+        done(
+            "Score the shipped model on the test participants",
+            "evaluate",
+            out,
+            "--model",
+            "default",
+            "--out",
+            "results",
+        )
+    else:
+        done("Train a model on the pairs", "train", out, "run", "--recipe", "pds")
 
 
 def _cells(path: Path, *columns: str) -> list[tuple[str, ...]]:

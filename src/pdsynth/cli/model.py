@@ -341,7 +341,6 @@ def synthesize(
         raise InputError(
             path, f"holds {len(refused)} scans that were refused", f"repair them; {out / TABLE} lists each"
         )
-    done(
-        "Score the model on real pairs before you use these files",
-        *("evaluate", "prepared", "--model", model, "--out", "results"),
-    )
+    pairs = ("prepare", path, "prepared", "--split", "0.5,0,0.5")
+    measure = pairs if path.is_dir() else ("evaluate", "prepared", "--model", model, "--out", "results")
+    done("Measure the model on participants who have both scans before you use these files", *measure)
