@@ -4,9 +4,9 @@ Usage: python benchmarks/evaluate_jobs.py WORK [--turns 2] [--out benchmarks/res
 WORK gets the SIMULATED folders of `evaluate_memory.py`, of 25, 50 and 100 test participants at 4 mm. A `local-ridge`
 is scored, without controls and without the oracle. The two commands alternate; their times include the start of the
 program. Memory is the anonymous memory (RssAnon), read every 50 ms: of all processes together, and the most of any
-process. On a machine with other work the times show that work. The file therefore has the processor seconds too:
-those of all processes, and those of the first process and the busiest other one together, which bound the time of
-processes that have a core each.
+process. On a machine with other work the times show that work, of which two processes displace more than one. The
+file therefore has the processor seconds too: those of all processes, and those of the first process and the busiest
+other one together, which bound the time of processes that have a core each.
 """
 
 from __future__ import annotations
