@@ -2,18 +2,20 @@
 
 Usage: python benchmarks/adaptation.py WORK [--model default] [--out benchmarks/results/adaptation.json]
 Each scanner has protocols and coil of its own, and 70 people: up to 50 to adapt, 20 in the test split. PSNR in the
-brain of the test people, in dB: of the model as it is, adapted with 3 to 50 pairs, and of `local-ridge` and
-`population-mean`, fitted on the 50 pairs.
+brain of the test people, in dB: of the model as it is, adapted with 3 to 50 pairs or with single scans (of 10 or 50
+people, half of whom have the fMRI and half the dMRI), and of `local-ridge` and `population-mean`, fitted on 50 pairs.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from pdsynth import api
 from pdsynth.adaptation import adapt
@@ -21,15 +23,17 @@ from pdsynth.cohorts.bids import bids
 from pdsynth.cohorts.simulated import sites
 from pdsynth.cohorts.simulated.cohort import simulate
 from pdsynth.cohorts.simulated.sites import DmriProtocol, FmriProtocol, Site
+from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
 from pdsynth.data.prepare import prepare
 from pdsynth.evaluation.estimates import predictions
 from pdsynth.evaluation.metrics import dilate, psnr
 from pdsynth.files import write_json
 from pdsynth.methods.base import Method
-from pdsynth.types import Direction
+from pdsynth.types import Available, Direction
 
-PAIRS, PEOPLE = (3, 5, 10, 20, 50), 70
+PAIRS, SINGLE, PEOPLE = (3, 5, 10, 20, 50), (10, 50), 70
+CONTROLS = ("local-ridge", "population-mean")  # fitted on the pairs of 50
 SCANNERS = [
     Site(
         "short",
@@ -63,12 +67,42 @@ def quality(method: Method, pairs: Pairs) -> dict[str, float]:
     return found
 
 
+def remember(method: Method) -> None:
+    """Keep the estimates of this kind of method by their source, since each adaptation needs the same ones."""
+    kind, known = type(method), dict[tuple[Direction, bytes], tuple[Tensor, Tensor | None]]()
+    estimate = kind.predict_with_sd
+
+    def remembered(self: Method, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
+        key = direction, batch.sources[direction].volume.numpy().tobytes()
+        if key not in known:
+            known[key] = estimate(self, batch, direction)
+        return known[key]
+
+    kind.predict_with_sd = remembered
+
+
+def single(pairs: Pairs) -> Pairs:
+    """The pairs as if every second person had the fMRI alone, and the others the dMRI."""
+    available = [(Available.FMRI, Available.DMRI)[row % 2] for row in range(len(pairs))]
+    return Pairs(pairs.root, pairs.table.assign(available=available), pairs.manifest, pairs.volumes)
+
+
+def adapted(model: str, pairs: Pairs, test: Pairs, out: Path) -> dict[str, object]:
+    """PSNR of the model adapted with these pairs, and how it was adapted, by direction."""
+    found = adapt(model, pairs, out, "cpu")
+    return {
+        "psnr_brain": quality(api.load(out, "cpu").method, test),
+        "adaptation": {d.value: {k: v for k, v in asdict(each).items() if v == v} for d, each in found.items()},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--model", default="default")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "adaptation.json")
     options = parser.parse_args()
+    remember(api.load(options.model, "cpu").method)
     results: dict[str, dict[str, object]] = {}
     for number, scanner in enumerate(SCANNERS):
         sites.SITES[scanner.name] = scanner
@@ -81,20 +115,19 @@ def main() -> None:
         train, test = pairs.train, pairs.test
         names = train.table["participant_id"].unique()
         of: dict[str, object] = {"as it is": quality(api.load(options.model, "cpu").method, test)}
+        few = {count: train.where(train.table["participant_id"].isin(names[:count])) for count in {*PAIRS, *SINGLE}}
         for count in PAIRS:
-            few = train.where(train.table["participant_id"].isin(names[:count]))
             out = options.work / f"{scanner.name}-{count}"
-            found = adapt(options.model, few, out, "cpu")
-            of[f"{count} pairs"] = {
-                "psnr_brain": quality(api.load(out, "cpu").method, test),
-                "corrected": [each.correction for each in found.values()],
-            }
-        controls = api.fit_controls(train, names=["local-ridge", "population-mean"])
+            of[f"{count} pairs"] = adapted(options.model, few[count], test, out)
+        for count in SINGLE:
+            out = options.work / f"{scanner.name}-single-{count}"
+            of[f"single scans of {count}"] = adapted(options.model, single(few[count]), test, out)
+        controls = api.fit_controls(train, names=CONTROLS)
         of |= {f"{name}, 50 pairs": quality(control, test) for name, control in controls.items()}
         results[scanner.name] = of
         print(scanner.name, of, flush=True)
-    about = {"date": date.today().isoformat(), "machine": platform.machine(), "data": "SIMULATED"}
-    write_json(options.out, about | {"scanners": results})
+        about = {"date": date.today().isoformat(), "machine": platform.machine(), "data": "SIMULATED"}
+        write_json(options.out, about | {"scanners": results})
 
 
 if __name__ == "__main__":
