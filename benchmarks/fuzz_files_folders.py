@@ -143,6 +143,8 @@ def write_prepared(root: Path) -> Path:
 
 
 def repair_prepared(file: Path) -> None:
+    if file.name == manifest.NAME:
+        return
     root = file.parent.parent if file.parent.name == FOLDER else file.parent
     entries = read_json(root / manifest.NAME)
     if file.name in entries.get("outputs", {}):

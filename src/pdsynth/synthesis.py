@@ -213,7 +213,7 @@ class Model:
         )
 
     def _detail(self, estimate: Volume, source: Standardised) -> np.ndarray:
-        """What an estimate on the grid, in mm of the scan, lacks of the detail of its source; on the source's grid."""
+        """The detail of its source that an estimate on the grid, in mm of the scan, lacks; on the source's grid."""
         scan, brain = source.mean, source.native_brain
         smooth = Volume(resample(estimate, source.native), source.native.affine)
         detail = source_detail(smooth, scan, brain)

@@ -14,7 +14,7 @@ LEAST_SD = 0.2  # of the source in units of its local mean: a source that varies
 
 
 def source_detail(estimate: Volume, source: Volume, brain: np.ndarray) -> np.ndarray:
-    """What an estimate lacks of the detail of its source, (X, Y, Z) float32 in its unit; 0 outside the brain.
+    """The detail of its source that an estimate lacks, (X, Y, Z) float32 in its unit; 0 outside the brain.
 
     estimate and source lie on one grid. estimate is smooth, in any unit. source is the mean of the scan from which it
     was synthesised, in any unit. brain is (X, Y, Z) bool. Around each voxel, the estimate is regressed on the source,

@@ -27,7 +27,7 @@ MULTIPLE = 2**LEVELS  # of the sides that a network sees, so that no level has t
 
 
 class DetailNetworks(nn.Module):
-    """One network per direction of synthesis: what an estimate lacks at 2 mm beside the detail of `source_detail`.
+    """One network per direction of synthesis, for the detail at 2 mm that an estimate lacks beside `source_detail`.
 
     directions: those that have a network, such as "fmri_to_dmri". Before training, the networks add nothing. Raises
     ValueError for an unknown direction.
@@ -39,7 +39,7 @@ class DetailNetworks(nn.Module):
         self.networks = nn.ModuleDict({name: HaarUNet(CHANNELS, 1, WIDTH, LEVELS, BLOCKS) for name in names})
 
     def forward(self, channels: Tensor, direction: Direction) -> Tensor:
-        """What is added, (B, 1, x, y, z), from the channels of `detail_channels`, (B, 4, x, y, z).
+        """The volume to add, (B, 1, x, y, z), from the channels of `detail_channels`, (B, 4, x, y, z).
 
         In the unit of the channels, 1 is the median of the target in the brain.
         """
@@ -50,7 +50,7 @@ class DetailNetworks(nn.Module):
 
     @torch.inference_mode()
     def added(self, estimate: Volume, source: Volume, brain: np.ndarray, direction: Direction) -> np.ndarray:
-        """What a network adds on the grid of the source, (X, Y, Z) float32 in the estimate's unit; 0 outside the brain.
+        """The detail from a network on the source's grid, (X, Y, Z) float32 in the estimate's unit; 0 outside the brain.
 
         It is 0 everywhere for a direction without a network. estimate: the output of a method, without the receive
         field, on any grid whose mm are those of the source. source: mean of the scan on its own grid, in any unit;
@@ -84,7 +84,7 @@ def fine_grid(native: Grid, brain: np.ndarray) -> Grid:
 
 
 def detail_channels(estimate: Volume, source: Volume, brain: np.ndarray, fine: Grid) -> np.ndarray:
-    """What a network sees on the grid `fine`, (4, x, y, z) float32: source, estimate, sharper estimate, brain mask.
+    """The input of a network on the grid `fine`, (4, x, y, z) float32: source, estimate, sharper estimate, mask.
 
     The source is divided by its receive field. The estimate is in units of the median of the target in the brain; the
     sharper one has the detail of `source_detail`. 1 is subtracted from these three, and they are 0 outside the mask.
@@ -93,5 +93,5 @@ def detail_channels(estimate: Volume, source: Volume, brain: np.ndarray, fine: G
     mask = resample(Volume(brain.astype(np.float32), source.affine), fine) > 0.5
     scan, smooth = (Volume(resample(v, fine), fine.affine) for v in (source, estimate))
     sharper = smooth.data + source_detail(smooth, scan, mask)
-    seen = [flatten(scan, mask).data, TOP * smooth.data, TOP * np.maximum(sharper, 0)]
-    return np.stack([*((v - 1) * mask for v in seen), mask]).astype(np.float32)
+    volumes = [flatten(scan, mask).data, TOP * smooth.data, TOP * np.maximum(sharper, 0)]
+    return np.stack([*((v - 1) * mask for v in volumes), mask]).astype(np.float32)
