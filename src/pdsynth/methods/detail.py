@@ -50,7 +50,7 @@ class DetailNetworks(nn.Module):
 
     @torch.inference_mode()
     def added(self, estimate: Volume, source: Volume, brain: np.ndarray, direction: Direction) -> np.ndarray:
-        """The detail from a network on the source's grid, (X, Y, Z) float32 in the estimate's unit; 0 outside the brain.
+        """Detail by a network on the source's grid, (X, Y, Z) float32 in the estimate's unit; 0 outside the brain.
 
         It is 0 everywhere for a direction without a network. estimate: the output of a method, without the receive
         field, on any grid whose mm are those of the source. source: mean of the scan on its own grid, in any unit;

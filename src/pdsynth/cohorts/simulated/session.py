@@ -89,7 +89,8 @@ def simulate_scans(
 ) -> Session:
     """Simulate both scans of a person with a given anatomy and acquisition.
 
-    streams: the random generators of noise, fluctuations, and the fields that only one scan has. oracle_draws: as in `simulate_session`.
+    streams: the random generators of noise, fluctuations, and the fields that only one scan has. oracle_draws: as in
+    `simulate_session`.
     """
     run, fmri_oracle = _fmri(streams, person, anatomy, acquisition, oracle_draws)
     dwi, bvals, bvecs, dmri_oracle = _dmri(streams, person, anatomy, acquisition, oracle_draws)
