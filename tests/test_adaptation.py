@@ -20,7 +20,7 @@ from pdsynth.methods.base import ADDED
 from pdsynth.methods.correction import COLUMNS, LOCAL_COLUMNS, corrected, packed, unpacked
 from pdsynth.types import Available, Direction
 
-SIZE = (10, 12, 8)
+SIZE = (20, 24, 16)
 
 
 def scan(generator: np.random.Generator, weights: np.ndarray, noise: float = 0) -> Scan:
@@ -35,20 +35,20 @@ def test_the_weights_of_a_voxel_are_those_of_least_squares() -> None:
     """Of all columns if they differ between voxels, and of the columns without neighbours if they are the same."""
     generator = np.random.default_rng(0)
     truth = np.zeros((LOCAL_COLUMNS, *SIZE))
-    truth[0, :5], truth[1, :5] = 0.5, -1
-    truth[0, 5:], truth[12, 5:] = -0.5, 2
+    truth[0, :10], truth[1, :10] = 0.5, -1
+    truth[0, 10:], truth[12, 10:] = -0.5, 2
     found = fitted(([scan(generator, truth)] for _ in range(8)), 8)
     weights = found.maps + np.pad(found.weights, (0, LOCAL_COLUMNS - COLUMNS))[:, None, None, None]
-    far = np.s_[:, [1, 8], 1:-1, 1:-1]  # voxels near the border between the halves have the weights of both
+    far = np.s_[:, [4, 15], 1:-1, 1:-1]  # voxels near the border between the halves have the weights of both
     assert weights[far] == pytest.approx(truth[far], abs=0.1) and (found.gains > 6).all()
 
 
-def test_one_set_of_weights_if_all_voxels_have_the_same() -> None:
+def test_nearly_one_set_of_weights_if_all_voxels_have_the_same() -> None:
     generator = np.random.default_rng(1)
     truth = np.r_[0.2, 0.5, -0.3, np.zeros(LOCAL_COLUMNS - 3)]
     found = fitted(([scan(generator, truth, noise=3)] for _ in range(4)), 4)
-    assert not found.maps.any()
-    assert found.weights == pytest.approx(truth[:COLUMNS], abs=0.15)
+    assert np.sqrt(np.mean(found.maps**2)) < 0.06 and found.gains.mean() > 0.1  # .30 and -.5 with the least strength
+    assert found.weights == pytest.approx(truth[:COLUMNS], abs=0.06)
 
 
 def test_the_gain_is_that_of_people_who_were_left_out() -> None:
@@ -78,7 +78,7 @@ def single_scans(generator: np.random.Generator, error: np.ndarray, people: int)
 def test_the_mean_error_is_learnt_from_different_people(people: int) -> None:
     """The fraction that is judged to be removed is the true one."""
     generator = np.random.default_rng(4)
-    error = np.where(np.arange(SIZE[0]) < 5, 0.2, 0)[:, None, None] * np.ones(SIZE)
+    error = np.where(np.arange(SIZE[0]) < 10, 0.2, 0)[:, None, None] * np.ones(SIZE)
     judged, true = [], []
     for _ in range(20):
         volumes = single_scans(generator, error, people)
