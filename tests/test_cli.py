@@ -174,7 +174,7 @@ def test_inspect_counts_scans_and_names_refusals(tmp_path: Path, capsys: pytest.
     assert [Path(row["path"]).name for row in found["rejected"]] == ["sub-02_task-rest_bold.nii.gz"]
     status, out, _ = run(capsys, "inspect", root)
     assert "Refused" in out
-    assert "Next: pdsynth prepare" in out
+    assert "Next: pdsynth synthesize default" in out
 
 
 def test_recipes_lists_controls_and_pds(capsys: pytest.CaptureFixture[str]) -> None:
