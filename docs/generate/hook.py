@@ -34,7 +34,8 @@ def on_files(files: Any, config: Any) -> Any:
     for uri, page in GENERATED.items():
         files.append(File.generated(config, uri, content=page()))
     _, run = runs.with_outputs((ROOT / "docs" / TUTORIAL).read_text(), "tutorial")
-    drawn = {uri: draw(run) for uri, draw in pictures.TUTORIAL.items()} | pictures.simulator()
+    tutorial = {uri: draw(run) if runs.RUNS else pictures.panels([[]]) for uri, draw in pictures.TUTORIAL.items()}
+    drawn = tutorial | pictures.simulator()
     for uri, picture in drawn.items():
         files.append(File.generated(config, uri, content=picture))
     for pattern in COPIED:

@@ -21,7 +21,7 @@ SIMULATOR = ("anatomy", "fields", "contrast", "scans", "oracles")  # the picture
 
 def panels(rows: Sequence[Sequence[Panel]]) -> bytes:
     """A PNG of planes in rows, each below its title; intensities run from 0 to the upper end of the scale."""
-    width = max(map(len, rows))
+    width = max(1, *map(len, rows))
     size = (2.3 * width, 2.9 * len(rows))
     figure, axes = plt.subplots(len(rows), width, figsize=size, squeeze=False, layout="constrained")
     for row, shown in zip(axes, rows, strict=True):
