@@ -81,7 +81,7 @@ def test_what_is_discovered_is_not_followed():
     """The registry finds all methods; the code of a run holds its own method's only."""
     reached = set(_reached(["pdsynth.training", "pdsynth.evaluation.evaluate", "pdsynth.methods.unet"]))
     methods = {name.removeprefix("pdsynth.methods.") for name in reached if name.startswith("pdsynth.methods.")}
-    assert methods == {"base", "conditioning", "controls", "correction", "recipe", "unet"}
+    assert methods == {"base", "checkpoint", "conditioning", "controls", "correction", "detail", "recipe", "unet"}
     assert "pdsynth.recipes" not in reached
 
 

@@ -14,7 +14,7 @@ from pdsynth.data.pairs import Pairs
 from pdsynth.imaging.spatial import COARSEST_MM, mni_grid
 from pdsynth.methods import checkpoint, create, registry
 from pdsynth.methods.base import Method
-from pdsynth.methods.correction import COLUMNS, corrected
+from pdsynth.methods.correction import COLUMNS, corrected, no_places
 from pdsynth.options import TrainOptions
 from pdsynth.recipes import RECIPES
 from pdsynth.training import train
@@ -87,7 +87,8 @@ def test_the_correction_for_a_new_scanner_is_applied_once(trained, batch, direct
     with torch.inference_mode():
         before = method.estimate(batch, direction)[0]
         method.correction[direction.index] = weights
-        expected = corrected(before, batch.sources[direction], weights)
+        places, local = no_places()
+        expected = corrected(before, batch.sources[direction], weights, places, local[direction.index])
         assert torch.equal(method.estimate(batch, direction)[0], expected) and not torch.equal(expected, before)
         assert torch.equal(method.predict(batch, direction), before)
 

@@ -17,7 +17,7 @@ from pdsynth.report.page import PAGE as REPORT
 from pdsynth.results import patterns
 from pdsynth.results.archive import IMAGES, METRICS_JSON, METRICS_TSV
 from pdsynth.results.entries import scores_folder
-from pdsynth.results.folder import read_metrics
+from pdsynth.results.folder import TEXT, read_metrics
 from pdsynth.results.tables import read_table, write_table
 from pdsynth.types import InputError
 
@@ -32,7 +32,7 @@ def join_scores(out: Path, entries: Sequence[str], seed: int) -> None:
     scored on different scans or regions, or if scores are missing.
     """
     folders = [scores_folder(out, entry) for entry in entries]
-    table = pd.concat([read_table(folder / METRICS_TSV, patterns.TEXT) for folder in folders], ignore_index=True)
+    table = pd.concat([read_table(folder / METRICS_TSV, TEXT) for folder in folders], ignore_index=True)
     each = [read_metrics(folder) for folder in folders]
     metrics = each[0]
     for block in ("methods", "times"):

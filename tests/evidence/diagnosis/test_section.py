@@ -14,7 +14,8 @@ def test_every_scheme_with_scans_has_one_question():
 
 
 def test_the_report_adds_the_question_of_a_scheme_to_old_and_new_files(tmp_path):
-    rows = [filled(SchemeScores, method=method, scheme=scheme) for method, scheme in (("m", "S4"), ("", "site only"))]
+    both = (("m", "S4"), ("", "site only"))
+    rows = [filled(SchemeScores, method=m, scheme=scheme, confusion='{"NC": {"NC": 1}}') for m, scheme in both]
     new = SCHEME_SCORES.table(rows)
     assert "asks" not in new
     for table in (new, new.assign(asks="Does fMRI made from dMRI tell more than it?")):
