@@ -91,8 +91,9 @@ def read_object(path: Path, schema: Any, remedy: str) -> dict[str, Any]:
 
     Raises InputError if the file is missing, is not JSON or does not fit.
     """
+    data = _bytes(path, remedy)
     try:
-        content = json.loads(_bytes(path, remedy))
+        content = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise InputError(path, f"is damaged ({_short(error)})", remedy) from error
     if not isinstance(content, dict):
