@@ -210,7 +210,8 @@ def test_a_benchmark_that_is_cut_leaves_the_one_before_whole(prepared, tmp_path,
         with pytest.raises(KeyboardInterrupt):
             benchmark(prepared.root, out, ["zeros", "copy-source"], steps=1)
     assert set(Results.read(out).methods) == {"zeros"} and folders.refuse_foreign(out)
-    with pytest.raises(InputError, match=r"metrics.json: is missing\. Remedy"):  # what is made shows no results under its manifest
+    # the unfinished folder shows no results under its manifest
+    with pytest.raises(InputError, match=r"metrics.json: is missing\. Remedy"):
         Results.read(out.with_name("out.partial") / "out")
     benchmark(prepared.root, out, ["zeros", "copy-source"], steps=1)
     assert set(Results.read(out).methods) == {"zeros", "copy-source"}
