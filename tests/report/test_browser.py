@@ -69,8 +69,12 @@ def driver(tmp_path_factory):
 
 @pytest.fixture
 def opened(driver, page):
+    from selenium.webdriver.support.wait import WebDriverWait
+
     look(driver, "light")
     driver.get(page.as_uri())
+    # the viewer fills this text when it has decoded the volumes
+    WebDriverWait(driver, 30).until(lambda d: " mm" in text(d, "[name=position]"))
     return driver
 
 

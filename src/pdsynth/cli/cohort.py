@@ -28,6 +28,8 @@ DiagnosisMap = Annotated[
     typer.Option(help="Further codes of diagnoses, such as 1=NC,2=MCI,3=AD,9=n/a (n/a: none of the groups)."),
 ]
 
+FEWEST = 2  # participants with both scans by whom a model can be scored
+
 
 def simulate(
     out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
@@ -230,10 +232,16 @@ def prepare(
         )
     done(f"Open {out / 'quality.html'} to check the registration of the scans")
     empty = [name for name, fraction in zip(Split, options.split, strict=True) if fraction and not sizes[name]]
+    if not paired:
+        error_line(
+            "no participant has both scans, so no model can be measured or trained on this folder", kind="Warning"
+        )
+        done("Synthesise the missing scans", "synthesize", "default", path, "synthesised")
+        return
     if empty:
         names = " and ".join(empty)
         error_line(f"no participant with both scans is in {names}. Increase this fraction in --split.", kind="Warning")
-    if sizes[Split.TEST]:
+    if sizes[Split.TEST] >= FEWEST:
         done(
             "Score the shipped model on the test participants",
             "evaluate",

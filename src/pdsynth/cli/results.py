@@ -243,8 +243,10 @@ def report(
     if prepared:
         done(f"Open {results / page.name} in a browser", "evaluate", results, "--model", "default", "--out", "results")
         return
-    cards = "" if for_sharing else "; checklists and cards are in the same folder"
-    done(f"Open {results / page.name} in a browser{cards}")
+    if for_sharing:
+        done(f"Send {results / page.name} alone: other files of the folder show images and name participants")
+        return
+    done(f"Open {results / page.name} in a browser; checklists and cards are in the same folder")
     search_before_sharing(results)
 
 
@@ -267,7 +269,11 @@ def doctor(
             table("Identifiers and paths", ("file", "kind", "text"), [(f.file, f.kind, f.text) for f in leaks])
             problem = f"holds {len(leaks)} finding{'s'[: len(leaks) > 1]} of identifiers or paths of a machine"
             raise InputError(privacy, problem, "remove them from the files before you share the folder")
-        done(f"No identifier and no path of a machine was found in {len(files(privacy))} files of {privacy}")
+        done(
+            "No path, no name of this machine or user, no e-mail address and no DICOM identifier was found in "
+            f"{len(files(privacy))} files of {privacy}. "
+            "Ids of participants, names of files, free text and images were not searched"
+        )
         return
     from pdsynth.cli.checks import run_checks
 
