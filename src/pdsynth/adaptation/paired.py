@@ -152,7 +152,7 @@ def _judged(equations: Equations, samples: Sequence[Sequence[Sample]], places: n
 
     def errors(of: int, without: Collection[int]) -> np.ndarray:
         """The errors of the people of a group with each strength, (strengths, people), learnt from the others."""
-        own = [samples[person] for person in np.flatnonzero(group == of)]
+        own = [samples[int(person)] for person in np.flatnonzero(group == of)]
         weights = learnt(frozenset(without))
         return np.array([[np.mean([s.left(places, w) for s in scans]) for scans in own] for w in weights])
 
@@ -166,6 +166,6 @@ def _judged(equations: Equations, samples: Sequence[Sequence[Sample]], places: n
         others = [h for h in range(groups) if h != g] if groups > 2 else []
         chosen = best([errors(h, [g, h]) for h in others])
         for person, after in zip(np.flatnonzero(group == g), error[chosen], strict=True):
-            before = np.mean([max(np.mean(np.square(s.error)), 1e-12) for s in samples[person]])
+            before = np.mean([max(np.mean(np.square(s.error)), 1e-12) for s in samples[int(person)]])
             gains[person] = 10 * np.log10(before / after)
     return STRENGTHS[best(left)], gains
