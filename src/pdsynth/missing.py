@@ -192,8 +192,19 @@ def synthesise_path(
     `out` was made from a scan in another place.
     """
     options = Options(samples=samples, steps=steps, seed=seed, shell=shell)
-    return synthesise_scans(model, path, out, options, to=to, layout=layout, device=device, jobs=jobs,
-                            replace_refused=replace_refused, select=select, progress=progress)  # fmt: skip
+    return synthesise_scans(
+        model,
+        path,
+        out,
+        options,
+        to=to,
+        layout=layout,
+        device=device,
+        jobs=jobs,
+        replace_refused=replace_refused,
+        select=select,
+        progress=progress,
+    )
 
 
 def synthesise_scans(
@@ -250,11 +261,10 @@ def synthesise_scans(
             continue
         volume, uncertainty, draws = source.paths(out, options.samples)
         written += [file for file in (volume, uncertainty, *draws) if file.exists()]
-        if source in before:
-            digests = read_json(sidecar_path(volume))["SourceSHA256"]
-            pairs = zip(before[source], digests, strict=True)
-            stamps[relative(volume, out)] = [each and {**each, "sha256": digest} for each, digest in pairs]
         sidecar, file = read_object(sidecar_path(volume), Sidecar, AGAIN), relative(volume, out)
+        if source in before:
+            pairs = zip(before[source], sidecar["SourceSHA256"], strict=True)
+            stamps[file] = [each and {**each, "sha256": digest} for each, digest in pairs]
         trust, notes = str(sidecar.get(ROUND_TRIP, "")), "; ".join(sidecar.get(NOTES, []))
         run.rows.append(source.row(run.root, "made", file, options.samples, trust, notes))
     if not written:

@@ -12,7 +12,6 @@ from rich.progress import Progress
 
 from pdsynth.atlas import Atlas, evidence_regions, region_means
 from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation.estimates import source_only as source_only
 from pdsynth.evaluation.scans import Scans
 from pdsynth.evaluation.scoring import Draws, scored
 from pdsynth.evaluation.summary import comparisons, intervals

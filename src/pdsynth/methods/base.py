@@ -122,9 +122,8 @@ class Method(nn.Module, ABC):
         self.register_buffer("correction", no_correction())
         self.register_buffer("correction_places", places)
         self.register_buffer("correction_local", local)
-        self.detail = (
-            DetailNetworks(config.detail_directions) if config.detail_directions else None
-        )  # trained on its own
+        # trained on its own, after the method
+        self.detail = DetailNetworks(config.detail_directions) if config.detail_directions else None
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
         """Fit the closed-form state (means, templates, regressions) on the training participants.
