@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from pdsynth.imaging.intensity import TOP, RobustScale, brain_mask, flatten, receive_field
+from pdsynth.imaging.intensity import TOP, RobustScale, brain_mask, bright_piece, flatten, receive_field
 from pdsynth.imaging.nifti import Volume, read_header
 from pdsynth.imaging.segments import nearest_shell, read_gradients, segment_means
 from pdsynth.imaging.spatial import Grid, mni_grid, resample
@@ -107,14 +107,17 @@ def test_flat_median_needs_a_signal():
         RobustScale.flat_median(Volume(volume.data * (np.arange(24) < 8), volume.affine), mask)
 
 
-def head(tissues, coil=0.0, scalp=0.35, noise=0.02, seed=0):
-    """An EPI-like head on the 4 mm grid: the template's brain, dark skull, scalp, eyes, and a coil's field."""
+def head(tissues, coil=0.0, scalp=0.35, scalp_mm=(8, 14), noise=0.02, seed=0):
+    """An EPI-like head on the 4 mm grid: the template's brain, dark skull, scalp, eyes, and a coil's field.
+
+    scalp_mm: where the scalp begins and ends, as distances from the brain in mm.
+    """
     grid = mni_grid(4)
     maps = tissue_template(grid)
     data = sum(weight * maps[name] for name, weight in tissues.items())
     distance = ndimage.distance_transform_edt(maps["brain"] < 0.5, sampling=4)
     world = np.moveaxis(np.indices(grid.shape), 0, -1) @ grid.affine[:3, :3].T + grid.affine[:3, 3]
-    data = data + scalp * ((distance > 8) & (distance <= 14) & (world[..., 2] > -60))
+    data = data + scalp * ((distance > scalp_mm[0]) & (distance <= scalp_mm[1]) & (world[..., 2] > -60))
     for side in (-32, 32):
         data = data + 1.5 * (np.square(world - [side, 66, -36]).sum(-1) < 11**2)
     depth = ndimage.distance_transform_edt(maps["brain"] > 0.5, sampling=4)
@@ -138,6 +141,14 @@ def test_mask_is_the_templates_brain(coil, csf, scalp):
     mask, true = brain_mask(volume), tissue_template(mni_grid(4))["brain"] > 0.5
     assert dice(mask, true) > 0.93
     assert one_piece_without_holes(mask)
+
+
+def test_a_thick_scalp_near_the_brain_is_not_brain():
+    volume = head({"gm": 1.0, "wm": 0.85, "csf": 1.4}, scalp=0.8, scalp_mm=(4, 24))
+    true = tissue_template(mni_grid(4))["brain"] > 0.5
+    rough = bright_piece(volume.data, volume.spacing_mm)
+    assert dice(rough, true) < 0.75  # brightness alone does not separate them
+    assert dice(brain_mask(volume), true) > 0.9
 
 
 def one_piece_without_holes(mask):

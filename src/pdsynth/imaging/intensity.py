@@ -24,7 +24,8 @@ BRIGHT, FLOOR = 0.6, 0.12  # threshold in units of the local mean; least local m
 OPEN_MM, CLOSE_MM = 6.0, 9.0  # radii: the scalp is thinner than the first, sulci are narrower than the second
 LEAST_HEAD_MM, TYPICAL_VIEW_MM, SLAB_MM = 120.0, 220.0, 60.0  # fields of view
 DEEP_MM, FAR_MM = 5.0, 3.0  # a voxel deeper inside the template brain is brain; one farther outside is not
-LEAST_DICE = 0.75  # of rough mask and registered template; with less overlap the template is not used
+LEAST_DICE = 0.75  # of rough mask and registered template; with less overlap the template is not used,
+LEAST_INSIDE = 0.9  # unless the rough mask holds so much of the template: then it is the brain with the scalp
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +141,8 @@ def brain_mask(volume: Volume) -> np.ndarray:
 
     Step 2 is omitted without a whole head: for a slab below 60 mm along an axis, and for an image below 120 mm along
     all axes, whose header has lost the voxel size. It is also omitted if template and rough mask overlap too little
-    (Dice coefficient below 0.75). The mask is cached for the lifetime of the volume.
+    (Dice coefficient below 0.75) and the rough mask has less than 90 % of the template. A rough mask with more of it is
+    the brain with a bright scalp, which step 2 removes. The mask is cached for the lifetime of the volume.
 
     Raises ValueError if no bright piece is left in step 1, if the registration fails, or if the mask has less than 2 %
     or more than 95 % of the voxels.
@@ -196,7 +198,8 @@ def _guided(volume: Volume, rough: np.ndarray) -> np.ndarray:
         flatten(volume, rough), flatten(template, inside), "affine", moving_mask=rough, fixed_mask=inside
     )
     prior = resample(Volume(brain, grid.affine), Grid.of(volume), np.linalg.inv(to_template)) > 0.5
-    if 2 * (prior & rough).sum() < LEAST_DICE * (prior.sum() + rough.sum()):
+    shared = (prior & rough).sum()
+    if 2 * shared < LEAST_DICE * (prior.sum() + rough.sum()) and shared < LEAST_INSIDE * prior.sum():
         return rough
     depth = ndimage.distance_transform_edt(prior, sampling=volume.spacing_mm)
     outside = ndimage.distance_transform_edt(~prior, sampling=volume.spacing_mm)
