@@ -77,7 +77,7 @@ def column(name: str, **changes: np.ndarray) -> Head:
         "distance": (np.arange(8, dtype=np.uint8) * int(FINE)).reshape(8, 1, 1),
         "depth": np.full((8, 1, 1), 5 * COARSE, np.uint8),
     }
-    return Head(**{**values, **changes}, index=np.eye(4), to_template=np.eye(4), has_scalp=False)
+    return Head(**{**values, **changes}, index=np.eye(4), to_person=np.eye(4), to_template=np.eye(4), has_scalp=False)
 
 
 def content(head: Head, tissue: str, thickness_mm: float = 2.0, rim_mm: float = 2.0) -> np.ndarray:

@@ -66,14 +66,15 @@ class Head:
     the distance of a voxel of the cortex from the white matter, and of another voxel from the brain's tissue. depth (x,
     y, z) uint8, in 0.25 mm, is the depth of a voxel below the brain's hull, 0 outside it. Both end at 255. index (4, 4)
     maps positions of the person in mm to voxel indices; the person has the size of the head and the orientation of the
-    template. to_template (4, 4) maps these positions to template mm. has_scalp: whether the map has labels outside the
-    brain.
+    template. to_person (4, 4) maps the label map's mm to these positions, and to_template (4, 4) maps these positions
+    to template mm. has_scalp: whether the map has labels outside the brain.
     """
 
     structure: np.ndarray
     distance: np.ndarray
     depth: np.ndarray
     index: np.ndarray
+    to_person: np.ndarray
     to_template: np.ndarray
     has_scalp: bool
 
@@ -155,6 +156,7 @@ def read_head(path: Path) -> Head:
         distance=np.minimum(distance * FINE, 255).astype(np.uint8),
         depth=np.minimum(np.ceil(depth * COARSE), 255).astype(np.uint8),
         index=np.linalg.inv(to_person @ affine),
+        to_person=to_person,
         to_template=to_template,
         has_scalp=bool((structure >= NAMES.index("muscle")).any()),
     )

@@ -19,12 +19,14 @@ class Tissue:
     diffusivity: float = 0.0
 
 
-# Values at 3 T from the literature, except for white matter. Its density (literature: .71), T2 (70 ms) and T2* (46 ms)
-# were fitted by hand to one real BOLD and DWI pair, where white matter is darker than those values give. A possible
-# cause, which was not tested, is magnetisation transfer, which is not simulated. Fat is suppressed: its density is low.
+# Values at 3 T from the literature, with two exceptions. The density (literature: .71), T2 (70 ms) and T2* (46 ms) of
+# white matter were fitted by hand to the BOLD and DWI of one real person, where white matter is darker than those
+# values give. A possible cause, which was not tested, is magnetisation transfer, which is not simulated. The T2 of grey
+# matter (literature: 71 to 110 ms) was fitted to another person, who was simulated with the protocols of the person's
+# own scans (benchmarks/one_person.py). Fat is suppressed: its density is low.
 Tissues = dict[str, Tissue]
 TISSUES: Tissues = {
-    "gm": Tissue(1400, 85, 50, 0.84, 0.8e-3),
+    "gm": Tissue(1400, 78, 50, 0.84, 0.8e-3),
     "wm": Tissue(850, 74, 45, 0.63),
     "csf": Tissue(2800, 1200, 500, 1.0, 3.0e-3),
     "scalp": Tissue(1200, 50, 25, 0.55, 1.2e-3),
