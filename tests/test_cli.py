@@ -205,10 +205,19 @@ def test_simulate_writes_a_marked_dataset_and_a_manifest(tmp_path: Path, capsys:
     sizes = [Pairs.open(tmp_path / "prepared").split(name).table["participant_id"].nunique() for name in SPLITS]
     assert sum(sizes) == 2  # of three parts one has nobody
     assert (
-        f"2 pairs are in {tmp_path / 'prepared'} (participants: {sizes[0]} train, {sizes[1]} val, {sizes[2]} test)"
-        in shown
+        f"2 pairs in {tmp_path / 'prepared'} (participants: {sizes[0]} train, {sizes[1]} val, {sizes[2]} test)" in shown
     )
     assert "Warning: no participant with both scans is in" in err
+
+    words = ("evaluate", tmp_path / "prepared", "--model", "default", "--out", tmp_path / "results")
+    status, _, err = run(capsys, *words)  # one error, whose remedy leads to no other
+    assert status == 2
+    assert "2 participants with both scans, but" in err and "--split 0,0,1, and evaluate with --no-controls" in err
+    words = ("prepare", out, tmp_path / "all", "--grid-mm", 8, "--jobs", 1, "--split", "0,0,1")
+    assert run(capsys, *words)[0] == 0
+    words = ("evaluate", tmp_path / "all", "--model", "default", "--out", tmp_path / "results")
+    status, _, err = run(capsys, *words)
+    assert status == 2 and "evaluate with --no-controls" in err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from pdsynth.evaluation.provenance import provenance
 from pdsynth.evidence.claims import write_report
 from pdsynth.missing import synthesise_path
 from pdsynth.options import SimulateOptions
+from pdsynth.progress import Update, progress
 from pdsynth.resources import resolve_device
 
 SUBJECTS = 28
@@ -36,8 +37,6 @@ TRAINED = (
     "this cohort's own training split."
 )
 
-Progress = Callable[[int, int], None]
-
 
 def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
     """Simulate, prepare, synthesise the missing scans with the shipped model or one trained here, evaluate, report.
@@ -52,17 +51,17 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
     dataset, prepared = out / "bids", out / "prepared"
     with manifest.recorded(out, "demo", seed=seed, subjects=SUBJECTS, missing=MISSING, train=train) as entries:
         entries["notes"] = [TRAINED if train else SHIPPED]
-        with _step(console, f"Simulated {SUBJECTS} participants at {len(SITES)} sites, some lack a scan") as progress:
+        with _step(console, f"Simulated {SUBJECTS} participants at {len(SITES)} sites, some lack a scan") as update:
             simulated = SimulateOptions(
                 subjects=SUBJECTS, seed=seed, sites=SITES, missing_fmri=MISSING, missing_dmri=MISSING, quick=True
             )
-            simulate_cohort(dataset, simulated, jobs, progress)
+            simulate_cohort(dataset, simulated, jobs, update)
         preprocessing = None
         if not train:
             with _step(console, "Loaded the shipped model"):
                 model = api.load("default", device)
             preprocessing = model.preprocessing  # it may be older than that of `prepare`
-        with _step(console, "Prepared pairs on one grid, split by participant") as progress:
+        with _step(console, "Prepared pairs on one grid, split by participant") as update:
             pairs = prepare(
                 bids(dataset),
                 prepared,
@@ -70,21 +69,21 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
                 seed=seed,
                 preprocessing=preprocessing,
                 jobs=jobs,
-                progress=progress,
+                progress=update,
             )
         if train:
             with _step(console, "Trained pds"):
                 model = api.fit("pds", pairs.train, run=out, budget=TRAIN_BUDGET, seed=seed, device=device)
         with _step(console, "Fitted the controls on the training participants"):
             methods = _controls(pairs.train, seed)
-        with _step(console, "Synthesised the missing scans") as progress:
+        with _step(console, "Synthesised the missing scans") as update:
             written, _ = synthesise_path(
                 out / "model" if train else "default",
                 dataset,
                 out / "synthesised",
                 seed=seed,
                 device=device,
-                progress=progress,
+                progress=update,
             )
         with _step(console, "Evaluated on the held-out participants"):
             scored: dict[str, api.Model | api.Method] = {model.method.name: model, **methods}
@@ -101,17 +100,9 @@ def _controls(train: Pairs, seed: int) -> dict[str, api.Method]:
 
 
 @contextmanager
-def _step(console: Console, name: str) -> Iterator[Progress]:
-    """Time a step and print its line; yields a function that displays (completed, total) during the step."""
+def _step(console: Console, name: str) -> Iterator[Update]:
+    """Time a step and print its line; yields a function that shows how much of the step is done."""
     start = time.monotonic()
-    status = console.status(name)
-
-    def update(completed: int, total: int) -> None:
-        status.update(f"{completed}/{total}")
-        status.start()
-
-    try:
+    with progress(name) as update:
         yield update
-    finally:
-        status.stop()
     console.print(f"{name}  [dim]{time.monotonic() - start:.1f} s[/dim]", highlight=False)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pydantic import BaseModel
 from pytorch_lightning.callbacks import Callback
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from pdsynth.files import atomic_path, write_json
+from pdsynth.progress import Update, progress
 from pdsynth.schemas import read_object
 from pdsynth.stage_training import StageModule
 from pdsynth.types import InputError
@@ -49,45 +50,38 @@ class Journal(Callback):
     def __init__(self, run: Path, checkpoint: Path) -> None:
         self.metrics, self.cost, self.checkpoint = run / "metrics.csv", run / COST, checkpoint
         self.saved = 0.0
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[loss]}"),
-            transient=True,
-        )
+        self.shown = ExitStack()
+        self.update: Update | None = None
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, StageModule)
         self.saved = module.elapsed
-        self.bar.disable = not trainer.is_global_zero
-        self.bar.start()
-        self.task = self.bar.add_task(module.stage.name, total=1.0, loss="")
         if trainer.is_global_zero:
+            self.update = self.shown.enter_context(progress(f"Training {module.stage.name}"))
+            self.update(module.progress, 1.0)
             self._forget_rows_after(module.stage.name, module.step)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         assert isinstance(module, StageModule)
-        if trainer.is_global_zero and (module.step % LOG_EVERY == 0 or module.progress >= 1):
+        if self.update is not None and (module.step % LOG_EVERY == 0 or module.progress >= 1):
             terms = {k: round(float(v), 6) for k, v in module.latest.items()}
-            self.bar.update(self.task, completed=module.progress, loss=f"loss {sum(terms.values()):.4f}")
+            self.update(module.progress, 1.0, f"loss {sum(terms.values()):.4f}")
             self._write(module, terms)
         if module.elapsed - self.saved > SAVE_EVERY:
             self._save(trainer, module)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, StageModule)
-        self.bar.stop()
+        self.shown.close()
         if trainer.is_global_zero:
             spent = {"steps": module.step, "seconds": round(module.elapsed, 1), "gflop_per_step": module.flops / 1e9}
             write_json(self.cost, read_cost(self.cost.parent) | {module.stage.name: spent})
         self._save(trainer, module)
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        self.bar.stop()  # otherwise its thread writes over the error message
+        self.shown.close()  # otherwise its thread writes over the error message
 
     def _save(self, trainer: pl.Trainer, module: StageModule) -> None:
         trainer.save_checkpoint(self.checkpoint)  # written by CompleteCheckpoints on the first device

@@ -25,6 +25,7 @@ from pdsynth.files import write_json
 from pdsynth.journal import COST, Journal
 from pdsynth.methods.base import Method
 from pdsynth.options import TrainOptions
+from pdsynth.progress import working
 from pdsynth.resources import PRECISIONS, refuse_more_devices, resolve_device, resolve_precision
 from pdsynth.stage_training import Hardware, Rank, StageModule, train_stage
 from pdsynth.workers import Workers
@@ -107,7 +108,8 @@ def train(method: Method, train: Pairs, run: str | Path, options: TrainOptions) 
     with quiet_lightning(), flushed_denormals():
         method.sd_scale.fill_(1)  # a new training needs a new calibration, and a new correction
         method.uncorrect()
-        method.fit(train, torch.Generator().manual_seed(options.seed))
+        with working(f"Fitting {method.name}"):
+            method.fit(train, torch.Generator().manual_seed(options.seed))
         stages = method.stages()
         if stages and not (options.steps or options.budget):
             raise ValueError("neither steps nor a budget is given. Set --steps or --budget.")
@@ -138,7 +140,8 @@ def train(method: Method, train: Pairs, run: str | Path, options: TrainOptions) 
                     _restore(module, part.checkpoint)
             module.ema.copy_to_module()
             method.eval()
-        method.to(device).complete(train)  # Lightning moved it to the CPU after training
+        with working(f"Completing {method.name}"):
+            method.to(device).complete(train)  # Lightning moved it to the CPU after training
     return method.cpu().eval()
 
 

@@ -122,6 +122,15 @@ class View(StrEnum):
     VOLUME = "volume"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural unless the number is 1. The noun forms its plural with an s.
+
+    >>> counted(1, "scan"), counted(0, "missing scan")
+    ('1 scan', '0 missing scans')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 class InputError(ValueError):
     """Invalid input. The message is one line with the file, the problem and the remedy; a command exits with status 2.
 

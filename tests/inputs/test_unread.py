@@ -79,7 +79,7 @@ def test_the_command_has_the_options_that_it_names(model, study, tmp_path, capsy
             main([str(word) for word in [*words, *more]])
         assert not stop.value.code
         printed = " ".join(capsys.readouterr().err.split())
-        assert ("1 scans were not synthesised, because they exist but were refused" in printed) == warned
+        assert ("Not synthesised: 1 refused scan" in printed) == warned
 
 
 def test_the_digest_of_a_folder_with_an_unreadable_file(tmp_path, monkeypatch):

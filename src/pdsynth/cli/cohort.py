@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pdsynth import folders, manifest
-from pdsynth.cli.console import LISTED, done, doubtful, error_line, progress, table
+from pdsynth.cli.console import LISTED, done, doubtful, error_line, table
 from pdsynth.cli.options import AUTO, JOBS, GridMm, Jobs, LayoutOption, Overwrite, Seed, SelectOption
 from pdsynth.options import PrepareOptions, SimulateOptions
-from pdsynth.types import NA, Available, Diagnosis, Modality, Split
+from pdsynth.progress import progress, working
+from pdsynth.types import NA, Available, Diagnosis, Modality, Split, counted
 
 if TYPE_CHECKING:
     from pdsynth.cohorts.cohort import Cohort
@@ -27,8 +28,6 @@ DiagnosisMap = Annotated[
     str | None,
     typer.Option(help="Further codes of diagnoses, such as 1=NC,2=MCI,3=AD,9=n/a (n/a: none of the groups)."),
 ]
-
-FEWEST = 2  # participants with both scans by whom a model can be scored
 
 
 def simulate(
@@ -88,7 +87,7 @@ def simulate(
     with folders.making(out, overwrite=overwrite) as work, progress("Simulating") as update:
         simulate_cohort(work.folder, options, jobs, update)
         manifest.finish(work.folder, entries)
-    done(f"{subjects} SIMULATED participants are in {out}", "prepare", out, "prepared")
+    done(f"{counted(subjects, 'SIMULATED participant')} in {out}", "prepare", out, "prepared")
 
 
 def inspect(
@@ -108,7 +107,8 @@ def inspect(
         if cohort.rejected:
             first = cohort.rejected[0]
             problem = (
-                f"{len(cohort.rejected)} files or rows are not in this table; the first: {first.path}: {first.reason}"
+                f"{len(cohort.rejected)} of its files and rows cannot be in this table; "
+                f"the first: {first.path}: {first.reason}"
             )
             error_line(f"{problem}. `pdsynth inspect` without --table1 lists all.", kind="Warning")
         return
@@ -136,7 +136,13 @@ def inspect(
     if files:
         table("All files", ("file", "verdict", "rule or reason"), [tuple(row.values()) for row in contents["files"]])
     if missing := sum(contents["missing"].values()):
-        done(f"{missing} scans are missing; synthesis fills them in", "synthesize", "default", path, "synthesised")
+        done(
+            f"Missing: {counted(missing, 'scan')}, which synthesis fills in",
+            "synthesize",
+            "default",
+            path,
+            "synthesised",
+        )
     else:
         done("No scan is missing; pairs measure a model", "prepare", path, "prepared")
 
@@ -189,6 +195,7 @@ def prepare(
     --overwrite makes all sessions and splits again.
     """
     from pdsynth.data.prepare import prepare_cohort
+    from pdsynth.data.splits import FEWEST
     from pdsynth.report.quality import write_quality
     from pdsynth.workers import Workers
 
@@ -221,21 +228,23 @@ def prepare(
         table(f"Refused{more}", ("file", "reason", "remedy"), rejected[:LISTED])
     doubtful([row for row in _cells(out / "quality.tsv", "path", "flag") if row[1]], "; see quality.tsv")
     sizes = {name: pairs.split(name).table["participant_id"].nunique() for name in Split}
-    paired = int((pairs.whole_scans().table["available"] == Available.BOTH).sum())
+    both = pairs.whole_scans().table["available"] == Available.BOTH
+    paired, people = int(both.sum()), pairs.whole_scans().table["participant_id"][both].nunique()
     listed = ", ".join(f"{size} {name}" for name, size in sizes.items())
-    done(f"{paired} pairs are in {out} (participants: {listed}); {len(rejected)} files were refused (rejected.tsv)")
+    refused = f"; refused, see rejected.tsv: {counted(len(rejected), 'file')}" if rejected else ""
+    done(f"{counted(paired, 'pair')} in {out} (participants: {listed}){refused}")
     if unread := pairs.manifest["kept"]:
         error_line(
-            f"{len(unread)} sessions have scans that cannot be read now; their earlier preparation remains "
+            f"{counted(len(unread), 'session')} with scans that cannot be read now; the earlier preparation remains "
             f"({', '.join(unread[:LISTED])}). --prune drops these scans, and sessions without another scan.",
             kind="Warning",
         )
     done(f"Open {out / 'quality.html'} to check the registration of the scans")
     empty = [name for name, fraction in zip(Split, options.split, strict=True) if fraction and not sizes[name]]
-    if not paired:
-        error_line(
-            "no participant has both scans, so no model can be measured or trained on this folder", kind="Warning"
-        )
+    if people < FEWEST:
+        found = "no participant has both scans, so no model can be measured or trained on this folder"
+        one = f"one participant has both scans; a model is measured by {FEWEST} or more"
+        error_line(one if people else found, kind="Warning")
         done("Synthesise the missing scans", "synthesize", "default", path, "synthesised")
         return
     if empty:
@@ -271,7 +280,8 @@ def _cohort(
 
     chosen = None if layout == AUTO else layout
     codes = _diagnoses(diagnosis_map) if diagnosis_map else None
-    return read(path, chosen, diagnosis_column, codes, Select.parse(select))
+    with working(f"Reading {path}"):
+        return read(path, chosen, diagnosis_column, codes, Select.parse(select))
 
 
 def _diagnoses(text: str) -> dict[str, Diagnosis | None]:

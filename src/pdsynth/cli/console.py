@@ -1,15 +1,16 @@
-"""Terminal output: error lines, progress bars, tables, and the next command to run."""
+"""Terminal output: error lines, tables, and the next command to run."""
 
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 LISTED = 30  # files that are printed
+WIDEST = 10_000  # characters of a line that no terminal limits
 
 
 def hush_libraries() -> None:
@@ -62,38 +63,22 @@ def search_before_sharing(folder: Path) -> None:
     done("Before you share the folder, search it for identifiers", "doctor", "--privacy", folder)
 
 
-@contextmanager
-def progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on stderr with the remaining time, until the block ends.
-
-    Yields a function update(completed, total), which moves the bar. The bar appears at the first call of this function.
-    description: text before the bar.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True))
-    task = bar.add_task(description, total=None)
-
-    def update(completed: int, total: int) -> None:
-        bar.start()
-        bar.update(task, completed=completed, total=total)
-
-    try:
-        yield update
-    finally:
-        if bar.live.is_started:  # a bar that has not started would print an empty line
-            bar.stop()
-
-
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on stdout. columns: its headings; rows: one text per column."""
+    """Print a table on stdout. columns: its headings; rows: one text per column.
+
+    On a terminal, a text that is too long goes on in the next line. Elsewhere, such as in a file, each row is one line,
+    unless the environment variable COLUMNS gives a width.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, title=title, title_justify="left")
+    shown = Table(title=title, title_justify="left")
+    for column in columns:
+        shown.add_column(column, overflow="fold")  # a path is never cut
     for row in rows:
-        table.add_row(*map(Text, row))
-    Console().print(table)
+        shown.add_row(*map(Text, row))
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=WIDEST)
+    console.print(shown)

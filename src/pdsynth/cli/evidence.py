@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pdsynth import folders, manifest
-from pdsynth.cli.console import done, progress, search_before_sharing, table
+from pdsynth.cli.console import done, search_before_sharing, table
 from pdsynth.cli.options import (
     JOBS,
     AtlasFile,
@@ -26,6 +26,7 @@ from pdsynth.cli.options import (
 )
 from pdsynth.cli.results import print_scores, report, scored
 from pdsynth.options import EvaluateOptions
+from pdsynth.progress import progress, working
 from pdsynth.resources import resolve_device, seconds
 from pdsynth.types import Diagnosis, InputError, Split
 
@@ -158,7 +159,11 @@ def roi(results: ResultsFolder, seed: Seed = 0) -> None:
     """
     from pdsynth.evidence.verbs import write_roi
 
-    with folders.adding(results) as folder, manifest.addition(folder, "roi", seed=seed):
+    with (
+        folders.adding(results) as folder,
+        manifest.addition(folder, "roi", seed=seed),
+        working("Comparing regions"),
+    ):
         write_roi(folder, seed)
     done(f"Effects, agreement and Figs. 5 and 6 are in {results}", "report", results)
 
@@ -170,7 +175,11 @@ def diagnose(results: ResultsFolder, method: MethodNames = None, seed: Seed = 0)
     """
     from pdsynth.evidence.verbs import write_diagnosis
 
-    with folders.adding(results) as folder, manifest.addition(folder, "diagnose", seed=seed, method=method):
+    with (
+        folders.adding(results) as folder,
+        manifest.addition(folder, "diagnose", seed=seed, method=method),
+        working("Classifying"),
+    ):
         write_diagnosis(folder, method, seed)
     done(f"Tables V and IX and Fig. 7 are in {results}", "report", results)
 
@@ -218,7 +227,8 @@ def evidence(
             )
         for name, write in parts.items():
             try:
-                write()
+                with working(name):
+                    write()
             except ValueError as error:  # such as a class that is too small for the folds: the other parts remain
                 results.notes.append(f"{name}: not done. {error}")
     print_scores(out)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pdsynth import files, folders, manifest
-from pdsynth.cli.console import done, doubtful, error_line, progress, table
+from pdsynth.cli.console import done, doubtful, error_line, table
 from pdsynth.cli.options import (
     AUTO,
     JOBS,
@@ -26,8 +26,9 @@ from pdsynth.cli.options import (
     Steps,
 )
 from pdsynth.options import FitOptions
+from pdsynth.progress import progress, working
 from pdsynth.resources import refuse_more_devices, resolve_device, seconds
-from pdsynth.types import InputError, Modality, Size
+from pdsynth.types import InputError, Modality, Size, counted
 from pdsynth.workers import load_ahead
 
 NO_RUN, NEW_RUN = "holds no run of `pdsynth train` that can be resumed", "leave out --resume to start a run"
@@ -130,8 +131,11 @@ def train(
     ):
         fitted = api.fit_recipe(recipe, pairs.train, work.folder, options, val=pairs.val)
     model = run / "model"
+    how = (
+        f", trained in {fitted.card['precision']}," if fitted.method.stages() else ""
+    )  # others are fitted without steps
     done(
-        f"The model, trained in {fitted.card['precision']}, is in {model}",
+        f"The model{how} is in {model}",
         *("evaluate", prepared, "--model", model, "--out", "results"),
     )
 
@@ -232,6 +236,7 @@ def adapt(
     with (
         folders.making(out, overwrite=overwrite, inputs=inputs) as work,
         manifest.recorded(work.folder, "adapt", inputs=inputs),
+        working("Adapting"),
     ):
         adapted = adapt_model(model, pairs, work.folder, device=chosen, unjudged=unjudged)
     rows = [
@@ -250,8 +255,8 @@ def adapt(
 
 def _learnt_from(each: Adaptation) -> str:
     if each.sources:
-        return f"{each.sources} source and {each.targets} target scans"
-    return f"{each.participants} participants with both scans"
+        return f"{each.sources} source and {counted(each.targets, 'target scan')}"
+    return f"{counted(each.participants, 'participant')} with both scans"
 
 
 def _gain(each: Adaptation) -> str:
@@ -332,14 +337,13 @@ def synthesize(
     if refused:
         table("Refused", ("file", "reason", "remedy"), [(str(r.path), r.reason, r.remedy) for r in refused])
     doubtful(doubts(out / TABLE), f"; see {TABLE}")
-    done(f"{len(written)} files, SYNTHETIC, research only, are in {out}; {TABLE} lists the outcome of each scan")
+    files_written = counted(len(written), "SYNTHETIC file")
+    done(f"{files_written}, research only, in {out}; {TABLE} lists the outcome of each scan")
     if number := not_made(out):
-        error_line(
-            f"{number} scans were not synthesised, because they exist but were refused. {REPLACE}.", kind="Warning"
-        )
+        error_line(f"Not synthesised: {counted(number, 'refused scan')}. {REPLACE}.", kind="Warning")
     if strict and refused:
         raise InputError(
-            path, f"holds {len(refused)} scans that were refused", f"repair them; {out / TABLE} lists each"
+            path, f"holds {counted(len(refused), 'refused scan')}", f"repair them; {out / TABLE} lists each"
         )
     pairs = ("prepare", path, "prepared", "--split", "0.5,0,0.5")
     measure = pairs if path.is_dir() else ("evaluate", "prepared", "--model", model, "--out", "results")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pdsynth import folders, manifest
-from pdsynth.cli.console import done, error_line, progress, search_before_sharing, table
+from pdsynth.cli.console import done, error_line, search_before_sharing, table
 from pdsynth.cli.options import (
     JOBS,
     Budget,
@@ -26,8 +26,9 @@ from pdsynth.cli.options import (
     scoring_options,
 )
 from pdsynth.options import EvaluateOptions
+from pdsynth.progress import progress, working
 from pdsynth.resources import resolve_device, seconds
-from pdsynth.types import Direction, InputError
+from pdsynth.types import Available, Direction, InputError, Split, counted
 from pdsynth.workers import load_ahead
 
 if TYPE_CHECKING:
@@ -116,8 +117,7 @@ def scored(
 
     pairs = Pairs.open(prepared)
     chosen = pairs.split(options.split)
-    if len(chosen) == 0:
-        raise InputError(prepared, f"has no pair in the split {options.split.value!r}", "choose another --split")
+    _refuse_too_few(pairs, options)
     weights = [api.model_folder(name) for name in model]
     if len({each.resolve() for each in weights}) < len(weights):
         raise InputError(", ".join(model), "names a model twice", "name each --model once")
@@ -165,6 +165,35 @@ def scored(
             jobs=jobs,
         )
         yield Scored(work.folder, models, pairs, entries["notes"])
+
+
+def _refuse_too_few(pairs: Pairs, options: EvaluateOptions) -> None:
+    """Raise InputError if the split has too few participants with both scans, or the controls no training pair.
+
+    The remedy depends on the number of all participants with both scans, so that it does not lead to the next error.
+    """
+    from pdsynth.data.splits import FEWEST
+
+    both = pairs.whole_scans()
+    both = both.where(both.table["available"] == Available.BOTH)
+    everyone, scored, fitted = (
+        int(each.table["participant_id"].nunique())
+        for each in (both, both.split(options.split), both.split(Split.TRAIN))
+    )
+    split, people = repr(options.split.value), counted(everyone, "participant")
+    all_of_them = "prepare a new folder with --split 0,0,1, and evaluate with --no-controls"
+    if everyone < FEWEST:
+        problem = f"has {people} with both scans, and a model is scored by {FEWEST} or more"
+        remedy = "add participants with both scans, or synthesise without scores: `pdsynth synthesize` needs none"
+    elif scored < FEWEST:
+        problem = f"has {people} with both scans, but {scored} in the split {split}, where {FEWEST} are needed"
+        remedy = all_of_them if everyone < 2 * FEWEST else "prepare a new folder with --split 0.5,0,0.5"
+    elif options.controls and not fitted:
+        problem = "has no participant with both scans in the training split, on whom the controls are fitted"
+        remedy = "evaluate with --no-controls"
+    else:
+        return
+    raise InputError(pairs.root, problem, remedy)
 
 
 def benchmark(
@@ -232,7 +261,7 @@ def report(
     from pdsynth.evidence.claims import write_cards, write_report
     from pdsynth.report.quality import write_quality
 
-    with folders.adding(results) as folder:
+    with folders.adding(results) as folder, working("Writing the report"):
         if prepared:
             page = write_quality(folder)
         else:
@@ -267,17 +296,18 @@ def doctor(
 
         if leaks := findings(privacy):
             table("Identifiers and paths", ("file", "kind", "text"), [(f.file, f.kind, f.text) for f in leaks])
-            problem = f"holds {len(leaks)} finding{'s'[: len(leaks) > 1]} of identifiers or paths of a machine"
+            problem = f"holds {counted(len(leaks), 'finding')} of identifiers or paths of a machine"
             raise InputError(privacy, problem, "remove them from the files before you share the folder")
         done(
             "No path, no name of this machine or user, no e-mail address and no DICOM identifier was found in "
-            f"{len(files(privacy))} files of {privacy}. "
+            f"{counted(len(files(privacy)), 'file')} of {privacy}. "
             "Ids of participants, names of files, free text and images were not searched"
         )
         return
     from pdsynth.cli.checks import run_checks
 
-    found = list(run_checks(device.value))
+    with working("Checking"):
+        found = list(run_checks(device.value))
     table("Checks", ("check", "", "finding"), [(c.name, "ok" if c.ok else "FAILED", c.finding) for c in found])
     failed = [c for c in found if not c.ok]
     if failed:
@@ -314,4 +344,5 @@ def print_scores(out: Path) -> None:
         cells = [f"{scores[d][PRIMARY]['mean']:.2f} dB" if d in scores else "" for d in directions]
         rows.append((name, *cells))
     simulated = "SIMULATED " if metrics["simulated"] else ""
-    table(f"PSNR in the brain, {metrics['n_participants']} {simulated}participants", ("method", *directions), rows)
+    people = counted(metrics["n_participants"], f"{simulated}participant")
+    table(f"PSNR in the brain, {people}", ("method", *directions), rows)

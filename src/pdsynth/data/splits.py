@@ -17,6 +17,7 @@ from pdsynth.imaging.spatial import block_means
 from pdsynth.types import InputError, Split
 
 SPLITS = tuple(Split)
+FEWEST = 2  # participants with both scans by whom a model can be scored
 CELL = 4  # voxels; edge of the cells over which images are averaged before they are compared
 SAME_IMAGE = 0.005  # relative RMS difference: see `near_duplicates`
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.progress import Progress
 
 from pdsynth.atlas import Atlas, evidence_regions, region_means
 from pdsynth.data.pairs import Pairs
@@ -17,6 +15,7 @@ from pdsynth.evaluation.scoring import Draws, scored
 from pdsynth.evaluation.summary import comparisons, intervals
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.methods.controls import Oracle
+from pdsynth.progress import progress
 from pdsynth.results import patterns
 from pdsynth.results.archive import KEYS, SECONDS, Archive, image_name
 from pdsynth.types import Available, Direction, Modality
@@ -77,11 +76,8 @@ def evaluate(
     rows: list[pd.DataFrame] = []
     summary: dict[str, dict[str, Any]] = {name: {} for name in methods}
     times: dict[str, dict[str, Any]] = {name: {} for name in methods}
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        row = bar.add_task("Evaluating")
-        for scores in scored(
-            methods, scans, atlas, draws, jobs, lambda done, total: bar.update(row, completed=done, total=total)
-        ):
+    with progress("Evaluating") as update:
+        for scores in scored(methods, scans, atlas, draws, jobs, update):
             name, direction = scores.method, scores.direction
             per_scan = pd.DataFrame(scores.rows, columns=scores.columns)
             keys = scans.table[KEYS].assign(method=name, direction=direction.value)

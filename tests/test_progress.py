@@ -1,0 +1,70 @@
+"""Progress of long work: a plain line now and then in a log, and a bar on a terminal."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from rich.console import Console
+
+from pdsynth import progress as module
+from pdsynth.cli.console import table
+from pdsynth.progress import progress, working
+
+
+def test_a_log_gets_a_line_after_some_seconds_and_then_every_so_often(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "FIRST", 0.3)
+    monkeypatch.setattr(module, "EVERY", 0.2)
+    with progress("Preparing") as update:
+        update(5, 20)  # resumed work: 5 were made before
+        update(10, 20, "loss 0.5")
+        time.sleep(1)
+    lines = capsys.readouterr().err.splitlines()
+    assert 2 <= len(lines) <= 4
+    assert set(lines) == {"Preparing: 10 of 20, about 0 s left, loss 0.5"}
+
+
+def test_work_of_less_than_the_first_pause_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with working("Fitting"):
+        pass
+    assert capsys.readouterr() == ("", "")
+
+
+def test_work_of_an_unknown_amount_says_since_when(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "FIRST", 0.01)
+    with working("Fitting"):
+        time.sleep(0.1)
+    assert capsys.readouterr().err == "Fitting: 0 s so far\n"
+
+
+def test_work_inside_other_work_shares_the_bar_of_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "Console", lambda stderr: Console(stderr=stderr, force_terminal=True, width=100))
+    with progress("Trainings") as outer:
+        outer(1, 5)
+        (bars,) = module._BARS
+        with progress("Training mean") as inner:
+            inner(0.25, 1.0, "loss 0.1")
+            assert [task.description for task in bars.tasks] == ["Trainings", "Training mean"]
+            assert [task.fields["state"] for task in bars.tasks] == ["1 of 5", "25 %"]
+        assert [task.description for task in bars.tasks] == ["Trainings"]
+    assert module._BARS == []
+    assert "Trainings" in capsys.readouterr().err
+
+
+def test_a_table_is_never_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    path = "/study/" + "folder/" * 30 + "sub-01_task-rest_bold.nii.gz"
+    table("All files", ("file", "verdict"), [(path, "used")])
+    assert path in capsys.readouterr().out  # in one line, because the output is not a terminal
+    monkeypatch.setenv("COLUMNS", "60")
+    table("All files", ("file", "verdict"), [(path, "used")])
+    folded = capsys.readouterr().out
+    assert max(map(len, folded.splitlines())) <= 60
+    assert path in "".join(re.findall(r"[\w/.-]+", folded.replace("used", "").replace("verdict", "")))
