@@ -15,6 +15,9 @@ from pdsynth.evidence.probes import compute as probes
 from pdsynth.statistics import classification
 
 
+TESTED = "run (local-ridge)"  # the folder of the model, and its recipe
+
+
 def status(*words):
     """The exit status of the command line."""
     with pytest.raises(SystemExit) as ended:
@@ -38,6 +41,7 @@ def evidence_out(make_prepared, tmp_path_factory):
 def test_each_table_has_its_methods_and_controls(evidence_out):
     effects = pd.read_csv(evidence_out / "effects.tsv", sep="\t")
     methods = json.loads((evidence_out / "metrics.json").read_text())["methods"]
+    assert list(methods)[0] == TESTED and "local-ridge" in methods  # the trained model, and the control of its recipe
     assert set(effects["method"]) == set(methods) and len(effects) == 2 * len(methods)
     slope = effects.groupby("method")["slope"].mean()
     assert slope["population-mean"] == 0 and slope["zeros"] == 0 and 0.8 < slope["oracle"] < 1.2
@@ -46,8 +50,8 @@ def test_each_table_has_its_methods_and_controls(evidence_out):
     assert set(rectified.index) == set(methods) and (rectified["n_left"] == 12).all()
     assert (rectified["worth"] == 0).all()  # 12 at two sites are too few to learn from what a scan is worth
     table = pd.read_csv(evidence_out / "table5.tsv", sep="\t", keep_default_na=False)
-    assert set(table["method"]) == {"", "local-ridge", "population-mean"} and set(table["data"]) == {"SIMULATED"}
-    schemes = table[table["method"] == "local-ridge"]["scheme"].tolist()
+    assert set(table["method"]) == {"", TESTED, "population-mean"} and set(table["data"]) == {"SIMULATED"}
+    schemes = table[table["method"] == TESTED]["scheme"].tolist()
     assert schemes == [f"S{number}" for number in range(1, 10)]
     assert table["svm_balanced_accuracy"].astype(float).between(0, 1).all()
     controls = {"real fMRI", "real dMRI", "real both", "covariates only", "site only", "majority class"}
@@ -57,7 +61,7 @@ def test_each_table_has_its_methods_and_controls(evidence_out):
     groups = pd.read_csv(evidence_out / "groups.tsv", sep="\t")
     assert set(groups["by"]) == {"site", "diagnosis", "sex"} and groups["worst"].sum() == 4
     regions = pd.read_csv(evidence_out / "agreement.tsv", sep="\t")
-    assert len(regions) == 2 * 93 and set(regions["method"]) == {"local-ridge"}
+    assert len(regions) == 2 * 93 and set(regions["method"]) == {TESTED}
     assert not (evidence_out / "table9.tsv").exists()  # its two recipes were not evaluated
 
 

@@ -20,6 +20,7 @@ from pdsynth.missing import synthesise_path
 from pdsynth.options import SimulateOptions
 from pdsynth.progress import Update, progress
 from pdsynth.resources import resolve_device
+from pdsynth.results.entries import DEFAULT, label
 
 SUBJECTS = 28
 SITES = ("oasis", "adni", "hospital")
@@ -51,7 +52,9 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
     dataset, prepared = out / "bids", out / "prepared"
     with manifest.recorded(out, "demo", seed=seed, subjects=SUBJECTS, missing=MISSING, train=train) as entries:
         entries["notes"] = [TRAINED if train else SHIPPED]
-        with _step(console, f"Simulated {SUBJECTS} participants at {len(SITES)} sites, some lack a scan") as update:
+        with _step(
+            console, f"Simulated {SUBJECTS} participants at {len(SITES)} simulated sites, some lack a scan"
+        ) as update:
             simulated = SimulateOptions(
                 subjects=SUBJECTS, seed=seed, sites=SITES, missing_fmri=MISSING, missing_dmri=MISSING, quick=True
             )
@@ -86,9 +89,10 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
                 progress=update,
             )
         with _step(console, "Evaluated on the held-out participants"):
-            scored: dict[str, api.Model | api.Method] = {model.method.name: model, **methods}
+            name = f"model ({model.card['recipe']})" if train else label(DEFAULT, model.card["recipe"])
+            scored: dict[str, api.Model | api.Method] = {name: model, **methods}
             api.evaluate(scored, pairs.test, out, seed=seed, jobs=jobs)
-        entries |= provenance({model.method.name: model}, pairs)
+        entries |= provenance({name: model}, pairs)
         entries["synthesised_files"] = len(written)
     with _step(console, "Wrote the report"):
         return write_report(out)

@@ -347,7 +347,7 @@ def _is_made(source: Source, out: Path, entries: dict[str, Any], stamps: Stamps)
     if not all(path.exists() for path in (volume, *draws)):
         return False
     sidecar = read_json(sidecar_path(volume))
-    if not all(sidecar.get(SIDECAR_FIELDS[name]) == value for name, value in entries.items()):
+    if not all(sidecar.get(field) == entries[name] for name, field in _sidecar_fields(source).items()):
         return False
     name, files = relative(volume, out), source.scan.files
     known = stamps.get(name) or [None] * len(files)
@@ -356,6 +356,19 @@ def _is_made(source: Source, out: Path, entries: dict[str, Any], stamps: Stamps)
         return False
     stamps[name] = now
     return True
+
+
+def _sidecar_fields(source: Source) -> dict[str, str]:
+    """The fields of a volume's sidecar on which it depends, by the names of `Options.entries`.
+
+    The option `shell` is the b-value of a synthesised dMRI, and that of a dMRI source without b-values.
+    """
+    if source.direction.target is Modality.DMRI:
+        return SIDECAR_FIELDS
+    fields = SIDECAR_FIELDS | {"shell": "SourceShell"}
+    if source.scan.bval is not None:
+        del fields["shell"]
+    return fields
 
 
 def _synthesise(

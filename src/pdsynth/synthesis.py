@@ -179,7 +179,7 @@ class Model:
             options={
                 "Samples": samples,
                 "SamplingSteps": steps,
-                "Shell": shell,
+                **({"Shell": shell} if direction.target is Modality.DMRI else {"SourceShell": bval}),
                 "SourcePlace": path_digest(scan),
                 "BrainMask": "computed" if source.mask is None else source.mask.name,
                 "Preprocessing": self.preprocessing.model_dump(),

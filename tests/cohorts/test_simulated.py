@@ -63,7 +63,7 @@ def test_missing_scans_have_the_given_fractions_and_their_means_are_in_the_truth
 def test_scans_have_the_sites_protocol(cohort: Path) -> None:
     table = pd.read_csv(cohort / "participants.tsv", sep="\t").set_index("participant_id")
     for path in cohort.glob("sub-*/func/*_bold.nii.gz"):
-        site = SITES[table.loc[path.parts[-3], "site"]]
+        site = SITES[table.loc[path.parts[-3], "site"].removesuffix("-like")]
         image = nib.load(path)
         zooms = image.header.get_zooms()
         assert zooms[:3] == pytest.approx(site.fmri.voxel_mm, abs=1e-3)

@@ -101,7 +101,7 @@ def test_a_dataset_with_two_sessions_per_person_is_marked_simulated(tmp_path: Pa
     root = write_counterfactuals(tmp_path, 3, seed=1, sites=["oasis", "adni"], grid_mm=8.0)
     cohort = bids(root)
     assert cohort.simulated and not cohort.rejected
-    assert [s.site for s in cohort.subjects] == ["oasis", "adni", "oasis"]
+    assert [s.site for s in cohort.subjects] == ["oasis-like", "adni-like", "oasis-like"]
     for subject in cohort.subjects:
         assert sorted(session.session_id for session in subject.sessions) == ["ses-high", "ses-low"]
         assert all(set(session.scans) == set(Modality) and session.diagnosis is None for session in subject.sessions)

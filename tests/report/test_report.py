@@ -159,10 +159,15 @@ def test_words_follow_the_numbers():
     assert [tone for tone, _ in blind] == ["warn", "plain", "warn", "warn", "warn"]
     assert blind[0][1] == "PSNR is lower than that of good (by 5.00 dB)." and "average brain" in blind[2][1]
     assert blind[1][1] == f"PSNR is higher than that of 1 of 2 {closest} (by 0.50 dB)."
+    methods["good"][direction.value]["spectrum_high"] = {"mean": 0.31}
+    blurred = verdicts("good", {"blind": 5.0, "population-mean": 4.5})
+    assert blurred[-1][0] == "warn" and blurred[-1][1].startswith("Fine detail is mostly missing: the outputs have 31%")
     unsure = verdicts("good", {"blind": 5.0, "population-mean": 4.5}, p_holm=0.06)
     expected = "PSNR does not differ significantly from that of population-mean, blind."
     assert unsure[0] == ("warn", expected)  # whatever the means
     assert words.group_of("pds-refiner-only:small", "pds") == "control"
+    assert words.group_of("local-ridge", "default (pds)") == "control"
+    assert words.group_of("run (local-ridge)", "default (pds)") == "baseline"  # trained by the user
     assert words.skill(methods, "good", direction) == pytest.approx(0.5)
     texts = [words.number(value, 1) for value in (-0.04, -1.25, None)]
     assert texts == ["0.0", "\N{MINUS SIGN}1.2", "\N{EN DASH}"]

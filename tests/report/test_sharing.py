@@ -86,7 +86,9 @@ def test_sections_of_few_people_and_their_rows_and_pictures_are_left_out():
 
 
 def test_folders_in_the_names_of_methods_are_left_out(many_results, tmp_path):
-    assert short_names(["pds", "pds (/home/jdoe/run/model)", "unet"]) == {"pds (/home/jdoe/run/model)": "pds (2)"}
+    earlier = "pds (/home/jdoe/run/model)"  # of version 0.1.0
+    names = ["default (pds)", earlier, "unet", "clinic-a (local-ridge)", "/home/jdoe/x (y)"]
+    assert short_names(names) == {earlier: "pds (2)", names[3]: "local-ridge (4)", names[4]: "model (5)"}
     shutil.copytree(many_results, tmp_path / "run")
     for name in ("metrics.json", "metrics.tsv"):
         path = tmp_path / "run" / name

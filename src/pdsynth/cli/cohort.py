@@ -33,9 +33,9 @@ DiagnosisMap = Annotated[
 def simulate(
     out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
     subjects: Annotated[int, typer.Option(min=1, help="Number of participants.")] = SimulateOptions.subjects,
-    sites: Annotated[str, typer.Option(help="Sites among which the participants are divided evenly.")] = ",".join(
-        SimulateOptions.sites
-    ),
+    sites: Annotated[
+        str, typer.Option(help="Styles of sites among which the participants are divided evenly.")
+    ] = ",".join(SimulateOptions.sites),
     missing_fmri: Fraction = SimulateOptions.missing_fmri,
     missing_dmri: Fraction = SimulateOptions.missing_dmri,
     grid_mm: GridMm = SimulateOptions.grid_mm,
@@ -133,6 +133,7 @@ def inspect(
         listed = contents["rejected"][:LISTED]
         title = "Refused files" if len(listed) == len(contents["rejected"]) else f"The first {LISTED} (all: --json)"
         table(title, ("file", "reason", "remedy"), [tuple(row.values()) for row in listed])
+    _warn_incomplete(cohort)
     if files:
         table("All files", ("file", "verdict", "rule or reason"), [tuple(row.values()) for row in contents["files"]])
     if missing := sum(contents["missing"].values()):
@@ -145,6 +146,17 @@ def inspect(
         )
     else:
         done("No scan is missing; pairs measure a model", "prepare", path, "prepared")
+
+
+def _warn_incomplete(cohort: Cohort) -> None:
+    """Warn of sidecars and gradient tables whose image is not there: they show that a scan was acquired."""
+    from pdsynth.cohorts.kinds import WITHOUT_IMAGE
+
+    lone = [file.path for file in cohort.not_needed if file.rule == WITHOUT_IMAGE]
+    if lone:
+        found = f"{lone[0]} is a sidecar or gradient table without its image"
+        others = f" (and {len(lone) - 1} more; `pdsynth inspect --files` lists them)" if len(lone) > 1 else ""
+        error_line(f"{found}{others}. The download may be incomplete.", kind="Warning")
 
 
 def _print_table1(cohort: Cohort, as_json: bool) -> None:
@@ -211,6 +223,7 @@ def prepare(
     folders.refuse_occupied(out, True, [path])
     path, out = path.absolute(), out.absolute()  # the workers of a cluster start in another folder
     cohort = _cohort(path, layout, diagnosis_column, diagnosis_map, select)
+    _warn_incomplete(cohort)
     with progress("Preparing") as update:
         pairs = prepare_cohort(
             cohort,

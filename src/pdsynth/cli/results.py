@@ -114,6 +114,7 @@ def scored(
     from pdsynth.atlas import read_atlas
     from pdsynth.data.pairs import Pairs
     from pdsynth.evaluation.provenance import provenance
+    from pdsynth.results.entries import label
 
     pairs = Pairs.open(prepared)
     chosen = pairs.split(options.split)
@@ -126,8 +127,9 @@ def scored(
     models: dict[str, api.Model] = {}
     for name in model:
         loaded = api.load(name, options.device)
-        label = str(loaded.card.get("recipe", loaded.method.name))
-        models[label if label not in models else f"{label} ({name})"] = loaded
+        recipe = str(loaded.card.get("recipe", loaded.method.name))
+        named = label(name, recipe)
+        models[named if named not in models else f"{name} ({recipe})"] = loaded
     api.refuse_other_preprocessing(models, chosen)
     api.refuse_leak(models, chosen)
     regions = read_atlas(options.atlas, pairs.grid) if options.atlas else None

@@ -7,6 +7,7 @@ because that scan was acquired and is not missing.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -90,6 +91,9 @@ TRANSFORMS = {".mat", ".h5", ".lta", ".xfm", ".dat", ".m3z", ".itk", ".npy", ".n
 GRADIENT_TABLES = {".bval", ".bvec", ".bvals", ".bvecs", ".eddy_rotated_bvecs", ".b", ".bmtx"}
 PARTS = {"phase", "real", "imag", "imaginary", "ph"}  # of a complex image; its magnitude is used
 ENDED_PART = re.compile(r"_(ph|phase|real|imag|imaginary)(?:_(?:bold|dwi))?$")  # as dcm2niix ends a name
+
+
+WITHOUT_IMAGE = "sidecar or gradient table without its image"  # a rule; perhaps the download was not complete
 
 
 class Kind(Enum):
@@ -288,6 +292,15 @@ def _is_copy(item: Item) -> bool:
     return ours and image and (item.found.name.startswith(".") or not item.is_image)
 
 
+def _lacks_image(item: Item) -> bool:
+    """Whether a sidecar or a gradient table lies in the folder of its scans, but no scan to which it applies does."""
+    if item.modality is None or item.extension.lower() not in (".json", *GRADIENT_TABLES) or not _right_folder(item):
+        return False
+    parts = set(item.stem.split("_"))
+    names = os.listdir(item.found.path.parent)
+    return not any(IMAGE.search(name) and parts <= set(EXTENSION.sub("", name).split("_")) for name in names)
+
+
 def _right_folder(item: Item) -> bool:
     return item.level is None and bool(item.found.dirs) and item.found.dirs[-1] == FOLDER[_of(item)]
 
@@ -320,6 +333,7 @@ COMMON = (
     Rule("link to a folder that contains it", lambda i: i.found.problem == LOOP),
     Rule("folder of other data", lambda i: i.found.whole and (i.found.name.lower() in OTHER or _of_other_data(i))),
     Rule("folder that cannot be read", lambda i: i.found.whole, Kind.REFUSED, _whole),
+    Rule(WITHOUT_IMAGE, _lacks_image),
     Rule("sidecar of no chosen scan", lambda i: i.extension.lower() == ".json"),
     Rule("gradient table of no chosen scan", lambda i: i.extension.lower() in GRADIENT_TABLES),
     Rule("table or log", _is_table),

@@ -24,6 +24,7 @@ from pdsynth.imaging.segments import (
 )
 from pdsynth.types import NA, InputError, Modality
 
+OTHER_SHELL = 300.0  # s/mm^2; a shell farther from the asked one has another contrast, and is noted
 SAME_AFFINE = 1e-3  # tolerance between the affines of a scan and its mask, for rounding in headers
 
 
@@ -36,7 +37,7 @@ class ScanMeans:
     mean of the shell if there is no b0). A 3D file is its own mean and reference. bval: median b-value of the shell in
     s/mm^2, None for fMRI and for a 3D file. motion_mm: mean framewise displacement in mm, by the realignment, else, for
     fMRI, from fMRIPrep's table of confounds; None without either. notes: the doubtful entries of the header and of the
-    gradient tables, and how they were read.
+    gradient tables, and how they were read, and a shell far from the one that is asked for.
     """
 
     means: list[Volume]
@@ -84,7 +85,19 @@ def scan_means(scan: Scan, preprocessing: Preprocessing, segments: int = 1) -> S
     subsets = direction_subsets(gradients.bvecs, shell, segments) if segments > 1 else []
     b0 = np.flatnonzero(gradients.is_b0)
     means, motion = _means(scan, [b0 if len(b0) else shell, shell, *subsets], header.affine, preprocessing)
-    return ScanMeans(means[1:], means[0], bval, motion, header.notes + gradients.notes)
+    notes = header.notes + gradients.notes + _other_shell(bval, preprocessing.shell)
+    return ScanMeans(means[1:], means[0], bval, motion, notes)
+
+
+def _other_shell(bval: float, asked: float) -> tuple[str, ...]:
+    """A note if the nearest shell of a scan is far from the one that is asked for, both in s/mm^2.
+
+    >>> _other_shell(1250, 1000), _other_shell(2500, 1000)
+    ((), ('has no shell near b = 1000 s/mm^2; that of b = 2500 is used, whose contrast differs',))
+    """
+    if abs(bval - asked) <= OTHER_SHELL:
+        return ()
+    return (f"has no shell near b = {asked:g} s/mm^2; that of b = {bval:g} is used, whose contrast differs",)
 
 
 def scan_brain(scan: Scan, reference: Volume, preprocessing: Preprocessing) -> np.ndarray:

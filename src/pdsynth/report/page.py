@@ -65,6 +65,7 @@ def _context(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
         "n_synthesised": len(results.synthesised),
         "unit": words.unit((results.data.get("prepared") or {}).get("parameters") or {}),
         "comparisons": _comparisons(results),
+        "tones": words.TONES,
         "quality": words.QUALITY,
         "audit": words.AUDIT,
         "rejected": results.rejected.to_dict("records"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import compress
 
+from pdsynth.recipes import RECIPES
 from pdsynth.report.sections import Section, Table
+from pdsynth.results.entries import DEFAULT, LABEL, recipe_of
 
 FEWEST = 5  # people in a result that is shared
 
@@ -49,15 +50,24 @@ def shareable(sections: Iterable[Section]) -> tuple[list[Section], list[str]]:
 
 
 def short_names(methods: Iterable[str]) -> dict[str, str]:
-    """Names without folders, by name, for the methods whose name has a folder: "pds (run/model)" becomes "pds (2)".
+    """Names without folders, by name, for the methods whose name has a folder: "run (pds)" becomes "pds (2)".
 
-    The number is the position among all methods, from 1.
+    The number is the position among all methods, from 1. The shipped model keeps its name. Results of an earlier
+    version have the recipe first, as in "pds (run/model)".
 
-    >>> short_names(["pds", "pds (run/model)"])
-    {'pds (run/model)': 'pds (2)'}
+    >>> short_names(["default (pds)", "run (pds)"])
+    {'run (pds)': 'pds (2)'}
     """
-    found = ((name, re.fullmatch(r"(.+) \(.+\)", name), number) for number, name in enumerate(methods, 1))
-    return {name: f"{match[1]} ({number})" for name, match, number in found if match}
+    found = ((name, LABEL.fullmatch(name), number) for number, name in enumerate(methods, 1))
+    return {
+        name: f"{_recipe(match['recipe'], match['given'])} ({number})"
+        for name, match, number in found
+        if match and match["given"] != DEFAULT
+    }
+
+
+def _recipe(*parts: str) -> str:
+    return next((part for part in parts if recipe_of(part)[0] in RECIPES), "model")
 
 
 def _table(table: Table) -> Table:

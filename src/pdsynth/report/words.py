@@ -12,7 +12,7 @@ from pdsynth.methods.controls import Oracle, PopulationMean
 from pdsynth.methods.recipe import Role
 from pdsynth.recipes import CONTROLS as CONTROL_NAMES
 from pdsynth.recipes import RECIPES
-from pdsynth.results.entries import recipe_of
+from pdsynth.results.entries import LABEL, recipe_of
 from pdsynth.statistics.inference import SIGNIFICANT
 from pdsynth.types import Direction, Modality
 
@@ -26,6 +26,12 @@ GROUPS = {
 }
 GROUP_OF = {Role.CONTROL: "control", Role.CEILING: "ceiling"}  # recipes of every other role are "baseline"
 CEILING = Oracle.name
+FINE_DETAIL = "spectrum_high"  # score of the power in the finest third of spatial frequencies
+TONES = {
+    "good": "in favour of the model",
+    "warn": "against it, or to be careful with",
+    "plain": "neither",
+}  # of sentences
 AVERAGE = PopulationMean.name
 CONTROLS = {name: RECIPES[name].summary for name in CONTROL_NAMES}
 UNITS = {  # of prepared volumes, by `Preprocessing.intensity`
@@ -137,7 +143,7 @@ def group_of(name: str, tested: str) -> str:
     """
     if name == tested:
         return "tested"
-    recipe = RECIPES.get(recipe_of(name)[0])
+    recipe = None if LABEL.fullmatch(name) else RECIPES.get(recipe_of(name)[0])  # a trained model is no control
     return "baseline" if recipe is None else GROUP_OF.get(recipe.role, "baseline")
 
 
@@ -196,7 +202,8 @@ def verdicts(metrics: dict[str, Any], name: str, direction: Direction) -> list[t
     """Sentences that judge the method under test in one direction of synthesis, each as (tone, sentence).
 
     A tone is "good", "warn" or "plain". metrics: the content of metrics.json; name: the method under test. The
-    sentences are on its PSNR beside other methods, its use of the source, and the individual differences that it keeps.
+    sentences are on its PSNR beside other methods, its use of the source, and the individual differences and the fine
+    detail that it keeps.
     Empty if its PSNR was not measured.
     """
     methods, people = metrics["methods"], metrics["n_participants"]
@@ -223,6 +230,11 @@ def verdicts(metrics: dict[str, Any], name: str, direction: Direction) -> list[t
         text = f"{beginning} (slope of the synthesised on the real differences)"
         shrunk = f"{text}: differences between people are too small."
         sentences.append(("warn", shrunk) if slope < 0.8 else ("plain", f"{text}."))
+    detail = value_of(scores, FINE_DETAIL)[0]
+    if detail is not None and detail < 0.8:
+        amount = "is mostly missing" if detail < 0.5 else "is partly missing"
+        text = f"Fine detail {amount}: the outputs have {detail:.0%} of the power of the real scans in the finest third"
+        sentences.append(("warn", f"{text} of spatial frequencies."))
     return sentences
 
 

@@ -216,7 +216,7 @@ def test_the_command_audits_what_is_calibrated(model, calibrated, unseen, tmp_pa
         with pytest.raises(SystemExit) as stop:
             main([*words, "--device", "cpu"])
         assert not stop.value.code
-        scores = read_json(out / "metrics.json")["methods"]["pds"]
+        (scores,) = (s for n, s in read_json(out / "metrics.json")["methods"].items() if n.endswith("(pds)"))
         held.append(np.mean([scores[d.value]["coverage_90"]["mean"] for d in Direction]))
     assert abs(held[1] - 0.9) < abs(held[0] - 0.9)
 

@@ -124,7 +124,7 @@ def _row(task: Task, session: Session) -> dict[str, object]:
         "participant_id": task.participant_id,
         "age": round(person.age, 1),
         "sex": person.sex,
-        "site": "randomised" if task.randomise else task.site,
+        "site": "randomised" if task.randomise else f"{task.site}-like",  # no scan is from such a site
         "diagnosis": str(person.diagnosis),
         "anatomy": task.head.name if task.head else "template",
         "severity": round(person.severity, 4),
