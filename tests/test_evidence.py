@@ -14,7 +14,6 @@ from pdsynth.evidence import verbs
 from pdsynth.evidence.probes import compute as probes
 from pdsynth.statistics import classification
 
-
 TESTED = "run (local-ridge)"  # the folder of the model, and its recipe
 
 
@@ -41,7 +40,7 @@ def evidence_out(make_prepared, tmp_path_factory):
 def test_each_table_has_its_methods_and_controls(evidence_out):
     effects = pd.read_csv(evidence_out / "effects.tsv", sep="\t")
     methods = json.loads((evidence_out / "metrics.json").read_text())["methods"]
-    assert list(methods)[0] == TESTED and "local-ridge" in methods  # the trained model, and the control of its recipe
+    assert next(iter(methods)) == TESTED and "local-ridge" in methods  # the model, and the control of its recipe
     assert set(effects["method"]) == set(methods) and len(effects) == 2 * len(methods)
     slope = effects.groupby("method")["slope"].mean()
     assert slope["population-mean"] == 0 and slope["zeros"] == 0 and 0.8 < slope["oracle"] < 1.2

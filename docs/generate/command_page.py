@@ -15,7 +15,8 @@ INTRODUCTION = """# Command line
 
 `pdsynth VERB --help` prints the same on the screen. [Files and columns](files.md) describes what each verb reads and
 writes.
-Every verb takes `--debug`, which shows the traceback of an error.
+Every verb takes `--debug`, which shows the traceback of an error, and `--log FILE`, which also
+[appends](../how-to/command-line.md#keep-a-log) to a file what is printed.
 """
 
 

@@ -8,7 +8,14 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the names of __all__, as a type checker sees them
+    from pdsynth import cohorts
+    from pdsynth.api import evaluate, fit, load
+    from pdsynth.data.prepare import prepare
+    from pdsynth.evidence.calibration.model import calibrate
+    from pdsynth.missing import synthesise_path as synthesise
 
 __version__ = "0.1.0"
 
@@ -22,7 +29,7 @@ _PUBLIC = {
     "evaluate": "pdsynth.api:evaluate",
     "synthesise": "pdsynth.missing:synthesise_path",
 }
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", "calibrate", "cohorts", "evaluate", "fit", "load", "prepare", "synthesise"]
 
 
 def __getattr__(name: str) -> Any:

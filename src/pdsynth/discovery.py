@@ -1,4 +1,4 @@
-"""Imports the modules of a package, so that a new module need not be added to a list."""
+"""Modules that are loaded by their names: those of a package, and the one that shows objects in a notebook."""
 
 from __future__ import annotations
 
@@ -17,3 +17,13 @@ def modules_of(package: str) -> list[ModuleType]:
     """
     found = iter_modules(import_module(package).__path__, f"{package}.")
     return [import_module(each.name) for each in sorted(found, key=lambda each: each.name) if not each.ispkg]
+
+
+class Pictured:
+    """An object that a notebook shows as HTML. The function for its class is in `pdsynth.notebook`.
+
+    That module needs the pictures of the report, and is therefore loaded when an object is shown, and not before.
+    """
+
+    def _repr_html_(self) -> str:
+        return str(import_module("pdsynth.notebook").html(self))

@@ -182,6 +182,12 @@ def stopped(out: Path) -> bool:
     return staging_folder(space).exists() and read_json(space / MARK).get("made_by") == manifest.MADE_BY
 
 
+def unfinished(out: Path) -> Path | None:
+    """The folder with the work of a stopped run for `out`, or of one that runs now; None if there is none."""
+    new = staging_folder(workspace_path(output_path(out)))
+    return new if stopped(out) else None
+
+
 def output_path(out: Path, here: bool = False) -> Path:
     """Check that `out` can be an output folder; returns its absolute path, with links resolved. It need not exist.
 

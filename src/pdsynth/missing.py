@@ -278,6 +278,25 @@ def synthesise_scans(
     return written, run.rejected
 
 
+def plan(
+    path: Path,
+    *,
+    to: Modality | None = None,
+    layout: str | None = None,
+    replace_refused: bool = False,
+    select: Select = ANY,
+) -> list[tuple[str, str]]:
+    """The scans that `synthesise_scans` would synthesise from, each with the file that it would write; writes nothing.
+
+    The arguments are those of `synthesise_path`. Paths are relative to the dataset, and to the output folder. Raises
+    its errors on the dataset.
+    """
+    out = Path()
+    run = _of_folder(path, out, to, layout, replace_refused, select) if path.is_dir() else _of_scan(path, out, to)
+    _refuse_twins(run)
+    return [(relative(source.scan.path, run.root), source.paths(out).volume.as_posix()) for source in run.sources]
+
+
 def _of_folder(
     path: Path, out: Path, to: Modality | None, layout: str | None, replace_refused: bool, select: Select
 ) -> _Run:

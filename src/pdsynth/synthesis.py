@@ -19,6 +19,7 @@ from pdsynth.cohorts.scans import digests, path_digest, refuse_own_modality, sin
 from pdsynth.data.batch import Source, source_batch
 from pdsynth.data.preprocessing import SHELL, Preprocessing
 from pdsynth.data.standardise import Standardised, standardise
+from pdsynth.discovery import Pictured
 from pdsynth.files import read_json
 from pdsynth.imaging.detail import source_detail
 from pdsynth.imaging.nifti import NOTES, ROUND_TRIP, SyntheticMark, Volume, sidecar_path, write_synthetic
@@ -35,7 +36,7 @@ MOST_DB = 100.0  # of a round trip without any error
 
 
 @dataclass(frozen=True)
-class Synthesis:
+class Synthesis(Pictured):
     """A synthesised volume on the source scan's own grid, with its SD, its random samples and its provenance.
 
     In `volume`, 1 is 2.5 times the median inside the brain of a scan of the target modality. Detail that is finer than
@@ -93,7 +94,7 @@ class Synthesis:
         return written
 
 
-class Model:
+class Model(Pictured):
     """A trained method with its card (the record of its training) and the digest of its weights.
 
     method: in eval mode, on `device` ("cpu" or "cuda"; "auto" takes CUDA if there is one). sha256: hexadecimal.

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from fixture_trees import write_scan
 from pdsynth.cli import main
 from pdsynth.cohorts import read
 from pdsynth.cohorts.kinds import WITHOUT_IMAGE
-from fixture_trees import write_scan
 from verdicts import rules
 
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 import pdsynth
 from pdsynth.cli import cohort, evidence, model, results
-from pdsynth.cli.console import error_line, hush_libraries
+from pdsynth.cli.console import WORDS, error_line, hush_libraries
 from pdsynth.cli.ending import Stopped, describe_error, stop_in_order
+from pdsynth.cli.log import VARIABLE, Trace, log_file, logged
 
 app = typer.Typer(
     name="pdsynth",
     help="Synthesise the missing one of two brain scans, functional (fmri) or diffusion MRI (dmri), from the other.",
-    epilog="Add --debug to any verb for the traceback of an error. Start with: pdsynth demo",
+    epilog="Every verb takes --debug (the traceback of an error) and --log FILE. Start with: pdsynth demo",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -65,7 +66,8 @@ def main(arguments: list[str] | None = None) -> None:
     input or an error of the machine such as a full disk, 128 plus the signal's number after a stop by a signal, and 1
     for a defect of pdsynth or a failed check of `pdsynth doctor`. Each error is printed in one line, except a wrong
     argument, which is printed with the usage. With the word --debug, other errors show their traceback instead, and the
-    status is 1.
+    status is 1. With --log FILE, or a file in the environment variable PDSYNTH_LOG, all that is printed is appended to
+    this file too.
     """
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words
@@ -74,7 +76,22 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments is None:  # the command has this process to itself
         stop_in_order()
     try:
-        status = app(args=[word for word in words if word != "--debug"], prog_name="pdsynth", standalone_mode=False)
+        words, path = log_file([word for word in words if word != "--debug"], os.environ.get(VARIABLE))
+        with logged(path, words) as trace:
+            _run(words, debug, trace)
+    except (OSError, ValueError) as error:  # of the log, because those of the command have ended it
+        if debug:
+            raise
+        message, status = describe_error(error)
+        error_line(message)
+        sys.exit(status)
+
+
+def _run(words: list[str], debug: bool, trace: Trace) -> NoReturn:
+    """Run the command of these words, print its error, and end the process with its exit status."""
+    WORDS[:] = words
+    try:
+        status = app(args=words, prog_name="pdsynth", standalone_mode=False)
     except Stopped as stop:
         error_line(" ".join([f"by {stop.name}.", *_notes(stop)]), "Stopped")
         raise
@@ -86,6 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
             sys.exit(error.exit_code)
         if debug:
             raise
+        trace(error)
         cause = error.__cause__ if type(error).__name__ == "Abort" and error.__cause__ else error
         message, status = describe_error(cause)
         error_line(" ".join([message, *_notes(cause)]))

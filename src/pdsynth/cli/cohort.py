@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,8 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pdsynth import folders, manifest
-from pdsynth.cli.console import LISTED, done, doubtful, error_line, table
-from pdsynth.cli.options import AUTO, JOBS, GridMm, Jobs, LayoutOption, Overwrite, Seed, SelectOption
+from pdsynth.cli.console import DRY_RUN, LISTED, done, doubtful, error_line, print_json, table, without
+from pdsynth.cli.options import (
+    AUTO,
+    JOBS,
+    AsJson,
+    DryRun,
+    GridMm,
+    Jobs,
+    LayoutOption,
+    Overwrite,
+    Seed,
+    SelectOption,
+)
 from pdsynth.options import PrepareOptions, SimulateOptions
 from pdsynth.progress import progress, working
 from pdsynth.types import NA, Available, Diagnosis, Modality, Split, counted
@@ -92,7 +102,7 @@ def simulate(
 
 def inspect(
     path: Dataset,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     table1: Annotated[bool, typer.Option("--table1", help="Print a table of the groups instead.")] = False,
     files: Annotated[bool, typer.Option("--files", help="List every file: used, not needed or refused.")] = False,
     layout: LayoutOption = AUTO,
@@ -114,7 +124,7 @@ def inspect(
         return
     contents = _contents(cohort, files)
     if as_json:
-        typer.echo(json.dumps(contents, indent=2))
+        print_json(contents)
         return
     if contents["simulated"]:
         typer.echo("This dataset is SIMULATED.")
@@ -200,13 +210,14 @@ def prepare(
     ] = False,
     dask: Annotated[str | None, typer.Option(help="Run on the cluster of this dask scheduler (tcp://...).")] = None,
     slurm: Annotated[bool, typer.Option("--slurm", help="Run in Slurm jobs; --jobs is their number.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Bring a cohort's scans onto one grid, and split the participants into training, validation and test.
 
     Finished sessions whose files did not change are not prepared again, and participants keep their split.
     --overwrite makes all sessions and splits again.
     """
-    from pdsynth.data.prepare import prepare_cohort
+    from pdsynth.data.prepare import plan, prepare_cohort
     from pdsynth.data.splits import FEWEST
     from pdsynth.report.quality import write_quality
     from pdsynth.workers import Workers
@@ -224,6 +235,17 @@ def prepare(
     path, out = path.absolute(), out.absolute()  # the workers of a cluster start in another folder
     cohort = _cohort(path, layout, diagnosis_column, diagnosis_map, select)
     _warn_incomplete(cohort)
+    if dry_run:
+        with working("Looking for finished sessions"):
+            to_make, finished = plan(cohort, out, options, overwrite=overwrite)
+        both = sum(len(session.scans) == len(Modality) for _, session in cohort)
+        rejected_now = counted(len(cohort.rejected), "file")
+        done(
+            f"Nothing was written. To prepare: {counted(to_make, 'session')}, with {finished} finished before. "
+            f"Both scans: {counted(both, 'session')}. Refused before a scan is read: {rejected_now}",
+            *without(DRY_RUN),
+        )
+        return
     with progress("Preparing") as update:
         pairs = prepare_cohort(
             cohort,

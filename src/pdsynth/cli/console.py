@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shlex
@@ -10,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 LISTED = 30  # files that are printed
+DRY_RUN = "--dry-run"
+WORDS: list[str] = []  # of the command that runs, after `pdsynth`
 WIDEST = 10_000  # characters of a line that no terminal limits
 
 
@@ -56,6 +59,16 @@ def done(message: str, *following: str | Path) -> None:
     if following:
         command = shlex.join(["pdsynth", *map(str, following)])
         console.print(f"Next: {command}", style="green", markup=False, highlight=False, soft_wrap=True)
+
+
+def without(option: str) -> list[str]:
+    """The words of the command that runs, after `pdsynth`, without an option that has no value."""
+    return [word for word in WORDS if word != option]
+
+
+def print_json(content: object) -> None:
+    """Print a value on stdout as JSON, for a program. A path becomes a text."""
+    print(json.dumps(content, indent=2, default=str))
 
 
 def search_before_sharing(folder: Path) -> None:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pdsynth import files, folders, manifest
-from pdsynth.cli.console import done, doubtful, error_line, table
+from pdsynth.cli.console import DRY_RUN, done, doubtful, error_line, print_json, table, without
 from pdsynth.cli.options import (
     AUTO,
     JOBS,
+    AsJson,
     Budget,
     Device,
     DeviceOption,
+    DryRun,
     Jobs,
     LayoutOption,
     Overwrite,
@@ -34,16 +36,26 @@ from pdsynth.workers import load_ahead
 NO_RUN, NEW_RUN = "holds no run of `pdsynth train` that can be resumed", "leave out --resume to start a run"
 if TYPE_CHECKING:
     from pdsynth.adaptation import Adaptation
+    from pdsynth.data.pairs import Pairs
+    from pdsynth.methods.base import Method
 
 TABLE = "synthesised.tsv"
 ModelFolder = Annotated[str, typer.Argument(help="A folder that train wrote, or `default`.", metavar="MODEL")]
 
 
-def recipes() -> None:
+def recipes(as_json: AsJson = False) -> None:
     """List the recipes, which are named configurations of methods."""
     from pdsynth.methods.recipe import Role
     from pdsynth.recipes import RECIPES
 
+    if as_json:
+        print_json(
+            [
+                {"name": r.name, "method": r.method, "role": r.role, "small": bool(r.small), "summary": r.summary}
+                for r in RECIPES.values()
+            ]
+        )
+        return
     for role in Role:
         found = [recipe for recipe in RECIPES.values() if recipe.role is role]
         rows = [(r.name, r.method, ", ".join(Size) if r.small else Size.FULL, r.summary) for r in found]
@@ -76,6 +88,7 @@ def train(
         int, typer.Option(min=1, help="GPUs, or processes on a CPU, that train together, each on its own batches.")
     ] = FitOptions.devices,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Train a recipe on the training participants; writes RUN/model and RUN/metrics.csv.
 
@@ -103,7 +116,7 @@ def train(
     pairs = Pairs.open(prepared)
     inputs = [prepared, *([api.model_folder(init)] if init else []), *atlases.values()]
     digests = content(prepared)
-    api.untrained(recipe, pairs.train, options)  # an error of the options must come before any file is written
+    method = api.untrained(recipe, pairs.train, options)  # an error of the options must come before a file is written
     parameters = {
         "recipe": recipe,
         "prepared": digests,
@@ -117,6 +130,10 @@ def train(
     }
     if resume and not (folders.output_path(run).exists() or folders.stopped(run)):
         raise InputError(run, NO_RUN, NEW_RUN)
+    if dry_run:
+        folders.refuse_occupied(run, overwrite or resume, inputs)
+        done(f"Nothing was written. {_described(method, recipe, pairs, options)}", *without(DRY_RUN))
+        return
     with (
         folders.making(
             run,
@@ -138,6 +155,21 @@ def train(
         f"The model{how} is in {model}",
         *("evaluate", prepared, "--model", model, "--out", "results"),
     )
+
+
+def _described(method: Method, recipe: str, pairs: Pairs, options: FitOptions) -> str:
+    """What `train` would do, in words: the pairs, the device, the parameters and the limit of the training steps."""
+    from pdsynth.recipes import RECIPES
+
+    people = counted(pairs.train.table["participant_id"].nunique(), "participant")
+    words = f"To train: {recipe} on {counted(len(pairs.train), 'pair')} of {people}"
+    if not (stages := method.stages()):
+        return f"{words}, in closed form"
+    steps = options.steps or method.default_steps(len(pairs.train)) or RECIPES[recipe].steps
+    limit = f"{options.budget:g} s of training steps" if options.budget else counted(steps, "step")
+    names = " and ".join(stage.name for stage in stages)
+    number = sum(weight.numel() for weight in method.parameters())
+    return f"{words}, on {options.device}: {names}, {number:,} parameters, {limit}, then what is fitted in closed form"
 
 
 def _setting(change: str) -> tuple[str, str]:
@@ -285,6 +317,7 @@ def synthesize(
     select: SelectOption = None,
     device: DeviceOption = Device.auto,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Synthesise the missing scans of a dataset, or the other modality of one scan; all files are marked synthetic.
 
@@ -293,10 +326,10 @@ def synthesize(
     """
     if device is Device.cuda:
         resolve_device(device.value)  # a missing GPU is an error at once; auto is resolved when torch is loaded
-    if jobs > 1:
+    if jobs > 1 and not dry_run:
         load_ahead("pdsynth.synthesis")
     from pdsynth.cohorts.choice import Select
-    from pdsynth.missing import REPLACE, Options, refuse_other_options, synthesise_scans
+    from pdsynth.missing import REPLACE, Options, plan, refuse_other_options, synthesise_scans
     from pdsynth.outcomes import doubts, not_made
     from pdsynth.weights import model_folder
 
@@ -304,6 +337,18 @@ def synthesize(
     selection = Select.parse(select)
     options = Options(samples=samples, steps=steps, seed=seed, shell=shell)
     made_as = options.entries(folder)
+    if dry_run:
+        folders.refuse_occupied(out, True, [folder, path])
+        if not overwrite and manifest.read(out):
+            refuse_other_options(out, manifest.read(out), made_as)
+        scans = plan(
+            path, to=to, layout=None if layout == AUTO else layout, replace_refused=replace_refused, select=selection
+        )
+        table("To synthesise", ("source", "file"), scans)
+        done(
+            f"Nothing was written. To synthesise, unless made before: {counted(len(scans), 'scan')}", *without(DRY_RUN)
+        )
+        return
     with folders.making(
         out,
         overwrite=overwrite,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from pdsynth.cli.console import DRY_RUN
 from pdsynth.options import EvaluateOptions
 from pdsynth.resources import default_jobs
 from pdsynth.types import Split
@@ -48,8 +49,10 @@ class Precision(StrEnum):
 
 
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random numbers.")]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Number of processes.")]
-DeviceOption = Annotated[Device, typer.Option("--device", help="Device that runs the networks.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, envvar="PDSYNTH_JOBS", help="Number of processes.")]
+DeviceOption = Annotated[
+    Device, typer.Option("--device", envvar="PDSYNTH_DEVICE", help="Device that runs the networks.")
+]
 Budget = Annotated[
     str | None,
     typer.Option(
@@ -74,6 +77,8 @@ SelectOption = Annotated[
         help="Use only scans whose names have these entities, such as task=rest,run=1.",
     ),
 ]
+DryRun = Annotated[bool, typer.Option(DRY_RUN, help="Say what would be done, and write nothing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a folder that pdsynth wrote.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.", metavar="DIR")]
 GridMm = Annotated[float, typer.Option("--grid-mm", min=1.0, max=8.0, help="Voxel spacing of the common grid, mm.")]

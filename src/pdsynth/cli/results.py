@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pdsynth import folders, manifest
-from pdsynth.cli.console import done, error_line, search_before_sharing, table
+from pdsynth.cli.console import done, error_line, print_json, search_before_sharing, table
 from pdsynth.cli.options import (
     JOBS,
+    AsJson,
     Budget,
     Device,
     DeviceOption,
@@ -287,6 +288,7 @@ def doctor(
         Path | None,
         typer.Option("--privacy", metavar="DIR", help="Search a folder for identifiers and paths instead."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check the installation: device, template, data range, schedule ends, one-batch overfit, shipped model.
 
@@ -296,7 +298,11 @@ def doctor(
     if privacy is not None:
         from pdsynth.privacy import files, findings
 
-        if leaks := findings(privacy):
+        leaks = findings(privacy)
+        if as_json:
+            print_json([asdict(found) for found in leaks])
+            raise typer.Exit(2 if leaks else 0)
+        if leaks:
             table("Identifiers and paths", ("file", "kind", "text"), [(f.file, f.kind, f.text) for f in leaks])
             problem = f"holds {counted(len(leaks), 'finding')} of identifiers or paths of a machine"
             raise InputError(privacy, problem, "remove them from the files before you share the folder")
@@ -310,6 +316,9 @@ def doctor(
 
     with working("Checking"):
         found = list(run_checks(device.value))
+    if as_json:
+        print_json([asdict(check) for check in found])
+        raise typer.Exit(0 if all(check.ok for check in found) else 1)
     table("Checks", ("check", "", "finding"), [(c.name, "ok" if c.ok else "FAILED", c.finding) for c in found])
     failed = [c for c in found if not c.ok]
     if failed:

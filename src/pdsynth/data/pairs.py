@@ -23,6 +23,7 @@ from pdsynth.data.rows import read_pairs, read_quality, read_rejected, read_spli
 from pdsynth.data.sessions import Inputs
 from pdsynth.data.shards import AGAIN, FOLDER, MAPPED, Shards, check_sizes
 from pdsynth.data.splits import check_disjoint
+from pdsynth.discovery import Pictured
 from pdsynth.files import sha256
 from pdsynth.imaging.spatial import Grid, Transform
 from pdsynth.manifest import FILES, NAME
@@ -83,7 +84,7 @@ class Volumes(Shards):
         return WholeSource.of(np.asarray(self.read(shard, row, modality), np.float32), brain)
 
 
-class Pairs:
+class Pairs(Pictured):
     """The pairs of scans of a prepared folder: its table of rows, and the volumes on disk that belong to them.
 
     Attributes: root, the folder; table, one row per session and segment with the columns of `pairs.tsv` and the split;

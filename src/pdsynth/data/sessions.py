@@ -146,12 +146,13 @@ class Task:
             files += [scan.flirt, scan.flirt.with_name(FLIRT_TEMPLATE)] if scan.flirt is not None else []
         return {relative(path, self.root): path for path in files if path is not None}
 
-    def is_made(self) -> bool:
+    def is_made(self, look_only: bool = False) -> bool:
         """Whether the session is prepared already, by the JSON file (the record) that `make` wrote on it.
 
         This holds if settings, version of pdsynth and input files are those of the record, and the file of volumes is
         intact. It does not hold if a scan was refused for an error of the file system, which may be temporary. If an
-        input file has another time or inode but the same content, time and inode are updated in the record.
+        input file has another time or inode but the same content, time and inode are updated in the record, unless
+        look_only is true.
         """
         try:
             record = read_object(self.record_path, Record, AGAIN)
@@ -167,7 +168,7 @@ class Task:
         now = {name: renewed(path, before[name]) for name, path in files.items()}
         if not all(unchanged(before[name], now[name]) for name in now):
             return False
-        if now != before:  # a file has another time or inode: the next run shall not read it again
+        if now != before and not look_only:  # a file has another time or inode: the next run shall not read it again
             write_json(self.record_path, record | {"inputs": now})
         return True
 

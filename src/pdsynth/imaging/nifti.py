@@ -17,6 +17,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 from pydantic import BaseModel, Field
 
+from pdsynth.discovery import Pictured
 from pdsynth.files import atomic_path, write_text
 from pdsynth.imaging.geometry import geometry, repetition_time, scaling
 from pdsynth.imaging.stream import BLOCK, COPY_AGAIN, check_size, content, first_bytes
@@ -31,7 +32,7 @@ NAMES = {Modality.FMRI: "fMRI", Modality.DMRI: "dMRI"}
 
 
 @dataclass(frozen=True, eq=False)
-class Volume:
+class Volume(Pictured):
     """A 3D image: data (X, Y, Z) float32, and affine (4, 4) float64 from voxel index to world mm (RAS).
 
     Raises ValueError if data does not have 3 axes.

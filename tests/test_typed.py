@@ -1,0 +1,68 @@
+"""The types of the public interface as a program outside the package sees them (py.typed)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pdsynth
+
+CLIENT = """
+from pathlib import Path
+import pdsynth
+from pdsynth.types import Modality
+
+cohort = pdsynth.cohorts.bids("study")
+pairs = pdsynth.prepare(cohort, out="prepared", split=(0.5, 0.0, 0.5))
+model = pdsynth.fit("local-ridge", pairs.train, run="run", device="cpu")
+shipped = pdsynth.load("default")
+scores = pdsynth.evaluate({"own": model, "shipped": shipped}, pairs.test)
+synthesis = shipped.synthesize("sub-01_task-rest_bold.nii.gz", to=Modality.DMRI, samples=2)
+written, refused = pdsynth.synthesise("default", Path("study"), Path("out"))
+factors = pdsynth.calibrate("default", pairs, "calibrated")
+for name in ("cohort", "pairs", "model", "scores", "synthesis", "written", "factors"):
+    print(name)
+reveal_type(cohort)
+reveal_type(pairs)
+reveal_type(model)
+reveal_type(scores)
+reveal_type(synthesis)
+reveal_type(written)
+reveal_type(factors)
+"""
+REVEALED = [
+    "pdsynth.cohorts.cohort.Cohort",
+    "pdsynth.data.pairs.Pairs",
+    "pdsynth.synthesis.Model",
+    "dict[str, Any]",
+    "pdsynth.synthesis.Synthesis",
+    "list[pathlib.Path]",
+    "dict[pdsynth.types.Direction, pdsynth.evidence.calibration.compute.Calibration]",
+]
+
+
+def checked(script: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """The result of `mypy --strict` on a script outside the repository, which finds the package as it is installed."""
+    script.write_text(text)
+    words = ["--strict", "--no-incremental", "--follow-imports=silent", "--config-file=", str(script)]
+    return subprocess.run(
+        [sys.executable, "-m", "mypy", *words], cwd=script.parent, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_a_client_is_checked_against_the_types_of_the_package(tmp_path: Path) -> None:
+    assert (Path(pdsynth.__file__).parent / "py.typed").is_file()
+    shown = checked(tmp_path / "client.py", CLIENT)
+    assert shown.returncode == 0, shown.stdout
+    found = [
+        line.split('Revealed type is "')[1].rstrip('"') for line in shown.stdout.splitlines() if "Revealed" in line
+    ]
+    assert [each.replace("builtins.", "") for each in found] == REVEALED
+    wrong = CLIENT.replace('run="run"', 'runs="run"').replace("samples=2", 'samples="2"')
+    shown = checked(tmp_path / "wrong.py", wrong)
+    assert shown.returncode == 1 and "Found 2 errors" in shown.stdout
+
+
+def test_the_names_for_type_checkers_are_the_public_ones() -> None:
+    assert set(pdsynth.__all__) == {"__version__", *pdsynth._PUBLIC}
