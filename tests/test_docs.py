@@ -14,12 +14,14 @@ import yaml
 
 import command_page
 import gallery_page
+import notebook_page
 import pdsynth
 import pictures
 import recipe_page
 import runs
 import texts
 from pdsynth.cli import app
+from pdsynth.cli.log import log_file
 from pdsynth.cohorts import LAYOUTS
 from pdsynth.evaluation.metrics import METRICS, Better
 from pdsynth.methods.recipe import Role
@@ -39,7 +41,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS)
 def test_commands_of_the_pages_are_taken(page: str, command: str) -> None:
-    verb, *words = shlex.split(command)[1:]
+    (verb, *words), _ = log_file(shlex.split(command)[1:], None)  # every verb takes --log
     group = typer.main.get_command(app)
     found = group.commands[verb]  # type: ignore[attr-defined]
     context = found.make_context(verb, words)  # raises on an unknown option or a missing argument
@@ -51,7 +53,13 @@ def test_there_are_commands_and_pages_to_check() -> None:
     assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md"} <= {page.name for page in PAGES}
 
 
-MADE = {command_page.URI, recipe_page.URI, gallery_page.URI, *pictures.NAMES}  # by the build of the site
+MADE = {
+    command_page.URI,
+    recipe_page.URI,
+    gallery_page.URI,
+    notebook_page.URI,
+    *pictures.NAMES,
+}  # by the build of the site
 
 
 def _prose(page: Path) -> str:
@@ -142,8 +150,21 @@ a/  a tree
 
 
 def test_the_pages_of_the_site_have_code_that_is_right() -> None:
-    tested = [doctest.testmod(module) for module in (texts, runs)]
-    assert [result.failed for result in tested] == [0, 0] and all(result.attempted for result in tested)
+    tested = [doctest.testmod(module) for module in (texts, runs, notebook_page)]
+    assert [result.failed for result in tested] == [0, 0, 0] and all(result.attempted for result in tested)
+
+
+def test_the_page_of_the_notebook_has_each_cell_with_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = notebook_page.cells(notebook_page.EXAMPLE.read_text())
+    assert len(cells) >= 4 and all(compile(code, said, "exec") for said, code in cells)
+    shown = [{"data": {"text/html": ["<b>a</b>", "<i>b</i>"], "text/plain": "x"}}, {"text": "printed\n"}]
+    made = [{"cell_type": "code", "outputs": shown if number == 0 else []} for number, _ in enumerate(cells)]
+    monkeypatch.setattr(notebook_page, "executed", lambda: {"cells": [{"cell_type": "markdown"}, *made]})
+    page = notebook_page.page()
+    assert [said for said, _ in cells if said not in page] == []
+    first = page.index(cells[0][1])
+    assert first < page.index('<div class="output"><b>a</b><i>b</i></div>') < page.index(cells[1][0])
+    assert '```text title="Output"\nprinted\n```' in page
 
 
 GLOSSARY = ROOT / "docs" / "reference" / "glossary.md"
@@ -205,7 +226,7 @@ def _options(verb: str) -> set[str]:
 
 
 VERBS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-EVERYWHERE = {"--help", "-h", "--version", "--debug"}
+EVERYWHERE = {"--help", "-h", "--version", "--debug", "--log", "--install-completion", "--show-completion"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -55,6 +55,10 @@ def test_the_intervals_hold_after_calibration(printed):
     assert all(90 < held["calibrated", direction] < 99 for direction in ("fmri_to_dmri", "dmri_to_fmri"))
 
 
+def test_what_a_notebook_shows_also_runs_as_a_script(printed):
+    assert re.fullmatch(r"\d{4,} voxels, mean 0\.\d\d\n", printed["05_in_a_notebook"])
+
+
 def test_the_page_names_each_example():
     page = (FOLDER / "README.md").read_text()
     assert re.findall(r"python examples/(\w+)\.py", page) == [example.stem for example in EXAMPLES]

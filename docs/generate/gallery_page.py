@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 
 import runs
 
 URI = "gallery.md"
-FOLDER = Path(__file__).parents[2] / "examples"
 INTRODUCTION = """# Examples
 
 Each example is a file in the folder `examples` of the repository. The build of this page ran them in this order; all
-data are SIMULATED. Run them from the root of the repository, such as `python examples/01_simulate.py`.
+data are SIMULATED. Run them from the root of the repository, such as `python examples/01_simulate.py`. The last one is
+also shown [as a notebook](notebook.md).
 """
 
 
 def page() -> str:
     """The page in Markdown: one section per example with its sentence, its code and its output."""
-    scripts = sorted(FOLDER.glob("*.py"))
     parts = [INTRODUCTION]
-    for script, output in zip(scripts, runs.script_outputs(scripts, "examples"), strict=True):
+    _, outputs = runs.script_outputs(runs.EXAMPLES, "examples")
+    for script, output in zip(runs.EXAMPLES, outputs, strict=True):
         code = script.read_text()
         sentence = (ast.get_docstring(ast.parse(code)) or "").strip()
         parts.append(f'## {script.stem}\n\n{sentence}\n\n```python title="examples/{script.name}"\n{code}```\n')

@@ -13,6 +13,7 @@ from mkdocs.structure.files import File
 
 import command_page
 import gallery_page
+import notebook_page
 import pictures
 import recipe_page
 import runs
@@ -25,7 +26,7 @@ COPIED = (
 )
 TUTORIAL = "tutorial.md"
 GENERATED: dict[str, Callable[[], str]] = {
-    module.URI: module.page for module in (command_page, recipe_page, gallery_page)
+    module.URI: module.page for module in (command_page, recipe_page, gallery_page, notebook_page)
 }
 
 
@@ -33,6 +34,7 @@ def on_files(files: Any, config: Any) -> Any:
     """Add the generated pages and pictures, and copies of the files of the repository that pages link to."""
     for uri, page in GENERATED.items():
         files.append(File.generated(config, uri, content=page()))
+    files.append(File.generated(config, notebook_page.DOWNLOAD, content=notebook_page.download()))
     _, run = runs.with_outputs((ROOT / "docs" / TUTORIAL).read_text(), "tutorial")
     tutorial = {uri: draw(run) if runs.RUNS else pictures.panels([[]]) for uri, draw in pictures.TUTORIAL.items()}
     drawn = tutorial | pictures.simulator()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / "build" / "docs"
+EXAMPLES = sorted(ROOT.glob("examples/*.py"))
 FENCE = re.compile(r"(?:<!-- not run: (?P<reason>[^>]*) -->\n)?```\w*\n(?P<code>.*?)```", re.S)
 RUNS = os.environ.get("DOCS_RUNS") != "0"
 ENVIRONMENT = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
@@ -58,9 +59,9 @@ def with_outputs(markdown: str, name: str) -> tuple[str, Path]:
     return FENCE.sub(shown, markdown), folder
 
 
-def script_outputs(scripts: list[Path], name: str) -> list[str]:
-    """The output of Python scripts that share one folder, in their order. name: of the run, for its folder."""
-    return _kept(name, [[sys.executable, str(script), "study"] for script in scripts])[1]
+def script_outputs(scripts: list[Path], name: str) -> tuple[Path, list[str]]:
+    """The folder that Python scripts share, and the output of each. name: of the run, for its folder."""
+    return _kept(name, [[sys.executable, str(script)] for script in scripts])
 
 
 def _kept(name: str, calls: list[list[str]]) -> tuple[Path, list[str]]:

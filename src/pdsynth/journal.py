@@ -50,14 +50,14 @@ class Journal(Callback):
     def __init__(self, run: Path, checkpoint: Path) -> None:
         self.metrics, self.cost, self.checkpoint = run / "metrics.csv", run / COST, checkpoint
         self.saved = 0.0
-        self.shown = ExitStack()
+        self.display = ExitStack()
         self.update: Update | None = None
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, StageModule)
         self.saved = module.elapsed
         if trainer.is_global_zero:
-            self.update = self.shown.enter_context(progress(f"Training {module.stage.name}"))
+            self.update = self.display.enter_context(progress(f"Training {module.stage.name}"))
             self.update(module.progress, 1.0)
             self._forget_rows_after(module.stage.name, module.step)
 
@@ -74,14 +74,14 @@ class Journal(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, StageModule)
-        self.shown.close()
+        self.display.close()
         if trainer.is_global_zero:
             spent = {"steps": module.step, "seconds": round(module.elapsed, 1), "gflop_per_step": module.flops / 1e9}
             write_json(self.cost, read_cost(self.cost.parent) | {module.stage.name: spent})
         self._save(trainer, module)
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        self.shown.close()  # otherwise its thread writes over the error message
+        self.display.close()  # otherwise its thread writes over the error message
 
     def _save(self, trainer: pl.Trainer, module: StageModule) -> None:
         trainer.save_checkpoint(self.checkpoint)  # written by CompleteCheckpoints on the first device

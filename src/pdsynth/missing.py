@@ -278,21 +278,10 @@ def synthesise_scans(
     return written, run.rejected
 
 
-def plan(
-    path: Path,
-    *,
-    to: Modality | None = None,
-    layout: str | None = None,
-    replace_refused: bool = False,
-    select: Select = ANY,
-) -> list[tuple[str, str]]:
-    """The scans that `synthesise_scans` would synthesise from, each with the file that it would write; writes nothing.
-
-    The arguments are those of `synthesise_path`. Paths are relative to the dataset, and to the output folder. Raises
-    its errors on the dataset.
-    """
+def plan(path: Path, to: Modality | None, layout: str | None, replace: bool, select: Select) -> list[tuple[str, str]]:
+    """The scans that `synthesise_path` would use, each with the volume to write, as relative paths; writes nothing."""
     out = Path()
-    run = _of_folder(path, out, to, layout, replace_refused, select) if path.is_dir() else _of_scan(path, out, to)
+    run = _of_folder(path, out, to, layout, replace, select) if path.is_dir() else _of_scan(path, out, to)
     _refuse_twins(run)
     return [(relative(source.scan.path, run.root), source.paths(out).volume.as_posix()) for source in run.sources]
 
@@ -378,16 +367,11 @@ def _is_made(source: Source, out: Path, entries: dict[str, Any], stamps: Stamps)
 
 
 def _sidecar_fields(source: Source) -> dict[str, str]:
-    """The fields of a volume's sidecar on which it depends, by the names of `Options.entries`.
-
-    The option `shell` is the b-value of a synthesised dMRI, and that of a dMRI source without b-values.
-    """
+    """SIDECAR_FIELDS of a volume. `shell` is the b-value of a dMRI, or of a dMRI source without b-values."""
     if source.direction.target is Modality.DMRI:
         return SIDECAR_FIELDS
-    fields = SIDECAR_FIELDS | {"shell": "SourceShell"}
-    if source.scan.bval is not None:
-        del fields["shell"]
-    return fields
+    others = {name: field for name, field in SIDECAR_FIELDS.items() if name != "shell"}
+    return others if source.scan.bval is not None else others | {"shell": "SourceShell"}
 
 
 def _synthesise(

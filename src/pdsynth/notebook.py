@@ -21,12 +21,12 @@ FRAME = "display:inline-block; margin:0 12px 12px 0; padding:10px; background:#0
 
 
 @singledispatch
-def html(shown: object) -> str:
+def html(instance: object) -> str:
     """HTML of a volume, a model, pairs or a synthesis, for a notebook. Raises TypeError for another object.
 
     All pictures of synthesised volumes are marked as such, and all of simulated people. Left is left.
     """
-    raise TypeError(f"a {type(shown).__name__} has no picture")
+    raise TypeError(f"a {type(instance).__name__} has no picture")
 
 
 @html.register

@@ -36,8 +36,8 @@ def progress(description: str) -> Iterator[Update]:
     such as in a log file, it is a plain line after 5 s and then every 30 s. description: text before the bar.
     """
     console = Console(stderr=True)
-    shown: AbstractContextManager[Update] = _bar(console, description) if console.is_terminal else _lines(description)
-    with shown as update:
+    display: AbstractContextManager[Update] = _bar(console, description) if console.is_terminal else _lines(description)
+    with display as update:
         yield update
 
 

@@ -49,7 +49,7 @@ def test_what_stands_out_and_what_was_refused_are_on_the_page(folder):
     text = write_quality(folder).read_text()
     words = " ".join(re.sub(r"<(style|svg).*?</\1>|<[^>]*>", " ", text, flags=re.S).split())
     assert "SIMULATED" in words and "10 participants, 10 sessions: 10 with both scans" in words
-    assert "3 files were refused. 1 of 20 scans are flagged as outliers." in words
+    assert "Refused: 3 files. Flagged as outliers: 1 of 20 scans." in words
     assert "sub-03/dmri.nii.gz overlap 0.65 where others have 0.918" in words
     assert "is a slab of # mm 2 holds the same image as another 1" in words
     assert "Split by participant: 6 train, 0 val, 4 test." in words

@@ -178,6 +178,7 @@ def _print_table1(cohort: Cohort, as_json: bool) -> None:
         return
     rows = [(str(measure), *map(str, row)) for measure, row in zip(content.index, content.to_numpy(), strict=True)]
     table(f"{cohort.root}{' (SIMULATED)' if cohort.simulated else ''}", ("", *content.columns), rows)
+    done("These are the groups of the dataset", "prepare", cohort.root, "prepared")
 
 
 def prepare(
@@ -237,12 +238,12 @@ def prepare(
     _warn_incomplete(cohort)
     if dry_run:
         with working("Looking for finished sessions"):
-            to_make, finished = plan(cohort, out, options, overwrite=overwrite)
-        both = sum(len(session.scans) == len(Modality) for _, session in cohort)
+            to_make, finished = plan(cohort, out, options, overwrite)
+        complete = sum(len(session.scans) == len(Modality) for _, session in cohort)
         rejected_now = counted(len(cohort.rejected), "file")
         done(
             f"Nothing was written. To prepare: {counted(to_make, 'session')}, with {finished} finished before. "
-            f"Both scans: {counted(both, 'session')}. Refused before a scan is read: {rejected_now}",
+            f"Both scans: {counted(complete, 'session')}. Refused before a scan is read: {rejected_now}",
             *without(DRY_RUN),
         )
         return

@@ -86,12 +86,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(title=title, title_justify="left")
+    grid = Table(title=title, title_justify="left")
     for column in columns:
-        shown.add_column(column, overflow="fold")  # a path is never cut
+        grid.add_column(column, overflow="fold")  # a path is never cut
     for row in rows:
-        shown.add_row(*map(Text, row))
+        grid.add_row(*map(Text, row))
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=WIDEST)
-    console.print(shown)
+    console.print(grid)

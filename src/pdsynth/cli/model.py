@@ -30,7 +30,7 @@ from pdsynth.cli.options import (
 from pdsynth.options import FitOptions
 from pdsynth.progress import progress, working
 from pdsynth.resources import refuse_more_devices, resolve_device, seconds
-from pdsynth.types import InputError, Modality, Size, counted
+from pdsynth.types import Available, InputError, Modality, Size, counted
 from pdsynth.workers import load_ahead
 
 NO_RUN, NEW_RUN = "holds no run of `pdsynth train` that can be resumed", "leave out --resume to start a run"
@@ -114,6 +114,9 @@ def train(
     from pdsynth.data.pairs import Pairs, content
 
     pairs = Pairs.open(prepared)
+    if not (pairs.table["available"] == Available.BOTH).any():
+        remedy = "add such participants, or synthesise with the shipped model"
+        raise InputError(prepared, "has no participant with both scans, on whom a model is trained", remedy)
     inputs = [prepared, *([api.model_folder(init)] if init else []), *atlases.values()]
     digests = content(prepared)
     method = api.untrained(recipe, pairs.train, options)  # an error of the options must come before a file is written
@@ -158,7 +161,7 @@ def train(
 
 
 def _described(method: Method, recipe: str, pairs: Pairs, options: FitOptions) -> str:
-    """What `train` would do, in words: the pairs, the device, the parameters and the limit of the training steps."""
+    """The training of `train` in words: the pairs, the device, the parameters and the limit of the training steps."""
     from pdsynth.recipes import RECIPES
 
     people = counted(pairs.train.table["participant_id"].nunique(), "participant")
@@ -169,7 +172,7 @@ def _described(method: Method, recipe: str, pairs: Pairs, options: FitOptions) -
     limit = f"{options.budget:g} s of training steps" if options.budget else counted(steps, "step")
     names = " and ".join(stage.name for stage in stages)
     number = sum(weight.numel() for weight in method.parameters())
-    return f"{words}, on {options.device}: {names}, {number:,} parameters, {limit}, then what is fitted in closed form"
+    return f"{words}, on {options.device}: {names}, {number:,} parameters, {limit}, then fits in closed form"
 
 
 def _setting(change: str) -> tuple[str, str]:
@@ -341,9 +344,7 @@ def synthesize(
         folders.refuse_occupied(out, True, [folder, path])
         if not overwrite and manifest.read(out):
             refuse_other_options(out, manifest.read(out), made_as)
-        scans = plan(
-            path, to=to, layout=None if layout == AUTO else layout, replace_refused=replace_refused, select=selection
-        )
+        scans = plan(path, to, None if layout == AUTO else layout, replace_refused, selection)
         table("To synthesise", ("source", "file"), scans)
         done(
             f"Nothing was written. To synthesise, unless made before: {counted(len(scans), 'scan')}", *without(DRY_RUN)

@@ -77,7 +77,7 @@ SelectOption = Annotated[
         help="Use only scans whose names have these entities, such as task=rest,run=1.",
     ),
 ]
-DryRun = Annotated[bool, typer.Option(DRY_RUN, help="Say what would be done, and write nothing.")]
+DryRun = Annotated[bool, typer.Option(DRY_RUN, help="Print the work that is to do, and write nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a folder that pdsynth wrote.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.", metavar="DIR")]

@@ -89,15 +89,15 @@ def scan_means(scan: Scan, preprocessing: Preprocessing, segments: int = 1) -> S
     return ScanMeans(means[1:], means[0], bval, motion, notes)
 
 
-def _other_shell(bval: float, asked: float) -> tuple[str, ...]:
+def _other_shell(bval: float, target: float) -> tuple[str, ...]:
     """A note if the nearest shell of a scan is far from the one that is asked for, both in s/mm^2.
 
     >>> _other_shell(1250, 1000), _other_shell(2500, 1000)
     ((), ('has no shell near b = 1000 s/mm^2; that of b = 2500 is used, whose contrast differs',))
     """
-    if abs(bval - asked) <= OTHER_SHELL:
+    if abs(bval - target) <= OTHER_SHELL:
         return ()
-    return (f"has no shell near b = {asked:g} s/mm^2; that of b = {bval:g} is used, whose contrast differs",)
+    return (f"has no shell near b = {target:g} s/mm^2; that of b = {bval:g} is used, whose contrast differs",)
 
 
 def scan_brain(scan: Scan, reference: Volume, preprocessing: Preprocessing) -> np.ndarray:

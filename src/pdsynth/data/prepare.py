@@ -169,29 +169,18 @@ def prepare_cohort(
     return Pairs.open(out)
 
 
-def plan(
-    cohort: Cohort,
-    out: Path,
-    options: PrepareOptions,
-    *,
-    overwrite: bool = False,
-) -> tuple[int, int]:
-    """Say what `prepare_cohort` would do, and write nothing; returns the numbers of sessions to make and finished ones.
-
-    The arguments are those of `prepare_cohort`. Finished sessions are those of `out`, or of a stopped run beside it,
-    whose files did not change. Raises InputError if `out` could not be written, or was prepared in another way.
-    """
+def plan(cohort: Cohort, out: Path, options: PrepareOptions, overwrite: bool = False) -> tuple[int, int]:
+    """The numbers of sessions that `prepare_cohort` would make, and of those made before; writes nothing."""
     preprocessing = Preprocessing(grid=mni_grid(options.grid_mm), denoise=options.denoise, realign=options.realign)
     settings = Settings(preprocessing, options.segments)
     folders.refuse_occupied(out, True, [cohort.root])
     before = folders.unfinished(out) or out
-    if not overwrite and manifest.read(before):
+    if not overwrite and (was := manifest.read(before)):
         parameters = {"root": _digest(cohort.root), "split": list(options.split), **settings.entries()}
-        _refuse_other(before, manifest.read(before), parameters | {"seed": options.seed})
+        _refuse_other(before, was, parameters | {"seed": options.seed})
     tasks = [Task(before, cohort.root, *visit, settings=settings, simulated=cohort.simulated) for visit in cohort]
-    _check_names(cohort.root, tasks)
-    made = 0 if overwrite else sum(task.is_made(look_only=True) for task in tasks)
-    return len(tasks) - made, made
+    finished = 0 if overwrite else sum(task.is_made(look_only=True) for task in tasks)
+    return len(tasks) - finished, finished
 
 
 def _digest(root: Path) -> str:

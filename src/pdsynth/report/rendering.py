@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pdsynth.files import write_text
+from pdsynth.types import counted
 
 
 def render(
@@ -31,6 +32,7 @@ def render(
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
+    environment.globals["counted"] = counted
     text = environment.get_template(template).render(**context)
     for old, new in (replaced or {}).items():
         text = text.replace(old, new)

@@ -14,7 +14,7 @@ from pdsynth.recipes import CONTROLS as CONTROL_NAMES
 from pdsynth.recipes import RECIPES
 from pdsynth.results.entries import LABEL, recipe_of
 from pdsynth.statistics.inference import SIGNIFICANT
-from pdsynth.types import Direction, Modality
+from pdsynth.types import Direction, Modality, counted
 
 MODALITIES = {Modality.FMRI: "fMRI", Modality.DMRI: "dMRI"}
 DIRECTIONS = {d: f"{MODALITIES[d.source]} \N{RIGHTWARDS ARROW} {MODALITIES[d.target]}" for d in Direction}
@@ -143,7 +143,7 @@ def group_of(name: str, tested: str) -> str:
     """
     if name == tested:
         return "tested"
-    recipe = None if LABEL.fullmatch(name) else RECIPES.get(recipe_of(name)[0])  # a trained model is no control
+    recipe = None if LABEL.fullmatch(name) else RECIPES.get(recipe_of(name)[0])  # a trained model is not a control
     return "baseline" if recipe is None else GROUP_OF.get(recipe.role, "baseline")
 
 
@@ -254,7 +254,7 @@ def _comparisons(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
             (lower if difference < 0 else higher).append(f"{row['against']} (by {number(abs(difference), 2)} dB)")
     sentences = []
     if lower:
-        others = f" and {len(lower) - 3} other methods" if len(lower) > 3 else ""
+        others = f" and {counted(len(lower) - 3, 'other method')}" if len(lower) > 3 else ""
         sentences.append(("warn", f"PSNR is lower than that of {', '.join(lower[:3])}{others}."))
     if level:
         sentences.append(("warn", f"PSNR does not differ significantly from that of {', '.join(level)}."))

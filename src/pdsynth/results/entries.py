@@ -15,10 +15,10 @@ LABEL = re.compile(r"(?P<given>.+) \((?P<recipe>.+)\)")  # the name of a model i
 
 
 def label(model: str | Path, recipe: str) -> str:
-    """The name of a scored model in tables: what the user called it, with its recipe.
+    """The name of a scored model in tables: the user's name for it, with its recipe.
 
     model: its folder, or "default". Of a folder "model", as `train` writes it, the name of the folder around it counts.
-    The recipe tells apart a trained model and a control, whose name is that of its recipe alone.
+    A control has the name of its recipe alone, so that it differs from a trained model of this recipe.
 
     >>> label("default", "pds"), label("runs/first/model", "local-ridge")
     ('default (pds)', 'first (local-ridge)')

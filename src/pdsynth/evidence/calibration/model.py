@@ -11,7 +11,7 @@ from pdsynth.evidence.calibration import compute
 from pdsynth.evidence.calibration.compute import Calibration
 from pdsynth.evidence.calibration.files import Entry
 from pdsynth.methods import checkpoint
-from pdsynth.types import Available, Direction, InputError
+from pdsynth.types import Available, Direction, InputError, counted
 
 
 def calibrate(
@@ -35,7 +35,8 @@ def calibrate(
     people = new.where(new.table["available"] == Available.BOTH)
     number = people.table["participant_id"].nunique()
     if number < compute.fewest():
-        problem = f"has {number} participants with both scans outside the test split and the training set of the model"
+        few = counted(number, "participant")
+        problem = f"has {few} with both scans outside the test split and the training set of the model"
         raise InputError(pairs.root, problem, f"prepare {compute.fewest()} or more, better 30")
     found = {d: compute.calibrate(loaded.method, people, d, progress) for d in Direction}
     for index, direction in enumerate(Direction):
