@@ -20,9 +20,6 @@ scan = min((work / "bids").glob("sub-*/func/*_bold.nii.gz"))
 synthesis = model.synthesize(scan)
 synthesis
 
-# %% A volume shows three slices through its middle.
-synthesis.volume
-
-# %% The values are arrays.
+# %% A volume shows three slices, too. Its values are an array.
 inside = synthesis.volume.data > 0
 print(f"{inside.sum()} voxels, mean {synthesis.volume.data[inside].mean():.2f}")

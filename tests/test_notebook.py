@@ -37,7 +37,7 @@ def test_a_volume_shows_three_slices_with_left_on_the_left() -> None:
     text = volume()._repr_html_()
     page, (sagittal, coronal, axial) = Page(text), pictures(text)
     assert page.open == [] and page.wrong == []
-    assert "10 x 12 x 8 voxels of 4 x 4 x 4 mm; values 0 to 2, white from 2" in text
+    assert "10 x 12 x 8 voxels of 4 x 4 x 4 mm; values 0 to 2, brightest from 2" in text
     assert coronal[:, :10].min() > 240 and coronal[:, -10:].max() < 15
     assert axial[:, :10].min() > 240 and sagittal.shape == (32, 48)
 

@@ -16,7 +16,7 @@ from pdsynth.report.words import MODALITIES, synthetic
 from pdsynth.synthesis import Model, Synthesis
 from pdsynth.types import Available, Modality, Split, counted
 
-PERCENTILE = 99.5  # of the values above 0, shown in white
+PERCENTILE = 99.5  # of the values above 0; the brightest colour begins there
 FRAME = "display:inline-block; margin:0 12px 12px 0; padding:10px; background:#000; color:#d6dade; border-radius:8px"
 
 
@@ -24,7 +24,8 @@ FRAME = "display:inline-block; margin:0 12px 12px 0; padding:10px; background:#0
 def html(instance: object) -> str:
     """HTML of a volume, a model, pairs or a synthesis, for a notebook. Raises TypeError for another object.
 
-    All pictures of synthesised volumes are marked as such, and all of simulated people. Left is left.
+    The pictures of a synthesis are marked as synthetic, and pairs of simulated people as SIMULATED. A volume alone has no
+    record of its origin. Left is left.
     """
     raise TypeError(f"a {type(instance).__name__} has no picture")
 
@@ -101,7 +102,7 @@ def _pictures(volume: Volume, title: str, kind: str = "grey") -> Markup:
     )
     edges = " x ".join(f"{edge:.3g}" for edge in volume.spacing_mm)
     shape = " x ".join(map(str, volume.data.shape))
-    values = f"{shape} voxels of {edges} mm; values {data.min():.3g} to {data.max():.3g}, white from {top:.3g}"
+    values = f"{shape} voxels of {edges} mm; values {data.min():.3g} to {data.max():.3g}, brightest from {top:.3g}"
     frame = Markup('<div style="{}"><div>{}</div>{}<div style="font-size:smaller">{}</div></div>')
     return frame.format(FRAME, title, Markup("").join(pictures), values)
 

@@ -21,7 +21,7 @@ STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class _Copied:
-    """A stream that is written to the screen and, without colours, to the log. It is not a terminal, for plain lines."""
+    """A stream that is written to the screen and, without colours, to the log. It is not a terminal, so no bars."""
 
     def __init__(self, screen: TextIO, log: TextIO) -> None:
         self.screen, self.log, self.encoding = screen, log, screen.encoding
