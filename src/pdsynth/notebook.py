@@ -24,8 +24,8 @@ FRAME = "display:inline-block; margin:0 12px 12px 0; padding:10px; background:#0
 def html(instance: object) -> str:
     """HTML of a volume, a model, pairs or a synthesis, for a notebook. Raises TypeError for another object.
 
-    The pictures of a synthesis are marked as synthetic, and pairs of simulated people as SIMULATED. A volume alone has no
-    record of its origin. Left is left.
+    The pictures of a synthesis are marked as synthetic, and pairs of simulated people as SIMULATED. A volume alone has
+    no record of its origin. Left is left.
     """
     raise TypeError(f"a {type(instance).__name__} has no picture")
 
