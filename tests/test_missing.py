@@ -253,7 +253,7 @@ def test_a_second_run_adds_who_is_new_and_keeps_the_others(model, bold, tmp_path
     ]
     assert run("synthesize", model, second, out, "--device", "cpu") == 0  # one scan after the other, too
     assert run(*words, "--strict") == 2
-    assert "1 scans that were refused" in capsys.readouterr().err
+    assert "holds 1 refused scan" in capsys.readouterr().err
     first.write_bytes(bold + b"\0")  # a scan that changed is made again
     assert run(*words) == 0
     assert volume.stat().st_mtime_ns != before
