@@ -202,6 +202,79 @@ def test_each_slider_changes_what_it_names(opened):
     assert text(opened, ".bar.grey .end") == "0.49"
 
 
+def pixels(driver, layer, plane):
+    """The grey levels of a pane, (rows, columns), without its marks: crosshair and scale bar are off."""
+    settled(driver)
+    script = """const c = document.querySelector(`canvas[data-layer="${arguments[0]}"][data-plane="${arguments[1]}"]`);
+        return [c.height, c.width, [...c.getContext("2d").getImageData(0, 0, c.width, c.height).data]]"""
+    height, width, data = driver.execute_script(script, layer, plane)
+    return np.array(data).reshape(height, width, 4)[..., 0]
+
+
+def test_radiological_turns_left_and_right_of_the_planes_across(opened):
+    from selenium.webdriver import Keys
+
+    press(opened, "c", "m")  # no crosshair, no scale bar
+    before = {plane: pixels(opened, "real", plane) for plane in range(3)}
+    place = text(opened, "[name=position]")
+    press(opened, "r")
+    after = {plane: pixels(opened, "real", plane) for plane in range(3)}
+    assert (before[0] == after[0]).all()
+    rows = slice(before[2].shape[0] // 5, before[2].shape[0] * 2 // 5)  # between the letters
+    for plane in (1, 2):
+        turned = np.abs(before[plane][:, ::-1][rows] - after[plane][rows])[:, 12:-12]
+        assert np.median(turned) <= 2 and (before[plane] != after[plane]).mean() > 0.2
+    press(opened, Keys.ARROW_RIGHT)  # to the right of the picture, the participant's left
+    before_x, after_x = (
+        float(each.split(" mm")[0].split("=")[1].replace("\N{MINUS SIGN}", "-"))
+        for each in (place, text(opened, "[name=position]"))
+    )
+    assert after_x - before_x == -8
+
+
+def test_the_scale_bar_is_5_cm_long_and_can_be_taken_away(opened):
+    press(opened, "c")
+    with_bar = pixels(opened, "source", 2)
+    press(opened, "m")
+    rows, columns = np.nonzero(with_bar != pixels(opened, "source", 2))
+    grid = json.loads(text(opened, "#volumes"))["grids"][0]
+    millimetres = with_bar.shape[1] / (grid["size"][0] * abs(grid["affine"][0][0]))  # pixels of one
+    line = columns[(rows >= 21) & (rows <= 23)]
+    assert line.max() - line.min() == pytest.approx(50 * millimetres, abs=4)
+
+
+def test_the_window_is_also_told_as_width_and_level_and_a_key_shows_the_keys(opened):
+    slide(opened, "white", 0.8)
+    slide(opened, "black", 0.2)
+    assert text(opened, "[name=window]") == "W 0.60, L 0.50"
+    press(opened, "?")
+    assert opened.execute_script("return document.getElementById('viewer-keys').open")
+
+
+def test_a_missing_scan_is_shown_without_a_real_one_and_one_can_go_back(opened):
+    from selenium.webdriver.common.by import By
+
+    before, place = panes(opened), text(opened, "[name=position]")
+    opened.find_element(By.CSS_SELECTOR, "[data-shows]").click()
+    found = panes(opened)
+    layers = ("source", "synthesised", "deviation")
+    assert found.keys() == {f"{layer} {plane}" for layer in layers for plane in range(3)}
+    assert text(opened, "[name=scores]") == "no real scan to compare with"
+    assert text(opened, "[name=position]").endswith("(scanner)") and place.endswith("(MNI)")
+    script = "return [...document.querySelectorAll(arguments[0])].map((each) => each.disabled)"
+    assert opened.execute_script(script, "#viewer [name=direction]") == [False, True]
+    assert opened.execute_script(script, "#viewer [name=overlay] option") == [False, True, False]
+    assert opened.execute_script("return document.querySelector('.bar.difference').hidden")
+    size = json.loads(text(opened, "#volumes"))["grids"][1]["size"]
+    assert opened.execute_script("return document.querySelector('#viewer [name=z]').max") == str(size[2] - 1)
+    press(opened, "d")  # there is no other direction
+    assert panes(opened) == found
+    press(opened, "v")
+    assert panes(opened).keys() == {f"swipe {plane}" for plane in range(3)}
+    press(opened, "v", "n")  # the first participant again
+    assert panes(opened) == before and text(opened, "[name=position]") == place
+
+
 def test_the_swipe_shows_the_source_left_of_the_line_and_the_synthesised_scan_right_of_it(opened):
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import shutil
+from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
@@ -15,6 +16,7 @@ from pages import EVIL, Page
 from pdsynth import folders
 from pdsynth.cli import main
 from pdsynth.evidence.claims import write_report
+from pdsynth.report.filled import filled
 from pdsynth.report.shown import chosen, limits, view_of
 from pdsynth.report.viewer import contents, encoded
 from pdsynth.results.archive import image_name
@@ -36,6 +38,43 @@ def run(many_results):
     return Results.read(many_results)
 
 
+def test_a_missing_scan_is_in_the_viewer_with_its_source_and_sd_and_no_real_scan(run):
+    (scan,) = filled(run)
+    found = contents(run, [], [scan], limits(run))
+    (person,), grid, box = found["people"], found["grids"][1], scan.view.box
+    assert person["name"] == "sub-09 \N{MIDDLE DOT} missing dMRI" and person["grid"] == 1
+    assert person["scans"].keys() == {"fmri"} and person["directions"].keys() == {"fmri_to_dmri"}
+    made = person["directions"]["fmri_to_dmri"]
+    assert made["scores"] == ["no real scan to compare with"]
+    top = np.percentile(scan.volume[scan.brain], 99.5)  # the source of this folder is the volume itself
+    for volume, there in (
+        (made["volume"], scan.volume[box]),
+        (made["deviation"], (scan.volume * scan.brain)[box]),
+        (person["scans"]["fmri"], scan.volume[box] / top),
+    ):
+        assert np.abs(decoded(volume, grid["size"]) - there).max() <= (volume["high"] - volume["low"]) / 500
+    brain = np.unpackbits(bytes_of(made["brain"]))[: np.prod(grid["size"])].reshape(grid["size"])
+    assert (brain == scan.brain[box]).all() and 0.1 < brain.mean() < 0.9
+    at = np.array(grid["affine"]) @ [*grid["cut"], 1]
+    assert grid["space"] == "scanner"
+    assert at[:3] == pytest.approx(scan.view.affine[:3, :3] @ scan.view.cuts + scan.view.affine[:3, 3])
+
+
+def test_a_fine_missing_scan_is_shown_as_means_of_blocks_of_1_to_2_mm(run):
+    (scan,) = filled(run)
+    fine = replace(scan, view=replace(scan.view, affine=scan.view.affine @ np.diag([0.1, 0.075, 0.25, 1])))  # of 8 mm
+    found = contents(run, [], [fine], limits(run))
+    grid, box = found["grids"][1], scan.view.box
+    x, y, z = grid["size"]
+    assert (x, y, z) == tuple((s.stop - s.start) // n for s, n in zip(box, (2, 3, 1), strict=True))
+    means = scan.volume[box][: 2 * x, : 3 * y].reshape(x, 2, y, 3, z).mean((1, 3))
+    volume = found["people"][0]["directions"]["fmri_to_dmri"]["volume"]
+    assert np.abs(decoded(volume, grid["size"]) - means).max() <= (volume["high"] - volume["low"]) / 500
+    assert np.abs(np.array(grid["affine"])[:3, :3]).max(0) == pytest.approx([1.6, 1.8, 2.0])
+    first = fine.view.affine @ [box[0].start + 0.5, box[1].start + 1, box[2].start, 1]  # the middle of the first block
+    assert np.array(grid["affine"])[:3, 3] == pytest.approx(first[:3])
+
+
 @given(st.floats(-2, 0.5), st.floats(1e-4, 3), st.integers(0, 99))
 def test_a_volume_is_decoded_to_within_half_a_level(low, span, seed):
     volume = low + span * np.random.default_rng(seed).random((3, 4, 5))
@@ -48,10 +87,10 @@ def test_a_volume_is_decoded_to_within_half_a_level(low, span, seed):
 def test_the_page_holds_the_volumes_of_the_results(run, many_results):
     html = write_report(many_results).read_text(encoding="utf-8")
     found = json.loads(re.search(r'<script type="application/json" id="volumes">(.*?)</script>', html, re.S)[1])
-    scans, box, shape = chosen(run), view_of(run).box, found["size"]
-    assert found == json.loads(json.dumps(contents(run, scans, limits(run))))
-    assert len(found["people"]) == len(scans) == 6
-    for person, scan in zip(found["people"], scans, strict=True):
+    scans, box, shape = chosen(run), view_of(run).box, found["grids"][0]["size"]
+    assert found == json.loads(json.dumps(contents(run, scans, filled(run), limits(run))))
+    assert len(found["people"]) == len(scans) + 1 == 7
+    for person, scan in zip(found["people"][:-1], scans, strict=True):
         assert person["name"].startswith(run.imaged["participant_id"][scan.row])
         for direction in Direction:
             made = person["directions"][direction.value]
@@ -68,9 +107,10 @@ def test_the_page_holds_the_volumes_of_the_results(run, many_results):
 
 
 def test_the_crosshair_starts_at_the_cut_of_the_pictures(run):
-    found, view = contents(run, chosen(run), limits(run)), view_of(run)
-    at = np.array(found["affine"]) @ [*found["cut"], 1]
-    assert at[:3] == pytest.approx(view.affine[:3, :3] @ view.cuts + view.affine[:3, 3])
+    found, view = contents(run, chosen(run), [], limits(run)), view_of(run)
+    (grid,) = found["grids"]
+    at = np.array(grid["affine"]) @ [*grid["cut"], 1]
+    assert grid["space"] == "MNI" and at[:3] == pytest.approx(view.affine[:3, :3] @ view.cuts + view.affine[:3, 3])
     assert found["marks"] == {"real": "SIMULATED", "synthesised": "SIMULATED \N{MIDDLE DOT} SYNTHETIC"}
 
 

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
-from pdsynth.cohorts.scans import single_scan
-from pdsynth.data.means import scan_means
-from pdsynth.data.preprocessing import Preprocessing
 from pdsynth.evaluation.metrics import PRIMARY
 from pdsynth.report import words
+from pdsynth.report.filled import Filled
 from pdsynth.report.pictures import EDGES, PLANES, View
 from pdsynth.report.shown import Shown, about, saved, score_texts, view_of
 from pdsynth.results.archive import image_name
-from pdsynth.results.folder import Results, Synthesised
-from pdsynth.types import Direction, InputError
+from pdsynth.results.folder import Results
+from pdsynth.types import Direction
 
-SHOWN_MISSING = 4
 AXIAL = 2
-SHOWN_SIGNAL = 0.02  # voxels of a synthesised volume above this signal count as brain
 MOST_FIGURES = 9  # most figures per row of the gallery
 
 
@@ -115,59 +109,29 @@ def gallery(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
     return panels
 
 
-def missing_scans(results: Results, tops: dict[str, float]) -> list[dict[str, Any]]:
-    """Pictures of up to four synthesised scans that the cohort lacks: the scan, its source if found, its SD if given.
+def missing_scans(scans: Sequence[Filled], tops: dict[str, float]) -> list[dict[str, Any]]:
+    """Pictures of synthesised scans that the cohort lacks: the scan, its source if found, its SD if given.
 
-    They are in the space of their source scans. At most two are shown per synthesised modality. tops: upper ends of the
-    colour scales, from `shown.limits`.
+    They are in the space of their source scans. tops: upper ends of the colour scales, from `shown.limits`.
     """
-    scans: list[Synthesised] = []
-    for target in dict.fromkeys(each.target for each in results.synthesised):
-        scans += [each for each in results.synthesised if each.target is target][: SHOWN_MISSING // 2]
-    return [_missing(each, results.root, tops) for each in scans]
+    return [_missing(scan, tops) for scan in scans]
 
 
-def _missing(scan: Synthesised, root: Path, tops: dict[str, float]) -> dict[str, Any]:
-    volume, affine = _canonical(nib.Nifti1Image.from_filename(scan.image))
-    view = View.around(volume > SHOWN_SIGNAL, affine, None)
-    direction = Direction.to(scan.target)
+def _missing(scan: Filled, tops: dict[str, float]) -> dict[str, Any]:
+    view, (source, target) = scan.view, (scan.direction.source, scan.direction.target)
     columns = []
-    source = _source_mean(scan)
-    if source is not None and source.shape == volume.shape:
-        inside = source[volume > SHOWN_SIGNAL]
-        top = float(np.percentile(inside, 99.5)) if inside.size else 1.0
-        columns.append(_column("source", f"Source {words.MODALITIES[direction.source]}", view.slices(source, top)))
-    columns.append(_column("synthesised", f"Synthesised {words.MODALITIES[direction.target]}", view.slices(volume, 1)))
+    if scan.source is not None:
+        columns.append(_column("source", f"Source {words.MODALITIES[source]}", view.slices(scan.source, 1)))
+    columns.append(_column("synthesised", f"Synthesised {words.MODALITIES[target]}", view.slices(scan.volume, 1)))
     if scan.deviation is not None:
-        spread = _canonical(nib.Nifti1Image.from_filename(scan.deviation))[0] * (volume > SHOWN_SIGNAL)
-        columns.append(_column("deviation", "Uncertainty", view.slices(spread, tops["deviation"], "deviation")))
+        pictures = view.slices(scan.deviation, tops["deviation"], "deviation")
+        columns.append(_column("deviation", "Uncertainty", pictures))
     return {
-        "name": words.DIRECTIONS[direction],
-        "file": scan.image.relative_to(root).as_posix(),
-        "sources": [Path(s).name for s in scan.sidecar.get("Sources", [])],
+        "name": words.DIRECTIONS[scan.direction],
+        "file": scan.file,
         "columns": columns,
         "planes": _planes(view),
     }
-
-
-def _source_mean(scan: Synthesised) -> np.ndarray | None:
-    """The mean of the source scan as in preparation (fMRI: steady volumes; dMRI: one shell), (X, Y, Z) in RAS order.
-
-    None if the file of the scan was not found or cannot be used.
-    """
-    if scan.source is None:
-        return None
-    try:
-        mean = scan_means(single_scan(scan.source), Preprocessing()).means[0]
-    except InputError:
-        return None
-    return _canonical(nib.Nifti1Image(mean.data, mean.affine))[0]
-
-
-def _canonical(image: nib.Nifti1Image) -> tuple[np.ndarray, np.ndarray]:
-    """Data (X, Y, Z) and affine, with the axes in the order right, anterior, superior."""
-    turned = nib.as_closest_canonical(image)
-    return np.asarray(turned.dataobj, np.float32), turned.affine
 
 
 def _column(kind: str, title: str, slices: list[Any]) -> dict[str, Any]:

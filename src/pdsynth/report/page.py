@@ -16,6 +16,7 @@ from pdsynth.report import brains, shown, viewer, words
 from pdsynth.report.cells import p_value
 from pdsynth.report.charts import Bar, forest
 from pdsynth.report.facts import Group, groups_of
+from pdsynth.report.filled import filled
 from pdsynth.report.pictures import colour_bar
 from pdsynth.report.rendering import render, scripts
 from pdsynth.report.sections import Claim
@@ -80,15 +81,15 @@ def _context(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
 
 def _pictures(results: Results, participants: Sequence[str]) -> dict[str, Any]:
     """The part of the context with volumes, pictures and names of participants."""
-    limits, scans = shown.limits(results), shown.chosen(results, participants)
+    limits, scans, missing = shown.limits(results), shown.chosen(results, participants), filled(results)
     coverage = any("coverage_90" in scores[d.value] for scores in results.methods.values() for d in Direction)
     return {
         "named": bool(participants),
         "imaged": len(results.imaged),
-        "volumes": viewer.contents(results, scans, limits),
+        "volumes": viewer.contents(results, scans, missing, limits),
         "participants": brains.participants(results, scans, limits),
         "gallery": brains.gallery(results, limits),
-        "missing": brains.missing_scans(results, limits),
+        "missing": brains.missing_scans(missing, limits),
         "limits": limits,
         "colour_bar": colour_bar,
         "states_sd": coverage,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pdsynth.imaging.spatial import block_means
 from pdsynth.report import words
-from pdsynth.report.pictures import colours
+from pdsynth.report.filled import Filled
+from pdsynth.report.pictures import View, colours
 from pdsynth.report.shown import Shown, about, saved, score_texts, view_of
 from pdsynth.results.archive import image_name
 from pdsynth.results.folder import Results
@@ -17,6 +20,8 @@ from pdsynth.types import Direction, Modality
 
 LEVELS = 255
 COLOURED = ("difference", "deviation")
+BLOCK_MM = 2.0  # widest block of voxels whose mean is shown, of scans finer than half of it, to limit the page
+ONE = np.ones(3, int)
 
 
 def encoded(volume: np.ndarray) -> dict[str, Any]:
@@ -33,35 +38,56 @@ def encoded(volume: np.ndarray) -> dict[str, Any]:
     return {"data": _text(levels), "low": low, "high": high}
 
 
-def contents(results: Results, scans: Sequence[Shown], tops: dict[str, float]) -> dict[str, Any]:
+def contents(
+    results: Results, scans: Sequence[Shown], missing: Sequence[Filled], tops: dict[str, float]
+) -> dict[str, Any]:
     """All that the viewer needs, as numbers and texts for JSON; volumes are those of `encoded`.
 
-    tops: upper ends of the colour scales, from `shown.limits`. Keys: size, the voxels along x, y and
-    z of the box around all brains; affine (4, 4), from voxels of the box to mm; cut, the voxel at which the three
-    planes meet first; tops; colours, 256 times red, green and blue by name of the scale; marks, the words in
-    the pictures of real and synthesised volumes; people, one entry per scan, with its real volumes by modality, and by
-    direction of synthesis the synthesised volume, its SD (null if the method has none) and the bits of the brain mask
-    of the real scan.
+    scans: of participants with both scans. missing: synthesised scans of participants without. tops: upper ends of the
+    colour scales, from `shown.limits`. Keys: tops; colours, 256 times red, green and blue by name of the scale; marks,
+    the words in the pictures of real and synthesised volumes; grids, the boxes that are shown (see `_grid`), first that
+    of all `scans`, then one per missing scan; people, one entry per scan, with the number of its grid, its real volumes
+    by modality, and by direction of synthesis the synthesised volume, its SD (null if the method has none), and the
+    bits of the brain mask, of the real scan or else of the synthesised one.
     """
     view = view_of(results)
-    box, starts = view.box, [each.start for each in view.box]
-    affine = np.array(view.affine)
-    affine[:3, 3] += affine[:3, :3] @ starts
     return {
-        "size": [each.stop - each.start for each in box],
-        "affine": affine.tolist(),
-        "cut": [cut - start for cut, start in zip(view.cuts, starts, strict=True)],
         "tops": tops,
         "colours": {kind: _text((colours(kind) * LEVELS).round().astype(np.uint8)) for kind in COLOURED},
         "marks": {"real": "SIMULATED" * results.simulated, "synthesised": words.synthetic(results.simulated)},
-        "people": [_person(results, scan, box) for scan in scans],
+        "grids": [_grid(view, "MNI"), *(_grid(scan.view, "scanner", _edge(scan.view)) for scan in missing)],
+        "people": [
+            *(_person(results, scan, view.box) for scan in scans),
+            *(_missing(scan, number) for number, scan in enumerate(missing, 1)),
+        ],
     }
+
+
+def _grid(view: View, space: str, edge: np.ndarray = ONE) -> dict[str, Any]:
+    """The box of a view, in blocks of `edge` voxels along each axis.
+
+    Keys: size, the blocks along x, y and z; affine (4, 4), from blocks to mm; cut, the block at which the three planes
+    meet first; space, the name of the coordinates.
+    """
+    starts, stops = np.array([(each.start, each.stop) for each in view.box]).T
+    size = (stops - starts) // edge
+    affine = np.array(view.affine)
+    affine[:3, 3] += affine[:3, :3] @ (starts + (edge - 1) / 2)
+    affine[:3, :3] *= edge
+    cut = np.minimum((np.array(view.cuts) - starts) // edge, size - 1)
+    return {"size": size.tolist(), "affine": affine.tolist(), "cut": cut.tolist(), "space": space}
+
+
+def _edge(view: View) -> np.ndarray:
+    """Voxels along each axis whose mean the viewer shows: blocks of 1 to 2 mm, or single voxels of more than 1 mm."""
+    return np.maximum(1, np.floor(BLOCK_MM / view.spacing_mm)).astype(int)
 
 
 def _person(results: Results, scan: Shown, box: tuple[slice, slice, slice]) -> dict[str, Any]:
     details = [*about(results, scan.row), f"rank {scan.rank} of {len(results.imaged)}"]
     return {
         "name": " · ".join([results.imaged["participant_id"][scan.row], *details]),
+        "grid": 0,
         "scans": {m.value: encoded(saved(results, m.value, scan.row)[box]) for m in Modality},
         "directions": {d.value: _synthesised(results, scan.row, d, box) for d in Direction},
     }
@@ -69,16 +95,42 @@ def _person(results: Results, scan: Shown, box: tuple[slice, slice, slice]) -> d
 
 def _synthesised(results: Results, row: int, direction: Direction, box: tuple[slice, slice, slice]) -> dict[str, Any]:
     name = image_name(results.tested, direction)
-    brain = saved(results, f"{direction.target}_brain", row)[box] > 0
     deviation = results.images(f"{name}_std")
+    return _named(direction) | {
+        "scores": score_texts(results, row, direction),
+        "volume": encoded(saved(results, name, row)[box]),
+        "deviation": None if deviation is None else encoded(np.asarray(deviation[row], np.float32)[box]),
+        "brain": _text(np.packbits(saved(results, f"{direction.target}_brain", row)[box] > 0)),
+    }
+
+
+def _missing(scan: Filled, grid: int) -> dict[str, Any]:
+    edge, direction = _edge(scan.view), scan.direction
+
+    def shown(volume: np.ndarray) -> dict[str, Any]:
+        return encoded(block_means(volume[scan.view.box], edge))
+
+    brain = block_means(scan.brain[scan.view.box].astype(np.float32), edge) > 0.5
+    made = _named(direction) | {
+        "scores": scan.scores,
+        "volume": shown(scan.volume),
+        "deviation": None if scan.deviation is None else shown(scan.deviation),
+        "brain": _text(np.packbits(brain)),
+    }
+    names = [part for part in Path(scan.file).name.split("_") if part.startswith(("sub-", "ses-"))]
+    return {
+        "name": " · ".join([*names, f"missing {words.MODALITIES[direction.target]}"]),
+        "grid": grid,
+        "scans": {} if scan.source is None else {direction.source.value: shown(scan.source)},
+        "directions": {direction.value: made},
+    }
+
+
+def _named(direction: Direction) -> dict[str, Any]:
     return {
         "source": direction.source.value,
         "target": direction.target.value,
         "names": [words.MODALITIES[direction.source], words.MODALITIES[direction.target]],
-        "scores": score_texts(results, row, direction),
-        "volume": encoded(saved(results, name, row)[box]),
-        "deviation": None if deviation is None else encoded(np.asarray(deviation[row], np.float32)[box]),
-        "brain": _text(np.packbits(brain)),
     }
 
 

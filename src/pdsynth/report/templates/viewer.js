@@ -3,8 +3,15 @@
   const root = document.getElementById("viewer");
   if (!root) return;
   const page = JSON.parse(document.getElementById("volumes").textContent);
-  const [X, Y, Z] = page.size, size = page.size;
-  const spacing = [0, 1, 2].map((axis) => Math.hypot(...[0, 1, 2].map((row) => page.affine[row][axis])));
+  // The box of voxels that is shown: its size, its place and the distances in it. A missing scan has a box of its own.
+  let grid, size, spacing, stride, widest;
+  const fit = (found) => {
+    grid = found;
+    size = grid.size;
+    spacing = [0, 1, 2].map((axis) => Math.hypot(...[0, 1, 2].map((row) => grid.affine[row][axis])));
+    stride = [size[1] * size[2], size[2], 1];
+    widest = Math.max(...PLANES.map(width));
+  };
   // For each plane (sagittal, coronal, axial): the axes to the right and up, and the letters at left, right and top.
   const PLANES = [
     { name: "sagittal", axis: 0, right: 1, up: 2, letters: ["P", "A", "S"] },
@@ -13,12 +20,16 @@
   ];
   const width = (plane) => size[plane.right] * spacing[plane.right];
   const height = (plane) => size[plane.up] * spacing[plane.up];
-  const WIDEST = Math.max(...PLANES.map(width));
   const GRAB = 16; // pixels around the line of the swipe
+  const RULER_MM = 50;
   const start = {
     black: 0, white: page.tops.signal, colours: 1, overlay: "", opacity: 0.6, swipe: 0.5, crosshair: true, smooth: true,
+    ruler: true,
   };
-  const state = { ...start, at: [...page.cut], person: 0, direction: null, mode: "all", plane: 2, against: "source" };
+  const state = {
+    ...start, at: [0, 0, 0], person: 0, direction: null, mode: "all", plane: 2, against: "source", radiological: false,
+  };
+  const SWITCHES = ["crosshair", "smooth", "ruler", "radiological"];
   const input = (name) => root.querySelector(`[name="${name}"]`);
   const radios = (name) => [...root.querySelectorAll(`[name="${name}"]`)];
   const minus = (text) => text.replace("-", "\u2212");
@@ -35,37 +46,53 @@
   const load = () => {
     const person = page.people[state.person], found = person.directions[state.direction];
     const [from, to] = found.names;
-    const real = decoded(person.scans[found.target]), synthesised = decoded(found.volume), bits = bytes(found.brain);
+    const synthesised = decoded(found.volume), bits = bytes(found.brain);
     const brain = (values) => values.map((value, i) => ((bits[i >> 3] >> (7 - (i & 7))) & 1 ? value : 0));
-    layers = {
-      source: { title: `Source ${from}`, kind: "grey", values: decoded(person.scans[found.source]) },
-      real: { title: `Real ${to}`, kind: "grey", values: real },
-      synthesised: { title: `Synthesised ${to}`, kind: "grey", values: synthesised },
-      difference: {
-        title: "Synthesised \u2212 real", kind: "difference", values: brain(synthesised.map((value, i) => value - real[i])),
-      },
-    };
+    layers = {};
+    if (page.grids[person.grid] !== grid) {
+      fit(page.grids[person.grid]);
+      state.at = [...grid.cut];
+      ["x", "y", "z"].forEach((name, axis) => (input(name).max = size[axis] - 1));
+    }
+    const source = person.scans[found.source], scan = person.scans[found.target];
+    if (source) layers.source = { title: `Source ${from}`, kind: "grey", values: decoded(source) };
+    if (scan) layers.real = { title: `Real ${to}`, kind: "grey", values: decoded(scan) };
+    layers.synthesised = { title: `Synthesised ${to}`, kind: "grey", values: synthesised };
+    if (scan) {
+      const values = brain(synthesised.map((value, i) => value - layers.real.values[i]));
+      layers.difference = { title: "Synthesised \u2212 real", kind: "difference", values };
+    }
     if (found.deviation) {
       layers.deviation = { title: "Uncertainty", kind: "deviation", values: brain(decoded(found.deviation)) };
     }
     root.querySelector('[name="scores"]').textContent = found.scores.join(" \u00b7 ");
+    // Without a real scan there is nothing to compare with, and a missing scan was synthesised in one direction.
+    if (!layers[state.against]) state.against = Object.keys(layers)[0];
+    if (!layers[state.overlay]) state.overlay = "";
+    const choice = (name) => input(name).querySelectorAll("option");
+    [...choice("against"), ...choice("overlay")].forEach((option) => {
+      option.disabled = option.value !== "" && !layers[option.value];
+    });
+    radios("direction").forEach((radio) => (radio.disabled = !person.directions[radio.value]));
   };
-  const value = (layer) => layer.values[(state.at[0] * Y + state.at[1]) * Z + state.at[2]];
+  const value = (layer) => layer.values[state.at.reduce((sum, at, axis) => sum + at * stride[axis], 0)];
   const millimetres = (at) =>
-    [0, 1, 2].map((row) => page.affine[row][3] + at.reduce((sum, v, axis) => sum + v * page.affine[row][axis], 0));
+    [0, 1, 2].map((row) => grid.affine[row][3] + at.reduce((sum, v, axis) => sum + v * grid.affine[row][axis], 0));
   const position = (axis) => `${"xyz"[axis]} = ${minus(millimetres(state.at)[axis].toFixed(0))} mm`;
 
   // Drawing.
   const sheet = document.createElement("canvas");
   const pen = sheet.getContext("2d");
-  const STRIDE = [Y * Z, Z, 1];
+  // Whether a plane is drawn from the participant's right to the left, as radiologists are used to.
+  const turned = (plane) => state.radiological && plane.right === 0;
   // One slice of a layer on the sheet, a pixel per voxel. share: the opacity of the strongest colour of an overlay.
   const slice = (layer, plane, share = null) => {
     const w = size[plane.right], h = size[plane.up];
     if (sheet.width !== w || sheet.height !== h) [sheet.width, sheet.height] = [w, h];
     const image = pen.createImageData(w, h), out = image.data, table = tables[layer.kind];
     const top = layer.kind === "grey" ? 0 : page.tops[layer.kind] * state.colours;
-    const first = state.at[plane.axis] * STRIDE[plane.axis], right = STRIDE[plane.right], up = STRIDE[plane.up];
+    const right = turned(plane) ? -stride[plane.right] : stride[plane.right], up = stride[plane.up];
+    const first = state.at[plane.axis] * stride[plane.axis] + (turned(plane) ? (w - 1) * stride[plane.right] : 0);
     for (let row = 0, at = 0; row < h; row++) {
       for (let column = 0; column < w; column++, at += 4) {
         const v = layer.values[first + column * right + (h - 1 - row) * up];
@@ -124,7 +151,7 @@
       paint(canvas.dataset.layer, 0, w);
     }
     if (state.crosshair) {
-      const x = ((state.at[plane.right] + 0.5) / size[plane.right]) * w;
+      const part = (state.at[plane.right] + 0.5) / size[plane.right], x = (turned(plane) ? 1 - part : part) * w;
       const y = (1 - (state.at[plane.up] + 0.5) / size[plane.up]) * h;
       const gap = 7 * ratio;
       brush.strokeStyle = "rgba(92, 195, 214, .6)";
@@ -148,10 +175,18 @@
       brush.fillText(words, x, y);
       brush.restore();
     };
-    const [left, right, above] = plane.letters, pad = 4 * ratio;
+    const [left, right, above] = turned(plane) ? ["R", "L", plane.letters[2]] : plane.letters, pad = 4 * ratio;
     text(left, pad, h / 2 - 8 * ratio, "left", "rgba(143, 208, 220, .85)", 10, 0, w);
     text(right, w - pad, h / 2 - 8 * ratio, "right", "rgba(143, 208, 220, .85)", 10, 0, w);
     text(above, w / 2 + 8 * ratio, 11 * ratio, "left", "rgba(143, 208, 220, .85)", 10, 0, w);
+    if (state.ruler) {
+      const length = (RULER_MM / width(plane)) * w, y = 22 * ratio, x = pad + ratio, tick = 3 * ratio;
+      brush.strokeStyle = "rgba(143, 208, 220, .85)";
+      brush.lineWidth = 1.5 * ratio;
+      [[x, y, x + length, y], [x, y - tick, x, y + tick], [x + length, y - tick, x + length, y + tick]].forEach((ends) =>
+        line(brush, ...ends));
+      text("5 cm", x, y - 6 * ratio, "left", "rgba(143, 208, 220, .85)", 9, 0, w);
+    }
     // The marks are part of the picture, so that a picture saved from the page has them too.
     const mark = (name, from, to) => {
       const made = name === "synthesised";
@@ -201,7 +236,7 @@
         const canvas = add(cell, "canvas", "");
         Object.assign(canvas.dataset, { layer: name, plane: number });
         canvas.setAttribute("role", "img");
-        canvas.style.setProperty("--share", width(plane) / WIDEST);
+        canvas.style.setProperty("--share", width(plane) / widest);
         cell.style.setProperty("--wide", width(plane));
         canvas.style.aspectRatio = `${width(plane)} / ${height(plane)}`;
       });
@@ -210,7 +245,9 @@
 
   // Everything that shows the state.
   const update = () => {
-    root.querySelector('[name="position"]').textContent = [0, 1, 2].map(position).join("   ");
+    root.querySelector('[name="position"]').textContent = `${[0, 1, 2].map(position).join("   ")} (${grid.space})`;
+    const [span, middle] = [state.white - state.black, (state.white + state.black) / 2];
+    root.querySelector('[name="window"]').textContent = `W ${span.toFixed(2)}, L ${middle.toFixed(2)}`;
     panes.querySelectorAll(".head").forEach((head) => {
       const name = head.dataset.layer;
       const shown = (layer) => `${layer.title}  ${minus(value(layer).toFixed(2))}`;
@@ -222,7 +259,7 @@
     const top = (kind) => (page.tops[kind] * state.colours).toPrecision(2);
     slider("colours", state.colours, `\u00b1${top("difference")}`);
     ["opacity", "swipe"].forEach((name) => slider(name, state[name], `${Math.round(100 * state[name])} %`));
-    ["crosshair", "smooth"].forEach((name) => (input(name).checked = state[name]));
+    SWITCHES.forEach((name) => (input(name).checked = state[name]));
     ["overlay", "against", "person"].forEach((name) => (input(name).value = state[name]));
     ["mode", "direction", "plane"].forEach((name) =>
       radios(name).forEach((radio) => (radio.checked = radio.value === String(state[name]))));
@@ -233,6 +270,7 @@
     };
     root.querySelectorAll(".bar").forEach((bar) => {
       const kind = Object.keys(ends).find((name) => bar.classList.contains(name));
+      bar.hidden = !Object.values(layers).some((layer) => layer.kind === kind);
       bar.querySelectorAll(".end").forEach((end, i) => (end.textContent = ends[kind][i]));
     });
     redraw();
@@ -247,9 +285,10 @@
     const old = { ...state };
     Object.assign(state, changes);
     if (state.person !== old.person || state.direction !== old.direction) {
-      const columns = Object.keys(layers).length;
+      const { directions } = page.people[state.person], shown = Object.keys(layers).join(), place = grid;
+      if (!directions[state.direction]) state.direction = Object.keys(directions)[0];
       load();
-      if (columns !== Object.keys(layers).length) build();
+      if (grid !== place || Object.keys(layers).join() !== shown) build();
     }
     if (state.mode !== old.mode) build();
     update();
@@ -259,7 +298,7 @@
     at[axis] = Math.min(size[axis] - 1, Math.max(0, to));
     change({ at });
   };
-  const reset = () => change({ ...start, at: [...page.cut] });
+  const reset = () => change({ ...start, at: [...grid.cut] });
 
   // Controls.
   root.addEventListener("input", ({ target }) => {
@@ -267,7 +306,7 @@
     if ("xyz".includes(name)) move("xyz".indexOf(name), number);
     else if (name === "black") change({ black: Math.min(number, state.white - 0.01) });
     else if (name === "white") change({ white: Math.max(number, state.black + 0.01) });
-    else if (["crosshair", "smooth"].includes(name)) change({ [name]: target.checked });
+    else if (SWITCHES.includes(name)) change({ [name]: target.checked });
     else if (["colours", "opacity", "swipe", "person", "plane"].includes(name)) change({ [name]: number });
     else change({ [name]: target.value });
   });
@@ -280,7 +319,7 @@
     const across = (event.clientX - box.left) / box.width, down = (event.clientY - box.top) / box.height;
     if (dragged.line) return change({ swipe: Math.min(1, Math.max(0, across)) });
     const at = [...state.at];
-    [[plane.right, across], [plane.up, 1 - down]].forEach(([axis, part]) => {
+    [[plane.right, turned(plane) ? 1 - across : across], [plane.up, 1 - down]].forEach(([axis, part]) => {
       at[axis] = Math.min(size[axis] - 1, Math.max(0, Math.floor(part * size[axis])));
     });
     change({ at });
@@ -303,16 +342,22 @@
     move(axis, state.at[axis] - Math.sign(event.deltaY));
   }, { passive: false });
 
+  const aside = (step) => move(0, state.at[0] + (state.radiological ? -step : step));
   const turn = (step) => change({ person: (state.person + step + page.people.length) % page.people.length });
   const KEYS = {
-    ArrowLeft: () => move(0, state.at[0] - 1), ArrowRight: () => move(0, state.at[0] + 1),
+    ArrowLeft: () => aside(-1), ArrowRight: () => aside(1),
     ArrowDown: () => move(2, state.at[2] - 1), ArrowUp: () => move(2, state.at[2] + 1),
     PageDown: () => move(1, state.at[1] - 1), PageUp: () => move(1, state.at[1] + 1),
     "[": () => change({ swipe: Math.max(0, state.swipe - 0.05) }),
     "]": () => change({ swipe: Math.min(1, state.swipe + 0.05) }),
     v: () => change({ mode: state.mode === "all" ? "swipe" : "all" }),
-    d: () => change({ direction: radios("direction").find((radio) => !radio.checked).value }),
+    d: () => {
+      const other = radios("direction").find((radio) => !radio.checked && !radio.disabled);
+      if (other) change({ direction: other.value });
+    },
     n: () => turn(1), p: () => turn(-1), c: () => change({ crosshair: !state.crosshair }), 0: reset,
+    r: () => change({ radiological: !state.radiological }), m: () => change({ ruler: !state.ruler }),
+    "?": () => { root.querySelector("#viewer-keys").open = !root.querySelector("#viewer-keys").open; },
   };
   panes.addEventListener("keydown", (event) => {
     const act = KEYS[event.key];
@@ -320,6 +365,10 @@
     event.preventDefault();
     act();
   });
+
+  // A link beside the fixed slices of a missing scan shows it in the viewer.
+  document.querySelectorAll("[data-shows]").forEach((link) =>
+    link.addEventListener("click", () => change({ person: Number(link.dataset.shows) })));
 
   root.hidden = false;
   state.direction = radios("direction")[0].value;

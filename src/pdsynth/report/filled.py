@@ -1,0 +1,97 @@
+"""The missing scans that the report shows: synthesised volumes with no real one, in the space of their source scans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
+
+from pdsynth.cohorts.scans import single_scan
+from pdsynth.data.means import scan_means
+from pdsynth.data.preprocessing import Preprocessing
+from pdsynth.imaging.nifti import ROUND_TRIP
+from pdsynth.report import words
+from pdsynth.report.pictures import View
+from pdsynth.results.folder import Results, Synthesised
+from pdsynth.types import Direction, InputError
+
+MOST_FILLED = 4
+SHOWN_SIGNAL = 0.02  # voxels of a synthesised volume above this signal count as brain
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A missing scan that was synthesised, with all that the report shows of it.
+
+    file: path of the volume in the results folder. direction: of the synthesis. volume: (X, Y, Z), with axes to the
+    right, front and top. brain: bool, the voxels of the volume that count as brain. source: the mean of the source scan
+    on the same grid, in which 1 is its 99.5th percentile in the brain; None if the scan was not found. deviation: the
+    SD; None if it was not written. view: the box around the brain, cut at its centre. round_trip: PSNR in dB of the
+    source that was synthesised back; None if it was not measured.
+    """
+
+    file: str
+    direction: Direction
+    volume: np.ndarray
+    brain: np.ndarray
+    source: np.ndarray | None
+    deviation: np.ndarray | None
+    view: View
+    round_trip: float | None
+
+    @property
+    def scores(self) -> list[str]:
+        """What is known about its quality, as texts: that no real scan exists, and the round trip."""
+        known = [] if self.round_trip is None else [f"round trip {words.number(self.round_trip, 1)} dB"]
+        return ["no real scan to compare with", *known]
+
+
+def filled(results: Results) -> list[Filled]:
+    """Up to four synthesised scans that the cohort lacks, at most two per synthesised modality, by path."""
+    scans: list[Synthesised] = []
+    for target in dict.fromkeys(each.target for each in results.synthesised):
+        scans += [each for each in results.synthesised if each.target is target][: MOST_FILLED // 2]
+    return [_read(scan, scan.image.relative_to(results.root).as_posix()) for scan in scans]
+
+
+def _read(scan: Synthesised, file: str) -> Filled:
+    volume, affine = _canonical(nib.Nifti1Image.from_filename(scan.image))
+    brain = volume > SHOWN_SIGNAL
+    source = _source_mean(scan)
+    if source is not None and source.shape != volume.shape:
+        source = None
+    if source is not None and brain.any():
+        source = source / max(float(np.percentile(source[brain], 99.5)), np.finfo(np.float32).tiny)
+    deviation = None if scan.deviation is None else _canonical(nib.Nifti1Image.from_filename(scan.deviation))[0] * brain
+    trust = scan.sidecar.get(ROUND_TRIP)
+    return Filled(
+        file=file,
+        direction=Direction.to(scan.target),
+        volume=volume,
+        brain=brain,
+        source=source,
+        deviation=deviation,
+        view=View.around(brain, affine, None),
+        round_trip=float(trust) if isinstance(trust, int | float) else None,
+    )
+
+
+def _source_mean(scan: Synthesised) -> np.ndarray | None:
+    """The mean of the source scan as in preparation (fMRI: steady volumes; dMRI: one shell), (X, Y, Z) in RAS order.
+
+    None if the file of the scan was not found or cannot be used.
+    """
+    if scan.source is None:
+        return None
+    try:
+        mean = scan_means(single_scan(scan.source), Preprocessing()).means[0]
+    except InputError:
+        return None
+    return _canonical(nib.Nifti1Image(mean.data, mean.affine))[0]
+
+
+def _canonical(image: nib.Nifti1Image) -> tuple[np.ndarray, np.ndarray]:
+    """Data (X, Y, Z) and affine, with the axes in the order right, anterior, superior."""
+    turned = nib.as_closest_canonical(image)
+    return np.asarray(turned.dataobj, np.float32), turned.affine
