@@ -16,8 +16,8 @@ from pdsynth.cohorts.bidsignore import write_bidsignore
 from pdsynth.cohorts.choice import ANY, Select
 from pdsynth.cohorts.cohort import Cohort, Rejection, Scan
 from pdsynth.cohorts.detect import read
-from pdsynth.cohorts.names import SyntheticPaths, lone_participant, synthetic_paths
-from pdsynth.cohorts.scans import path_digest, single_scan
+from pdsynth.cohorts.names import SyntheticPaths, lone_participant, synthetic_paths, transform_paths
+from pdsynth.cohorts.scans import lacks_space, path_digest, refuse_other_space, single_scan
 from pdsynth.data.preprocessing import SHELL, recorded_by
 from pdsynth.data.sessions import relative
 from pdsynth.data.standardise import refused
@@ -27,7 +27,7 @@ from pdsynth.imaging.nifti import NOTES, ROUND_TRIP, Sidecar, sidecar_path
 from pdsynth.outcomes import AGAIN, COLUMNS, NOT_MADE, TABLE, write_outcomes
 from pdsynth.resources import refuse_lost, stops_run
 from pdsynth.schemas import read_object
-from pdsynth.types import Direction, InputError, Modality
+from pdsynth.types import Direction, InputError, Modality, Space
 from pdsynth.weights import model_path, weights_sha256
 from pdsynth.workers import Workers
 
@@ -45,7 +45,10 @@ SIDECAR_FIELDS = {  # of a volume, by the names of `Options.entries`
     "steps": "SamplingSteps",
     "seed": "Seed",
     "shell": "Shell",
+    "space": "OutputSpace",
 }
+UNRECORDED = {"space": Space.NATIVE}  # an option that had one value only, before it was recorded
+TEXTS = ("*_xfm.txt", "methods.md", "references.bib")  # written for some outputs
 OTHER = {"model_sha256": "another model", "preprocessing": "another preprocessing"}
 DESCRIPTION = {
     "Name": "SYNTHETIC volumes, not acquired; research only",
@@ -60,13 +63,15 @@ DESCRIPTION = {
 class Options:
     """Options of a synthesis: number of random samples of a generative model, their sampling steps and their seed.
 
-    A method with a fixed number of steps ignores `steps`. shell: b-value in s/mm^2 of a synthesised dMRI.
+    A method with a fixed number of steps ignores `steps`. shell: b-value in s/mm^2 of a synthesised dMRI. space: the
+    standard space in which the volumes are written too; "native" for none.
     """
 
     samples: int = 0
     steps: int = 8
     seed: int = 0
     shell: float = SHELL
+    space: Space = Space.NATIVE
 
     def entries(self, model: str | Path) -> dict[str, Any]:
         """All on which a volume depends besides its source: version, model_sha256, preprocessing and the options."""
@@ -80,7 +85,7 @@ def refuse_other_options(out: Path, before: dict[str, Any], now: dict[str, Any])
     """Raise InputError unless `before`, the manifest of `out`, is of a synthesis with `now`, of `Options.entries`."""
     if before.get("command") != "synthesize":
         raise InputError(out, f"was written by pdsynth {before.get('command')}", "choose another folder")
-    recorded = before.get("parameters", {}).get("made_as", {})
+    recorded = UNRECORDED | before.get("parameters", {}).get("made_as", {})
     differs = [
         OTHER.get(name) or f"{name} {recorded.get(name)}, not {value}"
         for name, value in now.items()
@@ -103,10 +108,15 @@ class Source:
     def direction(self) -> Direction:
         return Direction.to(self.scan.modality.other)
 
-    def paths(self, out: Path, draws: int = 0) -> SyntheticPaths:
+    def paths(self, out: Path, draws: int = 0, space: Space = Space.NATIVE) -> SyntheticPaths:
         """Paths in the folder `out` of the volume synthesised from this scan, its SD and its `draws` random samples."""
         names = self.participant_id, self.session_id
-        return synthetic_paths(out, *names, self.scan.path, self.direction, draws=draws)
+        return synthetic_paths(out, *names, self.scan.path, self.direction, draws, space)
+
+    def images(self, out: Path, options: Options) -> list[SyntheticPaths]:
+        """Paths of all images of a synthesis in the folder `out`: in the native space, then in that of the options."""
+        spaces = [Space.NATIVE, *([options.space] if lacks_space(self.scan.path, options.space) else [])]
+        return [self.paths(out, options.samples, space) for space in spaces]
 
     def row(
         self,
@@ -168,6 +178,7 @@ def synthesise_path(
     steps: int = Options.steps,
     seed: int = Options.seed,
     shell: float = Options.shell,
+    space: Space | str = Options.space,
     layout: str | None = None,
     device: str = "auto",
     jobs: int = 1,
@@ -181,7 +192,8 @@ def synthesise_path(
     returned files are all volumes, SDs and samples, also those that an earlier run made. to: the only modality to
     synthesise; for one scan, it is needed if neither name nor .bval file shows the scan's modality. samples: number of
     random samples of a generative model, each in `steps` sampling steps, from `seed`; shell: b-value in s/mm^2 of a
-    synthesised dMRI. progress(done, scans) is called at the start and after each scan. `jobs` processes share the
+    synthesised dMRI. space: "MNI152NLin6Asym" writes all images in this space too, with the transforms to it and back
+    (see `Synthesis.save`). progress(done, scans) is called at the start and after each scan. `jobs` processes share the
     scans; their number does not change the bytes. A volume in `out` of the same source, model and options is not made
     again. layout: name of the folder's layout, such as "bids", or None to detect it; no table of participants is read.
     select: rule that leaves out scans by their names. In a folder a scan that fails is refused and the others continue,
@@ -191,7 +203,7 @@ def synthesise_path(
     scans would give the same file; if `samples` are requested of a model that cannot draw samples; and if a volume in
     `out` was made from a scan in another place.
     """
-    options = Options(samples=samples, steps=steps, seed=seed, shell=shell)
+    options = Options(samples=samples, steps=steps, seed=seed, shell=shell, space=Space(space))
     return synthesise_scans(
         model,
         path,
@@ -222,7 +234,7 @@ def synthesise_scans(
     progress: Callable[[int, int], None] | None = None,
     stamps: Stamps | None = None,
 ) -> tuple[list[Path], list[Rejection]]:
-    """Synthesise as `synthesise_path` does, with samples, steps, seed and shell as one object.
+    """Synthesise as `synthesise_path` does, with samples, steps, seed, shell and space as one object.
 
     stamps: one record (size, times, inode, SHA-256) per source file of each volume when it was made, by the path of the
     volume relative to `out`; None for no record. A source file whose size, times and inode are equal is not read again
@@ -236,7 +248,7 @@ def synthesise_scans(
     _refuse_twins(run)
     entries = options.entries(model)
     stamps = {} if stamps is None else stamps
-    left = [source for source in run.sources if not _is_made(source, out, entries, stamps)]
+    left = [source for source in run.sources if not _is_made(source, out, options, entries, stamps)]
     before = {source: [stamp(path, "") for path in source.scan.files] for source in left}  # the digests follow
     _refuse_other_dataset(left, out)
     done = len(run.sources) - len(left)
@@ -259,8 +271,9 @@ def synthesise_scans(
             run.rejected.append(refusal)
             run.rows.append(source.row(run.root, "refused", reason=refusal.reason, remedy=refusal.remedy))
             continue
-        volume, uncertainty, draws = source.paths(out, options.samples)
-        written += [file for file in (volume, uncertainty, *draws) if file.exists()]
+        images = source.images(out, options)
+        written += [file for each in images for file in (each.volume, each.uncertainty, *each.draws) if file.exists()]
+        volume = images[0].volume
         sidecar, file = read_object(sidecar_path(volume), Sidecar, AGAIN), relative(volume, out)
         if source in before:
             pairs = zip(before[source], sidecar["SourceSHA256"], strict=True)
@@ -274,7 +287,7 @@ def synthesise_scans(
     write_outcomes(out / TABLE, run.rows)
     name = {"Name": f"From SIMULATED scans: {DESCRIPTION['Name']}", "Simulated": True} if run.simulated else {}
     write_json(out / "dataset_description.json", DESCRIPTION | name)
-    write_bidsignore(out, "manifest.json", TABLE, "*_boldref.*", "*_dwiref.*")
+    write_bidsignore(out, "manifest.json", TABLE, "*_boldref.*", "*_dwiref.*", *TEXTS)
     return written, run.rejected
 
 
@@ -345,16 +358,20 @@ def _refuse_other_dataset(sources: list[Source], out: Path) -> None:
             raise InputError(source.scan.path, problem, "choose another folder, or replace it with --overwrite")
 
 
-def _is_made(source: Source, out: Path, entries: dict[str, Any], stamps: Stamps) -> bool:
+def _is_made(source: Source, out: Path, options: Options, entries: dict[str, Any], stamps: Stamps) -> bool:
     """Whether a folder holds the volume and all samples of a scan, from the same source files, model and options.
 
     entries: see `Options.entries`. The stamps of the source files are renewed, so that the next run does not read an
     unchanged file again.
     """
-    volume, _, draws = source.paths(out, entries["samples"])
-    if not all(path.exists() for path in (volume, *draws)):
+    images = source.images(out, options)
+    volume, needed = images[0].volume, [path for each in images for path in (each.volume, *each.draws)]
+    if len(images) > 1:
+        needed += transform_paths(out, source.participant_id, source.session_id, source.direction, options.space)
+    if not all(path.exists() for path in needed):
         return False
-    sidecar = read_json(sidecar_path(volume))
+    unrecorded = {SIDECAR_FIELDS[name]: value for name, value in UNRECORDED.items()}
+    sidecar = unrecorded | read_json(sidecar_path(volume))
     if not all(sidecar.get(field) == entries[name] for name, field in _sidecar_fields(source).items()):
         return False
     name, files = relative(volume, out), source.scan.files
@@ -379,14 +396,16 @@ def _synthesise(
 ) -> Rejection | None:
     """Synthesise from one scan and save. Returns the scan's refusal; raises the error of a lone scan (root is None)."""
     try:
-        synthesis = _loaded(model, device).synthesize(source.scan, **asdict(options))
+        refuse_other_space(source.scan.path, options.space)
+        drawn = {"samples": options.samples, "steps": options.steps, "seed": options.seed, "shell": options.shell}
+        synthesis = _loaded(model, device).synthesize(source.scan, **drawn)
     except Exception as error:  # the error of one scan does not stop the others, unless they would fail too
         if root is None or stops_run(error):
             raise
         refuse_lost(root)
         refusal = refused(source.scan, error)
         return Rejection(refusal.path, refusal.problem, refusal.remedy)
-    synthesis.save(out, source.participant_id, source.session_id)
+    synthesis.save(out, source.participant_id, source.session_id, options.space)
     return None
 
 

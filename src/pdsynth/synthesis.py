@@ -14,8 +14,15 @@ from torch import Tensor
 
 from pdsynth import __version__
 from pdsynth.cohorts.cohort import Scan
-from pdsynth.cohorts.names import lone_participant, outdated_draws, synthetic_paths
-from pdsynth.cohorts.scans import digests, path_digest, refuse_own_modality, single_scan
+from pdsynth.cohorts.names import SyntheticPaths, lone_participant, outdated_draws, synthetic_paths, transform_paths
+from pdsynth.cohorts.scans import (
+    digests,
+    lacks_space,
+    path_digest,
+    refuse_other_space,
+    refuse_own_modality,
+    single_scan,
+)
 from pdsynth.data.batch import Source, source_batch
 from pdsynth.data.preprocessing import SHELL, Preprocessing
 from pdsynth.data.standardise import Standardised, standardise
@@ -23,11 +30,12 @@ from pdsynth.discovery import Pictured
 from pdsynth.files import read_json
 from pdsynth.imaging.detail import source_detail
 from pdsynth.imaging.nifti import NOTES, ROUND_TRIP, SyntheticMark, Volume, sidecar_path, write_synthetic
-from pdsynth.imaging.spatial import Grid, resample
+from pdsynth.imaging.spatial import Grid, Transform, resample
+from pdsynth.imaging.standard import TEMPLATE, standard_grid, write_itk
 from pdsynth.methods import checkpoint
 from pdsynth.methods.base import Method, registry
 from pdsynth.resources import resolve_device
-from pdsynth.types import Direction, InputError, Modality
+from pdsynth.types import Direction, InputError, Modality, Space
 from pdsynth.weights import model_path, weights_sha256
 
 NO_DRAWS = "gives no draws: its prediction is a single estimate"
@@ -51,7 +59,7 @@ class Synthesis(Pictured):
     `mark` and `uncertainty_mark` are the provenance records that are written with the volume and with the SD. `source`
     is the path of the source scan. `notes` name the doubts about the source, such as entries of its header, and how the
     entries were read. `round_trip_db` is a score of trust, higher for better volumes (see `round_trip_psnr`); None for
-    a method that ignores its source.
+    a method that ignores its source. `transform` leads from mm of the source to mm of the MNI152 template.
     """
 
     volume: Volume
@@ -62,21 +70,79 @@ class Synthesis(Pictured):
     samples: list[Volume] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     round_trip_db: float | None = None
+    transform: Transform = field(default_factory=Transform)
 
-    def save(self, out: str | Path, participant_id: str = "", session_id: str = "") -> list[Path]:
+    def in_space(self, space: Space | str) -> Synthesis:
+        """The same synthesis in a standard space: all its images resampled once, linearly, on a grid of 2 mm.
+
+        space: "MNI152NLin6Asym". The alignment is the affine registration of the source to the template of pdsynth,
+        ICBM 2009a, unless a tool has registered it. Raises InputError for a source in another MNI152 space, and
+        ValueError for another name, for "native", and for a source that is in this space already.
+        """
+        space = Space(space)
+        grid, matrix = standard_grid(space), self.transform.matrix
+        refuse_other_space(self.source, space)
+        if not lacks_space(self.source, space):
+            raise ValueError(f"the volumes are in {space} already. Use them as they are.")
+
+        def moved(volume: Volume) -> Volume:
+            return Volume(resample(volume, grid, matrix), grid.affine)
+
+        marked = self._marked(
+            Space=str(space),
+            Resolution="voxels of 2 mm, resampled from the volume in the space of the source",
+            AlignedTo=TEMPLATE,
+            NativeToStandard=matrix.tolist(),
+        )
+        return replace(
+            marked,
+            volume=moved(self.volume),
+            uncertainty=None if self.uncertainty is None else moved(self.uncertainty),
+            samples=[moved(draw) for draw in self.samples],
+        )
+
+    def _marked(self, **entries: Any) -> Synthesis:
+        """The same synthesis with further entries in the marks, and so in the sidecars, of all its images."""
+        mark, spread = (replace(m, options={**m.options, **entries}) for m in (self.mark, self.uncertainty_mark))
+        return replace(self, mark=mark, uncertainty_mark=spread)
+
+    def save(
+        self,
+        out: str | Path,
+        participant_id: str = "",
+        session_id: str = "",
+        space: Space | str = Space.NATIVE,
+    ) -> list[Path]:
         """Write volume, uncertainty and samples into a folder as BIDS derivatives; returns the paths of these images.
 
         The images, each with a JSON file, lie in `out`/participant/session/func or dwi, and are named by participant
         and session ("sub-1", "ses-2" or ""). Without a participant_id, both are taken from the source's file name and
-        folders, and InputError is raised if these contradict each other. The volume is written last, so that its
-        presence means that all files are complete. An SD and samples of an earlier synthesis that this one lacks are
-        removed.
+        folders, and InputError is raised if these contradict each other. space: "MNI152NLin6Asym" writes the images
+        also in this space (see `in_space`), with the transforms between it and the space of the source as text files of
+        ITK; not for a source that is in this space. The volume is written last, so that its presence means that all
+        files are complete. An SD and samples of an earlier synthesis that this one lacks are removed.
         """
+        space = Space(space)
         if not participant_id:
             participant_id, session_id = lone_participant(self.source)
-        direction, total = self.mark.direction, len(self.samples)
-        paths = synthetic_paths(Path(out), participant_id, session_id, self.source, direction, total)
-        paths.volume.parent.mkdir(parents=True, exist_ok=True)
+        who, direction, total = (Path(out), participant_id, session_id), self.mark.direction, len(self.samples)
+        native = synthetic_paths(*who, self.source, direction, total)
+        native.volume.parent.mkdir(parents=True, exist_ok=True)
+        if space is Space.NATIVE:
+            return self._write(native)
+        refuse_other_space(self.source, space)
+        marked, written = self._marked(OutputSpace=str(space)), []
+        native.volume.unlink(missing_ok=True)
+        if lacks_space(self.source, space):
+            transforms = transform_paths(*who, direction, space)
+            write_itk(self.transform.matrix, transforms.to_standard)
+            write_itk(self.transform.inverse().matrix, transforms.to_native)
+            written = marked.in_space(space)._write(synthetic_paths(*who, self.source, direction, total, space))
+        return marked._write(native) + written
+
+    def _write(self, paths: SyntheticPaths) -> list[Path]:
+        """Write the images to these paths; returns the paths that were written."""
+        total = len(self.samples)
         paths.volume.unlink(missing_ok=True)  # an old volume must never be next to a new sidecar
         for path in outdated_draws(paths.volume, paths.draws):
             path.unlink()
@@ -184,6 +250,7 @@ class Model(Pictured):
                 "SourcePlace": path_digest(scan),
                 "BrainMask": "computed" if source.mask is None else source.mask.name,
                 "Preprocessing": self.preprocessing.model_dump(),
+                "Registration": list(source.transform.steps),
                 **({} if scale.field is None else {"ReceiveField": "of the source", "Detail": "of the source"}),
                 **({NOTES: list(source.notes)} if source.notes else {}),
                 **({} if round_trip is None else {ROUND_TRIP: round(round_trip, 2)}),
@@ -210,7 +277,15 @@ class Model(Pictured):
         spread_mark = replace(mark, statistic=statistic)
         samples_of = [native(draw, detail) for draw in draws]
         return Synthesis(
-            native(estimate, detail), spread, mark, spread_mark, scan.path, samples_of, source.notes, round_trip
+            native(estimate, detail),
+            spread,
+            mark,
+            spread_mark,
+            scan.path,
+            samples_of,
+            source.notes,
+            round_trip,
+            source.transform,
         )
 
     def _detail(self, estimate: Volume, source: Standardised) -> np.ndarray:

@@ -108,6 +108,16 @@ class Size(StrEnum):
     SMALL = "small"
 
 
+class Space(StrEnum):
+    """The space of a synthesised volume, besides that of its source scan.
+
+    NATIVE ("native"): that of the source alone. MNI152NLIN6ASYM ("MNI152NLin6Asym"): also the MNI152 space of FSL.
+    """
+
+    NATIVE = "native"
+    MNI152NLIN6ASYM = "MNI152NLin6Asym"
+
+
 class View(StrEnum):
     """The images of a volume that a loss compares on the features of a network.
 

@@ -30,7 +30,7 @@ from pdsynth.cli.options import (
 from pdsynth.options import FitOptions
 from pdsynth.progress import progress, working
 from pdsynth.resources import refuse_more_devices, resolve_device, seconds
-from pdsynth.types import Available, InputError, Modality, Size, counted
+from pdsynth.types import Available, InputError, Modality, Size, Space, counted
 from pdsynth.workers import load_ahead
 
 NO_RUN, NEW_RUN = "holds no run of `pdsynth train` that can be resumed", "leave out --resume to start a run"
@@ -310,6 +310,9 @@ def synthesize(
     ] = 0,
     steps: Steps = 8,
     shell: Annotated[float, typer.Option(min=100, help="b-value of a synthesised dMRI, s/mm^2.")] = 1000,
+    space: Annotated[
+        Space, typer.Option(help="Write all images in this standard space too, with transforms as files of ITK.")
+    ] = Space.NATIVE,
     seed: Seed = 0,
     jobs: Jobs = JOBS,
     layout: LayoutOption = AUTO,
@@ -338,7 +341,7 @@ def synthesize(
 
     folder = model_folder(model)
     selection = Select.parse(select)
-    options = Options(samples=samples, steps=steps, seed=seed, shell=shell)
+    options = Options(samples=samples, steps=steps, seed=seed, shell=shell, space=space)
     made_as = options.entries(folder)
     if dry_run:
         folders.refuse_occupied(out, True, [folder, path])

@@ -7,14 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from pdsynth.types import Direction, InputError, Modality
+from pdsynth.types import Direction, InputError, Modality, Space
 
 EXTENSION = re.compile(r"\.(nii(\.gz)?|json|bval|bvec|tsv)$")
 SUFFIX = {Modality.FMRI: "bold", Modality.DMRI: "dwi"}
 REFERENCE = {modality: f"{suffix}ref" for modality, suffix in SUFFIX.items()}  # of mean volumes
 ENDING = re.compile(rf"_({'|'.join((*SUFFIX.values(), *REFERENCE.values()))})$")
 FOLDER = {Modality.FMRI: "func", Modality.DMRI: "dwi"}
-GRID_ENTITIES = ("space", "res")  # copied from the source's name, because the synthesised volume is on its grid
+GRID_ENTITIES = ("space", "res")  # in the native space copied from the source's name: the volume is on its grid
+RESOLUTION = "2"  # of volumes in a standard space, in mm and as fMRIPrep writes it
 VALUE = re.compile(r"[A-Za-z0-9+]+")  # of a BIDS entity
 DRAW = "syntheticdraw"  # the description of a draw, without its number
 LEVELS = 3  # folders above a file: sub-1/ses-2/func
@@ -95,20 +96,22 @@ def refuse_twins(root: Path, kind: str, ids: Iterable[tuple[str, str]]) -> None:
             raise InputError(root, f"has {kind} {other} and {name}, {same}", "rename one of them")
 
 
-def synthetic_stem(participant_id: str, session_id: str, target: Modality, source: Path) -> str:
+def synthetic_stem(
+    participant_id: str, session_id: str, target: Modality, source: Path, space: Space = Space.NATIVE
+) -> str:
     """The beginning of a synthesised volume's file name: participant, session, task, space and resolution.
 
     participant_id: such as "sub-1". session_id: such as "ses-2", or "". target: the synthesised modality; fMRI gets
-    task-rest. source: path of the source scan. `space` and `res` are copied from its name, if it has them, because the
-    volume is on the source's grid. Entities (key-value pairs) such as `run`, `acq` and `dir` are not copied: they
-    describe an acquisition of the other modality.
+    task-rest. source: path of the source scan. space: of the volume. In the native space, `space` and `res` are copied
+    from the source's name, if it has them, because the volume is on the source's grid. Entities (key-value pairs) such
+    as `run`, `acq` and `dir` are not copied: they describe an acquisition of the other modality.
 
     >>> synthetic_stem("sub-1", "ses-2", Modality.FMRI, Path("sub-1_ses-2_space-T1w_dir-AP_desc-preproc_dwi.nii.gz"))
     'sub-1_ses-2_task-rest_space-T1w'
     """
-    source_entities = entities(source.name)
+    of_grid = entities(source.name) if space is Space.NATIVE else {"space": str(space), "res": RESOLUTION}
     parts = [participant_id, session_id, "task-rest" if target is Modality.FMRI else ""]
-    parts += [f"{key}-{source_entities[key]}" for key in GRID_ENTITIES if VALUE.fullmatch(source_entities.get(key, ""))]
+    parts += [f"{key}-{of_grid[key]}" for key in GRID_ENTITIES if VALUE.fullmatch(of_grid.get(key, ""))]
     return "_".join(filter(None, parts))
 
 
@@ -162,20 +165,26 @@ class SyntheticPaths(NamedTuple):
 
 
 def synthetic_paths(
-    out: Path, participant_id: str, session_id: str, source: Path, direction: Direction, draws: int = 0
+    out: Path,
+    participant_id: str,
+    session_id: str,
+    source: Path,
+    direction: Direction,
+    draws: int = 0,
+    space: Space = Space.NATIVE,
 ) -> SyntheticPaths:
     """Paths of the files of a synthesis: the volume, its SD map, and `draws` random samples (draws) of the model.
 
     The files lie in `out`/participant/session/func for fMRI and dwi for dMRI, without a folder for the session "".
     participant_id: such as "sub-1". session_id: such as "ses-2", or "". source: path of the source scan; the space and
-    resolution in its name are copied. direction: its target is the modality of the files. BIDS has no entity (key-value
-    pair) for a draw, so the number of a draw is part of its description. Nothing is written.
+    resolution in its name are copied. direction: its target is the modality of the files. space: of the files. BIDS has
+    no entity (key-value pair) for a draw, so the number of a draw is part of its description. Nothing is written.
 
     >>> found = synthetic_paths(Path(), "sub-1", "", Path("sub-1_dwi.nii.gz"), Direction.DMRI_TO_FMRI, draws=2)
     >>> [path.name for path in found.draws][1]
     'sub-1_task-rest_desc-syntheticdraw002_boldref.nii.gz'
     """
-    stem = synthetic_stem(participant_id, session_id, direction.target, source)
+    stem = synthetic_stem(participant_id, session_id, direction.target, source, space)
     folder = out / participant_id / session_id / FOLDER[direction.target]
 
     def named(description: str) -> Path:
@@ -183,6 +192,33 @@ def synthetic_paths(
 
     numbers = range(1, draws + 1)
     return SyntheticPaths(named("synthetic"), named("syntheticstd"), [named(f"{DRAW}{n:03d}") for n in numbers])
+
+
+class TransformPaths(NamedTuple):
+    """Paths of the transforms between a synthesised volume in the native space and a standard space, in each direction.
+
+    A path is named by the image that the transform moves and the space that the image gets.
+    """
+
+    to_standard: Path
+    to_native: Path
+
+
+def transform_paths(
+    out: Path, participant_id: str, session_id: str, direction: Direction, space: Space
+) -> TransformPaths:
+    """Paths of the two transforms of a synthesis in the folder of its volumes (see `synthetic_paths`).
+
+    Nothing is written. Their names are those of a BIDS proposal (BEP 14), as fMRIPrep writes them.
+
+    >>> transform_paths(Path(), "sub-1", "", Direction.FMRI_TO_DMRI, Space.MNI152NLIN6ASYM).to_standard.name
+    'sub-1_from-dwiref_to-MNI152NLin6Asym_mode-image_xfm.txt'
+    """
+    target = direction.target
+    stem = synthetic_stem(participant_id, session_id, target, Path())
+    folder, native = out / participant_id / session_id / FOLDER[target], REFERENCE[target]
+    ways = ((native, space), (space, native))
+    return TransformPaths(*(folder / f"{stem}_from-{start}_to-{end}_mode-image_xfm.txt" for start, end in ways))
 
 
 def outdated_draws(volume: Path, draws: list[Path]) -> list[Path]:

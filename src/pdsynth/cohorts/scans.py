@@ -19,7 +19,7 @@ from pdsynth.imaging.nifti import NAMES, ScanHeader, read_header
 from pdsynth.imaging.plausible import check_field
 from pdsynth.imaging.segments import B0_LIMIT, read_gradients
 from pdsynth.resources import stops_run
-from pdsynth.types import InputError, Modality
+from pdsynth.types import InputError, Modality, Space
 
 FEAT_SERIES, FEAT_MATRIX = "filtered_func_data.nii", Path("reg") / "example_func2standard.mat"
 SPACE = re.compile(r"_space-([A-Za-z0-9]+)_")
@@ -71,6 +71,26 @@ def refuse_own_modality(path: Path, modality: Modality, to: Modality, sign: str)
         problem = f"is {names[0]} {sign}: {names[0]} cannot be synthesised from it"
         remedy = f"give --to {modality.other} or leave --to out; if the file is {names[1]}, rename it"
         raise InputError(path, problem, remedy)
+
+
+def lacks_space(path: Path, space: Space) -> bool:
+    """Whether a volume on the grid of a scan has to be resampled to be in a standard space as well.
+
+    path: the scan. space: "native" asks for no standard space. False also for a scan that is in MNI152 space already.
+    """
+    return space is not Space.NATIVE and not _scan(Modality.FMRI, path).in_mni
+
+
+def refuse_other_space(path: Path, space: Space) -> None:
+    """Raise InputError for a scan in MNI152 space if `space` is another version of it.
+
+    path: the scan, whose name has its space. No affine transform leads from one version to another. A synthesised
+    volume is in the space of its source, so that "native" refuses no scan.
+    """
+    scan = _scan(Modality.FMRI, path)
+    if scan.in_mni and space not in (Space.NATIVE, scan.space):
+        problem = f"is in {scan.space} already, another template than {space}"
+        raise InputError(path, problem, f"leave out --space: the synthesised volume is in {scan.space} too")
 
 
 def best_run(

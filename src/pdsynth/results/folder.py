@@ -205,15 +205,19 @@ class Results:
 
     @cached_property
     def synthesised(self) -> list[Synthesised]:
-        """The synthesised volumes (files *_desc-synthetic_*.nii.gz) in the folder or below, sorted by path."""
+        """The synthesised volumes (files *_desc-synthetic_*.nii.gz) in the folder or below, sorted by path.
+
+        A volume that was also resampled on the grid of a standard space counts once, in the space of its source.
+        """
         return [
             Synthesised(
                 image=path,
                 deviation=_existing(path.with_name(path.name.replace("_desc-synthetic_", "_desc-syntheticstd_"))),
-                sidecar=(sidecar := _sidecar(path)),
+                sidecar=sidecar,
                 source=self._find(sidecar.get("Sources", [])),
             )
             for path in sorted(self.root.rglob("*_desc-synthetic_*.nii.gz"))
+            if "Space" not in (sidecar := _sidecar(path))
         ]
 
     def _find(self, sources: list[str]) -> Path | None:
