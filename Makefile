@@ -6,7 +6,7 @@ DEMO ?= demo
 # One thread a process: the tests and the cohort's workers are parallel by processes.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test lint types docs links clean
+.PHONY: demo test lint types docs links dist lock sbom clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pdsynth demo --out $(DEMO) --overwrite
@@ -30,8 +30,26 @@ docs: $(VENV)/.installed-docs
 links: $(VENV)/.installed-docs
 	DOCS_RUNS=0 $(ONE_THREAD) $(BIN)/mkdocs build --strict --site-dir build/links
 
+dist: $(VENV)/.installed-release
+	bash .ci/dist $(CLEAN)
+
+# The newest versions that pyproject.toml permits. torch has a build per device, and is installed before the others.
+lock: $(VENV)/.installed-release
+	@mkdir -p build && echo "torch; python_version < '0'" >build/no-torch.txt
+	$(BIN)/uv pip compile pyproject.toml --upgrade --universal --generate-hashes --overrides build/no-torch.txt \
+	    --no-header --no-annotate --quiet --output-file build/requirements.lock
+	@{ echo '# Made by `make lock`: all that pdsynth needs except torch, which has a build per device; install it first.'; \
+	    cat build/requirements.lock; } >requirements.lock
+
+sbom: $(VENV)/.installed
+	$(BIN)/python -m venv build/sbom
+	build/sbom/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom
+	build/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	    --output-file build/pdsynth.cdx.json $(BIN)/python
+	@echo "The bill of materials is build/pdsynth.cdx.json"
+
 clean:
-	rm -rf $(VENV) $(DEMO) site build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) site build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(BIN)/python:
 	@for python in python3.11 python3 python3.12 python3.13; do \

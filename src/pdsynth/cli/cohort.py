@@ -199,7 +199,7 @@ def prepare(
     diagnosis_column: DiagnosisColumn = None,
     diagnosis_map: DiagnosisMap = None,
     denoise: Annotated[
-        bool, typer.Option("--denoise", help="Denoise dMRI first (minutes per scan).")
+        bool, typer.Option("--denoise", help="Denoise dMRI first (minutes per scan; needs dipy).")
     ] = PrepareOptions.denoise,
     realign: Annotated[
         bool, typer.Option("--realign", help="Correct head motion first (minutes per scan).")

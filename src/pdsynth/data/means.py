@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -153,12 +154,21 @@ def _means(
     return [Volume(series[chosen].mean(0), affine) for chosen in indices], motion
 
 
+def require_dipy() -> None:
+    """Raise ValueError if the package dipy, which denoises dMRI, is not installed."""
+    if find_spec("dipy") is None:
+        raise ValueError(
+            "dMRI is denoised by dipy, which is not installed; install it by pip install 'pdsynth[denoise]'."
+        )
+
+
 def denoised(series: np.ndarray) -> np.ndarray:
     """Denoise a dMRI series (T, X, Y, Z) by Marchenko-Pastur principal component analysis (Veraart et al. 2016).
 
     It removes the principal components of patches of 5 x 5 x 5 voxels that noise explains. The result has the same
-    shape, float32.
+    shape, float32. Raises ValueError if dipy is not installed.
     """
+    require_dipy()
     from dipy.denoise.localpca import mppca
 
     return np.moveaxis(mppca(np.moveaxis(series, 0, -1), patch_radius=2), -1, 0).astype(np.float32)

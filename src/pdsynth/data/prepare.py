@@ -19,6 +19,7 @@ import pandas as pd
 from pdsynth import folders, manifest
 from pdsynth.cohorts.cohort import Cohort, Rejection, Scan, Session, Subject
 from pdsynth.data import sessions
+from pdsynth.data.means import require_dipy
 from pdsynth.data.preprocessing import UNRECORDED, Preprocessing
 from pdsynth.data.rows import COLUMNS, Record, pairs_table, quality_of, read_pairs, read_splits
 from pdsynth.data.sessions import Settings, Task, make, relative
@@ -110,6 +111,8 @@ def prepare_cohort(
         preprocessing = by_options
     elif by_options != Preprocessing():
         raise ValueError("a preprocessing was given beside grid_mm, denoise or realign. Give one or the other.")
+    if preprocessing.denoise:
+        require_dipy()  # once, rather than as the refusal of every scan
     if options.segments < 1:
         raise ValueError(f"segments={options.segments} must be 1 or more.")
     seed = options.seed
