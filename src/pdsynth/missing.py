@@ -397,7 +397,7 @@ def _synthesise(
     """Synthesise from one scan and save. Returns the scan's refusal; raises the error of a lone scan (root is None)."""
     try:
         refuse_other_space(source.scan.path, options.space)
-        drawn = {"samples": options.samples, "steps": options.steps, "seed": options.seed, "shell": options.shell}
+        drawn = {name: value for name, value in asdict(options).items() if name != "space"}
         synthesis = _loaded(model, device).synthesize(source.scan, **drawn)
     except Exception as error:  # the error of one scan does not stop the others, unless they would fail too
         if root is None or stops_run(error):
