@@ -173,10 +173,10 @@ def test_a_disk_that_takes_no_more_stops_the_run_and_the_same_command_goes_on(
         put(bids, f"sub-{name}/func/sub-{name}_task-rest_bold.nii.gz", bold)
     real = Synthesis.save
 
-    def no_room(self: Synthesis, folder: Path, participant_id: str, session_id: str) -> list[Path]:
+    def no_room(self: Synthesis, folder: Path, participant_id: str, *rest: str) -> list[Path]:
         if participant_id == "sub-b":
             raise OSError(number, os.strerror(number), str(folder / "sub-b.nii.gz"))
-        return real(self, folder, participant_id, session_id)
+        return real(self, folder, participant_id, *rest)
 
     with monkeypatch.context() as patched:
         patched.setattr(Synthesis, "save", no_room)
