@@ -20,6 +20,12 @@ settings.register_profile("tests", deadline=None, derandomize=True, suppress_hea
 settings.load_profile("tests")
 
 
+@pytest.fixture(autouse=True)
+def _no_lines_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command prints in a test does not depend on how busy the machine is."""
+    monkeypatch.setattr("pdsynth.progress.FIRST", 3600.0)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real scans: $PDSYNTH_REAL_DATA, or shared/data beside the repository. Skips where it is absent."""
