@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pdsynth.files import read_json, sha256, write_json
 NAME = "manifest.json"
 MADE_BY = "pdsynth"
 FILES = "files"  # the inventory: relative path -> digest of every file
+LIBRARIES = ("numpy", "scipy", "nibabel", "torch")  # whose versions are recorded
 SEAL = "seal"  # digest of all other entries of the manifest
 
 
@@ -40,6 +42,7 @@ def begin(command: str, *, inputs: Sequence[Path] = (), seed: int | None = None,
         "seed": seed,
         "inputs": _digests(inputs),
         "python": platform.python_version(),
+        "libraries": {name: library_version(name) for name in LIBRARIES},
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "finished": None,
         "seconds": None,

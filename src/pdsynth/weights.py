@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from pdsynth.files import sha256
+from pdsynth.files import read_json, sha256
 from pdsynth.types import InputError
 
 WEIGHTS = "model.safetensors"
+LONG = "scans_sha256"  # one digest per scan, which only the model's own card contains
 DEFAULT = Path(__file__).parent / "models" / "default"
 
 
@@ -37,3 +40,22 @@ def weights_sha256(model: str | Path) -> str:
     model: folder of the model, or "default" for the shipped one. Raises InputError if there is no weights file.
     """
     return sha256(model_path(model) / WEIGHTS)
+
+
+def without_scans(card: Mapping[str, Any]) -> dict[str, Any]:
+    """A card (record of a training) without the digests of single scans, which are many; for a manifest."""
+    short = {key: value for key, value in card.items() if key != LONG}
+    return {key: without_scans(value) if isinstance(value, Mapping) else value for key, value in short.items()}
+
+
+def model_record(model: str | Path) -> dict[str, Any]:
+    """A record of a model for a manifest: digest of its weights (sha256), method, and card without digests of scans.
+
+    model: folder of the model, or "default" for the shipped one. Raises InputError if there is no weights file.
+    """
+    written = read_json(model_path(model) / "config.json")
+    return {
+        "sha256": weights_sha256(model),
+        "method": written.get("method"),
+        "card": without_scans(written.get("card", {})),
+    }

@@ -121,6 +121,16 @@ def text(driver, selector):
     return driver.execute_script("return document.querySelector(arguments[0]).textContent", selector)
 
 
+def test_a_button_copies_the_text_for_a_paper(opened):
+    for name, beginning in (("methods-text", "SIMULATED: the scans of this run"), ("methods-references", "@")):
+        button = opened.find_element("css selector", f"[data-copies={name}]")
+        opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+        button.click()
+        assert button.text == "Copied"
+        chosen = opened.execute_script("return getSelection().toString()")
+        assert chosen.startswith(beginning) and "pdsynth" in chosen
+
+
 def test_it_opens_from_disk_with_no_error_and_no_request(driver, page):
     driver.get_log("browser"), driver.get_log("performance")
     look(driver, "light")

@@ -90,7 +90,7 @@ def results(make_prepared, tmp_path_factory):
 @pytest.fixture(scope="module")
 def pages(results):
     paths = write_cards(results)
-    assert [path.name for path in paths] == list(PAGES)
+    assert [path.name for path in paths] == [*PAGES, "methods.md", "references.bib"]
     return {path.name: path.read_text(encoding="utf-8") for path in paths}
 
 
@@ -223,6 +223,27 @@ def test_the_model_card_names_the_training(pages, results):
     assert "scans_sha256" not in json.dumps(manifest.read(results)["models"])
 
 
+def test_the_model_card_names_the_facts_for_sharing(pages, evidence):
+    config = manifest.read(evidence)["models"][RECIPE]["card"]
+    rows = said(pages["model_card.md"])
+    people = f"{config['n_participants']} SIMULATED participants (cohort {config['cohort']})."
+    assert rows["whose scans it was trained on"] == people
+    assert rows["whose scans it was calibrated on"] == NOT_ADDRESSED
+    test = "can a training participant be recognised by the error (AUC; 0.5: no)"
+    assert rows[test] == "not measured; `pdsynth evidence` measures it"
+    assert "Check the terms of the images from which they were simulated." in pages["model_card.md"]
+    assert pages["model_card.md"].count("- [ ] ") == 6
+    write_cards(evidence)
+    assert said((evidence / "model_card.md").read_text())[test] == "fMRI → dMRI 0.71 (0.59 to 0.81)."
+    content = manifest.read(evidence)
+    content["models"][RECIPE]["card"]["simulated"] = False
+    write_json(evidence / "manifest.json", content)
+    write_cards(evidence)
+    real = (evidence / "model_card.md").read_text()
+    assert said(real)["whose scans it was trained on"] == people.replace("SIMULATED ", "")
+    assert "Check the terms of the images" not in real
+
+
 def test_the_data_card_counts_the_folder(pages, results):
     root = results.parents[1] / next(name for name in manifest.read(results)["inputs"] if "prepared" in name)
     people = pd.read_csv(f"{root}/pairs.tsv", sep="\t", keep_default_na=False).merge(
@@ -304,12 +325,12 @@ def test_what_is_absent_is_not_addressed(pages, bare):
 
 
 def test_simulated_stands_in_the_first_line_only_where_it_is_so(pages, bare):
-    for text in pages.values():
-        first = text.splitlines()[0]
+    for name in PAGES:
+        first = pages[name].splitlines()[0]
         assert "SIMULATED" in first and "research only" in first
     metrics = json.loads((bare / "metrics.json").read_text()) | {"simulated": False}
     (bare / "metrics.json").write_text(json.dumps(metrics))
-    for path in write_cards(bare):
+    for path in write_cards(bare)[: len(PAGES)]:
         first = path.read_text().splitlines()[0]
         assert "SIMULATED" not in first and "research only" in first
     assert said((bare / "claim.md").read_text())["11"] == NOT_ADDRESSED

@@ -337,7 +337,8 @@ def synthesize(
     from pdsynth.cohorts.choice import Select
     from pdsynth.missing import REPLACE, Options, plan, refuse_other_options, synthesise_scans
     from pdsynth.outcomes import doubts, not_made
-    from pdsynth.weights import model_folder
+    from pdsynth.report.boilerplate import of_synthesis
+    from pdsynth.weights import model_folder, model_record
 
     folder = model_folder(model)
     selection = Select.parse(select)
@@ -382,7 +383,9 @@ def synthesize(
                 progress=update,
                 stamps=stamps,
             )
-            entries["stamps"] = stamps
+            simulated = bool(files.read_json(work.folder / "dataset_description.json").get("Simulated"))
+            entries |= {"stamps": stamps, "model": model_record(folder), "simulated": simulated}
+            of_synthesis(work.folder, entries).write(work.folder, simulated)
     if refused:
         table("Refused", ("file", "reason", "remedy"), [(str(r.path), r.reason, r.remedy) for r in refused])
     doubtful(doubts(out / TABLE), f"; see {TABLE}")

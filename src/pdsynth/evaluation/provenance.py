@@ -12,35 +12,36 @@ from pdsynth.cohorts.cohort import by_reason
 from pdsynth.data.pairs import Pairs
 from pdsynth.data.rows import read_quality, read_rejected
 from pdsynth.types import NA
+from pdsynth.weights import without_scans
 
 if TYPE_CHECKING:
     from pdsynth.synthesis import Model
 
 GROUPED = ["split", "site", "diagnosis", "sex"]
-LONG = "scans_sha256"  # one digest per scan, which only the model's own card contains
 
 
 def provenance(models: Mapping[str, Model], pairs: Pairs) -> dict[str, Any]:
     """Content of a manifest about the scored models (key `models`) and the prepared folder (key `data`).
 
-    `models` has, by name, the SHA-256 of the weights (sha256), the card (record of the training, here without the
-    SHA-256 of the training scans) and the settings of the method. `data` describes whole scans of `pairs`: the name of
-    the prepared folder (cohort); whether it is simulated; settings and date of its preparation (prepared);
-    n_participants, n_sessions; sessions by available scans (available); participants by split, site, diagnosis and sex
-    (groups); number, mean, SD and range of their known ages in years by split (ages). In groups and ages, a participant
-    counts once, with the first session. rejected: number of refused files by reason; flagged: numbers of scans (scans)
-    and of those that quality control flagged (flagged). Both are of the whole folder, None if it has no table of them.
+    `models` has, by name, the SHA-256 of the weights (sha256), the name of the method, the card (record of the
+    training, here without the SHA-256 of the training scans) and the settings of the method. `data` describes whole
+    scans of `pairs`: the name of the prepared folder (cohort); whether it is simulated; settings and date of its
+    preparation (prepared); n_participants, n_sessions; sessions by available scans (available); participants by split,
+    site, diagnosis and sex (groups); number, mean, SD and range of their known ages in years by split (ages). In groups
+    and ages, a participant counts once, with the first session. rejected: number of refused files by reason; flagged:
+    numbers of scans (scans) and of those that quality control flagged (flagged). Both are of the whole folder, None if
+    it has no table of them.
     """
     return {"models": {name: _model(model) for name, model in models.items()}, "data": _data(pairs)}
 
 
 def _model(model: Model) -> dict[str, Any]:
-    return {"sha256": model.sha256, "card": _shortened(model.card), "settings": asdict(model.method.config)}
-
-
-def _shortened(card: Mapping[str, Any]) -> dict[str, Any]:
-    short = {key: value for key, value in card.items() if key != LONG}
-    return {key: _shortened(value) if isinstance(value, Mapping) else value for key, value in short.items()}
+    return {
+        "sha256": model.sha256,
+        "method": model.method.name,
+        "card": without_scans(model.card),
+        "settings": asdict(model.method.config),
+    }
 
 
 def _data(pairs: Pairs) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Four Markdown pages about a run: two reporting checklists, a model card and a data card."""
+"""Markdown pages about a run: two reporting checklists, a model card, a data card and a text for a methods section."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
 import yaml
 
 from pdsynth.report import words
+from pdsynth.report.boilerplate import complete, of_evaluation
 from pdsynth.report.facts import PRIMARY, WORST, facts, groups_of, participants_of, sort_key
 from pdsynth.report.rendering import render
 from pdsynth.report.sections import Claim
@@ -61,15 +61,17 @@ class Checklist:
 
 
 def write_cards(results: str | Path, claims: Iterable[Claim]) -> list[Path]:
-    """Write claim.md, tripod_ai.md, model_card.md and data_card.md into a results folder; returns their paths.
+    """Write two checklists, two cards and a text for a methods section into a results folder; returns their paths.
 
-    The first two are reporting checklists: CLAIM (Tejani et al. 2024) and TRIPOD+AI (Collins et al. 2024); the card of
-    the model follows Mitchell et al. 2019. The pages use only the files of the folder, and the same files give the same
-    bytes. claims: modules, each of which reads its own result files of the folder and returns facts. Information that
-    the files lack is "not addressed". Raises InputError if metrics.json or metrics.tsv is missing or cannot be read.
+    claim.md and tripod_ai.md are reporting checklists: CLAIM (Tejani et al. 2024) and TRIPOD+AI (Collins et al. 2024);
+    model_card.md follows Mitchell et al. 2019. The others are data_card.md, and methods.md with references.bib. The
+    pages use only the files of the folder, and the same files give the same bytes. claims: modules, each of which reads
+    its own result files of the folder and returns facts. Information that the files lack is "not addressed". Raises
+    InputError if metrics.json or metrics.tsv is missing or cannot be read.
     """
     run = Results.read(results)
-    fill = partial(answer, known={name: plain(value) for name, value in facts(run, claims).items()})
+    known = facts(run, claims)
+    fill = partial(answer, known={name: plain(value) for name, value in known.items()})
     shared = {"simulated": run.simulated, "fill": fill}
     pages = []
     for name in CHECKLISTS:
@@ -81,7 +83,7 @@ def write_cards(results: str | Path, claims: Iterable[Claim]) -> list[Path]:
     tables = {"groups": _groups(run), "failures": _failures(run), "counts": _counts(run), "reasons": _reasons(run)}
     for name in CARDS:
         pages.append(render(run.root / f"{name}.md", f"{name}.md.j2", False, shared | tables))
-    return pages
+    return pages + of_evaluation(run.manifest, run.model, known).write(run.root, run.simulated)
 
 
 def answer(*sentences: str, known: Mapping[str, str]) -> str:
@@ -94,12 +96,7 @@ def answer(*sentences: str, known: Mapping[str, str]) -> str:
     >>> answer("Funded by {funder}.", known={"people": "12"})
     'not addressed'
     """
-    complete = [
-        s.format_map(known)
-        for s in sentences
-        if {name for _, name, _, _ in Formatter().parse(s) if name} <= known.keys()
-    ]
-    return " ".join(complete) or NOT_ADDRESSED
+    return " ".join(complete(sentences, known)) or NOT_ADDRESSED
 
 
 def plain(text: str) -> str:

@@ -13,9 +13,10 @@ from markupsafe import escape
 
 from pdsynth.evaluation.metrics import PRIMARY
 from pdsynth.report import brains, shown, viewer, words
+from pdsynth.report.boilerplate import of_evaluation
 from pdsynth.report.cells import p_value
 from pdsynth.report.charts import Bar, forest
-from pdsynth.report.facts import Group, groups_of
+from pdsynth.report.facts import Group, facts, groups_of
 from pdsynth.report.filled import filled
 from pdsynth.report.pictures import colour_bar
 from pdsynth.report.rendering import render, scripts
@@ -26,7 +27,7 @@ from pdsynth.statistics.inference import SIGNIFICANT
 from pdsynth.types import Direction, InputError
 
 PAGE, PAGE_FOR_SHARING = "report.html", "report_for_sharing.html"
-SCRIPTS = ("viewer.js", "tables.js", "script.js")
+SCRIPTS = ("viewer.js", "tables.js", "script.js", "copy.js")
 
 
 def write_report(
@@ -75,6 +76,7 @@ def _context(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
         "controls": {n: t for n, t in words.CONTROLS.items() if n in results.methods},
         "seed": metrics.get("seed"),
         "sections": sections,
+        "boilerplate": of_evaluation(manifest, results.model, facts(results, claims)),
         "not_addressed": [topic for c in claims for key, topic in c.ADDRESSES.items() if key not in addressed],
     }
 

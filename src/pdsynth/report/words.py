@@ -12,6 +12,7 @@ from pdsynth.methods.controls import Oracle, PopulationMean
 from pdsynth.methods.recipe import Role
 from pdsynth.recipes import CONTROLS as CONTROL_NAMES
 from pdsynth.recipes import RECIPES
+from pdsynth.report.boilerplate import UNITS
 from pdsynth.results.entries import LABEL, recipe_of
 from pdsynth.statistics.inference import SIGNIFICANT
 from pdsynth.types import Direction, Modality, counted
@@ -34,10 +35,6 @@ TONES = {
 }  # of sentences
 AVERAGE = PopulationMean.name
 CONTROLS = {name: RECIPES[name].summary for name in CONTROL_NAMES}
-UNITS = {  # of prepared volumes, by `Preprocessing.intensity`
-    "flat-median": "2.5 times the median in the brain, after division by the slow signal variation (receive field)",
-    "percentile": "the 99.5th percentile in the brain",
-}
 
 
 def synthetic(simulated: bool) -> str:

@@ -1,0 +1,222 @@
+"""The text for the methods section of a paper, with its references, from the facts that a run recorded.
+
+The sentences are in `templates/methods.yaml`. A sentence is part of the text only if all facts in it are recorded.
+This module imports no torch, so that `synthesize` can write the text at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from statistics import median
+from string import Formatter
+from typing import Any
+
+import yaml
+
+from pdsynth.files import read_json, write_text
+from pdsynth.imaging.nifti import NAMES, sidecar_path
+from pdsynth.outcomes import TABLE, read_outcomes
+from pdsynth.types import Modality, Space
+
+TEXT, REFERENCES = "methods.md", "references.bib"
+CITED, ENTRY = re.compile(r"@([a-z]+\d*)"), re.compile(r"@\w+\{(\w+),")  # keys in a text, and in BibTeX
+PDS = ("pds", "pds-paper")  # methods that implement the paper
+UNITS = {  # of prepared volumes, by `Preprocessing.intensity`
+    "flat-median": "2.5 times the median in the brain, after division by the slow signal variation (receive field)",
+    "percentile": "the 99.5th percentile in the brain",
+}
+MASKS = {"given": "those of the dataset, or computed where it had none", "computed": "computed"}
+REGISTERED = {  # the fact of methods.yaml, by the last step of a registration
+    "affine to MNI": "registered_affine",
+    "FLIRT to MNI": "registered_fsl",
+    "already in": "registered_before",
+}
+SIMULATED = "**SIMULATED: the scans of this run are of simulated people. A paper must state this.**"
+Facts = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Boilerplate:
+    """A text for a methods section, as paragraphs of complete sentences, and the references that it cites.
+
+    paragraphs: with citations by key, such as [@roche1998], as pandoc reads them. references: in BibTeX.
+    """
+
+    paragraphs: tuple[str, ...]
+    references: str
+
+    def write(self, folder: Path, simulated: bool) -> list[Path]:
+        """Write methods.md and references.bib into a folder; returns the paths.
+
+        simulated: whether the scans are of simulated people, which the text then states first.
+        """
+        head = f"# Text for a methods section{' (SIMULATED)' if simulated else ''}"
+        about = f"Every number is from the records of the run. The keys in brackets are entries of `{REFERENCES}`."
+        parts = [head, about, *([SIMULATED] if simulated else []), *self.paragraphs]
+        write_text(folder / TEXT, "\n\n".join(parts) + "\n")
+        write_text(folder / REFERENCES, self.references)
+        return [folder / TEXT, folder / REFERENCES]
+
+
+def complete(sentences: Iterable[str], known: Facts) -> list[str]:
+    """The sentences whose facts are all known, filled in. known: the facts, as text by name.
+
+    sentences: texts with the names of facts in braces. A fact may be "", which permits a sentence without a text of it.
+
+    >>> complete(["{people} were scored.", "Funded by {funder}."], {"people": "12"})
+    ['12 were scored.']
+    """
+    needed = ((text, {name for _, name, _, _ in Formatter().parse(text) if name}) for text in sentences)
+    return [text.format_map(known) for text, names in needed if names <= known.keys()]
+
+
+def compose(paragraphs: Iterable[tuple[Iterable[str], Iterable[Facts]]], version: str) -> Boilerplate:
+    """The text whose paragraphs are sections of methods.yaml, each filled with facts.
+
+    paragraphs: for each, names of its sections and the sets of facts; a section is repeated with each set. A paragraph
+    without a complete sentence is left out. version: of pdsynth, for its reference.
+    """
+    sections = yaml.safe_load(_template("methods.yaml"))
+    texts = (
+        " ".join(sentence for name in names for known in facts for sentence in complete(sections[name], known))
+        for names, facts in ((tuple(names), tuple(facts)) for names, facts in paragraphs)
+    )
+    found = tuple(filter(None, texts))
+    cited = {key for text in found for key in CITED.findall(text)}
+    entries = _template("references.bib").replace("VERSION", version).split("\n\n")
+    chosen = [entry.strip() for entry in entries if ENTRY.findall(entry)[0] in cited]
+    return Boilerplate(found, "\n\n".join(chosen) + "\n")
+
+
+def _template(name: str) -> str:
+    return files("pdsynth.report").joinpath("templates", name).read_text("utf-8")
+
+
+def of_synthesis(folder: Path, entries: Mapping[str, Any]) -> Boilerplate:
+    """The text on a folder of synthesised scans, from its manifest, its table and the sidecars of its volumes.
+
+    entries: the content of the manifest, with `made_as` among its parameters, and `model`, the record of the model.
+    """
+    table = read_outcomes(folder / TABLE)
+    table = table[table["status"] == "made"]
+    sidecars = [read_json(sidecar_path(folder / file)) for file in table["file"]]
+    made_as = entries.get("parameters", {}).get("made_as", {})
+    kind = "SIMULATED participant" if entries.get("simulated") else "participant"
+    ways = [
+        {
+            "source": NAMES[Modality(target).other],
+            "target": NAMES[Modality(target)],
+            "people": _number(rows["participant_id"].nunique(), kind),
+            "scans": _number(len(rows), "scan"),
+        }
+        for target, rows in table.groupby("target")
+    ]
+    preprocessing = made_as.get("preprocessing") or {}
+    grid = entries.get("model", {}).get("card", {}).get("grid_affine")
+    parameters = preprocessing | ({"grid_mm": abs(grid[0][0])} if grid else {})
+    known = software(entries) | model(entries.get("model", {})) | preparation(parameters)
+    known.pop("through_fmri", None)  # the session of a synthesised scan has no other scan
+    known |= dict(_registered(sidecars)) | dict(_output(folder, table, made_as, sidecars))
+    paragraphs = ((("software",), (known,)), (("synthesis",), ways), (("model",), (known,)))
+    return compose((*paragraphs, (("preparation",), (known,)), (("output",), (known,))), entries["version"])
+
+
+def of_evaluation(entries: Mapping[str, Any], record: Mapping[str, Any], known: Facts) -> Boilerplate:
+    """The text on an evaluation, from its manifest, the record of the model under test in it, and facts by name.
+
+    known: the facts of `report.facts`. Names of cohorts, participants and folders are not part of the text.
+    """
+    settings = (entries.get("data", {}).get("prepared") or {}).get("parameters") or {}
+    scored = {**known, "n_others": str(len(known["others"].split(", ")))} if "others" in known else known
+    scored = {**scored, **software(entries), **model(record), **preparation(settings)}
+    if settings.get("alone") == "affine":
+        scored["registered_affine"] = "Scans that no tool had registered were registered"
+    parts = ("software", "model", "preparation", "evaluation")
+    return compose((((part,), (scored,)) for part in parts), entries.get("version", ""))
+
+
+def software(entries: Mapping[str, Any]) -> dict[str, str]:
+    """The facts about software: versions of pdsynth, Python and libraries, from the content of a manifest."""
+    found = {"version": entries.get("version"), "python": entries.get("python"), **entries.get("libraries", {})}
+    return _known(found)
+
+
+def model(record: Mapping[str, Any]) -> dict[str, str]:
+    """The facts about a model, from its record in a manifest: sha256, card, and the name of its method if recorded."""
+    card = record.get("card", {})
+    kind = {True: "SIMULATED participants", False: "participants", None: None}[card.get("simulated")]
+    found = {
+        "weights": record.get("sha256", "")[:12],
+        "recipe": card.get("recipe"),
+        "model_version": card.get("version"),
+        "trained_people": card.get("n_participants"),
+        "trained_kind": kind,
+        "trained_seed": card.get("seed"),
+        "method": record.get("method"),
+    }
+    return (
+        _known(found)
+        | ({"pds": ""} if record.get("method") in PDS else {})
+        | ({"conformal": ""} if "calibration" in card else {})
+    )
+
+
+def preparation(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The facts about the steps from a scan to a volume, by the settings of `Preprocessing` and the grid's grid_mm."""
+    numbers = {name: settings.get(name) for name in ("unsteady_seconds", "shell", "grid_mm")}
+    found = {name: None if value is None else f"{value:g}" for name, value in numbers.items()}
+    steps = {"denoised_by": settings.get("denoise"), "realigned_by": settings.get("realign")}
+    steps["through_fmri"] = settings.get("paired_dmri") == "through-fmri"
+    unit = UNITS[settings.get("intensity", "percentile")] if settings else None
+    return _known({**found, "unit": unit, "masks": MASKS.get(settings.get("mask", ""))}) | {
+        name: "" for name, done in steps.items() if done
+    }
+
+
+def _registered(sidecars: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield a fact per way of registration: the number of scans, in words; none if a sidecar does not record it."""
+    steps = [sidecar.get("Registration") for sidecar in sidecars]
+    if not all(steps):
+        return
+    for start, number in Counter(_way(each[-1]) for each in steps if each).items():
+        verb = "were" if start == "already in" else "were registered"
+        scans = "All scans" if number == len(steps) else f"Of the scans, {number}"
+        yield REGISTERED[start], f"{scans} {verb}"
+
+
+def _way(step: str) -> str:
+    return next(start for start in REGISTERED if step.startswith(start))
+
+
+def _output(
+    folder: Path, table: Any, made_as: Mapping[str, Any], sidecars: list[dict[str, Any]]
+) -> Iterator[tuple[str, str]]:
+    yield "estimate", ""
+    if sidecars and all(sidecar.get("Detail") == "of the source" for sidecar in sidecars):
+        yield "of_source", ""
+    if made_as.get("space", Space.NATIVE) != Space.NATIVE and any(folder.rglob(f"*_space-{made_as['space']}_res-2_*")):
+        yield "space", made_as["space"]
+    if made_as.get("samples"):
+        yield from {"samples": str(made_as["samples"]), "steps": str(made_as["steps"])}.items()
+        yield "draw_seed", str(made_as["seed"])
+    spreads = (file.replace("_desc-synthetic_", "_desc-syntheticstd_") for file in table["file"])
+    calibrations = {read_json(sidecar_path(folder / file)).get("Calibration") for file in spreads}
+    if len(calibrations) == 1 and (calibration := calibrations.pop()):
+        yield "calibration", calibration
+    scores = [float(score) for score in table["round_trip_db"] if score]
+    if scores:
+        summary = {"round_trip": median(scores), "round_trip_low": min(scores), "round_trip_high": max(scores)}
+        yield from ((name, f"{value:.1f}") for name, value in summary.items())
+
+
+def _number(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"
+
+
+def _known(facts: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in facts.items() if value not in (None, "")}
