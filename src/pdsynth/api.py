@@ -24,6 +24,7 @@ from pdsynth.resources import resolve_device, seconds
 from pdsynth.synthesis import Model
 from pdsynth.types import InputError, Modality, Size, Split
 from pdsynth.weights import model_folder as model_folder
+from pdsynth.workers import Workers
 
 CLOSED_FORM = tuple(name for name, each in RECIPES.items() if each.role is Role.CONTROL and each.steps == 0)
 
@@ -186,7 +187,7 @@ def evaluate(
     steps: int = EvaluateOptions.steps,
     ceiling: bool = True,
     atlas: Atlas | None = None,
-    jobs: int = 1,
+    jobs: int | Workers = 1,
 ) -> dict[str, Any]:
     """Score and audit one model, or several by name, on whole scans; returns the content of metrics.json.
 
@@ -198,8 +199,9 @@ def evaluate(
     The audit of uncertainty tests the SD that a method gives with each prediction. For a generative method and
     `samples` of 3 or more, it tests the SD over this number of samples instead, each drawn in `steps` sampling steps.
     If the pairs are simulated and `ceiling` is true, the oracle, which knows the simulated anatomy, is added as an
-    upper limit. `jobs` processes of one thread each share the scans; their number changes nothing but the times. A
-    program that calls this function with several jobs must guard its main module, as Python's multiprocessing requires.
+    upper limit. `jobs` processes of one thread each share the scans; their number changes nothing but the times. In
+    place of a number, `Workers` name a cluster. A program that calls this function with several jobs must guard its
+    main module, as Python's multiprocessing requires.
 
     Raises InputError if the preprocessing of a model differs from that of the pairs, if a model was trained on a scan
     of the pairs that is outside their training split, or if it was calibrated on a scan of the pairs. Raises ValueError

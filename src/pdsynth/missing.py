@@ -228,7 +228,7 @@ def synthesise_scans(
     to: Modality | None = None,
     layout: str | None = None,
     device: str = "auto",
-    jobs: int = 1,
+    jobs: int | Workers = 1,
     replace_refused: bool = False,
     select: Select = ANY,
     progress: Callable[[int, int], None] | None = None,
@@ -236,6 +236,7 @@ def synthesise_scans(
 ) -> tuple[list[Path], list[Rejection]]:
     """Synthesise as `synthesise_path` does, with samples, steps, seed, shell and space as one object.
 
+    jobs: number of processes, or the workers of a cluster, which need absolute paths.
     stamps: one record (size, times, inode, SHA-256) per source file of each volume when it was made, by the path of the
     volume relative to `out`; None for no record. A source file whose size, times and inode are equal is not read again
     to check its content. The stamps of this call are added to the dict.
@@ -256,9 +257,10 @@ def synthesise_scans(
         progress(done, len(run.sources))
     work = partial(_synthesise, str(model), device, options, out, path if path.is_dir() else None)
     refusals: dict[Path, Rejection] = {}
-    results = Workers(min(jobs, max(1, len(left)))).run(
-        work, left, name=lambda source: source.scan.path, start=partial(_loaded, str(model), device)
-    )
+    workers = Workers.of(jobs)
+    if len(left) == 1 and not workers.remote:
+        workers = Workers()  # a process of its own would load torch once more
+    results = workers.run(work, left, name=lambda source: source.scan.path, start=partial(_loaded, str(model), device))
     for number, (source, refusal) in enumerate(results, start=done + 1):
         if refusal is not None:
             refusals[source.scan.path] = refusal

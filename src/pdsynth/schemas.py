@@ -29,6 +29,8 @@ MOST_SKEWED = 1e6  # largest condition number of an affine
 MOST = 1_000_000_000  # largest count
 LONGEST = 256 << 20  # bytes of a file, at most; the table of 1,000,000 scans has about 200 MB
 SHOWN = 60  # characters of a value in a message
+SETTINGS = "pdsynth.yaml"  # file of a user's settings
+LONGEST_YAML = 1 << 20  # bytes; its reader is slow
 
 Way = Literal["fmri_to_dmri", "dmri_to_fmri"]
 Kind = Literal["fmri", "dmri"]
@@ -100,6 +102,18 @@ def read_object(path: Path, schema: Any, remedy: str) -> dict[str, Any]:
         raise InputError(path, "is damaged (it has no entries)", remedy)
     check(content, schema, path, remedy)
     return content
+
+
+def read_yaml(path: Path, remedy: str) -> Any:
+    """The content of a YAML file of at most 1 MiB. Raises InputError if it cannot be read."""
+    import yaml
+
+    try:
+        if path.stat().st_size > LONGEST_YAML:
+            raise ValueError("it is longer than 1 MiB")
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except Exception as error:  # the YAML reader raises errors of many types
+        raise InputError(path, f"cannot be read ({error})", remedy) from None
 
 
 def read_table(

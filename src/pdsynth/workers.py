@@ -12,15 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import forkserver, get_all_start_methods, get_context, parent_process
 from pathlib import Path
 from queue import SimpleQueue
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 
+from pdsynth.clusters import slurm, workers_of_dask
+from pdsynth.clusters.settings import Cluster
 from pdsynth.types import InputError
 
 Task = TypeVar("Task")
@@ -28,9 +31,6 @@ Result = TypeVar("Result")
 Name = Callable[[Task], str | Path]
 Start = Callable[[], object]
 Finished = SimpleQueue[tuple[Task, Future[Result]]]
-SECONDS = 20  # timeout for a scheduler
-SLURM_MEMORY, SLURM_HOURS = "4GB", 12
-
 
 _STARTED: set[str] = set()  # runs whose start function this process has called
 _PRELOADED: list[str] = []  # modules that worker processes have when they begin
@@ -50,12 +50,13 @@ def load_ahead(module: str) -> None:
 
 @dataclass(frozen=True)
 class Workers:
-    """The processes, of one thread each, among which a command divides its tasks.
+    """The processes among which a command divides its tasks.
 
     They are `jobs` processes of this machine (1: this process itself). If dask is given, it is the address of a running
-    dask scheduler, whose processes are used instead, and jobs is not used. If slurm is true, they are `jobs` jobs of
-    the cluster manager Slurm, each with 4 GB of memory for 12 hours. Raises ValueError for jobs below 1, and if both
-    dask and slurm are given.
+    dask scheduler, whose processes are used instead, and jobs is not used. If slurm is true, they are jobs of the
+    cluster manager Slurm, of which at most `jobs` run at a time. cluster: the settings of these jobs. threads: number
+    of threads of each process. gpus: number of GPUs of each job of Slurm. Raises ValueError for jobs below 1, and if
+    both dask and slurm are given.
 
     >>> sorted(Workers().run(abs, [-2, 1]))
     [(-2, 2), (1, 1)]
@@ -64,12 +65,48 @@ class Workers:
     jobs: int = 1
     dask: str | None = None
     slurm: bool = False
+    cluster: Cluster = field(default_factory=Cluster)
+    threads: int = 1
+    gpus: int = 0
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
             raise ValueError(f"jobs={self.jobs} must be 1 or more.")
         if self.dask and self.slurm:
             raise ValueError("--dask and --slurm are two clusters. Choose one.")
+
+    @classmethod
+    def of(cls, jobs: int | Workers) -> Workers:
+        """These workers themselves, or those of a number of processes of this machine.
+
+        >>> Workers.of(3).jobs, Workers.of(Workers(2)).jobs
+        (3, 2)
+        """
+        return jobs if isinstance(jobs, Workers) else cls(jobs)
+
+    @property
+    def remote(self) -> bool:
+        """Whether the tasks may be done on other machines, which then need absolute paths."""
+        return self.slurm or self.dask is not None
+
+    @property
+    def several(self) -> bool:
+        """Whether the tasks are done in other processes than this one."""
+        return self.jobs > 1 or self.remote
+
+    def refuse_absent(self) -> None:
+        """Raise InputError if there is no Slurm or no dask scheduler, and ValueError if a package is not installed."""
+        if self.slurm:
+            slurm.refuse_absent()
+        elif self.dask is not None:
+            with workers_of_dask.client_of(self.dask, self.cluster):
+                pass
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Yield a new folder that all processes see; it is removed at the end."""
+        with self.cluster.scratch() if self.remote else TemporaryDirectory() as folder:
+            yield Path(folder)
 
     def run(
         self,
@@ -87,25 +124,26 @@ class Workers:
 
         If the system kills a process of this machine, it is not replaced; the others, if any are left, do the remaining
         tasks, and InputError is then raised for the task of the killed process. The message names the task by
-        name(task). Without `name`, it is the task itself if it is a path, else its attribute `name`, or its text.
-        Raises ValueError if a package for the cluster is not installed, or if no dask scheduler answers.
+        name(task). Without `name`, it is the task itself if it is a path, else its attribute `name`, or its text. On a
+        cluster, the tasks of a lost job or worker are first done again, see `on_slurm` and `on_dask` for how often and
+        for all errors of a cluster. Raises ValueError if a package for the cluster is not installed.
 
         >>> list(Workers().run(len, ["abc"]))
         [('abc', 3)]
         """
         if not tasks:
             return
-        if self.dask or self.slurm:
-            yield from self._on_cluster(_packed(work, start), tasks)
+        named, do = name or _task_name, partial(_do, secrets.token_hex(8), self.threads, start, work)
+        if self.dask is not None:
+            yield from workers_of_dask.on_dask(do, tasks, named, self.dask, self.cluster)
+        elif self.slurm:
+            resources = {"threads": self.threads, "gpus": self.gpus}
+            yield from slurm.on_slurm(do, tasks, named, self.jobs, self.cluster, **resources)
         elif self.jobs == 1:
-            if start is not None:
-                with _one_thread():
-                    start()
             for task in tasks:
-                yield task, _do("", None, work, task)
+                yield task, do(task)
         else:
-            count = min(self.jobs, len(tasks))
-            yield from _in_processes(count, _packed(work, start), tasks, name or _task_name)
+            yield from _in_processes(min(self.jobs, len(tasks)), do, tasks, named)
 
     def in_order(
         self,
@@ -128,46 +166,6 @@ class Workers:
             early[task] = result
             while waiting and waiting[0] in early:
                 yield early.pop(waiting.popleft())
-
-    def _on_cluster(self, do: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
-        with _client(self) as client:
-            from dask.distributed import as_completed
-
-            futures = dict(zip(client.map(do, tasks, pure=False), tasks, strict=True))
-            for future in as_completed(list(futures)):
-                yield futures[future], future.result()
-
-
-@contextmanager
-def _client(workers: Workers) -> Iterator[Any]:
-    """A client of the cluster. A running scheduler is not stopped; Slurm jobs end with the block.
-
-    Raises ValueError if a package is missing or if no scheduler answers.
-    """
-    try:
-        from dask.distributed import Client
-
-        if workers.slurm:
-            from dask_jobqueue import SLURMCluster
-    except ImportError as error:
-        missing = "dask-jobqueue" if error.name == "dask_jobqueue" else "dask"
-        raise ValueError(
-            f"{missing} is not installed. Use pip install 'pdsynth[scale]', or run without a cluster."
-        ) from error
-    if workers.dask is not None:
-        try:
-            client = Client(workers.dask, timeout=SECONDS)
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"no dask scheduler answers at {workers.dask}. Start one, or check the address."
-            ) from error
-        with client:
-            yield client
-        return
-    with SLURMCluster(cores=1, processes=1, memory=SLURM_MEMORY, walltime=f"{SLURM_HOURS}:00:00") as cluster:
-        cluster.scale(jobs=workers.jobs)
-        with Client(cluster) as client:
-            yield client
 
 
 def _in_processes(
@@ -270,31 +268,27 @@ def terminate(pools: Sequence[ProcessPoolExecutor]) -> None:
             process.terminate()
 
 
-def _packed(work: Callable[[Task], Result], start: Start | None) -> Callable[[Task], Result]:
-    return partial(_do, secrets.token_hex(8), start, work)
-
-
-def _do(run: str, start: Start | None, work: Callable[[Task], Result], task: Task) -> Result:
-    with _one_thread():
+def _do(run: str, threads: int, start: Start | None, work: Callable[[Task], Result], task: Task) -> Result:
+    with _limited(threads):
         if start is not None and run not in _STARTED:  # once per process and run
             start()
             _STARTED.add(run)
-    with _one_thread():  # again, because start may have loaded libraries that use threads
+    with _limited(threads):  # again, because start may have loaded libraries that use threads
         return work(task)
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Limit the loaded libraries to one thread, so that results do not depend on the number of processes."""
+def _limited(threads: int) -> Iterator[None]:
+    """Limit the number of threads of the loaded libraries, so that results do not depend on the number of processes."""
     torch = sys.modules.get("torch")  # not imported here, because that takes seconds and most tasks need no torch
-    before = torch.get_num_threads() if torch is not None else 1
-    with threadpool_limits(1):
-        if before != 1 and torch is not None:
-            torch.set_num_threads(1)
+    before = torch.get_num_threads() if torch is not None else threads
+    with threadpool_limits(threads):
+        if before != threads and torch is not None:
+            torch.set_num_threads(threads)
         try:
             yield
         finally:
-            if before != 1 and torch is not None:
+            if before != threads and torch is not None:
                 torch.set_num_threads(before)
 
 

@@ -18,6 +18,7 @@ from pdsynth import api, folders, manifest
 from pdsynth.atlas import evidence_regions, region_means
 from pdsynth.benchmark import ALL, benchmark, jobs, runs
 from pdsynth.benchmark.runs import Terms
+from pdsynth.clusters.settings import LostTaskError
 from pdsynth.evaluation.metrics import dilate, image_quality
 from pdsynth.evidence.claims import write_cards, write_report
 from pdsynth.evidence.verbs import write_roi
@@ -28,6 +29,7 @@ from pdsynth.results.archive import image_name
 from pdsynth.results.entries import run_folder, scores_folder
 from pdsynth.results.folder import Results
 from pdsynth.types import Direction, InputError
+from pdsynth.workers import Workers
 
 ENTRIES = ["population-mean", "pds:small", "oracle", "unet"]
 D = Direction.FMRI_TO_DMRI
@@ -293,11 +295,20 @@ def test_what_a_run_depends_on_survives_json_and_holds_every_setting(entry, prep
         assert key["settings"]["channels"] == [8, 16, 32, 64] and key["settings"]["eta"] == 1.0
 
 
-def test_submitit_runs_entries(prepared, tmp_path):
-    pytest.importorskip("submitit")
-    benchmark(prepared.root, tmp_path / "out", ["copy-source", "zeros"], steps=1, cluster="local")
-    assert set(table(tmp_path / "out", 2)["method"]) == {"copy-source", "zeros"}
-    assert list((tmp_path / "out" / "jobs").iterdir())
+def test_a_cluster_runs_entries_and_one_whose_jobs_are_lost_fails_alone(prepared, tmp_path, monkeypatch):
+    def lost_at_unet(self, work, entries):
+        assert (self.jobs, self.threads) == (len(entries), 1)  # all at once, one a job
+        for entry in entries:
+            if entry != "unet":
+                yield entry, work(entry)
+        raise LostTaskError("unet", "was being processed when its job ended", "give it more memory")
+
+    monkeypatch.setattr(Workers, "run", lost_at_unet)
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=r"lacks 1 of 3 entries, which failed \(unet: unet: was being processed"):
+        benchmark(prepared.root, out, ["copy-source", "unet", "zeros"], steps=1, jobs=Workers(slurm=True))
+    kept = tmp_path / "out.partial" / "out"
+    assert set(table(kept, 2)["method"]) == {"copy-source", "zeros"}
 
 
 def test_each_job_has_a_gpu_of_its_own(monkeypatch, tmp_path):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -17,6 +18,7 @@ from pdsynth import api, folders, manifest
 from pdsynth.benchmark.joined import clear_joined, join_scores
 from pdsynth.benchmark.runs import Terms, begun_as, run_entry
 from pdsynth.benchmark.tables import ALL, FIGURES, tested_of, write_tables
+from pdsynth.clusters.settings import LostTaskError
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation.evaluate import ORACLE
 from pdsynth.evaluation.provenance import provenance
@@ -25,11 +27,9 @@ from pdsynth.recipes import CONTROLS, RECIPES, settings_of
 from pdsynth.report.benchmark import write_page
 from pdsynth.results.entries import recipe_of, run_folder
 from pdsynth.types import InputError, Size
-from pdsynth.workers import start_worker, terminate
+from pdsynth.workers import Workers, start_worker, terminate
 
 Progress = Callable[[int, int], None]
-SLURM_SLACK = 3.0  # time limit of a job relative to the budget: fits, caches and scores need additional time
-SLURM_LEAST_MINUTES = 120
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,13 @@ class _Plan:
     """The folders and the terms of a benchmark, and the way to run its entries (recipes in one of their sizes).
 
     terms: the settings that are equal for all entries (budget, steps, seed, device, threads). prepared: prepared folder
-    of the pairs. out: folder that the runs and results are written into. jobs, cluster, progress: see `benchmark`.
+    of the pairs. out: folder that the runs and results are written into. workers: the argument `jobs` of `benchmark`.
     """
 
     prepared: Path
     out: Path
     terms: Terms
-    jobs: int
-    cluster: str | None
+    workers: Workers
     progress: Progress | None
 
 
@@ -56,9 +55,8 @@ def benchmark(
     budget: float | None = None,
     steps: int | None = None,
     seed: int = 0,
-    jobs: int = 1,
+    jobs: int | Workers = 1,
     device: str = "cpu",
-    cluster: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Train and score several recipes with an equal budget; write tables, figures and an HTML page with them.
@@ -69,16 +67,15 @@ def benchmark(
     training time of each recipe in seconds (wall time). steps: number of training steps of each recipe. If both are
     given, a training ends at the first of the two; recipes that are fitted in closed form need neither. seed: of
     training and scores. jobs: number of recipes that run at the same time, each in its own process with an equal share
-    of the threads. device: "cpu" or "cuda". cluster: "slurm" or "local", to run the recipes as jobs of the library
-    submitit instead, all at once; `jobs` then divides the threads only. A finished run in `out` is used again, a
+    of the threads; or the workers of a cluster, to which all recipes are submitted at once. On the workers of dask, the
+    peak memory is that of the worker since its start. device: "cpu" or "cuda". A finished run in `out` is used again, a
     stopped run is resumed, and the tables contain all finished runs. progress(done, total) is called at the start and
     after each recipe; it counts those that are not yet finished in `out`.
 
-    Raises ValueError for an unknown recipe or size, for two sizes of one recipe, without budget and steps, and if
-    submitit is needed but not installed. Raises InputError if `out` was written with other pairs or other settings
-    (budget, steps, seed, device, threads per recipe), or by another command; if the test split has fewer than two
-    participants; if the oracle is given and the pairs are not simulated; or, after the results of all other recipes are
-    written, if a recipe failed.
+    Raises ValueError for an unknown recipe or size, for two sizes of one recipe, and without budget and steps. Raises
+    InputError if `out` was written with other pairs or other settings (budget, steps, seed, device, threads per
+    recipe), or by another command; if the test split has fewer than two participants; if the oracle is given and the
+    pairs are not simulated; or, after the results of all other recipes are written, if a recipe failed.
     """
     prepared, out = Path(prepared), Path(out)
     if not (budget or steps):
@@ -92,7 +89,8 @@ def benchmark(
         entries = [on_cpu.get(name, name) for name in ALL if pairs.has_oracle or name != ORACLE]
     if ORACLE in entries and not pairs.has_oracle:
         raise InputError(prepared, "is not simulated, so it has no oracle", "leave oracle out of --recipes")
-    threads = max(1, torch.get_num_threads() // jobs)
+    workers = Workers.of(jobs)
+    threads = max(1, torch.get_num_threads() // workers.jobs)
     terms = Terms(budget, steps, seed, device, threads)
     failed: dict[str, str] = {}
     with folders.making(
@@ -102,7 +100,7 @@ def benchmark(
         check_manifest=lambda before: _refuse_other_terms(out, before, prepared, terms),
         inputs=[prepared],
     ) as work:
-        plan = _Plan(prepared, work.folder, terms, jobs, cluster, progress)
+        plan = _Plan(prepared, work.folder, terms, workers, progress)
         page = _page(plan, pairs, entries, failed)
     if failed:
         listed = "; ".join(f"{entry}: {why}" for entry, why in failed.items())
@@ -119,7 +117,7 @@ def _page(plan: _Plan, pairs: Pairs, entries: Sequence[str], failed: dict[str, s
     """
     out, terms = plan.out, plan.terms
     with manifest.recorded(
-        out, "benchmark", inputs=[plan.prepared], seed=terms.seed, terms=asdict(terms), jobs=plan.jobs
+        out, "benchmark", inputs=[plan.prepared], seed=terms.seed, terms=asdict(terms), jobs=plan.workers.jobs
     ) as record:
         record["simulated"] = pairs.simulated
         record["n_train"] = int(pairs.train.table["participant_id"].nunique())
@@ -215,31 +213,55 @@ def _run_all(plan: _Plan, entries: Sequence[str]) -> dict[str, str]:
     failed: dict[str, str] = {}
     if plan.progress is not None:
         plan.progress(0, len(entries))
-    pool = ThreadPoolExecutor(plan.jobs)
-    processes: list[ProcessPoolExecutor] = []
-    started: dict[Any, str]
+    for number, (entry, why) in enumerate((_on_cluster if plan.workers.remote else _here_all)(plan, entries), 1):
+        if why is not None:
+            failed[entry] = why
+        if plan.progress is not None:
+            plan.progress(number, len(entries))
+    return failed
+
+
+def _on_cluster(plan: _Plan, entries: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Run the entries as tasks of a cluster, one per job of Slurm; yields each with the reason if it failed."""
+    workers = replace(plan.workers, jobs=max(1, len(entries)), threads=plan.terms.threads)
+    left = list(entries)
     try:
-        if plan.cluster is not None:
-            submit = _submitter(plan.out, plan.cluster, plan.terms)
-            started = {submit(run_entry, plan.prepared, plan.out, entry, plan.terms): entry for entry in entries}
-        else:
-            free = _free_gpus(plan.jobs) if plan.terms.device == "cuda" else None
-            resources = (processes, free, plan.prepared, plan.out)
-            started = {pool.submit(_in_a_process, *resources, entry, plan.terms): entry for entry in entries}
-        for number, job in enumerate(started if plan.cluster is not None else as_completed(started), 1):
-            try:
-                job.result()
-            except Exception as error:
-                failed[started[job]] = f"{type(error).__name__}: {error}"
-            if plan.progress is not None:
-                plan.progress(number, len(entries))
+        for entry, why in workers.run(partial(_attempt, plan.prepared, plan.out, plan.terms), entries):
+            left.remove(entry)
+            yield entry, why
+    except LostTaskError as error:  # all other entries have ended
+        for entry in left:
+            yield entry, str(error)
+
+
+def _attempt(prepared: Path, out: Path, terms: Terms, entry: str) -> str | None:
+    """Run an entry; returns the reason if it fails, since the failure of one does not stop the others."""
+    try:
+        run_entry(prepared, out, entry, terms)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _here_all(plan: _Plan, entries: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Run the entries in processes of this machine; yields each with the reason if it failed."""
+    pool = ThreadPoolExecutor(plan.workers.jobs)
+    processes: list[ProcessPoolExecutor] = []
+    try:
+        free = _free_gpus(plan.workers.jobs) if plan.terms.device == "cuda" else None
+        resources = (processes, free, plan.prepared, plan.out)
+        started = {pool.submit(_in_a_process, *resources, entry, plan.terms): entry for entry in entries}
+        for job in as_completed(started):
+            error = job.exception()
+            if error is not None and not isinstance(error, Exception):
+                raise error
+            yield started[job], None if error is None else f"{type(error).__name__}: {error}"
     except BaseException:  # an interruption: waiting entries are not started; the next run resumes the running ones
         pool.shutdown(wait=False, cancel_futures=True)
         terminate(processes)
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-    return failed
 
 
 def _in_a_process(processes: list[ProcessPoolExecutor], free: Queue[str] | None, *given: Any) -> str:
@@ -272,22 +294,6 @@ def _here(free: Queue[str] | None, prepared: Path, out: Path, entry: str, terms:
         return run_entry(prepared, out, entry, terms)
     finally:
         free.put(number)
-
-
-def _submitter(out: Path, cluster: str, terms: Terms) -> Callable[..., Any]:
-    """The function `submit` of submitit, which starts a job on the cluster "slurm" or "local", with logs in out/jobs.
-
-    Raises ValueError if submitit is not installed.
-    """
-    try:
-        import submitit
-    except ImportError as error:
-        raise ValueError("submitit is not installed. pip install 'pdsynth[scale]', or leave out --cluster.") from error
-    executor = submitit.AutoExecutor(out / "jobs", cluster=cluster)
-    minutes = max(SLURM_LEAST_MINUTES, int((terms.budget or 0) / 60 * SLURM_SLACK))
-    gpus = 1 if terms.device == "cuda" else 0
-    executor.update_parameters(timeout_min=minutes, cpus_per_task=terms.threads, gpus_per_node=gpus)
-    return executor.submit
 
 
 def _refuse_other_terms(out: Path, before: dict[str, Any], prepared: Path, terms: Terms) -> None:

@@ -12,15 +12,16 @@ from pdsynth import folders, manifest
 from pdsynth.cli.console import DRY_RUN, LISTED, done, doubtful, error_line, print_json, table, without
 from pdsynth.cli.options import (
     AUTO,
-    JOBS,
+    HERE,
     AsJson,
     DryRun,
     GridMm,
-    Jobs,
     LayoutOption,
     Overwrite,
     Seed,
     SelectOption,
+    Where,
+    where_options,
 )
 from pdsynth.options import PrepareOptions, SimulateOptions
 from pdsynth.progress import progress, working
@@ -40,6 +41,7 @@ DiagnosisMap = Annotated[
 ]
 
 
+@where_options
 def simulate(
     out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
     subjects: Annotated[int, typer.Option(min=1, help="Number of participants.")] = SimulateOptions.subjects,
@@ -63,12 +65,13 @@ def simulate(
         float, typer.Option(min=0.0, max=1.0, help="Fraction of the participants simulated from these label maps.")
     ] = SimulateOptions.anatomies_share,
     seed: Seed = SimulateOptions.seed,
-    jobs: Jobs = JOBS,
+    where: Where = HERE,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a SIMULATED cohort with fMRI and dMRI as a BIDS dataset; the ground truth is in derivatives/truth."""
     from pdsynth.cohorts.simulated.cohort import simulate_cohort
 
+    workers = where.workers(*([anatomies] if anatomies else []))
     options = SimulateOptions(
         subjects=subjects,
         seed=seed,
@@ -78,7 +81,7 @@ def simulate(
         grid_mm=grid_mm,
         quick=quick,
         randomise=randomise,
-        anatomies=anatomies,
+        anatomies=anatomies and anatomies.absolute(),  # workers of a cluster may start in another folder
         anatomies_share=anatomies_share,
     )
     entries = manifest.begin(
@@ -95,7 +98,7 @@ def simulate(
         anatomies_share=anatomies_share if anatomies else None,
     )
     with folders.making(out, overwrite=overwrite) as work, progress("Simulating") as update:
-        simulate_cohort(work.folder, options, jobs, update)
+        simulate_cohort(work.folder, options, workers, update)
         manifest.finish(work.folder, entries)
     done(f"{counted(subjects, 'SIMULATED participant')} in {out}", "prepare", out, "prepared")
 
@@ -181,6 +184,7 @@ def _print_table1(cohort: Cohort, as_json: bool) -> None:
     done("These are the groups of the dataset", "prepare", cohort.root, "prepared")
 
 
+@where_options
 def prepare(
     path: Dataset,
     out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
@@ -193,7 +197,7 @@ def prepare(
         map(str, PrepareOptions.split)
     ),
     seed: Seed = PrepareOptions.seed,
-    jobs: Jobs = JOBS,
+    where: Where = HERE,
     overwrite: Overwrite = False,
     layout: LayoutOption = AUTO,
     diagnosis_column: DiagnosisColumn = None,
@@ -209,8 +213,6 @@ def prepare(
         bool,
         typer.Option("--prune", help="Drop prepared scans that cannot be read now, and sessions without another scan."),
     ] = False,
-    dask: Annotated[str | None, typer.Option(help="Run on the cluster of this dask scheduler (tcp://...).")] = None,
-    slurm: Annotated[bool, typer.Option("--slurm", help="Run in Slurm jobs; --jobs is their number.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Bring a cohort's scans onto one grid, and split the participants into training, validation and test.
@@ -221,7 +223,6 @@ def prepare(
     from pdsynth.data.prepare import plan, prepare_cohort
     from pdsynth.data.splits import FEWEST
     from pdsynth.report.quality import write_quality
-    from pdsynth.workers import Workers
 
     options = PrepareOptions(
         grid_mm=grid_mm,
@@ -231,7 +232,7 @@ def prepare(
         denoise=denoise,
         realign=realign,
     )
-    workers = Workers(jobs, dask, slurm)
+    workers = where.workers(path)
     folders.refuse_occupied(out, True, [path])
     path, out = path.absolute(), out.absolute()  # the workers of a cluster start in another folder
     cohort = _cohort(path, layout, diagnosis_column, diagnosis_map, select)

@@ -12,6 +12,7 @@ from pdsynth import folders, manifest
 from pdsynth.cli.console import done, search_before_sharing, table
 from pdsynth.cli.options import (
     JOBS,
+    ONE,
     AtlasFile,
     Budget,
     Device,
@@ -22,7 +23,9 @@ from pdsynth.cli.options import (
     Overwrite,
     PreparedFolder,
     Seed,
+    Where,
     scoring_options,
+    where_options,
 )
 from pdsynth.cli.results import print_scores, report, scored
 from pdsynth.options import EvaluateOptions
@@ -42,6 +45,7 @@ MethodNames = Annotated[
 ]  # fmt: skip
 
 
+@where_options
 def effects(
     prepared: PreparedFolder,
     out: Out,
@@ -54,6 +58,7 @@ def effects(
     budget: Budget = None,
     atlas: AtlasFile = None,
     seed: Seed = 0,
+    where: Where = ONE,
     device: DeviceOption = Device.auto,
     overwrite: Overwrite = False,
 ) -> None:
@@ -65,6 +70,8 @@ def effects(
     """
     contrast = _two_diagnoses(groups)
     limit, chosen = seconds(budget) if budget else None, resolve_device(device.value)
+    workers = where.workers(prepared, gpu=chosen == Device.cuda)
+    prepared = prepared.absolute()  # the workers of a cluster may start in another folder
     from pdsynth import api
     from pdsynth.atlas import read_atlas
     from pdsynth.data.pairs import Pairs
@@ -94,7 +101,7 @@ def effects(
             predicted = by_model(loaded, pairs, people, regions)
         else:
             predicted = cross_fitted(recipe, pairs, people, folds=folds, budget=limit, atlas=regions, seed=seed,
-                                     device=chosen, progress=update)  # fmt: skip
+                                     device=chosen, jobs=workers, progress=update)  # fmt: skip
         estimates = group_effects(people, predicted, contrast, regions)
         estimates.write(work.folder)
         draw(work.folder, estimates, contrast, pairs.simulated)

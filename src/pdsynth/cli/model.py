@@ -12,13 +12,12 @@ from pdsynth import files, folders, manifest
 from pdsynth.cli.console import DRY_RUN, done, doubtful, error_line, print_json, table, without
 from pdsynth.cli.options import (
     AUTO,
-    JOBS,
+    HERE,
     AsJson,
     Budget,
     Device,
     DeviceOption,
     DryRun,
-    Jobs,
     LayoutOption,
     Overwrite,
     Precision,
@@ -26,12 +25,13 @@ from pdsynth.cli.options import (
     Seed,
     SelectOption,
     Steps,
+    Where,
+    where_options,
 )
 from pdsynth.options import FitOptions
 from pdsynth.progress import progress, working
 from pdsynth.resources import refuse_more_devices, resolve_device, seconds
 from pdsynth.types import Available, InputError, Modality, Size, Space, counted
-from pdsynth.workers import load_ahead
 
 NO_RUN, NEW_RUN = "holds no run of `pdsynth train` that can be resumed", "leave out --resume to start a run"
 if TYPE_CHECKING:
@@ -300,6 +300,7 @@ def _gain(each: Adaptation) -> str:
     return "too few to judge" if isnan(each.gain_db) else f"{each.gain_db:+.2f} +- {each.error_db:.2f} dB"
 
 
+@where_options
 def synthesize(
     model: ModelFolder,
     path: Annotated[Path, typer.Argument(help="A BIDS dataset, or one scan.", metavar="PATH")],
@@ -314,7 +315,7 @@ def synthesize(
         Space, typer.Option(help="Write all images in this standard space too, with transforms as files of ITK.")
     ] = Space.NATIVE,
     seed: Seed = 0,
-    jobs: Jobs = JOBS,
+    where: Where = HERE,
     layout: LayoutOption = AUTO,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with status 2 if a scan is refused.")] = False,
     replace_refused: Annotated[
@@ -330,9 +331,14 @@ def synthesize(
     Volumes that the same model made with the same options are not made again. No table of participants is read: the
     diagnosis does not enter synthesis.
     """
-    if device is Device.cuda:
+    workers = where.workers(path, gpu=device is Device.cuda)
+    if workers.remote:
+        path = path.absolute()  # the workers of a cluster may start in another folder
+    elif device is Device.cuda:
         resolve_device(device.value)  # a missing GPU is an error at once; auto is resolved when torch is loaded
-    if jobs > 1 and not dry_run:
+    elif workers.several and not dry_run:
+        from pdsynth.workers import load_ahead
+
         load_ahead("pdsynth.synthesis")
     from pdsynth.cohorts.choice import Select
     from pdsynth.missing import REPLACE, Options, plan, refuse_other_options, synthesise_scans
@@ -340,7 +346,7 @@ def synthesize(
     from pdsynth.report.boilerplate import of_synthesis
     from pdsynth.weights import model_folder, model_record
 
-    folder = model_folder(model)
+    folder = model_folder(model).absolute()
     selection = Select.parse(select)
     options = Options(samples=samples, steps=steps, seed=seed, shell=shell, space=space)
     made_as = options.entries(folder)
@@ -377,7 +383,7 @@ def synthesize(
                 to=to,
                 layout=None if layout == AUTO else layout,
                 device=device.value,
-                jobs=jobs,
+                jobs=workers,
                 replace_refused=replace_refused,
                 select=selection,
                 progress=update,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from inspect import Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -14,6 +15,9 @@ from pdsynth.cli.console import DRY_RUN
 from pdsynth.options import EvaluateOptions
 from pdsynth.resources import default_jobs
 from pdsynth.types import Split
+
+if TYPE_CHECKING:
+    from pdsynth.workers import Workers
 
 JOBS = default_jobs()
 AUTO = "auto"
@@ -109,30 +113,79 @@ EVALUATE_OPTIONS = {
 Verb = Callable[..., None]
 
 
-def spread(kind: type[Any], declared: Mapping[str, Any]) -> Callable[[Verb], Verb]:
-    """Make the command of a verb from a function whose parameter `options` is one dataclass.
+@dataclass(frozen=True)
+class Where:
+    """The options of where the tasks of a command are done: the number of processes, or a cluster and its settings."""
+
+    jobs: int = JOBS
+    slurm: bool = False
+    dask: str | None = None
+    cluster: list[str] | None = None
+
+    def workers(self, *inputs: Path, gpu: bool = False) -> Workers:
+        """The processes of this machine, or the workers of the cluster. inputs: what the command reads.
+
+        gpu: whether each job of Slurm needs a GPU. Raises InputError or ValueError, before any work, if the cluster
+        cannot be used, and ValueError for settings without a cluster.
+        """
+        from pdsynth.clusters.settings import cluster_settings
+        from pdsynth.workers import Workers
+
+        if not (self.slurm or self.dask):
+            if self.cluster:
+                raise ValueError("--cluster has settings of a cluster. Give --slurm or --dask too.")
+            return Workers(self.jobs)
+        settings = cluster_settings(self.cluster or (), inputs)
+        workers = Workers(self.jobs, self.dask, self.slurm, settings, gpus=int(gpu))
+        workers.refuse_absent()
+        return workers
+
+
+WHERE_OPTIONS = {
+    "jobs": Annotated[int, typer.Option("--jobs", min=1, help="Number of processes; with --slurm, of jobs at a time.")],
+    "slurm": Annotated[bool, typer.Option("--slurm", help="Run in jobs of the cluster manager Slurm.")],
+    "dask": Annotated[
+        str | None, typer.Option("--dask", help="Run on the workers of this dask scheduler.", metavar="ADDRESS")
+    ],
+    "cluster": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cluster",
+            metavar="NAME=VALUE",
+            help="Setting of the cluster: partition, account, memory, time, setup, wait or folder; may be repeated. "
+            "Others come from the entry `cluster` of pdsynth.yaml in the working directory.",
+        ),
+    ],
+}
+HERE, ONE = Where(), Where(jobs=1)
+
+
+def spread(kind: type[Any], declared: Mapping[str, Any], into: str = "options") -> Callable[[Verb], Verb]:
+    """Make the command of a verb from a function with a parameter that is one dataclass.
 
     A verb is a subcommand of `pdsynth`, such as evaluate. On the command line, options of their own replace this
-    parameter, one per declared field. kind: the dataclass, which gives the defaults, also of fields that are not
-    declared. declared: the declaration of each option (of the library typer), by the field's name. Returns a decorator,
-    which keeps the other parameters, the name and the docstring of the function.
+    parameter, one per declared field. kind: the dataclass. The defaults are those of the parameter if it has one, else
+    those of the dataclass, also of fields that are not declared. declared: the declaration of each option (of the
+    library typer), by the field's name. into: name of the parameter. Returns a decorator, which keeps the other
+    parameters, the name and the docstring of the function.
     """
 
     def decorate(verb: Verb) -> Verb:
         hints = get_type_hints(verb, include_extras=True)
         parameters = []
         for parameter in signature(verb).parameters.values():
-            if parameter.name == "options":
+            if parameter.name == into:
+                given = kind if parameter.default is parameter.empty else parameter.default
                 parameters += [
-                    parameter.replace(name=name, annotation=annotation, default=getattr(kind, name))
+                    parameter.replace(name=name, annotation=annotation, default=getattr(given, name))
                     for name, annotation in declared.items()
                 ]
-            else:
-                parameters.append(parameter.replace(annotation=hints[parameter.name]))
+            else:  # the annotation is resolved already if the verb is itself a command of `spread`
+                parameters.append(parameter.replace(annotation=hints.get(parameter.name, parameter.annotation)))
 
         def command(**values: Any) -> None:
             options = kind(**{name: values.pop(name) for name in declared})
-            verb(**values, options=options)
+            verb(**values, **{into: options})
 
         command.__name__, command.__doc__ = verb.__name__, verb.__doc__
         command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
@@ -142,3 +195,4 @@ def spread(kind: type[Any], declared: Mapping[str, Any]) -> Callable[[Verb], Ver
 
 
 scoring_options = spread(EvaluateOptions, EVALUATE_OPTIONS)
+where_options = spread(Where, WHERE_OPTIONS, into="where")

@@ -13,7 +13,9 @@ import typer
 from pdsynth import folders, manifest
 from pdsynth.cli.console import done, error_line, print_json, search_before_sharing, table
 from pdsynth.cli.options import (
+    HERE,
     JOBS,
+    ONE,
     AsJson,
     Budget,
     Device,
@@ -24,17 +26,19 @@ from pdsynth.cli.options import (
     Overwrite,
     PreparedFolder,
     Seed,
+    Where,
     scoring_options,
+    where_options,
 )
 from pdsynth.options import EvaluateOptions
 from pdsynth.progress import progress, working
 from pdsynth.resources import resolve_device, seconds
 from pdsynth.types import Available, Direction, InputError, Split, counted
-from pdsynth.workers import load_ahead
 
 if TYPE_CHECKING:
     from pdsynth import api
     from pdsynth.data.pairs import Pairs
+    from pdsynth.workers import Workers
 
 
 def demo(
@@ -60,13 +64,14 @@ def demo(
     done(f"Open {out / 'report.html'} in a browser", "synthesize", "default", "your-bids-folder", "synthesised")
 
 
+@where_options
 @scoring_options
 def evaluate(
     prepared: PreparedFolder,
     model: Models,
     out: Out,
     options: EvaluateOptions,
-    jobs: Jobs = JOBS,
+    where: Where = HERE,
     overwrite: Overwrite = False,
 ) -> None:
     """Score models and audit their use of the source, on people with both scans; writes metrics.json and tables.
@@ -74,7 +79,8 @@ def evaluate(
     The scores are those of the participants of one split, --split. The first model is the one under test, which is
     compared with the others.
     """
-    with scored("evaluate", prepared, model, out, options=options, jobs=jobs, overwrite=overwrite):
+    workers = where.workers(prepared, gpu=options.device == Device.cuda)
+    with scored("evaluate", prepared, model, out, options=options, jobs=workers, overwrite=overwrite):
         pass
     print_scores(out)
     done(f"The metrics are in {out / 'metrics.json'}", "report", out)
@@ -97,19 +103,31 @@ class Scored:
 
 @contextmanager
 def scored(
-    command: str, prepared: Path, model: list[str], out: Path, *, options: EvaluateOptions, jobs: int, overwrite: bool
+    command: str,
+    prepared: Path,
+    model: list[str],
+    out: Path,
+    *,
+    options: EvaluateOptions,
+    jobs: int | Workers,
+    overwrite: bool,
 ) -> Iterator[Scored]:
     """Score models on a prepared folder; yields a `Scored`, to whose results folder the block may add files.
 
     command: name for the manifest. prepared: the prepared folder. model: folders of the models, or "default" for the
     shipped one; the first is under test. options: split, samples, controls and so on of `pdsynth evaluate`. jobs:
-    number of processes that share the scans. The results folder becomes `out` if the block ends without an error.
-    overwrite: whether an existing folder of pdsynth is replaced. Raises InputError if the split has no pair, if a model
-    is named twice, if a model was calibrated on a scan to score, or trained on one outside the training split (`--split
-    train` is permitted, and the report states it), if it was trained on scans of another preprocessing, and if `out`
-    cannot be written.
+    number of processes that share the scans, or the workers of a cluster. The results folder becomes `out` if the block
+    ends without an error. overwrite: whether an existing folder of pdsynth is replaced. Raises InputError if the split
+    has no pair, if a model is named twice, if a model was calibrated on a scan to score, or trained on one outside the
+    training split (`--split train` is permitted, and the report states it), if it was trained on scans of another
+    preprocessing, and if `out` cannot be written.
     """
-    if jobs > 1:
+    from pdsynth.workers import Workers, load_ahead
+
+    workers = Workers.of(jobs)
+    if workers.remote:
+        prepared = prepared.absolute()  # the workers of a cluster may start in another folder
+    elif workers.several:
         load_ahead("pdsynth.evaluation.evaluate")
     from pdsynth import api
     from pdsynth.atlas import read_atlas
@@ -165,7 +183,7 @@ def scored(
             samples=options.samples,
             steps=options.steps,
             atlas=regions,
-            jobs=jobs,
+            jobs=workers,
         )
         yield Scored(work.folder, models, pairs, entries["notes"])
 
@@ -199,6 +217,7 @@ def _refuse_too_few(pairs: Pairs, options: EvaluateOptions) -> None:
     raise InputError(pairs.root, problem, remedy)
 
 
+@where_options
 def benchmark(
     prepared: PreparedFolder,
     out: Annotated[Path, typer.Argument(help="Folder to write; an unfinished one is resumed.", metavar="OUT")],
@@ -208,8 +227,7 @@ def benchmark(
     budget: Budget = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of a budget.")] = None,
     seed: Seed = 0,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Number of recipes that run at the same time.")] = 1,
-    cluster: Annotated[str | None, typer.Option(help="Submit jobs to slurm (or local) with submitit.")] = None,
+    where: Where = ONE,
     device: DeviceOption = Device.auto,
 ) -> None:
     """Train and score recipes on an equal budget; writes the tables and figures of the paper, with controls.
@@ -218,20 +236,20 @@ def benchmark(
     """
     limit = seconds(budget) if budget else None
     chosen = resolve_device(device.value)
+    workers = where.workers(prepared, gpu=chosen == Device.cuda)
     from pdsynth.benchmark import benchmark as run
 
     entries = None if recipes == "all" else [entry.strip() for entry in recipes.split(",")]
     with progress("Recipes") as update:
         page = run(
-            prepared,
+            prepared.absolute(),
             out,
             entries,
             budget=limit,
             steps=steps,
             seed=seed,
-            jobs=jobs,
+            jobs=workers,
             device=chosen,
-            cluster=cluster,
             progress=update,
         )
     done(f"The tables and figures are in {page}", "diagnose", out)

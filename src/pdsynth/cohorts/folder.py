@@ -18,8 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pdsynth.cohorts.choice import ANY, Select
 from pdsynth.cohorts.cohort import Cohort, Rejection, Scan, Session, Subject
 from pdsynth.cohorts.kinds import COMMON, SERIES, Item, Kind, Rule, Verdict, classify
@@ -28,12 +26,11 @@ from pdsynth.cohorts.ledger import Ledger, refused_in
 from pdsynth.cohorts.names import REMEDY, bids_label, contradiction, refuse_twins
 from pdsynth.cohorts.patients import COLUMNS, Key, Patients
 from pdsynth.cohorts.walk import walk
+from pdsynth.schemas import SETTINGS, read_yaml
 from pdsynth.types import NA, Diagnosis, InputError, Modality
 
-SETTINGS = "pdsynth.yaml"
 KEYS = {"fmri", "dmri", "table", "columns", "diagnoses", "site"}
 WILDCARDS = re.compile(r"(\{participant\}|\{session\}|\*+)")
-LONGEST = 1 << 20  # bytes of pdsynth.yaml, whose reader is slow
 MOST_WILDCARDS = 50  # in a pattern
 MOST_STEPS = 200_000  # of the comparison of a name with a pattern, about 0.2 s; an ordinary pattern needs hundreds
 
@@ -107,12 +104,10 @@ LAYOUT = Layout(
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > LONGEST:
-            raise ValueError("it is longer than 1 MiB")
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except Exception as error:  # the YAML reader raises errors of many types
-        raise InputError(path, f"cannot be read ({error})".replace("\n", " "), "write it as in the docs") from None
+    settings = read_yaml(path, "write it as in the docs")
+    if isinstance(settings, dict) and "cluster" in settings:
+        remedy = f"move the entry `cluster` to a {SETTINGS} in the folder in which you start pdsynth"
+        raise InputError(path, "has settings of a cluster, which do not belong into a dataset", remedy)
     if not isinstance(settings, dict) or not {"fmri", "dmri"} & settings.keys():
         raise InputError(path, "has no pattern for fmri or dmri", "write one such as fmri: '{participant}/rest.nii.gz'")
     for unknown in sorted(set(map(str, settings)) - KEYS):

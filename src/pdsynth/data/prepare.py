@@ -117,7 +117,7 @@ def prepare_cohort(
         raise ValueError(f"segments={options.segments} must be 1 or more.")
     seed = options.seed
     settings, grid = Settings(preprocessing, options.segments), preprocessing.grid
-    if (workers.dask or workers.slurm) and not (cohort.root.is_absolute() and out.is_absolute()):
+    if workers.remote and not (cohort.root.is_absolute() and out.is_absolute()):
         raise ValueError("a cluster's workers need absolute paths. Give the dataset and the output folder as such.")
     parameters = {"root": _digest(cohort.root), "split": list(options.split), **settings.entries()}
     with folders.making(

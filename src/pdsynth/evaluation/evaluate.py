@@ -19,6 +19,7 @@ from pdsynth.progress import progress
 from pdsynth.results import patterns
 from pdsynth.results.archive import KEYS, SECONDS, Archive, image_name
 from pdsynth.types import Available, Direction, Modality
+from pdsynth.workers import Workers
 
 ORACLE = Oracle.name
 
@@ -33,7 +34,7 @@ def evaluate(
     sample_steps: int = 8,
     ceiling: bool = True,
     atlas: Atlas | None = None,
-    jobs: int = 1,
+    jobs: int | Workers = 1,
 ) -> dict[str, Any]:
     """Score every method in both directions on whole scans; returns the content of metrics.json.
 
@@ -50,9 +51,10 @@ def evaluate(
     participants have both scans, if a method returns values that are not finite, and, for more than one job, if a
     method is not one of `pdsynth.methods`.
 
-    `jobs` processes of one thread each share the scans. Everything except the key `times` is the same in every run with
-    the same seed, for any number of jobs. Each process holds one method, one scan and the synthesised values of a block
-    of 16 scans, for any number of scans. Scores of the whole set are accumulated or read the real scans again.
+    `jobs` processes of one thread each, or the workers of a cluster, share the scans. Everything except the key `times`
+    is the same in every run with the same seed, for any number of jobs. Each process holds one method, one scan and the
+    synthesised values of a block of 16 scans, for any number of scans. Scores of the whole set are accumulated or read
+    the real scans again.
     """
     pairs = pairs.whole_scans()
     pairs = pairs.where(pairs.table["available"] == Available.BOTH)
@@ -77,7 +79,7 @@ def evaluate(
     summary: dict[str, dict[str, Any]] = {name: {} for name in methods}
     times: dict[str, dict[str, Any]] = {name: {} for name in methods}
     with progress("Evaluating") as update:
-        for scores in scored(methods, scans, atlas, draws, jobs, update):
+        for scores in scored(methods, scans, atlas, draws, Workers.of(jobs), update):
             name, direction = scores.method, scores.direction
             per_scan = pd.DataFrame(scores.rows, columns=scores.columns)
             keys = scans.table[KEYS].assign(method=name, direction=direction.value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -157,25 +156,25 @@ def scored(
     scans: Scans,
     atlas: Atlas,
     draws: Draws,
-    jobs: int,
+    workers: Workers,
     progress: Callable[[int, int], None],
 ) -> Iterator[Scored]:
     """Yield the scores of every method in both directions, in this order.
 
-    The scans are divided among `jobs` processes of one thread each. Their number does not change the scores. Memory
-    holds a block of scans per process. progress(finished, blocks) is called after each block. Raises ValueError for a
+    The scans are divided among the workers, whose number does not change the scores. Memory holds a block of scans per
+    process. progress(finished, blocks) is called after each block. Raises ValueError for a
     method that other processes cannot load.
     """
     tasks = [Task(name, direction, rows) for name in methods for direction in Direction for rows in scans.blocks()]
     with ExitStack() as stack:
-        if jobs > 1:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if workers.several:
+            folder = stack.enter_context(workers.scratch())
             method: Callable[[str], Method] = _Saved.of(methods, folder)
         else:
             method = methods.__getitem__
         run = secrets.token_hex(8)
         stack.callback(_SCORERS.pop, run, None)
-        parts = Workers(jobs).in_order(
+        parts = workers.in_order(
             partial(_score, run),
             tasks,
             name=lambda task: f"scans {task.rows[0] + 1} to {task.rows[-1] + 1} by {task.method}",

@@ -109,8 +109,8 @@ def of_synthesis(folder: Path, entries: Mapping[str, Any]) -> Boilerplate:
     kind = "SIMULATED participant" if entries.get("simulated") else "participant"
     ways = [
         {
-            "source": NAMES[Modality(target).other],
-            "target": NAMES[Modality(target)],
+            "source": NAMES[Modality(str(target)).other],
+            "target": NAMES[Modality(str(target))],
             "people": _number(rows["participant_id"].nunique(), kind),
             "scans": _number(len(rows), "scan"),
         }

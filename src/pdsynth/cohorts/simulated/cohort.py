@@ -73,12 +73,15 @@ def simulate(
 
 
 def simulate_cohort(
-    out: Path, options: SimulateOptions, jobs: int = 1, progress: Callable[[int, int], None] | None = None
+    out: Path,
+    options: SimulateOptions,
+    jobs: int | Workers = 1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a simulated cohort as `simulate` does, with the options that decide its content as one object.
 
-    out is the root of the dataset, which is returned. jobs is the number of processes. progress(finished, subjects) is
-    called after each subject. Raises the errors of `simulate`.
+    out is the root of the dataset, which is returned. jobs is the number of processes, or the workers of a cluster.
+    progress(finished, subjects) is called after each subject. Raises the errors of `simulate`.
     """
     missing_fmri, missing_dmri = options.missing_fmri, options.missing_dmri
     if min(missing_fmri, missing_dmri) < 0 or missing_fmri + missing_dmri > 1:
@@ -135,16 +138,19 @@ def begin(out: Path, subjects: int, sites: Sequence[str]) -> None:
 
 
 def each(
-    work: Callable[[Item], Result], items: Sequence[Item], jobs: int, progress: Callable[[int, int], None] | None = None
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    jobs: int | Workers,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Result]:
-    """Apply work to every item in `jobs` processes; returns the results in the order of the items.
+    """Apply work to every item in `jobs` processes or on a cluster; returns the results in the order of the items.
 
-    jobs below 1 counts as 1. progress(finished, total) is called after every item. An error of an item is raised.
-    Raises InputError if a process is killed.
+    progress(finished, total) is called after every item. An error of an item is raised. Raises ValueError for jobs
+    below 1, and InputError if a process is killed.
     """
     numbered = list(enumerate(items))
     results: dict[int, Result] = {}
-    finished = Workers(max(jobs, 1)).run(partial(_of_numbered, work), numbered, name=_name)
+    finished = Workers.of(jobs).run(partial(_of_numbered, work), numbered, name=_name)
     for count, ((number, _), result) in enumerate(finished, start=1):
         results[number] = result
         if progress:

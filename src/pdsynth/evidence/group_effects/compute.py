@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import stats
 
 from pdsynth import api
@@ -17,12 +19,14 @@ from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation.estimates import predictions
 from pdsynth.evidence.group_effects.files import BY_REGION, SUMMARY, RegionEffect, TargetSummary
 from pdsynth.methods.base import Method
+from pdsynth.recipes import RECIPES
 from pdsynth.results.patterns import describe_regions
 from pdsynth.results.tables import records
 from pdsynth.statistics.contrast import AD_LESS_NC, Groups
 from pdsynth.statistics.rectified import RectifiedDifference, rectified_difference
 from pdsynth.statistics.resampling import Estimate, ratio
 from pdsynth.types import Available, Direction, InputError, Modality
+from pdsynth.workers import Workers
 
 FOLDS = 5
 FOUND = 0.05  # largest false discovery rate of a region that counts as different
@@ -111,6 +115,7 @@ def cross_fitted(
     atlas: Atlas | None = None,
     seed: int = 0,
     device: str = "auto",
+    jobs: int | Workers = 1,
     progress: Progress = lambda done, total: None,
 ) -> Means:
     """Region means of the scans that a recipe synthesises for `people`, by models not trained on these people.
@@ -119,7 +124,9 @@ def cross_fitted(
     whatever their diagnosis and split, are divided at random into folds, and one model is trained without each fold.
     budget: seconds of the training steps of each model; None for the recipe's own number of steps. atlas: the R
     regions; None means those of the paper with hippocampi and amygdalae. seed: of the folds and of the training.
-    progress(done, folds) is called before each training and at the end.
+    jobs: number of processes that train, each without one of the folds, or the workers of a cluster. Each has one
+    thread, or an equal share of the threads for a recipe with training steps; the number changes no result of a recipe
+    that is fitted in closed form. progress(done, folds) is called at the start and after each training.
 
     The scan of a participant with both scans is synthesised by the model whose training set does not contain this
     participant. For a participant with one scan, the average over all models is used. From the region means of each
@@ -139,23 +146,44 @@ def cross_fitted(
     of_person = people.table["participant_id"].map(fold).fillna(-1).to_numpy(int)
     atlas = atlas or evidence_regions(people.grid)
     totals = {d: np.zeros((len(people), len(atlas))) for d in Direction}
-    with tempfile.TemporaryDirectory() as folder:
-        for k in range(folds):
-            progress(k, folds)
-            train = paired.where(paired.table["participant_id"].map(fold) != k)
-            run = Path(folder) / f"{k}"
-            method = api.fit(recipe, train, run=run, budget=budget, seed=seed, device=device).method
-            for direction, total in totals.items():
-                in_fold, unpaired = of_person == k, of_person == -1
-                theirs, others = (
-                    _synthesised_means(method, people.where(rows), direction, atlas) for rows in (in_fold, unpaired)
-                )
-                sites = people.table["site"].to_numpy(str)
-                offsets = _offsets(others, sites[unpaired], sites)
-                total[in_fold] = theirs - offsets[in_fold]
-                total[unpaired] += (others - offsets[unpaired]) / folds
-    progress(folds, folds)
+    workers = Workers.of(jobs)
+    if getattr(RECIPES.get(recipe), "steps", 0):
+        workers = replace(workers, threads=max(1, torch.get_num_threads() // workers.jobs))
+    fit = partial(api.fit, recipe, budget=budget, seed=seed, device=device)
+    work = partial(_of_fold, fit, paired, people, fold, of_person, atlas)
+    unpaired, sites = of_person == -1, people.table["site"].to_numpy(str)
+    progress(0, folds)
+    for k, means in enumerate(workers.in_order(work, range(folds), name=lambda k: f"fold {k + 1}")):
+        for direction, (theirs, others) in means.items():
+            in_fold, offsets = of_person == k, _offsets(others, sites[unpaired], sites)
+            totals[direction][in_fold] = theirs - offsets[in_fold]
+            totals[direction][unpaired] += (others - offsets[unpaired]) / folds
+        progress(k + 1, folds)
     return {direction: _where_needed(total, people, direction) for direction, total in totals.items()}
+
+
+def _of_fold(
+    fit: Callable[..., api.Model],
+    paired: Pairs,
+    people: Pairs,
+    fold: Mapping[str, int],
+    of_person: np.ndarray,
+    atlas: Atlas,
+    k: int,
+) -> dict[Direction, list[np.ndarray]]:
+    """Region means by a model that is trained without fold k: those of its people, and of people with one scan.
+
+    fit: function that trains on pairs. paired: rows with both scans. fold: that of each participant who has both.
+    of_person (N,): the fold of each of the people, -1 for people with one scan.
+    """
+    with tempfile.TemporaryDirectory() as run:
+        train = paired.where(paired.table["participant_id"].map(fold) != k)
+        method = fit(train, run=Path(run)).method
+    rows = of_person == k, of_person == -1
+    return {
+        direction: [_synthesised_means(method, people.where(each), direction, atlas) for each in rows]
+        for direction in Direction
+    }
 
 
 def by_model(model: api.Model, pairs: Pairs, people: Pairs, atlas: Atlas | None = None) -> Means:
