@@ -40,7 +40,7 @@ if [ "$2" = runs ]; then
     setsid bash "$FAKE/jobs/$job/script" > "$FAKE/jobs/$job/out.${id#*_}" 2>&1 &
     pid=$!; echo $pid > "$FAKE/jobs/$job/pid.$id"
     delay=$(flock "$FAKE/kills" sh -c 'head -n 1 "$FAKE/kills"; sed -i 1d "$FAKE/kills"')
-    if [ -n "$delay" ]; then (sleep "$delay"; kill -9 -$pid) & fi
+    if [ -n "$delay" ]; then (sleep "$delay"; kill -9 -$pid && echo hit >> "$FAKE/hits") & fi
     wait $pid
 fi
 rm -f "$FAKE/queue/$id"

@@ -200,7 +200,7 @@ def evaluate(
     `samples` of 3 or more, it tests the SD over this number of samples instead, each drawn in `steps` sampling steps.
     If the pairs are simulated and `ceiling` is true, the oracle, which knows the simulated anatomy, is added as an
     upper limit. `jobs` processes of one thread each share the scans; their number changes nothing but the times. In
-    place of a number, `Workers` name a cluster. A program that calls this function with several jobs must guard its
+    place of a number, `Workers` can name a cluster. A program that calls this function with several jobs must guard its
     main module, as Python's multiprocessing requires.
 
     Raises InputError if the preprocessing of a model differs from that of the pairs, if a model was trained on a scan

@@ -181,7 +181,7 @@ def synthesise_path(
     space: Space | str = Options.space,
     layout: str | None = None,
     device: str = "auto",
-    jobs: int = 1,
+    jobs: int | Workers = 1,
     replace_refused: bool = False,
     select: Select = ANY,
     progress: Callable[[int, int], None] | None = None,
@@ -193,11 +193,12 @@ def synthesise_path(
     synthesise; for one scan, it is needed if neither name nor .bval file shows the scan's modality. samples: number of
     random samples of a generative model, each in `steps` sampling steps, from `seed`; shell: b-value in s/mm^2 of a
     synthesised dMRI. space: "MNI152NLin6Asym" writes all images in this space too, with the transforms to it and back
-    (see `Synthesis.save`). progress(done, scans) is called at the start and after each scan. `jobs` processes share the
-    scans; their number does not change the bytes. A volume in `out` of the same source, model and options is not made
-    again. layout: name of the folder's layout, such as "bids", or None to detect it; no table of participants is read.
-    select: rule that leaves out scans by their names. In a folder a scan that fails is refused and the others continue,
-    except after a full disk or a lack of memory. A modality that was scanned but refused needs `replace_refused`.
+    (see `Synthesis.save`). progress(done, scans) is called at the start and after each scan. `jobs` processes, or the
+    `Workers` of a cluster, share the scans; their number does not change the bytes. A volume in `out` of the same
+    source, model and options is not made again. layout: name of the folder's layout, such as "bids", or None to detect
+    it; no table of participants is read. select: rule that leaves out scans by their names. In a folder a scan that
+    fails is refused and the others continue, except after a full disk or a lack of memory. A modality that was scanned
+    but refused needs `replace_refused`.
 
     Raises InputError if `path` is one scan and it fails; if a folder lacks no scan, or every scan is refused; if two
     scans would give the same file; if `samples` are requested of a model that cannot draw samples; and if a volume in
@@ -236,7 +237,6 @@ def synthesise_scans(
 ) -> tuple[list[Path], list[Rejection]]:
     """Synthesise as `synthesise_path` does, with samples, steps, seed, shell and space as one object.
 
-    jobs: number of processes, or the workers of a cluster, which need absolute paths.
     stamps: one record (size, times, inode, SHA-256) per source file of each volume when it was made, by the path of the
     volume relative to `out`; None for no record. A source file whose size, times and inode are equal is not read again
     to check its content. The stamps of this call are added to the dict.

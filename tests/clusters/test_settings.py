@@ -48,7 +48,7 @@ def test_the_file_is_read_and_the_options_come_before_it(here):
         ("wait=0", "invalid entry wait"),
         ("partition=long\n#SBATCH --account=x", "invalid entry partition"),
         ("account=a b", "invalid entry account"),
-        ("setup=a\nb", r"invalid entry setup.0 \(write one shell command a line\)"),
+        ("setup=a\nb", r"invalid entry setup.0 \(write one shell command per line\)"),
         ("partitoin=long", r"invalid entry partitoin \(Extra inputs are not permitted\)"),
         ("slurm", r"--cluster slurm has no value\. Write NAME=VALUE"),
     ],

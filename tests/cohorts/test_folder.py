@@ -81,6 +81,7 @@ def test_without_sessions_or_a_table_the_scans_are_there_all_the_same(tmp_path):
         ("fmri: [", "cannot be read"),
         ("table: x.csv", "has no pattern"),
         ('fmri: "{participant}.nii"\nfmrii: x', "has an unknown entry 'fmrii'"),
+        (SETTINGS + "cluster: {setup: [rm -r .]}", r"has settings of a cluster, which do not belong .* start pdsynth"),
         ('fmri: "scans/*.nii.gz"', r"has no \{participant\}"),
         ('fmri: "{participant}.nii"', "patterns that match no file"),
         (SETTINGS.replace("session: visit", "visit: visit"), "a column for 'visit'"),

@@ -123,7 +123,7 @@ class Where:
     cluster: list[str] | None = None
 
     def workers(self, *inputs: Path, gpu: bool = False) -> Workers:
-        """The processes of this machine, or the workers of the cluster. inputs: what the command reads.
+        """The processes of this machine, or the workers of the cluster. inputs: the paths that the command reads.
 
         gpu: whether each job of Slurm needs a GPU. Raises InputError or ValueError, before any work, if the cluster
         cannot be used, and ValueError for settings without a cluster.

@@ -42,7 +42,7 @@ def _time(text: str) -> str:
 
 def _line(text: str) -> str:
     if not text.strip() or "\n" in text:
-        raise ValueError("write one shell command a line")
+        raise ValueError("write one shell command per line")
     return text
 
 
@@ -137,12 +137,12 @@ class Patience:
     cluster: str
     settings: Cluster
     last: float = field(default_factory=time.monotonic)  # time at which the cluster last worked
-    said: str = ""
+    reported: str = ""
     pause: float = FIRST_PAUSE
 
     def works(self) -> None:
         """Note that the cluster works: a task has ended, or a job or worker runs."""
-        self.last, self.said = time.monotonic(), ""
+        self.last, self.reported = time.monotonic(), ""
 
     def idles(self, reason: str) -> None:
         """Note that the cluster does not work, and why. Raises InputError if this has lasted too long."""
@@ -150,9 +150,9 @@ class Patience:
             problem = f"did nothing for {self.settings.wait}: {reason}"
             remedy = "look why, or wait longer, such as with --cluster wait=12h"
             raise InputError(self.cluster, problem, remedy)
-        if reason != self.said:
+        if reason != self.reported:
             log.warning("Waiting for %s, at most %s (--cluster wait=): %s.", self.cluster, self.settings.wait, reason)
-            self.said = reason
+            self.reported = reason
 
     def next_pause(self, ended: bool) -> float:
         """Seconds until the next look at the cluster: short after a task has ended, then longer and longer.

@@ -128,7 +128,7 @@ class _Queue:
         while left:
             before = len(left)
             states, reason = self._states()
-            present = set(os.listdir(self.folder))  # once for all, which also renews what a network disk shows
+            present = set(os.listdir(self.folder))  # once for all, which also renews the list on a network disk
             for job in list(left):
                 if job.paths.result_pickle.name in present:
                     yield left.pop(job), self._ended(job)

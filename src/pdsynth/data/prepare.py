@@ -49,7 +49,7 @@ def prepare(
     denoise: bool = PrepareOptions.denoise,
     realign: bool = PrepareOptions.realign,
     preprocessing: Preprocessing | None = None,
-    jobs: int = 1,
+    jobs: int | Workers = 1,
     overwrite: bool = False,
     prune: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -63,8 +63,9 @@ def prepare(
     row of the whole scan. denoise (of dMRI) and realign (head motion) correct the volumes of a series before they are
     averaged, which takes minutes per scan. preprocessing takes the place of grid_mm, denoise and realign, and may not
     be given beside them: that of a model gives pairs on which the model can be evaluated. The sessions are distributed
-    over `jobs` processes; their number does not change the result. progress(done, sessions), with the number of
-    finished sessions and that of all, is called at the start and when a session is finished.
+    over `jobs` processes, or the `Workers` of a cluster; their number does not change the result. progress(done,
+    sessions), with the number of finished sessions and that of all, is called at the start and when a session is
+    finished.
 
     If `out` was prepared before with the same settings, only sessions that are new or whose files changed are made, and
     participants keep their split. A stopped run leaves `out`.partial, and the next run continues from it. A session of
@@ -80,7 +81,7 @@ def prepare(
         cohort,
         Path(out),
         options,
-        Workers(jobs),
+        Workers.of(jobs),
         preprocessing=preprocessing,
         overwrite=overwrite,
         prune=prune,

@@ -37,7 +37,7 @@ def simulate(
     truth: bool = SimulateOptions.truth,
     anatomies: str | Path | None = SimulateOptions.anatomies,
     anatomies_share: float = SimulateOptions.anatomies_share,
-    jobs: int = 1,
+    jobs: int | Workers = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a simulated cohort of NC, MCI and AD participants as BIDS with 4D scans, and return its root.
@@ -51,7 +51,7 @@ def simulate(
     scan, given the anatomy that both scans share. anatomies is a folder of label maps with FreeSurfer's numbers: the
     fraction anatomies_share of the subjects is simulated from them, the others from the template. None takes the
     template for all. progress(finished, subjects) is called after each subject. The bytes do not depend on jobs, the
-    number of processes.
+    number of processes or the `Workers` of a cluster.
 
     Raises InputError if out is not empty, or if anatomies has no label map or one that cannot be read. Raises
     ValueError for an unknown site and for numbers out of range.
