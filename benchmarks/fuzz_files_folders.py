@@ -36,7 +36,6 @@ from pdsynth.files import read_json, sha256, write_json, write_table
 from pdsynth.imaging.nifti import SyntheticMark, Volume, write_synthetic
 from pdsynth.imaging.spatial import Grid, mni_grid
 from pdsynth.methods import checkpoint
-from pdsynth.missing import refuse_other_options
 from pdsynth.options import TrainOptions
 from pdsynth.outcomes import TABLE, doubts, not_made, write_outcomes
 from pdsynth.report.facts import facts
@@ -44,6 +43,7 @@ from pdsynth.report.quality import write_quality
 from pdsynth.results import patterns
 from pdsynth.results.folder import Results
 from pdsynth.results.tables import TableFile
+from pdsynth.sources import refuse_other_options
 from pdsynth.statistics.resampling import Estimate
 from pdsynth.synthesis import Model
 from pdsynth.types import Direction, Modality

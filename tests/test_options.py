@@ -16,8 +16,8 @@ from pdsynth import api
 from pdsynth.cli import app
 from pdsynth.cli.options import EVALUATE_OPTIONS, scoring_options
 from pdsynth.cohorts.simulated.cohort import simulate
-from pdsynth.missing import Options
 from pdsynth.options import EvaluateOptions, FitOptions, PrepareOptions, SimulateOptions
+from pdsynth.sources import Options
 from pdsynth.synthesis import Model
 from pdsynth.types import Split
 

@@ -14,7 +14,8 @@ from pdsynth.cli import main
 from pdsynth.files import sha256
 from pdsynth.imaging.spatial import Grid, mni_grid, resample
 from pdsynth.imaging.template import epi_template
-from pdsynth.missing import NOT_MISSING, TABLE, synthesise_path
+from pdsynth.missing import TABLE, synthesise_path
+from pdsynth.sources import NOT_MISSING
 from pdsynth.types import InputError
 from verdicts import put
 

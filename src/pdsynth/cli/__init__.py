@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import pdsynth
-from pdsynth.cli import cohort, evidence, model, results, withdrawal
+from pdsynth.cli import cohort, evidence, model, results, synthesis, withdrawal
 from pdsynth.cli.console import WORDS, error_line, hush_libraries
 from pdsynth.cli.ending import Stopped, describe_error, stop_in_order
 from pdsynth.cli.log import VARIABLE, Trace, log_file, logged
@@ -30,7 +30,7 @@ for verb in (
     model.train,
     model.calibrate,
     model.adapt,
-    model.synthesize,
+    synthesis.synthesize,
     results.evaluate,
     evidence.effects,
     evidence.roi,
