@@ -32,6 +32,7 @@ VERBS = {
 }
 # fields that the command line has under other names, or not at all
 RENAMED = {"settings": ["changes"], "atlases": ["atlas_fmri", "atlas_dmri"], "truth": []}
+ELSEWHERE = {Model.synthesize: {"space"}}  # fields that another function takes: here `Synthesis.save`
 
 
 def written(value: object) -> object:
@@ -60,7 +61,8 @@ def test_the_command_line_has_the_defaults_of_the_object(verb: str) -> None:
 def test_the_python_interface_has_the_defaults_of_the_object(function: Callable[..., object], kind: type[Any]) -> None:
     parameters = inspect.signature(function).parameters
     for field in fields(kind):
-        assert parameters[field.name].default == field.default, field.name
+        if field.name not in ELSEWHERE.get(function, ()):
+            assert parameters[field.name].default == field.default, field.name
 
 
 def test_the_options_of_the_command_line_reach_the_object() -> None:

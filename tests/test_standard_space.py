@@ -173,7 +173,7 @@ def test_the_command_writes_both_spaces_and_keeps_to_them(
 ) -> None:
     command = ("synthesize", study / "model", study / "bids", tmp_path / "out")
     assert run(*command, "--space", "MNI152NLin6Asym") == 0
-    assert "2 files, SYNTHETIC" in capsys.readouterr().out
+    assert "2 SYNTHETIC files" in capsys.readouterr().out
     native, standard = sorted((tmp_path / "out").rglob("*_desc-synthetic_dwiref.nii.gz"))
     assert "_space-MNI152NLin6Asym_res-2_" in standard.name and Grid.of(read_volume(standard)) == GRID
     matrix = np.array(sidecar(standard)["NativeToStandard"])
