@@ -4,7 +4,16 @@
 layout: `pdsynth.cohorts.bids(root)`.
 """
 
+from typing import TYPE_CHECKING
+
 from pdsynth.cohorts.detect import LAYOUTS, detect, read
+
+if TYPE_CHECKING:  # type checkers do not see the names below; a layout that is not here works too
+    from pdsynth.cohorts.adni import adni as adni
+    from pdsynth.cohorts.bids import bids as bids
+    from pdsynth.cohorts.derivatives import derivatives as derivatives
+    from pdsynth.cohorts.folder import folder as folder
+    from pdsynth.cohorts.oasis3 import oasis3 as oasis3
 
 globals().update({name: layout.read for name, layout in LAYOUTS.items()})
 
