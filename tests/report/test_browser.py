@@ -91,6 +91,16 @@ def settled(driver):
     driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
 
 
+def test_tables_of_scores_show_all_their_columns_at_1400_pixels(opened):
+    metrics = {"width": 1400, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    script = (
+        "return [...document.querySelectorAll('table.scores')].map((t) => [t.scrollWidth, t.parentNode.clientWidth])"
+    )
+    widths = opened.execute_script(script)
+    assert len(widths) == 4 and all(table <= room for table, room in widths), widths
+
+
 def panes(driver):
     """The pixels of every visible pane as a text, by layer and plane."""
     settled(driver)

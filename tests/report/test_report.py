@@ -59,6 +59,7 @@ def test_every_method_has_its_scores_intervals_and_audit(html, results):
             assert any(own in row and shuffled in row for row in rows)
     assert html.count("<h2>fMRI → dMRI</h2>") == html.count("<h2>dMRI → fMRI</h2>") == 1
     assert "SD stated by the method" in html
+    assert [f'<li class="{tone}">{meaning}</li>' in html for tone, meaning in words.TONES.items()] == [True] * 3
 
 
 def test_it_says_what_was_done_and_what_was_refused(html):
