@@ -29,8 +29,6 @@ from pdsynth.types import Available, InputError, Modality, Size, counted
 NO_RUN, NEW_RUN = "holds no run of `pdsynth train` that can be resumed", "leave out --resume to start a run"
 if TYPE_CHECKING:
     from pdsynth.adaptation import Adaptation
-    from pdsynth.data.pairs import Pairs
-    from pdsynth.methods.base import Method
 
 ModelFolder = Annotated[str, typer.Argument(help="A folder that train wrote, or `default`.", metavar="MODEL")]
 
@@ -103,6 +101,7 @@ def train(
         init=init,
     )
     from pdsynth import api
+    from pdsynth.cli.trial import described_training
     from pdsynth.data.pairs import Pairs, content
 
     pairs = Pairs.open(prepared)
@@ -111,7 +110,8 @@ def train(
         raise InputError(prepared, "has no participant with both scans, on whom a model is trained", remedy)
     inputs = [prepared, *([api.model_folder(init)] if init else []), *atlases.values()]
     digests = content(prepared)
-    method = api.untrained(recipe, pairs.train, options)  # an error of the options must come before a file is written
+    # made now, because an error of the options must come before a file is written
+    described = described_training(api.untrained(recipe, pairs.train, options), recipe, pairs, options)
     parameters = {
         "recipe": recipe,
         "prepared": digests,
@@ -127,7 +127,7 @@ def train(
         raise InputError(run, NO_RUN, NEW_RUN)
     if dry_run:
         folders.refuse_occupied(run, overwrite or resume, inputs)
-        done(f"Nothing was written. {_described(method, recipe, pairs, options)}", *without(DRY_RUN))
+        done(f"Nothing was written. {described}", *without(DRY_RUN))
         return
     with (
         folders.making(
@@ -143,28 +143,12 @@ def train(
     ):
         fitted = api.fit_recipe(recipe, pairs.train, work.folder, options, val=pairs.val)
     model = run / "model"
-    how = (
-        f", trained in {fitted.card['precision']}," if fitted.method.stages() else ""
-    )  # others are fitted without steps
+    in_steps = bool(fitted.method.stages())  # other recipes are fitted in closed form, in 32 or 64 bits
+    how = f", trained in {fitted.card['precision']}," if in_steps else ""
     done(
         f"The model{how} is in {model}",
         *("evaluate", prepared, "--model", model, "--out", "results"),
     )
-
-
-def _described(method: Method, recipe: str, pairs: Pairs, options: FitOptions) -> str:
-    """The training of `train` in words: the pairs, the device, the parameters and the limit of the training steps."""
-    from pdsynth.recipes import RECIPES
-
-    people = counted(pairs.train.table["participant_id"].nunique(), "participant")
-    words = f"To train: {recipe} on {counted(len(pairs.train), 'pair')} of {people}"
-    if not (stages := method.stages()):
-        return f"{words}, in closed form"
-    steps = options.steps or method.default_steps(len(pairs.train)) or RECIPES[recipe].steps
-    limit = f"{options.budget:g} s of training steps" if options.budget else counted(steps, "step")
-    names = " and ".join(stage.name for stage in stages)
-    number = sum(weight.numel() for weight in method.parameters())
-    return f"{words}, on {options.device}: {names}, {number:,} parameters, {limit}, then fits in closed form"
 
 
 def _setting(change: str) -> tuple[str, str]:
