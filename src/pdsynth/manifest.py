@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pdsynth
+from pdsynth import formats
 from pdsynth.files import read_json, sha256, write_json
 
 NAME = "manifest.json"
@@ -36,6 +37,7 @@ def begin(command: str, *, inputs: Sequence[Path] = (), seed: int | None = None,
     """
     return {
         "made_by": MADE_BY,
+        "format": formats.FOLDER.number,
         "version": pdsynth.__version__,
         "command": command,
         "parameters": {k: v.name if isinstance(v, Path) else v for k, v in parameters.items()},
@@ -114,10 +116,12 @@ def addition(folder: Path, command: str, *, seed: int | None = None, **parameter
 def read(folder: Path) -> dict[str, Any]:
     """The content of a folder's manifest.json; {} if it is missing or cannot be read.
 
-    Raises InputError if pdsynth wrote it and an entry does not fit, so that it was edited.
+    Raises InputError if a later pdsynth wrote it, in a format that this version cannot read, or if an entry does not
+    fit, so that it was edited.
     """
     entries = read_json(folder / NAME)
     if made_by_pdsynth(entries):
+        formats.FOLDER.check(entries.get("format", 1), folder / NAME, entries.get("version"))
         from pdsynth.schemas import Manifest, check  # late: pydantic takes a tenth of a second
 
         check(entries, Manifest, folder / NAME, "restore it, or run the command that wrote the folder again")

@@ -190,6 +190,7 @@ class Stamp(BaseModel):
 class Manifest(BaseModel):
     """The entries of manifest.json that any command reads back."""
 
+    format: Count = 1
     version: str = ""
     command: str = ""
     parameters: dict[str, Any] = {}

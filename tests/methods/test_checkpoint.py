@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import resource
 import stat
 from hashlib import sha256
@@ -32,9 +31,11 @@ def change(folder, **entries) -> None:
 
 
 def test_another_format_is_named(saved):
-    change(saved, format=1)
-    read = f"is of format 1; this version reads format {checkpoint.FORMAT}. Remedy: train the model again"
-    with pytest.raises(InputError, match=rf"config.json: {re.escape(read)} with this version.$"):
+    change(saved, format=99)
+    problem = (
+        r"config.json: is of format 99, and pdsynth \S+ reads formats up to 3\. Remedy: install a pdsynth later than"
+    )
+    with pytest.raises(InputError, match=problem):
         checkpoint.load(saved)
 
 

@@ -25,6 +25,7 @@ from pdsynth.data.shards import AGAIN, FOLDER, MAPPED, Shards, check_sizes
 from pdsynth.data.splits import check_disjoint
 from pdsynth.discovery import Pictured
 from pdsynth.files import sha256
+from pdsynth.formats import ARRAYS_READER, unread
 from pdsynth.imaging.spatial import Grid, Transform
 from pdsynth.manifest import FILES, NAME
 from pdsynth.manifest import read as read_manifest
@@ -110,6 +111,8 @@ class Pairs(Pictured):
         if not (root / "pairs.tsv").exists():
             raise InputError(root, "is not a prepared folder (it has no pairs.tsv)", "run `pdsynth prepare` first")
         entries = read_manifest(root)
+        if entries.get("finished") and "shards" not in entries:
+            raise unread(root, "is a prepared folder with one array of all sessions", ARRAYS_READER)
         lost = [] if (root / "splits.tsv").exists() else ["splits.tsv"]
         if not entries.keys() >= NEEDED:
             lost.append("a finished manifest.json of this version")

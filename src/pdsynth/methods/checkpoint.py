@@ -21,13 +21,12 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from pdsynth import files
+from pdsynth import files, formats
 from pdsynth.methods.base import ADDED, Method, create, registry
 from pdsynth.schemas import SIDES, Affine, Kind, Real, Shape, Way, first_of, validate
 from pdsynth.types import InputError
 from pdsynth.weights import model_path
 
-FORMAT = 3
 MOST = 1_000_000  # largest integer among the settings
 LONGEST = 64 << 20  # bytes of config.json, at most; a million digests of scans are 20 MB
 FROZEN = 1000  # largest number of tensors that a method creates but does not save, such as those of a feature loss
@@ -116,7 +115,7 @@ def save(method: Method, folder: str | Path, card: dict[str, Any], half: bool = 
         state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     weights = safetensors.torch.save(state)
     written = {
-        "format": FORMAT,
+        "format": formats.MODEL.number,
         "method": method.name,
         "config": dataclasses.asdict(method.config),
         "card": method.notes() | card,
@@ -183,9 +182,9 @@ def _described(config: Path) -> dict[str, Any]:
     text = config.read_bytes()
     with _refusing(config):
         written = json.loads(text)
-        if isinstance(written, dict) and written.get("format", FORMAT) != FORMAT:
-            problem = f"is of format {written['format']!r:.20}; this version reads format {FORMAT}"
-            raise InputError(config, problem, "train the model again with this version")
+        if isinstance(written, dict) and "format" in written:
+            card = written.get("card")
+            formats.MODEL.check(written["format"], config, card.get("version") if isinstance(card, dict) else None)
         validate(written, _Written)
         _check_settings(written["method"], written["config"])
     return written
