@@ -17,6 +17,7 @@ import gallery_page
 import notebook_page
 import pdsynth
 import pictures
+import plan_page
 import recipe_page
 import runs
 import texts
@@ -58,6 +59,7 @@ MADE = {
     recipe_page.URI,
     gallery_page.URI,
     notebook_page.URI,
+    plan_page.URI,
     *pictures.NAMES,
 }  # by the build of the site
 

@@ -15,6 +15,7 @@ import command_page
 import gallery_page
 import notebook_page
 import pictures
+import plan_page
 import recipe_page
 import runs
 from texts import BESIDE, with_site_links
@@ -26,7 +27,7 @@ COPIED = (
 )
 TUTORIAL = "tutorial.md"
 GENERATED: dict[str, Callable[[], str]] = {
-    module.URI: module.page for module in (command_page, recipe_page, gallery_page, notebook_page)
+    module.URI: module.page for module in (command_page, recipe_page, gallery_page, notebook_page, plan_page)
 }
 
 
