@@ -42,7 +42,7 @@ class Filled:
 
     @property
     def scores(self) -> list[str]:
-        """What is known about its quality, as texts: that no real scan exists, and the round trip."""
+        """Texts about its quality: that no real scan exists, and the PSNR of the round trip if it was measured."""
         known = [] if self.round_trip is None else [f"round trip {words.number(self.round_trip, 1)} dB"]
         return ["no real scan to compare with", *known]
 

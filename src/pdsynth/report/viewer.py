@@ -107,22 +107,22 @@ def _synthesised(results: Results, row: int, direction: Direction, box: tuple[sl
 def _missing(scan: Filled, grid: int) -> dict[str, Any]:
     edge, direction = _edge(scan.view), scan.direction
 
-    def shown(volume: np.ndarray) -> dict[str, Any]:
+    def in_blocks(volume: np.ndarray) -> dict[str, Any]:
         return encoded(block_means(volume[scan.view.box], edge))
 
     brain = block_means(scan.brain[scan.view.box].astype(np.float32), edge) > 0.5
-    made = _named(direction) | {
+    synthesised = _named(direction) | {
         "scores": scan.scores,
-        "volume": shown(scan.volume),
-        "deviation": None if scan.deviation is None else shown(scan.deviation),
+        "volume": in_blocks(scan.volume),
+        "deviation": None if scan.deviation is None else in_blocks(scan.deviation),
         "brain": _text(np.packbits(brain)),
     }
     names = [part for part in Path(scan.file).name.split("_") if part.startswith(("sub-", "ses-"))]
     return {
         "name": " · ".join([*names, f"missing {words.MODALITIES[direction.target]}"]),
         "grid": grid,
-        "scans": {} if scan.source is None else {direction.source.value: shown(scan.source)},
-        "directions": {direction.value: made},
+        "scans": {} if scan.source is None else {direction.source.value: in_blocks(scan.source)},
+        "directions": {direction.value: synthesised},
     }
 
 
