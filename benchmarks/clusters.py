@@ -4,8 +4,9 @@ Usage: python benchmarks/clusters.py WORK [--kills 20] [--out benchmarks/results
 Each run divides 24 tasks, of half a second each, between two workers; a task writes a file
 and returns its digest. In a run of Slurm or dask, five jobs or workers are killed (SIGKILL) at random moments; a killed
 worker of dask is replaced by a new one, a killed job by pdsynth. In a run of the scheduler, it is killed, and the tasks
-that are left are done without a cluster. Moments are uniform between 0 and the time that an undisturbed run takes (of
-Slurm: a job).
+that are left are done without a cluster. Moments are seconds: for Slurm, after the start of the job, up to the time of
+an undisturbed job; for dask, after the kill before, up to a fifth of an undisturbed run; for the scheduler, after the
+first result, up to such a run.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ def with_dask(folder: Path, tasks: list[Path], moments: list[float], choose: ran
         workers = Workers(dask=scheduler.address, cluster=Cluster(wait=WAIT))
         killer = threading.Thread(target=kill)
         stream = workers.run(digest, tasks)
-        began = time.monotonic()
         found = dict([next(stream)])  # the workers have started
+        began = time.monotonic()
         killer.start()
         found |= dict(stream)
         ended.set()
@@ -87,8 +88,8 @@ def with_dask(folder: Path, tasks: list[Path], moments: list[float], choose: ran
         return found, len(killed), time.monotonic() - began
 
 
-def without_scheduler(folder: Path, tasks: list[Path], moment: float) -> tuple[Found, str, float]:
-    """One run whose scheduler is killed; returns all results, the error, and the seconds from the kill to the error."""
+def without_scheduler(folder: Path, tasks: list[Path], moment: float) -> tuple[Found, dict[str, object]]:
+    """One run whose scheduler is killed; returns all results, and the error with the seconds from the kill to it."""
     with dask(folder / "dask") as scheduler:
         for _ in range(2):
             scheduler.worker()
@@ -99,12 +100,13 @@ def without_scheduler(folder: Path, tasks: list[Path], moment: float) -> tuple[F
                 if not found:
                     threading.Timer(moment, kill_scheduler, (scheduler, killed)).start()
                 found[task] = result
-            error = "ended before"
+            error = "none: all tasks were done before"
         except InputError as caught:
             error = caught.problem
-        seconds = time.monotonic() - killed[0] if killed else 0.0
+        ended = {"error": error, "killed": len(killed)}
+        ended |= {"seconds": round(time.monotonic() - killed[0], 1)} if killed else {}
     left = [task for task in tasks if task not in found]
-    return found | dict(Workers().run(digest, left)), error, seconds
+    return found | dict(Workers().run(digest, left)), ended
 
 
 def kill_scheduler(scheduler: Dask, killed: list[float]) -> None:
@@ -118,7 +120,6 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/clusters.json"))
     given = parser.parse_args()
-    generator = random.Random(SEED)
 
     def tasks(name: str) -> list[Path]:
         folder = given.work.absolute() / name
@@ -139,14 +140,16 @@ def main() -> None:
     def add(name: str, own: list[Path], found: Found, **more: object) -> None:
         identical = ([found[task] for task in own], content(own)) == expected
         runs.append({"cluster": name, **more, "identical": identical})
-        killed = {each: sum(int(run["killed"]) for run in runs if run["cluster"] == each) for each in ("slurm", "dask")}
+        killed = {
+            each: sum(int(run["killed"]) for run in runs if run["cluster"] == each) for each in (*engines, "scheduler")
+        }
         equal = all(run["identical"] for run in runs)
         write_json(given.out, result | {"killed": killed, "all_identical": equal})
         print(runs[-1], flush=True)
 
     engines: dict[str, Callable[[Path, list[Path], list[float]], tuple[Found, int, float]]] = {
         "slurm": slurm,
-        "dask": lambda folder, own, moments: with_dask(folder, own, moments, generator),
+        "dask": lambda folder, own, moments: with_dask(folder, own, moments, random.Random(SEED)),
     }
     for name, engine in engines.items():
         own = tasks(f"{name}-undisturbed")
@@ -156,7 +159,7 @@ def main() -> None:
         for number in range(3 * given.kills // EACH):
             if killed >= given.kills:
                 break
-            count = min(EACH, given.kills - killed)
+            generator, count = random.Random(f"{name} {number}"), min(EACH, given.kills - killed)
             moments = [round(generator.uniform(0, lasts / (1 if name == "slurm" else EACH)), 2) for _ in range(count)]
             own = tasks(f"{name}-{number}")
             began = time.monotonic()
@@ -164,18 +167,10 @@ def main() -> None:
             killed += hits
             add(name, own, found, moments=moments, killed=hits, seconds=round(time.monotonic() - began, 1))
     for number in range(SCHEDULERS):
-        moment = round(generator.uniform(0, lasts), 2)
+        moment = round(random.Random(f"scheduler {number}").uniform(0, lasts), 2)
         own = tasks(f"scheduler-{number}")
-        found, error, seconds = without_scheduler(own[0].parents[1], own, moment)
-        add(
-            "scheduler",
-            own,
-            found,
-            moments=[moment],
-            error=error.split(":")[-1].strip(),
-            killed=1,
-            seconds=round(seconds, 1),
-        )
+        found, ended = without_scheduler(own[0].parents[1], own, moment)
+        add("scheduler", own, found, moments=[moment], **ended)
 
 
 PATH = os.environ["PATH"]

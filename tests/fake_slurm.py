@@ -7,6 +7,7 @@ A mode says what happens to a job: "runs", "refused" (with a message of sbatch),
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -128,3 +129,8 @@ def always_killed_at_2(path: Path) -> int:
     if path.name == "2":
         os.kill(os.getpid(), 9)
     return square(path)
+
+
+def locked(path: Path) -> object:
+    """A result that no other process can receive."""
+    return threading.Lock()

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fake_slurm import FakeSlurm, always_killed_at_2, fail, square
+from fake_slurm import FakeSlurm, always_killed_at_2, fail, locked, square
 from pdsynth.clusters.settings import Cluster, LostTaskError
 from pdsynth.types import InputError
 from pdsynth.workers import Workers
@@ -117,6 +117,13 @@ def test_an_error_of_a_task_is_raised_as_it_is_and_the_rest_is_cancelled(slurm, 
     fake, workers = slurm()
     with pytest.raises(ValueError, match=r"^2 is odd$"):
         list(workers.run(fail, tasks))
+    check_over(fake, tmp_path)
+
+
+def test_a_result_that_cannot_be_sent_is_named_with_the_reason(slurm, tasks, tmp_path):
+    fake, workers = slurm(wait="3s")
+    with pytest.raises(LostTaskError, match=r"ended without a result, 3 times \(.*[Cc]annot pickle.*lock"):
+        list(workers.run(locked, tasks[:1]))
     check_over(fake, tmp_path)
 
 

@@ -56,8 +56,10 @@ def run(*words):
 
 
 def bytes_of(folder):
-    """The bytes of all files, by path, without those of the manifest, which has times."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json")
+    """The bytes of all files, by path, without those of the manifest, which has times, and a page with the date."""
+    files = (
+        path for path in folder.rglob("*") if path.is_file() and path.name not in ("manifest.json", "quality.html")
+    )
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 

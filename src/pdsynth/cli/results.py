@@ -79,7 +79,7 @@ def evaluate(
     The scores are those of the participants of one split, --split. The first model is the one under test, which is
     compared with the others.
     """
-    workers = where.workers(prepared, gpu=options.device == Device.cuda)
+    workers = where.workers(prepared, gpu=where.slurm and resolve_device(options.device) == Device.cuda)
     with scored("evaluate", prepared, model, out, options=options, jobs=workers, overwrite=overwrite):
         pass
     print_scores(out)

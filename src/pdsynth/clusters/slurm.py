@@ -32,6 +32,7 @@ COMMANDS = ("sbatch", "srun", "squeue", "scancel")
 RETRIES = 2  # further jobs for the tasks of a lost job
 PARTS = 4  # jobs for each one that may run at a time, so that a slow one does not delay the end
 MOST_JOBS = 1000  # in one submission; by default, Slurm permits 1001
+ANSWER = 30.0  # seconds that squeue may take
 LOST_AFTER = 30.0  # seconds that the result of an ended job may take to appear on a network disk
 ACTIVE = {"RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT"}
 SHOWN = 300  # characters of a log in a message
@@ -163,7 +164,7 @@ class _Queue:
         """The state of our jobs by their ids, with the reason of a wait in words; None if squeue does not answer."""
         command = ["squeue", "--array", "--noheader", f"--name={self.name}", "--format=%i|%T|%r"]
         try:
-            answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER, check=True)
         except (OSError, subprocess.SubprocessError) as error:
             detail = _short(str(getattr(error, "stderr", "") or error))
             return None, f"squeue does not answer ({detail})"
@@ -174,11 +175,14 @@ class _Queue:
 
     def _ended(self, job: Any) -> Ended | None:
         """The ends of the tasks of a job with a result; None if its result says that submitit could not do it."""
-        outcome, result = job._get_outcome_and_result()
-        if outcome == "success":
-            return result
-        self.why = f" ({_short(str(result))})"
-        return None
+        from submitit.core.utils import UncompletedJobError
+
+        try:
+            return job.result()
+        except UncompletedJobError as error:  # such as a result that cannot be pickled
+            trace = str(error).partition("You can check full logs")[0].rstrip("-\n")
+            self.why = f" ({_short(trace)})"
+            return None
 
     def _log(self, job: Any) -> str:
         path = job.paths.stderr
