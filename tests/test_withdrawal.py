@@ -249,6 +249,16 @@ def test_what_cannot_be_done_is_refused_before_any_change(folder: Path, synthesi
     }
 
 
+def test_a_table_without_rows_keeps_its_columns(tmp_path: Path) -> None:
+    path = tmp_path / "rejected.tsv"
+    path.write_text("path\treason\tremedy\n")
+    withdrawal._keep_rows(path, lambda row: True)
+    assert path.read_text() == "path\treason\tremedy\n"
+    path.write_text("path\treason\nsub-1\tx\n")
+    withdrawal._keep_rows(path, lambda row: row["path"] == "sub-1")
+    assert path.read_text() == "path\treason\n"
+
+
 def test_the_last_participant_of_a_folder_is_not_taken_out(synthesised: Path) -> None:
     withdraw(OTHER, [synthesised])
     with pytest.raises(InputError, match="holds no participant besides sub-01") as error:

@@ -174,8 +174,13 @@ def _unsealed(folder: Path) -> dict[str, Any]:
 def _keep_rows(path: Path, is_theirs: Callable[[dict[str, str]], bool]) -> None:
     """Write a table again without the rows for which the function is true; the cells of the others stay as they are."""
     table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    theirs = [is_theirs({str(name): cell for name, cell in row.items()}) for row in table.to_dict("records")]
-    write_table(path, table[[not each for each in theirs]])
+    write_table(path, table[~_chosen(table, is_theirs)])
+
+
+def _chosen(table: pd.DataFrame, is_theirs: Callable[[dict[str, str]], bool]) -> pd.Series:
+    """Whether the function is true for each row of a table of texts, (rows,) bool."""
+    rows = ({str(name): cell for name, cell in row.items()} for row in table.to_dict("records"))
+    return pd.Series([is_theirs(row) for row in rows], index=table.index, dtype=bool)
 
 
 def _refuse_last(place: Path, person: _Person, others: Iterable[str]) -> None:
@@ -202,19 +207,19 @@ def _find_prepared(place: Path, person: _Person) -> bool:
 
 
 def _remove_prepared(folder: Path, person: _Person) -> None:
-    entries, masks, gone = _unsealed(folder), 0, set()
+    entries, masks, names = _unsealed(folder), 0, set()
     for path in sorted((folder / FOLDER).iterdir()):
         if person.has_session(path.stem):
             masks += sum(mask is not None for mask in read_json(path).get("masks", {}).values())
-            gone.add(path.stem)
+            names.add(path.stem)
             path.unlink()
     for name in ("pairs.tsv", "splits.tsv", "quality.tsv"):
         _keep_rows(folder / name, lambda row: row["participant_id"] == person.participant_id)
     _keep_rows(folder / "rejected.tsv", lambda row: person.owns(row["path"]))
-    entries["shards"] = {name: size for name, size in entries["shards"].items() if Path(name).stem not in gone}
+    entries["shards"] = {name: size for name, size in entries["shards"].items() if Path(name).stem not in names}
     entries["outputs"] = {name: sha256(folder / name) for name in entries["outputs"]}
     entries["masks_given"] -= masks
-    entries["kept"] = [name for name in entries["kept"] if name not in gone]
+    entries["kept"] = [name for name in entries["kept"] if name not in names]
     write_json(folder / manifest.NAME, entries)
     if (folder / PAGE).exists():
         write_quality(folder)
@@ -223,18 +228,17 @@ def _remove_prepared(folder: Path, person: _Person) -> None:
 def _find_synthesised(place: Path, person: _Person) -> bool:
     """Whether a folder holds scans synthesised from the participant, whose paths and digests are added to `person`."""
     table = read_outcomes(place / TABLE)
-    theirs = [_of(person, row) for row in table.to_dict("records")]
-    if not any(theirs):
+    theirs = _chosen(table, lambda row: _of(person, row))
+    if not theirs.any():
         return False
     for sidecar in sorted((place / person.participant_id).rglob("*.json")):
         person.digests |= set(read_json(sidecar).get("SourceSHA256", [])[:1])  # of the image, before its tables
     person.paths |= set(table["source"][theirs])
-    others = table[[not each for each in theirs]]
-    _refuse_last(place, person, others["participant_id"])
+    _refuse_last(place, person, table["participant_id"][~theirs])
     return True
 
 
-def _of(person: _Person, row: dict[Any, Any]) -> bool:
+def _of(person: _Person, row: dict[str, str]) -> bool:
     """Whether a row of synthesised.tsv is of the participant; a refused scan has no participant in it."""
     return row["participant_id"] == person.participant_id or (not row["participant_id"] and person.owns(row["source"]))
 

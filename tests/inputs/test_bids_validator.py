@@ -29,7 +29,10 @@ def written(tmp_path_factory) -> Path:
     for modality, other in (("func", "dwi"), ("dwi", "func")):
         lacking = folder / f"without-{other}" / scan_folder.name
         shutil.copytree(scan_folder / modality, lacking / modality)
-        synthesise_path(model, lacking.parent, folder / f"synthetic-{other}")
+        out = folder / f"synthetic-{other}"
+        synthesise_path(model, lacking.parent, out, space="MNI152NLin6Asym")
+        for name in ("methods.md", "references.bib"):  # the command writes these too
+            (out / name).write_text("A text.\n")
     return folder
 
 

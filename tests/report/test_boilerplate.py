@@ -65,13 +65,17 @@ def test_each_number_of_a_synthesis_is_that_of_its_records(tmp_path: Path) -> No
         "Of the scans, 1 were registered to MNI152 space by the matrix of FSL FEAT",
         "on a grid of 3.5 mm",
         "1 is 2.5 times the median in the brain",
-        "calibration of the maps on other participants: on 60 participants.",
+        "a map of its standard deviation, calibrated on 60 participants.",
         "[@angelopoulos2024].",
         "3 random samples per scan were drawn, each in 11 sampling steps (seed 41).",
         "PSNR median 21.5 dB, range 20.0 to 23.0 dB.",
         "The seed of its training was 5.",
     ):
         assert phrase in text, phrase
+    for spread in tmp_path.rglob("*syntheticstd*"):
+        write_json(spread, {"Calibration": "none"})
+    without = " ".join(of_synthesis(tmp_path, entries).paragraphs)
+    assert "which was not calibrated on other participants." in without and "calibrated on 60" not in without
     assert "Head motion" not in text and "MNI152NLin6Asym" not in text and "{" not in text
     assert "rigid transform" not in text  # the session of a synthesised scan has one scan only
 

@@ -207,11 +207,12 @@ def _output(
     spreads = (file.replace("_desc-synthetic_", "_desc-syntheticstd_") for file in table["file"])
     calibrations = {read_json(sidecar_path(folder / file)).get("Calibration") for file in spreads}
     if len(calibrations) == 1 and (calibration := calibrations.pop()):
-        yield "calibration", calibration
+        yield ("uncalibrated", "") if calibration == "none" else ("calibration", calibration)
     scores = [float(score) for score in table["round_trip_db"] if score]
-    if scores:
-        summary = {"round_trip": median(scores), "round_trip_low": min(scores), "round_trip_high": max(scores)}
-        yield from ((name, f"{value:.1f}") for name, value in summary.items())
+    if len(scores) == 1:
+        yield "round_trip", f"{scores[0]:.1f} dB"
+    elif scores:
+        yield "round_trip", f"median {median(scores):.1f} dB, range {min(scores):.1f} to {max(scores):.1f} dB"
 
 
 def _number(number: int, noun: str) -> str:
