@@ -38,7 +38,9 @@ def _verb(name: str, command: Any) -> str:
 def _rows(parameters: list[Any], context: Any) -> Iterator[str]:
     for parameter in parameters:
         declared, meaning = parameter.get_help_record(context)
-        if parameter.name == "jobs" and parameter.default == JOBS:  # it is that of the machine that builds the page
+        if (
+            parameter.name in ("jobs", "n_cpus") and parameter.default == JOBS
+        ):  # it is that of the machine that builds the page
             meaning = meaning.replace(f"default: {JOBS}", "default: one per core, at most one per 2 GiB of memory")
         yield f"| `{_cell(declared)}` | {_cell(meaning)} |"
 

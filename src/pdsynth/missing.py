@@ -5,7 +5,7 @@ This module imports no torch: only the processes that synthesise load it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -121,20 +121,28 @@ def synthesise_scans(
     jobs: int | Workers = 1,
     replace_refused: bool = False,
     select: Select = ANY,
+    participants: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
     stamps: Stamps | None = None,
 ) -> tuple[list[Path], list[Rejection]]:
     """Synthesise as `synthesise_path` does, with samples, steps, seed, shell and space as one object.
 
-    stamps: one record (size, times, inode, SHA-256) per source file of each volume when it was made, by the path of the
-    volume relative to `out`; None for no record. A source file whose size, times and inode are equal is not read again
-    to check its content. The stamps of this call are added to the dict.
+    participants: ids such as "sub-01" of those whose scans are synthesised; empty for all. Raises InputError if the
+    folder lacks one of them, or if `path` is one scan. stamps: one record (size, times, inode, SHA-256) per source file
+    of each volume when it was made, by the path of the volume relative to `out`; None for no record. A source file
+    whose size, times and inode are equal is not read again to check its content. The stamps of this call are added to
+    the dict.
     """
     if options.samples:
         from pdsynth.synthesis import refuse_without_draws
 
         refuse_without_draws(model)
-    run = _of_folder(path, out, to, layout, replace_refused, select) if path.is_dir() else _of_scan(path, out, to)
+    if path.is_dir():
+        run = _of_folder(path, out, to, layout, replace_refused, select, participants)
+    elif participants:
+        raise InputError(path, "is one scan, of which no participant can be chosen", "leave out --participant")
+    else:
+        run = _of_scan(path, out, to)
     _refuse_twins(run)
     entries = options.entries(model)
     stamps = {} if stamps is None else stamps
@@ -178,22 +186,33 @@ def synthesise_scans(
     write_outcomes(out / TABLE, run.rows)
     name = {"Name": f"From SIMULATED scans: {DESCRIPTION['Name']}", "Simulated": True} if run.simulated else {}
     write_json(out / "dataset_description.json", DESCRIPTION | name)
-    write_bidsignore(out, "manifest.json", TABLE, "*_boldref.*", "*_dwiref.*", *TEXTS)
+    write_bidsignore(out, "manifest.json", TABLE, "*_boldref.*", "*_dwiref.*", "group/", *TEXTS)
     return written, run.rejected
 
 
-def plan(path: Path, to: Modality | None, layout: str | None, replace: bool, select: Select) -> list[tuple[str, str]]:
+def plan(
+    path: Path, to: Modality | None, layout: str | None, replace: bool, select: Select, participants: Sequence[str] = ()
+) -> list[tuple[str, str]]:
     """The scans that `synthesise_path` would use, each with the volume to write, as relative paths; writes nothing."""
     out = Path()
-    run = _of_folder(path, out, to, layout, replace, select) if path.is_dir() else _of_scan(path, out, to)
+    if path.is_dir():
+        run = _of_folder(path, out, to, layout, replace, select, participants)
+    else:
+        run = _of_scan(path, out, to)
     _refuse_twins(run)
     return [(relative(source.scan.path, run.root), source.paths(out).volume.as_posix()) for source in run.sources]
 
 
 def _of_folder(
-    path: Path, out: Path, to: Modality | None, layout: str | None, replace_refused: bool, select: Select
+    path: Path,
+    out: Path,
+    to: Modality | None,
+    layout: str | None,
+    replace_refused: bool,
+    select: Select,
+    participants: Sequence[str],
 ) -> _Run:
-    cohort = read(path, layout, select=select, tables=False)
+    cohort = read(path, layout, select=select, tables=False).only(participants)
     run = _Run(path, out, [], rejected=list(cohort.rejected), simulated=cohort.simulated)
     for source, reason in sources(cohort, replace_refused):
         target = source.direction.target

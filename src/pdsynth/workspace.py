@@ -31,6 +31,10 @@ PARTIAL_FOLDER = ".partial"  # suffix of the name of a workspace
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
+class BusyError(InputError):
+    """Another run is writing the output folder."""
+
+
 def ignored(name: str) -> bool:
     """Whether a file with this name belongs to a desktop or a file system and is never touched.
 
@@ -48,9 +52,9 @@ def workspace_path(out: Path) -> Path:
 def workspace(out: Path) -> Iterator[Path]:
     """Create and lock the folder in which `out` is prepared (its workspace `OUT.partial`); yields its path.
 
-    At the end it is removed, unless it contains unfinished work or a folder that was replaced. Raises InputError if
-    another run holds the lock, if a file has this name, or if a folder with this name is neither empty nor a workspace
-    of pdsynth.
+    At the end it is removed, unless it contains unfinished work or a folder that was replaced. Raises BusyError if
+    another run holds the lock. Raises InputError if a file has this name, or if a folder with this name is neither
+    empty nor a workspace of pdsynth.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     space = workspace_path(out)
@@ -71,7 +75,7 @@ def workspace(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _locked(space: Path, out: Path) -> Iterator[None]:
-    """Hold the lock of a workspace, which is created if needed. Raises InputError if another run holds the lock."""
+    """Hold the lock of a workspace, which is created if needed. Raises BusyError if another run holds the lock."""
     for _ in range(100):
         lock = FileLock(space / LOCK)
         try:
@@ -82,14 +86,14 @@ def _locked(space: Path, out: Path) -> Iterator[None]:
         except Timeout as error:
             run = read_json(space / RUN)
             process = f" (process {run['pid']} on {run['host']}, since {run['started']})" if run else ""
-            raise InputError(out, f"is being written by another run{process}", "wait for it, or stop it") from error
+            raise BusyError(out, f"is being written by another run{process}", "wait for it, or stop it") from error
         try:
             if str(read_json(space / MARK).get("token")) == token:  # else the lock is that of a removed workspace
                 yield
                 return
         finally:
             lock.release()
-    raise InputError(out, "is being written by other runs", "wait for them, or stop them")
+    raise BusyError(out, "is being written by other runs", "wait for them, or stop them")
 
 
 def _claim(space: Path) -> str:

@@ -8,11 +8,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
-import pdsynth
-from pdsynth.cli import cohort, evidence, model, results, synthesis, withdrawal
+from pdsynth.cli import bids_app, cohort, evidence, model, results, synthesis, withdrawal
 from pdsynth.cli.console import WORDS, error_line, hush_libraries
 from pdsynth.cli.ending import Stopped, describe_error, stop_in_order
 from pdsynth.cli.log import VARIABLE, Trace, log_file, logged
+from pdsynth.cli.options import print_version
 
 app = typer.Typer(
     name="pdsynth",
@@ -43,18 +43,13 @@ for verb in (
     results.doctor,
 ):
     app.command()(verb)
-
-
-def _version(is_given: bool) -> None:
-    if is_given:
-        typer.echo(f"pdsynth {pdsynth.__version__}")
-        raise typer.Exit
+app.command(cls=bids_app.BidsCommand)(bids_app.bids_app)
 
 
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version.", callback=print_version, is_eager=True)
     ] = False,
 ) -> None:
     pass

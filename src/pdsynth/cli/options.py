@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from pdsynth import __version__
 from pdsynth.cli.console import DRY_RUN
 from pdsynth.options import EvaluateOptions
 from pdsynth.resources import default_jobs
@@ -39,6 +40,13 @@ def _layouts() -> list[str]:
     from pdsynth.cohorts import LAYOUTS
 
     return [AUTO, *LAYOUTS]
+
+
+def print_version(is_given: bool) -> None:
+    """Print the version and end the command, if the option --version is given."""
+    if is_given:
+        typer.echo(f"pdsynth {__version__}")
+        raise typer.Exit
 
 
 class Precision(StrEnum):

@@ -53,6 +53,9 @@ def synthesize(
         bool, typer.Option("--replace-refused", help="Synthesise also the scans that exist but were refused.")
     ] = False,
     select: SelectOption = None,
+    participant: Annotated[
+        list[str] | None, typer.Option("--participant", help="Only this one, such as sub-01; may be repeated.")
+    ] = None,
     device: DeviceOption = Device.auto,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -86,7 +89,7 @@ def synthesize(
         folders.refuse_occupied(out, True, [folder, path])
         if not overwrite and manifest.read(out):
             refuse_other_options(out, manifest.read(out), made_as)
-        scans = plan(path, to, None if layout == AUTO else layout, replace_refused, selection)
+        scans = plan(path, to, None if layout == AUTO else layout, replace_refused, selection, participant or ())
         table("To synthesise", ("source", "file"), scans)
         done(
             f"Nothing was written. To synthesise, unless made before: {counted(len(scans), 'scan')}", *without(DRY_RUN)
@@ -118,6 +121,7 @@ def synthesize(
                 jobs=workers,
                 replace_refused=replace_refused,
                 select=selection,
+                participants=participant or [],
                 progress=update,
                 stamps=stamps,
             )

@@ -16,6 +16,7 @@ REASONS = {
     "*_dwiref.*": "a 3D mean of dMRI, with the suffix of QSIPrep: BIDS 1.11 defines 4D series of dMRI only",
     "*_xfm.json": "a transform in the naming of a BIDS proposal (BEP 14): BIDS 1.11 defines none",
     "*_xfm.txt": "a transform of ITK in the naming of a BIDS proposal (BEP 14): BIDS 1.11 defines none",
+    "group/": "the pages of `pdsynth bids-app IN OUT group`",
     "synthesised.tsv": "one row per scan of the source dataset: made, skipped or refused, and the reason",
     "methods.md": "a text for the methods section of a paper",
     "references.bib": "the references of this text",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pdsynth.types import Diagnosis, Modality
+from pdsynth.types import Diagnosis, InputError, Modality
 
 
 @dataclass(frozen=True)
@@ -150,3 +150,19 @@ class Cohort:
         for subject in self.subjects:
             for session in subject.sessions:
                 yield subject, session
+
+    def only(self, participants: Sequence[str]) -> Cohort:
+        """The part of the cohort that belongs to these participants, or all of it if none is named.
+
+        participants: ids with the prefix "sub-". A rejected file belongs to the participant in whose folder it is.
+        Raises InputError if one of them has no scan, usable or rejected.
+        """
+        if not participants:
+            return self
+        subjects = [subject for subject in self.subjects if subject.participant_id in participants]
+        rejected = [each for each in self.rejected if set(each.path.parts) & set(participants)]
+        found = {subject.participant_id for subject in subjects}.union(*(each.path.parts for each in rejected))
+        if lacking := [name for name in participants if name not in found]:
+            remedy = "`pdsynth inspect` lists the participants"
+            raise InputError(self.root, f"has no scan of {', '.join(lacking)}", remedy)
+        return replace(self, subjects=subjects, rejected=rejected)
