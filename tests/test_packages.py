@@ -12,10 +12,12 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import pdsynth
+from pdsynth.resources import resolve_device
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -146,3 +148,11 @@ def test_every_file_that_ships_beside_the_code_is_in_the_notices() -> None:
 def test_the_citation_names_this_version_and_licence() -> None:
     lines = dict(line.split(": ", 1) for line in (ROOT / "CITATION.cff").read_text().splitlines() if ": " in line[:20])
     assert (lines["version"], lines["license"]) == (pdsynth.__version__, PROJECT["license"])
+
+
+def test_an_apple_gpu_is_never_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto") == "cpu"
+    with pytest.raises(ValueError, match=r"no device 'mps'. Choose auto, cpu or cuda"):
+        resolve_device("mps")

@@ -195,10 +195,7 @@ def plan(
 ) -> list[tuple[str, str]]:
     """The scans that `synthesise_path` would use, each with the volume to write, as relative paths; writes nothing."""
     out = Path()
-    if path.is_dir():
-        run = _of_folder(path, out, to, layout, replace, select, participants)
-    else:
-        run = _of_scan(path, out, to)
+    run = _of_folder(path, out, to, layout, replace, select, participants) if path.is_dir() else _of_scan(path, out, to)
     _refuse_twins(run)
     return [(relative(source.scan.path, run.root), source.paths(out).volume.as_posix()) for source in run.sources]
 

@@ -16,7 +16,7 @@ import pytest
 from pdsynth import folders, manifest
 from pdsynth.cohorts.bids import bids
 from pdsynth.cohorts.cohort import Cohort
-from pdsynth.data import sessions
+from pdsynth.data import means, sessions
 from pdsynth.data.pairs import Pairs
 from pdsynth.data.prepare import prepare, prepare_cohort
 from pdsynth.data.preprocessing import Preprocessing
@@ -211,6 +211,15 @@ def test_out_is_replaced_only_when_asked_and_only_if_it_is_ours(folder: Path, pr
         prepare(cohort, model)
     with pytest.raises(ValueError, match="segments=0"):
         prepare(cohort, tmp_path / "y", segments=0)
+
+
+def test_denoising_without_dipy_names_the_extra_and_writes_nothing(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(means, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"install it by pip install 'pdsynth\[denoise\]'"):
+        prepare(Cohort(tmp_path, []), tmp_path / "x", denoise=True)
+    with pytest.raises(ValueError, match="dipy"):
+        means.denoised(np.zeros((4, 6, 6, 6)))
+    assert not any(tmp_path.iterdir())
 
 
 def test_oracles_of_a_simulated_study_follow_their_targets(study) -> None:
