@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -141,6 +142,9 @@ def test_names_and_marks_of_all_files(synthesis: Synthesis, tmp_path: Path) -> N
         said = sidecar(path)
         assert said["OutputSpace"] == "MNI152NLin6Asym" and said["SourceModality"] == "fMRI"
         assert said.get("Space") == ("MNI152NLin6Asym" if "_space-" in path.name else None)
+    assert [sidecar(path)["AlignedTo"][:9] for path in written[3:]] == ["ICBM 2009"] * 3
+    feat = replace(synthesis, transform=Transform({"FLIRT to MNI": TURNED})).in_space(MNI)
+    assert feat.mark.sidecar()["AlignedTo"] == "the template image of FSL FEAT"
     alone = synthesis.save(tmp_path / "alone", "sub-1")
     assert "OutputSpace" not in sidecar(alone[0]) and list((tmp_path / "alone").rglob("*space*")) == []
     np.testing.assert_array_equal(read_volume(alone[0]).data, read_volume(written[0]).data)

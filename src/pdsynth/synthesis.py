@@ -31,7 +31,7 @@ from pdsynth.files import read_json
 from pdsynth.imaging.detail import source_detail
 from pdsynth.imaging.nifti import NOTES, ROUND_TRIP, SyntheticMark, Volume, sidecar_path, write_synthetic
 from pdsynth.imaging.spatial import Grid, Transform, resample
-from pdsynth.imaging.standard import TEMPLATE, standard_grid, write_itk
+from pdsynth.imaging.standard import FEAT, TEMPLATE, standard_grid, write_itk
 from pdsynth.methods import checkpoint
 from pdsynth.methods.base import Method, registry
 from pdsynth.resources import resolve_device
@@ -91,7 +91,7 @@ class Synthesis(Pictured):
         marked = self._marked(
             Space=str(space),
             Resolution="voxels of 2 mm, resampled from the volume in the space of the source",
-            AlignedTo=TEMPLATE,
+            AlignedTo=FEAT if "FLIRT to MNI" in self.transform.steps else TEMPLATE,
             NativeToStandard=matrix.tolist(),
         )
         return replace(

@@ -11,6 +11,7 @@ from pdsynth.imaging.spatial import Grid
 from pdsynth.types import Space
 
 TEMPLATE = "ICBM 2009a nonlinear symmetric, which nilearn ships"  # to which scans are registered
+FEAT = "the template image of FSL FEAT"  # of scans with a matrix of it
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # its own inverse
 
 
