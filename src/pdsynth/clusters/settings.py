@@ -146,13 +146,13 @@ class Patience:
 
     def idles(self, reason: str) -> None:
         """Note that the cluster does not work, and why. Raises InputError if this has lasted too long."""
+        if reason != self.reported:
+            log.warning("Waiting for %s, at most %s (--cluster wait=): %s.", self.cluster, self.settings.wait, reason)
+            self.reported = reason
         if time.monotonic() - self.last > self.settings.patience:
             problem = f"did nothing for {self.settings.wait}: {reason}"
             remedy = "look why, or wait longer, such as with --cluster wait=12h"
             raise InputError(self.cluster, problem, remedy)
-        if reason != self.reported:
-            log.warning("Waiting for %s, at most %s (--cluster wait=): %s.", self.cluster, self.settings.wait, reason)
-            self.reported = reason
 
     def next_pause(self, ended: bool) -> float:
         """Seconds until the next look at the cluster: short after a task has ended, then longer and longer.

@@ -56,6 +56,7 @@ def on_dask(
     """
     with client_of(address, settings) as client:
         from dask.distributed import KilledWorker
+        from distributed.comm import CommClosedError
 
         finished: SimpleQueue[Any] = SimpleQueue()
         shared = client.submit(_itself, do, pure=False)  # sent once, and made again if its worker is lost
@@ -78,9 +79,7 @@ def on_dask(
             except KilledWorker:
                 lost.append(task)
                 continue
-            except (CancelledError, OSError) as error:
-                if isinstance(error, OSError) and client.status == "running":
-                    raise  # of the task
+            except (CancelledError, CommClosedError) as error:
                 raise _lost_scheduler(address) from error
             yield task, result
     refuse_lost([name(task) for task in lost], f"the workers of the dask scheduler at {address} were lost")
