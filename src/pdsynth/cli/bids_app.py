@@ -91,8 +91,8 @@ def bids_app(
     """Run as a BIDS App: participant synthesises the missing scans, group measures the model and reports.
 
     Several runs of participant may write into one OUT at the same time; they take turns. A participant without a
-    missing scan is not an error. group writes the quality page of all scans into OUT/group/prepared, and the report on the
-    model, from the participants with both scans, into OUT/group/results.
+    missing scan is not an error. group writes the quality page of all scans into OUT/group/prepared, and the report on
+    the model, from the participants with both scans, into OUT/group/results.
     """
     names = [label if label.startswith("sub-") else f"sub-{label}" for label in participant_label or []]
     if names and analysis_level is Level.group:
