@@ -106,10 +106,19 @@ class PairBatch:
         """The same batch on another device, such as "cpu" or "cuda"."""
         return self.map(lambda tensor: tensor.to(device))
 
+    def at(self, rows: slice | np.ndarray) -> PairBatch:
+        """The batch of the sessions at some positions, a slice or whole numbers."""
+        site = [self.site[i] for i in np.arange(len(self))[rows]]
+        return replace(self.map(lambda tensor: tensor[rows]), site=site, rows=self.rows[rows])
+
     def only(self, i: int) -> PairBatch:
         """The batch of the session at position i, from 0, alone; empty if i is not below the number of sessions."""
-        one = self.map(lambda tensor: tensor[i : i + 1])
-        return replace(one, site=self.site[i : i + 1], rows=self.rows[i : i + 1])
+        return self.at(slice(i, i + 1))
+
+    def parts(self, number: int) -> list[PairBatch]:
+        """The batch in `number` equal parts, in order; the number must divide that of the sessions."""
+        size = len(self) // number
+        return [self.at(slice(i * size, (i + 1) * size)) for i in range(number)]
 
     def __len__(self) -> int:
         return len(self.corner)

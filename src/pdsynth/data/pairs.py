@@ -8,7 +8,8 @@ brain masks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ import torch
 from pydantic import BaseModel
 
 from pdsynth.data.batch import CONTEXT_CHANNELS, PairBatch, Patch, WholeSource, crop, stack_sources
+from pdsynth.data.order import Order
 from pdsynth.data.preprocessing import Preprocessing
 from pdsynth.data.rows import read_pairs, read_quality, read_rejected, read_splits
 from pdsynth.data.sessions import Inputs
@@ -33,8 +35,9 @@ from pdsynth.schemas import Affine, Count, Shape, check, read_object
 from pdsynth.types import WHOLE_SCAN, Available, Direction, InputError, Modality, Split
 
 CACHED_BYTES = 4 << 30  # memory for source features, at most
+THREADS = 4  # for the features of a training batch
 STREAMED = 2  # files that are mapped at a time in a pass over the rows
-SOURCE_BYTES = 2 * CONTEXT_CHANNELS + 1  # per voxel
+SOURCE_BYTES = 2 * CONTEXT_CHANNELS + 1 + 4  # per voxel: context, mask, and index of a brain voxel, at most
 DIGEST = 16  # hexadecimal digits, enough to distinguish any two scans
 NEEDED = {"grid_shape", "grid_affine", "simulated", "volumes", "shards"}  # entries of a finished manifest.json
 
@@ -64,9 +67,9 @@ class Volumes(Shards):
     """Reads the volumes of a prepared folder, and caches the source features that are computed from them.
 
     root, shape, digests: as in `Shards`. `source(shard, row, modality)` returns the features of one volume,
-    `WholeSource`: shard is the file's name, row the index in it. The cache takes up to 4 GiB, or the memory of 16
-    volumes if that is more. streamed: keep no source features and few open files, so that the memory does not grow with
-    the number of sessions.
+    `WholeSource`: shard is the file's name, row the index in it. The cache holds `views` of them: up to 4 GiB, or the
+    memory of 16 volumes if that is more. streamed: keep no source features and few open files, so that the memory does
+    not grow with the number of sessions.
     """
 
     def __init__(
@@ -77,8 +80,9 @@ class Volumes(Shards):
         streamed: bool = False,
     ) -> None:
         super().__init__(root, shape, digests, STREAMED if streamed else MAPPED)
-        views = 0 if streamed else max(16, CACHED_BYTES // (SOURCE_BYTES * int(np.prod(shape))))
-        self.source = lru_cache(maxsize=views)(self._source)
+        self.views = 0 if streamed else max(16, CACHED_BYTES // (SOURCE_BYTES * int(np.prod(shape))))
+        self.source = lru_cache(maxsize=self.views)(self._source)
+        self.threads = ThreadPoolExecutor(THREADS)  # they start with the first task
 
     def _source(self, shard: str, row: int, modality: Modality) -> WholeSource:
         brain = np.asarray(self.read(shard, row, f"{modality}_brain"), bool)
@@ -140,10 +144,14 @@ class Pairs(Pictured):
 
     def __getstate__(self) -> dict[str, Any]:
         """The state without the volumes, which another process reads from the disk."""
-        return {name: value for name, value in vars(self).items() if name != "volumes"}
+        return {name: value for name, value in vars(self).items() if name not in ("volumes", "_order")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, volumes=self._volumes(state["root"], state["manifest"]))
+
+    @cached_property
+    def _order(self) -> Order:
+        return Order(self.table["shard"].to_numpy(str), self.volumes.views // len(Modality))  # both scans of a row
 
     @property
     def grid(self) -> Grid:
@@ -302,19 +310,28 @@ class Pairs(Pictured):
         InputError for a patch that is larger than the grid.
         """
         rows = np.asarray(rows)
+        corners = np.zeros((len(rows), 3), np.int64) if corners is None else corners
         patch = self.grid.shape if patch is None else patch
+        self._refuse_larger(patch)
+        wholes = {d: [self.source(d.source, int(r)) for r in rows] for d in directions}
+        return self._batch(rows, corners, patch, wholes)
+
+    def _refuse_larger(self, patch: Patch) -> None:
         if (np.asarray(patch) > self.grid.shape).any():
             sizes = (" x ".join(map(str, shape)) for shape in (self.grid.shape, patch))
             problem = "has a grid of {} voxels, smaller than the patch of {} that training takes".format(*sizes)
             raise InputError(
                 self.root, problem, "prepare with a smaller --grid-mm, or train on smaller patches (--set patch=N)"
             )
-        corners = np.zeros((len(rows), 3), np.int64) if corners is None else corners
+
+    def _batch(
+        self, rows: np.ndarray, corners: np.ndarray, patch: Patch, wholes: Mapping[Direction, list[WholeSource]]
+    ) -> PairBatch:
+        """The batch of patches at these corners, with the features `wholes` of the whole sources of its rows."""
         cut = {}
         for name in self.manifest["volumes"]:
             stacked = np.stack([crop(self.read(name, int(r)), c, patch) for r, c in zip(rows, corners, strict=True)])
             cut[name] = torch.from_numpy(stacked.astype(np.float32)[:, None])
-        wholes = {d: [self.source(d.source, int(r)) for r in rows] for d in directions}
         bval = self.table["dmri_bval"].to_numpy(np.float32)[rows] / 1000
         return PairBatch(
             sources={d: stack_sources(each, corners, patch) for d, each in wholes.items()},
@@ -327,23 +344,31 @@ class Pairs(Pictured):
             oracle={d: cut[f"oracle_{d.target}"] for d in Direction if f"oracle_{d.target}" in cut},
         )
 
-    def patches(self, patch: Patch, batch_size: int, seed: Sequence[int], step: int) -> PairBatch:
+    def patches(
+        self, patch: Patch, batch_size: int, seed: Sequence[int], step: int, part: int = 0, parts: int = 1
+    ) -> PairBatch:
         """The batch of one training step: patches of `patch` voxels around random fMRI brain voxels of random rows.
 
-        All rows must have both scans. In a batch no row is used twice before all are used once. The same seed (whole
-        numbers) and step number give the same batch, so that a resumed run gets the batches of an uninterrupted one. A
-        patch is moved into the grid if it would reach beyond. The first voxel of a patch of even sides has even
-        coordinates, so that the 2-voxel cells of the Haar transform of different patches coincide. Raises InputError
-        for a patch that is larger than the grid.
+        All rows must have both scans. In a batch no row is used twice before all are used once. If the cache cannot
+        hold the features of all rows, the rows of a step are from a window that moves over them (`Order`). The same
+        seed (whole numbers) and step number give the same batch, so that a resumed run gets the batches of an
+        uninterrupted one. A patch is moved into the grid if it would reach beyond. The first voxel of a patch of even
+        sides has even coordinates, so that the 2-voxel cells of the Haar transform of different patches coincide. part:
+        number, from 0, of the part to return, of `parts` equal ones, in the order of the batch. Raises InputError for a
+        patch that is larger than the grid.
         """
+        self._refuse_larger(patch)
         generator = np.random.default_rng([*seed, step])
-        rounds = -(-batch_size // len(self))
-        rows = np.concatenate([generator.permutation(len(self)) for _ in range(rounds)])[:batch_size]
+        rows = self._order.rows(batch_size, seed, step, generator)
+        own = slice(part * batch_size // parts, (part + 1) * batch_size // parts)
+        # one number for each patch of the whole batch, so that a part need not read the scans of the others
+        places, rows = generator.random(batch_size)[own], rows[own]
+        wholes = {d: list(self.volumes.threads.map(partial(self.source, d.source), rows.tolist())) for d in Direction}
         limit = np.asarray(self.grid.shape) - np.asarray(patch)
-        corners = np.empty((batch_size, 3), np.int64)
-        for i, row in enumerate(rows):
-            inside = self.source(Modality.FMRI, int(row)).inside
-            voxel = inside[generator.integers(len(inside))]
+        corners = np.empty((len(rows), 3), np.int64)
+        for i, (whole, place) in enumerate(zip(wholes[Direction.FMRI_TO_DMRI], places, strict=True)):
+            inside = whole.inside
+            voxel = inside[int(place * len(inside))]
             centre = np.asarray(np.unravel_index(voxel, self.grid.shape)) - np.asarray(patch) // 2
             corners[i] = np.clip(centre // 2 * 2, 0, limit)
-        return self.batch(rows, corners, patch)
+        return self._batch(rows, corners, patch, wholes)

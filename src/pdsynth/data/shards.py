@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -49,6 +50,7 @@ class Shards:
     ) -> None:
         self.root, self.shape, self.digests = root, tuple(shape), dict(digests or {})
         self._open = lru_cache(maxsize=mapped)(self._mapped)
+        self._lock = Lock()  # no thread reads a file whose digest another one is checking
 
     def read(self, shard: str, row: int, name: str) -> np.ndarray:
         """One volume, (X, Y, Z), in the data type of the file; zeros if the session has no volume of this name.
@@ -58,7 +60,8 @@ class Shards:
         the file is missing, damaged, or has another grid, or if its digest is known and it was changed after
         preparation.
         """
-        rows = self._open(shard)
+        with self._lock:
+            rows = self._open(shard)
         if name not in (rows.dtype.names or ()):
             return np.zeros(self.shape, bool if name.endswith("_brain") else np.float16)
         if not 0 <= row < len(rows):
