@@ -19,6 +19,7 @@ import torch
 
 from pdsynth import resources
 from pdsynth.data.pairs import Pairs
+from pdsynth.draws import Draws
 from pdsynth.files import read_json, write_json
 from pdsynth.methods.base import Method, Stage
 from pdsynth.recipes import RECIPES, build
@@ -30,12 +31,12 @@ TURNS, WARM = 9, 2
 
 def step_seconds(method: Method, stage: Stage, pairs: Pairs, precision: str, step: int) -> float:
     """Wall time, in seconds, of the losses, gradients and updates of one step."""
-    batch = pairs.patches(stage.patch, stage.batch_size, [0, 0], step)
+    batch = pairs.patches(stage.patch, stage.batch_size, [0], step)
     started = time.perf_counter()
     for objective in stage.objectives:
         optimizer = torch.optim.AdamW(objective.module.parameters(), lr=1e-5, fused=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
-            terms = objective.loss(batch, torch.Generator().manual_seed(step))
+            terms = objective.loss(batch, Draws(torch.Generator().manual_seed(step)))
             loss = torch.stack(list(terms.values())).sum()
         loss.backward()
         optimizer.step()

@@ -40,6 +40,7 @@ def fit(
     seed: int = FitOptions.seed,
     device: str = FitOptions.device,
     devices: int = FitOptions.devices,
+    accumulate: int = FitOptions.accumulate,
     precision: str | None = FitOptions.precision,
     resume: bool = FitOptions.resume,
     size: str = FitOptions.size,
@@ -63,13 +64,15 @@ def fit(
     new values of settings of the recipe, by name. `precision` is "32-true", "bf16-mixed" or "16-mixed" (names of the
     library Lightning); None means that of the resumed run or of the recipe, or a faster one if the device is slow at
     the recipe's. The card records it. `device` is "auto", "cpu" or "cuda"; `devices` is the number of processes or GPUs
-    that train together. `atlases` are paths of label images in MNI space, by modality, which replace the default
-    regions of a loss on region means.
+    that divide each batch among them, `accumulate` that of the parts of a device's batch, which it takes one after the
+    other; neither changes the result, but for rounding. `atlases` are paths of label images in MNI space, by modality,
+    which replace the default regions of a loss on region means.
 
     Raises ValueError for a budget that cannot be read, a device that this machine lacks, an unknown recipe, size,
     setting or precision, the recipe "oracle", atlases that the recipe does not use, a resumed run of another precision
-    or number of devices, and if there is no training pair. Raises InputError if `init`, an atlas or a checkpoint cannot
-    be used, and if `init` is given with settings or with a size other than "full".
+    or number of devices or parts, batches that these do not divide, and if there is no training pair. Raises InputError
+    if `init`, an atlas or a checkpoint cannot be used, and if `init` is given with settings or with a size other than
+    "full".
     """
     options = FitOptions(
         steps=steps,
@@ -77,6 +80,7 @@ def fit(
         seed=seed,
         device=device,
         devices=devices,
+        accumulate=accumulate,
         precision=precision,
         resume=resume,
         size=size,
@@ -109,6 +113,7 @@ def fit_recipe(recipe: str, train: Pairs, run: Path, options: FitOptions, val: P
         "budget_seconds": options.budget,
         "precision": precision,
         "devices": options.devices,
+        "accumulate": options.accumulate,
         "init": options.init and str(options.init),
         "size": options.size,
     }
@@ -132,11 +137,13 @@ def untrained(recipe: str, train: Pairs, options: FitOptions) -> Method:
     folder of a model, it is the method of that model with its weights.
 
     Raises ValueError for an unknown recipe, size or setting, for atlases that the recipe does not use, for the recipe
-    "oracle", which cannot be trained, and if there is no training pair. Raises InputError if the model `init` has
+    "oracle", which cannot be trained, for batches that options.devices and options.accumulate do not divide, and if
+    there is no training pair. Raises InputError if the model `init` has
     another method or was trained on scans of another preprocessing, if settings or a size are given together with
     `init`, and if an atlas cannot be read or has fewer than two regions on the grid.
     """
     method = _initial(recipe, train, options)
+    training.refuse_uneven(method.stages(), options)
     if options.atlases and not method.regional:
         raise ValueError(f"the recipe {recipe} uses no atlas. Leave out --atlas-fmri and --atlas-dmri.")
     for modality, path in (options.atlases or {}).items():

@@ -65,10 +65,11 @@ class Journal(Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         assert isinstance(module, StageModule)
-        if self.update is not None and (module.step % LOG_EVERY == 0 or module.progress >= 1):
-            terms = {k: round(float(v), 6) for k, v in module.latest.items()}
-            self.update(module.progress, 1.0, f"loss {sum(terms.values()):.4f}")
-            self._write(module, terms)
+        if module.step % LOG_EVERY == 0 or module.progress >= 1:
+            terms = {k: round(v, 6) for k, v in module.latest().items()}  # all devices take part
+            if self.update is not None:
+                self.update(module.progress, 1.0, f"loss {sum(terms.values()):.4f}")
+                self._write(module, terms)
         if module.elapsed - self.saved > SAVE_EVERY:
             self._save(trainer, module)
 

@@ -64,9 +64,10 @@ class TrainOptions:
     steps: number of training steps. budget: wall time of these steps, seconds. If both are given, training ends at the
     first of the two. A method that is trained in steps needs one of them, unless `fit` takes the number of steps from
     the recipe. seed: of the random numbers of the training. device: "auto", "cpu" or "cuda"; "auto" is "cuda" if torch
-    finds such a device, else "cpu". devices: number of processes or GPUs that train together. precision: "32-true",
-    "bf16-mixed" or "16-mixed"; None for that of the resumed run, or the fast one of the device. resume: continue from
-    the checkpoints of the run; otherwise they are removed.
+    finds such a device, else "cpu". devices: number of processes or GPUs that divide each batch among them. accumulate:
+    number of equal parts of a device's batch that it takes one after the other, which needs less memory. precision:
+    "32-true", "bf16-mixed" or "16-mixed"; None for that of the resumed run, or the fast one of the device. resume:
+    continue from the checkpoints of the run; otherwise they are removed.
     """
 
     steps: int | None = None
@@ -74,6 +75,7 @@ class TrainOptions:
     seed: int = 0
     device: str = "auto"
     devices: int = 1
+    accumulate: int = 1
     precision: str | None = None
     resume: bool = False
 

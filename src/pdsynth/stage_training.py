@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +22,45 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
+from pdsynth.draws import Draws
 from pdsynth.methods.base import ADDED, Method, Stage
 from pdsynth.networks.ema import EMA
 from pdsynth.networks.flops import counted_flops
+from pdsynth.ranks import Rank, Together, average_gradients
 from pdsynth.stage_checkpoint import CompleteCheckpoints
 
 WARMUP = 0.03  # fraction of a stage over which the learning rate rises
 CLIP = 1.0  # largest norm of the gradient
+AHEAD = 2  # batches that are read before they are needed
 ACCELERATORS = {"cpu": "cpu", "cuda": "gpu"}
 
 
 class StepBatches(IterableDataset):
     """The training batches of a stage, from step number `first` on, without end: each a `PairBatch` of patches.
 
-    pairs: the training pairs. stage: gives the edge of the patches and their number per batch. The batch of step i
-    depends only on i, the seed and the number of the device, so that a resumed run gets the same batches as an
-    uninterrupted one. Devices that train together get different batches.
+    pairs: the training pairs. stage: gives the edge of the patches and their number per batch. rank: number, from 0, of
+    the device, of `ranks` that divide each batch among them in equal parts. The batch of step i depends only on i and
+    the seed, so that a resumed run gets the same batches as an uninterrupted one.
     """
 
-    def __init__(self, pairs: Pairs, stage: Stage, seed: int, first: int) -> None:
-        self.pairs, self.stage, self.seed, self.first = pairs, stage, seed, first
+    def __init__(self, pairs: Pairs, stage: Stage, seed: int, first: int, rank: int = 0, ranks: int = 1) -> None:
+        self.pairs, self.stage, self.seed, self.first, self.rank, self.ranks = pairs, stage, seed, first, rank, ranks
 
     def __iter__(self) -> Iterator[PairBatch]:
-        # devices that train together get different batches
-        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-        for step in count(self.first):
-            yield self.pairs.patches(self.stage.patch, self.stage.batch_size, [self.seed, rank], step)
+        steps = count(self.first)
+        thread = ThreadPoolExecutor(1)  # it reads the next batches while a step runs
+        waiting = deque(thread.submit(self._batch, step) for step in islice(steps, AHEAD))
+        try:
+            while True:
+                batch = waiting.popleft().result()
+                waiting.append(thread.submit(self._batch, next(steps)))
+                yield batch
+        finally:
+            thread.shutdown(cancel_futures=True)
+
+    def _batch(self, step: int) -> PairBatch:
+        patch, size = self.stage.patch, self.stage.batch_size
+        return self.pairs.patches(patch, size, [self.seed], step, self.rank, self.ranks)
 
 
 class StageModule(pl.LightningModule):
@@ -53,18 +68,26 @@ class StageModule(pl.LightningModule):
 
     Each step minimises the losses of the stage one after the other, each by one step of its own optimiser, and then
     updates the moving average of the weights, `ema`. The stage ends after `steps` steps or `budget` seconds, whichever
-    is reached first; None means no such limit. seed: of the batches and the noise. step, elapsed: steps and seconds so
-    far, also of a resumed run. flops: operations of one step (see `counted_flops`), 0 before the first. latest: the
-    loss terms of the last step, by "<objective>/<term>".
+    is reached first; None means no such limit. seed: of the batches and the noise. accumulate: number of equal parts of
+    a device's batch, whose gradients are added up. step, elapsed: steps and seconds so far, also of a resumed run.
+    flops: operations of one step on all devices (see `counted_flops`), 0 before the first.
     """
 
-    def __init__(self, method: Method, stage: Stage, seed: int, steps: int | None, budget: float | None) -> None:
+    def __init__(
+        self,
+        method: Method,
+        stage: Stage,
+        seed: int,
+        steps: int | None,
+        budget: float | None,
+        accumulate: int = 1,
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.method, self.stage, self.seed, self.steps, self.budget = method, stage, seed, steps, budget
         self.ema = EMA(nn.ModuleList([o.module for o in stage.objectives]), stage.ema_decay)
-        self.step, self.elapsed, self.flops = 0, 0.0, 0
-        self.latest: dict[str, torch.Tensor] = {}
+        self.accumulate, self.step, self.elapsed, self.flops = accumulate, 0, 0.0, 0
+        self._latest: dict[str, torch.Tensor] = {}
         self._clock: float | None = None
 
     @property
@@ -96,13 +119,13 @@ class StageModule(pl.LightningModule):
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         decay = 0.5 * (1 + math.cos(math.pi * self.progress))
         rate = min(1.0, self.progress / WARMUP + 1e-3) * decay
-        drawn = self.seed * 1_000_003 + self.step * 1009 + self.global_rank
-        generator = torch.Generator(self.device).manual_seed(drawn)
-        self.latest = {}
+        # the same on all devices: each takes its part of the numbers of the whole batch
+        generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + self.step * 1009)
+        self._latest = {}
         with nullcontext() if self.flops else counted_flops() as counter:
             self._optimise(batch, generator, optimizers, rate)
         if counter is not None:
-            self.flops = counter.get_total_flops()
+            self.flops = counter.get_total_flops() * self.trainer.world_size
         self.ema.update()
         self.step += 1
         now = time.monotonic()
@@ -112,14 +135,23 @@ class StageModule(pl.LightningModule):
             self.trainer.should_stop = True
 
     def _optimise(self, batch: PairBatch, generator: torch.Generator, optimizers: Sequence[Any], rate: float) -> None:
-        """One optimiser step for each objective in turn."""
+        """One optimiser step for each objective in turn, by the mean gradient of all parts of the batch."""
+        first = self.global_rank * self.accumulate
         for objective, optimizer in zip(self.stage.objectives, optimizers, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = objective.learning_rate * rate
             self.toggle_optimizer(optimizer)
-            terms = objective.loss(batch, generator)
             optimizer.zero_grad()
-            self.manual_backward(torch.stack(list(terms.values())).sum())
+            state = generator.get_state()
+            for number, own in enumerate(batch.parts(self.accumulate), first):
+                generator.set_state(state)  # each part draws for the whole batch
+                draws = Draws(generator, number, self.accumulate * self.trainer.world_size)
+                terms = {k: v / self.accumulate for k, v in objective.loss(own, draws).items()}
+                self.manual_backward(torch.stack(list(terms.values())).sum())
+                for k, v in terms.items():
+                    name = f"{objective.name}/{k}"
+                    self._latest[name] = self._latest.get(name, 0) + v.detach()
+            average_gradients(objective.module.parameters())
             # Lightning does not clip for fused optimisers under autocast; here the loss scale is removed first
             scaler = getattr(self.trainer.precision_plugin, "scaler", None)
             if scaler is not None:
@@ -127,7 +159,13 @@ class StageModule(pl.LightningModule):
             nn.utils.clip_grad_norm_(objective.module.parameters(), CLIP)
             optimizer.step()
             self.untoggle_optimizer(optimizer)
-            self.latest |= {f"{objective.name}/{k}": v.detach() for k, v in terms.items()}
+
+    def latest(self) -> dict[str, float]:
+        """The loss terms of the last step by "<objective>/<term>": means over its batch. All devices must call it."""
+        values = torch.stack(list(self._latest.values())).double()
+        if self.trainer.world_size > 1:
+            values = self.trainer.strategy.reduce(values, reduce_op="mean")
+        return dict(zip(self._latest, values.tolist(), strict=True))
 
     def _longest(self, seconds: float) -> float:
         """The longest wall time over all ranks. With separate clocks, ranks would stop or save at different steps."""
@@ -167,56 +205,26 @@ class Hardware:
     devices: int = 1
 
 
-class Rank(LightningEnvironment):
-    """One of several processes on this machine that train together, for Lightning.
-
-    rank: number of the process, from 0. port: number of the network port by which the processes communicate.
-    """
-
-    def __init__(self, rank: int, port: int) -> None:
-        super().__init__()
-        self.rank, self._main_port = rank, port
-
-    @property
-    def creates_processes_externally(self) -> bool:
-        return True  # otherwise Lightning would start the command line again for each process
-
-    def local_rank(self) -> int:
-        return self.rank
-
-
-def _strategy(module: StageModule) -> str:
-    """Lightning's name of the strategy for several devices.
-
-    "ddp" requires that each step gives all parameters a gradient. If a step leaves some out, as with GANs, the slower
-    strategy is used, which searches for such parameters at each step.
-    """
-    first, *others = module.stage.objectives
-    trained = set(first.module.parameters())
-    all_at_once = not others and trained.issuperset(p for p in module.method.parameters() if p.requires_grad)
-    return "ddp" if all_at_once else "ddp_find_unused_parameters_true"
-
-
 def train_stage(
     module: StageModule,
     train: Pairs,
     callback: Callback,
     checkpoint: Path,
     hardware: Hardware,
-    environment: LightningEnvironment | None = None,
+    rank: Rank | None = None,
 ) -> None:
     """Train one stage of a method until it is complete, from its checkpoint file if there is one.
 
     module: the stage, with its method and limits. train: the training pairs. callback: called by Lightning during the
     training, to show and save the progress. checkpoint: path of the checkpoint file. hardware: device, number of
     devices and precision. The networks of module.method are trained in place; their moving average is in module.ema.
-    With several devices, the process of each device calls this function with its own `environment` (a `Rank`); the
-    gradients of a step are averaged over the devices, each of which has its own batch. None means one device.
+    With several devices, the process of each device calls this function with its own `rank`; each has an equal part of
+    every batch, and the gradients of a step are averaged over them. None means one device.
     """
     trainer = pl.Trainer(
         accelerator=ACCELERATORS[hardware.device],
         devices=hardware.devices,
-        strategy="auto" if hardware.devices == 1 else _strategy(module),
+        strategy="auto" if rank is None else Together(),
         precision=hardware.precision,  # type: ignore[arg-type]
         max_epochs=-1,
         max_steps=-1,
@@ -227,12 +235,10 @@ def train_stage(
         use_distributed_sampler=False,
         callbacks=[callback],
         # Lightning's own cluster environment would require one task per device; its own checkpoints may be incomplete
-        plugins=[environment or LightningEnvironment(), CompleteCheckpoints()],
+        plugins=[rank or LightningEnvironment(), CompleteCheckpoints()],
     )
-    module.method.to(trainer.strategy.root_device)  # `prepare` computes its estimates there
-    if module.stage.prepare is not None:
-        train = module.stage.prepare(train)
     module.method.train()
-    batches = StepBatches(train, module.stage, module.seed, module.step)
+    number = 0 if rank is None else rank.rank
+    batches = StepBatches(train, module.stage, module.seed, module.step, number, hardware.devices)
     ckpt_path = checkpoint if checkpoint.exists() else None
     trainer.fit(module, DataLoader(batches, batch_size=None), ckpt_path=ckpt_path, weights_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,31 +23,34 @@ from pdsynth import schemas, stage_checkpoint
 from pdsynth.data.pairs import Pairs
 from pdsynth.files import write_json
 from pdsynth.journal import COST, Journal
-from pdsynth.methods.base import Method
+from pdsynth.methods.base import Method, Stage
 from pdsynth.options import TrainOptions
 from pdsynth.progress import working
+from pdsynth.ranks import Rank, run_together
 from pdsynth.resources import PRECISIONS, refuse_more_devices, resolve_device, resolve_precision
-from pdsynth.stage_training import Hardware, Rank, StageModule, train_stage
-from pdsynth.workers import Workers
+from pdsynth.stage_training import Hardware, StageModule, train_stage
 
-BEGUN_AS = "training.json"  # precision and number of devices at the start of a run
+BEGUN_AS = "training.json"  # precision, devices and parts of a batch at the start of a run
 
 
 class _Begun(BaseModel):
     precision: Literal[PRECISIONS]  # type: ignore[valid-type]
     devices: Annotated[int, Field(ge=1)] = 1
+    accumulate: Annotated[int, Field(ge=1)] = 1
 
 
 @dataclass(frozen=True)
 class StagePart:
     """One stage of a method in a training run: its number from 0, its seed, its limits and its files.
 
-    seed: of the batches and the noise. steps, budget: the share of this stage in the steps and in the seconds of the
-    run; None means no such limit. run: folder of the run. checkpoint: path of the stage's checkpoint file.
+    seed: of the batches and the noise. accumulate: number of parts of a device's batch. steps, budget: the share of
+    this stage in the steps and in the seconds of the run; None means no such limit. run: folder of the run. checkpoint:
+    path of the stage's checkpoint file.
     """
 
     number: int
     seed: int
+    accumulate: int
     steps: int | None
     budget: float | None
     run: Path
@@ -55,7 +58,8 @@ class StagePart:
 
     def of(self, method: Method) -> StageModule:
         """The Lightning module that trains this stage of `method`, before its first step."""
-        return StageModule(method, method.stages()[self.number], self.seed, steps=self.steps, budget=self.budget)
+        stage = method.stages()[self.number]
+        return StageModule(method, stage, self.seed, self.steps, self.budget, self.accumulate)
 
     def train(self, module: StageModule, train: Pairs, hardware: Hardware, rank: Rank | None = None) -> None:
         """Train the stage until it is complete, from its checkpoint if there is one.
@@ -83,27 +87,33 @@ def train(method: Method, train: Pairs, run: str | Path, options: TrainOptions) 
     Lightning). None means the precision of the resumed run, or the fast one of the device. On a CPU, "16-mixed" is
     always replaced.
 
-    If options.devices is above 1, as many processes of this machine train together and average their gradients. Each
-    has its own batches, and one thread ("cpu") or one GPU ("cuda"). A program that calls this function with several
-    devices must guard its main module, as Python's multiprocessing requires. On a CPU, the result depends on the seed
-    and on the number of devices only.
+    If options.devices is above 1, as many processes of this machine train together: each has an equal part of every
+    batch, and one thread ("cpu") or one GPU ("cuda"), and their gradients are averaged. options.accumulate divides the
+    part of a device further; it takes these parts one after the other. The result is that of one device and one part,
+    but for rounding. Fits in closed form and cached estimates are computed once, in this process. If a process dies,
+    the others are ended within 5 seconds. A program that calls this function with several devices must guard its main
+    module, as Python's multiprocessing requires. On a CPU, the bytes of the result depend on the seed, the number of
+    devices and options.accumulate only.
 
-    Raises ValueError for an unknown precision, for a precision or a number of devices other than those of the resumed
-    run, for a device that does not exist or too many of them, for negative steps or budget, and if neither steps nor
-    budget is given for a method with stages. Raises InputError if a checkpoint is damaged or belongs to another method.
+    Raises ValueError for an unknown precision, for a precision or a number of devices or parts other than those of the
+    resumed run, for a device that does not exist or too many of them, for batches that cannot be divided evenly, for
+    negative steps or budget, and if neither steps nor budget is given for a method with stages. Raises InputError if a
+    checkpoint is damaged or belongs to another method, and if a process that trains dies.
     """
     run, device, devices = Path(run), resolve_device(options.device), options.devices
     folder = run / "checkpoints"
     refuse_more_devices(device, devices)
     precision = chosen_precision(run, options, device)
-    earlier = _begun_as(run).get("devices", 1)
-    if options.resume and any(folder.glob("*.ckpt")) and earlier != devices:
-        raise ValueError(
-            f"{run} was begun on {earlier} devices, not {devices}. Give --devices {earlier}, or another run."
-        )
+    refuse_uneven(method.stages(), options)
+    several = {name: n for name in ("devices", "accumulate") if (n := getattr(options, name)) > 1}
+    earlier = _begun_as(run)
+    if options.resume and any(folder.glob("*.ckpt")):
+        for name in ("devices", "accumulate"):
+            if earlier.get(name, 1) != several.get(name, 1):
+                problem = f"was begun with --{name} {earlier.get(name, 1)}, not {several.get(name, 1)}"
+                raise ValueError(f"{run} {problem}. Give --{name} {earlier.get(name, 1)}, or another run.")
     hardware = Hardware(device, precision, devices)
     folder.mkdir(parents=True, exist_ok=True)
-    several = {"devices": devices} if devices > 1 else {}  # without the entry it is 1, as in version 0.1.0
     write_json(run / BEGUN_AS, {"precision": precision, **several})
     with quiet_lightning(), flushed_denormals():
         method.sd_scale.fill_(1)  # a new training needs a new calibration, and a new correction
@@ -124,6 +134,7 @@ def train(method: Method, train: Pairs, run: str | Path, options: TrainOptions) 
             part = StagePart(
                 number=number,
                 seed=options.seed + 7919 * number,
+                accumulate=options.accumulate,
                 steps=max(1, round(options.steps * share)) if options.steps else None,
                 budget=options.budget * share if options.budget else None,
                 run=run,
@@ -133,16 +144,35 @@ def train(method: Method, train: Pairs, run: str | Path, options: TrainOptions) 
             if not _restore(module, part.checkpoint):
                 # each holds the whole method, and would restore an earlier state of this stage's networks
                 _remove(*checkpoints[number + 1 :])
+                method.to(device)  # `prepare` computes its estimates there, once for all devices
+                rows = train if module.stage.prepare is None else module.stage.prepare(train)
                 if devices == 1:
-                    part.train(module, train, hardware)
+                    part.train(module, rows, hardware)
                 else:
-                    _train_together(method, part, train, hardware)
+                    _train_together(method, part, rows, hardware)
                     _restore(module, part.checkpoint)
             module.ema.copy_to_module()
             method.eval()
         with working(f"Completing {method.name}"):
             method.to(device).complete(train)  # Lightning moved it to the CPU after training
     return method.cpu().eval()
+
+
+def refuse_uneven(stages: Sequence[Stage], options: TrainOptions) -> None:
+    """Raise ValueError unless devices and parts, by options.devices and options.accumulate, divide each stage's batch.
+
+    stages: those of the method to train.
+    """
+    if options.accumulate < 1:
+        raise ValueError(f"a batch needs a part, not {options.accumulate}. Give --accumulate 1 or more.")
+    parts = options.devices * options.accumulate
+    for stage in stages:
+        if stage.batch_size % parts:
+            raise ValueError(
+                f"the batches of the stage {stage.name}, of {stage.batch_size}, cannot be divided into {parts} equal "
+                f"parts (--devices {options.devices}, --accumulate {options.accumulate}). Change these, or set a batch "
+                f"size that is a multiple of {parts} (--set)."
+            )
 
 
 def chosen_precision(run: Path, options: TrainOptions, device: str, default: str = "bf16-mixed") -> str:
@@ -244,9 +274,7 @@ def _refuse_others(module: StageModule, checkpoint: dict[str, Any]) -> None:
 def _train_together(method: Method, part: StagePart, train: Pairs, hardware: Hardware) -> None:
     """Train a stage in one process per device. The trained weights are then in its checkpoint."""
     work = partial(_train_rank, method.cpu(), part, train, hardware, find_free_network_port())
-    workers = Workers(hardware.devices)
-    for _ in workers.run(work, range(hardware.devices), name=lambda rank: f"{part.run}, process {rank}"):
-        pass
+    run_together(work, hardware.devices, part.run)
 
 
 def _train_rank(method: Method, part: StagePart, train: Pairs, hardware: Hardware, port: int, rank: int) -> None:

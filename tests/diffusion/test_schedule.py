@@ -5,6 +5,7 @@ import torch
 from monai.networks.schedulers import DDPMScheduler
 
 from pdsynth.diffusion.schedule import Schedule, cosine_schedule
+from tiny import draws
 
 
 def test_cosine_equals_monai_where_it_is_not_clipped():
@@ -61,14 +62,14 @@ def test_moments_of_the_forward_process(t):
 def test_noised_draws_every_step_and_its_noise_is_standard_normal():
     schedule = cosine_schedule()
     x_0 = torch.full((4000, 1, 2, 2, 2), 0.7)
-    x_t, t, drawn = schedule.noised(x_0, torch.Generator().manual_seed(5))
+    x_t, t, drawn = schedule.noised(x_0, draws(5))
     assert t.min() < 10 and t.max() > 989 and t.float().mean().item() == pytest.approx(499.5, abs=15)
     signal, noise = schedule.levels(t, x_0)
     eps = (x_t - signal * x_0) / noise
     assert eps.mean().item() == pytest.approx(0, abs=0.03) and eps.std().item() == pytest.approx(1, abs=0.02)
     torch.testing.assert_close(schedule.add_noise(x_0, t, eps), x_t)
     assert torch.equal(schedule.add_noise(x_0, t, drawn), x_t)
-    assert torch.equal(schedule.noised(x_0, torch.Generator().manual_seed(5))[0], x_t)
+    assert torch.equal(schedule.noised(x_0, draws(5))[0], x_t)
 
 
 def test_tables_follow_the_module_but_are_not_saved():

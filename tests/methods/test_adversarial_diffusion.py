@@ -9,6 +9,7 @@ from pdsynth.diffusion.sampling import step_back
 from pdsynth.diffusion.schedule import cosine_schedule
 from pdsynth.methods import create
 from pdsynth.types import Direction
+from tiny import draws
 
 D = Direction.FMRI_TO_DMRI
 
@@ -56,7 +57,7 @@ def test_a_step_back_from_the_truth_has_the_distribution_of_the_truth():
 
 def test_a_generator_that_knows_the_target_has_no_l1_and_is_sampled_exactly(method, patches):
     method.denoise = lambda x_t, t, batch, d: method.x_0(batch, d)
-    terms = method.generator_loss(patches, torch.Generator().manual_seed(0))
+    terms = method.generator_loss(patches, draws())
     assert terms[f"l1_{D}"].item() == 0
     drawn = method.sample(patches, D, torch.Generator().manual_seed(0), 4)
     torch.testing.assert_close(drawn, patches.targets[D], atol=1e-6, rtol=0)

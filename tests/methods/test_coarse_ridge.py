@@ -69,18 +69,25 @@ def test_a_participant_never_helps_to_estimate_itself(train, direction):
     """But for the mean, which is one for all: that of the others would tell who is left out."""
     stem = CoarseRidge(train.grid.shape)
     stem.fit(train)
-    estimates = stem.cross_fitted(train)[direction]
+    estimates = stem.cross_fitted(train)
     people = train.table["participant_id"]
     assert people.is_unique and len(people) <= 10  # so that each is left out alone
     others = CoarseRidge(train.grid.shape)
     others.fit(train.where(people != people.iloc[0]))
     others.means.copy_(stem.means)
-    torch.testing.assert_close(estimates[0], others(train.batch(np.array([0])), direction)[0].half())
+    batch = train.batch(np.array([0, 1]))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = estimates(batch, direction)
+    torch.testing.assert_close(found[:1], others(batch.only(0), direction))
+    assert (found[1:] - others(batch.only(1), direction)).abs().max() > 1e-3  # who helped to fit `others`
+    patch = train.batch(np.array([1, 0]), np.array([[8, 12, 4], [0, 2, 6]]), (8, 6, 4))
+    torch.testing.assert_close(estimates(patch, direction)[0], found[1, :, 8:16, 12:18, 4:8])
 
 
 def test_one_participant_gives_the_mean(train):
     stem = CoarseRidge(train.grid.shape)
     alone = train.where(np.arange(len(train)) == 0)
     stem.fit(alone)
-    for direction, estimates in stem.cross_fitted(alone).items():
-        np.testing.assert_allclose(estimates[0, 0], alone.volume(direction.target, 0), atol=1e-3)
+    estimates, batch = stem.cross_fitted(alone), alone.batch(np.array([0]))
+    for direction in Direction:
+        np.testing.assert_allclose(estimates(batch, direction)[0, 0], alone.volume(direction.target, 0), atol=1e-3)

@@ -8,6 +8,7 @@ import torch
 
 from pdsynth.methods import create
 from pdsynth.types import Direction
+from tiny import draws
 
 
 @pytest.fixture
@@ -47,14 +48,14 @@ def test_two_people_have_independent_noise(method, prepared, direction):
 @pytest.mark.parametrize("direction", Direction)
 def test_the_loss_of_a_network_that_says_nothing_is_the_targets_variance(method, patches, direction):
     x_0 = (patches.targets[direction] - method.voxels.target_mean(patches, direction)) / method.config.sd
-    loss = method.loss(patches, torch.Generator().manual_seed(0))[f"denoise_{direction}"]
+    loss = method.loss(patches, draws())[f"denoise_{direction}"]
     assert loss.item() == pytest.approx(x_0.square().mean().item(), rel=1e-5)  # its last layer starts from zero
 
 
 def test_the_denoiser_is_given_what_noise_left(method, patches):
     seen = []
     method.denoise = lambda x_t, t, batch, d: seen.append((x_t, t, d)) or torch.zeros_like(x_t)
-    method.loss(patches, torch.Generator().manual_seed(0))
+    method.loss(patches, draws())
     for x_t, t, direction in seen:
         x_0 = (patches.targets[direction] - method.voxels.target_mean(patches, direction)) / method.config.sd
         eps = method.schedule.eps_from_x0(x_t, t, x_0)

@@ -8,6 +8,7 @@ import torch
 from pdsynth.methods import create
 from pdsynth.recipes import RECIPES
 from pdsynth.types import Direction
+from tiny import draws
 
 
 @pytest.fixture
@@ -24,8 +25,7 @@ def patches(prepared):
 
 
 def test_losses_are_least_squares_against_what_each_player_wants(gan, patches):
-    generator = torch.Generator()
-    told, made = gan.discriminator_loss(patches, generator), gan.generator_loss(patches, generator)
+    told, made = gan.discriminator_loss(patches, draws()), gan.generator_loss(patches, draws())
     for direction in Direction:
         # before training the generator gives the training mean: its last layer is zero
         fake = gan.generator.voxels.target_mean(patches, direction)

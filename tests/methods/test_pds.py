@@ -16,6 +16,7 @@ from pdsynth.options import TrainOptions
 from pdsynth.recipes import RECIPES
 from pdsynth.training import train
 from pdsynth.types import Direction
+from tiny import draws
 
 SMALL = {"width": 8, "patch": 8, "batch_size": 4}
 
@@ -113,16 +114,16 @@ def test_the_microstructure_loss_visits_all_patches_and_keeps_its_weight_on_aver
     method = create("pds", SMALL | {"grid_shape": list(train_pairs.grid.shape)})
     structure, direction = method.drafter.structure, Direction.FMRI_TO_DMRI
     structure.fit(train_pairs, method.regions(train_pairs.grid))
-    generator = torch.Generator().manual_seed(0)
-    patches, steps = PDSConfig().batch_size, 24_000
-    chosen = [structure.sample_patch(generator, patches) for _ in range(steps)]
-    visits = np.bincount([patch for patch in chosen if patch is not None], minlength=patches)
+    patches, steps, numbers = PDSConfig().batch_size, 24_000, draws()
+    chosen = [structure.sample_patch(numbers, patches) for _ in range(steps)]
+    visits = np.bincount([rows.start for rows, share in chosen if share], minlength=patches)
     expected = steps / MICROSTRUCTURE_EVERY / patches  # so that it sees noised z_t as often as the batch holds them
     assert len(visits) == patches and np.abs(visits - expected).max() < 5 * expected**0.5
     batch = train_pairs.patches((8, 8, 8), 2, (0,), 0)
     estimate = batch.targets[direction].flip(-1)
     name = f"microstructure_{direction}"
-    first, second, skipped = (structure(estimate, batch, direction, chosen)[name].item() for chosen in (0, 1, None))
+    drawn = ((slice(0, 1), 1.0), (slice(1, 2), 1.0), (slice(2, 2), 0.0))
+    first, second, skipped = (structure(estimate, batch, direction, each)[name].item() for each in drawn)
     whole = structure.microstructure(estimate, batch.targets[direction]).item()
     assert skipped == 0 and first != second
     expected = method.config.microstructure_weight * whole  # of all patches at every step

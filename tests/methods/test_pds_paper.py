@@ -13,7 +13,7 @@ from pdsynth.methods import checkpoint
 from pdsynth.methods.pds_paper import PDSPaper, PDSPaperConfig, readings
 from pdsynth.recipes import RECIPES
 from pdsynth.types import Direction, InputError, Modality
-from tiny import PAPER, built, generator
+from tiny import PAPER, built, draws, generator
 
 D = Direction.FMRI_TO_DMRI
 HALF_NORMAL = math.sqrt(2 / math.pi)  # mean of |eps|
@@ -54,8 +54,8 @@ def test_each_term_of_the_first_stage_by_hand(train):
     """Networks that say zero: L1 of the noise, twice L1 of the masked noisy target, and L_mic of both pairs."""
     method, batch, losses = built(train), train.batch(np.arange(2)), {}
     method._estimate = lambda networks, x, t, direction: torch.zeros_like(x)
-    noised = method.noised(batch, generator())
-    terms = method.noise_loss(batch, generator())
+    noised = method.noised(batch, draws())
+    terms = method.noise_loss(batch, draws())
     for direction in Direction:
         eps = noised.eps[direction.target]
         masked = method.masks[list(Modality).index(direction.target)] * noised.x_t[direction.target]
@@ -73,7 +73,7 @@ def test_each_term_of_the_first_stage_by_hand(train):
 
 def test_networks_that_know_both_targets_have_no_loss(train):
     method, batch = built(train), train.batch(np.arange(2))
-    noised = method.noised(batch, generator())
+    noised = method.noised(batch, draws())
 
     def knowing(networks, x, t, direction):
         m = direction.target
@@ -82,15 +82,15 @@ def test_networks_that_know_both_targets_have_no_loss(train):
         return method.masks[list(Modality).index(m)] * noised.x_t[m]
 
     method._estimate = knowing
-    assert all(term.item() == 0 for term in method.noise_loss(batch, generator()).values())
+    assert all(term.item() == 0 for term in method.noise_loss(batch, draws()).values())
 
 
 def test_eps_s_sees_the_masked_noisy_source_and_nothing_else(train):
     method, batch, seen = built(train), train.batch(np.arange(1)), []
     method.masks[1] = 0  # A_d of no region: then eps_s from dMRI sees nothing at all
     method._estimate = lambda networks, x, t, direction: seen.append((networks, x, direction)) or torch.zeros_like(x)
-    method.noise_loss(batch, generator())
-    noised = method.noised(batch, generator())
+    method.noise_loss(batch, draws())
+    noised = method.noised(batch, draws())
     shown = {d: x for networks, x, d in seen if networks is method.disease_estimators}
     assert torch.equal(shown[D], method.masks[0] * noised.x_t[Modality.FMRI]) and shown[D].any()
     assert not shown[Direction.DMRI_TO_FMRI].any()
@@ -98,7 +98,7 @@ def test_eps_s_sees_the_masked_noisy_source_and_nothing_else(train):
 
 def test_the_pattern_terms_train_eps_s_alone_and_no_draft_uses_it(train):
     method, batch = built(train), train.batch(np.arange(1))
-    terms = method.noise_loss(batch, generator())
+    terms = method.noise_loss(batch, draws())
     sum(term for name, term in terms.items() if name.startswith("pattern")).backward()
     assert all(p.grad is None for p in method.estimators.parameters())
     assert any(p.grad.abs().sum() > 0 for p in method.disease_estimators.parameters())
@@ -114,7 +114,7 @@ def test_a_perfect_estimator_drafts_nothing_of_the_target(train):
     """The noise that Eqs. 7-8 take from the source is the chain's own start, so x_0-hat is (1 - gamma) / s of it."""
     method = built(train, eta=0.0)
     batch = train.batch(np.array([0]))
-    noise, same = method.noises(batch.targets[D], generator())
+    noise, same = method.noises(batch.targets[D], draws())
     assert torch.equal(noise, same)
     method.noise_of = lambda x_t, source, t, direction: noise
     left = (1 - 0.996) / math.sqrt(1 - 0.996**2)
@@ -135,7 +135,7 @@ def test_each_term_of_the_second_stage_by_hand(train):
     method, batch = built(train), train.batch(np.arange(2))
     drafts = {d: torch.rand_like(batch.targets[d]) for d in Direction}
     method.cache.volumes = drafts
-    terms = method.refinement_loss(batch, generator())
+    terms = method.refinement_loss(batch, draws())
     for d in Direction:
         refined = method.refined(drafts[d], batch, d)
         assert terms[f"tissue_{d}"].item() == pytest.approx((refined - batch.targets[d]).abs().mean().item(), rel=1e-5)

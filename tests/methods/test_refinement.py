@@ -13,8 +13,8 @@ from pdsynth.types import Direction
 
 
 def stems(pairs):
-    """Blank stems, (rows, 1, X, Y, Z), so that drafts are what a test makes of the source."""
-    return {d: torch.zeros(len(pairs), 1, *pairs.grid.shape, dtype=torch.float16) for d in Direction}
+    """Blank stems, so that drafts are what a test makes of the source."""
+    return lambda batch, direction: torch.zeros_like(batch.targets[direction])
 
 
 def shifted(volume: torch.Tensor) -> torch.Tensor:
@@ -87,8 +87,7 @@ def test_a_draft_is_made_on_its_own_row_and_stem(prepared, monkeypatch):
     seen = []
 
     def numbered(pairs):
-        ones = torch.ones(len(pairs), 1, *pairs.grid.shape, dtype=torch.float16)
-        return {d: ones * torch.arange(len(pairs)).view(-1, 1, 1, 1, 1) for d in Direction}
+        return lambda batch, direction: torch.ones_like(batch.targets[direction]) * float(batch.rows[0])
 
     def draft(batch, direction, stem):
         seen.append((batch.targets[direction].mean().item(), stem.mean().item()))

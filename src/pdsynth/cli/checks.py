@@ -14,6 +14,7 @@ import torch
 from pdsynth import api
 from pdsynth.data.batch import PairBatch, source_batch
 from pdsynth.diffusion.schedule import cosine_schedule
+from pdsynth.draws import Draws
 from pdsynth.imaging.intensity import RobustScale
 from pdsynth.imaging.nifti import Volume
 from pdsynth.imaging.spatial import mni_grid
@@ -114,10 +115,10 @@ def _overfit(device: str) -> str:
     shape = [OVERFIT_EDGE] * 3
     objective = create("unet", {"grid_shape": shape, "width": 16}).to(device).train().stages()[0].objectives[0]
     optimizer = torch.optim.AdamW(objective.module.parameters(), lr=3e-3)
-    generator = torch.Generator(device).manual_seed(0)
+    draws = Draws(torch.Generator(device).manual_seed(0))
     losses = []
     for _ in range(OVERFIT_STEPS):
-        loss = torch.stack(list(objective.loss(batch, generator).values())).sum()
+        loss = torch.stack(list(objective.loss(batch, draws).values())).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

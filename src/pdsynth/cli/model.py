@@ -75,8 +75,11 @@ def train(
     seed: Seed = FitOptions.seed,
     device: DeviceOption = Device.auto,
     devices: Annotated[
-        int, typer.Option(min=1, help="GPUs, or processes on a CPU, that train together, each on its own batches.")
+        int, typer.Option(min=1, help="GPUs, or processes on a CPU, that divide each batch among them.")
     ] = FitOptions.devices,
+    accumulate: Annotated[
+        int, typer.Option(min=1, help="Parts of a device's batch, one after the other, to save memory.")
+    ] = FitOptions.accumulate,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -93,6 +96,7 @@ def train(
         seed=seed,
         device=chosen,
         devices=devices,
+        accumulate=accumulate,
         precision=precision and precision.value,
         resume=resume,
         size=size,
@@ -121,6 +125,7 @@ def train(
         "size": size,
         "settings": options.settings,
         "devices": devices,
+        "accumulate": accumulate,
         "atlases": {modality.value: files.sha256(path) for modality, path in atlases.items()},
     }
     if resume and not (folders.output_path(run).exists() or folders.stopped(run)):

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pdsynth.draws import Draws
+
 
 class Schedule(nn.Module):
     """The amounts of signal and noise at each of T diffusion steps, from t = 0 (almost clean) to T - 1 (almost noise).
@@ -51,13 +53,12 @@ class Schedule(nn.Module):
         signal, noise = self.levels(t, x_0)
         return signal * x_0 + noise * eps
 
-    def noised(self, x_0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def noised(self, x_0: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
         """A training sample of the denoiser: x_t of x_0 (B, ...), the random steps t (B,), and the noise eps (B, ...).
 
         t is uniform over all T steps, one per item of the batch.
         """
-        t = torch.randint(self.steps, (len(x_0),), generator=generator, device=x_0.device)
-        eps = torch.randn(x_0.shape, generator=generator, device=x_0.device)
+        t, eps = draws.integers(self.steps, len(x_0)), draws.normal(x_0)
         return self.add_noise(x_0, t, eps), t, eps
 
     def eps_from_x0(self, x_t: Tensor, t: Tensor, x_0: Tensor) -> Tensor:

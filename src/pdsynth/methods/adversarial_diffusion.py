@@ -17,6 +17,7 @@ from torch import Tensor
 from pdsynth.data.batch import PairBatch
 from pdsynth.diffusion.sampling import ddpm, step_back
 from pdsynth.diffusion.schedule import cosine_schedule
+from pdsynth.draws import Draws
 from pdsynth.losses.adversarial import Discriminators
 from pdsynth.methods.base import MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.diffusion import ConditionalDiffusion, DiffusionConfig
@@ -72,9 +73,7 @@ class AdversarialDiffusion(ConditionalDiffusion):
         time = (t.to(x_t.dtype) / self.schedule.steps)[:, None, None, None, None].expand_as(x_t)
         return torch.cat([before, x_t, batch.sources[direction].volume, time], 1)
 
-    def pairs(
-        self, batch: PairBatch, direction: Direction, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def pairs(self, batch: PairBatch, direction: Direction, draws: Draws) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Noise the targets of a batch for one training step.
 
         Returns x_0, x_{t-1} and x_t, (B, 1, x, y, z) each, and random diffusion steps t (B,). x_0 is the target minus
@@ -82,18 +81,14 @@ class AdversarialDiffusion(ConditionalDiffusion):
         itself at t = 0, the first step.
         """
         x_0 = self.x_0(batch, direction)
-
-        def normal() -> Tensor:
-            return torch.randn(x_0.shape, generator=generator, device=x_0.device)
-
-        t = torch.randint(self.schedule.steps, (len(batch),), generator=generator, device=x_0.device)
+        t = draws.integers(self.schedule.steps, len(batch))
         beta = self.schedule.beta[t][:, None, None, None, None]
-        noised = self.schedule.add_noise(x_0, (t - 1).clamp_min(0), normal())
+        noised = self.schedule.add_noise(x_0, (t - 1).clamp_min(0), draws.normal(x_0))
         before = torch.where((t == 0)[:, None, None, None, None], x_0, noised)
-        return x_0, before, (1 - beta).sqrt() * before + beta.sqrt() * normal(), t
+        return x_0, before, (1 - beta).sqrt() * before + beta.sqrt() * draws.normal(x_0), t
 
     def denoised_pair(
-        self, x_t: Tensor, t: Tensor, batch: PairBatch, direction: Direction, generator: torch.Generator
+        self, x_t: Tensor, t: Tensor, batch: PairBatch, direction: Direction, draws: Draws
     ) -> tuple[Tensor, Tensor]:
         """The generator's estimate of x_0, and a sample of x_{t-1} given x_t and this estimate, (B, 1, x, y, z) each.
 
@@ -102,24 +97,23 @@ class AdversarialDiffusion(ConditionalDiffusion):
         the setting `sd`.
         """
         x_0_hat = self.denoise(x_t, t, batch, direction)
-        z = torch.randn(x_t.shape, generator=generator, device=x_t.device)
-        return x_0_hat, step_back(x_t, t, x_0_hat, self.schedule, z)
+        return x_0_hat, step_back(x_t, t, x_0_hat, self.schedule, draws.normal(x_t))
 
-    def discriminator_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def discriminator_loss(self, batch: PairBatch, draws: Draws) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         for direction in Direction:
-            _, before, x_t, t = self.pairs(batch, direction, generator)
+            _, before, x_t, t = self.pairs(batch, direction, draws)
             with torch.no_grad():
-                _, drawn = self.denoised_pair(x_t, t, batch, direction, generator)
+                _, drawn = self.denoised_pair(x_t, t, batch, direction, draws)
             real, synthesised = (self.discriminator_input(one, x_t, t, batch, direction) for one in (before, drawn))
             terms |= self.discriminators.discriminator_loss(real, synthesised, direction)
         return terms
 
-    def generator_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def generator_loss(self, batch: PairBatch, draws: Draws) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         for direction in Direction:
-            x_0, _, x_t, t = self.pairs(batch, direction, generator)
-            x_0_hat, drawn = self.denoised_pair(x_t, t, batch, direction, generator)
+            x_0, _, x_t, t = self.pairs(batch, direction, draws)
+            x_0_hat, drawn = self.denoised_pair(x_t, t, batch, direction, draws)
             adversarial = self.discriminators.generator_loss(
                 self.discriminator_input(drawn, x_t, t, batch, direction), direction
             )

@@ -20,13 +20,14 @@ from pdsynth.atlas import Atlas, network_spheres
 from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
 from pdsynth.discovery import modules_of
+from pdsynth.draws import Draws
 from pdsynth.imaging.spatial import Grid
 from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.methods.correction import corrected, no_correction, no_places
 from pdsynth.methods.detail import DetailNetworks
 from pdsynth.types import Direction, Modality
 
-Loss = Callable[[PairBatch, torch.Generator], dict[str, Tensor]]
+Loss = Callable[[PairBatch, Draws], dict[str, Tensor]]
 FIXED = ("grid_shape", "detail_directions")  # settings that no recipe chooses
 # buffers that models of earlier versions lack
 ADDED = ("sd_scale", "correction", "correction_places", "correction_local")
@@ -38,8 +39,9 @@ class Objective:
     """A network to train, and the loss that trains it.
 
     name: that of the objective in the log. module: the network, of which all parameters that require a gradient are
-    trained. loss(batch, generator) returns scalar terms by name, for a batch of training patches; the optimiser, AdamW,
-    minimises their sum. learning_rate and weight_decay are those of the optimiser; warm-up and decay multiply the
+    trained. loss(batch, draws) returns scalar terms by name, for a part of a batch of training patches; draws gives all
+    random numbers. The mean of a term over equal parts is that of the whole batch. The optimiser, AdamW, minimises the
+    sum of the terms. learning_rate and weight_decay are those of the optimiser; warm-up and decay multiply the
     learning rate by a factor of up to 1.
     """
 

@@ -8,6 +8,7 @@ them better than the neighbourhood of a single voxel.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -84,29 +85,27 @@ class CoarseRidge(nn.Module):
             model = RidgeCV(PENALTIES).fit(regressors.numpy(), change.numpy())
             self.weights[d] = torch.from_numpy(model.coef_.T)
 
-    def cross_fitted(self, train: Pairs) -> dict[Direction, Tensor]:
-        """Out-of-fold predictions of the target for all training rows, (rows, 1, X, Y, Z) fp16 per direction.
+    def cross_fitted(self, train: Pairs) -> CrossFitted:
+        """Out-of-fold predictions of the target for batches of training rows.
 
-        They are not clipped to [0, 1]. Participants are divided into 10 folds, or one fold per participant if there are
-        fewer. Each is predicted by a regression on the other folds, so that a network trained on these predictions sees
-        errors as large as those on new participants. The mean volumes are those of this object, which must have been
-        fitted to all of train. With a single participant, the regression is fitted to this participant.
+        Participants are divided into 10 folds, or one fold per participant if there are fewer. Each is predicted by a
+        regression on the other folds, so that a network trained on these predictions sees errors as large as those on
+        new participants. The mean volumes are those of this object, which must have been fitted to all of train. With a
+        single participant, the regression is fitted to this participant.
         """
         people = train.table["participant_id"].to_numpy()
         folds = min(FOLDS, len(set(people)))
         parts = GroupKFold(folds).split(people, groups=people) if folds > 1 else [(np.arange(len(people)),) * 2]
-        estimates = {d: torch.zeros(len(train), 1, *train.grid.shape, dtype=torch.float16) for d in Direction}
-        for others, held_out in parts:
+        stems, fold_of = [], np.zeros(len(train), np.int64)
+        for number, (others, held_out) in enumerate(parts):
             stem = CoarseRidge(train.grid.shape)
             stem.fit(train.where(np.isin(np.arange(len(train)), others)))
             # The same mean in all folds: the mean of the other folds deviates from it opposite to the held-out
             # participants, and a network trained on the predictions would learn this relation.
             stem.means.copy_(self.means)
-            for row in held_out:
-                batch = train.batch(np.array([row]))
-                for direction in Direction:
-                    estimates[direction][row] = stem(batch, direction)[0].half()
-        return estimates
+            stems.append(stem)
+            fold_of[held_out] = number
+        return CrossFitted(stems, fold_of)
 
     def forward(self, batch: PairBatch, direction: Direction) -> Tensor:
         """Estimate the targets of a batch from their source scans: (B, 1, x, y, z), not clipped.
@@ -133,6 +132,28 @@ class CoarseRidge(nn.Module):
         s is the index of the source's modality.
         """
         return torch.cat([(coarse - self.coarse_mean[s]) @ self.basis[s], shells - self.shell_mean], 1)
+
+
+@dataclass(frozen=True)
+class CrossFitted:
+    """Predictions of the target for training rows, each by a coarse ridge regression on other participants.
+
+    They are computed for each batch, because whole volumes of all rows of a large cohort would not fit into memory.
+    stems: one regression per fold of participants. folds (rows,): the fold of each row, by which it is predicted.
+    """
+
+    stems: list[CoarseRidge]
+    folds: np.ndarray
+
+    @torch.no_grad()
+    def __call__(self, batch: PairBatch, direction: Direction) -> Tensor:
+        """The predictions for patches or whole volumes of training rows, (B, 1, x, y, z) float32, not clipped."""
+        estimates, folds = torch.empty_like(batch.targets[direction]), self.folds[batch.rows]
+        with torch.autocast(estimates.device.type, enabled=False):  # as exact as at synthesis
+            for fold in np.unique(folds):
+                rows = np.flatnonzero(folds == fold)
+                estimates[rows] = self.stems[fold].to(estimates.device)(batch.at(rows), direction)
+        return estimates
 
 
 @register

@@ -18,6 +18,7 @@ from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
 from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
+from pdsynth.draws import Draws
 from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.conditioning import FEATURES, STEERING, VoxelFeatures
 from pdsynth.methods.recipe import Recipe, Role
@@ -93,11 +94,11 @@ class ConditionalDiffusion(Method):
         """
         return (batch.targets[direction] - self.voxels.target_mean(batch, direction)) / self.config.sd
 
-    def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, batch: PairBatch, draws: Draws) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         for direction in Direction:
             x_0 = self.x_0(batch, direction)
-            x_t, t, _ = self.schedule.noised(x_0, generator)
+            x_t, t, _ = self.schedule.noised(x_0, draws)
             terms[f"denoise_{direction}"] = (self.denoise(x_t, t, batch, direction) - x_0).square().mean()
         return terms
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
+from pdsynth.draws import Draws
 from pdsynth.losses.adversarial import Discriminators
 from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.losses.perceptual import feature_loss
@@ -85,7 +86,7 @@ class GAN(Method):
         """
         return torch.cat([batch.sources[direction].volume, volume], 1)
 
-    def discriminator_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def discriminator_loss(self, batch: PairBatch, draws: Draws) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         for direction in Direction:
             with torch.no_grad():
@@ -96,7 +97,7 @@ class GAN(Method):
             terms |= self.discriminators.discriminator_loss(real, synthesised, direction)
         return terms
 
-    def generator_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def generator_loss(self, batch: PairBatch, draws: Draws) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         for direction in Direction:
             target, synthesised = batch.targets[direction], self.generator(batch, direction)
@@ -106,9 +107,10 @@ class GAN(Method):
             )
             terms[f"adversarial_{direction}"] = self.config.adversarial_weight * adversarial
             if self.perceptual is not None:
-                subset = slice(-(-len(target) // 4))  # VGG16 on all patches would cost as much as the U-Net
-                difference = self.perceptual(synthesised[subset], target[subset])
-                terms[f"perceptual_{direction}"] = self.config.perceptual_weight * difference
+                # a quarter of the batch: VGG16 on all patches would cost as much as the U-Net
+                rows, share = draws.rows(0, -(-draws.parts * len(target) // 4), len(target))
+                difference = self.perceptual(synthesised[rows], target[rows]) if share else target.new_zeros(())
+                terms[f"perceptual_{direction}"] = self.config.perceptual_weight * share * difference
         return terms
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:

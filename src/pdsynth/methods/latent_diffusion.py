@@ -21,6 +21,7 @@ from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
 from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
+from pdsynth.draws import Draws
 from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.conditioning import patches_of, population_mean
 from pdsynth.methods.recipe import Recipe, Role
@@ -124,7 +125,7 @@ class LatentDiffusion(Method):
             Stage("diffusion", [denoise], smallest, c.batch_size, 1 - c.autoencoder_share, prepare=self.cache_latents),
         ]
 
-    def autoencoder_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def autoencoder_loss(self, batch: PairBatch, draws: Draws) -> dict[str, Tensor]:
         """The loss of the autoencoder, as scalars by name: two terms per modality.
 
         They are the L1 error of a decoded sample of the latents, "l1_<modality>", and the weighted Kullback-Leibler
@@ -135,7 +136,7 @@ class LatentDiffusion(Method):
             training_mean = patches_of(self.means[[direction.target.index]], batch.corner, volume.shape[2:])
             difference = (volume - training_mean) / self.config.sd
             mean, sd = self.autoencoder.encode(difference)
-            code = mean + sd * torch.randn(mean.shape, generator=generator, device=mean.device)
+            code = mean + sd * draws.normal(mean)
             terms[f"l1_{direction.target}"] = (self.autoencoder.decode(code) - difference).abs().mean()
             divergence = 0.5 * (mean.square() + sd.square() - 2 * sd.log() - 1).mean()
             terms[f"kl_{direction.target}"] = self.config.kl_weight * divergence
@@ -195,12 +196,12 @@ class LatentDiffusion(Method):
         both = pad_to_multiple(torch.cat([z_t, source], 1))
         return self.denoiser(both, t, context=tokens, class_labels=direction_index)[:, :, :x, :y, :z]
 
-    def denoise_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def denoise_loss(self, batch: PairBatch, draws: Draws) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         rows = np.asarray(batch.rows)
         for direction in Direction:
             source, z_0 = (self.latents[m][rows].to(batch.corner.device) for m in (direction.source, direction.target))
-            z_t, t, _ = self.schedule.noised(z_0, generator)
+            z_t, t, _ = self.schedule.noised(z_0, draws)
             z_0_hat = self.denoise(z_t, t, source, direction)
             terms[f"denoise_{direction}"] = F.mse_loss(z_0_hat, z_0)
         return terms

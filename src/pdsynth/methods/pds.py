@@ -23,14 +23,14 @@ from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
 from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
+from pdsynth.draws import Draws
 from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.losses.pattern import PatternLoss
 from pdsynth.losses.perceptual import feature_loss
 from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
-from pdsynth.methods.cached import Cached
 from pdsynth.methods.coarse_ridge import CoarseRidge
 from pdsynth.methods.conditioning import ACQUISITION, FEATURES, STEERING, VoxelFeatures, patches_of
-from pdsynth.methods.refinement import TissueRefiner
+from pdsynth.methods.refinement import Stems, TissueRefiner
 from pdsynth.methods.unet import UNetConfig
 from pdsynth.networks.haar import smooth_checkerboard
 from pdsynth.networks.unet import HaarUNet
@@ -110,23 +110,23 @@ class StructureLosses(nn.Module):
         """The region labels of a modality's atlas (A_f of fMRI, A_d of dMRI), (1, X, Y, Z), 0 outside all regions."""
         return self.labels[:1] if modality is Modality.FMRI else self.labels[-1:]
 
-    def sample_patch(self, generator: torch.Generator, patches: int) -> int | None:
-        """Index of the patch on which a training step evaluates L_mic, or None if the step does not evaluate it.
+    def sample_patch(self, draws: Draws, patches: int) -> tuple[slice, float]:
+        """The patch on which a training step evaluates L_mic, and a factor; 0 if it is not evaluated (`Draws.rows`).
 
-        patches: number of patches of the batch. A step evaluates L_mic with probability 1/4, on one patch at random.
-        Its weight is 4 times larger, so that the expected gradient is that of the mean over all patches at every step,
-        at a fraction of the cost (lazy regularisation, Karras et al. 2020).
+        patches: number of patches of this part of the batch. A step evaluates L_mic with probability 1/4, on one patch
+        at random. Its weight is 4 times larger, so that the expected gradient is that of the mean over all patches at
+        every step, at a fraction of the cost (lazy regularisation, Karras et al. 2020).
         """
-        drawn = int(torch.randint(MICROSTRUCTURE_EVERY * patches, (), generator=generator, device=generator.device))
-        return drawn if drawn < patches else None
+        drawn = draws.integer(MICROSTRUCTURE_EVERY * draws.parts * patches)
+        return draws.rows(drawn, drawn + 1, patches)
 
     def forward(
-        self, estimate: Tensor, batch: PairBatch, direction: Direction, patch_index: int | None
+        self, estimate: Tensor, batch: PairBatch, direction: Direction, drawn: tuple[slice, float]
     ) -> dict[str, Tensor]:
         """The weighted losses of an estimate (B, 1, x, y, z) of the target, as scalars by name.
 
-        "pattern_<direction>" is the loss on region means, L_PA. "microstructure_<direction>" is L_mic of the patch at
-        patch_index, with 4 times its weight (see `sample_patch`); 0 if the index is None. A loss of weight 0 is absent.
+        "pattern_<direction>" is the loss on region means, L_PA. "microstructure_<direction>" is L_mic of the patch that
+        `sample_patch` drew, with 4 times its weight; 0 if the factor is 0. A loss of weight 0 is absent.
         """
         target = batch.targets[direction]
         labels = patches_of(self.labels_of(direction.target), batch.corner, target.shape[2:])
@@ -136,11 +136,10 @@ class StructureLosses(nn.Module):
             terms[f"pattern_{direction}"] = self.config.pattern_weight * pattern
         if self.microstructure is not None:
             # on one patch only: VGG16 on all patches would cost as much as the U-Net
-            weight = MICROSTRUCTURE_EVERY * self.config.microstructure_weight
-            microstructure = estimate.new_zeros(())
-            if patch_index is not None:
-                microstructure = weight * self.microstructure(estimate[patch_index, None], target[patch_index, None])
-            terms[f"microstructure_{direction}"] = microstructure
+            rows, share = drawn
+            weight = share * MICROSTRUCTURE_EVERY * self.config.microstructure_weight
+            loss = weight * self.microstructure(estimate[rows], target[rows]) if share else estimate.new_zeros(())
+            terms[f"microstructure_{direction}"] = loss
         return terms
 
 
@@ -183,18 +182,14 @@ class Drafter(nn.Module):
         """
         return (self.stem if self.conditioned else self.voxels.target_mean)(batch, direction)
 
-    def cross_fitted(self, train: Pairs) -> dict[Direction, Tensor]:
-        """Out-of-fold predictions of the stem (coarse ridge regression) for every training row.
+    def cross_fitted(self, train: Pairs) -> Stems:
+        """Out-of-fold predictions of the stem (coarse ridge regression): a function of batches of training rows.
 
-        They are (rows, 1, X, Y, Z) fp16 per direction of synthesis. Each participant is predicted by a regression on
-        other participants (10 folds or fewer); the mean volume is that of all of train. If stage 1 is not conditioned
-        on the source, all rows hold the training mean of the target, which is not out-of-fold.
+        stems(batch, direction) is (B, 1, x, y, z). Each participant is predicted by a regression on other participants
+        (10 folds or fewer); the mean volume is that of all of train. If stage 1 is not conditioned on the source, it is
+        the training mean of the target, which is not out-of-fold.
         """
-        if self.conditioned:
-            return self.stem.cross_fitted(train)
-        cache = Cached()
-        cache.fill(train, self.voxels.target_mean, self.voxels.means.device)
-        return cache.volumes
+        return self.stem.cross_fitted(train) if self.conditioned else self.voxels.target_mean
 
     def last_step(self, batch: PairBatch) -> Tensor:
         """The last diffusion step, T - 1 counted from 0, for each session of a batch, (B,)."""
@@ -224,7 +219,7 @@ class Drafter(nn.Module):
         z_0 = ddim(lambda z_t, t: self.denoise(z_t, t, stem, batch, direction)[0], z_last, self.schedule, steps)
         return stem + self.sd * z_0
 
-    def loss(self, batch: PairBatch, stems: dict[Direction, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, batch: PairBatch, stems: dict[Direction, Tensor], draws: Draws) -> dict[str, Tensor]:
         """The loss of stage 1 in place of L_s1 (Eqs. 17-19), as weighted scalars by name.
 
         Per direction: "denoise_<direction>", the squared error of the denoised residual; "uncertainty_...", the
@@ -233,13 +228,13 @@ class Drafter(nn.Module):
         coarse ridge regression or, if stage 1 does not see the source, the training mean of the target.
         """
         terms: dict[str, Tensor] = {}
-        patch_index = self.structure.sample_patch(generator, len(batch))
+        drawn = self.structure.sample_patch(draws, len(batch))
         for direction in Direction:
             x_0, stem = batch.targets[direction], stems[direction]
             z_0 = (x_0 - stem) / self.sd
-            z_t, t, _ = self.schedule.noised(z_0, generator)
+            z_t, t, _ = self.schedule.noised(z_0, draws)
             # the first `posterior_share` of the batch trains the posterior mean at t = T, with z_T = 0, its expectation
-            posterior = torch.arange(len(batch), device=x_0.device) < self.posterior_share * len(batch)
+            posterior = draws.positions(len(batch)) < self.posterior_share * draws.parts * len(batch)
             t = torch.where(posterior, self.last_step(batch), t)
             z_t = torch.where(posterior[:, None, None, None, None], torch.zeros_like(z_t), z_t)
             z_0_hat, log_sd = self.denoise(z_t, t, stem, batch, direction)
@@ -247,7 +242,7 @@ class Drafter(nn.Module):
             terms[f"denoise_{direction}"] = error.mean()
             likelihood = 0.5 * error.detach() * (-2 * log_sd).exp() + log_sd
             terms[f"uncertainty_{direction}"] = self.uncertainty_weight * likelihood.mean()
-            terms |= self.structure(stem + self.sd * z_0_hat, batch, direction, patch_index)
+            terms |= self.structure(stem + self.sd * z_0_hat, batch, direction, drawn)
         return terms
 
 
@@ -270,7 +265,7 @@ class PDS(Method):
         super().__init__(config)
         self.drafter = Drafter(config)
         self.refiner = TissueRefiner() if config.refined else None
-        self.cache = Cached()
+        self.stems: Stems = self.drafter.stem_estimate  # out-of-fold during the training
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
         self.refiner = TissueRefiner() if self.config.refined else None  # one that fits other drafts would be wrong
@@ -281,27 +276,27 @@ class PDS(Method):
     def stages(self) -> list[Stage]:
         draft = Objective("draft", self.drafter.denoiser, self.draft_loss, 3e-3)
         patch = (self.config.patch,) * 3
-        return [Stage("diffusion", [draft], patch, self.config.batch_size, prepare=self.cache_stems)]
+        return [Stage("diffusion", [draft], patch, self.config.batch_size, prepare=self.fit_stems)]
 
     def complete(self, train: Pairs) -> None:
-        self.cache = Cached()
+        self.stems = self.drafter.stem_estimate
         if self.refiner is not None:
             self.refiner.fit(train, self.drafter.cross_fitted, lambda b, d, stem: self.drafter.posterior(b, d, stem)[0])
 
     def feature_loss(self) -> FeatureLoss | None:
         return self.drafter.structure.feature_loss()
 
-    def cache_stems(self, train: Pairs) -> Pairs:
-        """Cache the estimates of all training rows whose error the diffusion is trained on; returns the same rows.
+    def fit_stems(self, train: Pairs) -> Pairs:
+        """Fit the regressions whose error on training rows the diffusion is trained on; returns the same rows.
 
-        They are out-of-fold predictions of the coarse ridge regression: each participant is predicted by a regression
-        on other participants. If stage 1 does not see the source, they are the training mean of the target.
+        Each participant is predicted by a coarse ridge regression on other participants. If stage 1 does not see the
+        source, the estimate is the training mean of the target.
         """
-        self.cache.volumes = self.drafter.cross_fitted(train)
+        self.stems = self.drafter.cross_fitted(train)
         return train
 
-    def draft_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        return self.drafter.loss(batch, {d: self.cache.at(batch, d) for d in Direction}, generator)
+    def draft_loss(self, batch: PairBatch, draws: Draws) -> dict[str, Tensor]:
+        return self.drafter.loss(batch, {d: self.stems(batch, d) for d in Direction}, draws)
 
     def refine(self, draft: Tensor, spread: Tensor, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor]:
         """Refine a draft, the estimate of stage 1, by the regression of stage 2, and scale its spread.
@@ -356,7 +351,7 @@ class RefinerOnly(Method):
         self.u = HaarUNet(FEATURES + 1, 1, config.width, config.levels, config.blocks, ACQUISITION, config.heads)
         self.refiner = TissueRefiner()
         self.structure = StructureLosses(config)
-        self.cache = Cached()
+        self.stems: Stems = self.stem.forward  # out-of-fold during the training
 
     def fit(self, train: Pairs, generator: torch.Generator) -> None:
         self.refiner = TissueRefiner()
@@ -367,17 +362,17 @@ class RefinerOnly(Method):
     def stages(self) -> list[Stage]:
         objective = Objective("draft", self.u, self.loss, 3e-3)
         patch = (self.config.patch,) * 3
-        return [Stage("regression", [objective], patch, self.config.batch_size, prepare=self.cache_stems)]
+        return [Stage("regression", [objective], patch, self.config.batch_size, prepare=self.fit_stems)]
 
     def complete(self, train: Pairs) -> None:
-        self.cache = Cached()
+        self.stems = self.stem.forward
         self.refiner.fit(train, self.stem.cross_fitted, self.draft)
 
     def feature_loss(self) -> FeatureLoss | None:
         return self.structure.feature_loss()
 
-    def cache_stems(self, train: Pairs) -> Pairs:
-        self.cache.volumes = self.stem.cross_fitted(train)
+    def fit_stems(self, train: Pairs) -> Pairs:
+        self.stems = self.stem.cross_fitted(train)
         return train
 
     def draft(self, batch: PairBatch, direction: Direction, stem: Tensor) -> Tensor:
@@ -385,14 +380,14 @@ class RefinerOnly(Method):
         features = torch.cat([self.voxels.features(batch, direction), stem], 1)
         return stem + self.config.residual_sd * self.u(features, self.voxels.acquisition(batch, direction))
 
-    def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, batch: PairBatch, draws: Draws) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
-        patch_index = self.structure.sample_patch(generator, len(batch))
+        drawn = self.structure.sample_patch(draws, len(batch))
         for direction in Direction:
             x_0 = batch.targets[direction]
-            estimate = self.draft(batch, direction, self.cache.at(batch, direction))
+            estimate = self.draft(batch, direction, self.stems(batch, direction))
             terms[f"denoise_{direction}"] = (estimate - x_0).square().mean() / self.config.residual_sd**2
-            terms |= self.structure(estimate, batch, direction, patch_index)
+            terms |= self.structure(estimate, batch, direction, drawn)
         return terms
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:

@@ -22,6 +22,7 @@ from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
 from pdsynth.diffusion.sampling import ddim
 from pdsynth.diffusion.schedule import cosine_schedule
+from pdsynth.draws import Draws
 from pdsynth.losses.microstructure import FeatureLoss
 from pdsynth.losses.perceptual import feature_loss
 from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
@@ -226,21 +227,19 @@ class PDSPaper(Method):
                   decay, self.cache_drafts),
         ]  # fmt: skip
 
-    def noises(self, like: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def noises(self, like: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Standard normal noise of the two modalities (Eqs. 5-6), or of target and source, both of the shape of `like`.
 
         They are equal if the setting `noise` is "one", because both equations write the same epsilon.
         """
-        target = torch.randn(like.shape, generator=generator, device=like.device)
-        if self.config.noise == "one":
-            return target, target
-        return target, torch.randn(like.shape, generator=generator, device=like.device)
+        target = draws.normal(like)
+        return target, target if self.config.noise == "one" else draws.normal(like)
 
-    def noised(self, batch: PairBatch, generator: torch.Generator) -> Noised:
+    def noised(self, batch: PairBatch, draws: Draws) -> Noised:
         """Add noise to both modalities of a batch, at one random step t of all T steps per session (Eqs. 1-6)."""
         x_0 = {d.target: 2 * batch.targets[d] - 1 for d in Direction}
-        t = torch.randint(self.schedule.steps, (len(batch),), generator=generator, device=batch.corner.device)
-        eps = dict(zip(Modality, self.noises(x_0[Modality.FMRI], generator), strict=True))
+        t = draws.integers(self.schedule.steps, len(batch))
+        eps = dict(zip(Modality, self.noises(x_0[Modality.FMRI], draws), strict=True))
         return Noised(t, x_0, eps, {m: self.schedule.add_noise(x_0[m], t, eps[m]) for m in Modality})
 
     def of_source(self, x_0: Tensor, x_t: Tensor) -> Tensor:
@@ -260,14 +259,14 @@ class PDSPaper(Method):
         padded = pad_to_multiple(x, 2 ** (len(self.config.channels) - 1))
         return _of(networks, direction)(padded, t)[:, :, : sides[0], : sides[1], : sides[2]]
 
-    def noise_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def noise_loss(self, batch: PairBatch, draws: Draws) -> dict[str, Tensor]:
         """L_s1 (Eqs. 17-19) for each direction: the L1 error of eps_theta, L_PA, and L_mic terms, as weighted scalars.
 
         The L_mic terms compare the output of eps_theta with the noise, and the operands of L_PA; if
         `microstructure_input` is "image", one term compares x_0-hat with the target instead. L_PA counts twice if
         `repeated_terms` is "twice". A loss of weight 0 is absent.
         """
-        c, noised = self.config, self.noised(batch, generator)
+        c, noised = self.config, self.noised(batch, draws)
         terms: dict[str, Tensor] = {}
         for direction in Direction:
             s, m = direction.source, direction.target
@@ -314,7 +313,7 @@ class PDSPaper(Method):
         steps: number of sampling steps. The scale of the values is 0..1, but they are not clipped to this range.
         """
         x_0 = 2 * batch.sources[direction].volume - 1
-        noise, source_noise = self.noises(x_0, generator)
+        noise, source_noise = self.noises(x_0, Draws(generator))
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             source = self.of_source(x_0, self.schedule.add_noise(x_0, t, source_noise))
@@ -339,7 +338,7 @@ class PDSPaper(Method):
         """Refine a draft (a sampled target) by B and U (Eqs. 12-13): (B, 1, X, Y, Z), not clipped."""
         return _of(self.refiners, direction)(draft, batch.sources[direction].volume)
 
-    def refinement_loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def refinement_loss(self, batch: PairBatch, draws: Draws) -> dict[str, Tensor]:
         """L_s2 (Eq. 20) of both directions: L_tis (Eqs. 12-13, a tissue and an L_mic term), and L_mic a second time.
 
         The tissue term is the L1 or the squared error (`tissue_norm`). L_mic is one scalar, twice its value unless the

@@ -6,7 +6,9 @@ A draft is the estimate of the target that refinement corrects; the stem is the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,7 @@ from pdsynth.methods.recipe import Recipe, Role
 from pdsynth.methods.voxel_ridge import VoxelRidge
 from pdsynth.types import Direction
 
+Stems = Callable[[PairBatch, Direction], Tensor]  # the estimates of the stem for a batch
 ROWS = 1000  # training rows with a draft, at least, if there are as many; fewer than twice this number
 
 
@@ -39,21 +42,25 @@ class TissueRefiner(nn.Module):
     def fit(
         self,
         train: Pairs,
-        cross_fitted: Callable[[Pairs], dict[Direction, Tensor]],
+        cross_fitted: Callable[[Pairs], Stems],
         draft: Callable[[PairBatch, Direction, Tensor], Tensor],
     ) -> None:
         """Regress the error of drafts (target minus draft) on the draft and features of the source.
 
-        A draft is the estimate to refine. cross_fitted(rows) returns out-of-fold predictions of the coarse ridge
-        regression on which drafts are based, (rows, 1, X, Y, Z) per direction of synthesis: each participant is
-        predicted by a regression on other participants. draft(batch, direction, predictions) computes drafts from these
-        predictions, (B, 1, X, Y, Z) both. Only rows of whole training scans are used: all, or 1000 to 1500 evenly
+        A draft is the estimate to refine. cross_fitted(rows)(batch, direction) returns out-of-fold predictions of the
+        coarse ridge regression on which drafts are based, (B, 1, X, Y, Z): each participant is predicted by a
+        regression on other participants. draft(batch, direction, predictions) computes drafts from these predictions,
+        (B, 1, X, Y, Z) both. Only rows of whole training scans are used: all, or 1000 to 1500 evenly
         spaced ones if there are 2000 or more. See `VoxelRidge.fit` for few participants.
         """
-        whole, stems, drafts = train.whole_scans(), Cached(), Cached()
+        whole, drafts = train.whole_scans(), Cached()
         keep = spread_rows(len(whole), ROWS)
-        rows, stems.volumes = whole.where(keep), {d: v[keep] for d, v in cross_fitted(whole).items()}
-        drafts.fill(rows, lambda b, d: draft(b, d, stems.at(b, d)), self.ridge.weights.device)
+        rows, stems, chosen = whole.where(keep), cross_fitted(whole), np.flatnonzero(keep)
+
+        def estimate(batch: PairBatch, direction: Direction) -> Tensor:
+            return draft(batch, direction, stems(replace(batch, rows=chosen[batch.rows]), direction))
+
+        drafts.fill(rows, estimate, self.ridge.weights.device)
         self.ridge.fit(
             rows,
             columns=lambda b, d: self._columns(drafts.at(b, d), b, d),

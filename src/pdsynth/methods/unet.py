@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
+from pdsynth.draws import Draws
 from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.conditioning import ACQUISITION, FEATURES, VoxelFeatures
 from pdsynth.methods.recipe import Recipe, Role
@@ -73,7 +74,7 @@ class UNet(Method):
         patch = (self.config.patch,) * 3
         return [Stage("regression", [Objective("mse", self.unet, self.loss, 3e-3)], patch, self.config.batch_size)]
 
-    def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, batch: PairBatch, draws: Draws) -> dict[str, Tensor]:
         return {f"mse_{d}": (self.unet(batch, d) - batch.targets[d]).square().mean() for d in Direction}
 
     def predict(self, batch: PairBatch, direction: Direction) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pdsynth.data.batch import PairBatch
 from pdsynth.data.pairs import Pairs
+from pdsynth.draws import Draws
 from pdsynth.methods.base import Method, MethodConfig, Objective, Settings, Stage, register
 from pdsynth.methods.conditioning import CONDITION, FEATURES, Conditioning
 from pdsynth.methods.recipe import Recipe, Role
@@ -53,7 +54,7 @@ class VoxelPerceptron(Method):
         # 128 patches of 4 x 4 x 4 voxels: 8192 voxels from up to 128 participants
         return [Stage("regression", [Objective("mse", self.networks, self.loss, 2e-3)], (4, 4, 4), 128)]
 
-    def loss(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, batch: PairBatch, draws: Draws) -> dict[str, Tensor]:
         """Mean squared error of the estimate, as a scalar per direction, by the name "mse_<direction>"."""
         return {f"mse_{d}": (self(batch, d) - batch.targets[d]).square().mean() for d in Direction}
 
