@@ -144,8 +144,10 @@ def train(method: Method, train: Pairs, run: str | Path, options: TrainOptions) 
             if not _restore(module, part.checkpoint):
                 # each holds the whole method, and would restore an earlier state of this stage's networks
                 _remove(*checkpoints[number + 1 :])
-                method.to(device)  # `prepare` computes its estimates there, once for all devices
-                rows = train if module.stage.prepare is None else module.stage.prepare(train)
+                rows = train
+                if module.stage.prepare is not None:
+                    method.to(device)  # it computes its estimates there, once for all devices
+                    rows = module.stage.prepare(train)
                 if devices == 1:
                     part.train(module, rows, hardware)
                 else:
