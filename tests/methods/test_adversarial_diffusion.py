@@ -28,7 +28,7 @@ def patches(prepared):
 
 
 def test_a_real_pair_is_one_step_of_the_forward_process(method, patches):
-    x_0, before, x_t, t = method.pairs(patches, D, torch.Generator().manual_seed(0))
+    x_0, before, x_t, t = method.pairs(patches, D, draws())
     clean = t == 0
     assert clean.any() and not clean.all()
     assert torch.equal(before[clean], x_0[clean])
@@ -64,7 +64,7 @@ def test_a_generator_that_knows_the_target_has_no_l1_and_is_sampled_exactly(meth
 
 
 def test_the_discriminator_sees_both_of_the_pair_the_source_and_the_step(method, patches):
-    _, before, x_t, t = method.pairs(patches, D, torch.Generator().manual_seed(0))
+    _, before, x_t, t = method.pairs(patches, D, draws())
 
     def judged(before, x_t, t):
         return method.discriminators(method.discriminator_input(before, x_t, t, patches, D), D)
