@@ -53,7 +53,7 @@ class Together(DDPStrategy):
 
     torch's wrapper averages during the backward pass. It sends all buffers, such as fitted regressions, at every step,
     searches each step of a GAN for parameters without gradient, and groups parameters differently in a resumed run,
-    whose sums over three processes or more are then rounded differently.
+    whose sums over three processes or more may then be rounded differently.
     """
 
     def __init__(self) -> None:
