@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +42,7 @@ from pdsynth.weights import model_path, weights_sha256
 NO_DRAWS = "gives no draws: its prediction is a single estimate"
 WITHOUT = "leave out --samples, or name a generative model such as `default`"
 MOST_DB = 100.0  # of a round trip without any error
+log = logging.getLogger(__name__)  # one message per step, for those who show the progress
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Synthesis(Pictured):
     is the path of the source scan. `notes` name the doubts about the source, such as entries of its header, and how the
     entries were read. `round_trip_db` is a score of trust, higher for better volumes (see `round_trip_psnr`); None for
     a method that ignores its source. `transform` leads from mm of the source to mm of the MNI152 template.
+    `source_mean` is the mean of the source scan (of dMRI, that of its shell) in the unit of the volume, and `brain`
+    (X, Y, Z), bool, its brain mask, both on the source scan's own grid.
     """
 
     volume: Volume
@@ -71,6 +75,8 @@ class Synthesis(Pictured):
     notes: tuple[str, ...] = ()
     round_trip_db: float | None = None
     transform: Transform = field(default_factory=Transform)
+    source_mean: Volume | None = None
+    brain: np.ndarray | None = None
 
     def in_space(self, space: Space | str) -> Synthesis:
         """The same synthesis in a standard space: all its images resampled once, linearly, on a grid of 2 mm.
@@ -227,6 +233,7 @@ class Model(Pictured):
         scale = source.scales[0]
         bval = source.bval if scan.modality is Modality.DMRI and source.bval else shell
         batch = source_batch(source.volume, source.brain, direction, bval).to(self.device)
+        log.info("Synthesising the volume")
         with torch.inference_mode():
             estimate, sd = self.method.estimate(batch, direction)
             statistic: dict[str, Any] = {"Statistic": "standard deviation", "Calibration": self._calibrated(direction)}
@@ -235,6 +242,7 @@ class Model(Pictured):
             if sd is None and samples >= 2:
                 sd = torch.stack(draws).std(0)
                 statistic = {"Statistic": f"standard deviation of {samples} draws", "Calibration": "none"}
+            log.info("Synthesising the scan back, as a check")
             round_trip = round_trip_psnr(self.method, batch.sources[direction], estimate, direction, bval)
         mark = SyntheticMark(
             direction=direction,
@@ -261,6 +269,7 @@ class Model(Pictured):
         def on_grid(values: Tensor) -> Volume:
             return Volume(values[0, 0].float().cpu().numpy(), affine)
 
+        log.info("Bringing the volume to the grid of the scan, with its detail")
         field = detail = None  # a model of the earlier intensity scale gives neither
         if scale.field is not None:
             field = resample(Volume(scale.field, affine), source.native)
@@ -286,6 +295,8 @@ class Model(Pictured):
             source.notes,
             round_trip,
             source.transform,
+            source_mean=Volume(source.mean.data / scale.unit, source.mean.affine),
+            brain=source.native_brain,
         )
 
     def _detail(self, estimate: Volume, source: Standardised) -> np.ndarray:

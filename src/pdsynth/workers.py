@@ -309,6 +309,23 @@ def _block_interrupts() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
+def one_process() -> ProcessPoolExecutor:
+    """A pool of one process, which is started now, ignores Ctrl-C, and ends when this process ends.
+
+    `terminate` ends a task that is running.
+    """
+    pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=start_worker)
+    _start_resource_tracker()
+    masked = hasattr(signal, "pthread_sigmask")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masked else set()
+    try:
+        pool.submit(int)  # starts the process, which begins with Ctrl-C blocked
+    finally:
+        if masked:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pool
+
+
 def start_worker() -> None:
     """Set up this process as a worker: it ignores Ctrl-C, which its parent handles, and ends when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import time
-from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from browsing import FOUND, LOOKS, browser, changed, fetch_axe, look, panes, press, serious_faults, settled, slide, text
 from pdsynth.evidence.claims import write_report
 from pdsynth.results.archive import image_name
 from pdsynth.types import Direction
 
-AXE = "axe-core@4.14.1"
-SERIOUS = ("serious", "critical")
 GRID, PEOPLE, SAVED, METHODS = (48, 56, 48), 60, 24, 8  # of the large page
 MOST_BYTES, MOST_SECONDS = 30e6, 3.0
-LOOKS = {"light": (1360, 1000, "light"), "dark": (1360, 1000, "dark"), "phone": (390, 844, "light")}
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver here")
-
-
-@contextmanager
-def browser(downloads):
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"):
-        options.add_argument(word)
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
-    try:
-        yield driver
-    finally:
-        driver.quit()
+pytestmark = pytest.mark.skipif(not FOUND, reason="no chromium and chromedriver here")
 
 
 @pytest.fixture(scope="module")
@@ -78,19 +54,6 @@ def opened(driver, page):
     return driver
 
 
-def look(driver, name):
-    width, height, theme = LOOKS[name]
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": name == "phone"}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    features = [{"name": "prefers-color-scheme", "value": theme}]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-
-def settled(driver):
-    """Wait until the frame that the last event asked for is drawn."""
-    driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
-
-
 def test_tables_of_scores_show_all_their_columns_at_1400_pixels(opened):
     metrics = {"width": 1400, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
     opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
@@ -99,36 +62,6 @@ def test_tables_of_scores_show_all_their_columns_at_1400_pixels(opened):
     )
     widths = opened.execute_script(script)
     assert len(widths) == 4 and all(table <= room for table, room in widths), widths
-
-
-def panes(driver):
-    """The pixels of every visible pane as a text, by layer and plane."""
-    settled(driver)
-    script = """return Object.fromEntries([...document.querySelectorAll(".panes canvas")].filter((c) => c.clientWidth)
-        .map((c) => [`${c.dataset.layer} ${c.dataset.plane}`, c.toDataURL()]))"""
-    return driver.execute_script(script)
-
-
-def changed(before, after):
-    assert before.keys() == after.keys()
-    return {name for name in before if before[name] != after[name]}
-
-
-def press(driver, *keys):
-    driver.execute_script("document.querySelector('.panes').focus()")
-    for key in keys:
-        driver.switch_to.active_element.send_keys(key)
-
-
-def slide(driver, name, value):
-    """Set a control to a value, as a person would: with the event that the page listens to."""
-    script = """const [name, value] = arguments, each = document.querySelector(`#viewer [name="${name}"]`);
-        each.value = value; each.dispatchEvent(new Event("input", { bubbles: true }))"""
-    driver.execute_script(script, name, value)
-
-
-def text(driver, selector):
-    return driver.execute_script("return document.querySelector(arguments[0]).textContent", selector)
 
 
 def test_a_button_copies_the_text_for_a_paper(opened):
@@ -358,19 +291,7 @@ def test_a_table_is_downloaded_with_its_numbers_and_the_mark(opened, many_result
 
 @pytest.fixture(scope="module")
 def axe(tmp_path_factory):
-    """The text of axe-core: of the file $PDSYNTH_AXE, or fetched with npm. Skips without it."""
-    if given := os.environ.get("PDSYNTH_AXE"):
-        with open(given, encoding="utf-8") as file:
-            return file.read()
-    folder, npm = tmp_path_factory.mktemp("axe"), shutil.which("npm")
-    if npm is None:
-        pytest.skip("no npm here; set PDSYNTH_AXE to the file axe.min.js")
-    words = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder), AXE]
-    try:
-        subprocess.run(words, capture_output=True, timeout=120, check=True)
-    except subprocess.SubprocessError as error:
-        pytest.skip(f"axe-core could not be fetched: {error}")
-    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+    return fetch_axe(tmp_path_factory.mktemp("axe"))
 
 
 @pytest.mark.slow
@@ -380,11 +301,7 @@ def test_axe_finds_no_serious_fault(driver, axe, kind, name, request):
     look(driver, name)
     driver.get(request.getfixturevalue(kind).as_uri())
     driver.execute_script("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
-    driver.execute_script(axe)
-    found = driver.execute_async_script("axe.run().then(arguments[0])")
-    assert len(found["passes"]) > 20
-    faults = [(f["id"], [n["target"] for n in f["nodes"]]) for f in found["violations"] if f["impact"] in SERIOUS]
-    assert faults == []
+    assert serious_faults(driver, axe) == []
 
 
 @pytest.mark.parametrize("kind", ["page", "shared_page"])

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from pdsynth.cli import bids_app, cohort, evidence, model, results, synthesis, withdrawal
+from pdsynth.cli import bids_app, cohort, evidence, model, results, serve, synthesis, withdrawal
 from pdsynth.cli.console import WORDS, error_line, hush_libraries
 from pdsynth.cli.ending import Stopped, describe_error, stop_in_order
 from pdsynth.cli.log import VARIABLE, Trace, log_file, logged
@@ -31,6 +31,7 @@ for verb in (
     model.calibrate,
     model.adapt,
     synthesis.synthesize,
+    serve.serve,
     results.evaluate,
     evidence.effects,
     evidence.roi,

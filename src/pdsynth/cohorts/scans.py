@@ -43,14 +43,7 @@ def single_scan(path: str | Path, modality: Modality | None = None) -> Scan:
     a 4D dMRI without gradient tables.
     """
     path = Path(path)
-    name = path.name.lower()
-    own, sign = None, ""
-    if "dwi" in name:
-        own, sign = Modality.DMRI, "by its name"
-    elif Neighbourhood(path).most_specific("bval"):
-        own, sign = Modality.DMRI, "by its .bval file"
-    elif "bold" in name or "func" in name:
-        own, sign = Modality.FMRI, "by its name"
+    own, sign = signed_modality(path)
     if own is not None and modality is not None:
         refuse_own_modality(path, own, modality.other, sign)
     modality = own or modality
@@ -59,6 +52,24 @@ def single_scan(path: str | Path, modality: Modality | None = None) -> Scan:
     scan = _scan(modality, path)
     _usable(scan, mean_allowed=True)
     return scan
+
+
+def signed_modality(path: Path) -> tuple[Modality | None, str]:
+    """The modality of a single scan by its first sign, and the sign in words; (None, "") without a sign.
+
+    The signs are those of `single_scan`.
+
+    >>> signed_modality(Path("sub-1_task-rest_bold.nii.gz"))
+    (<Modality.FMRI: 'fmri'>, 'by its name')
+    """
+    name = path.name.lower()
+    if "dwi" in name:
+        return Modality.DMRI, "by its name"
+    if Neighbourhood(path).most_specific("bval"):
+        return Modality.DMRI, "by its .bval file"
+    if "bold" in name or "func" in name:
+        return Modality.FMRI, "by its name"
+    return None, ""
 
 
 def refuse_own_modality(path: Path, modality: Modality, to: Modality, sign: str) -> None:

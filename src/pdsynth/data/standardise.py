@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,7 @@ LEAST_COVERAGE = 0.7  # fraction of the template brain inside the field of view
 LEAST_OVERLAP = 0.6  # Dice coefficient of the brain and the template brain inside the field of view
 FLIRT_TEMPLATE = "standard.nii.gz"  # in the folder of FEAT's matrix
 BINS = 32  # of each image's histogram, for mutual information
+log = logging.getLogger(__name__)  # one message per step, for those who show the progress
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,15 @@ def standardise(
     one. Raises InputError, naming the file, if the scan cannot be used.
     """
     try:
+        log.info("Reading the scan")
         read = scan_means(scan, preprocessing, segments)
         check_intensities(read.reference)
+        log.info("Checking the pose of the head")
         notes = read.notes + check_pose(read.reference)
+        log.info("Finding the brain")
         native_brain = scan_brain(scan, read.reference, preprocessing)
         check_brain(read.reference, native_brain)
+        log.info("Aligning the scan with the template")
         transform = place(scan, read.reference, native_brain, preprocessing.grid, partner)
         notes += check_head_size(transform.matrix)
         brain, placement = standard_brain(read.reference, native_brain, preprocessing, transform)

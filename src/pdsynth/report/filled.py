@@ -56,14 +56,14 @@ def filled(results: Results) -> list[Filled]:
 
 
 def _read(scan: Synthesised, file: str) -> Filled:
-    volume, affine = _canonical(nib.Nifti1Image.from_filename(scan.image))
+    volume, affine = canonical(nib.Nifti1Image.from_filename(scan.image))
     brain = volume > SHOWN_SIGNAL
     source = _source_mean(scan)
     if source is not None and source.shape != volume.shape:
         source = None
     if source is not None and brain.any():
         source = source / max(float(np.percentile(source[brain], 99.5)), np.finfo(np.float32).tiny)
-    deviation = None if scan.deviation is None else _canonical(nib.Nifti1Image.from_filename(scan.deviation))[0] * brain
+    deviation = None if scan.deviation is None else canonical(nib.Nifti1Image.from_filename(scan.deviation))[0] * brain
     trust = scan.sidecar.get(ROUND_TRIP)
     return Filled(
         file=file,
@@ -88,10 +88,10 @@ def _source_mean(scan: Synthesised) -> np.ndarray | None:
         mean = scan_means(single_scan(scan.source), Preprocessing()).means[0]
     except InputError:
         return None
-    return _canonical(nib.Nifti1Image(mean.data, mean.affine))[0]
+    return canonical(nib.Nifti1Image(mean.data, mean.affine))[0]
 
 
-def _canonical(image: nib.Nifti1Image) -> tuple[np.ndarray, np.ndarray]:
+def canonical(image: nib.Nifti1Image) -> tuple[np.ndarray, np.ndarray]:
     """Data (X, Y, Z) and affine, with the axes in the order right, anterior, superior."""
-    turned = nib.as_closest_canonical(image)
+    turned = nib.as_closestcanonical(image)
     return np.asarray(turned.dataobj, np.float32), turned.affine

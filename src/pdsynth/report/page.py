@@ -89,6 +89,7 @@ def _pictures(results: Results, participants: Sequence[str]) -> dict[str, Any]:
         "named": bool(participants),
         "imaged": len(results.imaged),
         "volumes": viewer.contents(results, scans, missing, limits),
+        "has_real": True,
         "participants": brains.participants(results, scans, limits),
         "gallery": brains.gallery(results, limits),
         "missing": brains.missing_scans(missing, limits),

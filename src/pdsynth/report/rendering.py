@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pdsynth.files import write_text
@@ -25,19 +25,28 @@ def render(
     the template uses; a missing one raises jinja2.UndefinedError. replaced: texts of the finished file, each with the
     text that takes its place.
     """
+    text = fill(template, escape, context)
+    for old, new in (replaced or {}).items():
+        text = text.replace(old, new)
+    write_text(path, text)
+    return path
+
+
+def fill(template: str, escape: bool, context: Mapping[str, Any], package: str = "pdsynth.report") -> str:
+    """A template, filled with `context`, as text.
+
+    package: that of the template; its templates can include those of the report. escape and context as in `render`.
+    """
+    packages = dict.fromkeys((package, "pdsynth.report"))
     environment = Environment(
-        loader=PackageLoader("pdsynth.report", "templates"),
+        loader=ChoiceLoader([PackageLoader(name, "templates") for name in packages]),
         autoescape=escape,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
     environment.globals["counted"] = counted
-    text = environment.get_template(template).render(**context)
-    for old, new in (replaced or {}).items():
-        text = text.replace(old, new)
-    write_text(path, text)
-    return path
+    return environment.get_template(template).render(**context)
 
 
 def scripts(*names: str) -> dict[str, Markup]:

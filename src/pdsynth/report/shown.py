@@ -15,6 +15,8 @@ from pdsynth.results.folder import Results
 from pdsynth.types import Direction, InputError
 
 MOST_SHOWN = 6  # participants on one page
+LEAST_ENDS = {"signal": 0.1, "difference": 0.1, "deviation": 0.02}  # of the colour scales
+SIGNAL_END, DEVIATION_END = (99.5, 20), (99, 50)  # arguments of `upper_end`
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def limits(results: Results) -> dict[str, float]:
     99.5th percentile of the real scans and the 99th percentiles of difference and SD, in the brain over the saved scans
     of the method under test, in each direction; the larger one is rounded up, and at least 0.1, 0.1 and 0.02.
     """
-    ends = {"signal": 0.1, "difference": 0.1, "deviation": 0.02}
+    ends = dict(LEAST_ENDS)
     for direction in Direction:
         real, brain = results.images(direction.target), results.images(f"{direction.target}_brain")
         synthesised = results.images(image_name(results.tested, direction))
@@ -64,13 +66,22 @@ def limits(results: Results) -> dict[str, float]:
         if real is None or brain is None or synthesised is None:
             continue
         signal = np.asarray(real, np.float32)[brain]
-        ends["signal"] = max(ends["signal"], float(np.ceil(np.percentile(signal, 99.5) * 20) / 20))
+        ends["signal"] = max(ends["signal"], upper_end(signal, *SIGNAL_END))
         error = np.abs(np.asarray(synthesised, np.float32) - real)[brain]
-        ends["difference"] = max(ends["difference"], float(np.ceil(np.percentile(error, 99) * 20) / 20))
+        ends["difference"] = max(ends["difference"], upper_end(error, 99, 20))
         if deviation is not None:
             spread = np.asarray(deviation, np.float32)[brain[: len(deviation)]]
-            ends["deviation"] = max(ends["deviation"], float(np.ceil(np.percentile(spread, 99) * 50) / 50))
+            ends["deviation"] = max(ends["deviation"], upper_end(spread, *DEVIATION_END))
     return ends
+
+
+def upper_end(values: np.ndarray, percentile: float, parts: int) -> float:
+    """The upper end of a colour scale: a percentile of the values, rounded up to a multiple of 1 / parts.
+
+    >>> upper_end(np.linspace(0, 1, 101), 87, 20)
+    0.9
+    """
+    return float(np.ceil(np.percentile(values, percentile) * parts) / parts)
 
 
 def about(results: Results, row: int) -> list[str]:

@@ -51,15 +51,29 @@ def contents(
     bits of the brain mask, of the real scan or else of the synthesised one.
     """
     view = view_of(results)
+    grids = [_grid(view, "MNI"), *(_grid(scan.view, "scanner", _edge(scan.view)) for scan in missing)]
+    people = [_person(results, scan, view.box) for scan in scans]
+    people += [_missing(scan, number) for number, scan in enumerate(missing, 1)]
+    return _page(tops, results.simulated, grids, people)
+
+
+def single(scan: Filled, tops: dict[str, float], simulated: bool) -> dict[str, Any]:
+    """All that the viewer needs for one synthesised scan outside a results folder, as in `contents`.
+
+    simulated: whether the scan is of a simulated person.
+    """
+    return _page(tops, simulated, [_grid(scan.view, "scanner", _edge(scan.view))], [_missing(scan, 0)])
+
+
+def _page(
+    tops: dict[str, float], simulated: bool, grids: list[dict[str, Any]], people: list[dict[str, Any]]
+) -> dict[str, Any]:
     return {
         "tops": tops,
         "colours": {kind: _text((colours(kind) * LEVELS).round().astype(np.uint8)) for kind in COLOURED},
-        "marks": {"real": "SIMULATED" * results.simulated, "synthesised": words.synthetic(results.simulated)},
-        "grids": [_grid(view, "MNI"), *(_grid(scan.view, "scanner", _edge(scan.view)) for scan in missing)],
-        "people": [
-            *(_person(results, scan, view.box) for scan in scans),
-            *(_missing(scan, number) for number, scan in enumerate(missing, 1)),
-        ],
+        "marks": {"real": "SIMULATED" * simulated, "synthesised": words.synthetic(simulated)},
+        "grids": grids,
+        "people": people,
     }
 
 

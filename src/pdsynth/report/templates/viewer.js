@@ -32,7 +32,7 @@
   const SWITCHES = ["crosshair", "smooth", "ruler", "radiological"];
   const input = (name) => root.querySelector(`[name="${name}"]`);
   const radios = (name) => [...root.querySelectorAll(`[name="${name}"]`)];
-  const minus = (text) => text.replace("-", "\u2212");
+  const minus = (text) => (Number(text) ? text.replace("-", "\u2212") : text.replace("-", "")); // no minus before a zero
   const panes = root.querySelector(".panes");
 
   // Volumes. Bytes become values once, when a participant and a direction are chosen.
@@ -257,7 +257,7 @@
     ["x", "y", "z"].forEach((name, axis) => slider(name, state.at[axis], position(axis).slice(4)));
     ["black", "white"].forEach((name) => slider(name, state[name], state[name].toFixed(2)));
     const top = (kind) => (page.tops[kind] * state.colours).toPrecision(2);
-    slider("colours", state.colours, `\u00b1${top("difference")}`);
+    slider("colours", state.colours, layers.difference ? `\u00b1${top("difference")}` : top("deviation"));
     ["opacity", "swipe"].forEach((name) => slider(name, state[name], `${Math.round(100 * state[name])} %`));
     SWITCHES.forEach((name) => (input(name).checked = state[name]));
     ["overlay", "against", "person"].forEach((name) => (input(name).value = state[name]));

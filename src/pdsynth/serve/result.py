@@ -1,0 +1,119 @@
+"""A synthesis for the page: volumes, sidecars, the zip file of them, and the page with the viewer. Imports torch."""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from pdsynth import __version__
+from pdsynth.cohorts.cohort import Scan
+from pdsynth.cohorts.inheritance import sidecar
+from pdsynth.cohorts.names import lone_participant
+from pdsynth.cohorts.scans import single_scan
+from pdsynth.files import write_json, write_text
+from pdsynth.imaging.nifti import NAMES, Volume
+from pdsynth.missing import DESCRIPTION
+from pdsynth.report import viewer, words
+from pdsynth.report.pictures import SHOWN_SIGNAL, View, canonical, colour_bar
+from pdsynth.report.rendering import filled
+from pdsynth.report.shown import DEVIATION_END, LEAST_ENDS, SIGNAL_END, upper_end
+from pdsynth.serve.work import OUT, PAGE
+from pdsynth.synthesis import Model, Synthesis
+from pdsynth.types import Modality
+
+log = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=1)
+def loaded(model: str, device: str) -> Model:
+    """The model, loaded once per process. Raises the errors of `Model.load`."""
+    return Model.load(model, device)
+
+
+def make(model: str, device: str, folder: Path, to: Modality, path: Path) -> None:
+    """Synthesise from one scan into the folder of a job: volume and SD with sidecars, their zip file, the page.
+
+    path: the scan. to: the modality to synthesise. Raises the errors of `Model.synthesize`.
+    """
+    scan = single_scan(path, to.other)
+    synthesis = loaded(model, device).synthesize(scan, to)
+    log.info("Writing the files")
+    out = folder / OUT
+    files = synthesis.save(out, *lone_participant(path))
+    write_json(out / "dataset_description.json", DESCRIPTION)
+    archive = folder / files[0].name.replace(".nii.gz", ".zip")
+    with zipfile.ZipFile(archive, "w") as packed:  # the images are compressed already
+        for file in sorted(each for each in out.rglob("*") if each.is_file()):
+            packed.write(file, file.relative_to(out))
+    context = page_context(synthesis, scan, loaded(model, device))
+    context |= {"archive": archive.name, "number": folder.name, "version": __version__, "base": "../"}
+    write_text(folder / PAGE, filled("result.html.j2", True, context, "pdsynth.serve"))
+
+
+def page_context(synthesis: Synthesis, scan: Scan, model: Model) -> dict[str, Any]:
+    """The values of the page with the viewer, by the names that its template uses."""
+    direction, source, brain = synthesis.mark.direction, synthesis.source_mean, synthesis.brain
+    assert source is not None and brain is not None
+    real, affine = _canonical(source)
+    inside = _canonical(Volume(brain, source.affine))[0] > 0
+    volume = _canonical(synthesis.volume)[0]
+    deviation = None if synthesis.uncertainty is None else _canonical(synthesis.uncertainty)[0]
+    view = View.around(np.stack([inside, volume > SHOWN_SIGNAL]), affine, None)
+    tops = dict(LEAST_ENDS)
+    tops["signal"] = max(tops["signal"], *(upper_end(each[inside], *SIGNAL_END) for each in (real, volume)))
+    if deviation is not None:
+        tops["deviation"] = max(tops["deviation"], upper_end(deviation[inside], *DEVIATION_END))
+    simulated = sidecar(scan).get("Simulated") is True
+    round_trip = synthesis.round_trip_db
+    scores = [] if round_trip is None else [f"round trip {words.number(round_trip, 1)} dB"]
+    spread = None if deviation is None else deviation[view.box]
+    person = {
+        "name": scan.path.name,
+        "scans": {direction.source.value: viewer.encoded(real[view.box])},
+        "directions": {
+            direction.value: viewer.synthesised(direction, scores, volume[view.box], spread, inside[view.box])
+        },
+    }
+    return {
+        "volumes": viewer.page(view, tops, simulated, [person]),
+        "has_real": False,
+        "directions": [{"key": direction.value, "name": words.DIRECTIONS[direction]}],
+        "limits": tops,
+        "unit": words.UNITS[model.preprocessing.intensity].partition(",")[0],  # the receive field is in the volumes
+        "states_sd": deviation is not None,
+        "spread": "SD of the synthesised volume",
+        "colour_bar": colour_bar,
+        "simulated": simulated,
+        "scan": scan.path.name,
+        "source": NAMES[direction.source],
+        "target": NAMES[direction.target],
+        "notes": synthesis.notes,
+        "round_trip": None if round_trip is None else words.number(round_trip, 1),
+        "facts": _facts(synthesis, model),
+    }
+
+
+def _canonical(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
+    return canonical(nib.Nifti1Image(volume.data, volume.affine))
+
+
+def _facts(synthesis: Synthesis, model: Model) -> list[tuple[str, str]]:
+    """Facts about the volume: label and value."""
+    mark, volume = synthesis.mark, synthesis.volume
+    edges = " \N{MULTIPLICATION SIGN} ".join(f"{edge:.3g}" for edge in volume.spacing_mm)
+    voxels = " \N{MULTIPLICATION SIGN} ".join(map(str, volume.data.shape))
+    facts = [
+        ("Grid", f"{voxels} voxels of {edges} mm, that of the scan"),
+        ("Brain mask", str(mark.options["BrainMask"])),
+        ("Model", f"{model.card.get('recipe', model.method.name)}, SHA-256 {mark.model_sha256[:12]}"),
+        ("pdsynth", mark.version),
+    ]
+    if synthesis.uncertainty is not None:
+        facts.insert(2, ("Uncertainty calibrated", str(synthesis.uncertainty_mark.statistic["Calibration"])))
+    return facts
