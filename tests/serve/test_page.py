@@ -159,7 +159,7 @@ def test_a_folder_with_two_scans_asks_which_one_and_its_direction(driver, addres
     until(driver, lambda d: d.find_elements(By.CSS_SELECTOR, "#found li"))
     first, second = driver.find_elements(By.CSS_SELECTOR, "#found li")
     assert "Neither its name nor a .bval file says" in first.text and "fMRI, by its name" in second.text
-    assert text(driver, "#found [name=skipped]") == "1 other files were not sent."
+    assert text(driver, "#found .skipped") == "One other file was not needed, and not sent."
     labels = [button.text for button in first.find_elements(By.TAG_NAME, "button")]
     assert labels == ["It is fMRI: synthesise dMRI", "It is dMRI: synthesise fMRI"]
     first.find_elements(By.TAG_NAME, "button")[0].click()

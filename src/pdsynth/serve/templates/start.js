@@ -69,6 +69,7 @@
     try {
       const number = job;
       await answer(`jobs/${number}/synthesis?scan=${encodeURIComponent(scan.name)}&to=${to}`, "POST");
+      job = null;
       location.assign(`jobs/${number}`);
     } catch (error) {
       complain(error.message);
@@ -82,7 +83,8 @@
     if (scans.length === 1 && usable.length === 1 && usable[0].modality) return start(usable[0], OTHER[usable[0].modality]);
     found.hidden = false;
     found.querySelector("h2").textContent = usable.length ? "Which scan?" : "No scan can be used";
-    found.querySelector('[name="skipped"]').textContent = skipped ? `${skipped} other files were not sent.` : "";
+    const others = skipped === 1 ? "One other file was" : `${skipped} other files were`;
+    found.querySelector(".skipped").textContent = skipped ? `${others} not needed, and not sent.` : "";
     found.querySelector("ul").replaceChildren(...scans.map(entry));
     found.querySelector("h2").scrollIntoView({ block: "nearest" });
     return null;
@@ -132,6 +134,7 @@
     const files = items.length ? (await Promise.all(items.map(inside))).flat() : [...dataTransfer.files];
     if (files.length) take(files);
   });
+  addEventListener("pagehide", () => job !== null && fetch(`jobs/${job}`, { method: "DELETE", keepalive: true }));
   drop.addEventListener("change", ({ target }) => {
     const files = [...target.files];
     target.value = ""; // so that the same file can be chosen again
