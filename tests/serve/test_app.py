@@ -161,7 +161,7 @@ def test_what_is_no_scan_gets_the_line_of_synthesize(client, job, model, tmp_pat
     assert synthesise(client, job, "sub-a_bold.nii.gz", "dmri").status_code == 202
     assert (end := ended(client, job))["state"] == "failed" and end["problem"] == found["problem"]
     page = client.get(f"jobs/{job.number}").text
-    assert "This scan could not be used" in page and "is not a readable NIfTI image" in page
+    assert "This scan could not be used" in page and "is not gzip data" in page
     assert client.get(f"jobs/{job.number}/download").status_code == 409
 
 
