@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pdsynth import __version__
 from pdsynth.imaging.nifti import NAMES
-from pdsynth.report.rendering import filled
+from pdsynth.report.rendering import fill
 from pdsynth.serve import uploads
 from pdsynth.serve.jobs import Job, Queue, State
 from pdsynth.serve.work import STEPS
@@ -234,7 +234,7 @@ class Site:
 
 def _page(template: str, context: dict[str, object], base: str) -> Response:
     shared = {"version": __version__, "base": base}
-    return HTMLResponse(filled(template, True, context | shared, "pdsynth.serve"))
+    return HTMLResponse(fill(template, True, context | shared, "pdsynth.serve"))
 
 
 def _answer(status: int, problem: str) -> Response:

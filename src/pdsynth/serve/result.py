@@ -20,8 +20,9 @@ from pdsynth.files import write_json, write_text
 from pdsynth.imaging.nifti import NAMES, Volume
 from pdsynth.missing import DESCRIPTION
 from pdsynth.report import viewer, words
-from pdsynth.report.pictures import SHOWN_SIGNAL, View, canonical, colour_bar
-from pdsynth.report.rendering import filled
+from pdsynth.report.filled import SHOWN_SIGNAL, Filled, canonical
+from pdsynth.report.pictures import View, colour_bar
+from pdsynth.report.rendering import fill
 from pdsynth.report.shown import DEVIATION_END, LEAST_ENDS, SIGNAL_END, upper_end
 from pdsynth.serve.work import OUT, PAGE
 from pdsynth.synthesis import Model, Synthesis
@@ -51,13 +52,13 @@ def make(model: str, device: str, folder: Path, to: Modality, path: Path) -> Non
     with zipfile.ZipFile(archive, "w") as packed:  # the images are compressed already
         for file in sorted(each for each in out.rglob("*") if each.is_file()):
             packed.write(file, file.relative_to(out))
-    context = page_context(synthesis, scan, loaded(model, device))
+    context = page_context(synthesis, scan, loaded(model, device), files[0].name)
     context |= {"archive": archive.name, "number": folder.name, "version": __version__, "base": "../"}
-    write_text(folder / PAGE, filled("result.html.j2", True, context, "pdsynth.serve"))
+    write_text(folder / PAGE, fill("result.html.j2", True, context, "pdsynth.serve"))
 
 
-def page_context(synthesis: Synthesis, scan: Scan, model: Model) -> dict[str, Any]:
-    """The values of the page with the viewer, by the names that its template uses."""
+def page_context(synthesis: Synthesis, scan: Scan, model: Model, file: str) -> dict[str, Any]:
+    """The values of the page with the viewer, by the names that its template uses. file: name of the volume's file."""
     direction, source, brain = synthesis.mark.direction, synthesis.source_mean, synthesis.brain
     assert source is not None and brain is not None
     real, affine = _canonical(source)
@@ -71,18 +72,11 @@ def page_context(synthesis: Synthesis, scan: Scan, model: Model) -> dict[str, An
         tops["deviation"] = max(tops["deviation"], upper_end(deviation[inside], *DEVIATION_END))
     simulated = sidecar(scan).get("Simulated") is True
     round_trip = synthesis.round_trip_db
-    scores = [] if round_trip is None else [f"round trip {words.number(round_trip, 1)} dB"]
-    spread = None if deviation is None else deviation[view.box]
-    person = {
-        "name": scan.path.name,
-        "scans": {direction.source.value: viewer.encoded(real[view.box])},
-        "directions": {
-            direction.value: viewer.synthesised(direction, scores, volume[view.box], spread, inside[view.box])
-        },
-    }
+    filled_scan = Filled(file, direction, volume, inside, real, deviation, view, round_trip)
     return {
-        "volumes": viewer.page(view, tops, simulated, [person]),
+        "volumes": viewer.single(filled_scan, tops, simulated),
         "has_real": False,
+        "missing": [],
         "directions": [{"key": direction.value, "name": words.DIRECTIONS[direction]}],
         "limits": tops,
         "unit": words.UNITS[model.preprocessing.intensity].partition(",")[0],  # the receive field is in the volumes
