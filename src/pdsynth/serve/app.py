@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 
-from anyio.to_thread import run_sync
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -185,7 +185,7 @@ class Site:
 
     async def scans(self, request: Request) -> Response:
         job = self._new_job(request)
-        return JSONResponse(await run_sync(uploads.found_scans, job.scans))
+        return JSONResponse(await run_in_threadpool(uploads.found_scans, job.scans))
 
     async def synthesise(self, request: Request) -> Response:
         """Let the job wait for its turn. Parameters: scan, a file's name; to, the modality to synthesise."""
