@@ -93,5 +93,5 @@ def _source_mean(scan: Synthesised) -> np.ndarray | None:
 
 def canonical(image: nib.Nifti1Image) -> tuple[np.ndarray, np.ndarray]:
     """Data (X, Y, Z) and affine, with the axes in the order right, anterior, superior."""
-    turned = nib.as_closestcanonical(image)
+    turned = nib.as_closest_canonical(image)
     return np.asarray(turned.dataobj, np.float32), turned.affine

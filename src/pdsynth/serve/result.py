@@ -58,7 +58,7 @@ def make(model: str, device: str, folder: Path, to: Modality, path: Path) -> Non
 
 
 def page_context(synthesis: Synthesis, scan: Scan, model: Model, file: str) -> dict[str, Any]:
-    """The values of the page with the viewer, by the names that its template uses. file: name of the volume's file."""
+    """The values of the page with the viewer, by the names that its template uses. file: name of the volume."""
     direction, source, brain = synthesis.mark.direction, synthesis.source_mean, synthesis.brain
     assert source is not None and brain is not None
     real, affine = _canonical(source)
