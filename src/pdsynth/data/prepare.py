@@ -24,12 +24,12 @@ from pdsynth.data.preprocessing import UNRECORDED, Preprocessing
 from pdsynth.data.rows import COLUMNS, Record, pairs_table, quality_of, read_pairs, read_splits
 from pdsynth.data.sessions import Settings, Task, make, relative
 from pdsynth.data.shards import FOLDER, Shards
-from pdsynth.data.splits import assign_splits, near_duplicates
+from pdsynth.data.splits import near_duplicates, splits_table
 from pdsynth.files import link_or_copy, read_json, sha256, write_table
 from pdsynth.imaging.spatial import mni_grid
 from pdsynth.options import PrepareOptions
 from pdsynth.schemas import read_object
-from pdsynth.types import NA, Available, Diagnosis, InputError, Modality
+from pdsynth.types import NA, Diagnosis, InputError, Modality
 from pdsynth.workers import Workers
 
 if TYPE_CHECKING:  # imported in the parent process only, since a worker does not need torch
@@ -150,7 +150,7 @@ def prepare_cohort(
             refusals = [(relative(r.path, cohort.root), r.reason, r.remedy) for r in rejected]
             tables = {
                 "pairs.tsv": table,
-                "splits.tsv": _splits(table, options, before),
+                "splits.tsv": splits_table(table, options.split, str(options.seed), before),
                 "rejected.tsv": pd.DataFrame(refusals, columns=["path", "reason", "remedy"]),
                 "quality.tsv": quality_of(records),
             }
@@ -383,20 +383,3 @@ def _refuse_duplicates(shards: Shards, records: dict[Task, Record]) -> list[Reje
 
 def _has(record: Record, modality: Modality) -> bool:
     return any(f"{modality}_scale" in row for row in record["rows"])
-
-
-def _splits(table: pd.DataFrame, options: PrepareOptions, before: pd.DataFrame | None) -> pd.DataFrame:
-    """The table splits.tsv. Each participant is assigned to a split, in strata; `before` is the earlier table, if any.
-
-    The strata are: has a session with both scans or not, site, and diagnosis. Site and diagnosis are those of the
-    participant's first session, where sessions with both scans come first. A participant with an earlier split keeps
-    it, so that no training participant of a model is tested later; only the others are assigned.
-    """
-    people = table.assign(unpaired=table["available"] != Available.BOTH)
-    people = people.sort_values(["participant_id", "unpaired", "session_id"]).drop_duplicates("participant_id")
-    known = people["participant_id"].isin([] if before is None else before["participant_id"])
-    strata = ("unpaired", "site", "diagnosis")
-    splits = assign_splits(people[~known], options.split, salt=str(options.seed), strata=strata)
-    if before is not None:  # with participants who have no scan now: they keep their split once it is repaired
-        splits = pd.concat([before, splits]).sort_values("participant_id", ignore_index=True)
-    return splits

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pdsynth.imaging.spatial import block_means
-from pdsynth.types import InputError, Split
+from pdsynth.types import Available, InputError, Split
 
 SPLITS = tuple(Split)
 FEWEST = 2  # participants with both scans by whom a model can be scored
@@ -51,6 +51,24 @@ def assign_splits(
     table = table.sort_values([*strata, "sha256"], ignore_index=True)
     table["split"] = _deal(len(table), np.asarray(_sizes(len(table), fractions)))
     return table.sort_values("participant_id", ignore_index=True)[["participant_id", "split", "sha256"]]
+
+
+def splits_table(
+    pairs: pd.DataFrame, fractions: tuple[float, float, float], salt: str, before: pd.DataFrame | None
+) -> pd.DataFrame:
+    """The table splits.tsv of the table pairs.tsv: `assign_splits` for its participants; `before` is the earlier one.
+
+    The strata are: has a session with both scans or not, site, and diagnosis. Site and diagnosis are those of the
+    participant's first session, where sessions with both scans come first. A participant with an earlier split keeps
+    it, so that no training participant of a model is tested later; only the others are assigned.
+    """
+    people = pairs.assign(unpaired=pairs["available"] != Available.BOTH)
+    people = people.sort_values(["participant_id", "unpaired", "session_id"]).drop_duplicates("participant_id")
+    known = people["participant_id"].isin([] if before is None else before["participant_id"])
+    splits = assign_splits(people[~known], fractions, salt=salt, strata=("unpaired", "site", "diagnosis"))
+    if before is not None:  # with participants who have no scan now: they keep their split once it is repaired
+        splits = pd.concat([before, splits]).sort_values("participant_id", ignore_index=True)
+    return splits
 
 
 def check_fractions(fractions: Sequence[float]) -> None:
