@@ -70,7 +70,7 @@ def test_a_button_copies_the_text_for_a_paper(opened):
         button.send_keys("\n")
         assert button.text == "Copied"
         chosen = opened.execute_script("return getSelection().toString()")
-        assert chosen.startswith(beginning) and "pdsynth" in chosen
+        assert chosen.startswith(beginning) and "efron1987" in chosen
 
 
 def test_it_opens_from_disk_with_no_error_and_no_request(driver, page):
