@@ -107,7 +107,15 @@ def bids_app(
         return
     _in_turn(
         output_dir,
-        lambda: synthesize(model, bids_dir, output_dir, participant=names, jobs=n_cpus, layout="bids", device=device),
+        lambda: synthesize(
+            model=model,
+            path=bids_dir,
+            out=output_dir,
+            participant=names,
+            jobs=n_cpus,
+            layout="bids",
+            device=device,
+        ),
     )
 
 
