@@ -24,11 +24,11 @@ from pdsynth.report.filled import SHOWN_SIGNAL, Filled, canonical
 from pdsynth.report.pictures import View, colour_bar
 from pdsynth.report.rendering import fill
 from pdsynth.report.shown import DEVIATION_END, LEAST_ENDS, SIGNAL_END, upper_end
-from pdsynth.serve.work import OUT, PAGE
 from pdsynth.synthesis import Model, Synthesis
 from pdsynth.types import Modality
 
 log = logging.getLogger(__name__)
+OUT = "synthesised"  # in the folder of a job
 
 
 @lru_cache(maxsize=1)
@@ -37,11 +37,13 @@ def loaded(model: str, device: str) -> Model:
     return Model.load(model, device)
 
 
-def make(model: str, device: str, folder: Path, to: Modality, path: Path) -> None:
+def make(model: str, device: str, page: Path, to: Modality, path: Path) -> None:
     """Synthesise from one scan into the folder of a job: volume and SD with sidecars, their zip file, the page.
 
-    path: the scan. to: the modality to synthesise. Raises the errors of `Model.synthesize`.
+    page: file of the page, in this folder. path: the scan. to: the modality to synthesise. Raises the errors of
+    `Model.synthesize`.
     """
+    folder = page.parent
     scan = single_scan(path, to.other)
     synthesis = loaded(model, device).synthesize(scan, to)
     log.info("Writing the files")
@@ -54,7 +56,7 @@ def make(model: str, device: str, folder: Path, to: Modality, path: Path) -> Non
             packed.write(file, file.relative_to(out))
     context = page_context(synthesis, scan, loaded(model, device), files[0].name)
     context |= {"archive": archive.name, "number": folder.name, "version": __version__, "base": "../"}
-    write_text(folder / PAGE, fill("result.html.j2", True, context, "pdsynth.serve"))
+    write_text(page, fill("result.html.j2", True, context, "pdsynth.serve"))
 
 
 def page_context(synthesis: Synthesis, scan: Scan, model: Model, file: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pdsynth.serve.uploads import problem_line
 from pdsynth.types import InputError, Modality
 from pdsynth.workers import Workers
 
-SCANS, OUT, PAGE, STEPS_FILE = "scans", "synthesised", "page.html", "steps.txt"  # in the folder of a job
+SCANS, PAGE, STEPS_FILE = "scans", "page.html", "steps.txt"  # in the folder of a job
 STEPS = 8  # of a synthesis; in the last one its files are written
 AGAIN = "make room in memory or on the disk, and drop the scan again"
 
@@ -37,7 +37,7 @@ def synthesise(model: str, device: str, folder: Path, name: str, to: Modality) -
     path = folder / SCANS / name
     with _steps(folder / STEPS_FILE):
         try:
-            work = partial(make, model, device, folder, to)
+            work = partial(make, model, device, folder / PAGE, to)
             list(Workers().run(work, [path], start=partial(loaded, model, device)))  # with one thread, as the verb does
         except Exception as error:
             return problem_line(_refusal(path, to, error))
