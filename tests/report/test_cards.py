@@ -39,6 +39,7 @@ from rows import filled
 PAGES = ("claim.md", "tripod_ai.md", "model_card.md", "data_card.md")
 TEMPLATES = files("pdsynth.report") / "templates"
 RECIPE = "voxelwise-ridge"
+TESTED = f"trained ({RECIPE})"  # its name in tables
 PARAMETERS = {"grid_mm": 8.0, "segments": 2, "denoise": False, "realign": True, "split": [0.6, 0.0, 0.4]}
 REASONS = ["is a slab of 30 mm", "is a slab of 42 mm", "holds a|b <i>"]
 
@@ -77,7 +78,7 @@ def results(make_prepared, tmp_path_factory):
     quality = pd.DataFrame({"path": ["x", "y"], "flag": ["", "motion"], "modality": "fmri"})
     quality.reindex(columns=list(QUALITY_COLUMNS), fill_value="").to_csv(root / "quality.tsv", sep="\t", index=False)
     write_json(root / "manifest.json", manifest.read(root) | {"parameters": PARAMETERS, "seed": 5})
-    out = tmp_path_factory.mktemp("run")
+    out = tmp_path_factory.mktemp("run") / "trained"
     pairs = api.Pairs.open(root)
     api.fit(RECIPE, pairs.train, run=out, device="cpu", seed=3)
     words_of_command = ["evaluate", root, "--model", out / "model", "--out", out / "results", "--device", "cpu"]
@@ -106,23 +107,23 @@ FORWARD, BACKWARD = Direction
 CONFUSION = '{"NC": {"NC": 9, "AD": 1}, "AD": {"NC": 2, "AD": 8}}'
 EVIDENCE = {
     EFFECTS: [
-        filled(Effect, method=RECIPE, direction=FORWARD, n_AD=19, n_NC=21, slope=Estimate(0.614, 0.27, 0.91),
+        filled(Effect, method=TESTED, direction=FORWARD, n_AD=19, n_NC=21, slope=Estimate(0.614, 0.27, 0.91),
                reliability=0.78),
         filled(Effect, method="zeros", direction=FORWARD, n_AD=19, n_NC=21, slope=Estimate(0.0, 0.0, 0.0)),
     ],
     COMPLETED: [
-        filled(CompletedEffect, method=RECIPE, direction=BACKWARD, arm=arm, worth=Estimate(worth, 0.18, 0.34))
+        filled(CompletedEffect, method=TESTED, direction=BACKWARD, arm=arm, worth=Estimate(worth, 0.18, 0.34))
         for arm, worth in (("as if real", float("nan")), ("rectified", 0.254))
     ],
     SCHEME_SCORES: [
         filled(SchemeScores, method=method, scheme=scheme, balanced_accuracy=Estimate(score, 0.1, 0.9),
                confusion=CONFUSION)
-        for method, scheme, score in (("", "real both", 0.52), (RECIPE, "S6", 0.55), ("zeros", "S6", 0.31),
+        for method, scheme, score in (("", "real both", 0.52), (TESTED, "S6", 0.55), ("zeros", "S6", 0.31),
                                       ("", "permuted labels", 0.334))
     ],
     ARMS: [
         filled(Arm, method=method, arm="synthesised", over_mean=Estimate(0.09, 0.03, 0.15), over_mean_p_holm=0.02)
-        for method in (RECIPE, "zeros")
+        for method in (TESTED, "zeros")
     ],
     POWER: [
         Power(difference, needed, needed // 2, 0.1, 0.2) for difference, needed in ((0.02, 8809), (0.04, 2204))
@@ -130,7 +131,7 @@ EVIDENCE = {
     SITES: [filled(SiteScores, site="adni", direction=FORWARD, difference=Estimate(-0.31, -0.4, -0.2))],
 }  # fmt: skip
 PROBES = Probes(
-    RECIPE,
+    TESTED,
     Memorisation(9, 9, 9, 9, 9, [Memory(FORWARD, 0.89, 0.9, 0.9, Estimate(0.71, 0.59, 0.81))]),
     Lesions(4, 8, 8.0, 1.5, 0.02, [Lesion(True, FORWARD, 0.88, 0.02, 9.0)]),
     Counterfactual(9, [0.0, 1.0], [Change(FORWARD, Estimate(0.13, 0.09, 0.17), Estimate(0.61, 0.5, 0.7), 60)]),
@@ -154,7 +155,7 @@ def test_the_findings_are_those_of_the_tables(evidence):
     claim, tripod, card = (said((evidence / name).read_text(encoding="utf-8")) for name in PAGES[:3])
     assert claim["38"] == (
         "Balanced accuracy for NC and AD in nested cross-validation: real scans, real both 0.52 (0.10 to 0.90); scans "
-        f"synthesised by {RECIPE}, in schemes S1 to S9 (choices of training and test scans, see report.html), S6 0.55 "
+        f"synthesised by {TESTED}, in schemes S1 to S9 (choices of training and test scans, see report.html), S6 0.55 "
         "(0.10 to 0.90); diagnoses exchanged at random, 0.33 (0.10 to 0.90)."
     )
     assert "2204 if the errors of two classifiers are independent, 1102 if half" in claim["21"]
@@ -173,7 +174,7 @@ def test_the_findings_are_those_of_the_tables(evidence):
 
 def test_the_figures_are_those_of_the_metrics(pages, results):
     metrics = json.loads((results / "metrics.json").read_text())
-    scores, rows = metrics["methods"][RECIPE], said(pages["model_card.md"])
+    scores, rows = metrics["methods"][TESTED], said(pages["model_card.md"])
     claim, tripod = said(pages["claim.md"]), said(pages["tripod_ai.md"])
     for cell in (rows["PSNR in the brain (95 % interval)"], claim["37"], tripod["23a"]):
         found = figures(cell)
@@ -194,7 +195,7 @@ def test_the_figures_are_those_of_the_metrics(pages, results):
 
 def test_groups_and_failures_are_those_of_the_table(pages, results):
     table = pd.read_csv(results / "metrics.tsv", sep="\t")
-    table = table[table["method"] == RECIPE]
+    table = table[table["method"] == TESTED]
     rows = cells(pages["model_card.md"])
     seen = 0
     for direction in Direction:
@@ -224,7 +225,7 @@ def test_the_model_card_names_the_training(pages, results):
 
 
 def test_the_model_card_names_the_facts_for_sharing(pages, evidence):
-    config = manifest.read(evidence)["models"][RECIPE]["card"]
+    config = manifest.read(evidence)["models"][TESTED]["card"]
     rows = said(pages["model_card.md"])
     people = f"{config['n_participants']} SIMULATED participants (cohort {config['cohort']})."
     assert rows["whose scans it was trained on"] == people
@@ -236,7 +237,7 @@ def test_the_model_card_names_the_facts_for_sharing(pages, evidence):
     write_cards(evidence)
     assert said((evidence / "model_card.md").read_text())[test] == "fMRI → dMRI 0.71 (0.59 to 0.81)."
     content = manifest.read(evidence)
-    content["models"][RECIPE]["card"]["simulated"] = False
+    content["models"][TESTED]["card"]["simulated"] = False
     write_json(evidence / "manifest.json", content)
     write_cards(evidence)
     real = (evidence / "model_card.md").read_text()
@@ -245,7 +246,7 @@ def test_the_model_card_names_the_facts_for_sharing(pages, evidence):
 
 
 def test_the_data_card_counts_the_folder(pages, results):
-    root = results.parents[1] / next(name for name in manifest.read(results)["inputs"] if "prepared" in name)
+    root = results.parents[2] / next(name for name in manifest.read(results)["inputs"] if "prepared" in name)
     people = pd.read_csv(f"{root}/pairs.tsv", sep="\t", keep_default_na=False).merge(
         pd.read_csv(f"{root}/splits.tsv", sep="\t", keep_default_na=False)[["participant_id", "split"]]
     )
@@ -293,7 +294,7 @@ def test_the_items_are_complete(pages):
 
 def test_each_fact_of_a_sentence_is_one_that_exists(evidence):
     run = Results.read(evidence)
-    for scores in run.metrics["methods"][RECIPE].values():
+    for scores in run.metrics["methods"][TESTED].values():
         scores |= {"coverage_50": {"mean": 0.5}, "coverage_90": {"mean": 0.9}}
     told = {"steps": 9, "budget_seconds": 60.0, "init": "m", "loss_features": "VGG", "made_on": "a CPU"}
     told |= {"training_data": "invented", "validation_psnr_brain": {"fmri_to_dmri": 20.0}}
@@ -343,9 +344,9 @@ def test_the_same_files_give_the_same_bytes(pages, results):
 
 def test_names_cannot_break_the_tables(bare):
     evil = "mine | <img src=x> `x` [y](z)\nnew"
-    text = (bare / "metrics.json").read_text().replace(f'"{RECIPE}"', json.dumps(evil))
+    text = (bare / "metrics.json").read_text().replace(f'"{TESTED}"', json.dumps(evil))
     (bare / "metrics.json").write_text(text)
-    table = pd.read_csv(bare / "metrics.tsv", sep="\t", keep_default_na=False).replace({"method": {RECIPE: evil}})
+    table = pd.read_csv(bare / "metrics.tsv", sep="\t", keep_default_na=False).replace({"method": {TESTED: evil}})
     table.to_csv(bare / "metrics.tsv", sep="\t", index=False)
     write_cards(bare)
     rows = [row for row in cells((bare / "claim.md").read_text()) if row[0] != "item"]
