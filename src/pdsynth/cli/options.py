@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from inspect import Signature, signature
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -191,9 +191,10 @@ def spread(kind: type[Any], declared: Mapping[str, Any], into: str = "options") 
             else:  # the annotation is resolved already if the verb is itself a command of `spread`
                 parameters.append(parameter.replace(annotation=hints.get(parameter.name, parameter.annotation)))
 
-        def command(**values: Any) -> None:
-            options = kind(**{name: values.pop(name) for name in declared})
-            verb(**values, **{into: options})
+        def command(**values: Any) -> None:  # one function of Python may leave out options that another one gives
+            default = signature(verb).parameters[into].default
+            chosen = {name: values.pop(name) for name in declared if name in values}
+            verb(**values, **{into: kind(**chosen) if default is Parameter.empty else replace(default, **chosen)})
 
         command.__name__, command.__doc__ = verb.__name__, verb.__doc__
         command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
