@@ -10,7 +10,7 @@ RUN python -m venv /opt/pdsynth
 ENV PATH=/opt/pdsynth/bin:$PATH
 WORKDIR /build
 COPY constraints.txt requirements.lock ./
-RUN : "${TORCH_INDEX:?the index of the CPU builds of torch; docs/index.md names it}" \
+RUN : "${TORCH_INDEX:?the index of the CPU builds of torch; docs/index.md says where PyTorch names it}" \
     && pip install -c constraints.txt --extra-index-url "$TORCH_INDEX" torch \
     && pip install --require-hashes -r requirements.lock
 COPY pyproject.toml MANIFEST.in README.md LICENSE THIRD-PARTY-NOTICES CHANGELOG.md CITATION.cff ./
