@@ -96,12 +96,13 @@ def test_a_process_that_ends_ends_all(end, patience, problem, prepared, tmp_path
     monkeypatch.setattr(ranks, "PATIENCE", ranks.PATIENCE)  # `Watched` changes it
     method = perceptron(prepared.train, Watched)
     method.notes, method.end, method.patience = tmp_path, end, patience
+    before = multiprocessing.active_children()  # of other tests
     with pytest.raises(InputError, match=rf"run.*{problem}.* with --resume"):
         train(method, prepared.train, tmp_path / "run", TrainOptions(**HOW, steps=6, devices=2))
     assert (
         time.time() - float((tmp_path / "ended").read_text()) < 120
     )  # of which 20 are patience; the machine may be busy
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= set(before)
     assert (tmp_path / "prepared").read_text() == f"{os.getpid()}\n"  # estimates are cached once, for both
 
 
