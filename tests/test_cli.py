@@ -195,7 +195,7 @@ def test_simulate_writes_a_marked_dataset_and_a_manifest(tmp_path: Path, capsys:
     kept = json.loads((out / "manifest.json").read_text())
     assert kept["seed"] == 5
     assert kept["parameters"]["subjects"] == 2
-    assert 0 <= kept["seconds"] <= time.monotonic() - started + 1
+    assert 0 <= kept["seconds"] <= time.monotonic() - started + 5  # the clock of a machine may be set meanwhile
     status, _, err = run(capsys, *words)
     assert status == 2
     assert "--overwrite" in err

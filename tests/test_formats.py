@@ -80,7 +80,7 @@ def test_a_model_is_trained_and_scored_on_an_older_prepared_folder(older, tmp_pa
     assert CliRunner().invoke(app, ["evaluate", str(older / "prepared"), *scored]).exit_code == 0
     found = Results.read(tmp_path / "scores")
     assert set(found.table["participant_id"]) == set(pairs.test.table["participant_id"])
-    assert all(8 < found.methods["local-ridge"][d]["psnr_brain"]["mean"] < 60 for d in Direction)
+    assert all(8 < found.methods["run (local-ridge)"][d]["psnr_brain"]["mean"] < 60 for d in Direction)
 
 
 def test_an_older_checkpoint_is_gone_on_with(first, tmp_path):

@@ -76,8 +76,9 @@ def test_a_trial_of_prepare_counts_sessions_and_writes_nothing(
 
 
 def test_a_trial_of_synthesize_names_each_file_and_writes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # set by pytest-xdist; with it, tables are wrapped
     root = bids_dataset(tmp_path / "study")
     status, out, err = run(capsys, "synthesize", "default", root, tmp_path / "out", "--dry-run")
     assert status == 0, err

@@ -31,7 +31,6 @@ PACKAGE_OF = {  # an imported module, and the package that has it, where their n
 UNIMPORTED = {
     "einops": "MONAI imports it",
     "torchvision": "its file of weights is read",
-    "distributed": "dask imports it",
 }
 # Licences by which a package may be used, changed and passed on with pdsynth's. MPL-2.0 binds only its own files.
 ALLOWED = re.compile(

@@ -150,7 +150,12 @@ class Where:
 
 
 WHERE_OPTIONS = {
-    "jobs": Annotated[int, typer.Option("--jobs", min=1, help="Number of processes; with --slurm, of jobs at a time.")],
+    "jobs": Annotated[
+        int,
+        typer.Option(
+            "--jobs", min=1, envvar="PDSYNTH_JOBS", help="Number of processes; with --slurm, of jobs at a time."
+        ),
+    ],
     "slurm": Annotated[bool, typer.Option("--slurm", help="Run in jobs of the cluster manager Slurm.")],
     "dask": Annotated[
         str | None, typer.Option("--dask", help="Run on the workers of this dask scheduler.", metavar="ADDRESS")

@@ -25,7 +25,8 @@ OPEN_MM, CLOSE_MM = 6.0, 9.0  # radii: the scalp is thinner than the first, sulc
 LEAST_HEAD_MM, TYPICAL_VIEW_MM, SLAB_MM = 120.0, 220.0, 60.0  # fields of view
 DEEP_MM, FAR_MM = 5.0, 3.0  # a voxel deeper inside the template brain is brain; one farther outside is not
 LEAST_DICE = 0.75  # of rough mask and registered template; with less overlap the template is not used,
-LEAST_INSIDE = 0.9  # unless the rough mask holds so much of the template: then it is the brain with the scalp
+LEAST_INSIDE = 0.9  # unless the rough mask holds so much of the template: then it is the brain with the scalp,
+MOST_VOLUME = 2.1  # which is at most so many times the brain; a rough mask that is larger is of another size
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +142,9 @@ def brain_mask(volume: Volume) -> np.ndarray:
 
     Step 2 is omitted without a whole head: for a slab below 60 mm along an axis, and for an image below 120 mm along
     all axes, whose header has lost the voxel size. It is also omitted if template and rough mask overlap too little
-    (Dice coefficient below 0.75) and the rough mask has less than 90 % of the template. A rough mask with more of it is
-    the brain with a bright scalp, which step 2 removes. The mask is cached for the lifetime of the volume.
+    (Dice coefficient below 0.75), unless the rough mask holds 90 % of the template and is at most 2.1 times as large.
+    Such a mask is the brain with a bright scalp, which step 2 removes. The mask is cached for the lifetime of the
+    volume.
 
     Raises ValueError if no bright piece is left in step 1, if the registration fails, or if the mask has less than 2 %
     or more than 95 % of the voxels.
@@ -198,8 +200,9 @@ def _guided(volume: Volume, rough: np.ndarray) -> np.ndarray:
         flatten(volume, rough), flatten(template, inside), "affine", moving_mask=rough, fixed_mask=inside
     )
     prior = resample(Volume(brain, grid.affine), Grid.of(volume), np.linalg.inv(to_template)) > 0.5
-    shared = (prior & rough).sum()
-    if 2 * shared < LEAST_DICE * (prior.sum() + rough.sum()) and shared < LEAST_INSIDE * prior.sum():
+    shared, whole = (prior & rough).sum(), prior.sum()
+    with_scalp = shared >= LEAST_INSIDE * whole and rough.sum() <= MOST_VOLUME * whole
+    if 2 * shared < LEAST_DICE * (whole + rough.sum()) and not with_scalp:
         return rough
     depth = ndimage.distance_transform_edt(prior, sampling=volume.spacing_mm)
     outside = ndimage.distance_transform_edt(~prior, sampling=volume.spacing_mm)
