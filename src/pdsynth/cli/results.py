@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pdsynth import folders, manifest
-from pdsynth.cli.console import done, error_line, print_json, search_before_sharing, table
+from pdsynth.cli.console import done, error_line, print_json, table
 from pdsynth.cli.options import (
     HERE,
     JOBS,
@@ -297,7 +297,7 @@ def report(
         done(f"Send {results / page.name} alone: other files of the folder show images and name participants")
         return
     done(f"Open {results / page.name} in a browser; checklists and cards are in the same folder")
-    search_before_sharing(results)
+    done("To send results, write a page without images and names", "report", results, "--for-sharing")
 
 
 def doctor(
