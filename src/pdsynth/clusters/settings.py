@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ CLUSTER = "cluster"  # entry of pdsynth.yaml
 SETUP = "setup"
 LONGEST_PAUSE = 10.0  # seconds between two looks at a cluster
 FIRST_PAUSE = 0.1
+REMOVALS = 50  # attempts to remove a folder of jobs, in 5 s
 log = logging.getLogger(__name__)
 
 
@@ -85,8 +87,15 @@ class Cluster(BaseModel):
         parent = Path(self.folder).expanduser() if self.folder else Path.home() / ".cache" / "pdsynth"
         parent = parent.absolute()
         parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="jobs-", dir=parent, ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
+        folder = Path(tempfile.mkdtemp(prefix="jobs-", dir=parent))
+        try:
+            yield folder
+        finally:
+            for _ in range(REMOVALS):  # a job that was cancelled just now may still write into it
+                shutil.rmtree(folder, ignore_errors=True)
+                if not folder.exists():
+                    break
+                time.sleep(0.1)
 
 
 def cluster_settings(given: Sequence[str] = (), inputs: Sequence[Path] = ()) -> Cluster:
