@@ -60,15 +60,20 @@ SCANNERS = [
 ]  # fmt: skip
 
 
-def quality(method: Method, pairs: Pairs) -> dict[str, float]:
-    """PSNR in the dilated brain, the mean over people, by direction."""
+def psnr_of_people(method: Method, pairs: Pairs) -> dict[str, list[float]]:
+    """PSNR in the dilated brain (dB) of each row of the pairs, by direction."""
     found = {}
     for direction in Direction:
         volumes = predictions(method, pairs, direction)
         rows = range(len(pairs))
         real = [(pairs.volume(direction.target, row), dilate(pairs.brain(direction.target, row))) for row in rows]
-        found[direction.value] = float(np.mean([psnr(v, t, m) for v, (t, m) in zip(volumes, real, strict=True)]))
+        found[direction.value] = [float(psnr(v, t, m)) for v, (t, m) in zip(volumes, real, strict=True)]
     return found
+
+
+def quality(method: Method, pairs: Pairs) -> dict[str, float]:
+    """PSNR in the dilated brain, the mean over people, by direction."""
+    return {direction: float(np.mean(people)) for direction, people in psnr_of_people(method, pairs).items()}
 
 
 def remember(method: Method) -> None:

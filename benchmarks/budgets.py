@@ -22,11 +22,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from adaptation import psnr_of_people
 
 from pdsynth import api
 from pdsynth.data.pairs import Pairs, content
-from pdsynth.evaluation.estimates import predictions
-from pdsynth.evaluation.metrics import dilate, psnr
 from pdsynth.files import read_json, write_json
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.methods.controls import Oracle
@@ -43,18 +42,6 @@ def whole(entry: str) -> str:
     """The entry with the number of people and the seed, if they were left out."""
     parts = entry.split(",")
     return ",".join([*parts, *(str(PEOPLE), str(SEED))[len(parts) - 2 :]])
-
-
-def scores(method: Method, fresh: Pairs) -> dict[str, list[float]]:
-    """psnr_brain (dB) of each fresh person, by direction."""
-    found = {}
-    for direction in Direction:
-        volumes = predictions(method, fresh, direction)
-        real = [
-            (fresh.volume(direction.target, i), dilate(fresh.brain(direction.target, i))) for i in range(len(fresh))
-        ]
-        found[direction.value] = [round(float(psnr(v, t, m)), 3) for v, (t, m) in zip(volumes, real, strict=True)]
-    return found
 
 
 def made(entry: str, train: Pairs, fresh: Pairs, work: Path) -> dict[str, Any]:
@@ -84,7 +71,8 @@ def made(entry: str, train: Pairs, fresh: Pairs, work: Path) -> dict[str, Any]:
         )
         method = model.method
         about["cost"] = read_json(run / COST)
-    return about | {"psnr_brain": scores(method, fresh)}
+    of_people = psnr_of_people(method, fresh)
+    return about | {"psnr_brain": {direction: np.round(people, 3).tolist() for direction, people in of_people.items()}}
 
 
 def report(entries: dict[str, Any]) -> None:

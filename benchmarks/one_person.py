@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import ants
+import detail
 import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
@@ -162,14 +163,8 @@ def scores(simulated: Volume, real: np.ndarray, anatomy: Anatomy) -> dict[str, A
     tissue = {name: resample(Volume(getattr(anatomy, name), anatomy.grid.affine), grid) for name in ("csf", "gm", "wm")}
     mask = (sum(tissue.values()) > 0.5) & (real > 0) & (simulated.data > 0)
     wide = [v / np.maximum(local(v, mask, 20, spacing), 1e-6) for v in (simulated.data, real)]
-    narrow = [v / np.maximum(local(v, mask, 10, spacing), 1e-6) for v in (simulated.data, real)]
-
-    def r(a: np.ndarray, b: np.ndarray) -> float:
-        return round(float(np.corrcoef(a[mask], b[mask])[0, 1]), 3)
-
-    def edge(v: np.ndarray) -> float:
-        return float(np.std((v - local(v, mask, 3, spacing))[mask]) / np.median(v[mask]))
-
+    found = detail.scores(simulated.data, real, mask, spacing)
+    with_field = wide[0] * local(real, mask, 20, spacing)
     medians = {}
     for name, fraction in tissue.items():
         pure = mask & (fraction > PURE)
@@ -179,10 +174,10 @@ def scores(simulated: Volume, real: np.ndarray, anatomy: Anatomy) -> dict[str, A
             "voxels": int(pure.sum()),
         }
     return {
-        "r": r(simulated.data, real),
-        "r_detail": r(*(np.clip(v, 0, 3) for v in narrow)),
-        "r_with_real_field": r(wide[0] * local(real, mask, 20, spacing), real),
-        "sharpness": round(edge(simulated.data) / edge(real), 2),
+        "r": round(found["r"], 3),
+        "r_detail": round(found["detail_r"], 3),
+        "r_with_real_field": round(float(np.corrcoef(with_field[mask], real[mask])[0, 1]), 3),
+        "sharpness": round(found["sharpness"], 2),
         "medians": medians,
     }
 

@@ -184,10 +184,15 @@ def synthesise_scans(
         problem = f"holds no scan that can be used; the first refusal: {first.path}: {first.reason}"
         raise InputError(path, problem, first.remedy)
     write_outcomes(out / TABLE, run.rows)
-    name = {"Name": f"From SIMULATED scans: {DESCRIPTION['Name']}", "Simulated": True} if run.simulated else {}
-    write_json(out / "dataset_description.json", DESCRIPTION | name)
+    write_description(out, run.simulated)
     write_bidsignore(out, "manifest.json", TABLE, "*_boldref.*", "*_dwiref.*", "group/", *TEXTS)
     return written, run.rejected
+
+
+def write_description(out: Path, simulated: bool) -> None:
+    """Write dataset_description.json of synthesised scans. simulated: whether their sources are of simulated people."""
+    name = {"Name": f"From SIMULATED scans: {DESCRIPTION['Name']}", "Simulated": True} if simulated else {}
+    write_json(out / "dataset_description.json", DESCRIPTION | name)
 
 
 def plan(

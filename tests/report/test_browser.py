@@ -37,9 +37,7 @@ def shared_page(many_results, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):
-    downloads = tmp_path_factory.mktemp("downloads")
-    with browser(downloads) as found:
-        found.downloads = downloads
+    with browser(tmp_path_factory.mktemp("downloads")) as found:
         yield found
 
 

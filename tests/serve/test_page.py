@@ -33,9 +33,7 @@ def address(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):
-    downloads = tmp_path_factory.mktemp("downloads")
-    with browser(downloads) as found:
-        found.downloads = downloads
+    with browser(tmp_path_factory.mktemp("downloads")) as found:
         yield found
 
 

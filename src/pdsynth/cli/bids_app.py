@@ -29,7 +29,6 @@ LABEL = "--participant-label"
 GROUP = "group"  # folder of the pages of this level, in the output folder
 VALIDATOR = "bids-validator-deno"
 WAIT = 2.0  # seconds between two attempts to write a folder that another run is writing
-FEWEST_SCORED = 2  # participants with both scans
 
 
 class Level(StrEnum):
@@ -168,6 +167,7 @@ def _report(name: str, dataset: Path, out: Path, jobs: int, device: Device) -> N
     from pdsynth import api
     from pdsynth.cohorts.bids import bids
     from pdsynth.data.prepare import prepare_cohort
+    from pdsynth.data.splits import FEWEST
     from pdsynth.evaluation.provenance import provenance
     from pdsynth.evidence.claims import write_report
     from pdsynth.options import PrepareOptions
@@ -191,7 +191,7 @@ def _report(name: str, dataset: Path, out: Path, jobs: int, device: Device) -> N
             )
         scored = pairs.split(Split.TEST)
         people = scored.table["participant_id"].nunique()
-        if people >= FEWEST_SCORED:
+        if people >= FEWEST:
             results = group / "results"
             results.mkdir()
             with manifest.recorded(results, "evaluate", inputs=[dataset], seed=0) as entries:
@@ -199,7 +199,7 @@ def _report(name: str, dataset: Path, out: Path, jobs: int, device: Device) -> N
                 api.evaluate(loaded, scored, results, jobs=jobs)
             write_report(results)
     done(f"Open {out / GROUP / 'prepared' / 'quality.html'} to check the registration of the scans")
-    if people < FEWEST_SCORED:
+    if people < FEWEST:
         error_line("fewer than two participants have both scans, so the model was not measured", kind="Warning")
         return
     done(f"Open {out / GROUP / 'results' / 'report.html'} in a browser")

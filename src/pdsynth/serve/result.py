@@ -16,9 +16,9 @@ from pdsynth.cohorts.cohort import Scan
 from pdsynth.cohorts.inheritance import sidecar
 from pdsynth.cohorts.names import lone_participant
 from pdsynth.cohorts.scans import single_scan
-from pdsynth.files import write_json, write_text
+from pdsynth.files import write_text
 from pdsynth.imaging.nifti import NAMES, Volume
-from pdsynth.missing import DESCRIPTION
+from pdsynth.missing import write_description
 from pdsynth.report import viewer, words
 from pdsynth.report.filled import SHOWN_SIGNAL, Filled, canonical
 from pdsynth.report.pictures import View, colour_bar
@@ -49,7 +49,7 @@ def make(model: str, device: str, page: Path, to: Modality, path: Path) -> None:
     log.info("Writing the files")
     out = folder / OUT
     files = synthesis.save(out, *lone_participant(path))
-    write_json(out / "dataset_description.json", DESCRIPTION)
+    write_description(out, is_simulated(scan))
     archive = folder / files[0].name.replace(".nii.gz", ".zip")
     with zipfile.ZipFile(archive, "w") as packed:  # the images are compressed already
         for file in sorted(each for each in out.rglob("*") if each.is_file()):
@@ -72,7 +72,7 @@ def page_context(synthesis: Synthesis, scan: Scan, model: Model, file: str) -> d
     tops["signal"] = max(tops["signal"], *(upper_end(each[inside], *SIGNAL_END) for each in (real, volume)))
     if deviation is not None:
         tops["deviation"] = max(tops["deviation"], upper_end(deviation[inside], *DEVIATION_END))
-    simulated = sidecar(scan).get("Simulated") is True
+    simulated = is_simulated(scan)
     round_trip = synthesis.round_trip_db
     filled_scan = Filled(file, direction, volume, inside, real, deviation, view, round_trip)
     return {
@@ -93,6 +93,11 @@ def page_context(synthesis: Synthesis, scan: Scan, model: Model, file: str) -> d
         "round_trip": None if round_trip is None else words.number(round_trip, 1),
         "facts": _facts(synthesis, model),
     }
+
+
+def is_simulated(scan: Scan) -> bool:
+    """Whether the sidecar of a scan says that it is of a simulated person."""
+    return sidecar(scan).get("Simulated") is True
 
 
 def _canonical(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
