@@ -13,13 +13,14 @@ from pydantic import BaseModel
 
 from pdsynth import manifest
 from pdsynth.data.pairs import Pairs
+from pdsynth.data.shards import FOLDER
 from pdsynth.files import read_json, write_json
 from pdsynth.journal import read_cost
 from pdsynth.options import TrainOptions
 from pdsynth.outcomes import COLUMNS, doubts, not_made, read_outcomes, write_outcomes
 from pdsynth.schemas import LONGEST, Affine, Number, Shape, check, read_object, read_table
 from pdsynth.training import chosen_precision
-from pdsynth.types import InputError
+from pdsynth.types import InputError, Modality
 
 
 class Inner(BaseModel):
@@ -212,6 +213,15 @@ def test_a_prepared_manifest_that_was_edited(
     write_json(root / manifest.NAME, read_json(root / manifest.NAME) | {entry: value})
     with pytest.raises(InputError, match=rf"manifest\.json: .*{problem}"):
         Pairs.open(root)
+
+
+@pytest.mark.parametrize("record", [{}, {"steps": {"dmri": []}}])
+def test_a_record_without_the_transform_of_a_scan(prepared: Pairs, tmp_path: Path, record: dict[str, Any]) -> None:
+    pairs = Pairs.open(Path(shutil.copytree(prepared.root, tmp_path / "prepared")))
+    path = (pairs.root / FOLDER / pairs.table["shard"].iloc[0]).with_suffix(".json")
+    write_json(path, record)
+    with pytest.raises(InputError, match=rf"{path.name}: has no transform of a scan of the kind fmri\. Remedy: run"):
+        pairs.transform(Modality.FMRI, 0)
 
 
 def test_a_table_of_outcomes_keeps_earlier_rows_and_is_refused_without_its_columns(tmp_path: Path) -> None:

@@ -256,10 +256,14 @@ class Pairs(Pictured):
     def transform(self, modality: Modality, row: int) -> Transform:
         """The affine transform from the row's scan of this modality to the grid, mm to mm, as named steps.
 
-        Raises KeyError if the session has no scan of this modality, and InputError if the file that `prepare` wrote on
-        the session is missing or changed.
+        Raises InputError if the session has no scan of this modality, and if the file that `prepare` wrote on the
+        session is missing or changed.
         """
-        return Transform.of(self._record(self.table["shard"].iloc[row])["steps"][modality])
+        shard = self.table["shard"].iloc[row]
+        steps = self._record(shard).get("steps", {})
+        if modality not in steps:
+            raise InputError(self._record_path(shard), f"has no transform of a scan of the kind {modality}", AGAIN)
+        return Transform.of(steps[modality])
 
     def scan_digests(self) -> dict[str, str]:
         """Identify the scans of these rows: a dict from the digest of a scan's file to its participant.
