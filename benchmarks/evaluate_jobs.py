@@ -1,12 +1,13 @@
 """Memory and time of `pdsynth evaluate` with one job and with two, and whether their results are equal to the byte.
 
-Usage: python benchmarks/evaluate_jobs.py WORK [--turns 2] [--out benchmarks/results/evaluate_jobs.json]
-WORK gets the SIMULATED folders of `evaluate_memory.py`, of 25, 50 and 100 test participants at 4 mm. A `local-ridge`
-is scored, without controls and without the oracle. The two commands alternate; their times include the start of the
-program. Memory is the anonymous memory (RssAnon), read every 50 ms: of all processes together, and the most of any
-process. On a machine with other work the times show that work, of which two processes displace more than one. The
-file therefore has the processor seconds too: those of all processes, and those of the first process and the busiest
-other one together, which bound the time of processes that have a core each.
+Usage: python benchmarks/evaluate_jobs.py WORK [--grid-mm 4] [--returning] [--turns 2] [--out .../evaluate_jobs.json]
+WORK gets the SIMULATED folders of `evaluate_memory.py`, of 25, 50, 100 and, at 4 mm, 400 test participants; one grid is
+measured per call. A `local-ridge` is scored, without controls and without the oracle. The two commands alternate; their
+times include the start of the program. Memory is the anonymous memory (RssAnon), read every 50 ms: of all processes
+together, and the most of any process. On a machine with other work the times show that work, of which two processes
+displace more than one. The file therefore has the processor seconds too: those of all processes, and those of the first
+process and the busiest other one together, which bound the time of processes that have a core each. With --returning
+the C library gives freed arrays back at once (see `evaluate_memory.py`), so that memory is what is in use.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from evaluate_memory import RECIPE, cohort, copies, growth, megabytes
+from evaluate_memory import RECIPE, RETURNED, cohort, copies, growth, megabytes
 from safety import cpu
 
 from pdsynth.files import read_json, sha256, write_json
 
-SIZES = (25, 50, 100)
+SIZES = {4: (25, 50, 100, 400), 2: (25, 50, 100)}  # participants, by the voxel size in mm
 JOBS = (1, 2)
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -60,12 +61,13 @@ def results(out: Path) -> dict[str, Any]:
     return {p.relative_to(out).as_posix(): sha256(p) for p in files} | {"metrics.json": json.dumps(metrics)}
 
 
-def run(prepared: Path, work: Path, jobs: int) -> tuple[dict[str, float], dict[str, Any]]:
+def run(prepared: Path, work: Path, jobs: int, returning: bool) -> tuple[dict[str, float], dict[str, Any]]:
     """Seconds, memory in MB and processor seconds of one evaluation, and its results."""
     out = work / f"results-{jobs}"
     shutil.rmtree(out, ignore_errors=True)
     words = ["evaluate", prepared, "--model", work / "run" / "model", "--no-controls", "--out", out, "--jobs", jobs]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    environment |= {"MALLOC_MMAP_THRESHOLD_": str(RETURNED)} if returning else {}
     started, together, most, seconds = time.perf_counter(), 0, 0, {}
     command = [sys.executable, "-m", "pdsynth", *map(str, words), "--device", "cpu"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as process:
@@ -112,13 +114,18 @@ def summary(measured: dict[int, dict[str, Any]], shape: tuple[int, int, int]) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
+    parser.add_argument("--grid-mm", type=int, choices=SIZES, default=4)
+    parser.add_argument("--returning", action="store_true")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "evaluate_jobs.json")
     given = parser.parse_args()
-    pairs = cohort(given.work)
+    work = given.work / f"{given.grid_mm}-mm"
+    work.mkdir(parents=True, exist_ok=True)
+    pairs = cohort(work, given.grid_mm)
     measured: dict[int, dict[str, Any]] = {}
-    for number in SIZES:
-        prepared, found = copies(pairs, given.work / f"copies-{number}", number), {jobs: [] for jobs in JOBS}
+    kind = f"{given.grid_mm} mm" + (", freed arrays given back" if given.returning else "")
+    for number in SIZES[given.grid_mm]:
+        prepared, found = copies(pairs, work / "copies", number), {jobs: [] for jobs in JOBS}
         entries = read_json(prepared / "manifest.json")
         scans = [name for name in entries["volumes"] if not name.startswith("oracle")]
         write_json(prepared / "manifest.json", entries | {"volumes": scans})
@@ -126,7 +133,7 @@ def main() -> None:
         for _ in range(given.turns):
             written = {}
             for jobs in JOBS:
-                spent, written[jobs] = run(prepared, given.work, jobs)
+                spent, written[jobs] = run(prepared, work, jobs, given.returning)
                 found[jobs].append(spent)
                 print(number, jobs, spent, flush=True)
             equal &= written[1] == written[2]
@@ -137,8 +144,9 @@ def main() -> None:
             for name in ("seconds", "longest_processor_seconds")
         }
         measured[number] = {"jobs": {str(jobs): each for jobs, each in found.items()}, "equal_bytes": equal} | ratios
-        write_json(given.out, summary(measured, pairs.grid.shape))
-    print(read_json(given.out)["growth_mb_per_participant"])
+        result = summary(measured, pairs.grid.shape)
+        write_json(given.out, read_json(given.out) | {kind: result})
+    print(result["growth_mb_per_participant"])
 
 
 if __name__ == "__main__":

@@ -49,13 +49,13 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 """
 
 
-def cohort(work: Path) -> Pairs:
-    """PEOPLE simulated participants at 4 mm, all for training, and a model of them in work/run."""
+def cohort(work: Path, grid_mm: float = 4) -> Pairs:
+    """PEOPLE simulated participants, all for training, and a model of them in work/run."""
     prepared = work / "cohort"
     if not prepared.exists():
         words = ["simulate", work / "bids", "--subjects", PEOPLE, "--quick", "--seed", 5]
         subprocess.run([sys.executable, "-m", "pdsynth", *map(str, words)], check=True, capture_output=True)
-        prepare(bids(work / "bids"), prepared, split=(1, 0, 0))
+        prepare(bids(work / "bids"), prepared, split=(1, 0, 0), grid_mm=grid_mm)
     pairs = Pairs.open(prepared)
     if not (work / "run" / "model").exists():
         api.fit(RECIPE, pairs.train, run=work / "run", device="cpu")
@@ -122,10 +122,12 @@ def megabytes(kibibytes: int) -> float:
 
 
 def growth(found: dict[int, dict[str, float]], kind: str) -> dict[str, float]:
-    """MB per participant from each size to the next, and from the first to the last."""
+    """MB per participant from each size to the next, from the first to the last, and of the line through all sizes."""
     sizes = list(found)
     steps = [*pairwise(sizes), (sizes[0], sizes[-1])]
-    return {f"{a} to {b}": round((found[b][kind] - found[a][kind]) / (b - a), 3) for a, b in steps}
+    line = np.polyfit(sizes, [found[size][kind] for size in sizes], 1)[0]
+    between = {f"{a} to {b}": round((found[b][kind] - found[a][kind]) / (b - a), 3) for a, b in steps}
+    return between | {"line": round(float(line), 3)}
 
 
 def main() -> None:
