@@ -9,8 +9,8 @@ the change. Then the functions that read the file run in this process, as a comm
 - the error is not bad input with one line that names a remedy (exit status 2);
 - it takes more than 5 s of processor time, or the process more than 2 GB of memory.
 
-Trial N of a seed is the same on every machine; --only N repeats it. The same command resumes from FILE.json. All data
-are SIMULATED.
+Trial N of a seed is the same on every machine; --only N repeats it. The same command resumes from FILE.json. Failures
+of the file are tried again first. All data are SIMULATED.
 """
 
 from __future__ import annotations
@@ -200,20 +200,25 @@ def main() -> None:
         if entries.get("seed") != given.seed:
             entries = {"seed": given.seed, "trials": 0, "statuses": {}, "failures": []}
         counts, begun, first = Counter(entries["statuses"]), time.process_time(), entries["trials"]
-        for number in range(first, given.trials):
+        again = [each["trial"] for each in entries["failures"]]  # they may have been mended since
+        counts.subtract(each["status"] for each in entries["failures"])
+        entries["failures"] = []
+        numbers = [*again, *range(first, given.trials)]
+        for tried, number in enumerate(numbers, start=1):
             kind, status, message = trial(number, given.seed, families, work)
             counts[f"{kind}: status {status}"] += 1
             if reason := failure(status, message):
-                entries["failures"].append({"trial": number, "kind": kind, "reason": reason.replace(place, "")})
+                ended = f"{kind}: status {status}"
+                entries["failures"].append({"trial": number, "status": ended, "reason": reason.replace(place, "")})
                 print(number, kind, reason.replace(place, ""), flush=True)
-            if (number + 1) % SAVE_EACH == 0 or number + 1 == given.trials:
+            if tried % SAVE_EACH == 0 or tried == len(numbers):
                 machine = f"{os.cpu_count()} cores, {platform.machine().replace('_', '-')}"
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
                 entries |= {"date": date.today().isoformat(), "machine": machine, "data": "SIMULATED"}
-                entries |= {"trials": number + 1, "peak_memory_mb": peak}
-                write_json(given.out, entries | {"statuses": dict(sorted(counts.items()))})
+                entries |= {"trials": max(first, number + 1), "peak_memory_mb": peak}
+                write_json(given.out, entries | {"statuses": dict(sorted((+counts).items()))})
     print(f"{given.trials - first} trials in {time.process_time() - begun:.0f} s of processor time")
-    print(f"{len(entries['failures'])} failures; {dict(sorted(counts.items()))}")
+    print(f"{len(entries['failures'])} failures; {dict(sorted((+counts).items()))}")
     sys.exit(bool(entries["failures"]))
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pdsynth import __version__
+from pdsynth import __version__, manifest
 from pdsynth.cohorts.cohort import Cohort, Scan
 from pdsynth.cohorts.names import SyntheticPaths, synthetic_paths
 from pdsynth.cohorts.scans import lacks_space
@@ -60,8 +60,8 @@ class Options:
 
 def refuse_other_options(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise InputError unless `before`, the manifest of `out`, is of a synthesis with `now`, of `Options.entries`."""
-    if before.get("command") != "synthesize":
-        raise InputError(out, f"was written by pdsynth {before.get('command')}", "choose another folder")
+    if not manifest.made_by_pdsynth(before) or before.get("command") != "synthesize":
+        raise InputError(out, "was not written by pdsynth synthesize", "choose another folder")
     recorded = UNRECORDED | before.get("parameters", {}).get("made_as", {})
     differs = [
         OTHER.get(name) or f"{name} {recorded.get(name)}, not {value}"

@@ -245,7 +245,7 @@ def test_a_workspace_of_another_dataset_or_verb_is_not_gone_on_with(study, tmp_p
         (work.folder / "checkpoints").mkdir()
         (work.folder / "checkpoints" / "0.ckpt").write_text("hours")
         raise KeyboardInterrupt
-    with pytest.raises(InputError, match="was written by pdsynth train"):
+    with pytest.raises(InputError, match="was not written by pdsynth prepare"):
         prepare(bids(study.root), run, grid_mm=8)
     assert (tmp_path / "run.partial" / "run" / "checkpoints" / "0.ckpt").read_text() == "hours"
     assert len(prepare(bids(study.root), out, grid_mm=8)) == 4

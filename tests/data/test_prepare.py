@@ -207,7 +207,7 @@ def test_out_is_replaced_only_when_asked_and_only_if_it_is_ours(folder: Path, pr
     model = tmp_path / "model"
     with folders.making(model) as work, manifest.recorded(work.folder, "train"):
         (work.folder / "metrics.csv").write_text("")
-    with pytest.raises(InputError, match=r"model: was written by pdsynth train"):
+    with pytest.raises(InputError, match=r"model: was not written by pdsynth prepare"):
         prepare(cohort, model)
     with pytest.raises(ValueError, match="segments=0"):
         prepare(cohort, tmp_path / "y", segments=0)

@@ -208,8 +208,8 @@ def _short(value: Any) -> str:
 
 def _refuse_other(out: Path, was: dict[str, Any], parameters: dict[str, Any]) -> None:
     """Raise InputError if the folder to update, or the stopped run to resume, was made in another way."""
-    if was.get("command") != "prepare":
-        raise InputError(out, f"was written by pdsynth {was.get('command')}", "choose another folder")
+    if not manifest.made_by_pdsynth(was) or was.get("command") != "prepare":
+        raise InputError(out, "was not written by pdsynth prepare", "choose another folder")
     if differences := _differences(was, parameters):
         problem = f"was prepared {'; '.join(differences)}"
         raise InputError(out, problem, "choose another folder, or replace it with --overwrite")
