@@ -79,11 +79,18 @@ def synthesised(bids: Path) -> dict[str, float]:
         }
 
 
+def evaluated(measured: dict[str, Any]) -> dict[str, Any]:
+    """Processor seconds of `evaluate` per participant between the fewest and the most, and memory of the most."""
+    sizes = [int(number) for number in measured["participants"]]
+    few, many = (measured["participants"][str(n)]["jobs"]["1"][0] for n in (min(sizes), max(sizes)))
+    spent = (many["processor_seconds"] - few["processor_seconds"]) / (max(sizes) - min(sizes))
+    return {"local-ridge": round(spent, 3), "process_mb": many["process_mb"], "from": "evaluate_jobs.json"}
+
+
 def copied() -> dict[str, Any]:
     """Units from the files of other benchmarks, each with the name of its file."""
     steps = read_json(RESULTS / "precision.json")["AMD EPYC (avx512_bf16, avx512_f, avx2)"]
-    jobs = read_json(RESULTS / "evaluate_jobs.json")["4 mm"]["participants"]
-    few, many = (jobs[n]["jobs"]["1"][0] for n in ("25", "400"))
+    evaluations = read_json(RESULTS / "evaluate_jobs.json")
     table = pd.read_csv(RESULTS / "simulated" / "table8.tsv", sep="\t")
     fitted = table[(table["method"] == "pds") & (table["direction"] == "fmri_to_dmri")].iloc[0]
     throughput, synthesis = (read_json(RESULTS / f"{name}.json") for name in ("throughput", "synthesize_jobs"))
@@ -99,11 +106,7 @@ def copied() -> dict[str, Any]:
             "participants": TRAINED,
             "from": "simulated/table8.tsv",
         },
-        "evaluate_processor_seconds_per_participant": {
-            "local-ridge": round((many["processor_seconds"] - few["processor_seconds"]) / 375, 3),
-            "process_mb": many["process_mb"],
-            "from": "evaluate_jobs.json",
-        },
+        "evaluate": {spacing: evaluated(evaluations[f"{spacing} mm"]) for spacing in ("4", "2")},
         "speed_of_two_jobs": {
             "prepare": throughput["prepare"]["speed_up"],
             "synthesize": synthesis["speed_of_two_jobs"],

@@ -20,7 +20,10 @@ UNITS = {
     "copied": {
         "training_step_seconds": {"pds": 0.6, "threads": 2, "from": "a"},
         "training": {"fit_seconds_per_participant": 0.9, "peak_mb": 2000, "participants": 200, "from": "b"},
-        "evaluate_processor_seconds_per_participant": {"local-ridge": 3.6, "process_mb": 500, "from": "c"},
+        "evaluate": {
+            "4": {"local-ridge": 3.6, "process_mb": 500, "from": "c"},
+            "2": {"local-ridge": 36.0, "process_mb": 1000, "from": "c"},
+        },
         "speed_of_two_jobs": {"prepare": 1.9, "synthesize": 1.7, "from": "d"},
         "small_simulated_scans": {"prepare_seconds": 1, "synthesize_seconds": 2, "from": "e"},
     },
@@ -51,8 +54,8 @@ def test_processes_divide_all_but_training_and_change_no_core_hour():
 @pytest.mark.parametrize(
     ("machine", "spacing", "known"),
     [
-        (MACHINES[0], 2, {"prepare"}),
-        (MACHINES[1], 2, {"prepare"}),
+        (MACHINES[0], 2, {"prepare", "evaluate"}),
+        (MACHINES[1], 2, {"prepare", "evaluate"}),
         (MACHINES[2], 4, {"prepare", "synthesize", "evaluate"}),
     ],
 )
@@ -71,7 +74,7 @@ def test_every_figure_of_the_page_is_from_the_units(monkeypatch, tmp_path):
     page = plan_page.page()
     assert "| `prepare` one pair | 36.0 s | 72.0 s |" in page
     assert "| 5,000 | laptop, 2 processes | 25 | 2 | 12 | 0.25 |" in page
-    assert "| 5,000 | one GPU, 8 processes | 12 | not measured | not measured | not measured |" in page  # at 2 mm
+    assert "| 5,000 | one GPU, 8 processes | 12 | not measured | not measured | 0.62 |" in page  # at 2 mm
     assert page.count("| 56,000 |") == 2 * len(MACHINES) + 2
     assert "| 5,000 | 4 mm | 5 | 10 | 700 | 78 | 3.9 |" in page
     for table in page.split("## ")[3:]:

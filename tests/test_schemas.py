@@ -137,6 +137,9 @@ def test_a_grid_that_no_volume_has(schema: Any, content: Any) -> None:
     [
         ("seed", "a"),
         ("parameters", []),
+        ("parameters", {"made_as": 1}),
+        ("parameters", {"begun_as": None}),
+        ("parameters", {"terms": "5m"}),
         ("files", {"a": 1}),
         ("added", {}),
         ("notes", "a"),

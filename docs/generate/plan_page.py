@@ -49,10 +49,10 @@ def plan(units: dict[str, Any], pairs: int, machine: Machine, spacing: int) -> d
     """
     copied, four = units["copied"], spacing == 4
     step, training = copied["training_step_seconds"], copied["training"]
-    evaluation = copied["evaluate_processor_seconds_per_participant"]["local-ridge"]
+    evaluation = copied["evaluate"][str(spacing)]["local-ridge"]
     prepare = pairs * units["prepare"][str(spacing)]["processor_seconds"]
     synthesize = pairs * units["synthesize"]["processor_seconds"] if four else None
-    evaluate = TEST * pairs * evaluation if four else None
+    evaluate = TEST * pairs * evaluation
     steps, fit = RECIPES["pds"].steps * step["pds"], TRAIN * pairs * training["fit_seconds_per_participant"]
     train = steps + fit if four and not machine.gpus else None
     parts = (prepare, synthesize, evaluate, None if train is None else steps * step["threads"] + fit)

@@ -187,13 +187,21 @@ class Stamp(BaseModel):
     sha256: str
 
 
+class _Parameters(BaseModel):
+    """Those of a command that a later run compares with its own, entry by entry."""
+
+    made_as: dict[str, Any] = {}
+    begun_as: dict[str, Any] = {}
+    terms: dict[str, Any] = {}
+
+
 class Manifest(BaseModel):
     """The entries of manifest.json that any command reads back."""
 
     format: Count = 1
     version: str = ""
     command: str = ""
-    parameters: dict[str, Any] = {}
+    parameters: _Parameters = _Parameters()
     seed: int | None = None
     inputs: dict[str, str] = {}
     started: str = ""

@@ -19,6 +19,7 @@ BETWEEN_DEG, BETWEEN_MM = 0.6, 0.8  # the head moves between the two scans
 SLAB_MM, FIELD_OF_VIEW_MM = 156.0, 240.0
 SLAB_CENTRE_MM = np.array([0.0, -18.0, 6.0])
 RELAXATION_SPREAD = 0.15
+PSF_MM = (0.3, 2.5)  # FWHM besides that of a voxel; real scans are as sharp (benchmarks/realism.py)
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def randomised(
         scan_optics = replace(
             optics,
             coil_strength=optics.coil_strength * float(g.uniform(0.7, 1.3)),
-            psf_mm=tuple(g.uniform(0.5, 4.5) * g.uniform(0.8, 1.25, 3)),
+            psf_mm=tuple(g.uniform(*PSF_MM) * g.uniform(0.8, 1.25, 3)),
             shift_mm=shift * float(g.choice([-1, 1])) * float(g.uniform(0.6, 1.2)),
             dropout=float(g.uniform(0.4, 1.7)),
             ghost=float(g.uniform(0, 0.03)) if g.random() < 0.4 else 0.0,
@@ -133,12 +134,12 @@ def randomised(
 
 
 def _voxel(g: np.random.Generator, quick: bool) -> Edges:
-    """Draw voxel edges in mm: square in plane, with slices of 2.5 to 5 mm that are at least as thick as the edge.
+    """Draw voxel edges in mm: square in plane, with slices of at most 4.5 mm, .9 to 1.6 times as thick as the edge.
 
-    Quick scans have at least 2.5 mm in plane, because small voxels cost time.
+    Quick scans have at least 2.2 mm in plane, because small voxels cost time.
     """
-    in_plane = float(np.round(g.uniform(2.5 if quick else 2.0, 4.2), 2))
-    thick = float(np.round(np.clip(in_plane * (1 if g.random() < 0.4 else g.uniform(0.9, 1.7)), 2.5, 5.0), 2))
+    in_plane = float(np.round(g.uniform(2.2 if quick else 1.8, 3.6), 2))
+    thick = float(np.round(min(in_plane * (1 if g.random() < 0.5 else g.uniform(0.9, 1.6)), 4.5), 2))
     return in_plane, in_plane, thick
 
 
