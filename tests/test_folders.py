@@ -273,6 +273,12 @@ def test_adding_does_not_replace_the_folder_itself(tmp_path: Path, monkeypatch) 
         raise RuntimeError
     assert (out / "report.html").read_text() == "page"
     assert list(tmp_path.iterdir()) == [out]
+    monkeypatch.chdir(tmp_path)
+    for file in ("deep", ""):  # an error in the copy names the folder of the user, as it was given
+        with pytest.raises(InputError) as refusal, folders.adding(Path("out")) as folder:
+            raise InputError(folder / file, "is damaged", "repair it")
+        assert refusal.value.path == Path("out") / file
+    assert str(refusal.value) == "out: is damaged. Remedy: repair it." and list(tmp_path.iterdir()) == [out]
     (out / "a.txt").unlink()  # what its owner took away and a verb makes again, with the same bytes
     with folders.adding(out) as folder:
         assert not (folder / "a.txt").exists()

@@ -151,9 +151,10 @@ def adding(out: Path) -> Iterator[Path]:
     the block may replace it but must not edit it in place. After an error, `out` is unchanged. The folder `out` itself
     is not replaced, so it may be the working directory of a shell. Raises InputError if `out` does not exist or is
     empty, if it contains a file that pdsynth did not write or that was edited, if it has no inventory of its files, and
-    if another run is writing it; after the block, if a file that is to be replaced or removed was edited meanwhile.
+    if another run is writing it; after the block, if a file that is to be replaced or removed was edited meanwhile. An
+    InputError of the block about a file in the copy is raised about this file in `out`.
     """
-    out = output_path(out, here=True)
+    given, out = out, output_path(out, here=True)
     with workspace(out) as space:
         complete_pending(space, out)
         existing = refuse_foreign(out)
@@ -165,6 +166,11 @@ def adding(out: Path) -> Iterator[Path]:
         _copy_files(out, new, existing)
         try:
             yield new
+        except InputError as error:
+            discard(new)
+            if not error.path.is_relative_to(new):
+                raise
+            raise InputError(given / error.path.relative_to(new), error.problem, error.remedy) from error
         except BaseException:
             discard(new)
             raise
