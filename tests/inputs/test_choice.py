@@ -60,6 +60,10 @@ def test_shells_in_several_files(root):
     cohort = bids(root)
     assert chosen(cohort, DMRI, 1) == "sub-02_acq-b1000_dwi.nii.gz"
     assert rules(cohort)["sub-02_acq-b2500_dwi.nii.gz"].startswith("another scan is preferred by its shell")
+    write_dwi(root / "sub-03/dwi/sub-03_dir-AP_dwi.nii.gz")
+    write_dwi(root / "sub-03/dwi/sub-03_dir-PA_dwi.nii.gz")
+    rule = rules(bids(root))["sub-03_dir-PA_dwi.nii.gz"]  # the names have no run
+    assert rule == "another scan is preferred by its name: the first in alphabetical order, if all else is equal"
 
 
 @settings(max_examples=25)

@@ -94,15 +94,16 @@ def _echo(candidate: Candidate) -> float:
     return abs(candidate.echo_ms - ECHO_MS)
 
 
-def _run(candidate: Candidate) -> tuple[int, str]:
+def _run(candidate: Candidate) -> int:
     run = candidate.entities.get("run", "0")
-    return int(run) if run.isdecimal() else 0, str(candidate.scan.path)
+    return int(run) if run.isdecimal() else 0
 
 
 SELECTED = Criterion("selection", "a scan whose name has the entities of `--select`", lambda c: c.preference)
 SPACE = Criterion("space", "MNI152 space", lambda c: not c.scan.in_mni)
 DESCRIPTION = Criterion("description", "`desc-preproc`, then no `desc`", _description)
-RUN = Criterion("run", "the first run, then the first name", _run)
+RUN = Criterion("run", "the first run", _run)
+NAME = Criterion("name", "the first in alphabetical order, if all else is equal", lambda c: str(c.scan.path))
 CRITERIA: dict[Modality, tuple[Criterion, ...]] = {
     Modality.FMRI: (
         SELECTED,
@@ -112,6 +113,7 @@ CRITERIA: dict[Modality, tuple[Criterion, ...]] = {
         Criterion("echo", "echoes that are combined, then the echo nearest 30 ms, of unknown times the second", _echo),
         Criterion("length", "the most volumes", lambda c: -c.volumes),
         RUN,
+        NAME,
     ),
     Modality.DMRI: (
         SELECTED,
@@ -121,6 +123,7 @@ CRITERIA: dict[Modality, tuple[Criterion, ...]] = {
         Criterion("directions", "the most volumes in this shell", lambda c: c.shell[1]),
         Criterion("length", "the most volumes", lambda c: -c.volumes),
         RUN,
+        NAME,
     ),
 }
 
