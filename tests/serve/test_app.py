@@ -152,6 +152,13 @@ def _check_page(html, made):
     assert not re.search(r"<script>|<style>|style=|\son\w+=|https?:|/tmp", html)
 
 
+def test_a_dmri_that_was_dropped_alone_asks_for_its_tables(client, job, scan):
+    assert put(client, job, "sub-a_dwi.nii.gz", scan.read_bytes()).status_code == 204
+    (found,) = client.get(f"jobs/{job.number}/scans").json()
+    remedy = "drop its .bval and .bvec files together with the scan"
+    assert found["problem"] == f"sub-a_dwi.nii.gz: has no .bval file. Remedy: {remedy}."
+
+
 def test_what_is_no_scan_gets_the_line_of_synthesize(client, job, model, tmp_path):
     assert put(client, job, "sub-a_bold.nii.gz", b"no image").status_code == 204
     (found,) = client.get(f"jobs/{job.number}/scans").json()

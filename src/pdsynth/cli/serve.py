@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
 
 from pdsynth.cli.console import done, error_line
 from pdsynth.cli.options import Device, DeviceOption
+from pdsynth.progress import working
 from pdsynth.resources import resolve_device
 
 
@@ -38,7 +40,6 @@ def serve(
     from pdsynth.weights import model_folder
 
     folder = model_folder(model)
-    typer.echo("Loading the model ...", err=True)
     if not is_loopback(host):
         error_line(
             f"everybody with the page's address can open it, and the connection to {host} is not encrypted. "
@@ -46,7 +47,13 @@ def serve(
             kind="Warning",
         )
 
+    loading = ExitStack()
+
     def ready(address: str) -> None:
+        loading.close()
         done(f"Open {address} in a browser of this machine. Ctrl-C ends the page and removes its files")
 
-    run(folder, device.value, host, port, most_gb, ready)
+    typer.echo("Loading the model: less than half a minute, on a busy machine up to two minutes ...", err=True)
+    with loading:
+        loading.enter_context(working("Loading the model"))
+        run(folder, device.value, host, port, most_gb, ready)

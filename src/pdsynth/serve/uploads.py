@@ -18,6 +18,7 @@ TABLES = (".json", ".bval", ".bvec", ".eddy_rotated_bvecs")  # endings of the fi
 FSL_TABLES = ("bvals", "bvecs")  # their names where FSL wrote them
 MASK = "_desc-brain_mask"
 REPLACED = re.compile(r"[^A-Za-z0-9._+-]")
+NO_TABLE = re.compile(r"has no \.bv(al|ec) file")  # the problem of a dMRI that was dropped alone
 HOW = "drop a NIfTI scan (.nii or .nii.gz) with its .json, .bval and .bvec files"
 
 
@@ -100,7 +101,11 @@ def _texts(shape: tuple[int, ...], zooms: tuple[float, ...]) -> tuple[list[str],
 def problem_line(error: InputError) -> str:
     """The line of an error as the page shows it, which names the file without its folder on this machine.
 
+    A scan without its gradient tables has another remedy than in a folder of the user.
+
     >>> problem_line(InputError("folder/a.nii.gz", "is truncated", "copy it again"))
     'a.nii.gz: is truncated. Remedy: copy it again.'
     """
-    return str(InputError(error.path.name, error.problem, error.remedy))
+    together = "drop its .bval and .bvec files together with the scan"
+    remedy = together if NO_TABLE.fullmatch(error.problem) else error.remedy
+    return str(InputError(error.path.name, error.problem, remedy))
