@@ -73,8 +73,9 @@ def results(make_prepared, tmp_path_factory):
     table.assign(age=range(60, 70), sex=["F", "M", "n/a", "F", "F"] * 2).to_csv(
         root / "pairs.tsv", sep="\t", index=False
     )
-    refused = {"path": ["x", "y", "z"], "reason": REASONS, "remedy": "none"}
-    pd.DataFrame(refused).to_csv(root / "rejected.tsv", sep="\t", index=False)
+    refused = pd.DataFrame({"path": ["x", "y", "z"], "reason": REASONS, "remedy": "none"})
+    refused.loc[3] = ["t.tsv", "has rows of participants that are not on disk: 'a' (line 2)", "nothing is needed if so"]
+    refused.to_csv(root / "rejected.tsv", sep="\t", index=False)
     quality = pd.DataFrame({"path": ["x", "y"], "flag": ["", "motion"], "modality": "fmri"})
     quality.reindex(columns=list(QUALITY_COLUMNS), fill_value="").to_csv(root / "quality.tsv", sep="\t", index=False)
     write_json(root / "manifest.json", manifest.read(root) | {"parameters": PARAMETERS, "seed": 5})

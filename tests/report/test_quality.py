@@ -40,6 +40,11 @@ def folder(prepared, tmp_path) -> Path:
         (EVIL, "is a slab of 30 mm", "x"),
         ("b", "is a slab of 42 mm", "x"),
         ("c", "holds the same image as d", "y"),
+        (
+            "participants.tsv",
+            "has rows of participants that are not on disk: 's9' (line 7)",
+            "nothing is needed if ...",
+        ),
     ]
     pd.DataFrame(refused, columns=["path", "reason", "remedy"]).to_csv(root / "rejected.tsv", sep="\t", index=False)
     return root
@@ -50,6 +55,7 @@ def test_what_stands_out_and_what_was_refused_are_on_the_page(folder):
     words = " ".join(re.sub(r"<(style|svg).*?</\1>|<[^>]*>", " ", text, flags=re.S).split())
     assert "SIMULATED" in words and "10 participants, 10 sessions: 10 with both scans" in words
     assert "Refused: 3 files. Flagged as outliers: 1 of 20 scans." in words
+    assert "Not refused: 1 note that may need nothing participants.tsv has rows of participants" in words
     assert "sub-03/dmri.nii.gz overlap 0.65 where others have 0.918" in words
     assert "is a slab of # mm 2 holds the same image as another 1" in words
     assert "Split by participant: 6 train, 0 val, 4 test." in words

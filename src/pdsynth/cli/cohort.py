@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pdsynth import folders, manifest
-from pdsynth.cli.console import DRY_RUN, LISTED, done, doubtful, error_line, print_json, table, without
+from pdsynth.cli.console import DRY_RUN, LISTED, done, doubtful, error_line, print_json, refusals, table, without
 from pdsynth.cli.options import (
     AUTO,
     HERE,
@@ -141,11 +141,9 @@ def inspect(
     doubtful([(row["path"], row["note"]) for row in contents["doubtful"]])
     if contents["not_needed"]:
         table("Files that are not needed", ("rule", "number"), [(r, str(n)) for r, n in contents["not_needed"].items()])
-    if contents["rejected"]:
+    if contents["refused"]:
         table("Refused", ("reason", "number"), [(reason, str(n)) for reason, n in contents["refused"].items()])
-        listed = contents["rejected"][:LISTED]
-        title = "Refused files" if len(listed) == len(contents["rejected"]) else f"The first {LISTED} (all: --json)"
-        table(title, ("file", "reason", "remedy"), [tuple(row.values()) for row in listed])
+    refusals([tuple(row.values()) for row in contents["rejected"]], "all: --json")
     _warn_incomplete(cohort)
     if files:
         table("All files", ("file", "verdict", "rule or reason"), [tuple(row.values()) for row in contents["files"]])
@@ -220,6 +218,7 @@ def prepare(
     Finished sessions whose files did not change are not prepared again, and participants keep their split.
     --overwrite makes all sessions and splits again.
     """
+    from pdsynth.cohorts.cohort import asks_for_action
     from pdsynth.data.prepare import plan, prepare_cohort
     from pdsynth.data.splits import FEWEST
     from pdsynth.report.quality import write_quality
@@ -241,7 +240,7 @@ def prepare(
         with working("Looking for finished sessions"):
             to_make, finished = plan(cohort, out, options, overwrite)
         complete = sum(len(session.scans) == len(Modality) for _, session in cohort)
-        rejected_now = counted(len(cohort.rejected), "file")
+        rejected_now = counted(sum(asks_for_action(each.remedy) for each in cohort.rejected), "file")
         done(
             f"Nothing was written. To prepare: {counted(to_make, 'session')}, with {finished} finished before. "
             f"Both scans: {counted(complete, 'session')}. Refused before a scan is read: {rejected_now}",
@@ -259,16 +258,13 @@ def prepare(
             progress=update,
             page=write_quality,
         )
-    rejected = _cells(out / "rejected.tsv", "path", "reason", "remedy")
-    if rejected:
-        more = "" if len(rejected) <= LISTED else f" (the first {LISTED} of {len(rejected)})"
-        table(f"Refused{more}", ("file", "reason", "remedy"), rejected[:LISTED])
+    n_refused = refusals(_cells(out / "rejected.tsv", "path", "reason", "remedy"), "all: rejected.tsv")
     doubtful([row for row in _cells(out / "quality.tsv", "path", "flag") if row[1]], "; see quality.tsv")
     sizes = {name: pairs.split(name).table["participant_id"].nunique() for name in Split}
     both = pairs.whole_scans().table["available"] == Available.BOTH
     paired, people = int(both.sum()), pairs.whole_scans().table["participant_id"][both].nunique()
     listed = ", ".join(f"{size} {name}" for name, size in sizes.items())
-    refused = f"; refused, see rejected.tsv: {counted(len(rejected), 'file')}" if rejected else ""
+    refused = f"; refused, see rejected.tsv: {counted(n_refused, 'file')}" if n_refused else ""
     done(f"{counted(paired, 'pair')} in {out} (participants: {listed}){refused}")
     if unread := pairs.manifest["kept"]:
         error_line(
@@ -351,7 +347,7 @@ def _fractions(text: str) -> tuple[float, float, float]:
 
 
 def _contents(cohort: Cohort, files: bool) -> dict[str, Any]:
-    from pdsynth.cohorts.cohort import by_reason
+    from pdsynth.cohorts.cohort import asks_for_action, by_reason
     from pdsynth.imaging.nifti import read_header
 
     visits = list(cohort)
@@ -372,7 +368,7 @@ def _contents(cohort: Cohort, files: bool) -> dict[str, Any]:
         "sites": dict(Counter(subject.site or "unknown" for subject in cohort.subjects)),
         "shapes": dict(shapes.most_common()),
         "doubtful": [{"path": str(path), "note": note} for path, note in notes if note],
-        "refused": by_reason(r.reason for r in cohort.rejected),
+        "refused": by_reason(r.reason for r in cohort.rejected if asks_for_action(r.remedy)),
         "rejected": [{"path": str(r.path), "reason": r.reason, "remedy": r.remedy} for r in cohort.rejected],
         "used": len(cohort.used),
         "not_needed": dict(Counter(file.rule for file in cohort.not_needed).most_common()),
@@ -381,8 +377,11 @@ def _contents(cohort: Cohort, files: bool) -> dict[str, Any]:
 
 
 def _all_files(cohort: Cohort) -> list[dict[str, str]]:
-    """The verdict on every file, sorted by path: dicts of path, verdict, and the rule or the reason of a refusal."""
+    """The verdict on every file, sorted by path: dicts of path, verdict, and the rule, reason or note."""
+    from pdsynth.cohorts.cohort import asks_for_action
+
     verdicts = [(str(path), "used", "") for path in cohort.used]
     verdicts += [(str(file.path), "not needed", file.rule) for file in cohort.not_needed]
-    verdicts += [(str(refusal.path), "refused", refusal.reason) for refusal in cohort.rejected]
+    for each in cohort.rejected:
+        verdicts.append((str(each.path), "refused" if asks_for_action(each.remedy) else "used", each.reason))
     return [{"path": path, "verdict": verdict, "rule": rule} for path, verdict, rule in sorted(verdicts)]

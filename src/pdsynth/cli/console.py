@@ -47,6 +47,23 @@ def doubtful(scans: Sequence[Sequence[str]], ending: str = "") -> None:
         table(f"Doubtful scans, which are used{more}{ending}", ("file", "why"), scans[:LISTED])
 
 
+def refusals(rows: Sequence[tuple[str, ...]], ending: str) -> int:
+    """Print a table of refused files, and a table of notes that may need no action; returns the number of the files.
+
+    rows: path, reason and remedy of each refused file or note; at most 30 files are printed. ending: where all are.
+    """
+    from pdsynth.cohorts.cohort import asks_for_action
+
+    refused = [row for row in rows if asks_for_action(row[2])]
+    noted = [row for row in rows if not asks_for_action(row[2])]
+    if refused:
+        more = "" if len(refused) <= LISTED else f" (the first {LISTED} of {len(refused)}; {ending})"
+        table(f"Refused files{more}", ("file", "reason", "remedy"), refused[:LISTED])
+    if noted:
+        table("Not refused: notes that may need nothing", ("file", "note", "remedy"), noted)
+    return len(refused)
+
+
 def done(message: str, *following: str | Path) -> None:
     """Print a message about finished work on stdout, and below it the command that the user may run next.
 

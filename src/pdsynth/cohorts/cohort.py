@@ -10,6 +10,9 @@ from pathlib import Path
 
 from pdsynth.types import Diagnosis, InputError, Modality
 
+NOTHING_NEEDED = "nothing is needed"  # begins the remedy of a row of rejected.tsv that may need no action
+LINES = re.compile(r": .*\blines? \d.*")  # the lines of a table, after the problem that they have
+
 
 @dataclass(frozen=True)
 class Scan:
@@ -116,17 +119,29 @@ class NotNeeded:
     rule: str
 
 
+def asks_for_action(remedy: str) -> bool:
+    """Whether something has to be done about a row of rejected.tsv, by its remedy.
+
+    >>> asks_for_action("copy it again"), asks_for_action("nothing is needed if their scans are elsewhere")
+    (True, False)
+    """
+    return not remedy.startswith(NOTHING_NEEDED)
+
+
 def by_reason(reasons: Iterable[str]) -> dict[str, int]:
     """Number of rejected files per reason, the most frequent first. Reasons that differ only in numbers are one reason.
 
     reasons: one per rejected file. The numbers in them are replaced by #. In a reason that ends in "image as" and a
-    file name, "another" replaces the name, so that reasons with different names are one reason, too.
+    file name, "another" replaces the name, so that reasons with different names are one reason, too. The lines of a
+    table that a reason lists are left out.
 
     >>> by_reason(["is a slab of 30 mm", "is damaged", "is a slab of 42 mm"])
     {'is a slab of # mm': 2, 'is damaged': 1}
+    >>> by_reason(["has rows without site: line 7, line 9"])
+    {'has rows without site': 1}
     """
-    alike = (re.sub(r"\d+(\.\d+)?", "#", re.sub(r"(?<=image as ).*", "another", reason)) for reason in reasons)
-    return dict(Counter(alike).most_common())
+    general = (LINES.sub("", re.sub(r"(?<=image as ).*", "another", reason)) for reason in reasons)
+    return dict(Counter(re.sub(r"\d+(\.\d+)?", "#", reason) for reason in general).most_common())
 
 
 @dataclass

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pdsynth.cohorts.cells import EMPTY, Number, amount
+from pdsynth.cohorts.cohort import NOTHING_NEEDED
 from pdsynth.cohorts.tables import Row, Table, listed
 
 PREFIX = {"sub": r"sub(?:j|ject)?", "ses": r"sess?(?:ion)?"}
@@ -146,7 +147,7 @@ def join(
             table.notes.add(problem, alike, "find out whose row it is, and write this id in full, as on disk")
         else:
             remedy = (
-                "nothing is needed if their scans are elsewhere; if you expect the scans here, check that the folder "
+                f"{NOTHING_NEEDED} if their scans are elsewhere; if you expect the scans here, check that the folder "
                 f"was copied and has the same id, written like {example}"
             )
             first[text].note(f"has rows of {plural}{of} that are not on disk", remedy, text)

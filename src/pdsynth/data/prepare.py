@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pdsynth import folders, manifest
-from pdsynth.cohorts.cohort import Cohort, Rejection, Scan, Session, Subject
+from pdsynth.cohorts.cohort import Cohort, Rejection, Scan, Session, Subject, asks_for_action
 from pdsynth.data import sessions
 from pdsynth.data.means import require_dipy
 from pdsynth.data.preprocessing import UNRECORDED, Preprocessing
@@ -143,8 +143,9 @@ def prepare_cohort(
             rejected += _refuse_duplicates(Shards(folder, grid.shape), records)
             table = pairs_table(records)
             if table.empty:
-                first = f"; the first refusal: {rejected[0].path}: {rejected[0].reason}" if rejected else ""
-                remedy = rejected[0].remedy if rejected else "add fMRI or dMRI scans"
+                cause = next((r for r in rejected if asks_for_action(r.remedy)), None)
+                first = f"; the first refusal: {cause.path}: {cause.reason}" if cause else ""
+                remedy = cause.remedy if cause else "add fMRI or dMRI scans"
                 shutil.rmtree(folder)
                 raise InputError(cohort.root, f"holds no usable scan{first}", remedy)
             refusals = [(relative(r.path, cohort.root), r.reason, r.remedy) for r in rejected]

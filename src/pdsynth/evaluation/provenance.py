@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pdsynth.cohorts.cohort import by_reason
+from pdsynth.cohorts.cohort import asks_for_action, by_reason
 from pdsynth.data.pairs import Pairs
 from pdsynth.data.rows import read_quality, read_rejected
 from pdsynth.types import NA
@@ -48,7 +48,8 @@ def _data(pairs: Pairs) -> dict[str, Any]:
     sessions = pairs.whole_scans().table
     people = sessions.drop_duplicates("participant_id")
     counts = people.reindex(columns=GROUPED).fillna(NA).groupby(GROUPED).size().reset_index(name="participants")
-    rejected = read_rejected(pairs.root) if (pairs.root / "rejected.tsv").exists() else None
+    rejected = read_rejected(pairs.root).to_dict("records") if (pairs.root / "rejected.tsv").exists() else None
+    refused = None if rejected is None else [row["reason"] for row in rejected if asks_for_action(row["remedy"])]
     quality = read_quality(pairs.root) if (pairs.root / "quality.tsv").exists() else None
     return {
         "cohort": pairs.root.name,
@@ -59,7 +60,7 @@ def _data(pairs: Pairs) -> dict[str, Any]:
         "available": {str(name): int(n) for name, n in sessions["available"].value_counts().sort_index().items()},
         "groups": counts.to_dict("records"),
         "ages": {str(split): _spread(group["age"]) for split, group in people.groupby("split")},
-        "rejected": None if rejected is None else by_reason(rejected["reason"]),
+        "rejected": None if refused is None else by_reason(refused),
         "flagged": None if quality is None else {"scans": len(quality), "flagged": int((quality["flag"] != "").sum())},
     }
 

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from pdsynth.cohorts.cohort import by_reason
+from pdsynth.cohorts.cohort import asks_for_action, by_reason
 from pdsynth.data.pairs import Pairs
+from pdsynth.data.rows import read_rejected
 from pdsynth.data.shards import AGAIN
 from pdsynth.imaging.template import tissue_template
 from pdsynth.report.charts import curves, strips
@@ -45,7 +46,8 @@ def write_quality(prepared: str | Path) -> Path:
     quality = pd.read_csv(pairs.root / "quality.tsv", sep="\t", keep_default_na=False, na_values=[""])
     text = ("participant_id", "session_id", "site", "flag")
     quality = quality.fillna(dict.fromkeys(text, "")).astype(dict.fromkeys(text, str))
-    refused = pd.read_csv(pairs.root / "rejected.tsv", sep="\t", dtype=str, keep_default_na=False)
+    rejected = read_rejected(pairs.root).to_dict("records")
+    refused = [row for row in rejected if asks_for_action(row["remedy"])]
     whole = pairs.whole_scans()
     flagged = quality[quality["flag"] != ""]
     context = {
@@ -63,9 +65,10 @@ def write_quality(prepared: str | Path) -> Path:
         "histograms": [(NAMES[m], curves(_histograms(whole, m), 0, 1, "signal (0 to 1)")) for m in Modality],
         "sites": sorted({_label(site) for site in whole.table["site"]}),
         "measures": _measures(quality),
-        "reasons": by_reason(refused["reason"]),
-        "refused": refused.head(SHOWN_REFUSED).to_dict("records"),
+        "reasons": by_reason(row["reason"] for row in refused),
+        "refused": refused[:SHOWN_REFUSED],
         "n_refused": len(refused),
+        "noted": [row for row in rejected if not asks_for_action(row["remedy"])],
     }
     return render(pairs.root / PAGE, "quality.html.j2", True, context | scripts("tables.js"))
 
