@@ -62,6 +62,16 @@ def test_tables_of_scores_show_all_their_columns_at_1400_pixels(opened):
     assert len(widths) == 4 and all(table <= room for table, room in widths), widths
 
 
+def test_the_names_of_the_participants_fit_into_their_list(opened):
+    script = """const list = document.querySelector("#viewer [name=person]");
+        const brush = document.createElement("canvas").getContext("2d");
+        brush.font = getComputedStyle(list).font;
+        return [list.clientWidth, ...[...list.options].map((each) => brush.measureText(each.text).width)]"""
+    room, *needed = opened.execute_script(script)
+    assert len(needed) == 7 and max(needed) < room
+    assert " rank 1 of 12 " in opened.find_element("css selector", "#viewer [name=person] option").text
+
+
 def test_a_button_copies_the_text_for_a_paper(opened):
     for name, beginning in (("methods-text", "SIMULATED: the scans of this run"), ("methods-references", "@")):
         button = opened.find_element("css selector", f"[data-copies={name}]")

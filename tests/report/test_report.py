@@ -2,11 +2,12 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 
-from pages import Page, pixels
+from pages import EVIL_METHOD, Page, pixels
 from pdsynth.evidence.claims import write_report
 from pdsynth.report import words
 from pdsynth.report.charts import Bar, forest
@@ -153,22 +154,89 @@ def test_words_follow_the_numbers():
 
     good = verdicts("good", {"blind": 5.0, "population-mean": 4.5})
     assert [tone for tone, _ in good] == ["good", "good", "plain", "plain"]
-    closest = "other methods in the paired tests; the closest is population-mean"
-    assert good[0][1] == f"PSNR is higher than that of all {closest} (by 4.50 dB)."
-    assert "by chance: 10%" in good[2][1]
+    tests = "other methods in the paired tests"
+    assert good[0][1] == f"PSNR is higher than that of all {tests}; the closest is population-mean (by 4.50 dB)."
+    best_control = "the best control, population-mean, reaches 10%, but the difference was not tested."
+    assert good[2][1].endswith(f"(by chance: 10%); {best_control}")
+    assert good[3][1].endswith("; this does not show that they are the right ones, see within-site r.")
     blind = verdicts("blind", {"good": -5.0, "population-mean": 0.5})
     assert [tone for tone, _ in blind] == ["warn", "plain", "warn", "warn", "warn"]
     assert blind[0][1] == "PSNR is lower than that of good (by 5.00 dB)." and "average brain" in blind[2][1]
-    assert blind[1][1] == f"PSNR is higher than that of 1 of 2 {closest} (by 0.50 dB)."
+    some = f"1 of 2 {tests}, not of all; the closest of these is population-mean (by 0.50 dB)"
+    assert blind[1][1] == f"PSNR is higher than that of {some}."
     methods["good"][direction.value]["spectrum_high"] = {"mean": 0.31}
     blurred = verdicts("good", {"blind": 5.0, "population-mean": 4.5})
     assert blurred[-1][0] == "warn" and blurred[-1][1].startswith("Fine detail is mostly missing: the outputs have 31%")
     unsure = verdicts("good", {"blind": 5.0, "population-mean": 4.5}, p_holm=0.06)
-    expected = "PSNR does not differ significantly from that of population-mean, blind."
-    assert unsure[0] == ("warn", expected)  # whatever the means
+    level = "PSNR does not differ significantly from that of"
+    assert unsure[0] == ("warn", f"{level} population-mean (higher by 4.50 dB), blind (higher by 5.00 dB).")
     assert words.group_of("pds-refiner-only:small", "pds") == "control"
     assert words.group_of("local-ridge", "default (pds)") == "control"
     assert words.group_of("run (local-ridge)", "default (pds)") == "baseline"  # trained by the user
     assert words.skill(methods, "good", direction) == pytest.approx(0.5)
+    controls = {"copy-source": methods["good"], "zeros": methods["blind"]}
+    for others, reason in ((controls, ", but the control copy-source reaches 100%"), ({}, "; no control was scored")):
+        found = words.verdicts(
+            {"methods": {"good": methods["good"], **others}, "n_participants": 10}, "good", direction
+        )
+        assert found[1][0] == "plain" and f"(by chance: 10%){reason}" in found[1][1]
     texts = [words.number(value, 1) for value in (-0.04, -1.25, None)]
     assert texts == ["0.0", "\N{MINUS SIGN}1.2", "\N{EN DASH}"]
+
+
+def test_the_sentences_on_the_paired_tests_agree():
+    tests = {
+        "a": (0.54, 0.07),
+        "b": (0.92, 0.04),
+        "c": (-0.1, 0.6),
+        "d": (-2.0, 0.01),
+        "e": (-3.0, 0.01),
+        "f": (20.6, 0.04),
+    }
+    rows = [
+        {"against": k, "psnr_brain_difference": d, "p_holm": p, "direction": "fmri_to_dmri"}
+        for k, (d, p) in tests.items()
+    ]
+    scores = {"fmri_to_dmri": {"psnr_brain": {"mean": 25.0, "ci95": [24.0, 26.0]}}}
+    metrics = {"methods": {"x": scores}, "n_participants": 10, "comparisons": rows}
+    assert words.verdicts(metrics, "x", Direction.FMRI_TO_DMRI) == [
+        ("warn", "PSNR is lower than that of e (by 3.00 dB), d (by 2.00 dB)."),
+        ("warn", "PSNR does not differ significantly from that of c (lower by 0.10 dB), a (higher by 0.54 dB)."),
+        (
+            "plain",
+            "PSNR is higher than that of 2 of 6 other methods in the paired tests, not of all; the closest of these is "
+            "b (by 0.92 dB).",
+        ),
+    ]
+
+
+def test_a_page_without_controls_says_what_is_missing_and_how_to_get_it(html, results, tmp_path):
+    missing, explained = "<b>No control was scored.</b>", "Controls are simple methods"
+    assert missing not in html and explained in html and "dB PSNR of oracle" not in html
+    metrics = json.loads((results / "metrics.json").read_text())
+    methods = metrics["methods"]
+    metrics["methods"] = {EVIL_METHOD: methods[EVIL_METHOD], "oracle": methods["population-mean"]}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics | {"comparisons": []}))
+    table = (results / "metrics.tsv").read_text().splitlines(keepends=True)
+    (tmp_path / "metrics.tsv").write_text("".join(line for line in table if "population-mean" not in line))
+    (tmp_path / "predictions").symlink_to(results / "predictions")
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert missing in text and explained not in text and "<code>--no-controls</code>" in text
+    best = methods["population-mean"]["fmri_to_dmri"]["psnr_brain"]["mean"]
+    assert f"<strong>{best:.1f}</strong><span>dB PSNR of oracle, the best possible estimate</span>" in text
+    assert "The oracle is the best possible estimate" in text and Page(text).open == []
+
+
+def test_notes_that_need_nothing_are_no_refused_files(results, tmp_path):
+    shutil.copytree(results, tmp_path / "run")
+    note = (
+        "participants.tsv",
+        "has rows of participants that are not on disk: 'x' (line 2)",
+        "nothing is needed if so",
+    )
+    with (tmp_path / "run/rejected.tsv").open("a") as file:
+        file.write("\t".join(note) + "\n")
+    text = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    refused = text[text.index("<h3>Refused files</h3>") : text.index("Not refused: 1 note that may need nothing")]
+    assert "is cut short" in refused and "participants.tsv" not in refused
+    assert "(line 2). Nothing is needed if so.</li>" in text.replace("&#39;", "'")

@@ -60,6 +60,22 @@ def test_a_missing_scan_is_in_the_viewer_with_its_source_and_sd_and_no_real_scan
     assert at[:3] == pytest.approx(scan.view.affine[:3, :3] @ scan.view.cuts + scan.view.affine[:3, 3])
 
 
+def test_a_missing_scan_and_its_source_have_one_unit_and_the_page_says_what_a_low_round_trip_needs(
+    many_results, tmp_path
+):
+    root = shutil.copytree(many_results, tmp_path / "run")
+    (sidecar,) = root.rglob("*_desc-synthetic_dwiref.json")
+    about = {"Preprocessing": {"intensity": "flat-median"}, "RoundTripPSNR": 18.25}
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | about))
+    (scan,) = filled(Results.read(root))
+    unit = 2.5 * np.median(scan.volume[scan.brain])  # the source of this folder is the volume itself
+    assert scan.source == pytest.approx(scan.volume / unit, rel=1e-5)
+    assert scan.scores == ["no real scan to compare with", "round trip 18.2 dB"]
+    html = write_report(root).read_text(encoding="utf-8")
+    assert "four scans of two real volunteers 20.7 to 24.0 dB. If your value is lower, first look at the source" in html
+    assert "99.5th percentile in the brain" not in html[html.index("The list ends with") : html.index("<noscript>")]
+
+
 def test_a_fine_missing_scan_is_shown_as_means_of_blocks_of_1_to_2_mm(run):
     (scan,) = filled(run)
     fine = replace(scan, view=replace(scan.view, affine=scan.view.affine @ np.diag([0.1, 0.075, 0.25, 1])))  # of 8 mm

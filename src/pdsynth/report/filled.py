@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
 from pdsynth.cohorts.scans import single_scan
 from pdsynth.data.means import scan_means
-from pdsynth.data.preprocessing import Preprocessing
+from pdsynth.data.preprocessing import UNRECORDED, Preprocessing
+from pdsynth.imaging.intensity import TOP
 from pdsynth.imaging.nifti import ROUND_TRIP
 from pdsynth.report import words
 from pdsynth.report.pictures import View
@@ -26,9 +28,9 @@ class Filled:
 
     file: path of the volume in the results folder. direction: of the synthesis. volume: (X, Y, Z), with axes to the
     right, front and top. brain: bool, the voxels of the volume that count as brain. source: the mean of the source scan
-    on the same grid, in which 1 is its 99.5th percentile in the brain; None if the scan was not found. deviation: the
-    SD; None if it was not written. view: the box around the brain, cut at its centre. round_trip: PSNR in dB of the
-    source that was synthesised back; None if it was not measured.
+    on the same grid, in the unit of the volume; None if the scan was not found. deviation: the SD; None if it was not
+    written. view: the box around the brain, cut at its centre. round_trip: PSNR in dB of the source that was
+    synthesised back; None if it was not measured.
     """
 
     file: str
@@ -62,7 +64,7 @@ def _read(scan: Synthesised, file: str) -> Filled:
     if source is not None and source.shape != volume.shape:
         source = None
     if source is not None and brain.any():
-        source = source / max(float(np.percentile(source[brain], 99.5)), np.finfo(np.float32).tiny)
+        source = source / max(_unit(source[brain], scan.sidecar), np.finfo(np.float32).tiny)
     deviation = None if scan.deviation is None else canonical(nib.Nifti1Image.from_filename(scan.deviation))[0] * brain
     trust = scan.sidecar.get(ROUND_TRIP)
     return Filled(
@@ -75,6 +77,18 @@ def _read(scan: Synthesised, file: str) -> Filled:
         view=View.around(brain, affine, None),
         round_trip=float(trust) if isinstance(trust, int | float) else None,
     )
+
+
+def _unit(intensities: np.ndarray, sidecar: dict[str, Any]) -> float:
+    """The intensity of a source that is 1 in the volume synthesised from it, from its intensities in the brain.
+
+    sidecar: of the volume, with the settings of the preparation. The receive field is in source and volume.
+    """
+    recorded = sidecar.get("Preprocessing")
+    settings = UNRECORDED | (recorded if isinstance(recorded, dict) else {})
+    if settings["intensity"] == "percentile":
+        return float(np.percentile(intensities, Preprocessing().percentile))
+    return TOP * float(np.median(intensities))
 
 
 def _source_mean(scan: Synthesised) -> np.ndarray | None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from markupsafe import escape
 
+from pdsynth.cohorts.cohort import asks_for_action
 from pdsynth.evaluation.metrics import PRIMARY
 from pdsynth.report import brains, shown, viewer, words
 from pdsynth.report.boilerplate import of_evaluation
@@ -53,6 +54,7 @@ def _context(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
     """The values that every report needs, by the names that the template uses."""
     metrics, manifest = results.metrics, results.manifest
     sections = sorted((part for claim in claims for part in claim.sections(results)), key=lambda part: part.position)
+    rejected = results.rejected.to_dict("records")
     addressed = {part.key for part in sections if part.tables}
     return {
         "simulated": results.simulated,
@@ -70,9 +72,12 @@ def _context(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
         "tones": words.TONES,
         "quality": words.QUALITY,
         "audit": words.AUDIT,
-        "rejected": results.rejected.to_dict("records"),
+        "rejected": [row for row in rejected if asks_for_action(row["remedy"])],
+        "noted": [row for row in rejected if not asks_for_action(row["remedy"])],
         "manifest": manifest,
         "notes": manifest.get("notes", []),
+        "oracle": words.CEILING in results.methods,
+        "scored_controls": any(words.group_of(name, results.tested) == "control" for name in results.methods),
         "controls": {n: t for n, t in words.CONTROLS.items() if n in results.methods},
         "seed": metrics.get("seed"),
         "sections": sections,
@@ -93,6 +98,7 @@ def _pictures(results: Results, participants: Sequence[str]) -> dict[str, Any]:
         "participants": brains.participants(results, scans, limits),
         "gallery": brains.gallery(results, limits),
         "missing": brains.missing_scans(missing, limits),
+        "round_trips": any(each.round_trip is not None for each in missing),
         "limits": limits,
         "colour_bar": colour_bar,
         "states_sd": coverage,
@@ -149,12 +155,18 @@ def _direction(results: Results, direction: Direction) -> dict[str, Any]:
         "interval": words.interval(low, high, 1),
         "ssim": words.number(words.value_of(methods[tested][direction.value], "ssim_brain")[0], 3),
         "skill": words.skill(methods, tested, direction),
+        "ceiling": words.number(_ceiling(methods, direction), 1),
         "verdicts": words.verdicts(results.metrics, tested, direction),
         "chart": forest(bars, "PSNR inside the brain, dB"),
         "quality": _rows(results, direction, ordered, words.QUALITY),
         "audit": _rows(results, direction, ordered, words.AUDIT),
         "groups": list(groups_of(results, direction)),
     }
+
+
+def _ceiling(methods: dict[str, Any], direction: Direction) -> float | None:
+    """PSNR in the brain (dB) of the oracle; None if it was not scored."""
+    return words.value_of(methods[words.CEILING][direction.value], PRIMARY)[0] if words.CEILING in methods else None
 
 
 def _ordered(results: Results, direction: Direction) -> list[str]:

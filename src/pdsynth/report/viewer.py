@@ -98,7 +98,7 @@ def _edge(view: View) -> np.ndarray:
 
 
 def _person(results: Results, scan: Shown, box: tuple[slice, slice, slice]) -> dict[str, Any]:
-    details = [*about(results, scan.row), f"rank {scan.rank} of {len(results.imaged)}"]
+    details = [f"rank {scan.rank} of {len(results.imaged)}", *about(results, scan.row)]  # a narrow list cuts the end
     return {
         "name": " · ".join([results.imaged["participant_id"][scan.row], *details]),
         "grid": 0,

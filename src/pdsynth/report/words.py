@@ -31,7 +31,7 @@ FINE_DETAIL = "spectrum_high"  # score of the power in the finest third of spati
 TONES = {
     "good": "in favour of the model",
     "warn": "against it, or to be careful with",
-    "plain": "neither",
+    "plain": "neither; the sentence says why",
 }  # of sentences
 AVERAGE = PopulationMean.name
 CONTROLS = {name: RECIPES[name].summary for name in CONTROL_NAMES}
@@ -218,15 +218,18 @@ def verdicts(metrics: dict[str, Any], name: str, direction: Direction) -> list[t
             sentences.append(("good", f"PSNR falls by {number(drop, 1)} dB {source}: the method follows its source."))
     identified = value_of(scores, "identification_rate")[0]
     if identified is not None:
-        tone, chance = "plain" if identified > 2 / people else "warn", f"by chance: {1 / people:.0%}"
         closer = f"{identified:.0%} of the outputs are closer (mean squared error) to the real scan of their own"
-        sentences.append((tone, f"{closer} participant than to any other participant's ({chance})."))
+        text = f"{closer} participant than to any other participant's (by chance: {1 / people:.0%})"
+        beyond_chance = identified > 2 / people
+        text += _best_control(methods, name, direction, identified) if beyond_chance else ""
+        sentences.append(("plain" if beyond_chance else "warn", f"{text}."))
     slope = value_of(scores, "within_site_slope")[0]
     if slope is not None:
         beginning = f"The outputs keep {slope:.0%} of the differences between participants of the same site"
         text = f"{beginning} (slope of the synthesised on the real differences)"
         shrunk = f"{text}: differences between people are too small."
-        sentences.append(("warn", shrunk) if slope < 0.8 else ("plain", f"{text}."))
+        unsure = f"{text}; this does not show that they are the right ones, see within-site r."
+        sentences.append(("warn", shrunk) if slope < 0.8 else ("plain", unsure))
     detail = value_of(scores, FINE_DETAIL)[0]
     if detail is not None and detail < 0.8:
         amount = "is mostly missing" if detail < 0.5 else "is partly missing"
@@ -235,28 +238,47 @@ def verdicts(metrics: dict[str, Any], name: str, direction: Direction) -> list[t
     return sentences
 
 
+def _best_control(methods: dict[str, Any], tested: str, direction: Direction, identified: float) -> str:
+    """Why the share of outputs that are identified is no point for the method under test: the best control, as text."""
+    controls = [name for name in methods if group_of(name, tested) == "control"]
+    rates = {name: value_of(methods[name][direction.value], "identification_rate")[0] for name in controls}
+    known = {name: rate for name, rate in rates.items() if rate is not None}
+    if not known:
+        return "; no control was scored to compare with"
+    best = max(known, key=known.__getitem__)
+    if known[best] < identified:
+        return f"; the best control, {best}, reaches {known[best]:.0%}, but the difference was not tested"
+    return f", but the control {best} reaches {known[best]:.0%}"
+
+
 def _comparisons(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """(tone, sentence) on the methods with significantly higher, similar and lower PSNR than the method under test.
 
-    rows: the comparisons of one direction in metrics.json, the method under test minus the other.
+    rows: the comparisons of one direction in metrics.json, the method under test minus the other. Each sentence names
+    the methods with the smallest differences first; the methods with higher PSNR begin with the highest.
     """
     lower: list[str] = []
     higher: list[str] = []
     level: list[str] = []
-    for row in sorted(rows, key=lambda row: row["psnr_brain_difference"]):
+    for row in sorted(rows, key=lambda row: abs(row["psnr_brain_difference"])):
         difference = row["psnr_brain_difference"]
+        amount = f"by {number(abs(difference), 2)} dB"
         if row["p_holm"] >= SIGNIFICANT:
-            level.append(row["against"])
+            level.append(f"{row['against']} ({'lower' if difference < 0 else 'higher'} {amount})")
         else:
-            (lower if difference < 0 else higher).append(f"{row['against']} (by {number(abs(difference), 2)} dB)")
+            (lower if difference < 0 else higher).append(f"{row['against']} ({amount})")
     sentences = []
     if lower:
+        lower.reverse()  # the largest difference matters most
         others = f" and {counted(len(lower) - 3, 'other method')}" if len(lower) > 3 else ""
         sentences.append(("warn", f"PSNR is lower than that of {', '.join(lower[:3])}{others}."))
     if level:
         sentences.append(("warn", f"PSNR does not differ significantly from that of {', '.join(level)}."))
     if higher:
-        others = "all" if not (lower or level) else f"{len(higher)} of {len(rows)}"
-        text = f"PSNR is higher than that of {others} other methods in the paired tests; the closest is {higher[0]}."
-        sentences.append(("plain" if lower or level else "good", text))
+        tests = "other methods in the paired tests"
+        if lower or level:
+            some = f"{len(higher)} of {len(rows)} {tests}, not of all; the closest of these is {higher[0]}"
+            sentences.append(("plain", f"PSNR is higher than that of {some}."))
+        else:
+            sentences.append(("good", f"PSNR is higher than that of all {tests}; the closest is {higher[0]}."))
     return sentences
