@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pdsynth import progress as module
 from pdsynth.cli.console import table
-from pdsynth.progress import progress, working
+from pdsynth.progress import WRITING, progress, working
 
 
 def test_a_log_gets_a_line_after_some_seconds_and_then_every_so_often(
@@ -25,6 +25,27 @@ def test_a_log_gets_a_line_after_some_seconds_and_then_every_so_often(
     lines = capsys.readouterr().err.splitlines()
     assert 2 <= len(lines) <= 4
     assert set(lines) == {"Preparing: 10 of 20, about 0 s left, loss 0.5"}
+
+
+def test_after_the_last_item_a_log_says_what_is_still_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "FIRST", 0.3)
+    with progress("Preparing", WRITING) as update:
+        update(7, 8)
+        update(8, 8)
+        time.sleep(0.6)
+    assert capsys.readouterr().err == "Preparing: 8 of 8, writing the folder, 0 s so far\n"
+
+
+def test_after_the_last_item_a_terminal_says_what_is_still_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "Console", lambda stderr: Console(stderr=stderr, force_terminal=True, width=100))
+    with progress("Preparing") as update:
+        update(7, 8)
+        (task,) = module._BARS[0].tasks
+        assert "finishing" not in module._Time().render(task).plain
+        update(8, 8)
+        assert module._Time().render(task).plain == "finishing, 0 s so far"
 
 
 def test_work_of_less_than_the_first_pause_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,6 +84,12 @@ def test_a_table_is_never_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     path = "/study/" + "folder/" * 30 + "sub-01_task-rest_bold.nii.gz"
     table("All files", ("file", "verdict"), [(path, "used")])
     assert path in capsys.readouterr().out  # in one line, because the output is not a terminal
+    reason = f"is a slab, see {path}; " + "it needs a whole head; " * 20
+    table("Refused", ("file", "reason"), [("sub-01_dwi.nii.gz", reason)])
+    printed = capsys.readouterr().out
+    assert path in printed and max(map(len, printed.splitlines())) <= len(path) + 40
+    table("Refused", ("file", "reason"), [("sub-01_dwi.nii.gz", "it needs a whole head; " * 20)])
+    assert max(map(len, capsys.readouterr().out.splitlines())) == len("sub-01_dwi.nii.gz") + 40 + 7  # 7 of borders
     monkeypatch.setenv("COLUMNS", "60")
     table("All files", ("file", "verdict"), [(path, "used")])
     folded = capsys.readouterr().out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -226,22 +226,33 @@ def evaluate(
 
 
 def fit_controls(
-    train: Pairs, *, names: Iterable[str] = CLOSED_FORM, budget: float | None = None, seed: int = 0
+    train: Pairs,
+    *,
+    names: Iterable[str] = CLOSED_FORM,
+    budget: float | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Method]:
     """Fit controls (simple methods for comparison) on the training participants; returns the fitted methods by name.
 
     names: recipes to fit; the default is all controls that are fitted in closed form, without training steps. budget:
     seconds of training, on the CPU, for each control that has training steps. seed: of the fits and the training; the
-    first weights of a network do not depend on it. The fits leave no file. Raises ValueError if there is no training
-    pair, or no budget for a control that has training steps, and KeyError for an unknown recipe.
+    first weights of a network do not depend on it. progress(fitted, controls) is called before each control. The fits
+    leave no file. Raises ValueError if there is no training pair, or no budget for a control that has training steps,
+    and KeyError for an unknown recipe.
     """
     if len(train) == 0:
         raise ValueError(
             f"{train.root} holds no training pair to fit controls on. Use --no-controls, or another --split."
         )
     options = TrainOptions(seed=seed, budget=budget, device="cpu")
+    names, fitted = list(names), dict[str, Method]()
     with tempfile.TemporaryDirectory() as run:
-        return {name: training.train(build(name, train), train, Path(run) / name, options) for name in names}
+        for number, name in enumerate(names):
+            if progress is not None:
+                progress(number, len(names))
+            fitted[name] = training.train(build(name, train), train, Path(run) / name, options)
+    return fitted
 
 
 def refuse_other_preprocessing(models: Mapping[str, Model | Method], pairs: Pairs) -> None:

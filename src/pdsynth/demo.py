@@ -26,6 +26,7 @@ SUBJECTS = 28
 SITES = ("oasis", "adni", "hospital")
 MISSING = 0.15  # fraction of the participants without fMRI, and fraction of the participants without dMRI
 SPLIT = (0.5, 0.0, 0.5)  # one half fits the controls, the other is scored
+TRAINED_CONTROLS = "voxel-mlp", "pds-refiner-only"  # beside those that are fitted in closed form
 CONTROL_BUDGET = 8.0  # seconds for each control that has training steps
 TRAIN_BUDGET = 90.0  # seconds, for --train
 
@@ -77,8 +78,8 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
         if train:
             with _step(console, "Trained pds"):
                 model = api.fit("pds", pairs.train, run=out, budget=TRAIN_BUDGET, seed=seed, device=device)
-        with _step(console, "Fitted the controls on the training participants"):
-            methods = _controls(pairs.train, seed)
+        with _step(console, "Fitted the controls on the training participants") as update:
+            methods = _controls(pairs.train, seed, update)
         with _step(console, "Synthesised the missing scans") as update:
             written, _ = synthesise_path(
                 out / "model" if train else "default",
@@ -98,9 +99,10 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
         return write_report(out)
 
 
-def _controls(train: Pairs, seed: int) -> dict[str, api.Method]:
-    closed = api.fit_controls(train, seed=seed)
-    return closed | api.fit_controls(train, names=["voxel-mlp", "pds-refiner-only"], budget=CONTROL_BUDGET, seed=seed)
+def _controls(train: Pairs, seed: int, update: Update) -> dict[str, api.Method]:
+    return api.fit_controls(
+        train, names=[*api.CLOSED_FORM, *TRAINED_CONTROLS], budget=CONTROL_BUDGET, seed=seed, progress=update
+    )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ COLUMNS = (
 NEEDED = ("participant_id", "session_id", "source", "target", "status", "reason")  # an older table may lack the others
 KEY = list(COLUMNS[:4])
 NOT_MADE = "not made"
+HAS_BOTH = "the session has its"  # begins the reason why nothing is synthesised from a scan of a pair
 AGAIN = "restore it, or synthesise again with --overwrite"
 
 
@@ -50,6 +51,12 @@ def doubts(path: Path) -> list[tuple[str, str]]:
     table = read_outcomes(path)
     rows = table[(table["status"] == "made") & (table["reason"] != "")]
     return [(str(source), str(reason)) for source, reason in rows[["source", "reason"]].to_numpy().tolist()]
+
+
+def paired_people(path: Path) -> int:
+    """The number of participants with both scans in a session, by the reasons in synthesised.tsv (path)."""
+    table = read_outcomes(path)
+    return int(table["participant_id"][table["reason"].str.startswith(HAS_BOTH)].nunique())
 
 
 def not_made(out: Path) -> int:

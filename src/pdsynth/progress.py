@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+WRITING = "writing the folder"  # the work after the last item, tables and pages included
 FIRST, EVERY = 5.0, 30.0  # seconds from the start to the first line in a log, and between two lines
 _BARS: list[Progress] = []  # the one on the screen, to which work inside other work adds its own bar
 
@@ -24,19 +25,21 @@ class Update(Protocol):
         """Show that a part of the work is done.
 
         completed, total: numbers of items; for a total of 1, `completed` is the fraction that is done. None: the number
-        is not known, and the time since the start is shown. note: text after the time, such as the value of a loss.
+        is not known, and the time since the start is shown. After the last item, the time since then is shown, with
+        the work that is left. note: text after the time, such as the value of a loss.
         """
 
 
 @contextmanager
-def progress(description: str) -> Iterator[Update]:
+def progress(description: str, last: str = "finishing") -> Iterator[Update]:
     """Show the progress of the work in the block on stderr, with the time left; yields an `Update` function.
 
     On a terminal, it is a bar, which appears at the first call of this function and is removed at the end. Elsewhere,
-    such as in a log file, it is a plain line after 5 s and then every 30 s. description: text before the bar.
+    such as in a log file, it is a plain line after 5 s and then every 30 s. description: text before the bar. last:
+    the work of the block after the last item.
     """
-    console = Console(stderr=True)
-    display: AbstractContextManager[Update] = _bar(console, description) if console.is_terminal else _lines(description)
+    console, words = Console(stderr=True), (description, last)
+    display: AbstractContextManager[Update] = _bar(console, *words) if console.is_terminal else _lines(*words)
     with display as update:
         yield update
 
@@ -50,11 +53,11 @@ def working(description: str) -> Iterator[None]:
 
 
 @contextmanager
-def _bar(console: Console, description: str) -> Iterator[Update]:
+def _bar(console: Console, description: str, last: str) -> Iterator[Update]:
     outer = _BARS[-1] if _BARS else None
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), _Time())
     bars = outer or Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True)
-    task = bars.add_task(description, total=None, visible=False, state="", note="")
+    task = bars.add_task(description, total=None, visible=False, state="", note="", last=last)
 
     def update(completed: float, total: float | None, note: str = "") -> None:
         bars.start()
@@ -73,29 +76,36 @@ def _bar(console: Console, description: str) -> Iterator[Update]:
 
 
 class _Time(ProgressColumn):
-    """The time left, or the time since the start if the amount of work is not known."""
+    """The time left, or the time since the start if the amount of work is not known, or that since the last item."""
 
     def render(self, task: Task) -> Text:
-        return Text(_time(task.elapsed or 0.0, None if task.total is None else task.time_remaining))
+        elapsed = task.elapsed or 0.0
+        if task.finished_time is not None:
+            return Text(_finishing(task.fields["last"], elapsed - task.finished_time))
+        return Text(_time(elapsed, None if task.total is None else task.time_remaining))
 
 
 @contextmanager
-def _lines(description: str) -> Iterator[Update]:
+def _lines(description: str, last: str) -> Iterator[Update]:
     start, ended = time.monotonic(), Event()
     first: tuple[float, float] | None = None  # when work was first reported as done, and how much was: resumed work
+    finished: float | None = None  # when the last item was done
     state, left, remark = "", None, ""
 
     def update(completed: float, total: float | None, note: str = "") -> None:
-        nonlocal first, state, left, remark
+        nonlocal first, finished, state, left, remark
         now, state, remark = time.monotonic(), _state(completed, total), note
         first = first or (now, completed)
+        finished = now if total is not None and completed >= total else None
         done = completed - first[1]
         left = None if total is None or done <= 0 else (now - first[0]) / done * (total - completed)
 
     def tell() -> None:
         pause = FIRST
         while not ended.wait(pause):
-            words = filter(None, [state, _time(time.monotonic() - start, left), remark])
+            now, ending = time.monotonic(), finished
+            since = _time(now - start, left) if ending is None else _finishing(last, now - ending)
+            words = filter(None, [state, since, remark])
             print(f"{description}: {', '.join(words)}", file=sys.stderr, flush=True)
             pause = EVERY
 
@@ -126,6 +136,15 @@ def _time(elapsed: float, left: float | None) -> str:
     ('about 3 min left', '5 s so far')
     """
     return f"{_duration(elapsed)} so far" if left is None else f"about {_duration(left)} left"
+
+
+def _finishing(last: str, elapsed: float) -> str:
+    """The work after the last item, and the time since then, in seconds, as text.
+
+    >>> _finishing("writing the folder", 65)
+    'writing the folder, 65 s so far'
+    """
+    return f"{last}, {_time(elapsed, None)}"
 
 
 def _duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ from pdsynth.cohorts.scans import lacks_space
 from pdsynth.data.preprocessing import SHELL, recorded_by
 from pdsynth.data.sessions import relative
 from pdsynth.files import read_json
-from pdsynth.outcomes import COLUMNS
+from pdsynth.outcomes import COLUMNS, HAS_BOTH
 from pdsynth.types import Direction, InputError, Space
 from pdsynth.weights import model_path, weights_sha256
 
@@ -127,7 +127,7 @@ def sources(cohort: Cohort, replace_refused: bool = False) -> Iterator[tuple[Sou
         for modality, scan in session.scans.items():
             target, reason = modality.other, ""
             if target in session.scans:
-                reason = f"the session has its {target}"
+                reason = f"{HAS_BOTH} {target}"
             elif target in session.refused and not replace_refused:
                 reason = f"{NOT_MISSING} ({session.refused[target]})"
             yield Source(scan, subject.participant_id, session.session_id), reason

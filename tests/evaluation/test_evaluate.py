@@ -282,6 +282,12 @@ def test_all_but_the_times_is_the_same_for_any_number_of_jobs(make_prepared, tmp
     assert written[1] == written[2] == written[3]
 
 
+def test_controls_are_counted_while_they_are_fitted(make_prepared):
+    shown, names = [], ["zeros", "population-mean"]
+    fitted = api.fit_controls(make_prepared(10).train, names=iter(names), progress=lambda *each: shown.append(each))
+    assert list(fitted) == names and shown == [(0, 2), (1, 2)]
+
+
 def test_a_method_that_other_processes_cannot_load_needs_one_job(held_out):
     with pytest.raises(ValueError, match=r"mine is not a method of pdsynth\.methods.* Use one job"):
         evaluate({"mine": Knower(held_out)}, held_out, jobs=2)

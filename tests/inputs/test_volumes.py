@@ -6,6 +6,7 @@ The first line of each docstring says what lies on disk and what becomes of it; 
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -15,13 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fixture_trees import copy_source_model, write_scan
+from fixture_trees import copy_source_model, write_dwi, write_scan
 from odd_scans import AFFINE, BOLD, NATIVE, SHAPE, head, image, put, with_fields
 from pdsynth.cli import main
 from pdsynth.cohorts.bids import bids
 from pdsynth.cohorts.cohort import Scan
 from pdsynth.cohorts.scans import single_scan
-from pdsynth.data.means import scan_means
+from pdsynth.data.means import scan_means, scan_notes
 from pdsynth.data.preprocessing import Preprocessing
 from pdsynth.data.standardise import standardise
 from pdsynth.imaging.nifti import read_header, read_volume
@@ -235,6 +236,16 @@ def test_a_scans_own_modality_is_no_target(tmp_path: Path, model: Path, name: st
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_source_model(tmp_path_factory.mktemp("model"))
+
+
+def test_inspect_names_the_doubts_of_the_gradient_tables(tmp_path, capsys) -> None:
+    """Input: dMRI with b = 2500 alone. Result: flagged, by `inspect` already, before a voxel is read."""
+    path = write_dwi(tmp_path / "sub-01/dwi/sub-01_dwi.nii.gz", bvals=(0, 2500, 2500, 2500))
+    write_dwi(tmp_path / "sub-02/dwi/sub-02_dwi.nii.gz")
+    note = "has no shell near b = 1000 s/mm^2; that of b = 2500 is used, whose contrast differs"
+    assert run("inspect", tmp_path, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["doubtful"] == [{"path": str(path), "note": note}]
+    assert scan_means(single_scan(path), Preprocessing()).notes == scan_notes(single_scan(path)) == (note,)
 
 
 def run(*arguments: object) -> int:

@@ -5,6 +5,7 @@ import re
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pages import EVIL_METHOD, Page, pixels
@@ -90,6 +91,20 @@ def test_real_results_carry_no_simulated_mark(results, tmp_path):
     assert "SIMULATED" not in text and "SYNTHETIC" in text
     assert 'id="missing"' not in text and "Refused files" not in text
     assert Page(text).open == []
+
+
+def test_controls_are_explained_where_they_are_scored(html, results, tmp_path):
+    metrics, explained = json.loads((results / "metrics.json").read_text()), "Controls are simple methods"
+    controls = {"population-mean", "copy-source"}
+    for name in controls:
+        del metrics["methods"][name], metrics["times"][name]
+    metrics["comparisons"] = [row for row in metrics["comparisons"] if row["against"] not in controls]
+    assert metrics["methods"].keys() > {"oracle"}  # the ceiling is no control
+    table = pd.read_csv(results / "metrics.tsv", sep="\t")
+    table[~table["method"].isin(controls)].to_csv(tmp_path / "metrics.tsv", sep="\t", index=False)
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "predictions").symlink_to(results / "predictions")
+    assert explained in html and explained not in write_report(tmp_path).read_text(encoding="utf-8")
 
 
 def test_a_missing_or_damaged_result_is_named(results, tmp_path):

@@ -83,7 +83,8 @@ def benchmark(
     entries = None if entries is None else _checked(entries)
     pairs = Pairs.open(prepared)
     if pairs.test.table["participant_id"].nunique() < 2:
-        raise InputError(prepared, "has fewer than two test participants", "prepare with a larger --split")
+        remedy = "prepare two or more such participants, or a larger last fraction in --split"
+        raise InputError(prepared, "has fewer than two test participants with both scans", remedy)
     if entries is None:
         on_cpu = {"pds-paper": "pds-paper:small"} if device == "cpu" else {}
         entries = [on_cpu.get(name, name) for name in ALL if pairs.has_oracle or name != ORACLE]

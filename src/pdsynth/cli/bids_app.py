@@ -21,7 +21,7 @@ from pdsynth import folders, manifest
 from pdsynth.cli.console import done, error_line
 from pdsynth.cli.options import JOBS, Device, DeviceOption, print_version
 from pdsynth.cli.synthesis import synthesize
-from pdsynth.progress import progress
+from pdsynth.progress import WRITING, progress
 from pdsynth.types import InputError, Split
 from pdsynth.workspace import BusyError
 
@@ -179,7 +179,7 @@ def _report(name: str, dataset: Path, out: Path, jobs: int, device: Device) -> N
     with folders.adding(out) as folder:
         group = folder / GROUP
         shutil.rmtree(group, ignore_errors=True)  # that of an earlier run
-        with progress("Preparing") as update:
+        with progress("Preparing", WRITING) as update:
             pairs = prepare_cohort(
                 bids(dataset),
                 group / "prepared",

@@ -10,6 +10,7 @@ import typer
 
 from pdsynth import folders, manifest
 from pdsynth.cli.console import DRY_RUN, LISTED, done, doubtful, error_line, print_json, refusals, table, without
+from pdsynth.cli.following import after_cohort, after_prepared, to_prepare
 from pdsynth.cli.options import (
     AUTO,
     HERE,
@@ -24,7 +25,7 @@ from pdsynth.cli.options import (
     where_options,
 )
 from pdsynth.options import PrepareOptions, SimulateOptions
-from pdsynth.progress import progress, working
+from pdsynth.progress import WRITING, progress, working
 from pdsynth.types import NA, Available, Diagnosis, Modality, Split, counted
 
 if TYPE_CHECKING:
@@ -97,10 +98,10 @@ def simulate(
         anatomies=anatomies,
         anatomies_share=anatomies_share if anatomies else None,
     )
-    with folders.making(out, overwrite=overwrite) as work, progress("Simulating") as update:
+    with folders.making(out, overwrite=overwrite) as work, progress("Simulating", WRITING) as update:
         simulate_cohort(work.folder, options, workers, update)
         manifest.finish(work.folder, entries)
-    done(f"{counted(subjects, 'SIMULATED participant')} in {out}", "prepare", out, "prepared")
+    done(f"{counted(subjects, 'SIMULATED participant')} in {out}", *to_prepare(out))
 
 
 def inspect(
@@ -147,16 +148,7 @@ def inspect(
     _warn_incomplete(cohort)
     if files:
         table("All files", ("file", "verdict", "rule or reason"), [tuple(row.values()) for row in contents["files"]])
-    if missing := sum(contents["missing"].values()):
-        done(
-            f"Missing: {counted(missing, 'scan')}, which synthesis fills in",
-            "synthesize",
-            "default",
-            path,
-            "synthesised",
-        )
-    else:
-        done("No scan is missing; pairs measure a model", "prepare", path, "prepared")
+    done(*after_cohort(cohort))
 
 
 def _warn_incomplete(cohort: Cohort) -> None:
@@ -179,7 +171,7 @@ def _print_table1(cohort: Cohort, as_json: bool) -> None:
         return
     rows = [(str(measure), *map(str, row)) for measure, row in zip(content.index, content.to_numpy(), strict=True)]
     table(f"{cohort.root}{' (SIMULATED)' if cohort.simulated else ''}", ("", *content.columns), rows)
-    done("These are the groups of the dataset", "prepare", cohort.root, "prepared")
+    done(*after_cohort(cohort))
 
 
 @where_options
@@ -247,7 +239,7 @@ def prepare(
             *without(DRY_RUN),
         )
         return
-    with progress("Preparing") as update:
+    with progress("Preparing", WRITING) as update:
         pairs = prepare_cohort(
             cohort,
             out,
@@ -275,26 +267,22 @@ def prepare(
     done(f"Open {out / 'quality.html'} to check the registration of the scans")
     empty = [name for name, fraction in zip(Split, options.split, strict=True) if fraction and not sizes[name]]
     if people < FEWEST:
-        found = "no participant has both scans, so no model can be measured or trained on this folder"
-        one = f"one participant has both scans; a model is measured by {FEWEST} or more"
-        error_line(one if people else found, kind="Warning")
-        done("Synthesise the missing scans", "synthesize", "default", path, "synthesised")
-        return
-    if empty:
+        _warn_few(people)
+    elif empty:
         names = " and ".join(empty)
         error_line(f"no participant with both scans is in {names}. Increase this fraction in --split.", kind="Warning")
-    if sizes[Split.TEST] >= FEWEST:
-        done(
-            "Score the shipped model on the test participants",
-            "evaluate",
-            out,
-            "--model",
-            "default",
-            "--out",
-            "results",
-        )
-    else:
-        done("Train a model on the pairs", "train", out, "run", "--recipe", "pds")
+    done(*after_prepared(pairs, path))
+
+
+def _warn_few(people: int) -> None:
+    """Warn that a model cannot be measured, and name the alternative. people: the number with both scans, 0 or 1."""
+    from pdsynth.adaptation.adapt import FEWEST_SINGLE
+    from pdsynth.data.splits import FEWEST
+
+    found = "only one participant has both scans" if people else "no participant has both scans"
+    needs = f"evaluate needs {FEWEST} of them, and train one or more"
+    single = f"adapt can also learn from single scans, {FEWEST_SINGLE} or more of each modality outside the test split"
+    error_line(f"{found}: {needs}; {single}.", kind="Warning")
 
 
 def _cells(path: Path, *columns: str) -> list[tuple[str, ...]]:
@@ -348,13 +336,14 @@ def _fractions(text: str) -> tuple[float, float, float]:
 
 def _contents(cohort: Cohort, files: bool) -> dict[str, Any]:
     from pdsynth.cohorts.cohort import asks_for_action, by_reason
+    from pdsynth.data.means import scan_notes
     from pdsynth.imaging.nifti import read_header
 
     visits = list(cohort)
     scans = [(session.scans[m], m) for _, session in visits for m in Modality if m in session.scans]
     headers = [read_header(scan.path) for scan, _ in scans]
     shapes = Counter(f"{m} {'x'.join(map(str, h.shape))}" for (_, m), h in zip(scans, headers, strict=True))
-    notes = [(scan.path, "; ".join(h.notes)) for (scan, _), h in zip(scans, headers, strict=True)]
+    notes = [(scan.path, "; ".join(scan_notes(scan))) for scan, _ in scans]
     contents = {
         "path": str(cohort.root),
         "simulated": cohort.simulated,

@@ -14,6 +14,8 @@ LISTED = 30  # files that are printed
 DRY_RUN = "--dry-run"
 WORDS: list[str] = []  # of the command that runs, after `pdsynth`
 WIDEST = 10_000  # characters of a line that no terminal limits
+TEXT = 40  # characters of a column of sentences there
+PATHS = ("file", "source", "folder")  # headings of columns of paths, which are never cut
 
 
 def hush_libraries() -> None:
@@ -89,26 +91,33 @@ def print_json(content: object) -> None:
 
 
 def search_before_sharing(folder: Path) -> None:
-    """Print the command that searches a folder of results for identifiers, as the next one to run."""
-    done("Before you share the folder, search it for identifiers", "doctor", "--privacy", folder)
+    """Print the command that searches a folder for paths and identifiers, as the next one to run."""
+    what = "paths, names of this machine and user, e-mail addresses and DICOM identifiers"
+    rest = "ids of participants, names of files, free text and images are not searched"
+    done(f"Before you share the folder, search it for {what} ({rest})", "doctor", "--privacy", folder)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table on stdout. columns: its headings; rows: one text per column.
 
-    On a terminal, a text that is too long goes on in the next line. Elsewhere, such as in a file, each row is one line,
-    unless the environment variable COLUMNS gives a width.
+    A text that is too long goes on in the next line: on a terminal, or if the environment variable COLUMNS gives a
+    width, at this width. Elsewhere, such as in a file, a sentence goes on after 40 characters, between two words; a
+    path is never cut there.
     """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    limited = console.is_terminal or "COLUMNS" in os.environ
     grid = Table(title=title, title_justify="left")
-    for column in columns:
-        grid.add_column(column, overflow="fold")  # a path is never cut
+    for number, column in enumerate(columns):
+        sentences = not limited and column not in PATHS
+        words = (word for row in rows for word in row[number].split())
+        most = max(TEXT, *map(len, words)) if sentences else None
+        grid.add_column(column, overflow="fold", max_width=most)  # a path is never cut
     for row in rows:
         grid.add_row(*map(Text, row))
-    console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+    if not limited:
         console = Console(width=WIDEST)
     console.print(grid)

@@ -10,6 +10,7 @@ import typer
 
 from pdsynth import files, folders, manifest
 from pdsynth.cli.console import DRY_RUN, done, print_json, table, without
+from pdsynth.cli.following import after_model
 from pdsynth.cli.options import (
     AsJson,
     Budget,
@@ -150,10 +151,7 @@ def train(
     model = run / "model"
     in_steps = bool(fitted.method.stages())  # other recipes are fitted in closed form, in 32 or 64 bits
     how = f", trained in {fitted.card['precision']}," if in_steps else ""
-    done(
-        f"The model{how} is in {model}",
-        *("evaluate", prepared, "--model", model, "--out", "results"),
-    )
+    done(f"The model{how} is in {model}", *after_model(model, pairs))
 
 
 def _setting(change: str) -> tuple[str, str]:
@@ -222,7 +220,7 @@ def calibrate(
     ]
     columns = ("direction", "participants", "in 90 % interval", "SD factor", "after it, cross-validated")
     table(f"{'SIMULATED. ' if pairs.simulated else ''}Calibration", columns, rows)
-    done(f"The model is in {out}", *("evaluate", prepared, "--model", out, "--out", "results"))
+    done(f"The model is in {out}", *after_model(out, pairs))
 
 
 def adapt(
@@ -266,7 +264,7 @@ def adapt(
     ]
     columns = ("direction", "learnt from", "gain of those left out", "model")
     table(f"{'SIMULATED. ' if pairs.simulated else ''}Adaptation", columns, rows)
-    done(f"The model is in {out}", *("evaluate", prepared, "--model", out, "--out", "results"))
+    done(f"The model is in {out}", *after_model(out, pairs))
 
 
 def _learnt_from(each: Adaptation) -> str:

@@ -12,6 +12,7 @@ import typer
 
 from pdsynth import folders, manifest
 from pdsynth.cli.console import done, error_line, print_json, table
+from pdsynth.cli.following import HALVES, after_prepared
 from pdsynth.cli.options import (
     HERE,
     JOBS,
@@ -173,7 +174,8 @@ def scored(
                 "The simple methods for comparison that need a fit (controls) were fitted to the training split of "
                 "this cohort."
             )
-            fitted = api.fit_controls(pairs.train, seed=options.seed)
+            with progress("Fitting controls") as update:
+                fitted = api.fit_controls(pairs.train, seed=options.seed, progress=update)
             methods |= {name: method for name, method in fitted.items() if name not in methods}
         api.evaluate(
             methods,
@@ -208,7 +210,7 @@ def _refuse_too_few(pairs: Pairs, options: EvaluateOptions) -> None:
         remedy = "add participants with both scans, or synthesise without scores: `pdsynth synthesize` needs none"
     elif scored < FEWEST:
         problem = f"has {people} with both scans, but {scored} in the split {split}, where {FEWEST} are needed"
-        remedy = all_of_them if everyone < 2 * FEWEST else "prepare a new folder with --split 0.5,0,0.5"
+        remedy = all_of_them if everyone < 2 * FEWEST else f"prepare a new folder with --split {HALVES}"
     elif options.controls and not fitted:
         problem = "has no participant with both scans in the training split, on whom the controls are fitted"
         remedy = "evaluate with --no-controls"
@@ -291,7 +293,10 @@ def report(
             chosen = [name.strip() for name in participants.split(",") if name.strip()]
             page = write_report(folder, chosen, for_sharing)
     if prepared:
-        done(f"Open {results / page.name} in a browser", "evaluate", results, "--model", "default", "--out", "results")
+        from pdsynth.data.pairs import Pairs
+
+        done(f"Open {results / page.name} in a browser")
+        done(*after_prepared(Pairs.open(results)))
         return
     if for_sharing:
         done(f"Send {results / page.name} alone: other files of the folder show images and name participants")
@@ -304,14 +309,15 @@ def doctor(
     device: DeviceOption = Device.auto,
     privacy: Annotated[
         Path | None,
-        typer.Option("--privacy", metavar="DIR", help="Search a folder for identifiers and paths instead."),
+        typer.Option("--privacy", metavar="DIR", help="Search this folder instead, before you share it."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check the installation: device, template, data range, schedule ends, one-batch overfit, shipped model.
 
-    The exit status is 1 if a check fails. With --privacy, a folder is searched instead, with status 2 if something is
-    found.
+    The exit status is 1 if a check fails. With --privacy, a folder is searched for paths, names of this machine and
+    user, e-mail addresses and DICOM identifiers, with status 2 if something is found. Ids of participants, names of
+    files, free text and images are not searched.
     """
     if privacy is not None:
         from pdsynth.privacy import files, findings

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from pdsynth import files, folders, manifest
-from pdsynth.cli.console import DRY_RUN, done, doubtful, error_line, table, without
+from pdsynth.cli.console import DRY_RUN, done, doubtful, error_line, search_before_sharing, table, without
+from pdsynth.cli.following import to_prepare
 from pdsynth.cli.model import ModelFolder
 from pdsynth.cli.options import (
     AUTO,
@@ -24,7 +25,7 @@ from pdsynth.cli.options import (
     Where,
     where_options,
 )
-from pdsynth.progress import progress
+from pdsynth.progress import WRITING, progress
 from pdsynth.resources import resolve_device
 from pdsynth.types import InputError, Modality, Space, counted
 
@@ -75,8 +76,9 @@ def synthesize(
 
         load_ahead("pdsynth.synthesis")
     from pdsynth.cohorts.choice import Select
+    from pdsynth.data.splits import FEWEST
     from pdsynth.missing import REPLACE, plan, synthesise_scans
-    from pdsynth.outcomes import doubts, not_made
+    from pdsynth.outcomes import doubts, not_made, paired_people
     from pdsynth.report.boilerplate import of_synthesis
     from pdsynth.sources import Options, refuse_other_options
     from pdsynth.weights import model_folder, model_record
@@ -108,7 +110,7 @@ def synthesize(
             manifest.recorded(
                 work.folder, "synthesize", inputs=[folder, path], seed=seed, to=to, made_as=made_as
             ) as entries,
-            progress("Synthesising") as update,
+            progress("Synthesising", WRITING) as update,
         ):
             written, refused = synthesise_scans(
                 folder,
@@ -139,6 +141,9 @@ def synthesize(
         raise InputError(
             path, f"holds {counted(len(refused), 'refused scan')}", f"repair them; {out / TABLE} lists each"
         )
-    pairs = ("prepare", path, "prepared", "--split", "0.5,0,0.5")
-    measure = pairs if path.is_dir() else ("evaluate", "prepared", "--model", model, "--out", "results")
-    done("Measure the model on participants who have both scans before you use these files", *measure)
+    if path.is_dir() and (participant or paired_people(out / TABLE) >= FEWEST):
+        done("Measure the model on participants who have both scans before you use these files", *to_prepare(path))
+        return
+    trust = f"round_trip_db in {out / TABLE} says how far to trust each volume; look first at the lowest"
+    done(f"Too few participants here have both scans to measure the model. {trust}")
+    search_before_sharing(out)

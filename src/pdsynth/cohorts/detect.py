@@ -6,11 +6,13 @@ import os
 from inspect import signature
 from pathlib import Path
 
+from pdsynth import manifest
 from pdsynth.cohorts.choice import ANY, Select
 from pdsynth.cohorts.cohort import Cohort
 from pdsynth.cohorts.layout import Layout
 from pdsynth.cohorts.participants import DiagnosisMap
 from pdsynth.discovery import modules_of
+from pdsynth.files import read_json
 from pdsynth.types import InputError
 
 
@@ -25,14 +27,15 @@ def _discovered() -> dict[str, Layout]:
 
 
 LAYOUTS = _discovered()
+OWN_STUDY = "give the folder of the study itself, with the acquired scans"
 
 
 def detect(root: str | Path) -> tuple[str, str]:
     """Recognise the layout (structure on disk) of a cohort's folder: its name, such as "bids", and the reason in words.
 
     Only names of files and folders are read. Raises InputError if root is not a folder or cannot be listed, if it has
-    no known layout, or several of which none is preferred, and if its table of diagnoses of OASIS-3 is there twice or
-    is not a .csv file.
+    no known layout, such as another output of pdsynth, or several of which none is preferred, and if its table of
+    diagnoses of OASIS-3 is there twice or is not a .csv file.
     """
     root = Path(root)
     if not root.is_dir():
@@ -46,6 +49,8 @@ def detect(root: str | Path) -> tuple[str, str]:
         if not any(other.preferred_to(root, layout.name) for other in fitting if other is not layout)
     ]
     if not found:
+        if manifest.made_by_pdsynth(entries := manifest.read(root)):
+            raise InputError(root, f"was written by `pdsynth {entries['command']}` and is not a study", OWN_STUDY)
         signs = "; ".join(f"{layout.sign} ({layout.name})" for layout in LAYOUTS.values())
         raise InputError(root, f"contains none of these: {signs}", "give the folder that contains the participants")
     if len(found) > 1:
@@ -72,10 +77,12 @@ def read(
     participants.tsv; the others have tables and codes of their own. If `tables` is false, only the scans are read, and
     the two are ignored: no table can then stop or change a synthesis.
 
-    Raises InputError if no layout is recognised, or as the reader of the layout does. Raises ValueError for an unknown
-    layout, for another group in `diagnosis_map`, and for `select` or diagnosis options with a layout that does not take
-    them.
+    Raises InputError if no layout is recognised, if the folder holds volumes that pdsynth synthesised, or as the reader
+    of the layout does. Raises ValueError for an unknown layout, for another group in `diagnosis_map`, and for `select`
+    or diagnosis options with a layout that does not take them.
     """
+    if read_json(Path(root) / "dataset_description.json").get("Synthetic"):
+        raise InputError(root, "holds synthetic volumes of pdsynth, not acquired scans", OWN_STUDY)
     layout = detect(root)[0] if layout is None else layout
     if layout not in LAYOUTS:
         raise ValueError(f"there is no layout {layout!r}. Choose among {', '.join(LAYOUTS)}.")

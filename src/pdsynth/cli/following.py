@@ -1,0 +1,84 @@
+"""The command that may follow a verb, for the scans that a study holds: a message, and the words after `pdsynth`.
+
+A study in which nobody has both scans cannot measure a model, and is never led in a circle: its missing scans are
+synthesised, by a model that was adapted to its single scans if there are enough.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pdsynth.types import Available, Modality, Split, counted
+
+if TYPE_CHECKING:
+    from pdsynth.cohorts.cohort import Cohort
+    from pdsynth.data.pairs import Pairs
+
+HALVES = "0.5,0,0.5"  # --split of `prepare`: one half trains, the other is scored
+DATASET = "your-dataset"  # in a command that follows a verb which does not know the dataset
+
+
+def to_prepare(dataset: Path) -> tuple[str, ...]:
+    """The command that prepares the pairs of a dataset, to measure a model on them."""
+    return "prepare", str(dataset), "prepared", "--split", HALVES
+
+
+def after_cohort(cohort: Cohort) -> tuple[str, ...]:
+    """A message on the scans that a dataset lacks, and the command for this."""
+    from pdsynth.data.splits import FEWEST
+
+    visits = [session for _, session in cohort]
+    paired = {s.participant_id: v for s, v in cohort if len(v.scans) == len(Modality)}
+    root = str(cohort.root)
+    fill = "synthesize", "default", root, "synthesised"
+    if missing := sum(len(session.missing) for session in visits):
+        return f"Missing: {counted(missing, 'scan')}, which synthesis fills in", *fill
+    if len(paired) >= FEWEST:
+        return "No scan is missing; pairs measure a model", *to_prepare(cohort.root)
+    if paired:
+        scan = next(iter(paired.values())).scans[Modality.FMRI].path
+        message = "One pair is too few to measure a model. Synthesise its dMRI, and compare by eye with the real one"
+        return message, "synthesize", "default", str(scan), "synthesised", "--to", Modality.DMRI.value
+    if visits:
+        message = "All other scans were refused. Repair them, or synthesise them nevertheless"
+        return message, *fill, "--replace-refused"
+    return "No scan can be used. Repair the refused files, and inspect again", "inspect", root
+
+
+def after_prepared(pairs: Pairs, dataset: str | Path = DATASET) -> tuple[str, ...]:
+    """A message on the use of a prepared folder, and the command for this. dataset: the one that was prepared."""
+    from pdsynth.data.splits import FEWEST
+
+    root = str(pairs.root)
+    if _people(pairs.test) >= FEWEST:
+        return "Score the shipped model on the test participants", "evaluate", root, *_scoring("default")
+    if _people(pairs, Available.BOTH) >= FEWEST:
+        return "Train a model on the pairs", "train", root, "run", "--recipe", "pds"
+    from pdsynth.adaptation.adapt import FEWEST_SINGLE
+
+    others = pairs.where(pairs.table["split"] != Split.TEST)
+    if min(_people(others, Available.BOTH, Available(modality)) for modality in Modality) >= FEWEST_SINGLE:
+        return "Adapt the shipped model to your scanner by single scans", "adapt", "default", root, "adapted"
+    if (pairs.table["available"] != Available.BOTH).any():
+        return "Synthesise the missing scans", "synthesize", "default", str(dataset), "synthesised"
+    return "List the scans of the dataset", "inspect", str(dataset)
+
+
+def after_model(model: Path, pairs: Pairs) -> tuple[str, ...]:
+    """The command after a model was made from a prepared folder: to score it, or to use it if too few can score it."""
+    from pdsynth.data.splits import FEWEST
+
+    if _people(pairs, Available.BOTH) >= FEWEST:
+        return "evaluate", str(pairs.root), *_scoring(str(model))
+    return "synthesize", str(model), DATASET, f"synthesised-{model.name}"
+
+
+def _scoring(model: str) -> tuple[str, ...]:
+    return "--model", model, "--out", "results"
+
+
+def _people(pairs: Pairs, *available: Available) -> int:
+    """The number of participants in some rows, of those whose sessions hold one of these; without any, of all."""
+    rows = pairs.table["available"].isin(available or tuple(Available))
+    return int(pairs.table["participant_id"][rows].nunique())

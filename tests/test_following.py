@@ -1,0 +1,113 @@
+"""The next command: right for what a study holds, and never one that was just given."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fixture_trees import copy_source_model, write_dwi, write_scan
+from odd_scans import NATIVE, head, image, put
+from pdsynth.cli import main
+from pdsynth.cli.following import HALVES, after_cohort, after_model, after_prepared
+from pdsynth.cohorts import read
+from pdsynth.data.pairs import Pairs
+
+ROOT = Path(__file__).parents[1]
+BOLD, DWI = "sub-{0}/func/sub-{0}_task-rest_bold.nii.gz", "sub-{0}/dwi/sub-{0}_dwi.nii.gz"
+
+
+def study(root: Path, fmri: str = "", dmri: str = "") -> Path:
+    """A study in which the participants of two texts, such as "ab", have fMRI and dMRI."""
+    for name in fmri:
+        write_scan(root / BOLD.format(name))
+    for name in dmri:
+        write_dwi(root / DWI.format(name))
+    return root
+
+
+def test_a_dataset_leads_to_synthesis_or_to_the_measurement_of_pairs(tmp_path: Path) -> None:
+    single = study(tmp_path / "single", fmri="ab", dmri="c")
+    words = "synthesize", "default", str(single), "synthesised"
+    assert after_cohort(read(single)) == ("Missing: 3 scans, which synthesis fills in", *words)
+    pairs = study(tmp_path / "pairs", fmri="ab", dmri="ab")
+    assert after_cohort(read(pairs))[1:] == ("prepare", str(pairs), "prepared", "--split", HALVES)
+    one = study(tmp_path / "one", fmri="a", dmri="a")
+    message, *words = after_cohort(read(one))
+    assert "too few to measure a model" in message
+    assert words == ["synthesize", "default", str(one / BOLD.format("a")), "synthesised", "--to", "dmri"]
+
+
+def test_refused_scans_are_repaired_or_replaced(tmp_path: Path) -> None:
+    half = study(tmp_path / "half", fmri="a", dmri="a")
+    (half / DWI.format("a")).write_bytes(b"")
+    message, *words = after_cohort(read(half))
+    assert "All other scans were refused" in message and words[-1] == "--replace-refused"
+    (half / BOLD.format("a")).write_bytes(b"")
+    assert after_cohort(read(half))[1:] == ("inspect", str(half))
+
+
+def with_table(pairs: Pairs, **columns: object) -> Pairs:
+    return Pairs(pairs.root, pairs.table.assign(**columns), pairs.manifest, pairs.volumes)
+
+
+def test_a_prepared_folder_leads_to_what_its_scans_permit(prepared: Pairs) -> None:
+    root = str(prepared.root)
+    assert after_prepared(prepared)[1:] == ("evaluate", root, "--model", "default", "--out", "results")
+    untested = with_table(prepared, split="train")
+    assert after_prepared(untested)[1:] == ("train", root, "run", "--recipe", "pds")
+    halves = np.where(np.arange(10) < 5, "fmri", "dmri")
+    singles = with_table(untested, available=halves)  # five of each modality, none in the test split
+    assert after_prepared(singles)[1:] == ("adapt", "default", root, "adapted")
+    few = with_table(prepared, available=halves)  # one of five with dMRI is outside the test split
+    assert after_prepared(few, "study")[1:] == ("synthesize", "default", "study", "synthesised")
+    assert after_prepared(prepared.where(np.arange(10) == 0), "study")[1:] == ("inspect", "study")
+
+
+def test_a_model_is_scored_or_used_where_too_few_can_score_it(prepared: Pairs) -> None:
+    model = Path("run/adapted")
+    scored = "evaluate", str(prepared.root), "--model", str(model), "--out", "results"
+    assert after_model(model, prepared) == scored
+    singles = with_table(prepared, available="fmri")
+    assert after_model(model, singles) == ("synthesize", str(model), "your-dataset", "synthesised-adapted")
+
+
+def test_pages_and_commands_agree_on_the_split() -> None:
+    pages = [ROOT / "README.md", ROOT / "docs/tutorial.md", ROOT / "docs/how-to/measure.md"]
+    assert all(f"prepared --split {HALVES}" in page.read_text() for page in pages)
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return int(stop.value.code or 0), captured.out, captured.err
+
+
+def following(out: str) -> list[str]:
+    (command,) = re.findall(r"^Next: pdsynth (.+)$", out, re.M)
+    return shlex.split(command)
+
+
+def test_a_study_of_single_scans_is_not_led_in_a_circle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only fMRI was scanned: inspect, synthesize and prepare; then their outputs are taken for a study."""
+    root, made, prepared = (tmp_path / name for name in ("study", "synthesised", "prepared"))
+    put(root / BOLD.format("a"), image(np.stack([head(1).data] * 3, -1).astype(np.int16), NATIVE.affine))
+    assert following(run(capsys, "inspect", root)[1]) == ["synthesize", "default", str(root), "synthesised"]
+    model = copy_source_model(tmp_path / "model")
+    status, out, err = run(capsys, "synthesize", model, root, made, "--jobs", 1, "--device", "cpu")
+    assert status == 0, err
+    assert "round_trip_db" in out and following(out) == ["doctor", "--privacy", str(made)]
+    assert "Ids of participants" in run(capsys, "doctor", "--privacy", made)[1]  # nothing is found, nothing follows
+    status, out, err = run(capsys, "prepare", root, prepared, "--grid-mm", 8, "--jobs", 1)
+    assert status == 0, err
+    assert "no participant has both scans: evaluate needs 2 of them" in err and "adapt can also learn" in err
+    assert following(out) == ["synthesize", "default", str(root), "synthesised"]
+    assert following(run(capsys, "report", prepared)[1])[0] == "synthesize"
+    status, _, err = run(capsys, "inspect", made)
+    assert status == 2 and "holds synthetic volumes of pdsynth" in err and "the folder of the study itself" in err
+    status, _, err = run(capsys, "inspect", prepared)
+    assert status == 2 and "was written by `pdsynth prepare` and is not a study" in err
