@@ -239,7 +239,7 @@ def verdicts(metrics: dict[str, Any], name: str, direction: Direction) -> list[t
 
 
 def _best_control(methods: dict[str, Any], tested: str, direction: Direction, identified: float) -> str:
-    """Why the share of outputs that are identified is no point for the method under test: the best control, as text."""
+    """Why the share of outputs that are identified is not in favour of the method under test, as the end of a text."""
     controls = [name for name in methods if group_of(name, tested) == "control"]
     rates = {name: value_of(methods[name][direction.value], "identification_rate")[0] for name in controls}
     known = {name: rate for name, rate in rates.items() if rate is not None}
