@@ -62,14 +62,11 @@ def test_tables_of_scores_show_all_their_columns_at_1400_pixels(opened):
     assert len(widths) == 4 and all(table <= room for table, room in widths), widths
 
 
-def test_a_long_name_of_a_participant_is_not_cut_at_1400_pixels(opened):
+def test_the_list_of_participants_is_as_wide_as_its_longest_name(opened):
     metrics = {"width": 1400, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
     opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    script = """const list = document.querySelector("#viewer [name=person]"), room = list.clientWidth;
-        list.options[1].text = "sub-0123456789 " + "site of a long name ".repeat(3);
-        return [room, list.clientWidth]"""
-    before, after = opened.execute_script(script)
-    assert before < 400 < after  # the list is as wide as its longest name
+    room = opened.execute_script("""return document.querySelector("#viewer [name=person]").clientWidth""")
+    assert room > 400  # the longest name of this page; at 340 pixels it was cut
     assert " rank 1 of 12 " in opened.find_element("css selector", "#viewer [name=person] option").text
 
 
