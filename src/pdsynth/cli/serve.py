@@ -53,7 +53,7 @@ def serve(
         loading.close()
         done(f"Open {address} in a browser of this machine. Ctrl-C ends the page and removes its files")
 
-    typer.echo("Loading the model: less than half a minute, on a busy machine up to two minutes ...", err=True)
+    typer.echo("Loading the model: up to two minutes on a busy machine ...", err=True)
     with loading:
         loading.enter_context(working("Loading the model"))
         run(folder, device.value, host, port, most_gb, ready)
