@@ -80,11 +80,17 @@ def synthesised(bids: Path) -> dict[str, float]:
 
 
 def evaluated(measured: dict[str, Any]) -> dict[str, Any]:
-    """Processor seconds of `evaluate` per participant between the fewest and the most, and memory of the most."""
+    """Processor seconds of `evaluate` per participant, memory for the most participants, and its growth, one process."""
     sizes = [int(number) for number in measured["participants"]]
     few, many = (measured["participants"][str(n)]["jobs"]["1"][0] for n in (min(sizes), max(sizes)))
     spent = (many["processor_seconds"] - few["processor_seconds"]) / (max(sizes) - min(sizes))
-    return {"local-ridge": round(spent, 3), "process_mb": many["process_mb"], "from": "evaluate_jobs.json"}
+    return {
+        "local-ridge": round(spent, 3),
+        "process_mb": many["process_mb"],
+        "growth_mb": round(measured["growth_mb_per_participant"]["1 jobs, process_mb"]["line"], 2),
+        "participants": [min(sizes), max(sizes)],
+        "from": "evaluate_jobs.json",
+    }
 
 
 def copied() -> dict[str, Any]:

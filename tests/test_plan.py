@@ -21,8 +21,8 @@ UNITS = {
         "training_step_seconds": {"pds": 0.6, "threads": 2, "from": "a"},
         "training": {"fit_seconds_per_participant": 0.9, "peak_mb": 2000, "participants": 200, "from": "b"},
         "evaluate": {
-            "4": {"local-ridge": 3.6, "process_mb": 500, "from": "c"},
-            "2": {"local-ridge": 36.0, "process_mb": 1000, "from": "c"},
+            "4": {"local-ridge": 3.6, "process_mb": 500, "growth_mb": 0.1, "participants": [25, 400], "from": "c"},
+            "2": {"local-ridge": 36.0, "process_mb": 1000, "growth_mb": 0.2, "participants": [25, 100], "from": "c"},
         },
         "speed_of_two_jobs": {"prepare": 1.9, "synthesize": 1.7, "from": "d"},
         "small_simulated_scans": {"prepare_seconds": 1, "synthesize_seconds": 2, "from": "e"},
