@@ -80,7 +80,7 @@ def synthesised(bids: Path) -> dict[str, float]:
 
 
 def evaluated(measured: dict[str, Any]) -> dict[str, Any]:
-    """Processor seconds of `evaluate` per participant, memory for the most participants, and its growth, one process."""
+    """Of one process of `evaluate`: seconds per participant, memory for the most participants, and its growth."""
     sizes = [int(number) for number in measured["participants"]]
     few, many = (measured["participants"][str(n)]["jobs"]["1"][0] for n in (min(sizes), max(sizes)))
     spent = (many["processor_seconds"] - few["processor_seconds"]) / (max(sizes) - min(sizes))
