@@ -66,11 +66,12 @@ def scored_scans(run: Path) -> bytes:
     """Source, synthesised scan, real scan and difference of one participant of the test split, in both directions."""
 
     def volume(name: str) -> np.ndarray:
-        return np.load(run / "results" / "predictions" / f"{name}.npy", mmap_mode="r")[0].astype(np.float32)
+        path = next((run / "results" / "predictions").glob(f"{name}.npy"))
+        return np.load(path, mmap_mode="r")[0].astype(np.float32)
 
     rows = []
     for source, target, names in (("fmri", "dmri", ("fMRI", "dMRI")), ("dmri", "fmri", ("dMRI", "fMRI"))):
-        real, made = volume(target), volume(f"pds_{source}_to_{target}")
+        real, made = volume(target), volume(f"default*_{source}_to_{target}")
         row: list[Panel] = [(f"{names[0]}: the source", middle(volume(source)), "gray", 0.9)]
         row += [
             (f"{names[1]}, synthesised", middle(made), "gray", 0.9),
