@@ -34,6 +34,7 @@ GENERATED: dict[str, Callable[[], str]] = {
 def on_files(files: Any, config: Any) -> Any:
     """Add the generated pages and pictures, and copies of the files of the repository that pages link to."""
     for uri, page in GENERATED.items():
+        files.remove(files.get_file_from_path(uri))  # the words that stand there in the repository
         files.append(File.generated(config, uri, content=page()))
     files.append(File.generated(config, notebook_page.DOWNLOAD, content=notebook_page.download()))
     _, run = runs.with_outputs((ROOT / "docs" / TUTORIAL).read_text(), "tutorial")
