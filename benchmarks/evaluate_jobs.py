@@ -7,7 +7,8 @@ times include the start of the program. Memory is the anonymous memory (RssAnon)
 together, and the most of any process. On a machine with other work the times show that work, of which two processes
 displace more than one. The file therefore has the processor seconds too: those of all processes, and those of the first
 process and the busiest other one together, which bound the time of processes that have a core each. With --returning
-the C library gives freed arrays back at once (see `evaluate_memory.py`), so that memory is what is in use.
+the C library gives freed arrays back at once (see `evaluate_memory.py`), so that memory is what is in use; only memory
+is in the file then.
 """
 
 from __future__ import annotations
@@ -80,13 +81,13 @@ def run(prepared: Path, work: Path, jobs: int, returning: bool) -> tuple[dict[st
     if process.returncode:
         raise SystemExit(process.returncode)
     took, first = time.perf_counter() - started, seconds.pop(process.pid)
-    found = {
-        "seconds": took,
-        "processor_seconds": first + sum(seconds.values()),
-        "longest_processor_seconds": first + max(seconds.values(), default=0),
-        "together_mb": megabytes(together),
-        "process_mb": megabytes(most),
-    }
+    found = {"together_mb": megabytes(together), "process_mb": megabytes(most)}
+    if not returning:  # which takes more time
+        found |= {
+            "seconds": took,
+            "processor_seconds": first + sum(seconds.values()),
+            "longest_processor_seconds": first + max(seconds.values(), default=0),
+        }
     return {name: round(value, 1) for name, value in found.items()}, results(out)
 
 
@@ -141,7 +142,7 @@ def main() -> None:
             f"speed_of_two_jobs_by_{name}": round(
                 median(one[name] / two[name] for one, two in zip(*found.values(), strict=True)), 2
             )
-            for name in ("seconds", "longest_processor_seconds")
+            for name in (() if given.returning else ("seconds", "longest_processor_seconds"))
         }
         measured[number] = {"jobs": {str(jobs): each for jobs, each in found.items()}, "equal_bytes": equal} | ratios
         result = summary(measured, pairs.grid.shape)
