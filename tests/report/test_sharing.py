@@ -14,7 +14,7 @@ from pdsynth.evidence.claims import write_report
 from pdsynth.privacy import findings
 from pdsynth.report.sections import Figure, Section, Table
 from pdsynth.report.sharing import released, shareable, short_names
-from pdsynth.types import InputError
+from pdsynth.types import Direction, InputError
 
 ROWS = [["a"], ["b"], ["c"]]
 
@@ -95,6 +95,52 @@ def test_folders_in_the_names_of_methods_are_left_out(many_results, tmp_path):
         path.write_text(path.read_text().replace("copy-source", "copy-source (/home/jdoe/model)"))
     text = write_report(tmp_path / "run", for_sharing=True).read_text(encoding="utf-8")
     assert "jdoe" not in text and text.count("copy-source (3)") > 4
+
+
+@pytest.fixture(scope="module")
+def named_results(make_prepared, tmp_path_factory):
+    """Results of two models, with a name planted in each entry that a user, a folder or a cohort gives its name to."""
+    root = tmp_path_factory.mktemp("named")
+    shutil.copytree(make_prepared(20, test=12).root, root / "zzprepared (2)")
+    verbs = [
+        ["train", "zzprepared (2)", "zzmodel", "--recipe", "population-mean"],
+        ["train", "zzprepared (2)", "zzother-zzmodel", "--recipe", "population-mean"],
+        ["evaluate", "zzprepared (2)", "--no-controls", "--out", "zzresults"],
+    ]
+    verbs[-1] += ["--model", "zzmodel/model", "--model", "zzother-zzmodel/model"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for words in verbs:
+            with pytest.raises(SystemExit) as stop:
+                main(words)
+            assert not stop.value.code
+    path = root / "zzresults" / "manifest.json"
+    entries = json.loads(path.read_text())
+    entries["parameters"]["atlas"] = "zzatlas.nii.gz"
+    for model in entries["models"].values():
+        given = {
+            "n_participants": 9,
+            "scale": {},
+            "simulated": True,
+            "cohort": "zzcalibrated",
+            "coverage_90": dict.fromkeys(Direction),
+        }
+        model["card"] |= {"init": "zzinitial", "training_data": "zzdata", "made_on": "zzmachine", "calibration": given}
+    path.write_text(json.dumps(entries))
+    return root / "zzresults"
+
+
+def test_no_name_that_the_results_record_of_a_cohort_or_folder_is_in_the_page(named_results):
+    recorded = "".join((named_results / name).read_text() for name in ("manifest.json", "metrics.json"))
+    names = set(re.findall(r"zz[a-z-]+", recorded))
+    given = {"zzmodel", "zzother-zzmodel", "zzprepared"}
+    assert names == given | {"zzatlas", "zzcalibrated", "zzinitial", "zzdata", "zzmachine"}
+    assert "(cohort zzprepared (2))" in recorded
+    text = write_report(named_results, for_sharing=True).read_text(encoding="utf-8")
+    assert re.findall(r".{30}zz.{30}", text) == [] and "cohort zz" not in text
+    for model in ("population-mean (1)", "population-mean (2)"):
+        assert f"<li>{model} was trained on 8 SIMULATED participants.</li>" in text
+    assert "zzother-" not in text and "-population-mean" not in text  # the name of one holds that of the other
 
 
 def test_results_of_four_people_are_not_shared(results):

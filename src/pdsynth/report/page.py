@@ -22,7 +22,7 @@ from pdsynth.report.filled import filled
 from pdsynth.report.pictures import colour_bar
 from pdsynth.report.rendering import render, scripts
 from pdsynth.report.sections import Claim
-from pdsynth.report.sharing import FEWEST, released, shareable, short_names
+from pdsynth.report.sharing import FEWEST, released, shareable, short_names, without_cohort
 from pdsynth.results.folder import Results, scores_and_times
 from pdsynth.statistics.inference import SIGNIFICANT
 from pdsynth.types import Direction, InputError
@@ -115,6 +115,7 @@ def _shared(context: dict[str, Any]) -> dict[str, Any]:
     sections, left_out = shareable(context["sections"])
     return {
         "sections": sections,
+        "notes": [without_cohort(note) for note in context["notes"]],
         "left_out": left_out,
         "diagnoses": _large_counts(context["diagnoses"]),
         "directions": [d | {"groups": _large_groups(d["groups"])} for d in context["directions"]],

@@ -23,10 +23,10 @@ def render(
 
     template: file name in `templates`. escape: whether values are escaped for HTML. context: values by the names that
     the template uses; a missing one raises jinja2.UndefinedError. replaced: texts of the finished file, each with the
-    text that takes its place.
+    text that takes its place. Of two such texts of which one holds the other, the longer is replaced.
     """
     text = fill(template, escape, context)
-    for old, new in (replaced or {}).items():
+    for old, new in sorted((replaced or {}).items(), key=lambda pair: -len(pair[0])):
         text = text.replace(old, new)
     write_text(path, text)
     return path

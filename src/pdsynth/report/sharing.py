@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import compress
@@ -11,6 +12,7 @@ from pdsynth.report.sections import Section, Table
 from pdsynth.results.entries import DEFAULT, LABEL, recipe_of
 
 FEWEST = 5  # people in a result that is shared
+COHORT = re.compile(r"(?<=participants) \(cohort .*\)(?=\.$)", re.DOTALL)  # the end of a note; a name may hold ")"
 
 
 def released(people: Sequence[int], within: Sequence[str]) -> list[bool]:
@@ -64,6 +66,15 @@ def short_names(methods: Iterable[str]) -> dict[str, str]:
         for name, match, number in found
         if match and match["given"] != DEFAULT
     }
+
+
+def without_cohort(note: str) -> str:
+    """A note of a manifest without the name of the prepared folder on which a model was trained.
+
+    >>> without_cohort("run (pds) was trained on 10 SIMULATED participants (cohort clinic-a (2)).")
+    'run (pds) was trained on 10 SIMULATED participants.'
+    """
+    return COHORT.sub("", note)
 
 
 def _recipe(*parts: str) -> str:
