@@ -32,7 +32,10 @@ def synthesis(root: Path, **changes: object) -> dict:
         rows.append(dict(zip(COLUMNS, values, strict=True)))
         made = sidecar_path(root / name)
         made.parent.mkdir(exist_ok=True)
-        write_json(made, {"Registration": step, "Detail": "of the source"})
+        about = {"SourceModality": "dMRI", "TargetModality": "fMRI", "SourceShell": 2500.0}
+        if target == "dmri":
+            about = {"SourceModality": "fMRI", "TargetModality": "dMRI", "Shell": 1000.0 if person == "a" else 700.0}
+        write_json(made, {"Registration": step, "Detail": "of the source"} | about)
         spread = made.with_name(made.name.replace("synthetic_", "syntheticstd_"))
         write_json(spread, {"Calibration": "on 60 participants"})
     skipped = dict.fromkeys(COLUMNS, "") | {"participant_id": "sub-d", "target": "fmri", "status": "skipped"}
@@ -58,6 +61,8 @@ def test_each_number_of_a_synthesis_is_that_of_its_records(tmp_path: Path) -> No
         "(recipe pds-x, pdsynth 0.0.7, SHA-256 of its weights abcdef012345) was trained on 123 SIMULATED participants.",
         "implements pattern-aware diffusion synthesis [@pds2025].",
         "volumes after the first 7.5 s, and of the dMRI volumes of the shell nearest to 800 s/mm2",
+        "The shell that was used had b = 2500 s/mm2 (1 scan).",
+        "The synthesised dMRI volumes are those of b = 700 s/mm2 (1 scan) and 1000 s/mm2 (2 scans).",
         "component analysis [@veraart2016].",
         "Brain masks were those of the dataset, or computed where it had none.",
         "Of the scans, 2 were registered to the MNI152 template",
@@ -88,7 +93,9 @@ def test_what_is_not_recorded_is_not_written(tmp_path: Path) -> None:
     found = of_synthesis(tmp_path, entries)
     text = " ".join(found.paragraphs)
     assert [
-        word for word in ("trained", "grid of", "registered", "Python", "samples", "Calib", "mask") if word in text
+        word
+        for word in ("trained", "b = ", "grid of", "registered", "Python", "samples", "Calib", "mask")
+        if word in text
     ] == []
     assert "fMRI of 2 participants (3 scans)" in text
     assert ENTRY.findall(found.references) == ["zhu2017"]
@@ -147,7 +154,9 @@ def test_an_evaluation_names_no_cohort_and_no_folder() -> None:
     }
     known = {"others": "a, b", "comparisons": "higher in 1", "people": "7", "cohort": "secret", "tested": "x (secret)"}
     text = json.dumps(of_evaluation(entries, {"card": {"cohort": "secret"}}, known).paragraphs)
-    assert "secret" not in text and "with 2 other methods" in text
+    assert "secret" not in text and "with 2 other methods in paired" in text
+    one = of_evaluation(entries, {}, known | {"others": "a"}).paragraphs
+    assert "compared with 1 other method in paired permutation tests" in one[-1]
     assert "Scans that no tool had registered were registered to the MNI152 template" in text
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -21,7 +21,7 @@ import yaml
 from pdsynth.files import read_json, write_text
 from pdsynth.imaging.nifti import NAMES, sidecar_path
 from pdsynth.outcomes import TABLE, read_outcomes
-from pdsynth.types import Modality, Space
+from pdsynth.types import Modality, Space, counted
 
 TEXT, REFERENCES = "methods.md", "references.bib"
 CITED, ENTRY = re.compile(r"@([a-z]+\d*)"), re.compile(r"@\w+\{(\w+),")  # keys in a text, and in BibTeX
@@ -30,6 +30,7 @@ UNITS = {  # of prepared volumes, by `Preprocessing.intensity`
     "flat-median": "2.5 times the median in the brain, after division by the slow signal variation (receive field)",
     "percentile": "the 99.5th percentile in the brain",
 }
+MOST_SHELLS = 3  # b-values that are named one by one
 MASKS = {"given": "those of the dataset, or computed where it had none", "computed": "computed"}
 REGISTERED = {  # the fact of methods.yaml, by the last step of a registration
     "affine to MNI": "registered_affine",
@@ -111,8 +112,8 @@ def of_synthesis(folder: Path, entries: Mapping[str, Any]) -> Boilerplate:
         {
             "source": NAMES[Modality(str(target)).other],
             "target": NAMES[Modality(str(target))],
-            "people": _number(rows["participant_id"].nunique(), kind),
-            "scans": _number(len(rows), "scan"),
+            "people": counted(rows["participant_id"].nunique(), kind),
+            "scans": counted(len(rows), "scan"),
         }
         for target, rows in table.groupby("target")
     ]
@@ -121,7 +122,7 @@ def of_synthesis(folder: Path, entries: Mapping[str, Any]) -> Boilerplate:
     parameters = preprocessing | ({"grid_mm": abs(grid[0][0])} if grid else {})
     known = software(entries) | model(entries.get("model", {})) | preparation(parameters)
     known.pop("through_fmri", None)  # the session of a synthesised scan has no other scan
-    known |= dict(_registered(sidecars)) | dict(_output(folder, table, made_as, sidecars))
+    known |= dict(_registered(sidecars)) | dict(_shells(sidecars)) | dict(_output(folder, table, made_as, sidecars))
     paragraphs = ((("software",), (known,)), (("synthesis",), ways), (("model",), (known,)))
     return compose((*paragraphs, (("preparation",), (known,)), (("output",), (known,))), entries["version"])
 
@@ -132,8 +133,8 @@ def of_evaluation(entries: Mapping[str, Any], record: Mapping[str, Any], known: 
     known: the facts of `report.facts`. Names of cohorts, participants and folders are not part of the text.
     """
     settings = (entries.get("data", {}).get("prepared") or {}).get("parameters") or {}
-    scored = {**known, "n_others": str(len(known["others"].split(", ")))} if "others" in known else known
-    scored = {**scored, **software(entries), **model(record), **preparation(settings)}
+    others = {"n_others": counted(len(known["others"].split(", ")), "other method")} if "others" in known else {}
+    scored = {**known, **others, **software(entries), **model(record), **preparation(settings)}
     if settings.get("alone") == "affine":
         scored["registered_affine"] = "Scans that no tool had registered were registered"
     parts = ("software", "model", "preparation", "evaluation")
@@ -189,6 +190,26 @@ def _registered(sidecars: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, st
         yield REGISTERED[start], f"{scans} {verb}"
 
 
+def _shells(sidecars: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield the b-values of the dMRI sources, and of the synthesised dMRI; none of those that a sidecar lacks."""
+    for entry, role in (("SourceShell", "SourceModality"), ("Shell", "TargetModality")):
+        shells = [sidecar.get(entry) for sidecar in sidecars if sidecar.get(role) == NAMES[Modality.DMRI]]
+        if shells and None not in shells:
+            yield entry, _b_values(Counter(shells))
+
+
+def _b_values(scans: Mapping[float, int]) -> str:
+    """The number of scans by b-value (s/mm^2) as text; of more than MOST_SHELLS b-values, their range.
+
+    >>> _b_values({2500.0: 1, 1000.0: 3}), _b_values({900: 1, 950: 2, 1000: 1, 1150: 1})
+    ('1000 s/mm2 (3 scans) and 2500 s/mm2 (1 scan)', '900 to 1150 s/mm2 (5 scans)')
+    """
+    if len(scans) > MOST_SHELLS:
+        return f"{min(scans):g} to {max(scans):g} s/mm2 ({counted(sum(scans.values()), 'scan')})"
+    texts = [f"{b:g} s/mm2 ({counted(scans[b], 'scan')})" for b in sorted(scans)]
+    return " and ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
+
+
 def _way(step: str) -> str:
     return next(start for start in REGISTERED if step.startswith(start))
 
@@ -213,10 +234,6 @@ def _output(
         yield "round_trip", f"{scores[0]:.1f} dB"
     elif scores:
         yield "round_trip", f"median {median(scores):.1f} dB, range {min(scores):.1f} to {max(scores):.1f} dB"
-
-
-def _number(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 def _known(facts: Mapping[str, Any]) -> dict[str, str]:
