@@ -76,6 +76,25 @@ def test_a_missing_scan_and_its_source_have_one_unit_and_the_page_says_what_a_lo
     assert "99.5th percentile in the brain" not in html[html.index("The list ends with") : html.index("<noscript>")]
 
 
+def test_the_missing_scans_with_the_lowest_round_trips_are_shown_first(many_results, tmp_path):
+    root = shutil.copytree(many_results, tmp_path / "run")
+    (image,) = root.rglob("*_desc-synthetic_dwiref.nii.gz")
+    for person, trust in (("07", 21.5), ("08", 19.5), ("10", None), ("11", 30)):
+        copy = image.with_name(f"sub-{person}_desc-synthetic_dwiref.nii.gz")
+        shutil.copy(image, copy)
+        copy.with_name(f"sub-{person}_desc-synthetic_dwiref.json").write_text(json.dumps({"RoundTripPSNR": trust}))
+    found = filled(Results.read(root))
+    assert [(each.file[-33:-29], each.round_trip) for each in found] == [("b-08", 19.5), ("b-07", 21.5)]
+    text = write_report(root).read_text(encoding="utf-8")
+    assert "5 scans that the cohort lacks were synthesised from the other modality; 2 are shown: of each" in text
+    assert "of each synthesised modality the 2 with the lowest round trip or, without round trips, the first" in text
+    assert "For fMRI from dMRI, the tables are too favourable" not in text  # all are dMRI
+    image.rename(image.with_name(image.name.replace("dwiref", "boldref")))
+    text = write_report(root).read_text(encoding="utf-8")
+    assert "; 3 are shown: of" in text
+    assert "(first intensity scale, before 2026-11-29; 12 SIMULATED people), the synthesised fMRI had 25.3 dB" in text
+
+
 def test_a_fine_missing_scan_is_shown_as_means_of_blocks_of_1_to_2_mm(run):
     (scan,) = filled(run)
     fine = replace(scan, view=replace(scan.view, affine=scan.view.affine @ np.diag([0.1, 0.075, 0.25, 1])))  # of 8 mm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf, isfinite
 from typing import Any
 
 import nibabel as nib
@@ -18,7 +19,7 @@ from pdsynth.report.pictures import View
 from pdsynth.results.folder import Results, Synthesised
 from pdsynth.types import Direction, InputError
 
-MOST_FILLED = 4
+MOST_FILLED = 2  # per synthesised modality
 SHOWN_SIGNAL = 0.02  # voxels of a synthesised volume above this signal count as brain
 
 
@@ -50,11 +51,21 @@ class Filled:
 
 
 def filled(results: Results) -> list[Filled]:
-    """Up to four synthesised scans that the cohort lacks, at most two per synthesised modality, by path."""
+    """The synthesised scans that the cohort lacks with the lowest round trip, up to MOST_FILLED of each modality.
+
+    Scans without a round trip follow by path.
+    """
     scans: list[Synthesised] = []
     for target in dict.fromkeys(each.target for each in results.synthesised):
-        scans += [each for each in results.synthesised if each.target is target][: MOST_FILLED // 2]
+        of_target = [each for each in results.synthesised if each.target is target]
+        scans += sorted(of_target, key=_round_trip)[:MOST_FILLED]
     return [_read(scan, scan.image.relative_to(results.root).as_posix()) for scan in scans]
+
+
+def _round_trip(scan: Synthesised) -> float:
+    """PSNR in dB of the source that was synthesised back, as the sidecar records it; infinity if it does not."""
+    recorded = scan.sidecar.get(ROUND_TRIP)
+    return float(recorded) if isinstance(recorded, int | float) else inf
 
 
 def _read(scan: Synthesised, file: str) -> Filled:
@@ -66,7 +77,7 @@ def _read(scan: Synthesised, file: str) -> Filled:
     if source is not None and brain.any():
         source = source / max(_unit(source[brain], scan.sidecar), np.finfo(np.float32).tiny)
     deviation = None if scan.deviation is None else canonical(nib.Nifti1Image.from_filename(scan.deviation))[0] * brain
-    trust = scan.sidecar.get(ROUND_TRIP)
+    trust = _round_trip(scan)
     return Filled(
         file=file,
         direction=Direction.to(scan.target),
@@ -75,7 +86,7 @@ def _read(scan: Synthesised, file: str) -> Filled:
         source=source,
         deviation=deviation,
         view=View.around(brain, affine, None),
-        round_trip=float(trust) if isinstance(trust, int | float) else None,
+        round_trip=trust if isfinite(trust) else None,
     )
 
 

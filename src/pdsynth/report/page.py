@@ -18,14 +18,14 @@ from pdsynth.report.boilerplate import of_evaluation
 from pdsynth.report.cells import p_value
 from pdsynth.report.charts import Bar, forest
 from pdsynth.report.facts import Group, facts, groups_of
-from pdsynth.report.filled import filled
+from pdsynth.report.filled import MOST_FILLED, filled
 from pdsynth.report.pictures import colour_bar
 from pdsynth.report.rendering import render, scripts
 from pdsynth.report.sections import Claim
 from pdsynth.report.sharing import FEWEST, released, shareable, short_names, without_cohort
 from pdsynth.results.folder import Results, scores_and_times
 from pdsynth.statistics.inference import SIGNIFICANT
-from pdsynth.types import Direction, InputError
+from pdsynth.types import Direction, InputError, Modality
 
 PAGE, PAGE_FOR_SHARING = "report.html", "report_for_sharing.html"
 SCRIPTS = ("viewer.js", "tables.js", "script.js", "copy.js")
@@ -98,6 +98,8 @@ def _pictures(results: Results, participants: Sequence[str]) -> dict[str, Any]:
         "participants": brains.participants(results, scans, limits),
         "gallery": brains.gallery(results, limits),
         "missing": brains.missing_scans(missing, limits),
+        "most_shown": MOST_FILLED,
+        "fmri_missing": any(each.target is Modality.FMRI for each in results.synthesised),
         "round_trips": any(each.round_trip is not None for each in missing),
         "limits": limits,
         "colour_bar": colour_bar,
