@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -181,6 +182,8 @@ def test_dataset_is_completed_and_every_file_marked(model, dataset, tmp_path):
     assert header["intent_name"].item() == b"SYNTHETIC"
     sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
     assert sidecar["Synthetic"] is True
+    page = (Path(__file__).parents[1] / "docs" / "reference" / "files.md").read_text()
+    assert sidecar["Samples"] == 0 and [name for name in sidecar if f"`{name}`" not in page] == []
     assert sidecar["Sources"] == ["sub-01_task-rest_bold.nii.gz"]
     assert sidecar["ModelSHA256"] == weights_sha256(model)
     assert json.loads((tmp_path / "dataset_description.json").read_text())["Synthetic"] is True
