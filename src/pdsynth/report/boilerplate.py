@@ -193,9 +193,9 @@ def _registered(sidecars: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, st
 def _shells(sidecars: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     """Yield the b-values of the dMRI sources, and of the synthesised dMRI; none of those that a sidecar lacks."""
     for entry, role in (("SourceShell", "SourceModality"), ("Shell", "TargetModality")):
-        shells = [sidecar.get(entry) for sidecar in sidecars if sidecar.get(role) == NAMES[Modality.DMRI]]
-        if shells and None not in shells:
-            yield entry, _b_values(Counter(shells))
+        of_dmri = [sidecar for sidecar in sidecars if sidecar.get(role) == NAMES[Modality.DMRI]]
+        if of_dmri and all(entry in sidecar for sidecar in of_dmri):
+            yield entry, _b_values(Counter(sidecar[entry] for sidecar in of_dmri))
 
 
 def _b_values(scans: Mapping[float, int]) -> str:
