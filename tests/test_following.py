@@ -12,9 +12,10 @@ import pytest
 from fixture_trees import copy_source_model, write_dwi, write_scan
 from odd_scans import NATIVE, head, image, put
 from pdsynth.cli import main
-from pdsynth.cli.following import HALVES, after_cohort, after_model, after_prepared
+from pdsynth.cli.following import HALVES, after_cohort, after_model, after_prepared, free, to_prepare, to_train
 from pdsynth.cohorts import read
 from pdsynth.data.pairs import Pairs
+from pdsynth.folders import making
 
 ROOT = Path(__file__).parents[1]
 BOLD, DWI = "sub-{0}/func/sub-{0}_task-rest_bold.nii.gz", "sub-{0}/dwi/sub-{0}_dwi.nii.gz"
@@ -73,6 +74,26 @@ def test_a_model_is_scored_or_used_where_too_few_can_score_it(prepared: Pairs) -
     assert after_model(model, prepared) == scored
     singles = with_table(prepared, available="fmri")
     assert after_model(model, singles) == ("synthesize", str(model), "your-dataset", "synthesised-adapted")
+
+
+def test_a_command_names_an_output_folder_that_is_free(
+    tmp_path: Path, prepared: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert after_model(Path("run"), prepared)[-1] == free("results") == "results"
+    (tmp_path / "results").mkdir()
+    assert after_model(Path("run"), prepared)[-1] == after_prepared(prepared)[-1] == "results-2"
+    (tmp_path / "results-2").write_text("a file")
+    (tmp_path / "results-3").symlink_to("nowhere")
+    assert free("results") == "results-4"
+    with pytest.raises(KeyboardInterrupt), making(tmp_path / "run", resume="by words"):
+        raise KeyboardInterrupt
+    assert not (tmp_path / "run").exists() and to_train() == ("train", "prepared", "run-2", "--recipe", "pds")
+    (tmp_path / "prepared").mkdir()
+    assert to_prepare(Path("study"))[:3] == ("prepare", "study", "prepared-2")
+    for number in ("", "-2"):
+        (tmp_path / f"synthesised{number}").mkdir()
+    assert after_cohort(read(study(tmp_path / "study", fmri="ab")))[-1] == "synthesised-3"
 
 
 def test_pages_and_commands_agree_on_the_split() -> None:

@@ -6,9 +6,12 @@ synthesised, by a model that was adapted to its single scans if there are enough
 
 from __future__ import annotations
 
+import os
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pdsynth.folders import stopped
 from pdsynth.types import Available, Modality, Split, counted
 
 if TYPE_CHECKING:
@@ -19,9 +22,28 @@ HALVES = "0.5,0,0.5"  # --split of `prepare`: one half trains, the other is scor
 DATASET = "your-dataset"  # in a command that follows a verb which does not know the dataset
 
 
+def free(name: str) -> str:
+    """The first of NAME, NAME-2, NAME-3, ... that does not exist in the current folder.
+
+    A command is printed with it so that it runs as pasted: a folder of an earlier run is not in its way.
+    """
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(each for each in names if not (os.path.lexists(each) or stopped(Path(each))))
+
+
 def to_prepare(dataset: Path) -> tuple[str, ...]:
     """The command that prepares the pairs of a dataset, to measure a model on them."""
-    return "prepare", str(dataset), "prepared", "--split", HALVES
+    return "prepare", str(dataset), free("prepared"), "--split", HALVES
+
+
+def to_train(prepared: str = "prepared") -> tuple[str, ...]:
+    """The command that trains the default recipe on a prepared folder."""
+    return "train", prepared, free("run"), "--recipe", "pds"
+
+
+def to_synthesise(model: str, dataset: str | Path, out: str = "synthesised") -> tuple[str, ...]:
+    """The command that synthesises the missing scans of a dataset. out: the usual name of the output folder."""
+    return "synthesize", model, str(dataset), free(out)
 
 
 def after_cohort(cohort: Cohort) -> tuple[str, ...]:
@@ -31,7 +53,7 @@ def after_cohort(cohort: Cohort) -> tuple[str, ...]:
     visits = [session for _, session in cohort]
     paired = {s.participant_id: v for s, v in cohort if len(v.scans) == len(Modality)}
     root = str(cohort.root)
-    fill = "synthesize", "default", root, "synthesised"
+    fill = to_synthesise("default", root)
     if missing := sum(len(session.missing) for session in visits):
         return f"Missing: {counted(missing, 'scan')}, which synthesis fills in", *fill
     if len(paired) >= FEWEST:
@@ -39,7 +61,7 @@ def after_cohort(cohort: Cohort) -> tuple[str, ...]:
     if paired:
         scan = next(iter(paired.values())).scans[Modality.FMRI].path
         message = "One pair is too few to measure a model. Synthesise its dMRI, and compare by eye with the real one"
-        return message, "synthesize", "default", str(scan), "synthesised", "--to", Modality.DMRI.value
+        return message, *to_synthesise("default", scan), "--to", Modality.DMRI.value
     if visits:
         message = "All other scans were refused. Repair them, or synthesise them nevertheless"
         return message, *fill, "--replace-refused"
@@ -54,14 +76,14 @@ def after_prepared(pairs: Pairs, dataset: str | Path = DATASET) -> tuple[str, ..
     if _people(pairs.test) >= FEWEST:
         return "Score the shipped model on the test participants", "evaluate", root, *_scoring("default")
     if _people(pairs, Available.BOTH) >= FEWEST:
-        return "Train a model on the pairs", "train", root, "run", "--recipe", "pds"
+        return "Train a model on the pairs", *to_train(root)
     from pdsynth.adaptation.adapt import FEWEST_SINGLE
 
     others = pairs.where(pairs.table["split"] != Split.TEST)
     if min(_people(others, Available.BOTH, Available(modality)) for modality in Modality) >= FEWEST_SINGLE:
-        return "Adapt the shipped model to your scanner by single scans", "adapt", "default", root, "adapted"
+        return "Adapt the shipped model to your scanner by single scans", "adapt", "default", root, free("adapted")
     if (pairs.table["available"] != Available.BOTH).any():
-        return "Synthesise the missing scans", "synthesize", "default", str(dataset), "synthesised"
+        return "Synthesise the missing scans", *to_synthesise("default", dataset)
     return "List the scans of the dataset", "inspect", str(dataset)
 
 
@@ -71,11 +93,11 @@ def after_model(model: Path, pairs: Pairs) -> tuple[str, ...]:
 
     if _people(pairs, Available.BOTH) >= FEWEST:
         return "evaluate", str(pairs.root), *_scoring(str(model))
-    return "synthesize", str(model), DATASET, f"synthesised-{model.name}"
+    return to_synthesise(str(model), DATASET, f"synthesised-{model.name}")
 
 
 def _scoring(model: str) -> tuple[str, ...]:
-    return "--model", model, "--out", "results"
+    return "--model", model, "--out", free("results")
 
 
 def _people(pairs: Pairs, *available: Available) -> int:

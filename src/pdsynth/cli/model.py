@@ -10,7 +10,7 @@ import typer
 
 from pdsynth import files, folders, manifest
 from pdsynth.cli.console import DRY_RUN, done, print_json, table, without
-from pdsynth.cli.following import after_model
+from pdsynth.cli.following import after_model, to_train
 from pdsynth.cli.options import (
     AsJson,
     Budget,
@@ -51,7 +51,7 @@ def recipes(as_json: AsJson = False) -> None:
         found = [recipe for recipe in RECIPES.values() if recipe.role is role]
         rows = [(r.name, r.method, ", ".join(Size) if r.small else Size.FULL, r.summary) for r in found]
         table(f"Recipes: {role}", ("name", "method", "sizes", "summary"), rows)
-    done("Train one of them", *("train", "prepared", "run", "--recipe", "pds"))
+    done("Train one of them", *to_train())
 
 
 def train(

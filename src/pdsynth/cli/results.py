@@ -12,7 +12,7 @@ import typer
 
 from pdsynth import folders, manifest
 from pdsynth.cli.console import done, error_line, print_json, table
-from pdsynth.cli.following import HALVES, after_prepared
+from pdsynth.cli.following import DATASET, HALVES, after_prepared, to_synthesise
 from pdsynth.cli.options import (
     HERE,
     JOBS,
@@ -62,7 +62,7 @@ def demo(
     with folders.making(out, overwrite=overwrite) as work:
         run(work.folder, train=train, seed=seed, jobs=jobs, device=chosen)
     print_scores(out)
-    done(f"Open {out / 'report.html'} in a browser", "synthesize", "default", "your-bids-folder", "synthesised")
+    done(f"Open {out / 'report.html'} in a browser", *to_synthesise("default", DATASET))
 
 
 @where_options
