@@ -59,6 +59,11 @@ def paired_people(path: Path) -> int:
     return int(table["participant_id"][table["reason"].str.startswith(HAS_BOTH)].nunique())
 
 
+def scored(path: Path) -> int:
+    """The number of volumes in synthesised.tsv (path) that have a value of round_trip_db."""
+    return int((read_outcomes(path)["round_trip_db"] != "").sum())
+
+
 def not_made(out: Path) -> int:
     """Number of rows of synthesised.tsv in `out` with the status "not made": the target was scanned, but refused."""
     return int((read_outcomes(out / TABLE)["status"] == NOT_MADE).sum())

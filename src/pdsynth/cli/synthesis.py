@@ -78,7 +78,7 @@ def synthesize(
     from pdsynth.cohorts.choice import Select
     from pdsynth.data.splits import FEWEST
     from pdsynth.missing import REPLACE, plan, synthesise_scans
-    from pdsynth.outcomes import doubts, not_made, paired_people
+    from pdsynth.outcomes import doubts, not_made, paired_people, scored
     from pdsynth.report.boilerplate import of_synthesis
     from pdsynth.sources import Options, refuse_other_options
     from pdsynth.weights import model_folder, model_record
@@ -144,6 +144,7 @@ def synthesize(
     if path.is_dir() and (participant or paired_people(out / TABLE) >= FEWEST):
         done("Measure the model on participants who have both scans before you use these files", *to_prepare(path))
         return
-    trust = f"round_trip_db in {out / TABLE} says how far to trust each volume; look first at the lowest"
+    trust = f"round_trip_db in {out / TABLE} says how far to trust each volume"
+    trust += "; look first at the lowest" if scored(out / TABLE) > 1 else ""
     done(f"Too few participants here have both scans to measure the model. {trust}")
     search_before_sharing(out)
