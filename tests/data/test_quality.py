@@ -28,12 +28,12 @@ def test_only_what_is_far_on_the_bad_side_is_flagged():
     table = quality_table([*scans([*usual, 0.70, 0.999]), *scans([0.6, 0.7], "dmri")])
     flagged = table[table["flag"] != ""]
     assert flagged["participant_id"].tolist() == ["sub-10"]  # not the best one, nor one of two scans
-    assert flagged["flag"].iloc[0] == "overlap 0.7 where others have 0.92"
+    assert flagged["flag"].iloc[0] == "overlap 0.700 where others of its modality have 0.920"
     assert list(table.columns) == list(COLUMNS)
     moving = [row | {"motion_mm": 0.1 + 0.01 * i} for i, row in enumerate(scans(usual))]
     moving[3] |= {"motion_mm": 3.0, "overlap": 0.5}
     assert quality_table(moving)["flag"].iloc[3] == (
-        "overlap 0.5 where others have 0.915; motion_mm 3 where others have 0.155"
+        "overlap 0.500 where others of its modality have 0.915; motion_mm 3.000 where others of its modality have 0.155"
     )
 
 

@@ -49,7 +49,7 @@ def quality_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
         values = table[measure].astype(float)
         for _, group in values.groupby(table["modality"]):
             for place in group.index[sign * deviations(group.to_numpy()) > FAR]:
-                outlier = f"{measure} {values[place]:.3g} where others have {group.median():.3g}"
+                outlier = f"{measure} {values[place]:.3f} where others of its modality have {group.median():.3f}"
                 table.loc[place, "flag"] = "; ".join(filter(None, [table.loc[place, "flag"], outlier]))
         table[measure] = values.round(DECIMALS)
     return table.assign(coverage=table["coverage"].astype(float).round(DECIMALS))
