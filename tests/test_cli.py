@@ -211,7 +211,8 @@ def test_simulate_writes_a_marked_dataset_and_a_manifest(tmp_path: Path, capsys:
     sizes = [Pairs.open(tmp_path / "prepared").split(name).table["participant_id"].nunique() for name in SPLITS]
     assert sum(sizes) == 2  # of three parts one has nobody
     assert (
-        f"2 pairs in {tmp_path / 'prepared'} (participants: {sizes[0]} train, {sizes[1]} val, {sizes[2]} test)" in shown
+        f"2 pairs in {tmp_path / 'prepared'} (participants with both scans: "
+        f"{sizes[0]} train, {sizes[1]} val, {sizes[2]} test)" in shown
     )
     assert "Warning: no participant with both scans is in" in err
 

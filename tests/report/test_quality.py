@@ -56,9 +56,9 @@ def test_what_stands_out_and_what_was_refused_are_on_the_page(folder):
     assert "SIMULATED" in words and "10 participants, 10 sessions: 10 with both scans" in words
     assert "Refused: 3 files. Flagged as outliers: 1 of 20 scans." in words
     assert "Not refused: 1 note that may need nothing participants.tsv has rows of participants" in words
-    assert "sub-03/dmri.nii.gz overlap 0.65 where others have 0.918" in words
+    assert "sub-03/dmri.nii.gz overlap 0.650 where others of its modality have 0.918" in words
     assert "is a slab of # mm 2 holds the same image as another 1" in words
-    assert "Split by participant: 6 train, 0 val, 4 test." in words
+    assert "Split of all participants, with one scan or both: 6 train, 0 val, 4 test." in words
     assert "<script>alert" not in text and text.count("<script") == 1 and "&lt;script&gt;" in text
     figures = re.findall(r"<figure class=\"flagged\">.*?</figure>", text, flags=re.S)
     assert len(figures) == 1 and figures[0].count("<img") == 3 and "sub-03" in figures[0]

@@ -257,7 +257,7 @@ def prepare(
     paired, people = int(both.sum()), pairs.whole_scans().table["participant_id"][both].nunique()
     listed = ", ".join(f"{size} {name}" for name, size in sizes.items())
     refused = f"; refused, see rejected.tsv: {counted(n_refused, 'file')}" if n_refused else ""
-    done(f"{counted(paired, 'pair')} in {out} (participants: {listed}){refused}")
+    done(f"{counted(paired, 'pair')} in {out} (participants with both scans: {listed}){refused}")
     if unread := pairs.manifest["kept"]:
         error_line(
             f"{counted(len(unread), 'session')} with scans that cannot be read now; the earlier preparation remains "
