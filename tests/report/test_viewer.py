@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,7 +73,10 @@ def test_a_missing_scan_and_its_source_have_one_unit_and_the_page_says_what_a_lo
     assert scan.source == pytest.approx(scan.volume / unit, rel=1e-5)
     assert scan.scores == ["no real scan to compare with", "round trip 18.2 dB"]
     html = write_report(root).read_text(encoding="utf-8")
-    assert "four scans of two real volunteers 20.7 to 24.0 dB. If your value is lower, first look at the source" in html
+    rule = "With the shipped model, do not use a volume below 23 dB, in either direction."
+    page = Path(__file__).parents[2] / "docs/how-to/synthesise.md"
+    assert f"{rule} For comparison" in html and f"**{rule}**" in page.read_text(encoding="utf-8")
+    assert "If your value is below 23 dB, or a doubt about the scan is named, first look at the source" in html
     assert "99.5th percentile in the brain" not in html[html.index("The list ends with") : html.index("<noscript>")]
 
 
