@@ -22,7 +22,7 @@ from pdsynth.evaluation.metrics import dilate
 from pdsynth.evidence.probes.files import Change, Counterfactual, Lesion, Lesions, Memorisation, Memory, Probes
 from pdsynth.evidence.probes.memorisation import membership_auc, nearest_neighbour_ratio
 from pdsynth.evidence.probes.responses import LesionResponse, Predict, counterfactual_response, lesion_response
-from pdsynth.types import Available, Direction
+from pdsynth.types import Available, Direction, InputError
 
 PEOPLE = 40  # most training participants, and most other participants, of the memorisation probe
 FEWEST = 3
@@ -56,6 +56,8 @@ def probe(model: Model, pairs: Pairs, split: str, seed: int, jobs: int = 1) -> P
         reasons["memorisation"] = str(error)
     try:
         lesions = _lesions(model, others, seed)
+    except InputError:  # a damaged file, whose path is no reason for a page
+        raise
     except ValueError as error:  # no participant, or no lesion fits into a brain
         reasons["lesions"] = str(error)
     if pairs.simulated:  # on other data the response would reflect the distance between simulated and real scans
