@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import re
 import shlex
 import tomllib
@@ -251,3 +252,14 @@ def test_extras_in_the_pages_and_messages_are_extras_of_the_package() -> None:
     texts = [*PAGES, *(ROOT / "src").rglob("*.py")]
     named = {name for path in texts for name in re.findall(r"pdsynth\[([a-z]+)\]", path.read_text())}
     assert named and named <= extras.keys()
+
+
+def test_help_and_page_of_train_state_the_steps_of_the_default_recipe_and_their_measured_time() -> None:
+    steps = RECIPES["pds"].steps
+    measured = json.loads((ROOT / "benchmarks/results/precision.json").read_text())
+    seconds = measured["AMD EPYC (avx512_bf16, avx512_f, avx2)"]["steps"]["pds"]["diffusion"]["seconds"]["bf16-mixed"]
+    assert steps == 6000 and round(seconds, 3) == 0.097 and round(steps * seconds / 60) == 10
+    command = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
+    for text in (command.help, (ROOT / "docs/how-to/train.md").read_text()):
+        words = " ".join(text.split())
+        assert str(steps) in words and ".097 s per step" in words and "about 10 minutes" in words

@@ -59,7 +59,10 @@ def train(
     run: Annotated[Path, typer.Argument(help="Folder to write.", metavar="RUN")],
     recipe: Annotated[str, typer.Option(help="Name of a recipe (`pdsynth recipes` lists them).")] = "pds",
     budget: Budget = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of a budget.")] = FitOptions.steps,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of steps, instead of a budget (default: the recipe's; 6000 for pds)."),
+    ] = FitOptions.steps,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the checkpoints in RUN.")] = FitOptions.resume,
     size: Annotated[Size, typer.Option(help="Size of the networks; small suits the budget of a CPU.")] = Size.FULL,
     changes: Annotated[
@@ -87,6 +90,9 @@ def train(
     """Train a recipe on the training participants; writes RUN/model and RUN/metrics.csv.
 
     metrics.csv has the losses of the training steps; a recipe that is fitted without such steps writes none.
+    Without --budget and --steps, the recipe's own number of steps is taken. The default recipe, pds, has 6000 steps:
+    about 10 minutes on 2 CPU threads with fast bf16 (.097 s per step, SIMULATED), before the fits in closed form.
+    Other devices differ much: give --budget if you have a limit.
     """
     chosen = resolve_device(device.value)
     refuse_more_devices(chosen, devices)
