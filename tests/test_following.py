@@ -87,7 +87,8 @@ def test_a_command_names_an_output_folder_that_is_free(
     (tmp_path / "results-2").write_text("a file")
     (tmp_path / "results-3").symlink_to("nowhere")
     assert free("results") == "results-4"
-    with pytest.raises(KeyboardInterrupt), making(tmp_path / "run", resume="by words"):
+    with pytest.raises(KeyboardInterrupt), making(tmp_path / "run", resume="by words") as work:
+        (work.folder / "manifest.json").write_text("{}")  # the work of a stopped run
         raise KeyboardInterrupt
     assert not (tmp_path / "run").exists() and to_train() == ("train", "prepared", "run-2", "--recipe", "pds")
     (tmp_path / "prepared").mkdir()
