@@ -160,7 +160,10 @@ def test_what_pdsynth_did_not_write_is_never_overwritten(tmp_path: Path, capsys:
     assert (tmp_path / "thesis.tex").read_text() == "mine"
 
 
-def test_inspect_counts_scans_and_names_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_counts_scans_and_names_refusals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")  # no path is folded
     root = bids_dataset(tmp_path / "study")
     status, out, _ = run(capsys, "inspect", root, "--json")
     found = json.loads(out)

@@ -56,7 +56,7 @@ def probe(model: Model, pairs: Pairs, split: str, seed: int, jobs: int = 1) -> P
         reasons["memorisation"] = str(error)
     try:
         lesions = _lesions(model, others, seed)
-    except InputError:  # a damaged file, whose path is no reason for a page
+    except InputError:  # a damaged file: its path must not become a reason on a page
         raise
     except ValueError as error:  # no participant, or no lesion fits into a brain
         reasons["lesions"] = str(error)
