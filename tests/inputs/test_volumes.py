@@ -246,7 +246,7 @@ def test_inspect_names_the_doubts_of_the_gradient_tables(tmp_path, capsys) -> No
     assert run("inspect", tmp_path, "--json") == 0
     doubts = {row["path"]: row["note"] for row in json.loads(capsys.readouterr().out)["doubtful"]}
     assert [name for name, doubt in doubts.items() if note in doubt] == [str(path)]
-    found = scan_notes(single_scan(path))
+    found = scan_notes(single_scan(path), read_header(path))
     assert note in found and doubts[str(path)] == "; ".join(found)
     assert scan_means(single_scan(path), Preprocessing()).notes == found
 

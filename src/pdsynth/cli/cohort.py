@@ -343,7 +343,7 @@ def _contents(cohort: Cohort, files: bool) -> dict[str, Any]:
     scans = [(session.scans[m], m) for _, session in visits for m in Modality if m in session.scans]
     headers = [read_header(scan.path) for scan, _ in scans]
     shapes = Counter(f"{m} {'x'.join(map(str, h.shape))}" for (_, m), h in zip(scans, headers, strict=True))
-    notes = [(scan.path, "; ".join(scan_notes(scan))) for scan, _ in scans]
+    notes = [(s.path, "; ".join(scan_notes(s, h))) for (s, _), h in zip(scans, headers, strict=True)]
     contents = {
         "path": str(cohort.root),
         "simulated": cohort.simulated,

@@ -54,10 +54,9 @@ def refusals(rows: Sequence[tuple[str, ...]], ending: str) -> int:
 
     rows: path, reason and remedy of each refused file or note; at most 30 files are printed. ending: where all are.
     """
-    from pdsynth.cohorts.cohort import asks_for_action
+    from pdsynth.cohorts.cohort import by_action
 
-    refused = [row for row in rows if asks_for_action(row[2])]
-    noted = [row for row in rows if not asks_for_action(row[2])]
+    refused, noted = by_action(rows, lambda row: row[2])
     if refused:
         more = "" if len(refused) <= LISTED else f" (the first {LISTED} of {len(refused)}; {ending})"
         table(f"Refused files{more}", ("file", "reason", "remedy"), refused[:LISTED])

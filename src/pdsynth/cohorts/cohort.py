@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from pdsynth.types import Diagnosis, InputError, Modality
 
 NOTHING_NEEDED = "nothing is needed"  # begins the remedy of a row of rejected.tsv that may need no action
+Row = TypeVar("Row")
 LINES = re.compile(r": .*\blines? \d.*")  # the lines of a table, after the problem that they have
 
 
@@ -126,6 +128,21 @@ def asks_for_action(remedy: str) -> bool:
     (True, False)
     """
     return not remedy.startswith(NOTHING_NEEDED)
+
+
+def by_action(rows: Iterable[Row], remedy: Callable[[Row], str]) -> tuple[list[Row], list[Row]]:
+    """The rows of rejected.tsv that ask for action, which are refused files, and the notes that may need nothing.
+
+    remedy: function that gives the remedy of a row.
+
+    >>> by_action(["copy it again", "nothing is needed if their scans are elsewhere"], str)
+    (['copy it again'], ['nothing is needed if their scans are elsewhere'])
+    """
+    refused: list[Row] = []
+    noted: list[Row] = []
+    for row in rows:
+        (refused if asks_for_action(remedy(row)) else noted).append(row)
+    return refused, noted
 
 
 def by_reason(reasons: Iterable[str]) -> dict[str, int]:

@@ -14,8 +14,9 @@ from pdsynth.cohorts.cohort import Scan
 from pdsynth.data.preprocessing import SHELL, Preprocessing
 from pdsynth.imaging.intensity import brain_mask
 from pdsynth.imaging.motion import framewise_displacement, realign
-from pdsynth.imaging.nifti import Volume, read_header, read_volume
+from pdsynth.imaging.nifti import ScanHeader, Volume, read_header, read_volume
 from pdsynth.imaging.segments import (
+    Gradients,
     direction_subsets,
     nearest_shell,
     read_gradients,
@@ -65,7 +66,7 @@ def scan_means(scan: Scan, preprocessing: Preprocessing, segments: int = 1) -> S
     if header.n_volumes == 1:
         _enough(scan, 1, segments)
         volume = read_volume(scan.path)
-        return ScanMeans([volume], volume, None, notes=scan_notes(scan))
+        return ScanMeans([volume], volume, None, notes=header.notes)
     if scan.modality is Modality.FMRI:
         skip = steady_start(
             header.zooms[3], header.n_volumes, preprocessing.unsteady_seconds, preprocessing.unsteady_share
@@ -74,7 +75,8 @@ def scan_means(scan: Scan, preprocessing: Preprocessing, segments: int = 1) -> S
         _enough(scan, len(steady), segments)
         blocks = time_blocks(header.n_volumes, segments, skip) if segments > 1 else []
         means, motion = _means(scan, [steady, *blocks], header.affine, preprocessing)
-        return ScanMeans(means, means[0], None, reported_motion(scan) if motion is None else motion, scan_notes(scan))
+        motion = reported_motion(scan) if motion is None else motion
+        return ScanMeans(means, means[0], None, motion, _fmri_notes(header))
     if scan.bval is None or scan.bvec is None:
         raise InputError(scan.path, "has no .bval and .bvec files", "put both next to the scan, with its name")
     gradients = read_gradients(scan.bval, scan.bvec, header.n_volumes, scan.path)
@@ -85,22 +87,28 @@ def scan_means(scan: Scan, preprocessing: Preprocessing, segments: int = 1) -> S
     subsets = direction_subsets(gradients.bvecs, shell, segments) if segments > 1 else []
     b0 = np.flatnonzero(gradients.is_b0)
     means, motion = _means(scan, [b0 if len(b0) else shell, shell, *subsets], header.affine, preprocessing)
-    return ScanMeans(means[1:], means[0], bval, motion, scan_notes(scan, preprocessing.shell))
+    return ScanMeans(means[1:], means[0], bval, motion, _dmri_notes(header, gradients, preprocessing.shell))
 
 
-def scan_notes(scan: Scan, shell: float = SHELL) -> tuple[str, ...]:
+def scan_notes(scan: Scan, header: ScanHeader, shell: float = SHELL) -> tuple[str, ...]:
     """The doubtful entries of a scan's header and gradient tables, and how they were read; no voxel is read.
 
-    scan: a file of a single volume needs no gradient tables. shell: b-value in s/mm^2 of the dMRI shell that is
-    averaged; a scan whose nearest shell is far from it is doubtful. Raises InputError for a header or a table that
-    cannot be used, and ValueError for a dMRI without diffusion-weighted volumes.
+    scan: a file of a single volume needs no gradient tables. header: that of the scan. shell: b-value in s/mm^2 of the
+    dMRI shell that is averaged; a scan whose nearest shell is far from it is doubtful. Raises InputError for a table
+    that cannot be used, and ValueError for a dMRI without diffusion-weighted volumes.
     """
-    header = read_header(scan.path)
     if header.n_volumes == 1:
         return header.notes
     if scan.modality is Modality.FMRI:
-        return header.notes + ((header.time_note,) if header.time_note else ())
-    gradients = read_gradients(scan.bval, scan.bvec, header.n_volumes, scan.path)
+        return _fmri_notes(header)
+    return _dmri_notes(header, read_gradients(scan.bval, scan.bvec, header.n_volumes, scan.path), shell)
+
+
+def _fmri_notes(header: ScanHeader) -> tuple[str, ...]:
+    return header.notes + ((header.time_note,) if header.time_note else ())
+
+
+def _dmri_notes(header: ScanHeader, gradients: Gradients, shell: float) -> tuple[str, ...]:
     return header.notes + gradients.notes + _other_shell(nearest_shell(gradients.bvals, shell)[1], shell)
 
 

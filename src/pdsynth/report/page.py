@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from markupsafe import escape
 
-from pdsynth.cohorts.cohort import asks_for_action
+from pdsynth.cohorts.cohort import by_action
 from pdsynth.evaluation.metrics import PRIMARY
 from pdsynth.report import brains, shown, viewer, words
 from pdsynth.report.boilerplate import of_evaluation
@@ -54,7 +54,7 @@ def _context(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
     """The values that every report needs, by the names that the template uses."""
     metrics, manifest = results.metrics, results.manifest
     sections = sorted((part for claim in claims for part in claim.sections(results)), key=lambda part: part.position)
-    rejected = results.rejected.to_dict("records")
+    refused, noted = by_action(results.rejected.to_dict("records"), lambda row: str(row["remedy"]))
     addressed = {part.key for part in sections if part.tables}
     return {
         "simulated": results.simulated,
@@ -72,8 +72,8 @@ def _context(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
         "tones": words.TONES,
         "quality": words.QUALITY,
         "audit": words.AUDIT,
-        "rejected": [row for row in rejected if asks_for_action(row["remedy"])],
-        "noted": [row for row in rejected if not asks_for_action(row["remedy"])],
+        "rejected": refused,
+        "noted": noted,
         "manifest": manifest,
         "notes": manifest.get("notes", []),
         "oracle": words.CEILING in results.methods,

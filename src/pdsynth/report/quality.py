@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from pdsynth.cohorts.cohort import asks_for_action, by_reason
+from pdsynth.cohorts.cohort import by_action, by_reason
 from pdsynth.data.pairs import Pairs
 from pdsynth.data.rows import read_rejected
 from pdsynth.data.shards import AGAIN
@@ -46,8 +46,7 @@ def write_quality(prepared: str | Path) -> Path:
     quality = pd.read_csv(pairs.root / "quality.tsv", sep="\t", keep_default_na=False, na_values=[""])
     text = ("participant_id", "session_id", "site", "flag")
     quality = quality.fillna(dict.fromkeys(text, "")).astype(dict.fromkeys(text, str))
-    rejected = read_rejected(pairs.root).to_dict("records")
-    refused = [row for row in rejected if asks_for_action(row["remedy"])]
+    refused, noted = by_action(read_rejected(pairs.root).to_dict("records"), lambda row: str(row["remedy"]))
     whole = pairs.whole_scans()
     flagged = quality[quality["flag"] != ""]
     context = {
@@ -68,7 +67,7 @@ def write_quality(prepared: str | Path) -> Path:
         "reasons": by_reason(row["reason"] for row in refused),
         "refused": refused[:SHOWN_REFUSED],
         "n_refused": len(refused),
-        "noted": [row for row in rejected if not asks_for_action(row["remedy"])],
+        "noted": noted,
     }
     return render(pairs.root / PAGE, "quality.html.j2", True, context | scripts("tables.js"))
 

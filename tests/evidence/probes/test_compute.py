@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pdsynth.data.pairs import Pairs
-from pdsynth.evidence.probes.compute import NotMeasurableError, measure_memorisation, probe
+from pdsynth.evidence.probes.compute import measure_memorisation, probe
 from pdsynth.evidence.probes.files import Change, Counterfactual, Lesion, Lesions, Memorisation, Memory, Probes
+from pdsynth.evidence.probes.responses import NotMeasurableError
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.statistics.resampling import Estimate
 from pdsynth.synthesis import Model

@@ -21,18 +21,20 @@ from pdsynth.evaluation.estimates import predictions
 from pdsynth.evaluation.metrics import dilate
 from pdsynth.evidence.probes.files import Change, Counterfactual, Lesion, Lesions, Memorisation, Memory, Probes
 from pdsynth.evidence.probes.memorisation import membership_auc, nearest_neighbour_ratio
-from pdsynth.evidence.probes.responses import LesionResponse, Predict, counterfactual_response, lesion_response
-from pdsynth.types import Available, Direction, InputError
+from pdsynth.evidence.probes.responses import (
+    LesionResponse,
+    NotMeasurableError,
+    Predict,
+    counterfactual_response,
+    lesion_response,
+)
+from pdsynth.types import Available, Direction
 
 PEOPLE = 40  # most training participants, and most other participants, of the memorisation probe
 FEWEST = 3
 LESIONED, LESIONS, RADIUS_MM, FACTOR, NOISE_SD = 4, 8, 8.0, 1.5, 0.02
 TWICE = 9  # number of people who are simulated at two severities
 COUNTERFACTUAL = 4_000_000  # added to the seed, so that these people are not participants of a simulated cohort
-
-
-class NotMeasurableError(ValueError):
-    """Too few participants are available to measure whether a model memorised its training participants."""
 
 
 def probe(model: Model, pairs: Pairs, split: str, seed: int, jobs: int = 1) -> Probes:
@@ -56,9 +58,7 @@ def probe(model: Model, pairs: Pairs, split: str, seed: int, jobs: int = 1) -> P
         reasons["memorisation"] = str(error)
     try:
         lesions = _lesions(model, others, seed)
-    except InputError:  # a damaged file: its path must not become a reason on a page
-        raise
-    except ValueError as error:  # no participant, or no lesion fits into a brain
+    except NotMeasurableError as error:
         reasons["lesions"] = str(error)
     if pairs.simulated:  # on other data the response would reflect the distance between simulated and real scans
         counterfactual = _counterfactual(model, pairs, seed, jobs)
@@ -113,10 +113,10 @@ def measure_memorisation(model: Model, pairs: Pairs, others: Pairs, seed: int) -
 def _lesions(model: Model, people: Pairs, seed: int) -> Lesions:
     """Responses to lesions in at most LESIONED of the people.
 
-    Raises ValueError if there are no people, or if no lesion fits into a brain.
+    Raises NotMeasurableError if there are no people, or if no lesion fits into a brain.
     """
     if not len(people):
-        raise ValueError("the split has no participant with both scans")
+        raise NotMeasurableError("the split has no participant with both scans")
     rows = []
     some = _some(people, LESIONED, seed)
     for direction in Direction:

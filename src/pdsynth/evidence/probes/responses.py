@@ -20,6 +20,10 @@ ELSEWHERE = 95  # a lesion is detected if its change exceeds this percentile of 
 APART = 2  # voxels farther than this from the centre of a lesion count as elsewhere, in radii
 
 
+class NotMeasurableError(ValueError):
+    """Too few participants, or too little room in a brain, for a measurement."""
+
+
 @dataclass(frozen=True, eq=False)
 class LesionResponse:
     """Response of an output to L lesions that are inserted into its source, and to noise without a lesion.
@@ -111,8 +115,8 @@ def lesion_response(
 
     With the identity as `predict`, the result is that of the source itself, for comparison: an output with less noise
     than the source can have a higher contrast-to-noise ratio. Means of spheres are compared, because the noise in the
-    output of a model is smooth. Raises ValueError if no sphere of this radius fits into the brain or beside a lesion,
-    or if noise_sd or lesions is not positive.
+    output of a model is smooth. Raises NotMeasurableError if no sphere of this radius fits into the brain or beside a
+    lesion, and ValueError if noise_sd or lesions is not positive.
     """
     if noise_sd <= 0 or lesions < 1:
         raise ValueError(f"noise_sd is {noise_sd} and lesions {lesions}; give noise above 0 and at least one lesion.")
@@ -120,7 +124,7 @@ def lesion_response(
     depth = ndimage.distance_transform_edt(np.pad(brain, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
     deep = depth > radius_mm
     if not deep.any():
-        raise ValueError(f"no sphere of {radius_mm} mm fits into the brain; choose a smaller radius.")
+        raise NotMeasurableError(f"no sphere of {radius_mm} mm fits into the brain; choose a smaller radius.")
     generator = np.random.default_rng(seed)
     centres = np.argwhere(deep)[generator.integers(deep.sum(), size=lesions)]
     still = predict(np.asarray(source, np.float32))
@@ -133,7 +137,9 @@ def lesion_response(
         inside, elsewhere = distance <= radius_mm, distance > APART * radius_mm
         local = np.abs(_local_mean(change, radius_mm, spacing_mm))
         if not (deep & elsewhere).any():
-            raise ValueError(f"the brain has no room beside a lesion of {radius_mm} mm; choose a smaller radius.")
+            raise NotMeasurableError(
+                f"the brain has no room beside a lesion of {radius_mm} mm; choose a smaller radius."
+            )
         contrasts.append(_contrast(change[inside], change[elsewhere & brain]))
         detected.append(local[tuple(centre)] > np.percentile(local[deep & elsewhere], ELSEWHERE))
         sizes.append(local[tuple(centre)])
