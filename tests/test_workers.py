@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -29,6 +30,24 @@ from test_workers import linger
 from pdsynth.workers import Workers
 if __name__ == "__main__":
     list(Workers(2).run(linger, [Path(sys.argv[2], name) for name in ("a", "b")]))
+"""
+
+HOLES = """
+import re
+from pathlib import Path
+import numpy as np
+from pdsynth.resources import give_back_memory
+def anonymous():
+    return int(re.search("RssAnon:[^0-9]*([0-9]+)", Path("/proc/self/status").read_text())[1]) / 1000
+before = anonymous()
+large, small = [], []
+for _ in range(1000):
+    large.append(np.ones(12_000))
+    small.append(np.ones(100))
+large.clear()
+print(anonymous() - before)
+give_back_memory()
+print(anonymous() - before)
 """
 
 
@@ -267,3 +286,10 @@ def test_pools_that_are_shut_down_already_can_be_terminated() -> None:
         assert pool.submit(abs, -1).result() == 1
     terminate([pool])
     assert pool._processes is None
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")
+def test_memory_of_freed_arrays_between_others_is_given_back():
+    command = [sys.executable, "-c", HOLES]
+    kept, given_back = map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+    assert kept > 80 and given_back < 20  # MB, of 96 that were freed

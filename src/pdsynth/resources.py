@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import re
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 GIB = 1 << 30
@@ -163,6 +166,29 @@ def memory_bytes() -> int:
     True
     """
     return min([_available_bytes(), *_cgroup_limits()])
+
+
+def give_back_memory() -> None:
+    """Return the memory of freed arrays to the system, if the C library can do it; otherwise nothing is done.
+
+    Between arrays that remain, glibc keeps the memory of freed ones. How much it keeps depends on the order of all
+    allocations, so that the memory of a process grows with the number of scans although its arrays do not.
+
+    >>> give_back_memory()
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@lru_cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """The function malloc_trim of glibc; None with another C library."""
+    try:
+        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # no such function; Windows has no library without a name
+        return None
+    return trim
 
 
 def _available_bytes() -> int:

@@ -79,10 +79,11 @@ class WithinSite:
         site: the name of the site at which the scan was acquired.
         """
         values = np.stack([prediction, target]).astype(np.float64)
-        number, mean = self._means.get(site, (0, values))
+        number, mean = self._means.setdefault(site, (0, values.copy()))
         deviation = values - mean
         self._products += number / (number + 1) * np.sum(deviation[:, None] * deviation, axis=-1)
-        self._means[site] = number + 1, mean + deviation / (number + 1)
+        mean += deviation / (number + 1)  # in place
+        self._means[site] = number + 1, mean
 
     @property
     def r(self) -> float:

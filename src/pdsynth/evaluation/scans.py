@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from pdsynth.methods.base import Method
 from pdsynth.types import Direction
 
 BLOCK = 16  # scans of one task, and real scans in memory at a time, about .5 MB each at 4 mm
-CACHED_BATCHES = 4  # about 7 MB each at 4 mm; a scan and its donor are needed by several calls in a row
 
 
 class Scans:
@@ -41,7 +39,6 @@ class Scans:
         self.centre: dict[Direction, np.ndarray] = {}
         for direction in Direction:
             self._survey(direction)
-        self.batch = lru_cache(maxsize=CACHED_BATCHES)(self._batch)
 
     def _survey(self, direction: Direction) -> None:
         """Find the common voxels and the centre in one pass over the real scans."""
@@ -57,12 +54,8 @@ class Scans:
         self.common[direction], self.common_first[direction] = common, common_first
         self.centre[direction] = (total[common_first] / len(first)).astype(np.float32)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "batch"}
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, pairs=state["pairs"].streamed())
-        self.batch = lru_cache(maxsize=CACHED_BATCHES)(self._batch)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -91,17 +84,14 @@ class Scans:
 
     def source(self, row: int, direction: Direction, method: Method) -> PairBatch:
         """A batch of the source of the scan in this row, without its target (see `source_only`)."""
-        return source_only(self.batch(row, direction), direction, method)
+        return source_only(self.pairs.batch(np.array([row]), directions=[direction]), direction, method)
 
-    def donor_source(self, row: int, direction: Direction, method: Method) -> PairBatch:
-        """The batch of `source`, but with the source volume of the donor (another participant, drawn at random).
+    def donor_source(self, row: int, own: PairBatch, direction: Direction, method: Method) -> PairBatch:
+        """The batch of `source`, `own`, but with the source volume of the donor (another participant, at random).
 
         The site remains that of the scan in this row. The b value is the donor's if the source is the dMRI, and that of
         the target if the target is the dMRI.
         """
-        own, other = (self.source(i, direction, method) for i in (row, int(self.donor[row])))
+        other = self.source(int(self.donor[row]), direction, method)
         bval = other.bval if direction is Direction.DMRI_TO_FMRI else own.bval
         return replace(own, sources=other.sources, oracle=other.oracle, bval=bval)
-
-    def _batch(self, row: int, direction: Direction) -> PairBatch:
-        return self.pairs.batch(np.array([row]), directions=[direction])

@@ -21,6 +21,7 @@ from pdsynth.evaluation.metrics import image_quality, psnr
 from pdsynth.evaluation.scans import Scans
 from pdsynth.methods import checkpoint
 from pdsynth.methods.base import Method, registry
+from pdsynth.resources import give_back_memory
 from pdsynth.results.archive import SAVED_SCANS
 from pdsynth.types import Direction
 from pdsynth.workers import Workers
@@ -60,8 +61,8 @@ class Part:
     scan is that of the participant. images, sd: volumes of those rows below SAVED_SCANS, (X, Y, Z) float16; sd is empty
     if the method gives no SD.
 
-    Results of a scan are copied into one array and into tuples. Small arrays that remain between large ones would
-    prevent the release of the memory of the large ones.
+    Results of a scan are copied into arrays of the whole block and into tuples. Small arrays that remain between large
+    ones would prevent the release of the memory of the large ones.
     """
 
     task: Task
@@ -90,7 +91,10 @@ class Scorer:
         common_first = scans.common_first[direction]
         voxels = int(common_first.sum())
         part = Part(task, np.empty((len(task.rows), len(self.atlas))), np.empty((len(task.rows), voxels), np.float32))
+        saved = sum(row < SAVED_SCANS for row in task.rows)
+        images, sds = np.empty((2, saved, *scans.pairs.grid.shape), np.float16)
         for place, row in enumerate(task.rows):
+            give_back_memory()
             image, sd, scores, seconds = self._scored(method, direction, row)
             part.columns = list(scores)
             part.rows.append(tuple(scores.values()))
@@ -98,8 +102,11 @@ class Scorer:
             part.inside[place] = image[common_first]
             part.seconds.append(seconds)
             if row < SAVED_SCANS:
-                part.images.append(image.astype(np.float16))
-                part.sd += [] if sd is None else [sd.astype(np.float16)]
+                images[place] = image
+                part.images.append(images[place])
+            if row < SAVED_SCANS and sd is not None:
+                sds[place] = sd
+                part.sd.append(sds[place])
         first = np.isin(task.rows, scans.first)
         if first.any():
             found = nearest(part.inside[first], scans.targets(direction), scans.centre[direction])
@@ -121,7 +128,7 @@ class Scorer:
         estimate, model_sd = method.estimate(batch, direction)
         image = volume_of(estimate, method)
         seconds = time.perf_counter() - start
-        from_donor = volume_of(method.estimate(scans.donor_source(row, direction, method), direction)[0], method)
+        from_donor = volume_of(method.estimate(scans.donor_source(row, batch, direction, method), direction)[0], method)
         sd = None if model_sd is None else volume_of(model_sd, method)
         uncertainty = {} if sd is None else uncertainty_of_sd(image, sd, real, mask)
         if self.draws.audited(method):
@@ -182,7 +189,7 @@ def scored(
         )
         reported = _reported(parts, len(tasks), progress)
         for (name, direction), group in groupby(reported, key=lambda part: (part.task.method, part.task.direction)):
-            yield _together(name, direction, group, scans)
+            yield _together(name, direction, group, scans, len(atlas))
 
 
 _SCORERS: dict[str, Scorer] = {}  # of the runs that this process takes part in
@@ -230,23 +237,24 @@ def _reported(parts: Iterator[Part], total: int, progress: Callable[[int, int], 
         yield part
 
 
-def _together(name: str, direction: Direction, parts: Iterator[Part], scans: Scans) -> Scored:
+def _together(name: str, direction: Direction, parts: Iterator[Part], scans: Scans, regions: int) -> Scored:
     """The scores of all blocks of a method in one direction, which come in the order of the scans."""
-    whole = Scored(name, direction, [], [], np.empty((len(scans), 0)), [], [], [], {})
-    within, identified, regions = WithinSite(), [], []
+    whole = Scored(name, direction, [], [], np.empty((len(scans), regions)), [], [], [], {})
+    within, identified = WithinSite(), []
     common = scans.common[direction]
     among_first = common[scans.common_first[direction]]
     for part in parts:
-        for row, inside in zip(part.task.rows, part.inside, strict=True):
-            within.add(inside[among_first], scans.real(row, direction)[common], scans.site[row])
+        for place, row in enumerate(part.task.rows):
+            within.add(part.inside[place, among_first], scans.real(row, direction)[common], scans.site[row])
+        part.inside = part.inside[:0].copy()  # the iterators hold this part while the next one is scored
         whole.columns = part.columns
         whole.rows += part.rows
         whole.seconds += part.seconds
         whole.images += part.images
         whole.sd += part.sd
-        regions.append(part.regions)
+        whole.regions[part.task.rows] = part.regions  # copied, since small arrays would remain between large ones
         identified += part.identified
-    whole.regions = np.concatenate(regions)
+        give_back_memory()
     whole.scalars = {
         "identification_rate": float(np.mean(identified)),
         "within_site_r": within.r,
