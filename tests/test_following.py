@@ -16,7 +16,7 @@ from pdsynth.cli.following import HALVES, after_cohort, after_model, after_prepa
 from pdsynth.cohorts import read
 from pdsynth.data.pairs import Pairs
 from pdsynth.folders import making
-from pdsynth.outcomes import scored, write_outcomes
+from pdsynth.outcomes import below_limit, scored, write_outcomes
 
 ROOT = Path(__file__).parents[1]
 BOLD, DWI = "sub-{0}/func/sub-{0}_task-rest_bold.nii.gz", "sub-{0}/dwi/sub-{0}_dwi.nii.gz"
@@ -106,6 +106,16 @@ def test_only_volumes_with_a_round_trip_are_counted(tmp_path: Path) -> None:
     assert scored(table) == 1
     write_outcomes(table, [row | {"session_id": ""} | other for other in others])
     assert scored(table) == 2
+
+
+def test_volumes_below_the_limit_are_named_from_the_lowest(tmp_path: Path) -> None:
+    table = tmp_path / "synthesised.tsv"
+    row = {"session_id": "", "target": "dmri", "status": "made", "reason": ""}
+    values = {"a": "22.99", "b": "23", "c": "", "d": "19.5"}
+    write_outcomes(
+        table, [row | {"participant_id": n, "source": f"{n}.nii", "round_trip_db": v} for n, v in values.items()]
+    )
+    assert below_limit(table) == [("d.nii", 19.5), ("a.nii", 22.99)]
 
 
 def test_pages_and_commands_agree_on_the_split() -> None:

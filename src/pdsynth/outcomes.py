@@ -17,6 +17,7 @@ COLUMNS = (
 NEEDED = ("participant_id", "session_id", "source", "target", "status", "reason")  # an older table may lack the others
 KEY = list(COLUMNS[:4])
 NOT_MADE = "not made"
+LEAST_ROUND_TRIP = 23  # dB; below it a volume of the shipped model is not to be used (decision 0032)
 HAS_BOTH = "the session has its"  # begins the reason why nothing is synthesised from a scan of a pair
 AGAIN = "restore it, or synthesise again with --overwrite"
 
@@ -57,6 +58,15 @@ def paired_people(path: Path) -> int:
     """The number of participants with both scans in a session, by the reasons in synthesised.tsv (path)."""
     table = read_outcomes(path)
     return int(table["participant_id"][table["reason"].str.startswith(HAS_BOTH)].nunique())
+
+
+def below_limit(path: Path) -> list[tuple[str, float]]:
+    """Source scan and round_trip_db of each volume in synthesised.tsv (path) below LEAST_ROUND_TRIP, lowest first."""
+    table = read_outcomes(path)
+    scores = [
+        (str(row["source"]), float(row["round_trip_db"])) for row in table.to_dict("records") if row["round_trip_db"]
+    ]
+    return sorted((each for each in scores if each[1] < LEAST_ROUND_TRIP), key=lambda each: each[1])
 
 
 def scored(path: Path) -> int:

@@ -40,7 +40,14 @@ def synthesis(root: Path, **changes: object) -> dict:
         write_json(spread, {"Calibration": "on 60 participants"})
     skipped = dict.fromkeys(COLUMNS, "") | {"participant_id": "sub-d", "target": "fmri", "status": "skipped"}
     write_outcomes(root / "synthesised.tsv", [*rows, skipped])
-    preprocessing = {"unsteady_seconds": 7.5, "shell": 800.0, "denoise": True, "realign": False, "mask": "given"}
+    preprocessing = {
+        "unsteady_seconds": 7.5,
+        "unsteady_share": 0.125,
+        "shell": 800.0,
+        "denoise": True,
+        "realign": False,
+        "mask": "given",
+    }
     preprocessing |= {"paired_dmri": "through-fmri", "intensity": "flat-median"}
     made_as = {"preprocessing": preprocessing, "samples": 3, "steps": 11, "seed": 41}
     card = {"recipe": "pds-x", "version": "0.0.7", "n_participants": 123, "simulated": True, "seed": 5}
@@ -60,7 +67,8 @@ def test_each_number_of_a_synthesis_is_that_of_its_records(tmp_path: Path) -> No
         "A mean fMRI volume was synthesised from the dMRI of 1 participant (1 scan).",
         "(recipe pds-x, pdsynth 0.0.7, SHA-256 of its weights abcdef012345) was trained on 123 SIMULATED participants.",
         "implements pattern-aware diffusion synthesis [@pds2025].",
-        "volumes after the first 7.5 s, and of the dMRI volumes of the shell nearest to 800 s/mm2",
+        "volumes after the first 7.5 s or after the first 12.5 % of the series, whichever is shorter, and of the dMRI",
+        "volumes of the shell nearest to 800 s/mm2.",
         "The shell that was used had b = 2500 s/mm2 (1 scan).",
         "The synthesised dMRI volumes are those of b = 700 s/mm2 (1 scan) and 1000 s/mm2 (2 scans).",
         "component analysis [@veraart2016].",

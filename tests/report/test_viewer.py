@@ -71,7 +71,7 @@ def test_a_missing_scan_and_its_source_have_one_unit_and_the_page_says_what_a_lo
     (scan,) = filled(Results.read(root))
     unit = 2.5 * np.median(scan.volume[scan.brain])  # the source of this folder is the volume itself
     assert scan.source == pytest.approx(scan.volume / unit, rel=1e-5)
-    assert scan.scores == ["no real scan to compare with", "round trip 18.2 dB"]
+    assert scan.scores == ["no real scan to compare with", "round trip 18.2 dB (below 23 dB)"]
     html = write_report(root).read_text(encoding="utf-8")
     rule = "With the shipped model, do not use a volume below 23 dB, in either direction."
     page = Path(__file__).parents[2] / "docs/how-to/synthesise.md"

@@ -302,7 +302,12 @@ def report(
         done(f"Send {results / page.name} alone: other files of the folder show images and name participants")
         return
     done(f"Open {results / page.name} in a browser; checklists and cards are in the same folder")
-    done("To send results, write a page without images and names", "report", results, "--for-sharing")
+    done(
+        "To send results, write a page without images and names of participants; sites keep their names",
+        "report",
+        results,
+        "--for-sharing",
+    )
 
 
 def doctor(

@@ -78,10 +78,10 @@ def synthesize(
     from pdsynth.cohorts.choice import Select
     from pdsynth.data.splits import FEWEST
     from pdsynth.missing import REPLACE, plan, synthesise_scans
-    from pdsynth.outcomes import doubts, not_made, paired_people, scored
+    from pdsynth.outcomes import LEAST_ROUND_TRIP, below_limit, doubts, not_made, paired_people, scored
     from pdsynth.report.boilerplate import of_synthesis
     from pdsynth.sources import Options, refuse_other_options
-    from pdsynth.weights import model_folder, model_record
+    from pdsynth.weights import DEFAULT, model_folder, model_record
 
     folder = model_folder(model).absolute()
     selection = Select.parse(select)
@@ -134,9 +134,16 @@ def synthesize(
         table("Refused", ("file", "reason", "remedy"), [(str(r.path), r.reason, r.remedy) for r in refused])
     doubtful(doubts(out / TABLE), f"; see {TABLE}")
     files_written = counted(len(written), "SYNTHETIC file")
-    done(f"{files_written}, research only, in {out}; {TABLE} lists the outcome of each scan")
+    outcomes = f"{TABLE} lists the outcome of each scan, and as round_trip_db how far to trust it"
+    done(f"{files_written}, research only, in {out}; {outcomes}")
     if number := not_made(out):
         error_line(f"Not synthesised: {counted(number, 'refused scan')}. {REPLACE}.", kind="Warning")
+    if model_folder(model) == DEFAULT and (low := below_limit(out / TABLE)):
+        error_line(
+            f"{counted(len(low), 'volume')} with round_trip_db below {LEAST_ROUND_TRIP}, not to be used: the lowest is "
+            f"{low[0][1]:.1f} dB, from {low[0][0]}. Look at the source scan first.",
+            kind="Warning",
+        )
     if strict and refused:
         raise InputError(
             path, f"holds {counted(len(refused), 'refused scan')}", f"repair them; {out / TABLE} lists each"
@@ -144,7 +151,6 @@ def synthesize(
     if path.is_dir() and (participant or paired_people(out / TABLE) >= FEWEST):
         done("Measure the model on participants who have both scans before you use these files", *to_prepare(path))
         return
-    trust = f"round_trip_db in {out / TABLE} says how far to trust each volume"
-    trust += "; look first at the lowest" if scored(out / TABLE) > 1 else ""
-    done(f"Too few participants here have both scans to measure the model. {trust}")
+    first = ". Look first at the volume with the lowest round_trip_db" if scored(out / TABLE) > 1 else ""
+    done(f"Too few participants here have both scans to measure the model{first}")
     search_before_sharing(out)

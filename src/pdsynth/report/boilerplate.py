@@ -171,6 +171,8 @@ def preparation(settings: Mapping[str, Any]) -> dict[str, str]:
     """The facts about the steps from a scan to a volume, by the settings of `Preprocessing` and the grid's grid_mm."""
     numbers = {name: settings.get(name) for name in ("unsteady_seconds", "shell", "grid_mm")}
     found = {name: None if value is None else f"{value:g}" for name, value in numbers.items()}
+    share = settings.get("unsteady_share")
+    found["unsteady_percent"] = None if share is None else f"{100 * share:g}"
     steps = {"denoised_by": settings.get("denoise"), "realigned_by": settings.get("realign")}
     steps["through_fmri"] = settings.get("paired_dmri") == "through-fmri"
     unit = UNITS[settings.get("intensity", "percentile")] if settings else None

@@ -14,6 +14,7 @@ from pdsynth.data.means import scan_means
 from pdsynth.data.preprocessing import UNRECORDED, Preprocessing
 from pdsynth.imaging.intensity import TOP
 from pdsynth.imaging.nifti import ROUND_TRIP
+from pdsynth.outcomes import LEAST_ROUND_TRIP
 from pdsynth.report import words
 from pdsynth.report.pictures import View
 from pdsynth.results.folder import Results, Synthesised
@@ -46,8 +47,11 @@ class Filled:
     @property
     def scores(self) -> list[str]:
         """Texts about its quality: that no real scan exists, and the PSNR of the round trip if it was measured."""
-        known = [] if self.round_trip is None else [f"round trip {words.number(self.round_trip, 1)} dB"]
-        return ["no real scan to compare with", *known]
+        known = ["no real scan to compare with"]
+        if self.round_trip is not None:
+            low = f" (below {LEAST_ROUND_TRIP} dB)" if self.round_trip < LEAST_ROUND_TRIP else ""
+            known.append(f"round trip {words.number(self.round_trip, 1)} dB{low}")
+        return known
 
 
 def filled(results: Results) -> list[Filled]:

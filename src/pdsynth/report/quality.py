@@ -28,7 +28,7 @@ UNKNOWN = "unknown"
 NAMES = {Modality.FMRI: "fMRI", Modality.DMRI: "dMRI"}
 MEASURES = {
     "overlap": "overlap of the brain with the template's (Dice)",
-    "mutual_information": "normalised mutual information with the template (1: none, 2: equal)",
+    "mutual_information": "normalised mutual information with the template (1: none, 2: equal; usual: 1.01 to 1.11)",
     "correlation": "correlation of fMRI and b0 in the brain",
     "motion_mm": "head motion: mean framewise displacement, mm",
 }
