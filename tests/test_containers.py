@@ -63,7 +63,7 @@ def test_the_commands_of_both_containers_are_the_bids_app() -> None:
     group = typer.main.get_command(app)
     verb = group.commands[entry[1]]  # type: ignore[attr-defined]
     context = verb.make_context(entry[1], ["in", "out", "participant", "--participant_label", "01", "02"])
-    assert context.params["participant_label"] == ["01", "02"]
+    assert list(context.params["participant_label"]) == ["01", "02"]
     (check,) = section("test")
     program, name, *words = check.split()
     assert program == "pdsynth" and group.commands[name].make_context(name, words)  # type: ignore[attr-defined]

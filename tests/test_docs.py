@@ -113,7 +113,8 @@ def test_the_page_of_commands_has_every_verb_with_every_option() -> None:
     assert [section.split("\n")[0] for section in sections] == list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     for section in sections:
         named = set(re.findall(r"--[a-z][\w-]*", "".join(re.findall(r"^\| `[^`]*`", section, re.M))))
-        assert named == {option for option in _options(section.split("\n")[0]) if option.startswith("--")} - {"--help"}
+        options = {option for option in _options(section.split("\n")[0]) if option.startswith("--")}
+        assert named - {"--help"} == options - {"--help"}  # only older versions of typer list it
     assert "| `--budget <str>` | Wall time of the training steps, such as 90s or 10m" in command_page.page()
 
 

@@ -36,6 +36,7 @@ UNIMPORTED = {
 ALLOWED = re.compile(
     r"\b(MIT|BSD|[0-9]-Clause|0BSD|Apache|PSF|Python Software Foundation|ISC|MPL|Mozilla|HPND|Zlib|CC0|Unlicense)\b"
 )
+UNNAMED = "License :: OSI Approved"  # a classifier that names no licence
 REFUSED = re.compile(r"\b(A?GPL|LGPL|General Public|Affero|SSPL|Non-?Commercial|CC-BY-NC|Proprietary)\b", re.IGNORECASE)
 
 
@@ -76,7 +77,7 @@ def licence(package: Distribution) -> str:
     said = package.metadata
     classifiers = [text for text in said.get_all("Classifier") or [] if text.startswith("License ::")]
     first_line = (said.get("License") or "").strip().split("\n")[0]
-    return said.get("License-Expression") or " AND ".join(classifiers) or first_line
+    return said.get("License-Expression") or " AND ".join(text for text in classifiers if text != UNNAMED) or first_line
 
 
 def test_each_imported_package_is_declared_and_each_declared_one_is_imported() -> None:
