@@ -54,7 +54,7 @@ def test_what_stands_out_and_what_was_refused_are_on_the_page(folder):
     text = write_quality(folder).read_text()
     words = " ".join(re.sub(r"<(style|svg).*?</\1>|<[^>]*>", " ", text, flags=re.S).split())
     assert "SIMULATED" in words and "10 participants, 10 sessions: 10 with both scans" in words
-    assert "Refused: 3 files. Flagged as outliers: 1 of 20 scans." in words
+    assert "Refused: 3 files. Flagged: 1 of 20 scans." in words
     assert "Not refused: 1 note that may need nothing participants.tsv has rows of participants" in words
     assert "sub-03/dmri.nii.gz overlap 0.650 where others of its modality have 0.918" in words
     assert "is a slab of # mm 2 holds the same image as another 1" in words
