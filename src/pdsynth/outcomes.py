@@ -60,18 +60,12 @@ def paired_people(path: Path) -> int:
     return int(table["participant_id"][table["reason"].str.startswith(HAS_BOTH)].nunique())
 
 
-def below_limit(path: Path) -> list[tuple[str, float]]:
-    """Source scan and round_trip_db of each volume in synthesised.tsv (path) below LEAST_ROUND_TRIP, lowest first."""
+def round_trips(path: Path) -> list[tuple[str, float]]:
+    """Source scan and round_trip_db of each volume in synthesised.tsv (path) that has this value, the lowest first."""
     table = read_outcomes(path)
-    scores = [
-        (str(row["source"]), float(row["round_trip_db"])) for row in table.to_dict("records") if row["round_trip_db"]
-    ]
-    return sorted((each for each in scores if each[1] < LEAST_ROUND_TRIP), key=lambda each: each[1])
-
-
-def scored(path: Path) -> int:
-    """The number of volumes in synthesised.tsv (path) that have a value of round_trip_db."""
-    return int((read_outcomes(path)["round_trip_db"] != "").sum())
+    known = table[table["round_trip_db"] != ""]
+    scores = zip(known["source"].astype(str), known["round_trip_db"].astype(float), strict=True)
+    return sorted(scores, key=lambda each: each[1])
 
 
 def not_made(out: Path) -> int:

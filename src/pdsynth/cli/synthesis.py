@@ -78,7 +78,7 @@ def synthesize(
     from pdsynth.cohorts.choice import Select
     from pdsynth.data.splits import FEWEST
     from pdsynth.missing import REPLACE, plan, synthesise_scans
-    from pdsynth.outcomes import LEAST_ROUND_TRIP, below_limit, doubts, not_made, paired_people, scored
+    from pdsynth.outcomes import LEAST_ROUND_TRIP, doubts, not_made, paired_people, round_trips
     from pdsynth.report.boilerplate import of_synthesis
     from pdsynth.sources import Options, refuse_other_options
     from pdsynth.weights import DEFAULT, model_folder, model_record
@@ -138,10 +138,12 @@ def synthesize(
     done(f"{files_written}, research only, in {out}; {outcomes}")
     if number := not_made(out):
         error_line(f"Not synthesised: {counted(number, 'refused scan')}. {REPLACE}.", kind="Warning")
-    if model_folder(model) == DEFAULT and (low := below_limit(out / TABLE)):
+    trips = round_trips(out / TABLE)
+    low = sum(decibels < LEAST_ROUND_TRIP for _, decibels in trips) if folder == DEFAULT.absolute() else 0
+    if low:
         error_line(
-            f"{counted(len(low), 'volume')} with round_trip_db below {LEAST_ROUND_TRIP}, not to be used: the lowest is "
-            f"{low[0][1]:.1f} dB, from {low[0][0]}. Look at the source scan first.",
+            f"{counted(low, 'volume')} with round_trip_db below {LEAST_ROUND_TRIP}, not to be used: the lowest is "
+            f"{trips[0][1]:.1f} dB, from {trips[0][0]}. Look at the source scan first.",
             kind="Warning",
         )
     if strict and refused:
@@ -151,6 +153,6 @@ def synthesize(
     if path.is_dir() and (participant or paired_people(out / TABLE) >= FEWEST):
         done("Measure the model on participants who have both scans before you use these files", *to_prepare(path))
         return
-    first = ". Look first at the volume with the lowest round_trip_db" if scored(out / TABLE) > 1 else ""
+    first = ". Look first at the volume with the lowest round_trip_db" if len(trips) > 1 else ""
     done(f"Too few participants here have both scans to measure the model{first}")
     search_before_sharing(out)
