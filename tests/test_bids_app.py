@@ -58,7 +58,8 @@ def test_participants_are_filled_in_one_by_one_and_the_group_is_reported(dataset
     status, said, err = run(capsys, dataset, out, "participant", "--participant-label", "sub-sim0002", *options)
     assert (status, made(out)) == (0, ["sub-sim0000"]), err
     assert "no scan is missing" in said
-    assert run(capsys, dataset, out, "participant", *options)[0] == 0
+    status, said, err = run(capsys, dataset, out, "participant", *options)
+    assert status == 0 and f"Next: pdsynth bids-app {dataset} {out} group" in said.replace("\n", ""), err
     assert made(out) == ["sub-sim0000", "sub-sim0001"]
 
     status, said, err = run(capsys, dataset, out, "group", *options)

@@ -308,8 +308,8 @@ def test_results_are_replaced_only_by_whole_ones(
 ) -> None:
     out, model = tmp_path / "results", run_folder / "model"
     words = ("evaluate", prepared.root, "--model", model, "--out", out, "--no-controls", "--overwrite")
-    status, _, err = run(capsys, *words)
-    assert status == 0, err
+    status, said, err = run(capsys, *words)
+    assert status == 0 and "under test" in said and "No control was scored" in said, err
     before = files(out)
     assert json.loads(before["metrics.json"])["n_participants"] == 4
     assert json.loads(before["manifest.json"])["finished"] is not None

@@ -11,7 +11,7 @@ import pytest
 
 from fixture_trees import copy_source_model, write_dwi, write_scan
 from odd_scans import NATIVE, head, image, put
-from pdsynth.cli import main
+from pdsynth.cli import console, main
 from pdsynth.cli.following import HALVES, after_cohort, after_model, after_prepared, free, to_prepare, to_train
 from pdsynth.cohorts import read
 from pdsynth.data.pairs import Pairs
@@ -38,9 +38,20 @@ def test_a_dataset_leads_to_synthesis_or_to_the_measurement_of_pairs(tmp_path: P
     pairs = study(tmp_path / "pairs", fmri="ab", dmri="ab")
     assert after_cohort(read(pairs))[1:] == ("prepare", str(pairs), "prepared", "--split", HALVES)
     one = study(tmp_path / "one", fmri="a", dmri="a")
-    message, *words = after_cohort(read(one))
-    assert "too few to measure a model" in message
-    assert words == ["synthesize", "default", str(one / BOLD.format("a")), "synthesised", "--to", "dmri"]
+    assert after_cohort(read(one)) == after_cohort_of_one(one / BOLD.format("a"))
+
+
+def after_cohort_of_one(scan: Path) -> tuple[str, ...]:
+    message = "One pair is too few to measure a model. Synthesise its dMRI, and compare by eye with the real one"
+    return message, "synthesize", "default", str(scan), "synthesised", "--to", "dmri"
+
+
+def test_the_next_command_reads_the_dataset_as_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = study(tmp_path / "study", fmri="a")
+    words = ["inspect", str(dataset), "--select", "task-rest", "--diagnosis-map=1=NC", "--layout", "bids", "--files"]
+    monkeypatch.setattr(console, "WORDS", words)
+    assert after_cohort(read(dataset))[-4:] == ("--select", "task-rest", "--layout", "bids")
+    assert to_prepare(dataset)[-5:] == ("--select", "task-rest", "--diagnosis-map=1=NC", "--layout", "bids")
 
 
 def test_refused_scans_are_repaired_or_replaced(tmp_path: Path) -> None:
@@ -66,7 +77,8 @@ def test_a_prepared_folder_leads_to_what_its_scans_permit(prepared: Pairs) -> No
     assert after_prepared(singles)[1:] == ("adapt", "default", root, "adapted")
     few = with_table(prepared, available=halves)  # one of five with dMRI is outside the test split
     assert after_prepared(few, "study")[1:] == ("synthesize", "default", "study", "synthesised")
-    assert after_prepared(prepared.where(np.arange(10) == 0), "study")[1:] == ("inspect", "study")
+    one = prepared.where(np.arange(10) == 0)
+    assert after_prepared(one, "study") == after_cohort_of_one(Path("study", one.table["fmri_path"].iloc[0]))
 
 
 def test_a_model_is_scored_or_used_where_too_few_can_score_it(prepared: Pairs) -> None:

@@ -244,7 +244,9 @@ def test_a_second_run_adds_who_is_new_and_keeps_the_others(model, bold, tmp_path
     before = volume.stat().st_mtime_ns
     second = put(bids, "sub-b/func/sub-b_task-rest_bold.nii.gz", bold)
     put(bids, "sub-c/func/sub-c_task-rest_bold.nii.gz", bold[:3000])
+    assert "kept" not in capsys.readouterr().out
     assert run(*words) == 0
+    assert "(made before and kept: those of 1 scan)" in capsys.readouterr().out
     assert volume.stat().st_mtime_ns == before
     assert table(out) == [
         ("", "", "", "refused"),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import pdsynth
 from pdsynth.cli.ending import describe_error
 from pdsynth.data.pairs import Pairs
 from pdsynth.types import InputError
@@ -143,6 +144,8 @@ with folders.making(Path(sys.argv[1])) as work:
             "a: Permission denied. Remedy: ask for permission",
             2,
         ),
+        (FileNotFoundError(errno.ENOENT, "No such file", pdsynth.__file__), "Remedy: this file belongs to pdsynth", 2),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a"), "Remedy: check that it exists", 2),
         (MemoryError(), "There is not enough memory. Remedy: use fewer processes", 2),
         (InputError("a", "is bad", "mend it"), "a: is bad. Remedy: mend it.", 2),
         (KeyError("shard"), "KeyError: 'shard'. Add --debug for the traceback.", 1),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pdsynth import __version__
 from pdsynth.cohorts.bidsignore import write_bidsignore
@@ -57,6 +57,14 @@ class _Run:
     simulated: bool = False
 
 
+class Outcome(NamedTuple):
+    """The result of a synthesis: files of all volumes, refused scans, and number of scans with a volume from before."""
+
+    files: list[Path]
+    refused: list[Rejection]
+    finished: int
+
+
 def synthesise_path(
     model: str | Path,
     path: Path,
@@ -94,7 +102,7 @@ def synthesise_path(
     `out` was made from a scan in another place.
     """
     options = Options(samples=samples, steps=steps, seed=seed, shell=shell, space=Space(space))
-    return synthesise_scans(
+    outcome = synthesise_scans(
         model,
         path,
         out,
@@ -107,6 +115,7 @@ def synthesise_path(
         select=select,
         progress=progress,
     )
+    return outcome.files, outcome.refused
 
 
 def synthesise_scans(
@@ -124,7 +133,7 @@ def synthesise_scans(
     participants: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
     stamps: Stamps | None = None,
-) -> tuple[list[Path], list[Rejection]]:
+) -> Outcome:
     """Synthesise as `synthesise_path` does, with samples, steps, seed, shell and space as one object.
 
     participants: ids such as "sub-01" of those whose scans are synthesised; empty for all. Raises InputError if the
@@ -149,16 +158,16 @@ def synthesise_scans(
     left = [source for source in run.sources if not _is_made(source, out, options, entries, stamps)]
     before = {source: [stamp(path, "") for path in source.scan.files] for source in left}  # the digests follow
     _refuse_other_dataset(left, out)
-    done = len(run.sources) - len(left)
+    finished = len(run.sources) - len(left)
     if progress:
-        progress(done, len(run.sources))
+        progress(finished, len(run.sources))
     work = partial(_synthesise, str(model), device, options, out, path if path.is_dir() else None)
     refusals: dict[Path, Rejection] = {}
     workers = Workers.of(jobs)
     if len(left) == 1 and not workers.remote:
         workers = Workers()  # a process of its own would load torch once more
     results = workers.run(work, left, name=lambda source: source.scan.path, start=partial(_loaded, str(model), device))
-    for number, (source, refusal) in enumerate(results, start=done + 1):
+    for number, (source, refusal) in enumerate(results, start=finished + 1):
         if refusal is not None:
             refusals[source.scan.path] = refusal
         if progress:
@@ -186,7 +195,7 @@ def synthesise_scans(
     write_outcomes(out / TABLE, run.rows)
     write_description(out, run.simulated)
     write_bidsignore(out, "manifest.json", TABLE, "*_boldref.*", "*_dwiref.*", "group/", *TEXTS)
-    return written, run.rejected
+    return Outcome(written, run.rejected, finished)
 
 
 def write_description(out: Path, simulated: bool) -> None:

@@ -19,6 +19,7 @@ from pdsynth.missing import synthesise_path
 from pdsynth.report.viewer import LEVELS
 from pdsynth.serve.app import HEADERS, NO_TOKEN, application
 from pdsynth.serve.jobs import State
+from pdsynth.serve.result import verdict
 from pdsynth.serve.uploads import MOST_FILES, stored_name
 from pdsynth.serve.work import STEPS
 from pdsynth.types import InputError
@@ -148,6 +149,7 @@ def _check_page(html, made):
     assert np.abs(shown - expected).max() <= (volume["high"] - volume["low"]) / LEVELS / 2 + 1e-6
     assert expected.sum() == pytest.approx(turned.get_fdata().sum())  # nothing lies outside the box
     assert found["deviation"] is None and "Uncertainty calibrated" not in html
+    assert '<p class="verdict"><b>No limit is known for this model: its round trip has ' in html
     assert "<b>SIMULATED</b>" in html and page["marks"]["synthesised"] == "SIMULATED · SYNTHETIC"
     assert not re.search(r"<script>|<style>|style=|\son\w+=|https?:|/tmp", html)
 
@@ -276,3 +278,17 @@ def test_scans_wait_for_their_turn_and_survive_a_killed_process(client, queue, s
     assert ended(client, fourth)["state"] == "done" and fourth.archive.exists()
     for job in (second, fourth):
         client.delete(f"jobs/{job.number}")
+
+
+@pytest.mark.parametrize(
+    ("round_trip", "least", "doubtful", "said"),
+    [
+        (22.96, 23, False, "Do not use this volume: its round trip has 22.9 dB, and 23 dB are needed."),
+        (22.9, 23, True, "Do not use this volume: its round trip has 22.9 dB"),
+        (24, 23, True, "Do not use this volume before you have measured the model on such doubtful scans"),
+        (24, 23, False, "No fault was found: its round trip has 24.0 dB"),
+        (24, None, True, "No limit is known for this model: its round trip has 24.0 dB"),
+    ],
+)
+def test_the_page_begins_with_a_verdict(round_trip, least, doubtful, said):
+    assert verdict(round_trip, least, doubtful).startswith(said) and verdict(None, least, doubtful) == ""

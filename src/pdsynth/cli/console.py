@@ -84,6 +84,21 @@ def without(option: str) -> list[str]:
     return [word for word in WORDS if word != option]
 
 
+def given(*options: str) -> list[str]:
+    """The words of these options in the command that runs, each with its value; empty if none was given.
+
+    options: names such as "--layout", of options that have one value.
+    """
+    words = iter(WORDS)
+    found: list[str] = []
+    for word in words:
+        if word in options:
+            found += [word, next(words, "")]
+        elif word.partition("=")[0] in options:
+            found.append(word)
+    return found
+
+
 def print_json(content: object) -> None:
     """Print a value on stdout as JSON, for a program. A path becomes a text."""
     print(json.dumps(content, indent=2, default=str))

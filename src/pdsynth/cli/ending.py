@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from pathlib import Path
 from types import FrameType
 
 from pdsynth.resources import stops_run
@@ -12,6 +13,7 @@ from pdsynth.types import InputError
 
 BAD_INPUT, OWN_FAULT = 2, 1  # exit statuses
 DEFAULT_REMEDY = "check that it exists, and that you may read and write it"
+OWN_FILE = "this file belongs to pdsynth: install pdsynth again, and not while a command runs"
 REMEDIES = {
     errno.ENOSPC: "make room on the disk, and give the same command again",
     errno.EDQUOT: "make room in your quota, and give the same command again",
@@ -63,6 +65,11 @@ def stop_in_order() -> None:
         signal.signal(number, end)
 
 
+def _is_own(file: object) -> bool:
+    """Whether a file is one of the package, which an installation may have removed while the command ran."""
+    return isinstance(file, str | os.PathLike) and Path(os.fsdecode(file)).is_relative_to(Path(__file__).parents[1])
+
+
 def describe_error(error: BaseException) -> tuple[str, int]:
     """The message of an error for the user, and the exit status of the command.
 
@@ -78,7 +85,8 @@ def describe_error(error: BaseException) -> tuple[str, int]:
         return str(error), BAD_INPUT
     if isinstance(error, OSError) and error.strerror:
         file = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        return f"{file}{error.strerror}. Remedy: {REMEDIES.get(error.errno or 0, DEFAULT_REMEDY)}.", BAD_INPUT
+        remedy = OWN_FILE if _is_own(error.filename) else REMEDIES.get(error.errno or 0, DEFAULT_REMEDY)
+        return f"{file}{error.strerror}. Remedy: {remedy}.", BAD_INPUT
     if isinstance(error, ValueError | OSError):
         return str(error), BAD_INPUT
     if stops_run(error):

@@ -11,6 +11,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pdsynth.cli.console import WORDS, given
 from pdsynth.folders import stopped
 from pdsynth.types import Available, Modality, Split, counted
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 HALVES = "0.5,0,0.5"  # --split of `prepare`: one half trains, the other is scored
 DATASET = "your-dataset"  # in a command that follows a verb which does not know the dataset
+READING = "--layout", "--select"  # options of a verb that reads a dataset, which the next verb needs too
+DIAGNOSES = "--diagnosis-column", "--diagnosis-map"
 
 
 def free(name: str) -> str:
@@ -33,7 +36,13 @@ def free(name: str) -> str:
 
 def to_prepare(dataset: Path) -> tuple[str, ...]:
     """The command that prepares the pairs of a dataset, to measure a model on them."""
-    return "prepare", str(dataset), free("prepared"), "--split", HALVES
+    return "prepare", str(dataset), free("prepared"), "--split", HALVES, *given(*READING, *DIAGNOSES)
+
+
+def to_measure(dataset: Path, out: Path) -> tuple[str, ...]:
+    """The command that measures the model after a synthesis into `out`; a BIDS App has a level for this."""
+    is_app = WORDS[:1] == ["bids-app"]
+    return ("bids-app", str(dataset), str(out), "group") if is_app else to_prepare(dataset)
 
 
 def to_train(prepared: str = "prepared") -> tuple[str, ...]:
@@ -53,19 +62,23 @@ def after_cohort(cohort: Cohort) -> tuple[str, ...]:
     visits = [session for _, session in cohort]
     paired = {s.participant_id: v for s, v in cohort if len(v.scans) == len(Modality)}
     root = str(cohort.root)
-    fill = to_synthesise("default", root)
+    fill = *to_synthesise("default", root), *given(*READING)
     if missing := sum(len(session.missing) for session in visits):
         return f"Missing: {counted(missing, 'scan')}, which synthesis fills in", *fill
     if len(paired) >= FEWEST:
         return "No scan is missing; pairs measure a model", *to_prepare(cohort.root)
     if paired:
-        scan = next(iter(paired.values())).scans[Modality.FMRI].path
-        message = "One pair is too few to measure a model. Synthesise its dMRI, and compare by eye with the real one"
-        return message, *to_synthesise("default", scan), "--to", Modality.DMRI.value
+        return _by_eye(next(iter(paired.values())).scans[Modality.FMRI].path)
     if visits:
         message = "All other scans were refused. Repair them, or synthesise them nevertheless"
         return message, *fill, "--replace-refused"
-    return "No scan can be used. Repair the refused files, and inspect again", "inspect", root
+    return "No scan can be used. Repair the refused files, and inspect again", "inspect", root, *given(*READING)
+
+
+def _by_eye(fmri: Path) -> tuple[str, ...]:
+    """A message and the command for the only pair of a study. fmri: its fMRI scan."""
+    message = "One pair is too few to measure a model. Synthesise its dMRI, and compare by eye with the real one"
+    return message, *to_synthesise("default", fmri), "--to", Modality.DMRI.value
 
 
 def after_prepared(pairs: Pairs, dataset: str | Path = DATASET) -> tuple[str, ...]:
@@ -83,8 +96,8 @@ def after_prepared(pairs: Pairs, dataset: str | Path = DATASET) -> tuple[str, ..
     if min(_people(others, Available.BOTH, Available(modality)) for modality in Modality) >= FEWEST_SINGLE:
         return "Adapt the shipped model to your scanner by single scans", "adapt", "default", root, free("adapted")
     if (pairs.table["available"] != Available.BOTH).any():
-        return "Synthesise the missing scans", *to_synthesise("default", dataset)
-    return "List the scans of the dataset", "inspect", str(dataset)
+        return "Synthesise the missing scans", *to_synthesise("default", dataset), *given(*READING)
+    return _by_eye(Path(dataset) / str(pairs.table["fmri_path"].iloc[0]))
 
 
 def after_model(model: Path, pairs: Pairs) -> tuple[str, ...]:

@@ -369,20 +369,23 @@ def _unchecked(name: str) -> str:
 
 
 def print_scores(out: Path) -> None:
-    """Print the PSNR in the brain (dB, mean over participants) of every method in both directions, from metrics.json.
+    """Print the kind of every method and its PSNR in the brain (dB, mean over participants), from metrics.json.
 
     out: the results folder. A cell is empty if a method was not scored in a direction. Raises InputError if
     metrics.json or metrics.tsv is missing.
     """
     from pdsynth.evaluation.metrics import PRIMARY
+    from pdsynth.report.words import GROUP, group_of
     from pdsynth.results.folder import Results
 
-    metrics = Results.read(out).metrics
-    directions = tuple(Direction)
-    rows = []
-    for name, scores in metrics["methods"].items():
+    results = Results.read(out)
+    metrics, directions = results.metrics, tuple(Direction)
+    rows, groups = [], {name: group_of(name, results.tested) for name in results.methods}
+    for name, scores in results.methods.items():
         cells = [f"{scores[d][PRIMARY]['mean']:.2f} dB" if d in scores else "" for d in directions]
-        rows.append((name, *cells))
+        rows.append((name, GROUP[groups[name]], *cells))
     simulated = "SIMULATED " if metrics["simulated"] else ""
     people = counted(metrics["n_participants"], f"{simulated}participant")
-    table(f"PSNR in the brain, {people}", ("method", *directions), rows)
+    table(f"PSNR in the brain, {people}", ("method", "kind", *directions), rows)
+    if "control" not in groups.values():
+        done("No control was scored, so these numbers do not show whether the model is better than a simple method")

@@ -9,7 +9,7 @@ import typer
 
 from pdsynth import files, folders, manifest
 from pdsynth.cli.console import DRY_RUN, done, doubtful, error_line, search_before_sharing, table, without
-from pdsynth.cli.following import to_prepare
+from pdsynth.cli.following import to_measure
 from pdsynth.cli.model import ModelFolder
 from pdsynth.cli.options import (
     AUTO,
@@ -78,10 +78,10 @@ def synthesize(
     from pdsynth.cohorts.choice import Select
     from pdsynth.data.splits import FEWEST
     from pdsynth.missing import REPLACE, plan, synthesise_scans
-    from pdsynth.outcomes import LEAST_ROUND_TRIP, doubts, not_made, paired_people, round_trips
+    from pdsynth.outcomes import doubts, not_made, paired_people, round_trips
     from pdsynth.report.boilerplate import of_synthesis
-    from pdsynth.sources import Options, refuse_other_options
-    from pdsynth.weights import DEFAULT, model_folder, model_record
+    from pdsynth.sources import Options, least_round_trip, refuse_other_options
+    from pdsynth.weights import model_folder, model_record
 
     folder = model_folder(model).absolute()
     selection = Select.parse(select)
@@ -112,7 +112,7 @@ def synthesize(
             ) as entries,
             progress("Synthesising", WRITING) as update,
         ):
-            written, refused = synthesise_scans(
+            written, refused, finished = synthesise_scans(
                 folder,
                 path,
                 work.folder,
@@ -134,15 +134,16 @@ def synthesize(
         table("Refused", ("file", "reason", "remedy"), [(str(r.path), r.reason, r.remedy) for r in refused])
     doubtful(doubts(out / TABLE), f"; see {TABLE}")
     files_written = counted(len(written), "SYNTHETIC file")
+    made_before = f" (made before and kept: those of {counted(finished, 'scan')})" if finished else ""
     outcomes = f"{TABLE} lists the outcome of each scan, and as round_trip_db how far to trust it"
-    done(f"{files_written}, research only, in {out}; {outcomes}")
+    done(f"{files_written}, research only, in {out}{made_before}; {outcomes}")
     if number := not_made(out):
         error_line(f"Not synthesised: {counted(number, 'refused scan')}. {REPLACE}.", kind="Warning")
     trips = round_trips(out / TABLE)
-    low = sum(decibels < LEAST_ROUND_TRIP for _, decibels in trips) if folder == DEFAULT.absolute() else 0
-    if low:
+    least = least_round_trip(folder)
+    if least is not None and (low := sum(decibels < least for _, decibels in trips)):
         error_line(
-            f"{counted(low, 'volume')} with round_trip_db below {LEAST_ROUND_TRIP}, not to be used: the lowest is "
+            f"{counted(low, 'volume')} with round_trip_db below {least}, not to be used: the lowest is "
             f"{trips[0][1]:.1f} dB, from {trips[0][0]}. Look at the source scan first.",
             kind="Warning",
         )
@@ -151,7 +152,7 @@ def synthesize(
             path, f"holds {counted(len(refused), 'refused scan')}", f"repair them; {out / TABLE} lists each"
         )
     if path.is_dir() and (participant or paired_people(out / TABLE) >= FEWEST):
-        done("Measure the model on participants who have both scans before you use these files", *to_prepare(path))
+        done("Measure the model on participants who have both scans before you use these files", *to_measure(path, out))
         return
     first = ". Look first at the volume with the lowest round_trip_db" if len(trips) > 1 else ""
     done(f"Too few participants here have both scans to measure the model{first}")

@@ -153,7 +153,10 @@ def join(
             first[text].note(f"has rows of {plural}{of} that are not on disk", remedy, text)
     absent = sorted(set(names) - result.keys())
     if absent and every:
-        remedy = "add a row for each, or check how its id is written; without a row they have no diagnosis and no age"
+        remedy = (
+            f"{NOTHING_NEEDED} if diagnosis and age are unknown; otherwise add a row for each, or check how its id is "
+            "written"
+        )
         table.notes.add(f"has no row for the {plural}{of} {listed(absent)}", "", remedy)
     return result
 

@@ -25,6 +25,12 @@ GROUPS = {
     "control": "Controls",
     "ceiling": "Ceiling (upper limit)",
 }
+GROUP = {  # of one method
+    "tested": "under test",
+    "baseline": "other model",
+    "control": "control",
+    "ceiling": "best possible",
+}
 GROUP_OF = {Role.CONTROL: "control", Role.CEILING: "ceiling"}  # recipes of every other role are "baseline"
 CEILING = Oracle.name
 FINE_DETAIL = "spectrum_high"  # score of the power in the finest third of spatial frequencies

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import zipfile
 from functools import lru_cache
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from pdsynth.report.filled import SHOWN_SIGNAL, Filled, canonical
 from pdsynth.report.pictures import View, colour_bar
 from pdsynth.report.rendering import fill
 from pdsynth.report.shown import DEVIATION_END, LEAST_ENDS, SIGNAL_END, upper_end
+from pdsynth.sources import least_round_trip
 from pdsynth.synthesis import Model, Synthesis
 from pdsynth.types import Modality
 
@@ -56,6 +58,7 @@ def make(model: str, device: str, page: Path, to: Modality, path: Path) -> None:
             packed.write(file, file.relative_to(out))
     context = page_context(synthesis, scan, loaded(model, device), files[0].name)
     context |= {"archive": archive.name, "number": folder.name, "version": __version__, "base": "../"}
+    context["verdict"] = verdict(synthesis.round_trip_db, least_round_trip(model), bool(synthesis.notes))
     write_text(page, fill("result.html.j2", True, context, "pdsynth.serve"))
 
 
@@ -93,6 +96,26 @@ def page_context(synthesis: Synthesis, scan: Scan, model: Model, file: str) -> d
         "round_trip": None if round_trip is None else words.number(round_trip, 1),
         "facts": _facts(synthesis, model),
     }
+
+
+def verdict(round_trip: float | None, least: float | None, doubtful: bool) -> str:
+    """One or two sentences on whether a volume may be used, by its round trip (PSNR, dB); empty if not measured.
+
+    least: see `least_round_trip`. doubtful: whether there are doubts about the source scan.
+
+    >>> verdict(20.66, 23, False)
+    'Do not use this volume: its round trip has 20.6 dB, and 23 dB are needed.'
+    """
+    if round_trip is None:
+        return ""
+    known = f"its round trip has {floor(10 * round_trip) / 10:.1f} dB"  # 22.96 must not read as 23.0
+    if least is None:
+        return f"No limit is known for this model: {known}. Compare it with those of scans that you trust."
+    if round_trip < least:
+        return f"Do not use this volume: {known}, and {least} dB are needed."
+    if doubtful:
+        return f"Do not use this volume before you have measured the model on such doubtful scans, although {known}."
+    return f"No fault was found: {known}, and {least} dB are needed. This does not prove that it is right."
 
 
 def is_simulated(scan: Scan) -> bool:
