@@ -6,7 +6,7 @@ DEMO ?= demo
 # One thread a process: the tests and the cohort's workers are parallel by processes.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test lint types docs links dist lock sbom clean
+.PHONY: demo test lint types docs pages links dist lock sbom clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pdsynth demo --out $(DEMO) --overwrite
@@ -26,6 +26,9 @@ types: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-docs
 	$(ONE_THREAD) $(BIN)/mkdocs build --strict --site-dir site
 	@echo "The pages are at $(abspath site)/index.html"
+
+pages: $(VENV)/.installed-docs
+	$(ONE_THREAD) $(BIN)/python docs/generate/committed.py
 
 links: $(VENV)/.installed-docs
 	DOCS_RUNS=0 $(ONE_THREAD) $(BIN)/mkdocs build --strict --site-dir build/links

@@ -60,9 +60,15 @@ MADE = {
     recipe_page.URI,
     gallery_page.URI,
     notebook_page.URI,
-    plan_page.URI,
-    *pictures.NAMES,
 }  # by the build of the site
+
+
+def test_the_page_that_lies_in_the_repository_is_that_of_the_program_and_the_pictures_are_there() -> None:
+    assert (ROOT / "docs" / plan_page.URI).read_text() == plan_page.page(), "run `make pages`"
+    named = {
+        link for page in PAGES for link in re.findall(r"images/(?:tutorial|simulator)/[\w-]+\.png", page.read_text())
+    }
+    assert named == set(pictures.NAMES)
 
 
 def _prose(page: Path) -> str:
@@ -175,10 +181,10 @@ def test_the_page_of_the_notebook_has_each_cell_with_what_it_shows(monkeypatch: 
 GLOSSARY = ROOT / "docs" / "reference" / "glossary.md"
 ROWS = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", GLOSSARY.read_text(), re.M)[1:])
 TERMS = {term.strip() for terms in ROWS for term in terms.split(",")}
-# Codes of tables, words of names of files and series, units, and names of licences and encodings.
+# Codes of tables, words of names of files and series, units, and names of licences, encodings and processors.
 KNOWN = {
     *("ACPC", "ADC", "ADNIMERGE", "BSD", "CITATION", "CN", "DX", "DXSUM", "EMCI", "FA", "GB", "GiB", "HC", "JSON"),
-    *("LMCI", "MB", "MRI", "NL", "SMC", "SYNTHETIC", "TRACEW", "UTF"),
+    *("AMD", "EPYC", "LMCI", "MB", "MRI", "NL", "SMC", "SYNTHETIC", "TRACEW", "UTF"),
 }
 
 

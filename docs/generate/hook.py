@@ -12,10 +12,9 @@ from typing import Any
 from mkdocs.structure.files import File
 
 import command_page
+import committed
 import gallery_page
 import notebook_page
-import pictures
-import plan_page
 import recipe_page
 import runs
 from texts import BESIDE, with_site_links
@@ -25,9 +24,8 @@ COPIED = (
     *("CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE"),
     *("benchmarks/README.md", "benchmarks/results/*.json", "examples/*"),
 )
-TUTORIAL = "tutorial.md"
 GENERATED: dict[str, Callable[[], str]] = {
-    module.URI: module.page for module in (command_page, recipe_page, gallery_page, notebook_page, plan_page)
+    module.URI: module.page for module in (command_page, recipe_page, gallery_page, notebook_page)
 }
 
 
@@ -37,10 +35,8 @@ def on_files(files: Any, config: Any) -> Any:
         files.remove(files.get_file_from_path(uri))  # the words that stand there in the repository
         files.append(File.generated(config, uri, content=page()))
     files.append(File.generated(config, notebook_page.DOWNLOAD, content=notebook_page.download()))
-    _, run = runs.with_outputs((ROOT / "docs" / TUTORIAL).read_text(), "tutorial")
-    tutorial = {uri: draw(run) if runs.RUNS else pictures.panels([[]]) for uri, draw in pictures.TUTORIAL.items()}
-    drawn = tutorial | pictures.simulator()
-    for uri, picture in drawn.items():
+    for uri, picture in (committed.drawn() if runs.RUNS else {}).items():
+        files.remove(files.get_file_from_path(uri))  # the one of the last `make pages`
         files.append(File.generated(config, uri, content=picture))
     for pattern in COPIED:
         for path in sorted(ROOT.glob(pattern)):
@@ -51,6 +47,6 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Add the outputs of the tutorial's commands, and make the links of a page lead to places in the site."""
-    if page.file.src_uri == TUTORIAL:
+    if page.file.src_uri == committed.TUTORIAL:
         markdown, _ = runs.with_outputs(markdown, "tutorial")
     return with_site_links(markdown, page.file.src_uri)
