@@ -16,7 +16,7 @@ from pdsynth.cli.following import HALVES, after_cohort, after_model, after_prepa
 from pdsynth.cohorts import read
 from pdsynth.data.pairs import Pairs
 from pdsynth.folders import making
-from pdsynth.outcomes import round_trips, write_outcomes
+from pdsynth.outcomes import read_outcomes, round_trips, write_outcomes
 
 ROOT = Path(__file__).parents[1]
 BOLD, DWI = "sub-{0}/func/sub-{0}_task-rest_bold.nii.gz", "sub-{0}/dwi/sub-{0}_dwi.nii.gz"
@@ -115,9 +115,9 @@ def test_only_volumes_with_a_round_trip_are_counted(tmp_path: Path) -> None:
     row = {"participant_id": "sub-a", "source": "a.nii.gz", "target": "dmri", "status": "made", "reason": ""}
     others = [{"participant_id": "sub-b", "round_trip_db": ""}, {"participant_id": "sub-c", "round_trip_db": "23.98"}]
     write_outcomes(table, [row | {"session_id": "", "round_trip_db": "24.11"}])
-    assert len(round_trips(table)) == 1
+    assert len(round_trips(read_outcomes(table))) == 1
     write_outcomes(table, [row | {"session_id": ""} | other for other in others])
-    assert len(round_trips(table)) == 2
+    assert len(round_trips(read_outcomes(table))) == 2
 
 
 def test_volumes_are_listed_from_the_lowest_round_trip(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_volumes_are_listed_from_the_lowest_round_trip(tmp_path: Path) -> None:
     write_outcomes(
         table, [row | {"participant_id": n, "source": f"{n}.nii", "round_trip_db": v} for n, v in values.items()]
     )
-    assert round_trips(table) == [("d.nii", 19.5), ("a.nii", 22.99), ("b.nii", 23.0)]
+    assert round_trips(read_outcomes(table)) == [("d.nii", 19.5), ("a.nii", 22.99), ("b.nii", 23.0)]
 
 
 def test_pages_and_commands_agree_on_the_split() -> None:

@@ -231,8 +231,9 @@ def test_a_table_of_outcomes_keeps_earlier_rows_and_is_refused_without_its_colum
     path, row = tmp_path / "synthesised.tsv", dict.fromkeys(COLUMNS, "a")
     write_outcomes(path, [row | {"status": "made"}, row | {"source": "b", "file": "b", "status": "not made"}])
     write_outcomes(path, [row | {"status": "made", "reason": "it is tilted"}])
-    assert read_outcomes(path)["source"].tolist() == ["a", "b"] and not_made(tmp_path) == 1
-    assert doubts(path) == [("a", "it is tilted")]
+    found = read_outcomes(path)
+    assert found["source"].tolist() == ["a", "b"] and not_made(found) == 1
+    assert doubts(found) == [("a", "it is tilted")]
     pd.read_csv(path, sep="\t").drop(columns="status").to_csv(path, sep="\t", index=False)
     with pytest.raises(InputError, match=r"synthesised\.tsv: lacks the columns status\. Remedy: restore it"):
         write_outcomes(path, [row])

@@ -44,30 +44,27 @@ def write_outcomes(path: Path, rows: Sequence[dict[str, str]]) -> None:
     write_table(path, table.sort_values(KEY, ignore_index=True))
 
 
-def doubts(path: Path) -> list[tuple[str, str]]:
-    """Source scan and doubt, as text, of each volume that was made from a doubtful scan; path: of synthesised.tsv.
+def doubts(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Source scan and doubt, as text, of each volume that was made from a doubtful scan; table: synthesised.tsv.
 
     A source is given as in this table, by its path in the dataset. The list is empty if no such scan was doubtful.
     """
-    table = read_outcomes(path)
     rows = table[(table["status"] == "made") & (table["reason"] != "")]
     return [(str(source), str(reason)) for source, reason in rows[["source", "reason"]].to_numpy().tolist()]
 
 
-def paired_people(path: Path) -> int:
-    """The number of participants with both scans in a session, by the reasons in synthesised.tsv (path)."""
-    table = read_outcomes(path)
+def paired_people(table: pd.DataFrame) -> int:
+    """The number of participants with both scans in a session, by the reasons in synthesised.tsv (table)."""
     return int(table["participant_id"][table["reason"].str.startswith(HAS_BOTH)].nunique())
 
 
-def round_trips(path: Path) -> list[tuple[str, float]]:
-    """Source scan and round_trip_db of each volume in synthesised.tsv (path) that has this value, the lowest first."""
-    table = read_outcomes(path)
+def round_trips(table: pd.DataFrame) -> list[tuple[str, float]]:
+    """Source scan and round_trip_db of each volume in synthesised.tsv (table) that has this value, the lowest first."""
     known = table[table["round_trip_db"] != ""]
     scores = zip(known["source"].astype(str), known["round_trip_db"].astype(float), strict=True)
     return sorted(scores, key=lambda each: each[1])
 
 
-def not_made(out: Path) -> int:
-    """Number of rows of synthesised.tsv in `out` with the status "not made": the target was scanned, but refused."""
-    return int((read_outcomes(out / TABLE)["status"] == NOT_MADE).sum())
+def not_made(table: pd.DataFrame) -> int:
+    """Number of rows of synthesised.tsv (table) with the status "not made": the target was scanned, but refused."""
+    return int((table["status"] == NOT_MADE).sum())

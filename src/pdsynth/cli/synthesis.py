@@ -29,8 +29,6 @@ from pdsynth.progress import WRITING, progress
 from pdsynth.resources import resolve_device
 from pdsynth.types import InputError, Modality, Space, counted
 
-TABLE = "synthesised.tsv"
-
 
 @where_options
 def synthesize(
@@ -78,7 +76,7 @@ def synthesize(
     from pdsynth.cohorts.choice import Select
     from pdsynth.data.splits import FEWEST
     from pdsynth.missing import REPLACE, plan, synthesise_scans
-    from pdsynth.outcomes import doubts, not_made, paired_people, round_trips
+    from pdsynth.outcomes import TABLE, doubts, not_made, paired_people, read_outcomes, round_trips
     from pdsynth.report.boilerplate import of_synthesis
     from pdsynth.sources import Options, least_round_trip, refuse_other_options
     from pdsynth.weights import model_folder, model_record
@@ -132,14 +130,15 @@ def synthesize(
             of_synthesis(work.folder, entries).write(work.folder, simulated)
     if refused:
         table("Refused", ("file", "reason", "remedy"), [(str(r.path), r.reason, r.remedy) for r in refused])
-    doubtful(doubts(out / TABLE), f"; see {TABLE}")
+    outcomes = read_outcomes(out / TABLE)
+    doubtful(doubts(outcomes), f"; see {TABLE}")
     files_written = counted(len(written), "SYNTHETIC file")
     made_before = f" (made before and kept: those of {counted(finished, 'scan')})" if finished else ""
-    outcomes = f"{TABLE} lists the outcome of each scan, and as round_trip_db how far to trust it"
-    done(f"{files_written}, research only, in {out}{made_before}; {outcomes}")
-    if number := not_made(out):
+    listed = f"{TABLE} lists the outcome of each scan, and as round_trip_db how far to trust it"
+    done(f"{files_written}, research only, in {out}{made_before}; {listed}")
+    if number := not_made(outcomes):
         error_line(f"Not synthesised: {counted(number, 'refused scan')}. {REPLACE}.", kind="Warning")
-    trips = round_trips(out / TABLE)
+    trips = round_trips(outcomes)
     least = least_round_trip(folder)
     if least is not None and (low := sum(decibels < least for _, decibels in trips)):
         error_line(
@@ -151,7 +150,7 @@ def synthesize(
         raise InputError(
             path, f"holds {counted(len(refused), 'refused scan')}", f"repair them; {out / TABLE} lists each"
         )
-    if path.is_dir() and (participant or paired_people(out / TABLE) >= FEWEST):
+    if path.is_dir() and (participant or paired_people(outcomes) >= FEWEST):
         done("Measure the model on participants who have both scans before you use these files", *to_measure(path, out))
         return
     first = ". Look first at the volume with the lowest round_trip_db" if len(trips) > 1 else ""
