@@ -35,7 +35,7 @@ from pdsynth.cohorts.simulated import anatomy as anatomy_module
 from pdsynth.cohorts.simulated.acquisition import Acquisition, Exposure
 from pdsynth.cohorts.simulated.anatomy import Anatomy, Person, draw_anatomy
 from pdsynth.cohorts.simulated.heads import Head, read_head
-from pdsynth.cohorts.simulated.scanner import Optics, native_grid
+from pdsynth.cohorts.simulated.scanner import Coil, Optics, native_grid
 from pdsynth.cohorts.simulated.session import simulate_scans
 from pdsynth.cohorts.simulated.sites import DmriProtocol, FmriProtocol
 from pdsynth.cohorts.simulated.streams import Streams
@@ -112,7 +112,7 @@ def simulated(
     exposures = []
     for protocol, psf_mm in zip(protocols, PSF_MM.values(), strict=True):
         native = native_grid(protocol.voxel_mm, 220, 160, np.array([0, -18.0, 6]), True)
-        optics = Optics(WEAK_COIL, 25, (0, -12, 4), (psf_mm,) * 3, 0.0)
+        optics = Optics(Coil(WEAK_COIL, 25, (0, -12, 4)), (psf_mm,) * 3, 0.0)
         exposures.append(Exposure(native, np.eye(4), optics, TISSUES, 900))
     session = simulate_scans(Streams(SEED, 0), person, anatomy, Acquisition(*protocols, *exposures))
     dwi = session.dwi[..., session.bvals > 0].mean(-1, dtype=np.float32)

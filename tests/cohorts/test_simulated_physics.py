@@ -198,3 +198,22 @@ def test_default_mode_opposes_dorsal_attention() -> None:
     assert between[default, attention] < -0.1
     rest = [between[i, j] for i in range(6) for j in range(i) if {i, j} != {default, attention}]
     assert np.mean(rest) == pytest.approx(bold.BETWEEN, abs=0.05)
+
+
+@pytest.mark.parametrize("elements", [1, 48])
+def test_the_coil_falls_off_with_the_distance_from_its_elements(elements: int) -> None:
+    grid, strength, reach = mni_grid(4), 1.5, 20.0
+    coil = scanner.Coil(strength, reach, (5.0, 0.0, 0.0), elements, size=0.9, lowest=0.0)
+    optics = scanner.Optics(coil, (0, 0, 0), 0.0, tilt=0.0)
+    field = scanner.coil_field(np.random.default_rng(0), grid, optics, jitter=0.0)
+    height = np.linspace(0.0, 0.95, elements)
+    angle, ring = np.pi * (3 - np.sqrt(5)) * np.arange(elements), np.sqrt(1 - height**2)
+    places = 0.9 * np.stack([ring * np.cos(angle) * 105, ring * np.sin(angle) * 125, height * 115], 1)
+    places += scanner.HEAD_CENTRE_MM + (5, 0, 0)
+    inside = np.array([[0, -18, 8], [40, -18, 8], [-40, -18, 8], [0, 40, 20], [0, -60, 40], [0, -18, 60]], float)
+    squared = np.square(inside[:, None] - places).sum(-1)
+    expected = strength * 0.5 * np.log(np.sum(1 / np.square(squared + reach**2), 1))
+    voxels = np.rint((inside - grid.affine[:3, 3]) / grid.spacing_mm).astype(int)
+    found = np.log(field[tuple(voxels.T)])
+    assert np.ptp(expected) > 0.4
+    np.testing.assert_allclose(found - found.mean(), expected - expected.mean(), atol=0.15)  # a weak field is added

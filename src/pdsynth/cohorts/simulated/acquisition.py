@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pdsynth.cohorts.simulated.scanner import HEAD_CENTRE_MM, Optics, native_grid, pose
+from pdsynth.cohorts.simulated.scanner import HEAD_CENTRE_MM, Coil, Optics, native_grid, pose
 from pdsynth.cohorts.simulated.sites import DmriProtocol, FmriProtocol, Site
 from pdsynth.cohorts.simulated.tissue import TISSUES, Tissues, varied
 from pdsynth.imaging.spatial import Grid
@@ -61,9 +61,7 @@ def at_site(generator: np.random.Generator, site: Site) -> Acquisition:
     """
     head = pose(generator, POSE_DEG, POSE_MM, SCALE_SD)
     optics = Optics(
-        coil_strength=site.coil_strength,
-        coil_reach_mm=25,
-        coil_centre_mm=(0.0, float(generator.normal(-12, 4)), float(generator.normal(4, 3))),
+        coil=Coil(site.coil_strength, 25, (0.0, float(generator.normal(-12, 4)), float(generator.normal(4, 3)))),
         psf_mm=(site.psf_mm,) * 3,
         shift_mm=site.shift_mm,
         tilt_seed=int(generator.integers(2**31)),
@@ -108,18 +106,26 @@ def randomised(
         snr=float(np.exp(g.uniform(np.log(12), np.log(60)))),
     )
     normalised = g.random() < 0.4
-    strength = float(g.uniform(0, 0.3) if normalised else g.uniform(0.4, 2.4))
-    centre = tuple(g.normal((0, -12, 4), (5, 16, 10)))
+    strength = float(g.uniform(0, 0.3) if normalised else g.uniform(0.7, 2.0))
+    centre = tuple(g.normal((0, -10, 4), (4, 8, 8)))
     scalp = float(g.uniform(0.3, 1.6)) if g.random() < 0.8 else 0.0
     shift = float(g.uniform(0, 16))
     tilt = float(g.uniform(0, 0.35))
     seed = int(g.integers(2**31))
-    optics = Optics(strength, float(g.uniform(15, 70)), centre, (0, 0, 0), 0.0, scalp=scalp, tilt=tilt, tilt_seed=seed)
+    coil = Coil(
+        strength,
+        reach_mm=float(g.uniform(10, 35)),
+        centre_mm=centre,
+        elements=int(g.integers(20, 65)),
+        size=float(g.uniform(0.8, 1.0)),
+        lowest=float(g.uniform(-0.9, -0.5)),
+    )
+    optics = Optics(coil, (0, 0, 0), 0.0, scalp=scalp, tilt=tilt, tilt_seed=seed)
     exposures = []
     for protocol in (fmri_protocol, dmri_protocol):
         scan_optics = replace(
             optics,
-            coil_strength=optics.coil_strength * float(g.uniform(0.7, 1.3)),
+            coil=replace(coil, strength=strength * float(g.uniform(0.7, 1.3))),
             psf_mm=tuple(g.uniform(*PSF_MM) * g.uniform(0.8, 1.25, 3)),
             shift_mm=shift * float(g.choice([-1, 1])) * float(g.uniform(0.6, 1.2)),
             dropout=float(g.uniform(0.4, 1.7)),

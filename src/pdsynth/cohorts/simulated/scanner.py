@@ -12,7 +12,6 @@ from pdsynth.cohorts.simulated.anatomy import Anatomy
 from pdsynth.cohorts.simulated.fields import coarse_nodes, random_field, smooth, upsample, world
 from pdsynth.imaging.spatial import Grid
 
-COIL_ELEMENTS = 20
 COIL_NODES_MM = 12.0
 TILT_FWHM_MM, PRIVATE_TILT = 110.0, 0.05
 HEAD_CENTRE_MM = np.array([0.0, -18.0, 8.0])
@@ -20,22 +19,36 @@ FIELD_PER_MM = 3.5  # dropout: exp(-(TE / 30 ms) (3.5 |grad field|)^2), field gr
 
 
 @dataclass(frozen=True)
+class Coil:
+    """A receive coil: an array of elements on an ellipsoid around the head.
+
+    strength is the exponent of the array's sensitivity; 0 leaves the array out, as the normalisation of some scanners
+    does. reach_mm is the depth to which the near field of an element reaches. centre_mm is the centre of the ellipsoid
+    relative to HEAD_CENTRE_MM. size is that of the ellipsoid, 1 for half axes of 105, 125 and 115 mm. lowest is the
+    height of the lowest of the elements above the centre, in half axes.
+    """
+
+    strength: float
+    reach_mm: float
+    centre_mm: tuple[float, float, float]
+    elements: int = 20
+    size: float = 1.0
+    lowest: float = -0.5
+
+
+@dataclass(frozen=True)
 class Optics:
     """Effects of one acquisition on an image, apart from its contrast.
 
-    coil_strength is the exponent of the coil array's sensitivity; 0 leaves the array out. coil_reach_mm is the depth to
-    which a coil element's near field reaches. coil_centre_mm is the centre of the coil array relative to
-    HEAD_CENTRE_MM. psf_mm is the FWHM of the point spread along each axis, besides the blur of the voxel. shift_mm is
-    the distortion along the phase axis for one unit of field; its sign is that of the phase blips. dropout is a factor
-    on the field's gradient, whose dephasing removes signal; 1 is that of a gradient echo. ghost is the fraction of
-    signal that appears half a field of view away. scalp is a factor on the signal outside the skull; 0 for a
-    skull-stripped scan. tilt is the SD of the logarithm of a smooth sensitivity that the coil model leaves out, and
-    tilt_seed its seed; both scans of a session share it.
+    psf_mm is the FWHM of the point spread along each axis, besides the blur of the voxel. shift_mm is the distortion
+    along the phase axis for one unit of field; its sign is that of the phase blips. dropout is a factor on the field's
+    gradient, whose dephasing removes signal; 1 is that of a gradient echo. ghost is the fraction of signal that appears
+    half a field of view away. scalp is a factor on the signal outside the skull; 0 for a skull-stripped scan. tilt is
+    the SD of the logarithm of a smooth sensitivity that the coil model leaves out, and tilt_seed its seed; both scans
+    of a session share it.
     """
 
-    coil_strength: float
-    coil_reach_mm: float  # depth to which an element's near field reaches
-    coil_centre_mm: tuple[float, float, float]
+    coil: Coil
     psf_mm: tuple[float, float, float]
     shift_mm: float
     dropout: float = 1.0
@@ -79,28 +92,30 @@ def native_grid(
 def coil_field(generator: np.random.Generator, grid: Grid, optics: Optics, jitter: float) -> np.ndarray:
     """Receive sensitivity (X, Y, Z) with mean near one in the head: root sum of squares of elements around the head.
 
-    It is raised to the power optics.coil_strength and multiplied by two smooth random fields: one of the SD optics.tilt
+    It is raised to the power optics.coil.strength and multiplied by two smooth random fields: one of the SD optics.tilt
     from optics.tilt_seed, and a weak one from `generator`. jitter is the SD in mm of the position of the head in the
     coil, which `generator` draws for each scan.
     """
     nodes = coarse_nodes(grid, COIL_NODES_MM)
     points = world(nodes)
     golden = np.pi * (3 - np.sqrt(5))
-    height = np.linspace(-0.5, 0.95, COIL_ELEMENTS)
-    longitude = golden * np.arange(COIL_ELEMENTS)
+    coil = optics.coil
+    height = np.linspace(coil.lowest, 0.95, coil.elements)
+    longitude = golden * np.arange(coil.elements)
     ring = np.sqrt(1 - height**2)
     elements = np.stack([ring * np.cos(longitude) * 105, ring * np.sin(longitude) * 125, height * 115])
-    centre = HEAD_CENTRE_MM + np.asarray(optics.coil_centre_mm) + generator.normal(0, jitter, 3)
+    elements *= coil.size
+    centre = HEAD_CENTRE_MM + np.asarray(coil.centre_mm) + generator.normal(0, jitter, 3)
     total = np.zeros(nodes.shape, np.float32)
     for element in (elements.T + centre).astype(np.float32):
         squared = sum(np.square(points[i] - element[i]) for i in range(3))
-        total += 1 / np.square(squared + np.float32(optics.coil_reach_mm**2))
+        total += 1 / np.square(squared + np.float32(coil.reach_mm**2))
     log = 0.5 * np.log(total)
     head = sum(np.square((points[i] - HEAD_CENTRE_MM[i]) / r) for i, r in enumerate((75, 92, 80))) < 1
     log -= log[head].mean()
     rest = optics.tilt * random_field(np.random.default_rng(optics.tilt_seed), nodes, TILT_FWHM_MM)[0]
     rest += PRIVATE_TILT * random_field(generator, nodes, TILT_FWHM_MM)[0]
-    return np.exp(upsample(np.float32(optics.coil_strength) * log + rest, grid))
+    return np.exp(upsample(np.float32(coil.strength) * log + rest, grid))
 
 
 def dropout(anatomy: Anatomy, t_e: float, strength: float) -> np.ndarray:
