@@ -1,6 +1,6 @@
 """Write the tables of the page evidence.md from result files, so that no number in them is typed by hand.
 
-Usage: python benchmarks/evidence_tables.py RESULTS [--page benchmarks/results/simulated/evidence.md]
+Usage: python benchmarks/evidence_tables.py RESULTS [--page docs/benchmark/evidence.md]
 RESULTS is a folder of `pdsynth evaluate` with the files of `roi` and `diagnose`. In the page, a table is between
 `<!-- NAME -->` and `<!-- end -->`. The result files that the page links to are copied into the folder `evidence`.
 """
@@ -27,7 +27,7 @@ from pdsynth.results.folder import Results
 from pdsynth.types import Direction
 
 COPIED = tuple(name for name in (*BY_ROI, *BY_DIAGNOSE) if name != POINTS.name)  # one row per scan: too long
-PAGE = Path(__file__).parent / "results" / "simulated" / "evidence.md"
+PAGE = Path(__file__).parents[1] / "docs" / "benchmark" / "evidence.md"
 FEW = ("pds", "local-ridge", "unet", "pds-ne-pa-tr", "pds-refiner-only", "population-mean", "oracle", "")
 
 

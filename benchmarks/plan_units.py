@@ -26,6 +26,7 @@ from safety import cpu
 from pdsynth.files import read_json, write_json
 
 RESULTS = Path(__file__).parent / "results"
+TABLES = Path(__file__).parents[1] / "docs" / "benchmark"
 SPACINGS = (4, 2)  # mm
 TRAINED = 200  # participants of the benchmark
 
@@ -97,7 +98,7 @@ def copied() -> dict[str, Any]:
     """Units from the files of other benchmarks, each with the name of its file."""
     steps = read_json(RESULTS / "precision.json")["AMD EPYC (avx512_bf16, avx512_f, avx2)"]
     evaluations = read_json(RESULTS / "evaluate_jobs.json")
-    table = pd.read_csv(RESULTS / "simulated" / "table8.tsv", sep="\t")
+    table = pd.read_csv(TABLES / "table8.tsv", sep="\t")
     fitted = table[(table["method"] == "pds") & (table["direction"] == "fmri_to_dmri")].iloc[0]
     throughput, synthesis = (read_json(RESULTS / f"{name}.json") for name in ("throughput", "synthesize_jobs"))
     return {
@@ -110,7 +111,7 @@ def copied() -> dict[str, Any]:
             "fit_seconds_per_participant": round((fitted["fit_seconds"] - fitted["train_seconds"]) / TRAINED, 2),
             "peak_mb": round(fitted["peak_memory_mb"]),
             "participants": TRAINED,
-            "from": "simulated/table8.tsv",
+            "from": "docs/benchmark/table8.tsv",
         },
         "evaluate": {spacing: evaluated(evaluations[f"{spacing} mm"]) for spacing in ("4", "2")},
         "speed_of_two_jobs": {

@@ -100,7 +100,6 @@ def test_every_page_is_in_the_navigation() -> None:
     text = (ROOT / "mkdocs.yml").read_text()
     settings = yaml.safe_load(text)
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
-    pages |= {f"benchmark/{path.name}" for path in (ROOT / "docs" / "benchmark").glob("*.md")}
     named = set(re.findall(r"([\w/.-]+\.md)$", text, re.M))
     assert pages | {uri for uri in MADE if uri.endswith(".md")} <= named
     assert settings["theme"]["font"] is False  # the pages load nothing from other servers

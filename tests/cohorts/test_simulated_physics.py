@@ -209,7 +209,8 @@ def test_the_coil_falls_off_with_the_distance_from_its_elements(elements: int) -
     height = np.linspace(0.0, 0.95, elements)
     angle, ring = np.pi * (3 - np.sqrt(5)) * np.arange(elements), np.sqrt(1 - height**2)
     places = 0.9 * np.stack([ring * np.cos(angle) * 105, ring * np.sin(angle) * 125, height * 115], 1)
-    places += scanner.HEAD_CENTRE_MM + (5, 0, 0)
+    places += scanner.HEAD_CENTRE_MM
+    places[:, 0] += 5
     inside = np.array([[0, -18, 8], [40, -18, 8], [-40, -18, 8], [0, 40, 20], [0, -60, 40], [0, -18, 60]], float)
     squared = np.square(inside[:, None] - places).sum(-1)
     expected = strength * 0.5 * np.log(np.sum(1 / np.square(squared + reach**2), 1))
