@@ -26,9 +26,9 @@ SHARPEN = 1.8  # an individual brain has sharper borders than the average of 152
 SULCUS_FWHM_MM = 13.0
 SUBARACHNOID = 0.5
 THICKNESS_MM = (2.0, 2.9)  # range of the cortex of a real head
-RIM_MM = (0.0, 1.5)  # range of the fluid that covers the brain of a real head, at the mean age
+RIM_MM = (0.5, 2.2)  # range of the fluid that covers the brain of a real head, at the mean age
 RIM_PER_DECADE_MM = 0.4
-RIM_LOSS, RIM_REACH_MM = (0.2, 0.6), 2.5  # a gradient echo loses this share of its signal at the surface of the brain
+RIM_LOSS, RIM_REACH_MM = (0.2, 0.6), 1.5  # a gradient echo loses this share of its signal at the surface of the brain
 
 
 @dataclass(frozen=True)
