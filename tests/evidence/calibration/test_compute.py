@@ -182,7 +182,10 @@ def test_a_model_is_calibrated_on_nobody_it_was_trained_on(model, prepared, tmp_
     with pytest.raises(SystemExit) as stop:
         main(["calibrate", str(model), str(prepared.root), str(tmp_path / "out"), "--device", "cpu"])
     assert stop.value.code == 2
-    assert "has 0 participants with both scans outside the test split" in capsys.readouterr().err
+    err = " ".join(capsys.readouterr().err.split())
+    assert "has 0 participants with both scans outside the test split" in err
+    trained_on = prepared.train.table["participant_id"].nunique()
+    assert f"{trained_on} more were used to train or adapt it" in err and "prepare 9 others or more" in err
     assert not list(tmp_path.iterdir())
 
 

@@ -11,7 +11,7 @@ from pdsynth.evidence.calibration import compute
 from pdsynth.evidence.calibration.compute import Calibration
 from pdsynth.evidence.calibration.files import Entry
 from pdsynth.methods import checkpoint
-from pdsynth.types import Available, Direction, InputError, counted
+from pdsynth.types import Available, Direction, InputError, Split, counted
 
 
 def calibrate(
@@ -33,11 +33,14 @@ def calibrate(
     loaded = api.load(model, device)
     new = api.new_people(str(model), loaded, pairs)
     people = new.where(new.table["available"] == Available.BOTH)
-    number = people.table["participant_id"].nunique()
+    number = _people(people)
     if number < compute.fewest():
-        few = counted(number, "participant")
-        problem = f"has {few} with both scans outside the test split and the training set of the model"
-        raise InputError(pairs.root, problem, f"prepare {compute.fewest()} or more, better 30")
+        outside = pairs.where((pairs.table["available"] == Available.BOTH) & (pairs.table["split"] != Split.TEST))
+        problem = (
+            f"has {counted(number, 'participant')} with both scans outside the test split and the training set of the "
+            f"model; {_people(outside) - number} more were used to train or adapt it"
+        )
+        raise InputError(pairs.root, problem, f"prepare {compute.fewest()} others or more, better 30")
     found = {d: compute.calibrate(loaded.method, people, d, progress) for d in Direction}
     for index, direction in enumerate(Direction):
         loaded.method.sd_scale[index] *= found[direction].scale
@@ -51,3 +54,7 @@ def calibrate(
     )
     checkpoint.save(loaded.method.cpu(), out, entry.in_card(loaded.card))
     return found
+
+
+def _people(pairs: Pairs) -> int:
+    return int(pairs.table["participant_id"].nunique())
