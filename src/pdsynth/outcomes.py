@@ -17,7 +17,7 @@ COLUMNS = (
 NEEDED = ("participant_id", "session_id", "source", "target", "status", "reason")  # an older table may lack the others
 KEY = list(COLUMNS[:4])
 NOT_MADE = "not made"
-LEAST_ROUND_TRIP = 23  # dB; below it a volume of the shipped model is not to be used (decision 0032)
+LEAST_ROUND_TRIP = 23  # dB; below it the source of a volume of the shipped model is to be checked (decision 0032)
 HAS_BOTH = "the session has its"  # begins the reason why nothing is synthesised from a scan of a pair
 AGAIN = "restore it, or synthesise again with --overwrite"
 

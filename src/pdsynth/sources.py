@@ -59,7 +59,7 @@ class Options:
 
 
 def least_round_trip(model: str | Path) -> float | None:
-    """The lowest round_trip_db (dB) of a volume that may be used; None, because unknown, but for the shipped model.
+    """The round_trip_db (dB) below which a source is to be checked; None, because unknown, but for the shipped model.
 
     model: folder of the model that made the volume, or "default".
 

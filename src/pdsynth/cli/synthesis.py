@@ -142,8 +142,8 @@ def synthesize(
     least = least_round_trip(folder)
     if least is not None and (low := sum(decibels < least for _, decibels in trips)):
         error_line(
-            f"{counted(low, 'volume')} with round_trip_db below {least}, not to be used: the lowest is "
-            f"{trips[0][1]:.1f} dB, from {trips[0][0]}. Look at the source scan first.",
+            f"{counted(low, 'volume')} with round_trip_db below {least}: the lowest is {trips[0][1]:.1f} dB, from "
+            f"{trips[0][0]}. Check the source scan before you use it; without an explanation do not use it.",
             kind="Warning",
         )
     if strict and refused:

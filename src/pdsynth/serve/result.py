@@ -103,8 +103,8 @@ def verdict(round_trip: float | None, least: float | None, doubtful: bool) -> st
 
     least: see `least_round_trip`. doubtful: whether there are doubts about the source scan.
 
-    >>> verdict(20.66, 23, False)
-    'Do not use this volume: its round trip has 20.6 dB, and 23 dB are needed.'
+    >>> print(verdict(24.11, 23, False))
+    No fault was found: its round trip has 24.1 dB, and the limit is 23 dB. This does not prove that it is right.
     """
     if round_trip is None:
         return ""
@@ -112,10 +112,11 @@ def verdict(round_trip: float | None, least: float | None, doubtful: bool) -> st
     if least is None:
         return f"No limit is known for this model: {known}. Compare it with those of scans that you trust."
     if round_trip < least:
-        return f"Do not use this volume: {known}, and {least} dB are needed."
+        advice = "Without an explanation do not use it."
+        return f"Check the source scan before you use this volume: {known}, below {least} dB. {advice}"
     if doubtful:
         return f"Do not use this volume before you have measured the model on such doubtful scans, although {known}."
-    return f"No fault was found: {known}, and {least} dB are needed. This does not prove that it is right."
+    return f"No fault was found: {known}, and the limit is {least} dB. This does not prove that it is right."
 
 
 def is_simulated(scan: Scan) -> bool:
