@@ -26,6 +26,7 @@ from pdsynth.cli import app
 from pdsynth.cli.log import log_file
 from pdsynth.cohorts import LAYOUTS
 from pdsynth.evaluation.metrics import METRICS, Better
+from pdsynth.methods import Method, registry
 from pdsynth.methods.recipe import Role
 from pdsynth.recipes import RECIPES
 from pdsynth.types import Diagnosis, Direction, Modality, Split
@@ -219,6 +220,22 @@ def test_every_metric_has_its_row() -> None:
     rows = [f"| `{m.name}` | {m.unit} | {better[m.better]} | {m.meaning} |" for m in METRICS]
     start = page.index(rows[0])
     assert page[start:].split("\n\n")[0].splitlines() == rows
+
+
+def test_the_page_says_which_recipes_predict_an_sd_and_which_can_draw() -> None:
+    page = (ROOT / "docs" / "reference" / "files.md").read_text()
+    rows = page[page.index("| recipe of the model |") :].split("\n\n")[0].splitlines()[2:]
+    named = {
+        (sd, draws): set(re.findall("`([^`]+)`", recipes))
+        for recipes, sd, draws in (row.strip("| ").split(" | ") for row in rows)
+    }
+    found: dict[tuple[str, str], set[str]] = {}
+    for recipe in RECIPES.values():
+        method = registry()[recipe.method]
+        does = (method.predict_with_sd is not Method.predict_with_sd, method.generative)
+        found.setdefault(tuple("yes" if each else "no" for each in does), set()).add(recipe.name)
+    others = named.pop(("no", "no"))
+    assert others < found.pop(("no", "no")) and named == found
 
 
 def test_each_promise_names_tests_that_are_there() -> None:
