@@ -32,6 +32,7 @@ class Machine:
 
 MACHINES = (
     Machine("laptop, 2 processes", 2),
+    Machine("workstation, 8 processes", 8),
     Machine("one GPU, 8 processes", 8, gpus=True),
     Machine("8 GPUs, 64 processes", 64, gpus=True),
     Machine("CPU cluster, 100 processes", 100),
@@ -43,9 +44,10 @@ def plan(units: dict[str, Any], pairs: int, machine: Machine, spacing: int) -> d
 
     A study prepares `pairs` pairs, trains `pds` on 80 % of them, evaluates it on 10 %, and synthesises as many missing
     scans as it has pairs. units: the content of plan_units.json. spacing: voxel size of the grid, mm. Steps that run in
-    processes take pairs * seconds of one / processes. Training takes steps * seconds of a step, and a fit in closed
-    form whose time is proportional to the pairs; it runs on one machine, whatever the number of processes. The sum is
-    None if a part of it is.
+    processes take pairs * seconds of one / speed. The speed is the number of processes; for `prepare` and `synthesize`,
+    it is multiplied by the efficiency that was measured with two. Training takes steps * seconds of a step, and a fit
+    in closed form whose time is proportional to the pairs; it runs on one machine, whatever the number of processes.
+    The core hours are those of single processes. The sum is None if a part of it is.
     """
     copied, four = units["copied"], spacing == 4
     step, training = copied["training_step_seconds"], copied["training"]
@@ -58,15 +60,19 @@ def plan(units: dict[str, Any], pairs: int, machine: Machine, spacing: int) -> d
     parts = (prepare, synthesize, evaluate, None if train is None else steps * step["threads"] + fit)
     total = None if None in parts else sum(part for part in parts if part is not None)
 
-    def hours(seconds: float | None, processes: int = machine.processes) -> float | None:
-        return None if seconds is None else seconds / processes / 3600
+    def speed(step: str) -> float:
+        efficiency = copied["speed_of_two_jobs"][step] / 2
+        return machine.processes * efficiency if machine.processes > 1 else 1
+
+    def hours(seconds: float | None, speed: float = 1) -> float | None:
+        return None if seconds is None else seconds / speed / 3600
 
     return {
-        "prepare": hours(prepare),
-        "train": hours(train, 1),
-        "synthesize": hours(synthesize),
-        "evaluate": hours(evaluate),
-        "core hours": hours(total, 1),
+        "prepare": hours(prepare, speed("prepare")),
+        "train": hours(train),
+        "synthesize": hours(synthesize, speed("synthesize")),
+        "evaluate": hours(evaluate, machine.processes),
+        "core hours": hours(total),
     }
 
 
@@ -92,8 +98,13 @@ def shown(value: float | None) -> str:
 def page() -> str:
     """The page in Markdown: the text of plan.md.j2 with the units and the tables."""
     units = json.loads(UNITS.read_text())
-    template = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, autoescape=False)
-    return template.get_template("plan.md.j2").render(
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        autoescape=False,
+        keep_trailing_newline=True,
+    )
+    return templates.get_template("plan.md.j2").render(
         units=units,
         copied=units["copied"],
         four=units["prepare"]["4"],
