@@ -77,7 +77,9 @@ def bids_app(
         list[str] | None,
         typer.Option(LABEL, help="Only these participants, with or without sub-; not for group.", metavar="LABEL..."),
     ] = None,
-    model: Annotated[str, typer.Option(help="A folder that train wrote, or `default`.", metavar="MODEL")] = "default",
+    model: Annotated[
+        str, typer.Option(help="A folder that train, adapt or calibrate wrote, or `default`.", metavar="MODEL")
+    ] = "default",
     n_cpus: Annotated[int, typer.Option("--n-cpus", "--nprocs", min=1, help="Number of processes.")] = JOBS,
     skip_bids_validator: Annotated[
         bool, typer.Option("--skip-bids-validator", help="Do not call the BIDS validator, if it is installed.")

@@ -32,7 +32,13 @@ if TYPE_CHECKING:
     from pdsynth.cohorts.cohort import Cohort
 
 Fraction = Annotated[float, typer.Option(min=0.0, max=0.9, help="Fraction of the participants without this scan.")]
-Dataset = Annotated[Path, typer.Argument(help="A BIDS dataset, or a download of ADNI or OASIS-3.", metavar="PATH")]
+Dataset = Annotated[
+    Path,
+    typer.Argument(
+        help="A BIDS dataset, ADNI or OASIS-3, output of fMRIPrep or QSIPrep, or a folder with pdsynth.yaml.",
+        metavar="PATH",
+    ),
+]
 DiagnosisColumn = Annotated[
     str | None, typer.Option(help="Column of the diagnosis in participants.tsv or sessions.tsv.")
 ]

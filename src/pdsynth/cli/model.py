@@ -31,7 +31,9 @@ NO_RUN, NEW_RUN = "holds no run of `pdsynth train` that can be resumed", "leave 
 if TYPE_CHECKING:
     from pdsynth.adaptation import Adaptation
 
-ModelFolder = Annotated[str, typer.Argument(help="A folder that train wrote, or `default`.", metavar="MODEL")]
+ModelFolder = Annotated[
+    str, typer.Argument(help="A folder that train, adapt or calibrate wrote, or `default`.", metavar="MODEL")
+]
 
 
 def recipes(as_json: AsJson = False) -> None:
@@ -51,7 +53,7 @@ def recipes(as_json: AsJson = False) -> None:
         found = [recipe for recipe in RECIPES.values() if recipe.role is role]
         rows = [(r.name, r.method, ", ".join(Size) if r.small else Size.FULL, r.summary) for r in found]
         table(f"Recipes: {role}", ("name", "method", "sizes", "summary"), rows)
-    done("Train one of them", *to_train())
+    done("Train one of them.", *to_train())
 
 
 def train(

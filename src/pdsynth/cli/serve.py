@@ -14,7 +14,9 @@ from pdsynth.resources import resolve_device
 
 
 def serve(
-    model: Annotated[str, typer.Argument(help="A folder that train wrote, or `default`.", metavar="MODEL")] = "default",
+    model: Annotated[
+        str, typer.Argument(help="A folder that train, adapt or calibrate wrote, or `default`.", metavar="MODEL")
+    ] = "default",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 0,
     host: Annotated[
         str, typer.Option(help="Address to listen on; by default this machine alone can open the page.")

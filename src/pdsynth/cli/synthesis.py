@@ -33,7 +33,7 @@ from pdsynth.types import InputError, Modality, Space, counted
 @where_options
 def synthesize(
     model: ModelFolder,
-    path: Annotated[Path, typer.Argument(help="A BIDS dataset, or one scan.", metavar="PATH")],
+    path: Annotated[Path, typer.Argument(help="A dataset as for `prepare`, or one scan.", metavar="PATH")],
     out: Annotated[Path, typer.Argument(help="Folder to write, or to extend.", metavar="OUT")],
     to: Annotated[Modality | None, typer.Option(help="Modality to synthesise (default: the missing one).")] = None,
     samples: Annotated[
