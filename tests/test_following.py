@@ -147,7 +147,9 @@ def following(out: str) -> list[str]:
     return shlex.split(command)
 
 
-def test_a_study_of_single_scans_is_not_led_in_a_circle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_of_single_scans_is_not_led_in_a_circle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only fMRI was scanned: inspect, synthesize and prepare; then their outputs are taken for a study."""
     root, made, prepared = (tmp_path / name for name in ("study", "synthesised", "prepared"))
     put(root / BOLD.format("a"), image(np.stack([head(1).data] * 3, -1).astype(np.int16), NATIVE.affine))
@@ -156,6 +158,11 @@ def test_a_study_of_single_scans_is_not_led_in_a_circle(tmp_path: Path, capsys: 
     status, out, err = run(capsys, "synthesize", model, root, made, "--jobs", 1, "--device", "cpu")
     assert status == 0, err
     assert "round_trip_db" in out and "look first" not in out  # one volume has no order
+    assert "Check the source scan" not in err  # no limit is known for this model
+    monkeypatch.setattr("pdsynth.sources.least_round_trip", lambda model: 1000)
+    again = " ".join(run(capsys, "synthesize", model, root, made, "--jobs", 1, "--device", "cpu")[2].split())
+    assert "1 volume with round_trip_db below 1000: the lowest is " in again
+    assert "Check the source scan before you use it; without an explanation do not use it." in again
     assert following(out) == ["doctor", "--privacy", str(made)]
     assert "Ids of participants" in run(capsys, "doctor", "--privacy", made)[1]  # nothing is found, nothing follows
     status, out, err = run(capsys, "prepare", root, prepared, "--grid-mm", 8, "--jobs", 1)
