@@ -37,7 +37,7 @@ from pdsynth.imaging.nifti import SyntheticMark, Volume, write_synthetic
 from pdsynth.imaging.spatial import Grid, mni_grid
 from pdsynth.methods import checkpoint
 from pdsynth.options import TrainOptions
-from pdsynth.outcomes import TABLE, doubts, not_made, write_outcomes
+from pdsynth.outcomes import TABLE, doubts, not_made, read_outcomes, write_outcomes
 from pdsynth.report.facts import facts
 from pdsynth.report.quality import write_quality
 from pdsynth.results import patterns
@@ -286,7 +286,8 @@ def write_synthesis(root: Path) -> Path:
 def read_synthesis(folder: Path, whole: bool) -> None:
     entries = manifest.read(folder)
     refuse_other_options(folder, entries, {"version": "1.0", "samples": 0})
-    use(doubts(folder / TABLE), not_made(folder))
+    outcomes = read_outcomes(folder / TABLE)
+    use(doubts(outcomes), not_made(outcomes))
     for stamps in entries.get("stamps", {}).values():
         use([each and each["sha256"] for each in stamps])
     write_outcomes(folder / TABLE, [])
