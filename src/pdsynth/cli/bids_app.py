@@ -19,7 +19,7 @@ from typer.core import TyperCommand
 
 from pdsynth import folders, manifest
 from pdsynth.cli.console import done, error_line
-from pdsynth.cli.options import JOBS, Device, DeviceOption, print_version
+from pdsynth.cli.options import JOBS, MODEL, Device, DeviceOption, print_version
 from pdsynth.cli.synthesis import synthesize
 from pdsynth.progress import WRITING, progress
 from pdsynth.types import InputError, Split
@@ -77,9 +77,7 @@ def bids_app(
         list[str] | None,
         typer.Option(LABEL, help="Only these participants, with or without sub-; not for group.", metavar="LABEL..."),
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="A folder that train, adapt or calibrate wrote, or `default`.", metavar="MODEL")
-    ] = "default",
+    model: Annotated[str, typer.Option(help=MODEL, metavar="MODEL")] = "default",
     n_cpus: Annotated[int, typer.Option("--n-cpus", "--nprocs", min=1, help="Number of processes.")] = JOBS,
     skip_bids_validator: Annotated[
         bool, typer.Option("--skip-bids-validator", help="Do not call the BIDS validator, if it is installed.")

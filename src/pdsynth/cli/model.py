@@ -17,6 +17,7 @@ from pdsynth.cli.options import (
     Device,
     DeviceOption,
     DryRun,
+    ModelFolder,
     Overwrite,
     Precision,
     PreparedFolder,
@@ -30,10 +31,6 @@ from pdsynth.types import Available, InputError, Modality, Size, counted
 NO_RUN, NEW_RUN = "holds no run of `pdsynth train` that can be resumed", "leave out --resume to start a run"
 if TYPE_CHECKING:
     from pdsynth.adaptation import Adaptation
-
-ModelFolder = Annotated[
-    str, typer.Argument(help="A folder that train, adapt or calibrate wrote, or `default`.", metavar="MODEL")
-]
 
 
 def recipes(as_json: AsJson = False) -> None:

@@ -96,6 +96,8 @@ Out = Annotated[Path, typer.Option("--out", help="Folder to write.", metavar="DI
 GridMm = Annotated[float, typer.Option("--grid-mm", min=1.0, max=8.0, help="Voxel spacing of the common grid, mm.")]
 PreparedFolder = Annotated[Path, typer.Argument(help="A folder written by `pdsynth prepare`.", metavar="PREPARED")]
 SplitOption = Annotated[Split, typer.Option("--split", help="The split to score.")]
+MODEL = "A folder that train, adapt or calibrate wrote, or `default`."
+ModelFolder = Annotated[str, typer.Argument(help=MODEL, metavar="MODEL")]
 Models = Annotated[list[str], typer.Option("--model", help="A model to score; may be repeated.", metavar="MODEL")]
 Controls = Annotated[
     bool, typer.Option("--controls/--no-controls", help="Fit the fast controls on the training split and score them.")

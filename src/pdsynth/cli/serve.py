@@ -8,15 +8,13 @@ from typing import Annotated
 import typer
 
 from pdsynth.cli.console import done, error_line
-from pdsynth.cli.options import Device, DeviceOption
+from pdsynth.cli.options import Device, DeviceOption, ModelFolder
 from pdsynth.progress import working
 from pdsynth.resources import resolve_device
 
 
 def serve(
-    model: Annotated[
-        str, typer.Argument(help="A folder that train, adapt or calibrate wrote, or `default`.", metavar="MODEL")
-    ] = "default",
+    model: ModelFolder = "default",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 0,
     host: Annotated[
         str, typer.Option(help="Address to listen on; by default this machine alone can open the page.")

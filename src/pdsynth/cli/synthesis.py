@@ -10,7 +10,6 @@ import typer
 from pdsynth import files, folders, manifest
 from pdsynth.cli.console import DRY_RUN, done, doubtful, error_line, search_before_sharing, table, without
 from pdsynth.cli.following import to_measure
-from pdsynth.cli.model import ModelFolder
 from pdsynth.cli.options import (
     AUTO,
     HERE,
@@ -18,6 +17,7 @@ from pdsynth.cli.options import (
     DeviceOption,
     DryRun,
     LayoutOption,
+    ModelFolder,
     Overwrite,
     Seed,
     SelectOption,
