@@ -159,7 +159,7 @@ def test_a_study_of_single_scans_is_not_led_in_a_circle(
     assert status == 0, err
     assert "round_trip_db" in out and "look first" not in out  # one volume has no order
     assert "Check the source scan" not in err  # no limit is known for this model
-    monkeypatch.setattr("pdsynth.sources.least_round_trip", lambda model: 1000)
+    monkeypatch.setattr("pdsynth.outcomes.least_round_trip", lambda model_sha256: 1000)
     again = " ".join(run(capsys, "synthesize", model, root, made, "--jobs", 1, "--device", "cpu")[2].split())
     assert "1 volume with round_trip_db below 1000: the lowest is " in again
     assert "Check the source scan before you use it; without an explanation do not use it." in again

@@ -9,6 +9,7 @@ import pandas as pd
 
 from pdsynth.files import write_table
 from pdsynth.schemas import read_table
+from pdsynth.weights import weights_sha256
 
 TABLE = "synthesised.tsv"
 COLUMNS = (
@@ -20,6 +21,17 @@ NOT_MADE = "not made"
 LEAST_ROUND_TRIP = 23  # dB; below it the source of a volume of the shipped model is to be checked (decision 0032)
 HAS_BOTH = "the session has its"  # begins the reason why nothing is synthesised from a scan of a pair
 AGAIN = "restore it, or synthesise again with --overwrite"
+
+
+def least_round_trip(model_sha256: str) -> float | None:
+    """The round_trip_db (dB) below which a source is to be checked; None, because unknown, but for the shipped model.
+
+    model_sha256: digest of the weights of the model that made the volume.
+
+    >>> least_round_trip(weights_sha256("default")), least_round_trip("another")
+    (23, None)
+    """
+    return LEAST_ROUND_TRIP if model_sha256 == weights_sha256("default") else None
 
 
 def read_outcomes(path: Path) -> pd.DataFrame:

@@ -17,9 +17,9 @@ from pdsynth.cohorts.scans import lacks_space
 from pdsynth.data.preprocessing import SHELL, recorded_by
 from pdsynth.data.sessions import relative
 from pdsynth.files import read_json
-from pdsynth.outcomes import COLUMNS, HAS_BOTH, LEAST_ROUND_TRIP
+from pdsynth.outcomes import COLUMNS, HAS_BOTH
 from pdsynth.types import Direction, InputError, Space
-from pdsynth.weights import DEFAULT, model_path, weights_sha256
+from pdsynth.weights import model_path, weights_sha256
 
 NOT_MISSING = "its own scan is there, but was refused"
 SIDECAR_FIELDS = {  # of a volume, by the names of `Options.entries`
@@ -56,17 +56,6 @@ class Options:
         preprocessing = recorded_by(card) if isinstance(card, dict) else None  # `Model.load` refuses it
         identity = {"model_sha256": weights_sha256(model), "preprocessing": preprocessing}
         return {"version": __version__, **identity, **asdict(self)}
-
-
-def least_round_trip(model: str | Path) -> float | None:
-    """The round_trip_db (dB) below which a source is to be checked; None, because unknown, but for the shipped model.
-
-    model: folder of the model that made the volume, or "default".
-
-    >>> least_round_trip("default"), least_round_trip("runs/model")
-    (23, None)
-    """
-    return LEAST_ROUND_TRIP if model_path(model).absolute() == DEFAULT.absolute() else None
 
 
 def refuse_other_options(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:

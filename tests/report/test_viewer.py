@@ -23,6 +23,7 @@ from pdsynth.report.viewer import contents, encoded
 from pdsynth.results.archive import image_name
 from pdsynth.results.folder import Results
 from pdsynth.types import Direction, InputError
+from pdsynth.weights import weights_sha256
 
 
 def bytes_of(address):
@@ -67,6 +68,10 @@ def test_a_missing_scan_and_its_source_have_one_unit_and_the_page_says_what_a_lo
     root = shutil.copytree(many_results, tmp_path / "run")
     (sidecar,) = root.rglob("*_desc-synthetic_dwiref.json")
     about = {"Preprocessing": {"intensity": "flat-median"}, "RoundTripPSNR": 18.25}
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | about))
+    (scan,) = filled(Results.read(root))
+    assert scan.scores == ["no real scan to compare with", "round trip 18.2 dB"]  # no limit is known for its model
+    about["ModelSHA256"] = weights_sha256("default")
     sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | about))
     (scan,) = filled(Results.read(root))
     unit = 2.5 * np.median(scan.volume[scan.brain])  # the source of this folder is the volume itself

@@ -76,9 +76,9 @@ def synthesize(
     from pdsynth.cohorts.choice import Select
     from pdsynth.data.splits import FEWEST
     from pdsynth.missing import REPLACE, plan, synthesise_scans
-    from pdsynth.outcomes import TABLE, doubts, not_made, paired_people, read_outcomes, round_trips
+    from pdsynth.outcomes import TABLE, doubts, least_round_trip, not_made, paired_people, read_outcomes, round_trips
     from pdsynth.report.boilerplate import of_synthesis
-    from pdsynth.sources import Options, least_round_trip, refuse_other_options
+    from pdsynth.sources import Options, refuse_other_options
     from pdsynth.weights import model_folder, model_record
 
     folder = model_folder(model).absolute()
@@ -139,7 +139,7 @@ def synthesize(
     if number := not_made(outcomes):
         error_line(f"Not synthesised: {counted(number, 'refused scan')}. {REPLACE}.", kind="Warning")
     trips = round_trips(outcomes)
-    least = least_round_trip(folder)
+    least = least_round_trip(made_as["model_sha256"])
     if least is not None and (low := sum(decibels < least for _, decibels in trips)):
         error_line(
             f"{counted(low, 'volume')} with round_trip_db below {least}: the lowest is {trips[0][1]:.1f} dB, from "

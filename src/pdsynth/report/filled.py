@@ -14,7 +14,7 @@ from pdsynth.data.means import scan_means
 from pdsynth.data.preprocessing import UNRECORDED, Preprocessing
 from pdsynth.imaging.intensity import TOP
 from pdsynth.imaging.nifti import ROUND_TRIP
-from pdsynth.outcomes import LEAST_ROUND_TRIP
+from pdsynth.outcomes import least_round_trip
 from pdsynth.report import words
 from pdsynth.report.pictures import View
 from pdsynth.results.folder import Results, Synthesised
@@ -32,7 +32,8 @@ class Filled:
     right, front and top. brain: bool, the voxels of the volume that count as brain. source: the mean of the source scan
     on the same grid, in the unit of the volume; None if the scan was not found. deviation: the SD; None if it was not
     written. view: the box around the brain, cut at its centre. round_trip: PSNR in dB of the source that was
-    synthesised back; None if it was not measured.
+    synthesised back; None if it was not measured. least: the limit below which the source is to be checked, in dB; None
+    if the volume's model has none.
     """
 
     file: str
@@ -43,13 +44,14 @@ class Filled:
     deviation: np.ndarray | None
     view: View
     round_trip: float | None
+    least: float | None
 
     @property
     def scores(self) -> list[str]:
         """Texts about its quality: that no real scan exists, and the PSNR of the round trip if it was measured."""
         known = ["no real scan to compare with"]
         if self.round_trip is not None:
-            low = f" (below {LEAST_ROUND_TRIP} dB)" if self.round_trip < LEAST_ROUND_TRIP else ""
+            low = f" (below {self.least} dB)" if self.least is not None and self.round_trip < self.least else ""
             known.append(f"round trip {words.number(self.round_trip, 1)} dB{low}")
         return known
 
@@ -91,6 +93,7 @@ def _read(scan: Synthesised, file: str) -> Filled:
         deviation=deviation,
         view=View.around(brain, affine, None),
         round_trip=trust if isfinite(trust) else None,
+        least=least_round_trip(str(scan.sidecar.get("ModelSHA256"))),
     )
 
 

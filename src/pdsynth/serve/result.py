@@ -20,12 +20,12 @@ from pdsynth.cohorts.scans import single_scan
 from pdsynth.files import write_text
 from pdsynth.imaging.nifti import NAMES, Volume
 from pdsynth.missing import write_description
+from pdsynth.outcomes import least_round_trip
 from pdsynth.report import viewer, words
 from pdsynth.report.filled import SHOWN_SIGNAL, Filled, canonical
 from pdsynth.report.pictures import View, colour_bar
 from pdsynth.report.rendering import fill
 from pdsynth.report.shown import DEVIATION_END, LEAST_ENDS, SIGNAL_END, upper_end
-from pdsynth.sources import least_round_trip
 from pdsynth.synthesis import Model, Synthesis
 from pdsynth.types import Modality
 
@@ -58,7 +58,6 @@ def make(model: str, device: str, page: Path, to: Modality, path: Path) -> None:
             packed.write(file, file.relative_to(out))
     context = page_context(synthesis, scan, loaded(model, device), files[0].name)
     context |= {"archive": archive.name, "number": folder.name, "version": __version__, "base": "../"}
-    context["verdict"] = verdict(synthesis.round_trip_db, least_round_trip(model), bool(synthesis.notes))
     write_text(page, fill("result.html.j2", True, context, "pdsynth.serve"))
 
 
@@ -76,8 +75,8 @@ def page_context(synthesis: Synthesis, scan: Scan, model: Model, file: str) -> d
     if deviation is not None:
         tops["deviation"] = max(tops["deviation"], upper_end(deviation[inside], *DEVIATION_END))
     simulated = is_simulated(scan)
-    round_trip = synthesis.round_trip_db
-    filled_scan = Filled(file, direction, volume, inside, real, deviation, view, round_trip)
+    round_trip, least = synthesis.round_trip_db, least_round_trip(synthesis.mark.model_sha256)
+    filled_scan = Filled(file, direction, volume, inside, real, deviation, view, round_trip, least)
     return {
         "volumes": viewer.single(filled_scan, tops, simulated),
         "has_real": False,
@@ -94,6 +93,7 @@ def page_context(synthesis: Synthesis, scan: Scan, model: Model, file: str) -> d
         "target": NAMES[direction.target],
         "notes": synthesis.notes,
         "round_trip": None if round_trip is None else words.number(round_trip, 1),
+        "verdict": verdict(round_trip, least, bool(synthesis.notes)),
         "facts": _facts(synthesis, model),
     }
 
