@@ -16,15 +16,17 @@ from pdsynth.progress import WRITING, progress, working
 def test_a_log_gets_a_line_after_some_seconds_and_then_every_so_often(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(module, "FIRST", 0.3)
-    monkeypatch.setattr(module, "EVERY", 0.2)
+    monkeypatch.setattr(module, "FIRST", 0.7)
+    monkeypatch.setattr(module, "EVERY", 0.3)
     with progress("Preparing") as update:
         update(5, 20)  # resumed work: 5 were made before
-        update(10, 20, "loss 0.5")
-        time.sleep(1)
+        time.sleep(0.5)
+        update(10, 20, "loss 0.5")  # the others are expected to take 1 s
+        time.sleep(1.8)
     lines = capsys.readouterr().err.splitlines()
-    assert 2 <= len(lines) <= 4
-    assert set(lines) == {"Preparing: 10 of 20, about 0 s left, loss 0.5"}
+    assert 4 <= len(lines) <= 6
+    assert re.fullmatch(r"Preparing: 10 of 20, about [01] s left, loss 0\.5", lines[0])
+    assert lines[-1] == "Preparing: 10 of 20, 2 s so far, loss 0.5"  # longer than expected: no guess any more
 
 
 def test_after_the_last_item_a_log_says_what_is_still_done(

@@ -35,8 +35,9 @@ def progress(description: str, last: str = "finishing") -> Iterator[Update]:
     """Show the progress of the work in the block on stderr, with the time left; yields an `Update` function.
 
     On a terminal, it is a bar, which appears at the first call of this function and is removed at the end. Elsewhere,
-    such as in a log file, it is a plain line after 5 s and then every 30 s. description: text before the bar. last:
-    the work of the block after the last item.
+    such as in a log file, it is a plain line after 5 s and then every 30 s, without the time left if an item takes
+    longer than all that are left were expected to take. description: text before the bar. last: the work of the block
+    after the last item.
     """
     console, words = Console(stderr=True), (description, last)
     display: AbstractContextManager[Update] = _bar(console, *words) if console.is_terminal else _lines(*words)
@@ -90,20 +91,21 @@ def _lines(description: str, last: str) -> Iterator[Update]:
     start, ended = time.monotonic(), Event()
     first: tuple[float, float] | None = None  # when work was first reported as done, and how much was: resumed work
     finished: float | None = None  # when the last item was done
-    state, left, remark = "", None, ""
+    state, end, remark = "", None, ""  # end: when all items are expected to be done
 
     def update(completed: float, total: float | None, note: str = "") -> None:
-        nonlocal first, finished, state, left, remark
+        nonlocal first, finished, state, end, remark
         now, state, remark = time.monotonic(), _state(completed, total), note
         first = first or (now, completed)
         finished = now if total is not None and completed >= total else None
         done = completed - first[1]
-        left = None if total is None or done <= 0 else (now - first[0]) / done * (total - completed)
+        end = None if total is None or done <= 0 else now + (now - first[0]) / done * (total - completed)
 
     def tell() -> None:
         pause = FIRST
         while not ended.wait(pause):
             now, ending = time.monotonic(), finished
+            left = None if end is None or end <= now else end - now
             since = _time(now - start, left) if ending is None else _finishing(last, now - ending)
             words = filter(None, [state, since, remark])
             print(f"{description}: {', '.join(words)}", file=sys.stderr, flush=True)
@@ -133,7 +135,7 @@ def _time(elapsed: float, left: float | None) -> str:
     """The time left as text, or the time since the start if it is not known; both in seconds.
 
     >>> _time(10, 200), _time(5, None)
-    ('about 3 min left', '5 s so far')
+    ('about 3.3 min left', '5 s so far')
     """
     return f"{_duration(elapsed)} so far" if left is None else f"about {_duration(left)} left"
 
@@ -148,11 +150,13 @@ def _finishing(last: str, elapsed: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """A time in words, in one unit.
+    """A time in words, in one unit; below 10 minutes, a time of half a minute later reads differently.
 
-    >>> _duration(40), _duration(90), _duration(5 * 3600)
-    ('40 s', '2 min', '5.0 h')
+    >>> _duration(40), _duration(130), _duration(3000), _duration(5 * 3600)
+    ('40 s', '2.2 min', '50 min', '5.0 h')
     """
     if seconds < 90:
         return f"{seconds:.0f} s"
+    if seconds < 600:
+        return f"{seconds / 60:.1f} min"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

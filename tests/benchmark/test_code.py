@@ -83,6 +83,7 @@ def test_what_is_discovered_is_not_followed():
     methods = {name.removeprefix("pdsynth.methods.") for name in reached if name.startswith("pdsynth.methods.")}
     assert methods == {"base", "checkpoint", "conditioning", "controls", "correction", "detail", "recipe", "unet"}
     assert "pdsynth.recipes" not in reached
+    assert "pdsynth.progress" not in reached and "pdsynth.workers" in reached  # what is shown is no result
 
 
 def test_a_module_that_is_not_there_is_named():

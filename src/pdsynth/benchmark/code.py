@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = "pdsynth"
+SHOWN = "pdsynth.progress"  # it only shows how far a work is
 RECIPES = "recipes"  # the function of a method's module that names its runs
 
 
@@ -18,10 +19,11 @@ def code_digest(*modules: str) -> str:
     """SHA-256 (hexadecimal) of the code of some modules of pdsynth, to notice a change that may change results.
 
     modules: their full names. All modules of pdsynth that they import by statements, directly or not, are included;
-    modules that are discovered at run time are not. Comments, docstrings, layout and the function `recipes` of a module
-    do not change the digest: the settings of a run are compared separately, and a new recipe does not affect other
-    recipes. A change of a file after the first call in a process is not noticed. Another version of Python may give
-    another digest of the same code. Raises ModuleNotFoundError if a module does not exist.
+    modules that are discovered at run time are not, nor is the one that shows progress. Comments, docstrings, layout
+    and the function `recipes` of a module do not change the digest: the settings of a run are compared separately, and
+    a new recipe does not affect other recipes. A change of a file after the first call in a process is not noticed.
+    Another version of Python may give another digest of the same code. Raises ModuleNotFoundError if a module does not
+    exist.
 
     >>> code_digest("pdsynth.types") == code_digest("pdsynth.types"), len(code_digest("pdsynth.types"))
     (True, 64)
@@ -42,7 +44,7 @@ def _reached(modules: Iterable[str]) -> dict[str, ast.Module]:
     left = list(modules)
     while left:
         name = left.pop()
-        if name not in found:
+        if name not in found and name != SHOWN:
             found[name] = _that_acts(ast.parse(_file(name).read_bytes()))
             left += _imported(found[name])
     return found
