@@ -53,19 +53,18 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
     dataset, prepared = out / "bids", out / "prepared"
     with manifest.recorded(out, "demo", seed=seed, subjects=SUBJECTS, missing=MISSING, train=train) as entries:
         entries["notes"] = [TRAINED if train else SHIPPED]
-        with _step(
-            console, f"Simulated {SUBJECTS} participants at {len(SITES)} simulated sites, some lack a scan"
-        ) as update:
+        simulated_people = f"Simulated {SUBJECTS} participants at {len(SITES)} simulated sites, some lack a scan"
+        with _step(console, "Simulating participants", simulated_people) as update:
             simulated = SimulateOptions(
                 subjects=SUBJECTS, seed=seed, sites=SITES, missing_fmri=MISSING, missing_dmri=MISSING, quick=True
             )
             simulate_cohort(dataset, simulated, jobs, update)
         preprocessing = None
         if not train:
-            with _step(console, "Loaded the shipped model"):
+            with _step(console, "Loading the model", "Loaded the shipped model"):
                 model = api.load("default", device)
             preprocessing = model.preprocessing  # it may be older than that of `prepare`
-        with _step(console, "Prepared pairs on one grid, split by participant") as update:
+        with _step(console, "Preparing pairs", "Prepared pairs on one grid, split by participant") as update:
             pairs = prepare(
                 bids(dataset),
                 prepared,
@@ -76,11 +75,11 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
                 progress=update,
             )
         if train:
-            with _step(console, "Trained pds"):
+            with _step(console, "Training pds", "Trained pds"):
                 model = api.fit("pds", pairs.train, run=out, budget=TRAIN_BUDGET, seed=seed, device=device)
-        with _step(console, "Fitted the controls on the training participants") as update:
+        with _step(console, "Fitting controls", "Fitted the controls on the training participants") as update:
             methods = _controls(pairs.train, seed, update)
-        with _step(console, "Synthesised the missing scans") as update:
+        with _step(console, "Synthesising", "Synthesised the missing scans") as update:
             written, _ = synthesise_path(
                 out / "model" if train else "default",
                 dataset,
@@ -89,13 +88,13 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
                 device=device,
                 progress=update,
             )
-        with _step(console, "Evaluated on the held-out participants"):
+        with _step(console, "Evaluating the methods", "Evaluated on the held-out participants"):
             name = f"model ({model.card['recipe']})" if train else label(DEFAULT, model.card["recipe"])
             scored: dict[str, api.Model | api.Method] = {name: model, **methods}
             api.evaluate(scored, pairs.test, out, seed=seed, jobs=jobs)
         entries |= provenance({name: model}, pairs)
         entries["synthesised_files"] = len(written)
-    with _step(console, "Wrote the report"):
+    with _step(console, "Writing the report", "Wrote the report"):
         return write_report(out)
 
 
@@ -106,9 +105,12 @@ def _controls(train: Pairs, seed: int, update: Update) -> dict[str, api.Method]:
 
 
 @contextmanager
-def _step(console: Console, name: str) -> Iterator[Update]:
-    """Time a step and print its line; yields a function that shows how much of the step is done."""
+def _step(console: Console, doing: str, done: str) -> Iterator[Update]:
+    """Time a step and print its line at its end; yields a function that shows how much of the step is done.
+
+    doing, done: the step in words, while it goes on and in its line.
+    """
     start = time.monotonic()
-    with progress(name) as update:
+    with progress(doing) as update:
         yield update
-    console.print(f"{name}  [dim]{time.monotonic() - start:.1f} s[/dim]", highlight=False)
+    console.print(f"{done}  [dim]{time.monotonic() - start:.1f} s[/dim]", highlight=False)

@@ -84,7 +84,7 @@ def _device(device: str) -> str:
 
 def _torchvision() -> str:
     found = find_spec("torchvision") is not None
-    return "torchvision is installed; it must match the build of torch" if found else "absent"
+    return "torchvision is installed; it must match the build of torch" if found else "absent; pdsynth does not need it"
 
 
 def _template() -> str:
@@ -99,14 +99,18 @@ def _data_range() -> str:
     volume = Volume(750 * brain, grid.affine)
     scaled = RobustScale.flat_median(volume, brain > 0.5).apply(volume.data)
     return _require(
-        scaled.min() >= 0 and scaled.max() <= 1, f"a scan is scaled to {scaled.min():.2f}..{scaled.max():.2f}"
+        scaled.min() >= 0 and scaled.max() <= 1,
+        f"a scan is scaled to {scaled.min():.2f}..{scaled.max():.2f}; it must stay inside 0..1",
     )
 
 
 def _schedule() -> str:
     alpha_bar = cosine_schedule().alpha_bar
     first, last = float(alpha_bar[0]), float(alpha_bar[-1])
-    return _require(first > 0.999 and last < 1e-2, f"alpha_bar runs from {first:.5f} to {last:.1e}")
+    return _require(
+        first > 0.999 and last < 1e-2,
+        f"the noise schedule keeps {first:.5f} of the signal at first and {last:.1e} at last; it must fall from 1 to 0",
+    )
 
 
 def _overfit(device: str) -> str:
