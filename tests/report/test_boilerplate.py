@@ -14,7 +14,7 @@ from pdsynth import manifest
 from pdsynth.evidence.claims import write_cards, write_report
 from pdsynth.files import write_json
 from pdsynth.imaging.nifti import sidecar_path
-from pdsynth.outcomes import COLUMNS, write_outcomes
+from pdsynth.outcomes import COLUMNS, TABLE, read_outcomes, write_outcomes
 from pdsynth.report.boilerplate import CITED, ENTRY, complete, of_evaluation, of_synthesis
 from pdsynth.results.folder import Results
 
@@ -67,8 +67,8 @@ def test_each_number_of_a_synthesis_is_that_of_its_records(tmp_path: Path) -> No
         "A mean fMRI volume was synthesised from the dMRI of 1 participant (1 scan).",
         "(recipe pds-x, pdsynth 0.0.7, SHA-256 of its weights abcdef012345) was trained on 123 SIMULATED participants.",
         "implements pattern-aware diffusion synthesis [@pds2025].",
-        "volumes after the first 7.5 s or after the first 12.5 % of the series, whichever is shorter, and of the dMRI",
-        "volumes of the shell nearest to 800 s/mm2.",
+        "Each fMRI was reduced to the mean of its volumes after the first 7.5 s or after the first 12.5 % of the",
+        "Each dMRI was reduced to the mean of its volumes of the shell nearest to 800 s/mm2.",
         "The shell that was used had b = 2500 s/mm2 (1 scan).",
         "The synthesised dMRI volumes are those of b = 700 s/mm2 (1 scan) and 1000 s/mm2 (2 scans).",
         "component analysis [@veraart2016].",
@@ -93,6 +93,23 @@ def test_each_number_of_a_synthesis_is_that_of_its_records(tmp_path: Path) -> No
     assert "rigid transform" not in text  # the session of a synthesised scan has one scan only
 
 
+def test_a_modality_that_was_not_read_is_not_described_and_masks_are_those_of_the_sources(tmp_path: Path) -> None:
+    entries = synthesis(tmp_path)
+    table = read_outcomes(tmp_path / TABLE)
+    made = table[table["status"] == "made"].sort_values("file")
+    for number, file in enumerate(made["file"]):
+        path = sidecar_path(tmp_path / file)
+        mask = {"BrainMask": "computed" if number else "sub-a_mask.nii.gz"}
+        write_json(path, json.loads(path.read_text()) | mask)
+    text = " ".join(of_synthesis(tmp_path, entries).paragraphs)
+    assert "Brain masks were those of the dataset for 1 scan, and computed for 3." in text
+    (tmp_path / TABLE).unlink()
+    write_outcomes(tmp_path / TABLE, made[made["target"] == "dmri"][1:].to_dict("records"))  # only fMRI was read
+    text = " ".join(of_synthesis(tmp_path, entries).paragraphs)
+    assert "Brain masks were computed." in text and "Each fMRI was reduced to the mean" in text
+    assert "Each dMRI" not in text and "denoised" not in text
+
+
 def test_what_is_not_recorded_is_not_written(tmp_path: Path) -> None:
     entries = synthesis(tmp_path, model={}, libraries={})
     entries["parameters"]["made_as"] = {}
@@ -102,7 +119,7 @@ def test_what_is_not_recorded_is_not_written(tmp_path: Path) -> None:
     text = " ".join(found.paragraphs)
     assert [
         word
-        for word in ("trained", "b = ", "grid of", "registered", "Python", "samples", "Calib", "mask")
+        for word in ("trained", "b = ", "grid of", "registered", "Python", "samples", "Calib", "mask", "reduced")
         if word in text
     ] == []
     assert "fMRI of 2 participants (3 scans)" in text

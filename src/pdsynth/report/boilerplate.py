@@ -37,6 +37,7 @@ REGISTERED = {  # the fact of methods.yaml, by the last step of a registration
     "FLIRT to MNI": "registered_fsl",
     "already in": "registered_before",
 }
+OF_MODALITY = {Modality.FMRI: ("of_fmri",), Modality.DMRI: ("of_dmri", "denoised_by")}  # facts about scans of one
 SIMULATED = "**SIMULATED: the scans of this run are of simulated people. A paper must state this.**"
 Facts = Mapping[str, str]
 
@@ -122,6 +123,11 @@ def of_synthesis(folder: Path, entries: Mapping[str, Any]) -> Boilerplate:
     parameters = preprocessing | ({"grid_mm": abs(grid[0][0])} if grid else {})
     known = software(entries) | model(entries.get("model", {})) | preparation(parameters)
     known.pop("through_fmri", None)  # the session of a synthesised scan has no other scan
+    read = {Modality(str(target)).other for target in table["target"]}
+    for modality in set(Modality) - read:
+        for fact in OF_MODALITY[modality]:
+            known.pop(fact, None)
+    known |= dict(_masks(sidecars))
     known |= dict(_registered(sidecars)) | dict(_shells(sidecars)) | dict(_output(folder, table, made_as, sidecars))
     paragraphs = ((("software",), (known,)), (("synthesis",), ways), (("model",), (known,)))
     return compose((*paragraphs, (("preparation",), (known,)), (("output",), (known,))), entries["version"])
@@ -177,7 +183,7 @@ def preparation(settings: Mapping[str, Any]) -> dict[str, str]:
     steps["through_fmri"] = settings.get("paired_dmri") == "through-fmri"
     unit = UNITS[settings.get("intensity", "percentile")] if settings else None
     return _known({**found, "unit": unit, "masks": MASKS.get(settings.get("mask", ""))}) | {
-        name: "" for name, done in steps.items() if done
+        name: "" for name, done in {"of_fmri": True, "of_dmri": True, **steps}.items() if done
     }
 
 
@@ -190,6 +196,18 @@ def _registered(sidecars: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, st
         verb = "were" if start == "already in" else "were registered"
         scans = "All scans" if number == len(steps) else f"Of the scans, {number}"
         yield REGISTERED[start], f"{scans} {verb}"
+
+
+def _masks(sidecars: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield where the brain masks of the sources are from; nothing if a sidecar does not record it."""
+    if not sidecars or not all("BrainMask" in sidecar for sidecar in sidecars):
+        return
+    computed = sum(sidecar["BrainMask"] == "computed" for sidecar in sidecars)
+    given = len(sidecars) - computed
+    if computed and given:
+        yield "masks", f"those of the dataset for {counted(given, 'scan')}, and computed for {computed}"
+    else:
+        yield "masks", "computed" if computed else "those of the dataset"
 
 
 def _shells(sidecars: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
