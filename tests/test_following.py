@@ -16,7 +16,7 @@ from pdsynth.cli.following import HALVES, after_cohort, after_model, after_prepa
 from pdsynth.cohorts import read
 from pdsynth.data.pairs import Pairs
 from pdsynth.folders import making
-from pdsynth.outcomes import read_outcomes, round_trips, write_outcomes
+from pdsynth.outcomes import REPAIR, read_outcomes, round_trips, write_outcomes
 
 ROOT = Path(__file__).parents[1]
 BOLD, DWI = "sub-{0}/func/sub-{0}_task-rest_bold.nii.gz", "sub-{0}/dwi/sub-{0}_dwi.nii.gz"
@@ -162,7 +162,7 @@ def test_a_study_of_single_scans_is_not_led_in_a_circle(
     monkeypatch.setattr("pdsynth.outcomes.least_round_trip", lambda model_sha256: 1000)
     again = " ".join(run(capsys, "synthesize", model, root, made, "--jobs", 1, "--device", "cpu")[2].split())
     assert "1 volume with round_trip_db below 1000: the lowest is " in again
-    assert "Check the source scan before you use it; without an explanation do not use it." in again
+    assert f"Check the source scan. {REPAIR}" in again
     assert following(out) == ["doctor", "--privacy", str(made)]
     assert "Ids of participants" in run(capsys, "doctor", "--privacy", made)[1]  # nothing is found, nothing follows
     status, out, err = run(capsys, "prepare", root, prepared, "--grid-mm", 8, "--jobs", 1)

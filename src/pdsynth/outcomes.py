@@ -9,6 +9,7 @@ import pandas as pd
 
 from pdsynth.files import write_table
 from pdsynth.schemas import read_table
+from pdsynth.types import counted
 from pdsynth.weights import weights_sha256
 
 TABLE = "synthesised.tsv"
@@ -19,6 +20,10 @@ NEEDED = ("participant_id", "session_id", "source", "target", "status", "reason"
 KEY = list(COLUMNS[:4])
 NOT_MADE = "not made"
 LEAST_ROUND_TRIP = 23  # dB; below it the source of a volume of the shipped model is to be checked (decision 0032)
+REPAIR = (  # the advice for a volume below this limit
+    "Repair its faults and synthesise again. If nothing can be repaired, do not use the volume before you have "
+    "measured the model on such scans."
+)
 HAS_BOTH = "the session has its"  # begins the reason why nothing is synthesised from a scan of a pair
 AGAIN = "restore it, or synthesise again with --overwrite"
 
@@ -75,6 +80,20 @@ def round_trips(table: pd.DataFrame) -> list[tuple[str, float]]:
     known = table[table["round_trip_db"] != ""]
     scores = zip(known["source"].astype(str), known["round_trip_db"].astype(float), strict=True)
     return sorted(scores, key=lambda each: each[1])
+
+
+def low_trust(table: pd.DataFrame, model_sha256: str) -> str:
+    """A warning of the volumes whose round_trip_db is below the limit, with the advice; "" if there is none.
+
+    table: synthesised.tsv, of volumes by the model whose weights have the digest model_sha256.
+    """
+    least, trips = least_round_trip(model_sha256), round_trips(table)
+    low = 0 if least is None else sum(decibels < least for _, decibels in trips)
+    if not low:
+        return ""
+    scan, lowest = trips[0]
+    volumes = f"{counted(low, 'volume')} with round_trip_db below {least}: the lowest is {lowest:.2f} dB, from {scan}"
+    return f"{volumes}. Check the source scan. {REPAIR}"
 
 
 def not_made(table: pd.DataFrame) -> int:

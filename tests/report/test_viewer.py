@@ -17,6 +17,7 @@ from pages import EVIL, Page
 from pdsynth import folders
 from pdsynth.cli import main
 from pdsynth.evidence.claims import write_report
+from pdsynth.outcomes import REPAIR
 from pdsynth.report.filled import filled
 from pdsynth.report.shown import chosen, limits, view_of
 from pdsynth.report.viewer import contents, encoded
@@ -70,18 +71,15 @@ def test_a_missing_scan_and_its_source_have_one_unit_and_the_page_says_what_a_lo
     about = {"Preprocessing": {"intensity": "flat-median"}, "RoundTripPSNR": 18.25}
     sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | about))
     (scan,) = filled(Results.read(root))
-    assert scan.scores == ["no real scan to compare with", "round trip 18.2 dB"]  # no limit is known for its model
+    assert scan.scores == ["no real scan to compare with", "round trip 18.25 dB"]  # no limit is known for its model
     about["ModelSHA256"] = weights_sha256("default")
     sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | about))
     (scan,) = filled(Results.read(root))
     unit = 2.5 * np.median(scan.volume[scan.brain])  # the source of this folder is the volume itself
     assert scan.source == pytest.approx(scan.volume / unit, rel=1e-5)
-    assert scan.scores == ["no real scan to compare with", "round trip 18.2 dB (below 23 dB)"]
+    assert scan.scores == ["no real scan to compare with", "round trip 18.25 dB (below 23 dB)"]
     html = write_report(root).read_text(encoding="utf-8")
-    rule = (
-        "With the shipped model, check each volume below 23 dB, in either direction, before you use it. "
-        "Do not use it if nothing explains the value."
-    )
+    rule = f"With the shipped model, check the source scan of each volume below 23 dB, in either direction. {REPAIR}"
     page = Path(__file__).parents[2] / "docs/how-to/synthesise.md"
     assert f"{rule} The limit is rough" in html
     assert f"**{rule}**" in " ".join(page.read_text(encoding="utf-8").split())

@@ -16,6 +16,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from pdsynth.missing import synthesise_path
+from pdsynth.outcomes import REPAIR
 from pdsynth.report.viewer import LEVELS
 from pdsynth.serve.app import HEADERS, NO_TOKEN, application
 from pdsynth.serve.jobs import State
@@ -280,17 +281,17 @@ def test_scans_wait_for_their_turn_and_survive_a_killed_process(client, queue, s
         client.delete(f"jobs/{job.number}")
 
 
-CHECK = "Check the source scan before you use this volume"
+CHECK = "Check the source scan"
 
 
 @pytest.mark.parametrize(
     ("round_trip", "least", "doubtful", "said"),
     [
-        (22.96, 23, False, f"{CHECK}: its round trip has 22.9 dB, below 23 dB. Without an explanation do not use it."),
-        (22.9, 23, True, f"{CHECK}: its round trip has 22.9 dB"),
+        (22.96, 23, False, f"{CHECK}: its round trip has 22.96 dB, below 23 dB. {REPAIR}"),
+        (22.9, 23, True, f"{CHECK}: its round trip has 22.90 dB"),
         (24, 23, True, "Do not use this volume before you have measured the model on such doubtful scans"),
-        (24, 23, False, "No fault was found: its round trip has 24.0 dB"),
-        (24, None, True, "No limit is known for this model: its round trip has 24.0 dB"),
+        (24, 23, False, "No fault was found: its round trip has 24.00 dB"),
+        (24, None, True, "No limit is known for this model: its round trip has 24.00 dB"),
     ],
 )
 def test_the_page_begins_with_a_verdict(round_trip, least, doubtful, said):

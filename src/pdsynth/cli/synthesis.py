@@ -76,7 +76,7 @@ def synthesize(
     from pdsynth.cohorts.choice import Select
     from pdsynth.data.splits import FEWEST
     from pdsynth.missing import REPLACE, plan, synthesise_scans
-    from pdsynth.outcomes import TABLE, doubts, least_round_trip, not_made, paired_people, read_outcomes, round_trips
+    from pdsynth.outcomes import TABLE, doubts, low_trust, not_made, paired_people, read_outcomes, round_trips
     from pdsynth.report.boilerplate import of_synthesis
     from pdsynth.sources import Options, refuse_other_options
     from pdsynth.weights import model_folder, model_record
@@ -138,14 +138,8 @@ def synthesize(
     done(f"{files_written}, research only, in {out}{made_before}; {listed}")
     if number := not_made(outcomes):
         error_line(f"Not synthesised: {counted(number, 'refused scan')}. {REPLACE}.", kind="Warning")
-    trips = round_trips(outcomes)
-    least = least_round_trip(made_as["model_sha256"])
-    if least is not None and (low := sum(decibels < least for _, decibels in trips)):
-        error_line(
-            f"{counted(low, 'volume')} with round_trip_db below {least}: the lowest is {trips[0][1]:.1f} dB, from "
-            f"{trips[0][0]}. Check the source scan before you use it; without an explanation do not use it.",
-            kind="Warning",
-        )
+    if low := low_trust(outcomes, made_as["model_sha256"]):
+        error_line(low, kind="Warning")
     if strict and refused:
         raise InputError(
             path, f"holds {counted(len(refused), 'refused scan')}", f"repair them; {out / TABLE} lists each"
@@ -153,6 +147,6 @@ def synthesize(
     if path.is_dir() and (participant or paired_people(outcomes) >= FEWEST):
         done("Measure the model on participants who have both scans before you use these files", *to_measure(path, out))
         return
-    first = ". Look first at the volume with the lowest round_trip_db" if len(trips) > 1 else ""
+    first = ". Look first at the volume with the lowest round_trip_db" if len(round_trips(outcomes)) > 1 else ""
     done(f"Too few participants here have both scans to measure the model{first}")
     search_before_sharing(out)

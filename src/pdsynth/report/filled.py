@@ -52,7 +52,7 @@ class Filled:
         known = ["no real scan to compare with"]
         if self.round_trip is not None:
             low = f" (below {self.least} dB)" if self.least is not None and self.round_trip < self.least else ""
-            known.append(f"round trip {words.number(self.round_trip, 1)} dB{low}")
+            known.append(f"round trip {words.number(self.round_trip, 2)} dB{low}")
         return known
 
 

@@ -13,7 +13,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pdsynth.files import write_text
-from pdsynth.outcomes import LEAST_ROUND_TRIP
+from pdsynth.outcomes import LEAST_ROUND_TRIP, REPAIR
 from pdsynth.types import counted
 
 
@@ -46,7 +46,7 @@ def fill(template: str, escape: bool, context: Mapping[str, Any], package: str =
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.globals |= {"counted": counted, "least_round_trip": LEAST_ROUND_TRIP}
+    environment.globals |= {"counted": counted, "least_round_trip": LEAST_ROUND_TRIP, "repair": REPAIR}
     return environment.get_template(template).render(**context)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import zipfile
 from functools import lru_cache
-from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from pdsynth.cohorts.scans import single_scan
 from pdsynth.files import write_text
 from pdsynth.imaging.nifti import NAMES, Volume
 from pdsynth.missing import write_description
-from pdsynth.outcomes import least_round_trip
+from pdsynth.outcomes import REPAIR, least_round_trip
 from pdsynth.report import viewer, words
 from pdsynth.report.filled import SHOWN_SIGNAL, Filled, canonical
 from pdsynth.report.pictures import View, colour_bar
@@ -92,7 +91,7 @@ def page_context(synthesis: Synthesis, scan: Scan, model: Model, file: str) -> d
         "source": NAMES[direction.source],
         "target": NAMES[direction.target],
         "notes": synthesis.notes,
-        "round_trip": None if round_trip is None else words.number(round_trip, 1),
+        "round_trip": None if round_trip is None else words.number(round_trip, 2),
         "verdict": verdict(round_trip, least, bool(synthesis.notes)),
         "facts": _facts(synthesis, model),
     }
@@ -104,16 +103,15 @@ def verdict(round_trip: float | None, least: float | None, doubtful: bool) -> st
     least: see `least_round_trip`. doubtful: whether there are doubts about the source scan.
 
     >>> print(verdict(24.11, 23, False))
-    No fault was found: its round trip has 24.1 dB, and the limit is 23 dB. This does not prove that it is right.
+    No fault was found: its round trip has 24.11 dB, and the limit is 23 dB. This does not prove that it is right.
     """
     if round_trip is None:
         return ""
-    known = f"its round trip has {floor(10 * round_trip) / 10:.1f} dB"  # 22.96 must not read as 23.0
+    known = f"its round trip has {words.number(round_trip, 2)} dB"
     if least is None:
         return f"No limit is known for this model: {known}. Compare it with those of scans that you trust."
     if round_trip < least:
-        advice = "Without an explanation do not use it."
-        return f"Check the source scan before you use this volume: {known}, below {least} dB. {advice}"
+        return f"Check the source scan: {known}, below {least} dB. {REPAIR}"
     if doubtful:
         return f"Do not use this volume before you have measured the model on such doubtful scans, although {known}."
     return f"No fault was found: {known}, and the limit is {least} dB. This does not prove that it is right."
