@@ -1,8 +1,10 @@
 """Write the tables of the page evidence.md from result files, so that no number in them is typed by hand.
 
-Usage: python benchmarks/evidence_tables.py RESULTS [--page docs/benchmark/evidence.md]
-RESULTS is a folder of `pdsynth evaluate` with the files of `roi` and `diagnose`. In the page, a table is between
-`<!-- NAME -->` and `<!-- end -->`. The result files that the page links to are copied into the folder `evidence`.
+Usage: python benchmarks/evidence_tables.py RESULTS PROBES SITES [--page docs/benchmark/evidence.md]
+RESULTS is a folder of `pdsynth evaluate` with the files of `roi` and `diagnose`. PROBES and SITES are folders of
+`pdsynth evidence`, with the probes of a model and with models trained without each site. In the page, a table is
+between `<!-- NAME -->` and `<!-- end -->`. The result files that the page links to are copied into the folder
+`evidence`.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import isnan
 from pathlib import Path
 
@@ -20,9 +22,13 @@ from pdsynth.evidence.diagnosis.section import with_question
 from pdsynth.evidence.effects.files import EFFECTS
 from pdsynth.evidence.embedding.files import POINTS
 from pdsynth.evidence.group_effects.files import COMPLETED
+from pdsynth.evidence.probes import section as of_probes
+from pdsynth.evidence.sites import section as of_sites
+from pdsynth.evidence.sites.files import SITES
 from pdsynth.evidence.verbs import BY_DIAGNOSE, BY_ROI
 from pdsynth.report import words
 from pdsynth.report.cells import number, p_value, spread
+from pdsynth.report.sections import Section
 from pdsynth.results.folder import Results
 from pdsynth.types import Direction
 
@@ -120,6 +126,16 @@ def completion(root: Path) -> str:
     return markdown(head, rows)
 
 
+def in_words(sections: Iterable[Section]) -> str:
+    """The lead and the tables of sections of the report."""
+    parts = []
+    for section in sections:
+        parts.append(f"**{section.title}.** {section.lead}")
+        for table in section.tables:
+            parts += [f"*{table.caption}*", markdown(table.head, table.rows)]
+    return "\n\n".join(parts)
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     "quality": quality,
     "effects": effects,
@@ -127,23 +143,27 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "diagnosis": diagnosis,
     "completion": completion,
 }
+WORDS = {"probes": of_probes.sections, "sites": of_sites.sections}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, metavar="RESULTS")
+    for name in ("results", *WORDS):
+        parser.add_argument(name, type=Path, metavar=name.upper())
     parser.add_argument("--page", type=Path, default=PAGE)
     options = parser.parse_args()
     text = options.page.read_text()
-    for name, table in TABLES.items():
+    written = {name: table(options.results) for name, table in TABLES.items()}
+    written |= {name: in_words(sections(Results.read(getattr(options, name)))) for name, sections in WORDS.items()}
+    for name, rows in written.items():
         block = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.S)
         if not block.search(text):
             raise SystemExit(f"{options.page} has no lines <!-- {name} --> ... <!-- end --> for the table {name!r}")
-        rows = table(options.results)
         text = block.sub(lambda found, rows=rows: f"{found[1]}{rows}{found[2]}", text)  # type: ignore[misc]
     options.page.write_text(text)
     beside = options.page.with_suffix("")
-    for path in [*(options.results / name for name in COPIED), *options.results.glob("figure*.png")]:
+    results = [options.results / name for name in COPIED]
+    for path in [*results, options.sites / SITES.name, *options.results.glob("figure*.png")]:
         if path.exists():
             shutil.copy2(path, beside / path.name)
 
