@@ -138,8 +138,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "effect_truth.json")
     options = parser.parse_args()
     pairs = Pairs.open(options.prepared).whole_scans()
-    pairs = pairs.where((pairs.table["available"] == "both") & pairs.table["site"].isin(SITES))
-    sites = sorted(set(pairs.table["site"]))
+    styles = {f"{style}-like": style for style in SITES}  # the name of a site in a cohort, and its style
+    pairs = pairs.where((pairs.table["available"] == "both") & pairs.table["site"].isin(styles))
+    sites = [styles[site] for site in sorted(set(pairs.table["site"]))]
     truth = true_effects(options.people, TRUTH_SEED, sites, grid_mm=float(pairs.grid.spacing_mm[0]), jobs=options.jobs)
     x, atlas = design(pairs.table), evidence_regions(pairs.grid)
     found = {}
