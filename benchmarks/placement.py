@@ -31,7 +31,8 @@ from pdsynth.cohorts.cohort import Session
 from pdsynth.cohorts.simulated.cohort import simulate
 from pdsynth.data.batch import source_batch
 from pdsynth.data.standardise import Standardised, standardise
-from pdsynth.evaluation.metrics import dilate, psnr, ssim
+from pdsynth.evaluation.metrics import dilate, psnr
+from pdsynth.evaluation.metrics.structure import ssim
 from pdsynth.imaging.nifti import Volume
 from pdsynth.imaging.spatial import resample
 from pdsynth.synthesis import Model
