@@ -29,7 +29,7 @@ from scipy import stats
 
 from pdsynth.atlas import evidence_regions, region_means
 from pdsynth.cohorts.simulated.counterfactual import TrueEffects, true_effects
-from pdsynth.cohorts.simulated.sites import SITES
+from pdsynth.cohorts.simulated.sites import SITES, site_name
 from pdsynth.data.pairs import Pairs
 from pdsynth.evidence.group_effects.hidden import half_left
 from pdsynth.results.folder import Results
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "effect_truth.json")
     options = parser.parse_args()
     pairs = Pairs.open(options.prepared).whole_scans()
-    styles = {f"{style}-like": style for style in SITES}  # the name of a site in a cohort, and its style
+    styles = {site_name(style): style for style in SITES}
     pairs = pairs.where((pairs.table["available"] == "both") & pairs.table["site"].isin(styles))
     sites = [styles[site] for site in sorted(set(pairs.table["site"]))]
     truth = true_effects(options.people, TRUTH_SEED, sites, grid_mm=float(pairs.grid.spacing_mm[0]), jobs=options.jobs)

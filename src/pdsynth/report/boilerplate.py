@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -37,7 +37,6 @@ REGISTERED = {  # the fact of methods.yaml, by the last step of a registration
     "FLIRT to MNI": "registered_fsl",
     "already in": "registered_before",
 }
-OF_MODALITY = {Modality.FMRI: ("of_fmri",), Modality.DMRI: ("of_dmri", "denoised_by")}  # facts about scans of one
 SIMULATED = "**SIMULATED: the scans of this run are of simulated people. A paper must state this.**"
 Facts = Mapping[str, str]
 
@@ -121,14 +120,15 @@ def of_synthesis(folder: Path, entries: Mapping[str, Any]) -> Boilerplate:
     preprocessing = made_as.get("preprocessing") or {}
     grid = entries.get("model", {}).get("card", {}).get("grid_affine")
     parameters = preprocessing | ({"grid_mm": abs(grid[0][0])} if grid else {})
-    known = software(entries) | model(entries.get("model", {})) | preparation(parameters)
-    known.pop("through_fmri", None)  # the session of a synthesised scan has no other scan
     read = {Modality(str(target)).other for target in table["target"]}
-    for modality in set(Modality) - read:
-        for fact in OF_MODALITY[modality]:
-            known.pop(fact, None)
-    known |= dict(_masks(sidecars))
-    known |= dict(_registered(sidecars)) | dict(_shells(sidecars)) | dict(_output(folder, table, made_as, sidecars))
+    known = software(entries) | model(entries.get("model", {})) | preparation(parameters, read)
+    known.pop("through_fmri", None)  # the session of a synthesised scan has no other scan
+    known |= (
+        dict(_masks(sidecars))
+        | dict(_registered(sidecars))
+        | dict(_shells(sidecars))
+        | dict(_output(folder, table, made_as, sidecars))
+    )
     paragraphs = ((("software",), (known,)), (("synthesis",), ways), (("model",), (known,)))
     return compose((*paragraphs, (("preparation",), (known,)), (("output",), (known,))), entries["version"])
 
@@ -173,17 +173,26 @@ def model(record: Mapping[str, Any]) -> dict[str, str]:
     )
 
 
-def preparation(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The facts about the steps from a scan to a volume, by the settings of `Preprocessing` and the grid's grid_mm."""
+def preparation(settings: Mapping[str, Any], read: Collection[Modality] = tuple(Modality)) -> dict[str, str]:
+    """The facts about the steps from a scan to a volume, by the settings of `Preprocessing` and the grid's grid_mm.
+
+    read: the modalities of the scans that were read; the steps of another modality are left out.
+    """
     numbers = {name: settings.get(name) for name in ("unsteady_seconds", "shell", "grid_mm")}
     found = {name: None if value is None else f"{value:g}" for name, value in numbers.items()}
     share = settings.get("unsteady_share")
     found["unsteady_percent"] = None if share is None else f"{100 * share:g}"
-    steps = {"denoised_by": settings.get("denoise"), "realigned_by": settings.get("realign")}
-    steps["through_fmri"] = settings.get("paired_dmri") == "through-fmri"
+    dmri = Modality.DMRI in read
+    steps = {
+        "of_fmri": Modality.FMRI in read,
+        "of_dmri": dmri,
+        "denoised_by": dmri and settings.get("denoise"),
+        "realigned_by": settings.get("realign"),
+        "through_fmri": settings.get("paired_dmri") == "through-fmri",
+    }
     unit = UNITS[settings.get("intensity", "percentile")] if settings else None
     return _known({**found, "unit": unit, "masks": MASKS.get(settings.get("mask", ""))}) | {
-        name: "" for name, done in {"of_fmri": True, "of_dmri": True, **steps}.items() if done
+        name: "" for name, done in steps.items() if done
     }
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from pdsynth.cohorts.bidsignore import write_bidsignore
 from pdsynth.cohorts.simulated.session import Session, means, simulate_session
-from pdsynth.cohorts.simulated.sites import PAPER_SLIPS, DmriProtocol, FmriProtocol
+from pdsynth.cohorts.simulated.sites import PAPER_SLIPS, DmriProtocol, FmriProtocol, site_name
 from pdsynth.types import NA, Diagnosis, Modality
 
 ORACLE_DRAWS, ORACLE_DRAWS_QUICK = 16, 8
@@ -124,7 +124,7 @@ def _row(task: Task, session: Session) -> dict[str, object]:
         "participant_id": task.participant_id,
         "age": round(person.age, 1),
         "sex": person.sex,
-        "site": "randomised" if task.randomise else f"{task.site}-like",  # no scan is from such a site
+        "site": "randomised" if task.randomise else site_name(task.site),
         "diagnosis": str(person.diagnosis),
         "anatomy": task.head.name if task.head else "template",
         "severity": round(person.severity, 4),

@@ -89,6 +89,15 @@ SEVERITY = {Diagnosis.NC: (0.10, 0.06), Diagnosis.MCI: (0.45, 0.16), Diagnosis.A
 AGE_YEARS = (74.0, 6.0)  # mean, SD
 
 
+def site_name(style: str) -> str:
+    """The name of a site in a cohort, by its style, a key of `SITES`; it says that no scan is from such a site.
+
+    >>> site_name("adni")
+    'adni-like'
+    """
+    return f"{style}-like"
+
+
 def quick(site: Site, volumes: int = 12, directions: int = 12) -> Site:
     """The same site with few volumes and directions: about a tenth of the work for similar mean volumes.
 
