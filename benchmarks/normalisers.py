@@ -78,7 +78,7 @@ def scans(folder: Path) -> list[tuple[str, str, dict[str, dict[str, float]]]]:
             scan = single_scan(path, modality)
             read = scan_means(scan, preprocessing, 1)
             brain = scan_brain(scan, read.reference, preprocessing)
-            transform = place(scan, read.reference, brain, preprocessing.grid)
+            transform = place(scan, read.reference, brain, preprocessing)
             inside, _ = standard_brain(read.reference, brain, preprocessing, transform)
         except ValueError as error:
             print("left out:", error)

@@ -259,8 +259,9 @@ def refuse_other_preprocessing(models: Mapping[str, Model | Method], pairs: Pair
     """Raise InputError if a model was trained on scans that were prepared in another way than the pairs.
 
     models: models or methods, by the name for the message. The settings of the preparation (such as grid and denoising)
-    are compared. The rule for brain masks is compared only if a scan of the prepared folder came with a brain mask. A
-    method has no record of its preparation, so only the shape of its grid is compared.
+    are compared. The rule for brain masks is compared only if a scan of the prepared folder came with a brain mask, and
+    the registration of a scan alone only if the folder has a dMRI that was not registered through an fMRI. A method has
+    no record of its preparation, so only the shape of its grid is compared.
     """
     ours = pairs.preprocessing
     for name, model in models.items():
@@ -269,6 +270,8 @@ def refuse_other_preprocessing(models: Mapping[str, Model | Method], pairs: Pair
             differs = theirs.difference(ours)
             if not pairs.masks_given:
                 differs.pop("mask", None)
+            if "alone" in differs and not pairs.has_dmri_alone():
+                differs.pop("alone")
             if differs:
                 of_model, of_pairs = (" and ".join(each[side] for each in differs.values()) for side in (0, 1))
                 options = [theirs.option(setting) for setting in differs]

@@ -92,16 +92,17 @@ def test_what_recorded_none_is_read_as_version_0_1_0(tmp_path: Path) -> None:
     assert older.model_dump() == VERSION_0_1_0
     assert older.difference(Preprocessing()) == {
         "mask": ("mask computed", "mask given"),
+        "alone": ("alone affine", "alone affine-b0"),
         "intensity": ("intensity percentile", "intensity flat-median"),
     }
     asked = {"parameters": {"denoise": False, "realign": True, "grid_mm": 4.0}}  # as its prepared folders say
-    corrected = EARLIER.model_copy(update={"realign": True, "mask": "computed"})
+    corrected = EARLIER.model_copy(update={"realign": True, "mask": "computed", "alone": "affine"})
     assert Preprocessing.of(grid | asked, CONFIG) == corrected
     archive = Path(__file__).parents[1] / "formats" / "0.1.0.tar.xz"
     with tarfile.open(archive) as opened:
         opened.extractall(tmp_path, filter="data")
     pairs, model = Pairs.open(tmp_path / "prepared"), api.load(tmp_path / "run" / "model", "cpu")
-    expected = Preprocessing(grid=mni_grid(8.0), mask="computed", intensity="percentile")
+    expected = Preprocessing(grid=mni_grid(8.0), mask="computed", alone="affine", intensity="percentile")
     assert pairs.preprocessing == model.preprocessing == expected
 
 

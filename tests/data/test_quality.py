@@ -74,7 +74,7 @@ def test_a_scan_that_is_badly_placed_shares_less_with_the_template(pristine):
     scan, standard = single_scan(next(pristine.root.rglob("sub-01*_bold.nii.gz"))), Preprocessing()
     reference = scan_means(scan, standard).reference
     brain = scan_brain(scan, reference, standard)
-    right = place(scan, reference, brain, standard.grid)
+    right = place(scan, reference, brain, standard)
     off = np.eye(4)
     off[:3, 3] = (0, 15, -12)
     good, bad = (standard_brain(reference, brain, standard, t)[1] for t in (right, right.then("off", off)))

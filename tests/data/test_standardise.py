@@ -13,10 +13,11 @@ from pdsynth.cohorts.cohort import Scan
 from pdsynth.cohorts.scans import single_scan
 from pdsynth.data.means import scan_means
 from pdsynth.data.preprocessing import Preprocessing
-from pdsynth.data.standardise import brain_region, refused, standardise
+from pdsynth.data.standardise import brain_region, place, refused, standardise
 from pdsynth.imaging.intensity import TOP, RobustScale
+from pdsynth.imaging.nifti import Volume
 from pdsynth.imaging.spatial import resample
-from pdsynth.imaging.template import tissue_template
+from pdsynth.imaging.template import b0_template, tissue_template
 from pdsynth.types import InputError, Modality
 
 STANDARD = Preprocessing()
@@ -108,6 +109,24 @@ def test_a_scan_in_another_coil_is_nearly_the_same(study) -> None:
     on_grid = [resample(s.reference, GRID, s.transform.matrix) for s in (coil, plain)]
     earlier = [RobustScale.by_percentile(data, both).apply(data)[both] for data in on_grid]
     assert difference < 0.02 < 0.08 < np.abs(earlier[0] - earlier[1]).mean()
+
+
+def test_a_dmri_alone_is_registered_to_the_mean_b0_and_an_fmri_to_the_template(pristine) -> None:
+    """A head that is the mean b0 itself, moved by a known affine, is found; the template would place it higher."""
+    b0 = b0_template(GRID)
+    moved = np.array([[1.05, 0.05, 0, 6], [-0.05, 1.02, 0, -9], [0, 0, 0.96, 11], [0, 0, 0, 1.0]])
+    scan, brain = Scan(Modality.DMRI, Path("sub-01_dwi.nii.gz")), b0.data > 0
+    reference = Volume(b0.data * np.float32(310), moved @ b0.affine)
+    before = Preprocessing(alone="affine")
+    points = np.argwhere(brain) @ b0.affine[:3, :3].T + b0.affine[:3, 3]
+    shift = {}
+    for name, preprocessing in (("b0", STANDARD), ("template", before)):
+        back = place(scan, reference, brain, preprocessing).matrix @ moved
+        shift[name] = (points @ back[:3, :3].T + back[:3, 3] - points).mean(0)
+    assert np.abs(shift["b0"]).max() < 0.2 and 0.3 < shift["template"][2] < 2
+    fmri = [standardise(single_scan(bold(pristine.root)), each) for each in (STANDARD, before)]
+    assert list(fmri[0].transform.steps) == ["affine to MNI"]
+    assert fmri[0].volume.tobytes() == fmri[1].volume.tobytes()
 
 
 def test_margin_and_percentile_are_those_of_the_preprocessing(pristine) -> None:

@@ -8,7 +8,7 @@ from nilearn.datasets import load_mni152_brain_mask, load_mni152_gm_template
 
 from pdsynth.imaging.nifti import Volume
 from pdsynth.imaging.spatial import mni_grid, resample
-from pdsynth.imaging.template import epi_template, tissue_template
+from pdsynth.imaging.template import b0_template, epi_template, tissue_template
 
 
 @pytest.mark.parametrize("spacing", [4.0, 8.0])
@@ -54,6 +54,18 @@ def test_epi_template_has_bright_csf_and_dark_white_matter():
     means = {name: epi[maps[name] > 0.8].mean() for name in ("gm", "wm", "csf")}
     assert means["wm"] < means["gm"] < means["csf"]
     assert (epi[maps["brain"] == 0] == 0).all()
+
+
+@pytest.mark.parametrize("spacing", [2.0, 4.0])
+def test_the_mean_b0_is_a_brain_in_mni_that_lies_lower_than_the_template(spacing):
+    grid = mni_grid(spacing)
+    maps, b0 = tissue_template(grid), b0_template(grid).data
+    inside = maps["brain"] > 0.5
+    assert 2 * (inside & (b0 > 0)).sum() / (inside.sum() + (b0 > 0).sum()) > 0.95
+    means = {name: b0[maps[name] > 0.8].mean() for name in ("gm", "wm", "csf")}
+    assert means["wm"] < means["gm"] < means["csf"]
+    height = [np.argwhere(mask).mean(0)[2] * spacing for mask in (b0 > 0, inside)]
+    assert -1.5 < height[0] - height[1] < -0.1
 
 
 def test_shared_maps_cannot_be_changed():

@@ -93,6 +93,17 @@ def test_each_number_of_a_synthesis_is_that_of_its_records(tmp_path: Path) -> No
     assert "rigid transform" not in text  # the session of a synthesised scan has one scan only
 
 
+def test_a_dmri_alone_was_registered_to_a_mean_b0(tmp_path: Path) -> None:
+    entries = synthesis(tmp_path)
+    for path in tmp_path.rglob("*_desc-synthetic_*.json"):
+        entry = json.loads(path.read_text())
+        if entry["TargetModality"] == "fMRI":
+            write_json(path, entry | {"Registration": ["affine to MNI by the mean b0"]})
+    text = " ".join(of_synthesis(tmp_path, entries).paragraphs)
+    assert "Of the scans, 1 were registered to a mean b0 of SIMULATED participants in MNI152 space by an affine" in text
+    assert "Of the scans, 2 were registered to the MNI152 template" in text
+
+
 def test_a_modality_that_was_not_read_is_not_described_and_masks_are_those_of_the_sources(tmp_path: Path) -> None:
     entries = synthesis(tmp_path)
     table = read_outcomes(tmp_path / TABLE)
@@ -183,6 +194,9 @@ def test_an_evaluation_names_no_cohort_and_no_folder() -> None:
     one = of_evaluation(entries, {}, known | {"others": "a"}).paragraphs
     assert "compared with 1 other method in paired permutation tests" in one[-1]
     assert "Scans that no tool had registered were registered to the MNI152 template" in text
+    entries["data"]["prepared"]["parameters"]["alone"] = "affine-b0"
+    text = json.dumps(of_evaluation(entries, {}, known).paragraphs)
+    assert "fMRI that no tool had registered were registered to the MNI152 template" in text
 
 
 def test_the_report_has_the_text_with_buttons(evaluated: Path) -> None:

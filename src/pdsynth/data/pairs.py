@@ -25,6 +25,7 @@ from pdsynth.data.rows import read_pairs, read_quality, read_rejected, read_spli
 from pdsynth.data.sessions import Inputs
 from pdsynth.data.shards import AGAIN, FOLDER, MAPPED, Shards, check_sizes
 from pdsynth.data.splits import check_disjoint
+from pdsynth.data.standardise import BY_B0, TO_MNI
 from pdsynth.discovery import Pictured
 from pdsynth.files import sha256
 from pdsynth.formats import ARRAYS_READER, unread
@@ -264,6 +265,14 @@ class Pairs(Pictured):
         if modality not in steps:
             raise InputError(self._record_path(shard), f"has no transform of a scan of the kind {modality}", AGAIN)
         return Transform.of(steps[modality])
+
+    def has_dmri_alone(self) -> bool:
+        """Whether a dMRI of these rows was registered to MNI by `pdsynth`, and not through its session's fMRI.
+
+        Raises InputError if the file that `prepare` wrote on a session is missing or changed.
+        """
+        steps = (self._record(shard).get("steps", {}).get(Modality.DMRI, []) for shard in self.table["shard"].unique())
+        return any(each and each[0]["name"] in (TO_MNI, BY_B0) for each in steps)
 
     def scan_digests(self) -> dict[str, str]:
         """Identify the scans of these rows: a dict from the digest of a scan's file to its participant.

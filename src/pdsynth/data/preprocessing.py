@@ -50,8 +50,10 @@ class Preprocessing(BaseModel):
     - realign: whether each volume is registered rigidly to the mean fMRI, or to the mean b0.
     - mask: "given" uses the brain mask file that a preprocessing tool wrote for the scan, if there is one; "computed"
       always computes the mask.
-    - alone: registration of a scan without a partner, the other scan of its session. "affine" registers it to the
-      template, unless a tool has already registered it.
+    - alone: registration of a scan without a partner, the other scan of its session, unless a tool has already
+      registered it. "affine-b0" registers an fMRI to the template, and a dMRI to the mean b0 of people whose dMRI was
+      registered through their fMRI. "affine" registers both to the template; models and prepared folders of earlier
+      versions have it.
     - paired_dmri: registration of a dMRI whose session has an fMRI. "through-fmri" combines the rigid transform to the
       fMRI and the fMRI's transform to the template. A dMRI is registered as if it were alone if a tool has already
       registered it, or has warped the fMRI to MNI.
@@ -79,7 +81,7 @@ class Preprocessing(BaseModel):
     denoise: bool = False
     realign: bool = False
     mask: Literal["given", "computed"] = "given"
-    alone: Literal["affine"] = "affine"
+    alone: Literal["affine-b0", "affine"] = "affine-b0"
     paired_dmri: Literal["through-fmri"] = "through-fmri"
     margin_mm: Annotated[float, Field(ge=0, le=100)] = 8.0
     intensity: Literal["flat-median", "percentile"] = "flat-median"
@@ -134,7 +136,8 @@ class Preprocessing(BaseModel):
             return f"with --grid-mm {self.grid.spacing_mm[0]:g}"
         if name in ("denoise", "realign"):
             return f"{'with' if getattr(self, name) else 'without'} --{name}"
-        return "anew with this version" if name == "intensity" and self.intensity == "flat-median" else None
+        newest = {"intensity": "flat-median", "alone": "affine-b0"}
+        return "anew with this version" if newest.get(name) == getattr(self, name) else None
 
     def _in_words(self, name: str) -> str:
         if name == "grid":

@@ -22,12 +22,13 @@ from pdsynth.imaging.nifti import Volume, read_header
 from pdsynth.imaging.plausible import check_brain, check_head_size, check_intensities
 from pdsynth.imaging.poses import check_pose
 from pdsynth.imaging.spatial import Grid, Transform, from_flirt, register, resample
-from pdsynth.imaging.template import epi_template, tissue_template
-from pdsynth.types import InputError
+from pdsynth.imaging.template import b0_template, epi_template, tissue_template
+from pdsynth.types import InputError, Modality
 
 LEAST_COVERAGE = 0.7  # fraction of the template brain inside the field of view
 LEAST_OVERLAP = 0.6  # Dice coefficient of the brain and the template brain inside the field of view
 FLIRT_TEMPLATE = "standard.nii.gz"  # in the folder of FEAT's matrix
+TO_MNI, BY_B0 = "affine to MNI", "affine to MNI by the mean b0"  # steps of a transform
 BINS = 32  # of each image's histogram, for mutual information
 log = logging.getLogger(__name__)  # one message per step, for those who show the progress
 
@@ -109,7 +110,7 @@ def standardise(
         native_brain = scan_brain(scan, read.reference, preprocessing)
         check_brain(read.reference, native_brain)
         log.info("Aligning the scan with the template")
-        transform = place(scan, read.reference, native_brain, preprocessing.grid, partner)
+        transform = place(scan, read.reference, native_brain, preprocessing, partner)
         notes += check_head_size(transform.matrix)
         brain, placement = standard_brain(read.reference, native_brain, preprocessing, transform)
         volumes, scales = zip(*(_scaled(m, brain, preprocessing, transform) for m in read.means), strict=True)
@@ -133,12 +134,16 @@ def standardise(
 
 
 def place(
-    scan: Scan, reference: Volume, brain: np.ndarray, grid: Grid, partner: Standardised | None = None
+    scan: Scan,
+    reference: Volume,
+    brain: np.ndarray,
+    preprocessing: Preprocessing,
+    partner: Standardised | None = None,
 ) -> Transform:
     """Transform from a scan to the grid, mm to mm: of a preprocessing tool, through the partner, or to the template.
 
-    reference: the scan's mean fMRI or b0, with its brain mask `brain`, (X, Y, Z) bool. grid: in MNI space. partner: the
-    standardised fMRI of a dMRI's session, or None. A scan in MNI space gets the identity, and one with a matrix of FSL
+    reference: the scan's mean fMRI or b0, with its brain mask `brain`, (X, Y, Z) bool. partner: the standardised fMRI
+    of a dMRI's session, or None. A scan in MNI space gets the identity, and one with a matrix of FSL
     gets that matrix; only others are registered. A partner that a tool has warped to MNI is not used, because no rigid
     transform leads to it. Raises InputError for a matrix of FSL that cannot be read, or without a template image in its
     folder, and ValueError if a registration fails.
@@ -149,19 +154,21 @@ def place(
         return Transform({"FLIRT to MNI": read_flirt(scan.flirt, Grid.of(reference))})
     if partner is not None and not partner.scan.in_mni:
         rigid = to_partner(reference, brain, partner.reference, partner.native_brain)
-        return Transform({f"rigid to {partner.scan.modality}": rigid, "affine to MNI": partner.transform.matrix})
-    return Transform({"affine to MNI": to_template(reference, brain, grid)})
+        return Transform({f"rigid to {partner.scan.modality}": rigid, TO_MNI: partner.transform.matrix})
+    grid = preprocessing.grid
+    if scan.modality is Modality.DMRI and preprocessing.alone == "affine-b0":
+        return Transform({BY_B0: to_template(reference, brain, b0_template(grid))})
+    template = flatten(epi_template(grid), tissue_template(grid)["brain"] > 0.5)
+    return Transform({TO_MNI: to_template(reference, brain, template)})
 
 
-def to_template(reference: Volume, brain: np.ndarray, grid: Grid) -> np.ndarray:
-    """Affine registration of a scan's reference volume, with its brain mask, to the MNI template: (4, 4), mm to mm.
+def to_template(reference: Volume, brain: np.ndarray, template: Volume) -> np.ndarray:
+    """Affine registration of a scan's reference volume, with its brain mask, to a template: (4, 4), mm to mm.
 
-    Raises ValueError if the two do not overlap enough.
+    template: in MNI space, 0 outside the brain. Raises ValueError if the two do not overlap enough.
     """
-    template, inside = epi_template(grid), tissue_template(grid)["brain"] > 0.5
-    return register(
-        flatten(reference, brain), flatten(template, inside), "affine", moving_mask=brain, fixed_mask=inside
-    )
+    inside = template.data > 0
+    return register(flatten(reference, brain), template, "affine", moving_mask=brain, fixed_mask=inside)
 
 
 def read_flirt(path: Path, moving: Grid) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Tissue maps of the MNI152 brain on any grid, and an EPI-like template computed from them.
+"""Tissue maps of the MNI152 brain on any grid, and the two templates of registration: like EPI, and a mean b0.
 
 The maps are the ICBM 2009a symmetric templates that nilearn ships. They are read from nilearn's folder without an
-import of nilearn, which would take longer than the reading.
+import of nilearn, which would take longer than the reading. The mean b0 is a file of this package.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from pdsynth.imaging.nifti import Volume
+from pdsynth.imaging.nifti import Volume, read_volume
 from pdsynth.imaging.spatial import Grid, resample
 
 FILES = {name: f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz" for name in ("t1", "gm", "wm")}
+B0_TEMPLATE = Path(__file__).with_name("b0_template.nii.gz")  # made by benchmarks/b0_template.py
 EPI_CONTRAST = {"gm": 1.0, "wm": 0.8, "csf": 1.3}  # of T2*- and T2-weighted EPI at 3T, relative to grey matter
 
 
@@ -49,6 +50,19 @@ def epi_template(grid: Grid) -> Volume:
     for name, contrast in EPI_CONTRAST.items():
         data += np.float32(contrast) * tissues[name]
     return Volume(data, grid.affine)
+
+
+@lru_cache(maxsize=4)
+def b0_template(grid: Grid) -> Volume:
+    """The mean b0 of SIMULATED people on a grid, without skull: the target of registration of a dMRI without an fMRI.
+
+    It lies where an fMRI that is registered to `epi_template` places the dMRI of its session. The b0 itself is placed
+    higher there, because it has no signal loss at the base of the brain. Values are 0 outside the brain. The result is
+    cached: copy its data before you change them.
+    """
+    mean = read_volume(B0_TEMPLATE)
+    inside = resample(Volume((mean.data > 0).astype(np.float32), mean.affine), grid) > 0.5
+    return Volume(np.where(inside, resample(mean, grid), np.float32(0)), grid.affine)
 
 
 def bundled_file(name: str) -> Path:

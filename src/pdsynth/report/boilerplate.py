@@ -33,10 +33,12 @@ UNITS = {  # of prepared volumes, by `Preprocessing.intensity`
 MOST_SHELLS = 3  # b-values that are named one by one
 MASKS = {"given": "those of the dataset, or computed where it had none", "computed": "computed"}
 REGISTERED = {  # the fact of methods.yaml, by the last step of a registration
+    "affine to MNI by the mean b0": "registered_b0",
     "affine to MNI": "registered_affine",
     "FLIRT to MNI": "registered_fsl",
     "already in": "registered_before",
 }
+AFFINE = {"affine-b0": "fMRI", "affine": "Scans"}  # scans that are registered to the template, by `Preprocessing.alone`
 SIMULATED = "**SIMULATED: the scans of this run are of simulated people. A paper must state this.**"
 Facts = Mapping[str, str]
 
@@ -141,8 +143,8 @@ def of_evaluation(entries: Mapping[str, Any], record: Mapping[str, Any], known: 
     settings = (entries.get("data", {}).get("prepared") or {}).get("parameters") or {}
     others = {"n_others": counted(len(known["others"].split(", ")), "other method")} if "others" in known else {}
     scored = {**known, **others, **software(entries), **model(record), **preparation(settings)}
-    if settings.get("alone") == "affine":
-        scored["registered_affine"] = "Scans that no tool had registered were registered"
+    if settings.get("alone") in AFFINE:
+        scored["registered_affine"] = f"{AFFINE[settings['alone']]} that no tool had registered were registered"
     parts = ("software", "model", "preparation", "evaluation")
     return compose((((part,), (scored,)) for part in parts), entries.get("version", ""))
 
