@@ -7,6 +7,9 @@ voxels inside the brain. Gradient boosting on fixed statistics of a patch is tra
 half of the simulated people, and tested on that scanner and the other half. The area under the ROC curve is averaged
 over the real scanners; its interval is a bootstrap over them. The statistics and the classifier were fixed before any
 simulator was tuned by them.
+
+The control takes six real people of one scanner for the simulated ones. Only b0 images of several people of a scanner
+are there, so that this comparison is of b0s (`dmri_b0`), for six and for all simulated people too.
 """
 
 from __future__ import annotations
@@ -50,13 +53,17 @@ SCANNERS = {
 }
 
 
-def flat(path: Path, modality: Modality) -> tuple[np.ndarray, np.ndarray]:
-    """The flat mean volume of a scan on a 3 mm grid of its own, and its brain mask there, (x, y, z) each."""
+SCANNERS_B0 = SCANNERS[Modality.DMRI] | {"Prisma, Oxford": ["prisma-oxford_b0"]}
+CONTROL, CONTROL_SCANS = "one real scanner", "afq_*_b0"
+
+
+def flat(path: Path, modality: Modality, b0: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """The flat mean volume of a scan, or its b0, on a 3 mm grid of its own, and its brain mask, (x, y, z) each."""
     preprocessing = Preprocessing(mask="computed")
     scan = single_scan(path, modality)
     read = scan_means(scan, preprocessing, 1)
     brain = scan_brain(scan, read.reference, preprocessing)
-    mean = flatten(read.means[0], brain)
+    mean = flatten(read.reference if b0 else read.means[0], brain)
     native = Grid.of(mean)
     affine = native.affine @ np.diag([*(EDGE_MM / native.spacing_mm), 1.0])
     x, y, z = (int(n * s / EDGE_MM) for n, s in zip(native.shape, native.spacing_mm, strict=True))
@@ -121,20 +128,33 @@ def main() -> None:
     options = parser.parse_args()
     generator = np.random.default_rng(0)
     results: dict[str, dict[str, object]] = {}
-    for modality, scanners in SCANNERS.items():
+    folders = dict(each.split("=", 1) for each in options.simulated)
+    for image, modality, scanners in (
+        ("fmri", Modality.FMRI, SCANNERS[Modality.FMRI]),
+        ("dmri", Modality.DMRI, SCANNERS[Modality.DMRI]),
+        ("dmri_b0", Modality.DMRI, SCANNERS_B0),
+    ):
+
+        def patches(path: Path, image: str = image, modality: Modality = modality) -> np.ndarray:
+            return statistics(*flat(path, modality, image == "dmri_b0"), generator)
+
         real = {
-            name: np.concatenate(
-                [statistics(*flat(next(options.data.rglob(f"{stem}.nii.gz")), modality), generator) for stem in stems]
-            )
+            name: np.concatenate([patches(next(options.data.rglob(f"{stem}.nii.gz"))) for stem in stems])
             for name, stems in scanners.items()
         }
         suffix = "bold" if modality is Modality.FMRI else "dwi"
-        for simulator in options.simulated:
-            name, folder = simulator.split("=", 1)
-            scans = sorted(Path(folder).glob(f"sub-*/*/*_{suffix}.nii.gz"))
-            found = area(real, [statistics(*flat(path, modality), generator) for path in scans])
-            results.setdefault(name, {})[modality.value] = found | {"people": len(scans)}
-            print(name, modality, found, flush=True)
+        people = {
+            name: [patches(path) for path in sorted(Path(folder).glob(f"sub-*/*/*_{suffix}.nii.gz"))]
+            for name, folder in folders.items()
+        }
+        if image == "dmri_b0":
+            control = [patches(path) for path in sorted(options.data.rglob(f"{CONTROL_SCANS}.nii.gz"))]
+            six = {f"{name}, {len(control)} people": each[: len(control)] for name, each in people.items()}
+            people = {CONTROL: control} | six | people
+        for name, each in people.items():
+            found = area(real, each) | {"people": len(each)}
+            results.setdefault(name, {})[image] = found
+            print(name, image, found, flush=True)
     about = {"date": date.today().isoformat(), "machine": platform.machine(), "data": "real and SIMULATED scans"}
     write_json(options.out, about | {"area_under_the_curve": results})
 

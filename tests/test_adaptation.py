@@ -8,7 +8,7 @@ import torch
 
 from pdsynth import api
 from pdsynth.adaptation import adapt
-from pdsynth.adaptation.paired import Scan, fitted
+from pdsynth.adaptation.paired import TRIANGLE, Equations, Scan, fitted
 from pdsynth.adaptation.unpaired import mean_error
 from pdsynth.cli import main
 from pdsynth.data.batch import source_batch
@@ -41,6 +41,39 @@ def test_the_weights_of_a_voxel_are_those_of_least_squares() -> None:
     weights = found.maps + np.pad(found.weights, (0, LOCAL_COLUMNS - COLUMNS))[:, None, None, None]
     far = np.s_[:, [4, 15], 1:-1, 1:-1]  # voxels near the border between the halves have the weights of both
     assert weights[far] == pytest.approx(truth[far], abs=0.1) and (found.gains > 6).all()
+
+
+def mirrored(scan: Scan) -> Scan:
+    """The scan of the mirrored head, in which the left neighbour is the right one."""
+    columns = scan.columns[:, ::-1].copy()
+    columns[[COLUMNS, COLUMNS + 1]] = columns[[COLUMNS + 1, COLUMNS]]
+    return Scan(columns, scan.error[::-1], scan.inside[::-1])
+
+
+def test_mirror_images_are_as_good_as_the_scans_of_mirrored_heads() -> None:
+    generator = np.random.default_rng(6)
+    scans = [scan(generator, generator.standard_normal((LOCAL_COLUMNS, *SIZE))) for _ in range(3)]
+    equations = []
+    for heads in (scans, [*scans, *map(mirrored, scans)]):
+        sums = np.zeros((1, len(TRIANGLE[0]), *SIZE))
+        for each in heads:
+            each.add_to(sums[0], 3 / len(heads))
+        equations.append(Equations(sums))
+    places = np.arange(0, np.prod(SIZE), 7)
+    joined = equations[0].weights((1.0, True), places)
+    assert joined == pytest.approx(equations[1].weights((1.0, False), places), abs=1e-6)
+    assert np.abs(joined - equations[0].weights((1.0, False), places)).max() > 0.1
+
+
+def test_hemispheres_are_joined_if_they_are_alike() -> None:
+    """With few people and much noise; `test_the_weights_of_a_voxel_are_those_of_least_squares` has unlike ones."""
+    generator = np.random.default_rng(7)
+    half = np.zeros((LOCAL_COLUMNS, *SIZE))
+    half[1] = np.repeat(np.repeat(np.repeat(generator.standard_normal((5, 6, 4)), 4, 0), 4, 1), 4, 2)
+    half[1, 10:] = half[1, 9::-1]
+    found = fitted(([scan(generator, half, noise=1)] for _ in range(6)), 6)
+    assert found.maps[1] == pytest.approx(found.maps[1, ::-1], abs=1e-6) and np.ptp(found.maps[1]) > 1
+    assert found.maps[COLUMNS] == pytest.approx(found.maps[COLUMNS + 1, ::-1], abs=1e-6)
 
 
 def test_nearly_one_set_of_weights_if_all_voxels_have_the_same() -> None:

@@ -229,23 +229,20 @@ def fit_controls(
     train: Pairs,
     *,
     names: Iterable[str] = CLOSED_FORM,
-    budget: float | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Method]:
     """Fit controls (simple methods for comparison) on the training participants; returns the fitted methods by name.
 
-    names: recipes to fit; the default is all controls that are fitted in closed form, without training steps. budget:
-    seconds of training, on the CPU, for each control that has training steps. seed: of the fits and the training; the
-    first weights of a network do not depend on it. progress(fitted, controls) is called before each control. The fits
-    leave no file. Raises ValueError if there is no training pair, or no budget for a control that has training steps,
-    and KeyError for an unknown recipe.
+    names: recipes without training steps; the default is all such controls. seed: of the fits. progress(fitted,
+    controls) is called before each control. The fits leave no file. Raises ValueError if there is no training pair, or
+    for a recipe that has training steps, and KeyError for an unknown recipe.
     """
     if len(train) == 0:
         raise ValueError(
             f"{train.root} holds no training pair to fit controls on. Use --no-controls, or another --split."
         )
-    options = TrainOptions(seed=seed, budget=budget, device="cpu")
+    options = TrainOptions(seed=seed, device="cpu")
     names, fitted = list(names), dict[str, Method]()
     with tempfile.TemporaryDirectory() as run:
         for number, name in enumerate(names):

@@ -192,6 +192,9 @@ def test_the_figures_are_those_of_the_metrics(pages, results):
     counted = f"higher in {sum(d > 0 for d in told)} and lower in {sum(d < 0 for d in told)}"
     assert f"PSNR in the brain is {counted} of {len(metrics['comparisons'])} tests." in claim["29"]
     assert f"{metrics['n_participants']} participants, {metrics['n_scans']} scans" in claim["35"]
+    scored = pd.read_csv(results / "metrics.tsv", sep="\t").query("method == @TESTED").groupby("site")["participant_id"]
+    sizes = ", ".join(f"{site}: {n}" for site, n in scored.nunique().items())
+    assert f"Scores are reported by site ({sizes})." in tripod["12d"]
 
 
 def test_groups_and_failures_are_those_of_the_table(pages, results):

@@ -97,7 +97,7 @@ def _group(session: Session) -> str:
 
 
 def _mean_and_sd(values: Sequence[float | None]) -> str:
-    """Mean and sample SD of the known values, and the number of missing ones.
+    """Mean and sample SD of the known values, and the number of missing ones; one value has no SD.
 
     >>> _mean_and_sd([60.0, 70.0, None])
     '65.0 ± 7.1 (1 missing)'
@@ -105,8 +105,8 @@ def _mean_and_sd(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return NA
-    sd = np.std(known, ddof=1) if len(known) > 1 else 0.0
-    return f"{np.mean(known):.1f} ± {sd:.1f}{_missing(len(values) - len(known))}"
+    spread = f" ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else ""
+    return f"{np.mean(known):.1f}{spread}{_missing(len(values) - len(known))}"
 
 
 def _missing(number: int) -> str:

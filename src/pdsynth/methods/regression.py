@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from sklearn.ensemble import HistGradientBoostingRegressor
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from pdsynth.data.batch import CONTEXT_CHANNELS, PairBatch
@@ -114,7 +115,9 @@ class GradientBoosting(Method):
                 learning_rate=0.15,
                 early_stopping=False,
                 random_state=int(torch.randint(2**31 - 1, (1,), generator=generator)),
-            ).fit(columns, targets)
+            )
+            with threadpool_limits(1):  # on busy cores, several threads wait for each other for minutes
+                model.fit(columns, targets)
             trees.append(tree_arrays(model))
         most = max(t["feature"].shape[1] for t in trees)
         for name in ("feature", "threshold", "branches", "value"):
