@@ -108,17 +108,22 @@ def single_scans(generator: np.random.Generator, error: np.ndarray, people: int)
 
 
 @pytest.mark.parametrize("people", [5, 20])
-def test_the_mean_error_is_learnt_from_different_people(people: int) -> None:
-    """The fraction that is judged to be removed is the true one."""
+@pytest.mark.parametrize("alike", [False, True])
+def test_the_mean_error_is_learnt_from_different_people(people: int, alike: bool) -> None:
+    """The fraction that is judged to be removed is the true one, if the hemispheres are alike and if they are not."""
     generator = np.random.default_rng(4)
-    error = np.where(np.arange(SIZE[0]) < 10, 0.2, 0)[:, None, None] * np.ones(SIZE)
-    judged, true = [], []
+    x = np.abs(np.arange(SIZE[0]) - 9.5) < 5 if alike else np.arange(SIZE[0]) < 10
+    error = np.where(x, 0.2, 0)[:, None, None] * np.ones(SIZE)
+    judged, true, opposite = [], [], []
     for _ in range(20):
         volumes = single_scans(generator, error, people)
         found = mean_error(*volumes, np.ones(SIZE, bool), np.tile(np.arange(people) % 5, 2))
         judged.append(found.removed)
         true.append(1 - np.square(error - found.map).sum() / np.square(error).sum())
+        opposite.append(np.sqrt(np.square(found.map - found.map[::-1]).mean()) / 2)
     assert np.mean(true) > 0.8
+    chance = 0.1 / np.sqrt(people)  # without shrinking
+    assert np.mean(opposite) < 0.5 * chance if alike else np.mean(opposite) == pytest.approx(0.1, abs=0.02)
     assert np.mean(judged) == pytest.approx(np.mean(true), abs=0.05 if people == 5 else 0.02)
     assert np.std(judged) < found.error < 0.05  # the error is that of a known mean error, and too large
 
