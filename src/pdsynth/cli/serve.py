@@ -47,13 +47,14 @@ def serve(
             kind="Warning",
         )
 
-    loading = ExitStack()
+    loading, ended = ExitStack(), ExitStack()
 
     def ready(address: str) -> None:
         loading.close()
         done(f"Open {address} in a browser of this machine. Ctrl-C ends the page and removes its files")
+        ended.callback(typer.echo, "The page has ended, and its files are removed.", err=True)
 
     typer.echo("Loading the model: up to two minutes on a busy machine ...", err=True)
-    with loading:
+    with ended, loading:
         loading.enter_context(working("Loading the model"))
         run(folder, device.value, host, port, most_gb, ready)

@@ -251,6 +251,7 @@
     panes.querySelectorAll(".head").forEach((head) => {
       const name = head.dataset.layer;
       const shown = (layer) => `${layer.title}  ${minus(value(layer).toFixed(2))}`;
+      head.title = "The number is the value at the crosshair.";
       head.textContent = name === "swipe"
         ? `${shown(layers[state.against])}   |   ${shown(layers.synthesised)}` : shown(layers[name]);
     });
