@@ -254,6 +254,26 @@ def test_an_update_does_not_touch_the_old_files(tmp_path: Path) -> None:
     assert (out / "a.txt").read_text() == "one"
 
 
+def test_adding_to_a_folder_inside_another_keeps_both(tmp_path: Path) -> None:
+    """As `pdsynth report demo/prepared` does: the folder around it may still be replaced, unless a file was edited."""
+    out, inner = tmp_path / "out", tmp_path / "out" / "inner"
+    with folders.making(out) as work, manifest.recorded(work.folder, "demo"):
+        (work.folder / "a.txt").write_text("one")
+        make(work.folder / "inner")
+    for text in ("page", "newer page"):
+        with folders.adding(inner) as folder:
+            (folder / "page.html").write_text(text)
+        assert folders.refuse_foreign(out).keys() == {
+            f"inner/{name}" for name in (*FILES, "page.html", "manifest.json")
+        } | {
+            "a.txt",
+            "manifest.json",
+        }
+    (inner / "a.txt").write_text("edited")
+    with pytest.raises(InputError, match="a.txt: was edited"):
+        folders.refuse_foreign(out)
+
+
 def test_adding_does_not_replace_the_folder_itself(tmp_path: Path, monkeypatch) -> None:
     out = tmp_path / "out"
     make(out)

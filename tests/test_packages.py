@@ -141,7 +141,7 @@ def test_every_file_that_ships_beside_the_code_is_in_the_notices() -> None:
     tracked = subprocess.run(["git", "ls-files", "src"], cwd=ROOT, capture_output=True, text=True, check=True)
     others = {str(Path(name).parent) for name in tracked.stdout.splitlines() if not name.endswith((".py", "py.typed"))}
     others.remove("src/pdsynth/serve/templates")  # it rests on the work of nobody else
-    assert others == {"src/pdsynth/models/default", "src/pdsynth/report/templates"}
+    assert others == {"src/pdsynth/imaging", "src/pdsynth/models/default", "src/pdsynth/report/templates"}
     assert all(folder.removeprefix("src/") in notices for folder in others)
     assert PROJECT["license-files"] == ["LICENSE", "THIRD-PARTY-NOTICES"]
 

@@ -13,14 +13,16 @@ from pdsynth import api, manifest
 from pdsynth.cohorts.bids import bids
 from pdsynth.cohorts.simulated.cohort import simulate_cohort
 from pdsynth.data.pairs import Pairs
-from pdsynth.data.prepare import prepare
+from pdsynth.data.prepare import prepare_cohort
 from pdsynth.evaluation.provenance import provenance
 from pdsynth.evidence.claims import write_report
 from pdsynth.missing import synthesise_path
-from pdsynth.options import SimulateOptions
+from pdsynth.options import PrepareOptions, SimulateOptions
 from pdsynth.progress import Update, progress
+from pdsynth.report.quality import write_quality
 from pdsynth.resources import resolve_device
 from pdsynth.results.entries import DEFAULT, label
+from pdsynth.workers import Workers
 
 SUBJECTS = 28
 SITES = ("oasis", "adni", "hospital")
@@ -63,14 +65,14 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
                 model = api.load("default", device)
             preprocessing = model.preprocessing  # it may be older than that of `prepare`
         with _step(console, "Preparing pairs", "Prepared pairs on one grid, split by participant") as update:
-            pairs = prepare(
+            pairs = prepare_cohort(
                 bids(dataset),
                 prepared,
-                split=SPLIT,
-                seed=seed,
+                PrepareOptions(split=SPLIT, seed=seed),
+                Workers(jobs),
                 preprocessing=preprocessing,
-                jobs=jobs,
                 progress=update,
+                page=write_quality,
             )
         if train:
             with _step(console, "Training pds", "Trained pds"):

@@ -175,8 +175,25 @@ def adding(out: Path) -> Iterator[Path]:
             discard(new)
             raise
         seal(new)
+        before = sha256(out / manifest.NAME)
         mark(space, "adding")
         complete_pending(space, out)
+        _renew_outer(out, before)
+
+
+def _renew_outer(out: Path, before: str) -> None:
+    """Renew the files of `out` in the inventories of the folders around it, such as that of a demo around its pairs.
+
+    before: SHA-256 of the manifest of `out` as it was. An inventory that does not have it stays as it is.
+    """
+    for outer in out.parents:
+        entries, own = manifest.read(outer), f"{out.relative_to(outer).as_posix()}/"
+        files = entries.get(manifest.FILES)
+        sealed = manifest.made_by_pdsynth(entries) and entries.get(manifest.SEAL) == manifest.seal_of(entries)
+        if sealed and isinstance(files, dict) and files.get(own + manifest.NAME) == before:
+            now = {own + name: sha256(out / name) for name, status in _walk(out) if stat.S_ISREG(status.st_mode)}
+            entries[manifest.FILES] = {name: was for name, was in files.items() if not name.startswith(own)} | now
+            write_json(outer / manifest.NAME, entries | {manifest.SEAL: manifest.seal_of(entries)})
 
 
 def stopped(out: Path) -> bool:
