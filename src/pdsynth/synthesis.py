@@ -283,7 +283,8 @@ class Model(Pictured):
             return Volume(volume if field is None else volume * field, source.native.affine)
 
         spread = None if sd is None else native(sd)
-        spread_mark = replace(mark, statistic=statistic)
+        without_detail = {name: entry for name, entry in mark.options.items() if name != "Detail"}
+        spread_mark = replace(mark, statistic=statistic, options=without_detail)
         samples_of = [native(draw, detail) for draw in draws]
         return Synthesis(
             native(estimate, detail),
