@@ -28,6 +28,7 @@ def browser(downloads):
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
     driver.downloads = downloads
+    look(driver, "light")  # the window of a test does not depend on the tests before it
     try:
         yield driver
     finally:
