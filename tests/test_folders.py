@@ -256,8 +256,13 @@ def test_an_update_does_not_touch_the_old_files(tmp_path: Path) -> None:
 
 def test_adding_to_a_folder_inside_another_keeps_both(tmp_path: Path) -> None:
     """As `pdsynth report demo/prepared` does: the folder around it may still be replaced, unless a file was edited."""
-    out, inner = tmp_path / "out", tmp_path / "out" / "inner"
-    with folders.making(out) as work, manifest.recorded(work.folder, "demo"):
+    whole, out, inner = tmp_path / "whole", tmp_path / "whole" / "out", tmp_path / "whole" / "out" / "inner"
+    with (
+        folders.making(whole) as around,
+        manifest.recorded(around.folder, "demo"),
+        folders.making(around.folder / "out") as work,
+        manifest.recorded(work.folder, "demo"),
+    ):
         (work.folder / "a.txt").write_text("one")
         make(work.folder / "inner")
     for text in ("page", "newer page"):
@@ -265,6 +270,7 @@ def test_adding_to_a_folder_inside_another_keeps_both(tmp_path: Path) -> None:
             (folder / "page.html").write_text(text)
         names = (*FILES, "page.html", "manifest.json")
         assert folders.refuse_foreign(out).keys() == {"a.txt", "manifest.json", *(f"inner/{name}" for name in names)}
+        assert len(folders.refuse_foreign(whole)) == len(names) + 3
     (inner / "a.txt").write_text("edited")
     with pytest.raises(InputError, match=r"a\.txt: was edited"):
         folders.refuse_foreign(out)

@@ -12,7 +12,6 @@ from rich.console import Console
 from pdsynth import api, manifest
 from pdsynth.cohorts.bids import bids
 from pdsynth.cohorts.simulated.cohort import simulate_cohort
-from pdsynth.data.pairs import Pairs
 from pdsynth.data.prepare import prepare_cohort
 from pdsynth.evaluation.provenance import provenance
 from pdsynth.evidence.claims import write_report
@@ -78,7 +77,7 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
             with _step(console, "Training pds", "Trained pds"):
                 model = api.fit("pds", pairs.train, run=out, budget=TRAIN_BUDGET, seed=seed, device=device)
         with _step(console, "Fitting controls", "Fitted the controls on the training participants") as update:
-            methods = _controls(pairs.train, seed, update)
+            methods = api.fit_controls(pairs.train, seed=seed, progress=update)
         with _step(console, "Synthesising", "Synthesised the missing scans") as update:
             written, _ = synthesise_path(
                 out / "model" if train else "default",
@@ -96,10 +95,6 @@ def run(out: Path, *, train: bool, seed: int, jobs: int, device: str) -> Path:
         entries["synthesised_files"] = len(written)
     with _step(console, "Writing the report", "Wrote the report"):
         return write_report(out)
-
-
-def _controls(train: Pairs, seed: int, update: Update) -> dict[str, api.Method]:
-    return api.fit_controls(train, seed=seed, progress=update)
 
 
 @contextmanager

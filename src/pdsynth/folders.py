@@ -186,14 +186,16 @@ def _renew_outer(out: Path, before: str) -> None:
 
     before: SHA-256 of the manifest of `out` as it was. An inventory that does not have it stays as it is.
     """
+    changed = {out / name: sha256(out / name) for name, status in _walk(out) if stat.S_ISREG(status.st_mode)}
     for outer in out.parents:
         entries, own = manifest.read(outer), f"{out.relative_to(outer).as_posix()}/"
         files = entries.get(manifest.FILES)
         sealed = manifest.made_by_pdsynth(entries) and entries.get(manifest.SEAL) == manifest.seal_of(entries)
         if sealed and isinstance(files, dict) and files.get(own + manifest.NAME) == before:
-            now = {own + name: sha256(out / name) for name, status in _walk(out) if stat.S_ISREG(status.st_mode)}
-            entries[manifest.FILES] = {name: was for name, was in files.items() if not name.startswith(own)} | now
+            others = {name: was for name, was in files.items() if not name.startswith(own)}
+            entries[manifest.FILES] = others | {p.relative_to(outer).as_posix(): was for p, was in changed.items()}
             write_json(outer / manifest.NAME, entries | {manifest.SEAL: manifest.seal_of(entries)})
+            changed[outer / manifest.NAME] = sha256(outer / manifest.NAME)
 
 
 def stopped(out: Path) -> bool:

@@ -136,8 +136,8 @@ class Preprocessing(BaseModel):
             return f"with --grid-mm {self.grid.spacing_mm[0]:g}"
         if name in ("denoise", "realign"):
             return f"{'with' if getattr(self, name) else 'without'} --{name}"
-        newest = {"intensity": "flat-median", "alone": "affine-b0"}
-        return "anew with this version" if newest.get(name) == getattr(self, name) else None
+        newest = name in ("intensity", "alone") and getattr(self, name) == type(self).model_fields[name].default
+        return "anew with this version" if newest else None
 
     def _in_words(self, name: str) -> str:
         if name == "grid":

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from pdsynth.data.standardise import BY_B0, TO_MNI
 from pdsynth.files import read_json, write_text
 from pdsynth.imaging.nifti import NAMES, sidecar_path
 from pdsynth.outcomes import TABLE, read_outcomes
@@ -33,8 +34,8 @@ UNITS = {  # of prepared volumes, by `Preprocessing.intensity`
 MOST_SHELLS = 3  # b-values that are named one by one
 MASKS = {"given": "those of the dataset, or computed where it had none", "computed": "computed"}
 REGISTERED = {  # the fact of methods.yaml, by the last step of a registration
-    "affine to MNI by the mean b0": "registered_b0",
-    "affine to MNI": "registered_affine",
+    BY_B0: "registered_b0",
+    TO_MNI: "registered_affine",
     "FLIRT to MNI": "registered_fsl",
     "already in": "registered_before",
 }

@@ -99,7 +99,7 @@ def _scored(results: Results) -> dict[str, Any]:
         "ceiling": both_directions(results, words.CEILING, PRIMARY, 2, " dB"),
         "comparisons": _comparisons(tests),
         "worst": _each(lambda d: ", ".join(participants_of(results, d)["participant_id"].head(WORST))),
-        "scored_sites": _sizes(results, "site"),
+        "scored_sites": _scored_sites(results),
         "worst_groups": _each(lambda d: _worst_groups(results, d)),
     }
 
@@ -116,10 +116,10 @@ def _worst_groups(results: Results, direction: Direction) -> str:
     return ", ".join(f"{g.by} {g.name} ({words.number(g.mean, 2)} dB, n = {g.n})" for g in worst)
 
 
-def _sizes(results: Results, by: str) -> str:
-    """The number of scored participants of each site or diagnosis, in the direction with more of them."""
+def _scored_sites(results: Results) -> str:
+    """The number of scored participants of each site, in the direction with more of them."""
     most: dict[str, int] = {}
-    for group in (each for direction in Direction for each in groups_of(results, direction) if each.by == by):
+    for group in (each for direction in Direction for each in groups_of(results, direction) if each.by == "site"):
         most[group.name] = max(group.n, most.get(group.name, 0))
     return ", ".join(f"{name}: {n}" for name, n in sorted(most.items()))
 
