@@ -271,6 +271,11 @@ def test_adding_to_a_folder_inside_another_keeps_both(tmp_path: Path) -> None:
         names = (*FILES, "page.html", "manifest.json")
         assert folders.refuse_foreign(out).keys() == {"a.txt", "manifest.json", *(f"inner/{name}" for name in names)}
         assert len(folders.refuse_foreign(whole)) == len(names) + 3
+    later = {"made_by": "pdsynth", "format": 99, "version": "9.0"}
+    (tmp_path / "manifest.json").write_text(json.dumps(later))
+    with folders.adding(inner) as folder:
+        (folder / "page.html").write_text("newest page")
+    assert folders.refuse_foreign(out) and json.loads((tmp_path / "manifest.json").read_text()) == later
     (inner / "a.txt").write_text("edited")
     with pytest.raises(InputError, match=r"a\.txt: was edited"):
         folders.refuse_foreign(out)

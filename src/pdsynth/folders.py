@@ -184,11 +184,16 @@ def adding(out: Path) -> Iterator[Path]:
 def _renew_outer(out: Path, before: str) -> None:
     """Renew the files of `out` in the inventories of the folders around it, such as that of a demo around its pairs.
 
-    before: SHA-256 of the manifest of `out` as it was. An inventory that does not have it stays as it is.
+    before: SHA-256 of the manifest of `out` as it was. An inventory that does not have it stays as it is, and so does a
+    manifest that cannot be read, such as that of a later pdsynth in a folder further out.
     """
     changed = {out / name: sha256(out / name) for name, status in _walk(out) if stat.S_ISREG(status.st_mode)}
     for outer in out.parents:
-        entries, own = manifest.read(outer), f"{out.relative_to(outer).as_posix()}/"
+        own = f"{out.relative_to(outer).as_posix()}/"
+        try:
+            entries = manifest.read(outer)
+        except InputError:
+            continue
         files = entries.get(manifest.FILES)
         sealed = manifest.made_by_pdsynth(entries) and entries.get(manifest.SEAL) == manifest.seal_of(entries)
         if sealed and isinstance(files, dict) and files.get(own + manifest.NAME) == before:
