@@ -60,7 +60,7 @@ def main() -> None:
         "data": "SIMULATED",
         "model": Path(options.model).name,
         "site": options.site,
-        "participants": [each.table["participant_id"].nunique() for each in people],
+        "participants": [each.participants for each in people],
         "draws": DRAWS,
         "rows": rows,
     }

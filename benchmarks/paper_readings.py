@@ -111,8 +111,8 @@ def main() -> None:
         "machine": f"one core of {os.cpu_count()}, {platform.machine().replace('_', '-')}",
         "data": "SIMULATED" if pairs.simulated else pairs.root.name,
         "prepared_sha256": content(given.prepared),
-        "train_participants": int(pairs.train.table["participant_id"].nunique()),
-        "test_participants": int(pairs.test.table["participant_id"].nunique()),
+        "train_participants": pairs.train.participants,
+        "test_participants": pairs.test.participants,
     }
     results = read_json(given.out)
     if results and results["prepared_sha256"] != cohort["prepared_sha256"]:

@@ -66,7 +66,7 @@ def main() -> None:
         "data": "SIMULATED",
         "budget": options.budget,
         "seeds": SEEDS,
-        "train_participants": train.table["participant_id"].nunique(),
+        "train_participants": train.participants,
         "test_participants": len(test),
         "rows": rows,
     }

@@ -207,7 +207,7 @@ def test_simulate_writes_a_marked_dataset_and_a_manifest(tmp_path: Path, capsys:
     words = ("prepare", out, tmp_path / "prepared", "--grid-mm", 8, "--jobs", 1, "--split", "0.4,0.3,0.3")
     status, shown, err = run(capsys, *words)
     assert status == 0, err
-    sizes = [Pairs.open(tmp_path / "prepared").split(name).table["participant_id"].nunique() for name in SPLITS]
+    sizes = [Pairs.open(tmp_path / "prepared").split(name).participants for name in SPLITS]
     assert sum(sizes) == 2  # of three parts one has nobody
     assert (
         f"2 pairs in {tmp_path / 'prepared'} (participants with both scans: "

@@ -123,7 +123,7 @@ def fit_recipe(recipe: str, train: Pairs, run: Path, options: FitOptions, val: P
     if init_card is not None:
         card["scans_sha256"] = _scans_of_both(init_card, card)
     checkpoint.save(method, run / "model", card)  # before the scores: an error there must not lose the model
-    if val is not None and val.whole_scans().table["participant_id"].nunique() >= 2:
+    if val is not None and val.whole_scans().participants >= 2:
         scores = scoring.evaluate({recipe: method.to(device)}, val, seed=options.seed)["methods"][recipe]
         card["validation_psnr_brain"] = {direction: score[PRIMARY]["mean"] for direction, score in scores.items()}
         checkpoint.save(method, run / "model", card)

@@ -187,7 +187,7 @@ def test_without_pds_a_method_and_no_control_is_under_test(prepared, tmp_path):
     results = Results.read(out)
     assert results.tested == "unet" and list(results.methods)[-1] == "oracle"
     assert set(results.manifest["models"]) == {"copy-source", "unet"}  # for the cards
-    assert results.manifest["data"]["n_participants"] == prepared.table["participant_id"].nunique()
+    assert results.manifest["data"]["n_participants"] == prepared.participants
     assert "not addressed" not in (write_cards(out)[2].read_text().split("weights, sha256 |")[1].splitlines()[0])
 
 

@@ -75,14 +75,14 @@ def adapt(
         both = new.where(new.table["available"] == Available.BOTH)
         sources, targets = (_having(new, m) for m in (direction.source, direction.target))
         used: tuple[Pairs, ...] = ()
-        if _people(both) < FEWEST and min(_people(sources), _people(targets)) >= FEWEST_SINGLE:
+        if both.participants < FEWEST and min(sources.participants, targets.participants) >= FEWEST_SINGLE:
             used = (sources, targets)
             found[direction], w, m = _by_single_scans(method, sources, targets, direction)
-        elif _people(both) >= FEWEST or (unjudged and _people(both)):
+        elif both.participants >= FEWEST or (unjudged and both.participants):
             used = (both,)
             found[direction], w, m = _by_pairs(method, both, direction, unjudged)
         else:
-            found[direction] = Adaptation(_people(both))
+            found[direction] = Adaptation(both.participants)
         if found[direction].correction:
             weights[direction.index], maps[direction.index] = torch.from_numpy(w), torch.from_numpy(m)
             learnt |= {digest for each in used for digest in each.scan_digests()}
@@ -107,15 +107,11 @@ def _having(pairs: Pairs, modality: Modality) -> Pairs:
     return pairs.where(pairs.table["available"].isin([Available.BOTH, Available(modality)]))
 
 
-def _people(pairs: Pairs) -> int:
-    return int(pairs.table["participant_id"].nunique())
-
-
 def _by_pairs(
     method: Method, people: Pairs, direction: Direction, unjudged: bool
 ) -> tuple[Adaptation, np.ndarray, np.ndarray]:
     """The adaptation of one direction by pairs, its weights for all voxels, and the maps that are added to them."""
-    number = _people(people)
+    number = people.participants
     found = fitted(_of_pairs(method, people, direction), number)
     if number < FEWEST:
         return Adaptation(number, correction=unjudged), found.weights, found.maps

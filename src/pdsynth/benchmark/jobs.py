@@ -82,7 +82,7 @@ def benchmark(
         raise ValueError("neither a budget nor steps are given. Set --budget or --steps, equal for every recipe.")
     entries = None if entries is None else _checked(entries)
     pairs = Pairs.open(prepared)
-    if pairs.test.table["participant_id"].nunique() < 2:
+    if pairs.test.participants < 2:
         remedy = "prepare two or more such participants, or a larger last fraction in --split"
         raise InputError(prepared, "has fewer than two test participants with both scans", remedy)
     if entries is None:
@@ -121,7 +121,7 @@ def _page(plan: _Plan, pairs: Pairs, entries: Sequence[str], failed: dict[str, s
         out, "benchmark", inputs=[plan.prepared], seed=terms.seed, terms=asdict(terms), jobs=plan.workers.jobs
     ) as record:
         record["simulated"] = pairs.simulated
-        record["n_train"] = int(pairs.train.table["participant_id"].nunique())
+        record["n_train"] = pairs.train.participants
         done = _finished(plan, entries)
         left = [entry for entry in entries if entry not in done]
         clear_joined(out)  # the new manifest must not describe old joined results

@@ -190,7 +190,7 @@ def _report(name: str, dataset: Path, out: Path, jobs: int, device: Device) -> N
                 page=write_quality,
             )
         scored = pairs.split(Split.TEST)
-        people = scored.table["participant_id"].nunique()
+        people = scored.participants
         if people >= FEWEST:
             results = group / "results"
             results.mkdir()

@@ -258,7 +258,7 @@ def prepare(
         )
     n_refused = refusals(_cells(out / "rejected.tsv", "path", "reason", "remedy"), "all: rejected.tsv")
     doubtful([row for row in _cells(out / "quality.tsv", "path", "flag") if row[1]], "; see quality.tsv")
-    sizes = {name: pairs.split(name).table["participant_id"].nunique() for name in Split}
+    sizes = {name: pairs.split(name).participants for name in Split}
     both = pairs.whole_scans().table["available"] == Available.BOTH
     paired, people = int(both.sum()), pairs.whole_scans().table["participant_id"][both].nunique()
     listed = ", ".join(f"{size} {name}" for name, size in sizes.items())

@@ -131,7 +131,7 @@ def _print_effects(
     found: Sequence[TargetSummary], pairs: Pairs, people: Pairs, contrast: tuple[Diagnosis, Diagnosis]
 ) -> None:
     first, second = contrast
-    everyone = pairs.table["participant_id"].nunique()
+    everyone = pairs.participants
     numbers = " and ".join(f"{int((people.table['diagnosis'] == g).sum())} {g}" for g in contrast)
     typer.echo(f"{numbers} of {everyone} participants are compared; the others are excluded.")
     rows = [

@@ -200,8 +200,7 @@ def _refuse_too_few(pairs: Pairs, options: EvaluateOptions) -> None:
     both = pairs.whole_scans()
     both = both.where(both.table["available"] == Available.BOTH)
     everyone, scored, fitted = (
-        int(each.table["participant_id"].nunique())
-        for each in (both, both.split(options.split), both.split(Split.TRAIN))
+        each.participants for each in (both, both.split(options.split), both.split(Split.TRAIN))
     )
     split, people = repr(options.split.value), counted(everyone, "participant")
     all_of_them = "prepare a new folder with --split 0,0,1, and evaluate with --no-controls"

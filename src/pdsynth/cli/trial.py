@@ -14,7 +14,7 @@ def described_training(method: Method, recipe: str, pairs: Pairs, options: FitOp
 
     method: before its first step. recipe: its name. options: those of `train`, of which the device is resolved.
     """
-    people = counted(pairs.train.table["participant_id"].nunique(), "participant")
+    people = counted(pairs.train.participants, "participant")
     words = f"To train: {recipe} on {counted(len(pairs.train), 'pair')} of {people}"
     if not (stages := method.stages()):
         return f"{words}, in closed form"

@@ -174,6 +174,11 @@ class Pairs(Pictured):
     def has_oracle(self) -> bool:
         return {f"oracle_{m}" for m in Modality} <= set(self.manifest["volumes"])
 
+    @property
+    def participants(self) -> int:
+        """The number of participants."""
+        return int(self.table["participant_id"].nunique())
+
     def __len__(self) -> int:
         return len(self.table)
 

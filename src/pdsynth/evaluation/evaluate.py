@@ -60,7 +60,7 @@ def evaluate(
     pairs = pairs.where(pairs.table["available"] == Available.BOTH)
     if not methods:
         raise ValueError("there is no method to evaluate; name at least one model.")
-    if pairs.table["participant_id"].nunique() < 2:
+    if pairs.participants < 2:
         raise ValueError(
             f"{len(pairs)} session(s) with both scans are too few; prepare a split of 2 participants or more."
         )

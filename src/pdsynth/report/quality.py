@@ -53,7 +53,7 @@ def write_quality(prepared: str | Path) -> Path:
         "simulated": pairs.simulated,
         "sharing": False,
         "manifest": pairs.manifest,
-        "people": whole.table["participant_id"].nunique(),
+        "people": whole.participants,
         "sessions": len(whole),
         "available": {name: int(n) for name, n in whole.table["available"].value_counts().items()},
         "groups": _groups(whole.table),

@@ -112,7 +112,7 @@ def test_the_interval_of_a_stated_sd_is_a_normal_one(unseen, direction):
     people = unseen.train
     method = Unsure(MethodConfig(people.grid.shape))
     ratios = interval_ratios(method, people, direction)
-    assert len(ratios) == people.table["participant_id"].nunique()
+    assert len(ratios) == people.participants
     mean, sd = next(estimates(method, people, direction))
     error = np.abs(people.volume(direction.target, 0) - mean)
     worst = (error / (special.ndtri(0.95) * sd))[people.brain(direction.target, 0)].max()
@@ -184,7 +184,7 @@ def test_a_model_is_calibrated_on_nobody_it_was_trained_on(model, prepared, tmp_
     assert stop.value.code == 2
     err = " ".join(capsys.readouterr().err.split())
     assert "has 0 participants with both scans outside the test split" in err
-    trained_on = prepared.train.table["participant_id"].nunique()
+    trained_on = prepared.train.participants
     assert f"{trained_on} more were used to train or adapt it" in err and "prepare 9 others or more" in err
     assert not list(tmp_path.iterdir())
 

@@ -33,12 +33,12 @@ def calibrate(
     loaded = api.load(model, device)
     new = api.new_people(str(model), loaded, pairs)
     people = new.where(new.table["available"] == Available.BOTH)
-    number = _people(people)
+    number = people.participants
     if number < compute.fewest():
         outside = pairs.where((pairs.table["available"] == Available.BOTH) & (pairs.table["split"] != Split.TEST))
         problem = (
             f"has {counted(number, 'participant')} with both scans outside the test split and the training set of the "
-            f"model; {_people(outside) - number} more were used to train or adapt it"
+            f"model; {outside.participants - number} more were used to train or adapt it"
         )
         raise InputError(pairs.root, problem, f"prepare {compute.fewest()} others or more, better 30")
     found = {d: compute.calibrate(loaded.method, people, d, progress) for d in Direction}
@@ -54,7 +54,3 @@ def calibrate(
     )
     checkpoint.save(loaded.method.cpu(), out, entry.in_card(loaded.card))
     return found
-
-
-def _people(pairs: Pairs) -> int:
-    return int(pairs.table["participant_id"].nunique())

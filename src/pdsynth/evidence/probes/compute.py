@@ -90,7 +90,7 @@ def measure_memorisation(model: Model, pairs: Pairs, others: Pairs, seed: int) -
     that they are compared with.
     """
     known, others = trained_on(model, pairs), _some(others, PEOPLE, seed)
-    number = known.table["participant_id"].nunique()
+    number = known.participants
     if number < FEWEST or len(others) < 2 * FEWEST:
         few_known = f"the model's card lists fewer than {FEWEST} participants of this folder"
         raise NotMeasurableError(f"{few_known}, or the split has fewer than {2 * FEWEST} participants")

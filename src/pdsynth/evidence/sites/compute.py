@@ -72,7 +72,7 @@ def sites_to_leave_out(pairs: Pairs) -> list[str]:
 def _same_number(train: Pairs, without: Pairs, seed: int) -> Pairs:
     """The rows of as many random participants of `train`, from all sites, as `without` has."""
     everyone = np.sort(train.table["participant_id"].unique())
-    number = without.table["participant_id"].nunique()
+    number = without.participants
     chosen = np.random.default_rng(seed).choice(everyone, number, replace=False)
     return train.where(train.table["participant_id"].isin(chosen))
 
