@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,19 @@ import pytest
 from fixture_trees import copy_source_model, write_dwi, write_scan
 from odd_scans import NATIVE, head, image, put
 from pdsynth.cli import console, main
-from pdsynth.cli.following import HALVES, after_cohort, after_model, after_prepared, free, to_prepare, to_train
+from pdsynth.cli.following import (
+    HALVES,
+    after_cohort,
+    after_model,
+    after_prepared,
+    free,
+    to_measure,
+    to_prepare,
+    to_train,
+)
 from pdsynth.cohorts import read
 from pdsynth.data.pairs import Pairs
+from pdsynth.files import read_json, write_json
 from pdsynth.folders import making
 from pdsynth.outcomes import REPAIR, read_outcomes, round_trips, write_outcomes
 
@@ -87,6 +99,25 @@ def test_a_model_is_scored_or_used_where_too_few_can_score_it(prepared: Pairs) -
     assert after_model(model, prepared) == scored
     singles = with_table(prepared, available="fmri")
     assert after_model(model, singles) == ("synthesize", str(model), "your-dataset", "synthesised-adapted")
+
+
+def test_pairs_that_were_prepared_here_are_not_prepared_again(
+    tmp_path: Path, prepared: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console, "WORDS", ["synthesize"])
+    shutil.copytree(prepared.root, "prepared")
+    dataset, manifest = Path("study"), Path("prepared/manifest.json")
+    again = "prepare", "study", "prepared-2", "--split", HALVES
+    assert to_measure(dataset, Path("out"), "run/model") == again  # pairs of another dataset
+    root = {"root": sha256(str(dataset.resolve()).encode()).hexdigest()[:16]}
+    entries = read_json(manifest) | {"made_by": "pdsynth"}
+    entries["parameters"] = entries.get("parameters", {}) | root
+    write_json(manifest, entries)
+    scored = "evaluate", "prepared", "--model", "run/model", "--out", "results"
+    assert to_measure(dataset, Path("out"), "run/model") == scored
+    write_json(manifest, entries | {"format": 99})  # of a later pdsynth
+    assert to_measure(dataset, Path("out"), "run/model") == again
 
 
 def test_a_command_names_an_output_folder_that_is_free(

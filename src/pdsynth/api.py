@@ -15,11 +15,12 @@ from pdsynth.atlas import Atlas, read_atlas
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation import evaluate as scoring
 from pdsynth.evaluation.metrics import PRIMARY
+from pdsynth.journal import read_cost
 from pdsynth.methods import checkpoint
 from pdsynth.methods.base import Method
 from pdsynth.methods.recipe import Role
 from pdsynth.options import EvaluateOptions, FitOptions, TrainOptions
-from pdsynth.recipes import RECIPES, build
+from pdsynth.recipes import RECIPES, build, full_steps
 from pdsynth.resources import resolve_device, seconds
 from pdsynth.synthesis import Model
 from pdsynth.types import InputError, Modality, Size, Split
@@ -101,8 +102,7 @@ def fit_recipe(recipe: str, train: Pairs, run: Path, options: FitOptions, val: P
     method = untrained(recipe, train, options)
     device = resolve_device(options.device)
     if options.budget is None and options.steps is None:
-        steps = method.default_steps(len(train)) or RECIPES[recipe].steps or None
-        options = replace(options, steps=steps)
+        options = replace(options, steps=full_steps(method, recipe, len(train)))
     precision = training.chosen_precision(run, options, device, RECIPES[recipe].precision)
     options = replace(options, precision=precision)
     init_card = load(options.init, "cpu").card if options.init is not None else None
@@ -111,6 +111,7 @@ def fit_recipe(recipe: str, train: Pairs, run: Path, options: FitOptions, val: P
         "seed": options.seed,
         "steps": options.steps,
         "budget_seconds": options.budget,
+        **_spent(run),
         "precision": precision,
         "devices": options.devices,
         "accumulate": options.accumulate,
@@ -128,6 +129,14 @@ def fit_recipe(recipe: str, train: Pairs, run: Path, options: FitOptions, val: P
         card["validation_psnr_brain"] = {direction: score[PRIMARY]["mean"] for direction, score in scores.items()}
         checkpoint.save(method, run / "model", card)
     return load(run / "model", options.device)
+
+
+def _spent(run: Path) -> dict[str, Any]:
+    """For a model's card, the training steps of a run and their seconds, over all stages; {} without such steps."""
+    stages = read_cost(run).values()
+    if not stages:
+        return {}
+    return {"steps_done": sum(s["steps"] for s in stages), "seconds": round(sum(s["seconds"] for s in stages), 1)}
 
 
 def untrained(recipe: str, train: Pairs, options: FitOptions) -> Method:

@@ -40,10 +40,10 @@ class Journal(Callback):
     """Lightning callback that shows and saves the progress of one training stage.
 
     run: folder of the training run. checkpoint: file for the state of the training. The callback shows a progress bar
-    with the remaining time. Every 25 steps and at the last step, it writes the terms of the loss into
-    `run`/metrics.csv, one row per term; at the end, it writes the steps, seconds and GFLOP per step of the stage into
-    `run`/cost.json. It writes the state of the training into `checkpoint` about every 2 minutes and at the end. At the
-    start, it removes the rows of metrics.csv that this stage has after the step from which it continues. If several
+    with the remaining time, the step and the loss. Every 25 steps and at the last step, it writes the terms of the loss
+    into `run`/metrics.csv, one row per term; at the end, it writes the steps, seconds and GFLOP per step of the stage
+    into `run`/cost.json. It writes the state of the training into `checkpoint` about every 2 minutes and at the end. At
+    the start, it removes the rows of metrics.csv that this stage has after the step from which it continues. If several
     devices train together, only the first one writes; all take part in a checkpoint.
     """
 
@@ -52,6 +52,7 @@ class Journal(Callback):
         self.saved = 0.0
         self.display = ExitStack()
         self.update: Update | None = None
+        self.loss = ""  # of the last row, as text
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, StageModule)
@@ -67,9 +68,11 @@ class Journal(Callback):
         assert isinstance(module, StageModule)
         if module.step % LOG_EVERY == 0 or module.progress >= 1:
             terms = {k: round(v, 6) for k, v in module.latest().items()}  # all devices take part
-            if self.update is not None:
-                self.update(module.progress, 1.0, f"loss {sum(terms.values()):.4f}")
+            self.loss = f", loss {sum(terms.values()):.4f}"
+            if trainer.is_global_zero:
                 self._write(module, terms)
+        if self.update is not None:
+            self.update(module.progress, 1.0, f"step {module.step}{self.loss}")
         if module.elapsed - self.saved > SAVE_EVERY:
             self._save(trainer, module)
 

@@ -82,6 +82,22 @@ def round_trips(table: pd.DataFrame) -> list[tuple[str, float]]:
     return sorted(scores, key=lambda each: each[1])
 
 
+def trust(table: pd.DataFrame, model_sha256: str) -> str:
+    """The range of round_trip_db, and the limit below which a source is to be checked, in words; "" without a value.
+
+    table: synthesised.tsv, of volumes by the model whose weights have the digest model_sha256.
+
+    >>> trust(pd.DataFrame({"source": "a.nii.gz", "round_trip_db": ["24.11"]}), weights_sha256("default"))
+    '24.11 dB here; check a source below 23 dB'
+    """
+    if not (decibels := [value for _, value in round_trips(table)]):
+        return ""
+    least = least_round_trip(model_sha256)
+    values = " to ".join(f"{value:.2f}" for value in sorted({decibels[0], decibels[-1]}))
+    limit = "no limit is known for this model" if least is None else f"check a source below {least} dB"
+    return f"{values} dB here; {limit}"
+
+
 def low_trust(table: pd.DataFrame, model_sha256: str) -> str:
     """A warning of the volumes whose round_trip_db is below the limit, with the advice; "" if there is none.
 

@@ -78,3 +78,8 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return create(recipe.method, {**settings, "grid_shape": list(pairs.grid.shape)})
+
+
+def full_steps(method: Method, recipe: str, rows: int) -> int | None:
+    """Number of steps of a full training of a recipe; None for a fit in closed form. rows: number of training rows."""
+    return method.default_steps(rows) or RECIPES[recipe].steps or None

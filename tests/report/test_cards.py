@@ -300,7 +300,7 @@ def test_each_fact_of_a_sentence_is_one_that_exists(evidence):
     run = Results.read(evidence)
     for scores in run.metrics["methods"][TESTED].values():
         scores |= {"coverage_50": {"mean": 0.5}, "coverage_90": {"mean": 0.9}}
-    told = {"steps": 9, "budget_seconds": 60.0, "init": "m", "loss_features": "VGG", "made_on": "a CPU"}
+    told = {"steps_done": 9, "budget_seconds": 60.0, "init": "m", "loss_features": "VGG", "made_on": "a CPU"}
     told |= {"training_data": "invented", "validation_psnr_brain": {"fmri_to_dmri": 20.0}}
     told["calibration"] = {"n_participants": 30, "cohort": "mine", "simulated": True, "scale": {"fmri_to_dmri": 1.2}}
     run.model["card"].update(told)

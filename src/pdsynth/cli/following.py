@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pdsynth.data.pairs import Pairs
 
 HALVES = "0.5,0,0.5"  # --split of `prepare`: one half trains, the other is scored
+PREPARED = "prepared"  # the usual name of a prepared folder
 DATASET = "your-dataset"  # in a command that follows a verb which does not know the dataset
 READING = "--layout", "--select"  # options of a verb that reads a dataset, which the next verb needs too
 DIAGNOSES = "--diagnosis-column", "--diagnosis-map"
@@ -36,16 +37,26 @@ def free(name: str) -> str:
 
 def to_prepare(dataset: Path) -> tuple[str, ...]:
     """The command that prepares the pairs of a dataset, to measure a model on them."""
-    return "prepare", str(dataset), free("prepared"), "--split", HALVES, *given(*READING, *DIAGNOSES)
+    return "prepare", str(dataset), free(PREPARED), "--split", HALVES, *given(*READING, *DIAGNOSES)
 
 
-def to_measure(dataset: Path, out: Path) -> tuple[str, ...]:
-    """The command that measures the model after a synthesis into `out`; a BIDS App has a level for this."""
-    is_app = WORDS[:1] == ["bids-app"]
-    return ("bids-app", str(dataset), str(out), "group") if is_app else to_prepare(dataset)
+def to_measure(dataset: Path, out: Path, model: str) -> tuple[str, ...]:
+    """The command that measures the model after a synthesis into `out`; a BIDS App has a level for this.
+
+    The pairs of the dataset are prepared first, unless the current folder has them in `prepared`.
+    """
+    from pdsynth.data.pairs import Pairs
+    from pdsynth.data.prepare import is_prepared
+    from pdsynth.data.splits import FEWEST
+
+    if WORDS[:1] == ["bids-app"]:
+        return "bids-app", str(dataset), str(out), "group"
+    if is_prepared(Path(PREPARED), dataset) and _people(Pairs.open(PREPARED).test) >= FEWEST:
+        return "evaluate", PREPARED, *_scoring(model)
+    return to_prepare(dataset)
 
 
-def to_train(prepared: str = "prepared") -> tuple[str, ...]:
+def to_train(prepared: str = PREPARED) -> tuple[str, ...]:
     """The command that trains the default recipe on a prepared folder."""
     return "train", prepared, free("run"), "--recipe", "pds"
 

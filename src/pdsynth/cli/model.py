@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pdsynth import files, folders, manifest
-from pdsynth.cli.console import DRY_RUN, done, print_json, table, without
+from pdsynth.cli.console import DRY_RUN, done, error_line, print_json, table, without
 from pdsynth.cli.following import after_model, to_train
 from pdsynth.cli.options import (
     AsJson,
@@ -29,6 +29,11 @@ from pdsynth.resources import refuse_more_devices, resolve_device, seconds
 from pdsynth.types import Available, InputError, Modality, Size, counted
 
 NO_RUN, NEW_RUN = "holds no run of `pdsynth train` that can be resumed", "leave out --resume to start a run"
+FEW = 0.02  # of the steps of a full training: below it, a budget trained the networks hardly at all
+FEW_REMEDY = (
+    "the networks have learnt little, so that the model is nearly its fits in closed form. Give a larger --budget. If "
+    "other programs use the processor, set OMP_NUM_THREADS=1"
+)
 if TYPE_CHECKING:
     from pdsynth.adaptation import Adaptation
 
@@ -111,8 +116,9 @@ def train(
         init=init,
     )
     from pdsynth import api
-    from pdsynth.cli.trial import described_training
+    from pdsynth.cli.trial import described_steps, described_training
     from pdsynth.data.pairs import Pairs, content
+    from pdsynth.recipes import full_steps
 
     pairs = Pairs.open(prepared)
     if not (pairs.table["available"] == Available.BOTH).any():
@@ -154,9 +160,10 @@ def train(
     ):
         fitted = api.fit_recipe(recipe, pairs.train, work.folder, options, val=pairs.val)
     model = run / "model"
-    in_steps = bool(fitted.method.stages())  # other recipes are fitted in closed form, in 32 or 64 bits
-    how = f", trained in {fitted.card['precision']}," if in_steps else ""
-    done(f"The model{how} is in {model}", *after_model(model, pairs))
+    full = full_steps(fitted.method, recipe, len(pairs.train))
+    if options.budget and full and fitted.card["steps_done"] < FEW * full:
+        error_line(f"{counted(fitted.card['steps_done'], 'training step')} of {full}: {FEW_REMEDY}", kind="Warning")
+    done(f"The model{described_steps(fitted.card, full)} is in {model}", *after_model(model, pairs))
 
 
 def _setting(change: str) -> tuple[str, str]:

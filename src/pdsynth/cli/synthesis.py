@@ -76,7 +76,7 @@ def synthesize(
     from pdsynth.cohorts.choice import Select
     from pdsynth.data.splits import FEWEST
     from pdsynth.missing import REPLACE, plan, synthesise_scans
-    from pdsynth.outcomes import TABLE, doubts, low_trust, not_made, paired_people, read_outcomes, round_trips
+    from pdsynth.outcomes import TABLE, doubts, low_trust, not_made, paired_people, read_outcomes, round_trips, trust
     from pdsynth.report.boilerplate import of_synthesis
     from pdsynth.sources import Options, refuse_other_options
     from pdsynth.weights import model_folder, model_record
@@ -135,6 +135,8 @@ def synthesize(
     files_written = counted(len(written), "SYNTHETIC file")
     made_before = f" (made before and kept: those of {counted(finished, 'scan')})" if finished else ""
     listed = f"{TABLE} lists the outcome of each scan, and as round_trip_db how far to trust it"
+    if trusted := trust(outcomes, made_as["model_sha256"]):
+        listed += f" ({trusted})"
     done(f"{files_written}, research only, in {out}{made_before}; {listed}")
     if number := not_made(outcomes):
         error_line(f"Not synthesised: {counted(number, 'refused scan')}. {REPLACE}.", kind="Warning")
@@ -145,7 +147,10 @@ def synthesize(
             path, f"holds {counted(len(refused), 'refused scan')}", f"repair them; {out / TABLE} lists each"
         )
     if path.is_dir() and (participant or paired_people(outcomes) >= FEWEST):
-        done("Measure the model on participants who have both scans before you use these files", *to_measure(path, out))
+        done(
+            "Measure the model on participants who have both scans before you use these files",
+            *to_measure(path, out, model),
+        )
         return
     first = ". Look first at the volume with the lowest round_trip_db" if len(round_trips(outcomes)) > 1 else ""
     done(f"Too few participants here have both scans to measure the model{first}")

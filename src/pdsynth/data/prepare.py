@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,6 +187,14 @@ def plan(cohort: Cohort, out: Path, options: PrepareOptions, overwrite: bool = F
     tasks = [Task(before, cohort.root, *visit, settings=settings, simulated=cohort.simulated) for visit in cohort]
     finished = 0 if overwrite else sum(task.is_made(look_only=True) for task in tasks)
     return len(tasks) - finished, finished
+
+
+def is_prepared(out: Path, dataset: Path) -> bool:
+    """Whether `out` is a folder that `prepare` made from a dataset, of which `dataset` is the root."""
+    with suppress(InputError):
+        entries = manifest.read(out)
+        return manifest.made_by_pdsynth(entries) and _digest(dataset) == entries["parameters"].get("root")
+    return False
 
 
 def _digest(root: Path) -> str:

@@ -68,6 +68,8 @@ class CardEntries(BaseModel):
     seed: int = 0
     steps: int | None = None
     budget_seconds: float | None = None
+    steps_done: int = 0
+    seconds: float = 0.0
     init: str | None = None
     loss_features: str = ""
     atlases: dict[Kind, _AtlasFile] = {}

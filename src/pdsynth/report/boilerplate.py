@@ -166,6 +166,7 @@ def model(record: Mapping[str, Any]) -> dict[str, str]:
         "model_version": card.get("version"),
         "trained_people": card.get("n_participants"),
         "trained_kind": kind,
+        "trained_steps": card.get("steps_done"),
         "trained_seed": card.get("seed"),
         "method": record.get("method"),
     }

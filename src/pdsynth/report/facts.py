@@ -152,7 +152,7 @@ def _trained(model: Mapping[str, Any]) -> dict[str, Any]:
         "trained_digest": card.get("participants_sha256"),
         "trained_cohort": card.get("cohort"),
         "trained_seed": card.get("seed"),
-        "trained_steps": card.get("steps"),
+        "trained_steps": card.get("steps_done", card.get("steps")),
         "trained_budget": None if budget is None else f"{budget:g}",
         "trained_on": card.get("made_on"),
         "training_data": card.get("training_data"),
