@@ -6,16 +6,20 @@ import base64
 import io
 import json
 from html.parser import HTMLParser
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
 
 from fixture_trees import write_volume
+from pdsynth import folders, manifest
 from pdsynth.evaluation.evaluate import evaluate
 from pdsynth.imaging.nifti import SyntheticMark, Volume, write_synthetic
 from pdsynth.methods.base import Method, MethodConfig
 from pdsynth.methods.controls import CopySource, PopulationMean
+from pdsynth.outcomes import COLUMNS, TABLE, write_outcomes
 from pdsynth.types import Direction
 
 EVIL = "sub-<script>alert('1')</script>"
@@ -86,3 +90,32 @@ def write_results(prepared, out):
     manifest = {"version": "1.0", "command": "demo", "seed": 7, "notes": ["The shipped model was trained elsewhere."]}
     (out / "manifest.json").write_text(json.dumps(manifest))
     return out
+
+
+def write_synthesised(folder, round_trips, model="0" * 64):
+    """A folder of `synthesize` with a dMRI of each of some people, and the dataset of their fMRI: both paths.
+
+    round_trips: their values in dB by person, as text; a person without one has a doubtful source scan. model: the
+    digest of the weights.
+    """
+    out, dataset = folder / "synthesised", folder / "dataset"
+    signal = np.pad(np.linspace(0.1, 0.9, 512, dtype=np.float32).reshape(8, 8, 8), 2)
+    volume = Volume(signal, np.diag([8.0, 8, 8, 1]))
+    rows = []
+    with folders.making(out) as work, manifest.recorded(work.folder, "synthesize"):
+        for person, round_trip in round_trips.items():
+            source = f"sub-{person}/func/sub-{person}_task-rest_bold.nii.gz"
+            image = work.folder / f"sub-{person}/dwi/sub-{person}_desc-synthetic_dwiref.nii.gz"
+            for path in (dataset / source, image):
+                path.parent.mkdir(parents=True)
+            write_volume(volume, dataset / source)
+            write_synthetic(volume, image, SyntheticMark(Direction.FMRI_TO_DMRI, [Path(source).name], model, 0, "1.0"))
+            sidecar = image.with_name(image.name.replace(".nii.gz", ".json"))
+            measured = {"RoundTripPSNR": float(round_trip)} if round_trip else {}
+            sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | measured))
+            about = {"participant_id": f"sub-{person}", "session_id": "", "source": source, "target": "dmri"}
+            about |= {"status": "made", "file": image.relative_to(work.folder).as_posix()}
+            rows.append(about | {"round_trip_db": round_trip, "reason": "" if round_trip else "b = 2500 <i>"})
+        write_outcomes(work.folder / TABLE, [dict.fromkeys(COLUMNS, "") | row for row in rows])
+        (work.folder / "dataset_description.json").write_text('{"Simulated": true}')
+    return out, dataset

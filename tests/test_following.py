@@ -194,7 +194,8 @@ def test_a_study_of_single_scans_is_not_led_in_a_circle(
     again = " ".join(run(capsys, "synthesize", model, root, made, "--jobs", 1, "--device", "cpu")[2].split())
     assert "1 volume with round_trip_db below 1000: the lowest is " in again
     assert f"Check the source scan. {REPAIR}" in again
-    assert following(out) == ["doctor", "--privacy", str(made)]
+    assert following(out) == ["report", str(made), "--sources", str(root)]
+    assert following(run(capsys, *following(out))[1]) == ["doctor", "--privacy", str(made)]
     assert "Ids of participants" in run(capsys, "doctor", "--privacy", made)[1]  # nothing is found, nothing follows
     status, out, err = run(capsys, "prepare", root, prepared, "--grid-mm", 8, "--jobs", 1)
     assert status == 0, err

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Stamps = dict[str, list[Stamp | None]]
 REPLACE = "Repair the refused scan, or synthesise its modality nevertheless with --replace-refused"
-TEXTS = ("*_xfm.txt", "methods.md", "references.bib")  # written for some outputs
+TEXTS = ("*_xfm.txt", "report.html", "methods.md", "references.bib")  # written for some outputs
 DESCRIPTION = {
     "Name": "SYNTHETIC volumes, not acquired; research only",
     "BIDSVersion": "1.9.0",

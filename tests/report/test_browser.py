@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 
 from browsing import FOUND, LOOKS, browser, changed, fetch_axe, look, panes, press, serious_faults, settled, slide, text
+from pages import write_synthesised
 from pdsynth.evidence.claims import write_report
+from pdsynth.report.volumes import write_volumes
 from pdsynth.results.archive import image_name
 from pdsynth.types import Direction
 
@@ -33,6 +35,12 @@ def shared_page(many_results, tmp_path_factory):
     path = tmp_path_factory.mktemp("shared") / "report.html"
     shutil.copy(write_report(many_results, for_sharing=True), path)
     return path
+
+
+@pytest.fixture(scope="module")
+def volumes_page(tmp_path_factory):
+    root, dataset = write_synthesised(tmp_path_factory.mktemp("volumes"), {"01": "21.50", "02": ""})
+    return write_volumes(root, dataset)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +87,9 @@ def test_a_button_copies_the_text_for_a_paper(opened):
         assert chosen.startswith(beginning) and "efron1987" in chosen
 
 
-def test_it_opens_from_disk_with_no_error_and_no_request(driver, page):
+@pytest.mark.parametrize("kind", ["page", "volumes_page"])
+def test_it_opens_from_disk_with_no_error_and_no_request(driver, kind, request):
+    page = request.getfixturevalue(kind)
     driver.get_log("browser"), driver.get_log("performance")
     look(driver, "light")
     driver.get(page.as_uri())
@@ -90,6 +100,17 @@ def test_it_opens_from_disk_with_no_error_and_no_request(driver, page):
     assert asked.count(page.as_uri()) == 1
     assert [url for url in asked if url != page.as_uri() and not url.startswith("data:")] == []
     assert driver.get_log("browser") == []
+
+
+def test_synthesised_volumes_have_panes_of_source_volume_and_no_real_scan(driver, volumes_page):
+    look(driver, "light")
+    driver.get(volumes_page.as_uri())
+    settled(driver)
+    assert panes(driver).keys() == {f"{layer} {plane}" for layer in ("source", "synthesised") for plane in range(3)}
+    assert "round trip 21.50 dB" in text(driver, "[name=scores]")
+    press(driver, "n")
+    settled(driver)
+    assert "round trip" not in text(driver, "[name=scores]")
 
 
 def test_there_is_a_pane_per_volume_and_plane_and_each_shows_something(opened):
@@ -302,7 +323,7 @@ def axe(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LOOKS)
-@pytest.mark.parametrize("kind", ["page", "shared_page"])
+@pytest.mark.parametrize("kind", ["page", "shared_page", "volumes_page"])
 def test_axe_finds_no_serious_fault(driver, axe, kind, name, request):
     look(driver, name)
     driver.get(request.getfixturevalue(kind).as_uri())
@@ -310,7 +331,7 @@ def test_axe_finds_no_serious_fault(driver, axe, kind, name, request):
     assert serious_faults(driver, axe) == []
 
 
-@pytest.mark.parametrize("kind", ["page", "shared_page"])
+@pytest.mark.parametrize("kind", ["page", "shared_page", "volumes_page"])
 def test_a_phone_has_no_sideways_scrolling(driver, kind, request):
     look(driver, "phone")
     driver.get(request.getfixturevalue(kind).as_uri())

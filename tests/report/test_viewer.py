@@ -22,7 +22,7 @@ from pdsynth.report.filled import filled
 from pdsynth.report.shown import chosen, limits, view_of
 from pdsynth.report.viewer import contents, encoded
 from pdsynth.results.archive import image_name
-from pdsynth.results.folder import Results
+from pdsynth.results.folder import Results, synthesised_in
 from pdsynth.types import Direction, InputError
 from pdsynth.weights import weights_sha256
 
@@ -42,7 +42,7 @@ def run(many_results):
 
 
 def test_a_missing_scan_is_in_the_viewer_with_its_source_and_sd_and_no_real_scan(run):
-    (scan,) = filled(run)
+    (scan,) = filled(run.synthesised, run.root)
     found = contents(run, [], [scan], limits(run))
     (person,), grid, box = found["people"], found["grids"][1], scan.view.box
     assert person["name"] == "sub-09 \N{MIDDLE DOT} missing dMRI" and person["grid"] == 1
@@ -70,11 +70,11 @@ def test_a_missing_scan_and_its_source_have_one_unit_and_the_page_says_what_a_lo
     (sidecar,) = root.rglob("*_desc-synthetic_dwiref.json")
     about = {"Preprocessing": {"intensity": "flat-median"}, "RoundTripPSNR": 18.25}
     sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | about))
-    (scan,) = filled(Results.read(root))
+    (scan,) = filled(synthesised_in(root, root), root)
     assert scan.scores == ["no real scan to compare with", "round trip 18.25 dB"]  # no limit is known for its model
     about["ModelSHA256"] = weights_sha256("default")
     sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | about))
-    (scan,) = filled(Results.read(root))
+    (scan,) = filled(synthesised_in(root, root), root)
     unit = 2.5 * np.median(scan.volume[scan.brain])  # the source of this folder is the volume itself
     assert scan.source == pytest.approx(scan.volume / unit, rel=1e-5)
     assert scan.scores == ["no real scan to compare with", "round trip 18.25 dB (below 23 dB)"]
@@ -94,7 +94,7 @@ def test_the_missing_scans_with_the_lowest_round_trips_are_shown_first(many_resu
         copy = image.with_name(f"sub-{person}_desc-synthetic_dwiref.nii.gz")
         shutil.copy(image, copy)
         copy.with_name(f"sub-{person}_desc-synthetic_dwiref.json").write_text(json.dumps({"RoundTripPSNR": trust}))
-    found = filled(Results.read(root))
+    found = filled(synthesised_in(root, root), root)
     assert [(each.file[-33:-29], each.round_trip) for each in found] == [("b-08", 19.5), ("b-07", 21.5)]
     text = write_report(root).read_text(encoding="utf-8")
     assert "5 scans that the cohort lacks were synthesised from the other modality; 2 are shown: of each" in text
@@ -107,7 +107,7 @@ def test_the_missing_scans_with_the_lowest_round_trips_are_shown_first(many_resu
 
 
 def test_a_fine_missing_scan_is_shown_as_means_of_blocks_of_1_to_2_mm(run):
-    (scan,) = filled(run)
+    (scan,) = filled(run.synthesised, run.root)
     fine = replace(scan, view=replace(scan.view, affine=scan.view.affine @ np.diag([0.1, 0.075, 0.25, 1])))  # of 8 mm
     found = contents(run, [], [fine], limits(run))
     grid, box = found["grids"][1], scan.view.box
@@ -134,7 +134,7 @@ def test_the_page_holds_the_volumes_of_the_results(run, many_results):
     html = write_report(many_results).read_text(encoding="utf-8")
     found = json.loads(re.search(r'<script type="application/json" id="volumes">(.*?)</script>', html, re.S)[1])
     scans, box, shape = chosen(run), view_of(run).box, found["grids"][0]["size"]
-    assert found == json.loads(json.dumps(contents(run, scans, filled(run), limits(run))))
+    assert found == json.loads(json.dumps(contents(run, scans, filled(run.synthesised, run.root), limits(run))))
     assert len(found["people"]) == len(scans) + 1 == 7
     for person, scan in zip(found["people"][:-1], scans, strict=True):
         assert person["name"].startswith(run.imaged["participant_id"][scan.row])

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from pdsynth.cli import bids_app, cohort, evidence, model, results, serve, synthesis, withdrawal
+from pdsynth.cli import bids_app, cohort, evidence, model, report, results, serve, synthesis, withdrawal
 from pdsynth.cli.console import WORDS, error_line, hush_libraries
 from pdsynth.cli.ending import Stopped, describe_error, stop_in_order
 from pdsynth.cli.log import VARIABLE, Trace, log_file, logged
@@ -38,7 +38,7 @@ for verb in (
     evidence.diagnose,
     evidence.evidence,
     results.benchmark,
-    results.report,
+    report.report,
     withdrawal.withdraw,
     model.recipes,
     results.doctor,

@@ -27,7 +27,8 @@ from pdsynth.cli.options import (
     scoring_options,
     where_options,
 )
-from pdsynth.cli.results import print_scores, report, scored
+from pdsynth.cli.report import report
+from pdsynth.cli.results import print_scores, scored
 from pdsynth.options import EvaluateOptions
 from pdsynth.progress import progress, working
 from pdsynth.resources import resolve_device, seconds

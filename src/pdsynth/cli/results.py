@@ -1,4 +1,4 @@
-"""Verbs on results: demo, evaluate, benchmark, report, doctor."""
+"""Verbs on results: demo, evaluate, benchmark, doctor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 from pdsynth import folders, manifest
 from pdsynth.cli.console import done, error_line, print_json, table
-from pdsynth.cli.following import DATASET, HALVES, after_prepared, to_synthesise
+from pdsynth.cli.following import DATASET, HALVES, to_synthesise
 from pdsynth.cli.options import (
     HERE,
     JOBS,
@@ -254,59 +254,6 @@ def benchmark(
             progress=update,
         )
     done(f"The tables and figures are in {page}", "diagnose", out)
-
-
-def report(
-    results: Annotated[Path, typer.Argument(help="A folder of evaluate, benchmark, demo or prepare.", metavar="DIR")],
-    participants: Annotated[
-        str, typer.Option(help="Up to 6 participants to show, with commas, instead of the best, the worst and between.")
-    ] = "",
-    for_sharing: Annotated[
-        bool, typer.Option("--for-sharing", help="Leave out images, identifiers and results of fewer than 5 people.")
-    ] = False,
-) -> None:
-    """Write an HTML page, checklists and cards on the results in a folder; for a prepared folder, a page on its scans.
-
-    Results are a folder of evaluate, evidence, benchmark or demo; their page is report.html. The page of a prepared
-    folder is quality.html, on the quality of its scans.
-    """
-    from pdsynth.results.archive import METRICS_JSON
-
-    prepared = (results / "pairs.tsv").is_file()
-    if not prepared and not (results / METRICS_JSON).is_file():
-        raise InputError(results, "holds no results (it has no metrics.json)", "run `pdsynth evaluate` first")
-    if prepared and (for_sharing or participants):
-        remedy = "report on it without --for-sharing and --participants"
-        raise InputError(results, "is a prepared folder, whose page shows all scans", remedy)
-    if for_sharing and participants:
-        raise InputError("--participants", "names whom a page for sharing must not show", "leave one of the two out")
-    from pdsynth.evidence.claims import write_cards, write_report
-    from pdsynth.report.quality import write_quality
-
-    with folders.adding(results) as folder, working("Writing the report"):
-        if prepared:
-            page = write_quality(folder)
-        else:
-            if not for_sharing:
-                write_cards(folder)
-            chosen = [name.strip() for name in participants.split(",") if name.strip()]
-            page = write_report(folder, chosen, for_sharing)
-    if prepared:
-        from pdsynth.data.pairs import Pairs
-
-        done(f"Open {results / page.name} in a browser")
-        done(*after_prepared(Pairs.open(results)))
-        return
-    if for_sharing:
-        done(f"Send {results / page.name} alone: other files of the folder show images and name participants")
-        return
-    done(f"Open {results / page.name} in a browser; checklists and cards are in the same folder")
-    done(
-        "To send results, write a page without images and names of participants; sites keep their names",
-        "report",
-        results,
-        "--for-sharing",
-    )
 
 
 def doctor(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pdsynth import files, folders, manifest
-from pdsynth.cli.console import DRY_RUN, done, doubtful, error_line, search_before_sharing, table, without
+from pdsynth.cli.console import DRY_RUN, done, doubtful, error_line, table, without
 from pdsynth.cli.following import to_measure
 from pdsynth.cli.options import (
     AUTO,
@@ -153,5 +153,5 @@ def synthesize(
         )
         return
     first = ". Look first at the volume with the lowest round_trip_db" if len(round_trips(outcomes)) > 1 else ""
-    done(f"Too few participants here have both scans to measure the model{first}")
-    search_before_sharing(out)
+    message = f"Too few participants here have both scans to measure the model{first}"
+    done(message, "report", out, "--sources", path)

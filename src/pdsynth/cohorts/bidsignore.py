@@ -18,6 +18,7 @@ REASONS = {
     "*_xfm.txt": "a transform of ITK in the naming of a BIDS proposal (BEP 14): BIDS 1.11 defines none",
     "group/": "the pages of `pdsynth bids-app IN OUT group`",
     "synthesised.tsv": "one row per scan of the source dataset: made, skipped or refused, and the reason",
+    "report.html": "the page of `pdsynth report` on the volumes",
     "methods.md": "a text for the methods section of a paper",
     "references.bib": "the references of this text",
     "truth.tsv": "quantities that only a simulation can know, one row per session",

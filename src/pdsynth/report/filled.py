@@ -1,9 +1,11 @@
-"""The missing scans that the report shows: synthesised volumes with no real one, in the space of their source scans."""
+"""The missing scans that a page shows: synthesised volumes with no real one, in the space of their source scans."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -14,10 +16,11 @@ from pdsynth.data.means import scan_means
 from pdsynth.data.preprocessing import UNRECORDED, Preprocessing
 from pdsynth.imaging.intensity import TOP
 from pdsynth.imaging.nifti import ROUND_TRIP
-from pdsynth.outcomes import least_round_trip
+from pdsynth.outcomes import REPAIR, least_round_trip
 from pdsynth.report import words
 from pdsynth.report.pictures import View
-from pdsynth.results.folder import Results, Synthesised
+from pdsynth.report.shown import DEVIATION_END, LEAST_ENDS, SIGNAL_END, upper_end
+from pdsynth.results.folder import Synthesised
 from pdsynth.types import Direction, InputError
 
 MOST_FILLED = 2  # per synthesised modality
@@ -56,16 +59,50 @@ class Filled:
         return known
 
 
-def filled(results: Results) -> list[Filled]:
-    """The synthesised scans that the cohort lacks with the lowest round trip, up to MOST_FILLED of each modality.
+def filled(synthesised: Sequence[Synthesised], root: Path, most: int = MOST_FILLED) -> list[Filled]:
+    """The synthesised scans with the lowest round trip, up to `most` of each modality, with their volumes.
 
-    Scans without a round trip follow by path.
+    Scans without a round trip follow by path. root: the folder to which the paths are relative.
     """
     scans: list[Synthesised] = []
-    for target in dict.fromkeys(each.target for each in results.synthesised):
-        of_target = [each for each in results.synthesised if each.target is target]
-        scans += sorted(of_target, key=_round_trip)[:MOST_FILLED]
-    return [_read(scan, scan.image.relative_to(results.root).as_posix()) for scan in scans]
+    for target in dict.fromkeys(each.target for each in synthesised):
+        scans += sorted((each for each in synthesised if each.target is target), key=_round_trip)[:most]
+    return [_read(scan, scan.image.relative_to(root).as_posix()) for scan in scans]
+
+
+def limits(scans: Sequence[Filled]) -> dict[str, float]:
+    """Upper ends of the colour scales for these scans, as `shown.limits` has them for a results folder.
+
+    They are the 99.5th percentile of sources and volumes and the 99th of the SD, in the brain; the largest is taken.
+    """
+    ends = dict(LEAST_ENDS)
+    for scan in scans:
+        for volume in (scan.source, scan.volume):
+            if volume is not None:
+                ends["signal"] = max(ends["signal"], upper_end(volume[scan.brain], *SIGNAL_END))
+        if scan.deviation is not None:
+            ends["deviation"] = max(ends["deviation"], upper_end(scan.deviation[scan.brain], *DEVIATION_END))
+    return ends
+
+
+def verdict(round_trip: float | None, least: float | None, doubtful: bool) -> str:
+    """One or two sentences on whether a volume may be used, by its round trip (PSNR, dB); empty if not measured.
+
+    least: see `least_round_trip`. doubtful: whether there are doubts about the source scan.
+
+    >>> print(verdict(24.11, 23, False))
+    No fault was found: its round trip has 24.11 dB, and the limit is 23 dB. This does not prove that it is right.
+    """
+    if round_trip is None:
+        return ""
+    known = f"its round trip has {words.number(round_trip, 2)} dB"
+    if least is None:
+        return f"No limit is known for this model: {known}. Compare it with those of scans that you trust."
+    if round_trip < least:
+        return f"Check the source scan: {known}, below {least} dB. {REPAIR}"
+    if doubtful:
+        return f"Do not use this volume before you have measured the model on such doubtful scans, although {known}."
+    return f"No fault was found: {known}, and the limit is {least} dB. This does not prove that it is right."
 
 
 def _round_trip(scan: Synthesised) -> float:

@@ -88,7 +88,11 @@ def _context(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
 
 def _pictures(results: Results, participants: Sequence[str]) -> dict[str, Any]:
     """The part of the context with volumes, pictures and names of participants."""
-    limits, scans, missing = shown.limits(results), shown.chosen(results, participants), filled(results)
+    limits, scans, missing = (
+        shown.limits(results),
+        shown.chosen(results, participants),
+        filled(results.synthesised, results.root),
+    )
     coverage = any("coverage_90" in scores[d.value] for scores in results.methods.values() for d in Direction)
     return {
         "named": bool(participants),

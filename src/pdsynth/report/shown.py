@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -38,17 +39,25 @@ def chosen(results: Results, names: Sequence[str] = ()) -> list[Shown]:
     scores = (results.scan_scores(results.tested, d)[PRIMARY].to_numpy(float) for d in Direction)
     number, ids = len(results.imaged), results.imaged["participant_id"].tolist()
     ranked = np.argsort(-sum(each[:number] for each in scores), kind="stable").tolist()
-    if len(set(names)) > MOST_SHOWN:
-        raise InputError(", ".join(names), "are too many participants for one page", f"name at most {MOST_SHOWN}")
-    if unknown := [name for name in names if name not in ids]:
-        remedy = f"choose among {', '.join(dict.fromkeys(ids))}"
-        raise InputError(results.root, f"holds no volumes of {', '.join(unknown)}", remedy)
+    refuse_unknown(results.root, names, ids)
     if names:
         rows = [ids.index(name) for name in dict.fromkeys(names)]
     else:
         ranks = np.linspace(0, number - 1, min(number, MOST_SHOWN)).round().astype(int)
         rows = [ranked[rank] for rank in ranks]
     return [Shown(row, ranked.index(row) + 1) for row in rows]
+
+
+def refuse_unknown(root: Path, names: Sequence[str], known: Sequence[str]) -> None:
+    """Raise InputError if more than 6 participants are to be shown, or one who is not among the known ones.
+
+    root: the folder of the page. names: the participants to show. known: those with volumes in the folder.
+    """
+    if len(set(names)) > MOST_SHOWN:
+        raise InputError(", ".join(names), "are too many participants for one page", f"name at most {MOST_SHOWN}")
+    if unknown := [name for name in names if name not in known]:
+        remedy = f"choose among {', '.join(dict.fromkeys(known))}"
+        raise InputError(root, f"holds no volumes of {', '.join(unknown)}", remedy)
 
 
 def limits(results: Results) -> dict[str, float]:

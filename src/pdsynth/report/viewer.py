@@ -57,12 +57,13 @@ def contents(
     return _page(tops, results.simulated, grids, people)
 
 
-def single(scan: Filled, tops: dict[str, float], simulated: bool) -> dict[str, Any]:
-    """All that the viewer needs for one synthesised scan outside a results folder, as in `contents`.
+def of_synthesised(scans: Sequence[Filled], tops: dict[str, float], simulated: bool) -> dict[str, Any]:
+    """All that the viewer needs for synthesised scans outside a results folder, as in `contents`.
 
-    simulated: whether the scan is of a simulated person.
+    simulated: whether the scans are of simulated people.
     """
-    return _page(tops, simulated, [_grid(scan.view, "scanner", _edge(scan.view))], [_missing(scan, 0)])
+    grids = [_grid(scan.view, "scanner", _edge(scan.view)) for scan in scans]
+    return _page(tops, simulated, grids, [_missing(scan, number) for number, scan in enumerate(scans)])
 
 
 def _page(

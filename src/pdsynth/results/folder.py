@@ -205,31 +205,29 @@ class Results:
 
     @cached_property
     def synthesised(self) -> list[Synthesised]:
-        """The synthesised volumes (files *_desc-synthetic_*.nii.gz) in the folder or below, sorted by path.
+        """The synthesised volumes in the folder or below, with their source scans if these are there, too."""
+        return synthesised_in(self.root, self.root)
 
-        A volume that was also resampled on the grid of a standard space counts once, in the space of its source.
-        """
-        return [
-            Synthesised(
-                image=path,
-                deviation=_existing(path.with_name(path.name.replace("_desc-synthetic_", "_desc-syntheticstd_"))),
-                sidecar=sidecar,
-                source=self._find(sidecar.get("Sources", [])),
-            )
-            for path in sorted(self.root.rglob("*_desc-synthetic_*.nii.gz"))
-            if "Space" not in (sidecar := _sidecar(path))
-        ]
 
-    def _find(self, sources: list[str]) -> Path | None:
-        """The file of the first source; None if it is not found.
+def synthesised_in(root: Path, sources: Path) -> list[Synthesised]:
+    """The synthesised volumes (files *_desc-synthetic_*.nii.gz) in a folder or below, sorted by path.
 
-        The sidecar names it without its folder, so the results folder is searched, except folders `derivatives`.
-        """
-        if not sources:
-            return None
-        name = Path(sources[0]).name
-        files = (p for p in sorted(self.root.rglob("*")) if p.name == name)  # a name may look like a pattern
-        return next((p for p in files if "derivatives" not in p.relative_to(self.root).parts), None)
+    sources: a folder in which their source scans are looked for, or the file of one. A volume that was also resampled
+    on the grid of a standard space counts once, in the space of its source. Raises InputError if a sidecar does not
+    fit.
+    """
+    files = sorted(sources.rglob("*")) if sources.is_dir() else [sources]
+    scans = {p.name: p for p in reversed(files) if "derivatives" not in p.relative_to(sources).parts}
+    return [
+        Synthesised(
+            image=path,
+            deviation=_existing(path.with_name(path.name.replace("_desc-synthetic_", "_desc-syntheticstd_"))),
+            sidecar=sidecar,
+            source=next((scans.get(Path(name).name) for name in sidecar.get("Sources", [])), None),  # without folder
+        )
+        for path in sorted(root.rglob("*_desc-synthetic_*.nii.gz"))
+        if "Space" not in (sidecar := _sidecar(path))
+    ]
 
 
 def _sidecar(image: Path) -> dict[str, Any]:

@@ -19,12 +19,11 @@ from pdsynth.cohorts.scans import single_scan
 from pdsynth.files import write_text
 from pdsynth.imaging.nifti import NAMES, Volume
 from pdsynth.missing import write_description
-from pdsynth.outcomes import REPAIR, least_round_trip
+from pdsynth.outcomes import least_round_trip
 from pdsynth.report import viewer, words
-from pdsynth.report.filled import SHOWN_SIGNAL, Filled, canonical
+from pdsynth.report.filled import SHOWN_SIGNAL, Filled, canonical, limits, verdict
 from pdsynth.report.pictures import View, colour_bar
 from pdsynth.report.rendering import fill
-from pdsynth.report.shown import DEVIATION_END, LEAST_ENDS, SIGNAL_END, upper_end
 from pdsynth.synthesis import Model, Synthesis
 from pdsynth.types import Modality
 
@@ -69,15 +68,12 @@ def page_context(synthesis: Synthesis, scan: Scan, model: Model, file: str) -> d
     volume = _canonical(synthesis.volume)[0]
     deviation = None if synthesis.uncertainty is None else _canonical(synthesis.uncertainty)[0]
     view = View.around(np.stack([inside, volume > SHOWN_SIGNAL]), affine, None)
-    tops = dict(LEAST_ENDS)
-    tops["signal"] = max(tops["signal"], *(upper_end(each[inside], *SIGNAL_END) for each in (real, volume)))
-    if deviation is not None:
-        tops["deviation"] = max(tops["deviation"], upper_end(deviation[inside], *DEVIATION_END))
     simulated = is_simulated(scan)
     round_trip, least = synthesis.round_trip_db, least_round_trip(synthesis.mark.model_sha256)
     filled_scan = Filled(file, direction, volume, inside, real, deviation, view, round_trip, least)
+    tops = limits([filled_scan])
     return {
-        "volumes": viewer.single(filled_scan, tops, simulated),
+        "volumes": viewer.of_synthesised([filled_scan], tops, simulated),
         "has_real": False,
         "missing": [],
         "directions": [{"key": direction.value, "name": words.DIRECTIONS[direction]}],
@@ -95,26 +91,6 @@ def page_context(synthesis: Synthesis, scan: Scan, model: Model, file: str) -> d
         "verdict": verdict(round_trip, least, bool(synthesis.notes)),
         "facts": _facts(synthesis, model),
     }
-
-
-def verdict(round_trip: float | None, least: float | None, doubtful: bool) -> str:
-    """One or two sentences on whether a volume may be used, by its round trip (PSNR, dB); empty if not measured.
-
-    least: see `least_round_trip`. doubtful: whether there are doubts about the source scan.
-
-    >>> print(verdict(24.11, 23, False))
-    No fault was found: its round trip has 24.11 dB, and the limit is 23 dB. This does not prove that it is right.
-    """
-    if round_trip is None:
-        return ""
-    known = f"its round trip has {words.number(round_trip, 2)} dB"
-    if least is None:
-        return f"No limit is known for this model: {known}. Compare it with those of scans that you trust."
-    if round_trip < least:
-        return f"Check the source scan: {known}, below {least} dB. {REPAIR}"
-    if doubtful:
-        return f"Do not use this volume before you have measured the model on such doubtful scans, although {known}."
-    return f"No fault was found: {known}, and the limit is {least} dB. This does not prove that it is right."
 
 
 def is_simulated(scan: Scan) -> bool:
