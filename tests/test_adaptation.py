@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pdsynth import api
-from pdsynth.adaptation import adapt
+from pdsynth.adaptation import adapt, boosted
+from pdsynth.adaptation.boosted import Remains
 from pdsynth.adaptation.paired import TRIANGLE, Equations, Scan, fitted
 from pdsynth.adaptation.unpaired import mean_error
 from pdsynth.cli import main
@@ -17,7 +18,21 @@ from pdsynth.evaluation.estimates import predictions
 from pdsynth.evaluation.metrics import psnr
 from pdsynth.methods import checkpoint, create
 from pdsynth.methods.base import ADDED
-from pdsynth.methods.correction import COLUMNS, LOCAL_COLUMNS, corrected, packed, unpacked
+from pdsynth.methods.correction import (
+    COLUMNS,
+    DEPTH,
+    LOCAL_COLUMNS,
+    NODE,
+    TREE_COLUMNS,
+    corrected,
+    no_places,
+    no_trees,
+    packed,
+    packed_trees,
+    tree_columns,
+    unpacked,
+)
+from pdsynth.methods.trees import walk
 from pdsynth.types import Available, Direction
 
 SIZE = (20, 24, 16)
@@ -149,12 +164,73 @@ def test_the_weights_of_places_are_added_near_the_source() -> None:
     maps[0, 0, 2, 2, 2], maps[0, 11, 3, 3, 3], maps[0, 0, 0, 0, 7] = 0.125, 0.5, 0.25
     estimate = torch.full((1, 1, 8, 8, 8), 0.25)
     places, local = packed(maps)
-    changed = corrected(estimate, source, torch.zeros(COLUMNS), places, local[0])[0, 0]
+    changed = corrected(estimate, source, torch.zeros(COLUMNS), places, local[0], no_trees()[0])[0, 0]
     assert places.tolist() == [7, 2 * 73, 3 * 73]
     assert changed[2, 2, 2] == 0.375 and changed[0, 0, 7] == 0.25  # the last one is far from the source's brain
     assert float(changed[3, 3, 3]) == pytest.approx(0.25 + 0.5 * float(volume[0, 0, 2, 3, 3]), abs=1e-3)
     assert (changed != 0.25).sum() == 2
-    assert corrected(estimate, source, torch.zeros(COLUMNS), places, local[1]) is estimate
+    assert corrected(estimate, source, torch.zeros(COLUMNS), places, local[1], no_trees()[1]) is estimate
+
+
+def remains(generator: np.random.Generator, step: float) -> dict[frozenset[int], Remains]:
+    """Voxels of a participant whose error is a step in one column, whoever was left out of the weights before."""
+    columns = generator.standard_normal((3000, TREE_COLUMNS)).astype(np.float32)
+    error = step * (columns[:, 1] > 0.5) + 0.1 * generator.standard_normal(3000)
+    lefts = (frozenset((g, h)) for g in range(5) for h in range(5))
+    return dict.fromkeys(lefts, Remains(columns, error.astype(np.float32)))
+
+
+def test_trees_learn_what_the_weights_leave_and_people_who_were_left_out_judge_them() -> None:
+    generator = np.random.default_rng(8)
+    nodes, gains = boosted.fitted([remains(generator, 0.3) for _ in range(7)], 5)
+    share = 0.3085  # of voxels above .5
+    known = 10 * np.log10((0.3**2 * share + 0.01) / 0.01)
+    assert gains == pytest.approx(known, abs=0.3)
+    columns = torch.from_numpy(generator.standard_normal((500, TREE_COLUMNS)).astype(np.float32))
+    tensor = torch.from_numpy(nodes)
+    added = walk(columns, tensor[..., 0], tensor[..., 1], tensor[..., 2:4], tensor[..., 4], DEPTH).numpy()
+    assert added == pytest.approx(0.3 * (columns[:, 1] > 0.5).numpy(), abs=0.1) and nodes.shape[2] == NODE
+
+
+def test_there_are_no_trees_if_only_noise_is_left() -> None:
+    generator = np.random.default_rng(9)
+    nodes, gains = boosted.fitted([remains(generator, 0) for _ in range(7)], 5)
+    assert nodes.shape == (0, 0, NODE) and not gains.any()
+
+
+def test_a_mirrored_voxel_has_the_columns_of_the_mirrored_head() -> None:
+    generator = torch.Generator().manual_seed(1)
+    direction = Direction.FMRI_TO_DMRI
+    estimate, before, volume = (torch.rand(1, 1, 8, 10, 12, generator=generator) for _ in range(3))
+
+    def columns(turn: bool) -> np.ndarray:
+        parts = [each.flip(2) if turn else each for each in (estimate, before, volume)]
+        source = source_batch(parts[2][0, 0].numpy(), np.ones((8, 10, 12), bool), direction, 1000).sources[direction]
+        return tree_columns(parts[0], parts[1], source)[0].numpy()
+
+    inside = np.ones((8, 10, 12), bool)
+    own = Remains.drawn(columns(False), estimate[0, 0].numpy(), inside, 50, seed=3)
+    head = columns(True)[:, ::-1].reshape(TREE_COLUMNS, -1)
+    voxels = np.random.default_rng(3).choice(960, 50, replace=False)
+    assert own.mirrored().columns == pytest.approx(head[:, voxels].T, abs=1e-6)
+    assert np.abs(own.mirrored().columns - own.columns).max() > 0.1
+    assert (own.error == estimate.flatten().numpy()[voxels]).all()
+
+
+def test_trees_are_added_near_the_source_and_in_their_direction_only() -> None:
+    volume = torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    brain = np.zeros((8, 8, 8), bool)
+    brain[:, :, :4] = True
+    source = source_batch(volume[0, 0].numpy(), brain, Direction.FMRI_TO_DMRI, 1000).sources[Direction.FMRI_TO_DMRI]
+    estimate = torch.full((1, 1, 8, 8, 8), 0.25)
+    tree = [[TREE_COLUMNS - 4, 0, 1, 2, 0], [0, np.inf, 1, 1, 0.125], [0, np.inf, 2, 2, 0.5]]  # by the side of the head
+    trees = packed_trees([np.array([tree], np.float32), np.zeros((0, 0, NODE), np.float32)])
+    unchanged = torch.zeros(COLUMNS), *(each[0] if each.dim() > 1 else each for each in no_places())
+    changed = corrected(estimate, source, *unchanged, trees[0])[0, 0]
+    near = source.near[0, 0]
+    assert (changed[:4][near[:4]] == 0.375).all() and (changed[4:][near[4:]] == 0.75).all()
+    assert (changed[~near] == 0.25).all() and near.any() and not near.all()
+    assert corrected(estimate, source, *unchanged, trees[1]) is estimate
 
 
 @pytest.fixture

@@ -269,16 +269,16 @@ def terminate(pools: Sequence[ProcessPoolExecutor]) -> None:
 
 
 def _do(run: str, threads: int, start: Start | None, work: Callable[[Task], Result], task: Task) -> Result:
-    with _limited(threads):
+    with limited_threads(threads):
         if start is not None and run not in _STARTED:  # once per process and run
             start()
             _STARTED.add(run)
-    with _limited(threads):  # again, because start may have loaded libraries that use threads
+    with limited_threads(threads):  # again, because start may have loaded libraries that use threads
         return work(task)
 
 
 @contextmanager
-def _limited(threads: int) -> Iterator[None]:
+def limited_threads(threads: int) -> Iterator[None]:
     """Limit the number of threads of the loaded libraries, so that results do not depend on the number of processes."""
     torch = sys.modules.get("torch")  # not imported here, because that takes seconds and most tasks need no torch
     before = torch.get_num_threads() if torch is not None else threads

@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pdsynth.methods import create, voxel_ridge
-from pdsynth.methods.regression import pad_nodes, tree_arrays
+from pdsynth.methods.trees import pad_nodes, tree_arrays
 from pdsynth.types import Direction
 
 

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pdsynth import api
-from pdsynth.adaptation import unpaired
+from pdsynth.adaptation import boosted, unpaired
+from pdsynth.adaptation.boosted import Left, Remains, voxels_of_each
 from pdsynth.adaptation.paired import Scan, fitted
 from pdsynth.adaptation.unpaired import mean_error
+from pdsynth.data.batch import Source
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation.estimates import predictions, source_only
 from pdsynth.evaluation.metrics import dilate
 from pdsynth.methods import checkpoint
 from pdsynth.methods.base import Method
-from pdsynth.methods.correction import COLUMNS, LOCAL_COLUMNS, local_columns, packed, unpacked
+from pdsynth.methods.correction import (
+    COLUMNS,
+    LOCAL_COLUMNS,
+    NODE,
+    local_columns,
+    packed,
+    packed_trees,
+    tree_columns,
+    unpacked,
+)
 from pdsynth.types import Available, Direction, Modality
 
 ENTRY = "adaptation"  # key in a model's card
@@ -52,6 +64,15 @@ class Adaptation:
     removed_error: float = NAN
 
 
+@dataclass(frozen=True)
+class _Learnt:
+    """A correction of one direction, as `methods.correction` applies it."""
+
+    weights: np.ndarray
+    maps: np.ndarray
+    trees: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, NODE), np.float32))
+
+
 def adapt(
     model: str | Path, pairs: Pairs, out: str | Path, device: str = "auto", unjudged: bool = False
 ) -> dict[Direction, Adaptation]:
@@ -69,6 +90,7 @@ def adapt(
     method, new = loaded.method, api.new_people(str(model), loaded, pairs)
     weights = method.correction.cpu().clone()
     maps = unpacked(method.correction_places, method.correction_local, method.config.grid_shape).cpu().float()
+    trees = list(method.correction_trees.cpu().numpy())
     method.uncorrect()  # the new one replaces an earlier one, and is learnt without it
     found, learnt = {}, set[str]()
     for direction in Direction:
@@ -77,17 +99,19 @@ def adapt(
         used: tuple[Pairs, ...] = ()
         if both.participants < FEWEST and min(sources.participants, targets.participants) >= FEWEST_SINGLE:
             used = (sources, targets)
-            found[direction], w, m = _by_single_scans(method, sources, targets, direction)
+            found[direction], correction = _by_single_scans(method, sources, targets, direction)
         elif both.participants >= FEWEST or (unjudged and both.participants):
             used = (both,)
-            found[direction], w, m = _by_pairs(method, both, direction, unjudged)
+            found[direction], correction = _by_pairs(method, both, direction, unjudged)
         else:
             found[direction] = Adaptation(both.participants)
         if found[direction].correction:
-            weights[direction.index], maps[direction.index] = torch.from_numpy(w), torch.from_numpy(m)
+            weights[direction.index] = torch.from_numpy(correction.weights)
+            maps[direction.index], trees[direction.index] = torch.from_numpy(correction.maps), correction.trees
             learnt |= {digest for each in used for digest in each.scan_digests()}
     method.correction = weights
     method.correction_places, method.correction_local = packed(maps)
+    method.correction_trees = packed_trees(trees)
     entry = {
         "cohort": pairs.root.name,
         "simulated": pairs.simulated,
@@ -107,38 +131,76 @@ def _having(pairs: Pairs, modality: Modality) -> Pairs:
     return pairs.where(pairs.table["available"].isin([Available.BOTH, Available(modality)]))
 
 
-def _by_pairs(
-    method: Method, people: Pairs, direction: Direction, unjudged: bool
-) -> tuple[Adaptation, np.ndarray, np.ndarray]:
-    """The adaptation of one direction by pairs, its weights for all voxels, and the maps that are added to them."""
+def _by_pairs(method: Method, people: Pairs, direction: Direction, unjudged: bool) -> tuple[Adaptation, _Learnt]:
+    """The adaptation of one direction by pairs, and the correction."""
     number = people.participants
-    found = fitted(_of_pairs(method, people, direction), number)
+    found = fitted((_scans(method, each, direction) for each in _each(people)), number)
     if number < FEWEST:
-        return Adaptation(number, correction=unjudged), found.weights, found.maps
-    gain, error = float(found.gains.mean()), float(found.gains.std(ddof=1) / np.sqrt(number))
-    return Adaptation(number, gain, error, gain > error), found.weights, found.maps
+        return Adaptation(number, correction=unjudged), _Learnt(found.weights, found.maps)
+    groups = len(frozenset().union(*found.without))
+    left = [
+        _remains(method, each, direction, _with(found.without, person % groups), voxels_of_each(number), person)
+        for person, each in enumerate(_each(people))
+    ]
+    trees, more = boosted.fitted(left, groups)
+    gains = found.gains + more
+    gain, error = float(gains.mean()), float(gains.std(ddof=1) / np.sqrt(number))
+    return Adaptation(number, gain, error, gain > error), _Learnt(found.weights, found.maps, trees)
 
 
-def _of_pairs(method: Method, pairs: Pairs, direction: Direction) -> Iterator[list[Scan]]:
-    """The estimates of each participant with both scans; the voxels in the dilated brain of the real target count."""
+def _each(pairs: Pairs) -> Iterator[Pairs]:
+    """The pairs of each participant."""
     for person in pairs.table["participant_id"].unique():
-        of = pairs.where(pairs.table["participant_id"] == person)
-        yield [_scan(method, of, row, direction) for row in range(len(of))]
+        yield pairs.where(pairs.table["participant_id"] == person)
+
+
+def _scans(method: Method, pairs: Pairs, direction: Direction) -> list[Scan]:
+    """The estimates of a participant; the voxels in the dilated brain of the real target count."""
+    found = []
+    for row in range(len(pairs)):
+        estimate, source, target, inside = _estimate(method, pairs, row, direction)
+        columns = local_columns(estimate, source)[0].cpu().numpy()
+        found.append(Scan(columns, target - estimate[0, 0].cpu().numpy(), inside))
+    return found
+
+
+def _with(without: dict[Left, np.ndarray], group: int) -> dict[Left, np.ndarray]:
+    """The weights that were learnt without a group, and perhaps without another one."""
+    return {left: weights for left, weights in without.items() if group in left}
+
+
+def _remains(
+    method: Method, pairs: Pairs, direction: Direction, without: dict[Left, np.ndarray], voxels: int, seed: int
+) -> dict[Left, Remains]:
+    """Voxels of a participant, after each correction by weights (LOCAL_COLUMNS, X, Y, Z) that others taught."""
+    parts: dict[Left, list[Remains]] = {left: [] for left in without}
+    for row in range(len(pairs)):
+        before, source, target, inside = _estimate(method, pairs, row, direction)
+        own = local_columns(before, source)[0]
+        for left, weights in without.items():
+            added = (own * torch.from_numpy(weights).to(before)).sum(0)
+            estimate = torch.where(source.near, (before + added).clamp(0, 1), before)
+            columns = tree_columns(estimate, before, source)[0].cpu().numpy()
+            error = target - estimate[0, 0].cpu().numpy()
+            parts[left].append(Remains.drawn(columns, error, inside, -(-voxels // len(pairs)), seed))
+    return {left: Remains.joined(of) for left, of in parts.items()}
 
 
 @torch.inference_mode()
-def _scan(method: Method, pairs: Pairs, row: int, direction: Direction) -> Scan:
+def _estimate(
+    method: Method, pairs: Pairs, row: int, direction: Direction
+) -> tuple[Tensor, Source, np.ndarray, np.ndarray]:
+    """The estimate of a row, its source, the real target, and the voxels that count, (X, Y, Z)."""
     method.eval()
     batch = source_only(pairs.batch(np.array([row]), directions=[direction]), direction, method)
-    estimate, source = method.estimate(batch, direction)[0], batch.sources[direction]
-    error = pairs.volume(direction.target, row) - estimate[0, 0].cpu().numpy()
+    source = batch.sources[direction]
     inside = dilate(pairs.brain(direction.target, row)) & source.near[0, 0].cpu().numpy()
-    return Scan(local_columns(estimate, source)[0].cpu().numpy(), error, inside)
+    return method.estimate(batch, direction)[0], source, pairs.volume(direction.target, row), inside
 
 
 def _by_single_scans(
     method: Method, sources: Pairs, targets: Pairs, direction: Direction
-) -> tuple[Adaptation, np.ndarray, np.ndarray]:
+) -> tuple[Adaptation, _Learnt]:
     """As `_by_pairs`, from people with a source scan and people with a target scan."""
     real = np.stack([targets.volume(direction.target, row) for row in range(len(targets))])
     brain = np.mean([dilate(targets.brain(direction.target, row)) for row in range(len(targets))], 0) > 0.5
@@ -163,7 +225,7 @@ def _by_single_scans(
         removed=found.removed,
         removed_error=found.error,
     )
-    return how, np.zeros(COLUMNS, np.float32), maps
+    return how, _Learnt(np.zeros(COLUMNS, np.float32), maps)
 
 
 def _mean_of_people(volumes: np.ndarray, pairs: Pairs) -> np.ndarray:

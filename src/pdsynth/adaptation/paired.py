@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations_with_replacement
 
 import numpy as np
 from scipy import ndimage
@@ -84,11 +85,14 @@ class Correction:
     """The correction of one direction of synthesis.
 
     weights (COLUMNS,): for all voxels. maps (LOCAL_COLUMNS, X, Y, Z): weights that are added to them at each voxel.
-    gains (people,): of each participant who was left out, in dB; nan without another participant.
+    without: by a set of one or two groups, the sum of both, learnt without the participants of these groups, each
+    (LOCAL_COLUMNS, X, Y, Z); participant i is in group i % groups; {} for fewer than three groups. gains (people,): of
+    each participant who was left out, in dB; nan without another participant.
     """
 
     weights: np.ndarray
     maps: np.ndarray
+    without: dict[frozenset[int], np.ndarray]
     gains: np.ndarray
 
 
@@ -173,7 +177,12 @@ def fitted(people: Iterable[Sequence[Scan]], number: int) -> Correction:
     same = equations.weights(SAME, places[:1])[0]
     maps = np.zeros((LOCAL_COLUMNS, inside.size), np.float32)
     maps[:, places] = (equations.weights(way, places) - same).T
-    return Correction(same[:COLUMNS], maps.reshape(-1, *inside.shape), gains)
+    shape, without = (LOCAL_COLUMNS, *inside.shape), {}
+    for left in combinations_with_replacement(range(groups if groups > 2 else 0), 2):
+        weights = np.zeros_like(maps)
+        weights[:, places] = equations.weights(way, places, left).T
+        without[frozenset(left)] = weights.reshape(shape)
+    return Correction(same[:COLUMNS], maps.reshape(shape), without, gains)
 
 
 def _judged(equations: Equations, samples: Sequence[Sequence[Sample]], places: np.ndarray) -> tuple[Way, np.ndarray]:

@@ -22,6 +22,7 @@ from pdsynth.imaging.template import tissue_template
 from pdsynth.methods import create
 from pdsynth.resources import resolve_device
 from pdsynth.types import Direction
+from pdsynth.workers import limited_threads
 
 REINSTALL = "install pdsynth again, in a new virtual environment"
 OVERFIT_STEPS = 60
@@ -121,12 +122,13 @@ def _overfit(device: str) -> str:
     optimizer = torch.optim.AdamW(objective.module.parameters(), lr=3e-3)
     draws = Draws(torch.Generator(device).manual_seed(0))
     losses = []
-    for _ in range(OVERFIT_STEPS):
-        loss = torch.stack(list(objective.loss(batch, draws).values())).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
+    with limited_threads(1):  # on a busy machine, several threads wait for each other for a minute
+        for _ in range(OVERFIT_STEPS):
+            loss = torch.stack(list(objective.loss(batch, draws).values())).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
     finding = f"the loss fell from {losses[0]:.4f} to {losses[-1]:.4f}"
     return _require(losses[-1] < 0.2 * losses[0], finding, "give --device cpu, or install another build of torch")
 

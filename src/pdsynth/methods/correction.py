@@ -1,17 +1,28 @@
-"""Correction of a method's estimates for a new scanner: a linear function of estimate and source at each voxel."""
+"""Correction of a method's estimates for a new scanner: a linear function of estimate and source at each voxel.
+
+Boosted trees over all voxels may correct the result once more.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pdsynth.data.batch import CONTEXT_CHANNELS, NEIGHBOURS, Source, neighbours
+from pdsynth.methods.trees import walk
 from pdsynth.types import Direction
 
 COLUMNS = 5 + CONTEXT_CHANNELS
 LOCAL_COLUMNS = COLUMNS + NEIGHBOURS
+TREE_COLUMNS = 3 + NEIGHBOURS + CONTEXT_CHANNELS + NEIGHBOURS + 3 + 1
+NODE = 5  # numbers of a node of a tree: the column that it splits, its threshold, its two children, its value
+DEPTH = 12  # largest depth of a tree
 AROUND = 5  # edge in voxels of the cube whose mean is a column
+CHUNK = 8192  # voxels at which the trees are evaluated at a time
 
 
 def no_correction() -> Tensor:
@@ -61,15 +72,61 @@ def local_columns(estimate: Tensor, source: Source) -> Tensor:
     return torch.cat([columns(estimate, source), neighbours(source.volume)], 1)
 
 
-def corrected(estimate: Tensor, source: Source, weights: Tensor, places: Tensor, local: Tensor) -> Tensor:
+def no_trees() -> Tensor:
+    """Trees that change nothing, (2, trees, nodes, NODE): none, for either direction."""
+    return torch.zeros(len(Direction), 0, 0, NODE)
+
+
+def packed_trees(trees: Sequence[np.ndarray]) -> Tensor:
+    """The trees of both directions, each (trees, nodes, NODE), as one tensor; zeros are trees that add nothing.
+
+    >>> packed_trees([np.ones((1, 3, NODE)), np.zeros((0, 0, NODE))]).shape
+    torch.Size([2, 1, 3, 5])
+    """
+    most = np.max([each.shape[:2] for each in trees], 0)
+    padding = [[(0, full - own) for full, own in zip(most, each.shape[:2], strict=True)] for each in trees]
+    return torch.from_numpy(
+        np.stack([np.pad(t, [*p, (0, 0)]) for t, p in zip(trees, padding, strict=True)]).astype(np.float32)
+    )
+
+
+def tree_columns(estimate: Tensor, before: Tensor, source: Source) -> Tensor:
+    """The features of each voxel from which trees correct an estimate: (B, 1, X, Y, Z) -> (B, TREE_COLUMNS, X, Y, Z).
+
+    They are the estimate, its means over the 3 x 3 x 3 and 5 x 5 x 5 voxels around, its values at the six neighbours,
+    the six context features of the source, the source at the six neighbours, the coordinates in [-1, 1], and the
+    estimate `before` it was corrected by weights.
+    """
+    means = [F.avg_pool3d(estimate, edge, 1, edge // 2, count_include_pad=False) for edge in (3, AROUND)]
+    axes = [torch.linspace(-1, 1, side, device=estimate.device) for side in estimate.shape[2:]]
+    places = torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(estimate), -1, -1, -1, -1)
+    own = [estimate, *means, neighbours(estimate)]
+    return torch.cat([*own, source.context, neighbours(source.volume), places, before], 1)
+
+
+def corrected(
+    estimate: Tensor, source: Source, weights: Tensor, places: Tensor, local: Tensor, trees: Tensor
+) -> Tensor:
     """The estimate plus the weighted sum of its columns, (B, 1, X, Y, Z) in [0, 1]; the same tensor for zero weights.
 
     weights (COLUMNS,): of one direction, for all voxels. local (LOCAL_COLUMNS, V): weights that are added at the voxels
-    with flat indices `places`, (V,). Voxels that are not near the source's brain stay as they are.
+    with flat indices `places`, (V,). trees (trees, nodes, NODE): their sum is added to the result. Voxels that are not
+    near the source's brain stay as they are.
     """
-    if not weights.any() and not local.any():
-        return estimate
-    of = local_columns(estimate, source).flatten(2)
-    added = (of[:, :COLUMNS] * weights.view(1, -1, 1)).sum(1)
-    added[:, places.long()] += (of[:, :, places.long()] * local.float()).sum(1)
-    return torch.where(source.near, (estimate + added.view_as(estimate)).clamp(0, 1), estimate)
+    before = estimate
+    if weights.any() or local.any():
+        of = local_columns(estimate, source).flatten(2)
+        added = (of[:, :COLUMNS] * weights.view(1, -1, 1)).sum(1)
+        added[:, places.long()] += (of[:, :, places.long()] * local.float()).sum(1)
+        estimate = torch.where(source.near, (estimate + added.view_as(estimate)).clamp(0, 1), estimate)
+    return _corrected_by_trees(estimate, before, source, trees) if trees.any() else estimate
+
+
+def _corrected_by_trees(estimate: Tensor, before: Tensor, source: Source, trees: Tensor) -> Tensor:
+    feature, threshold, children, value = trees[..., 0], trees[..., 1], trees[..., 2:4], trees[..., 4]
+    columns, result = tree_columns(estimate, before, source).flatten(2), estimate.clone()
+    for of, near, volume in zip(columns, source.near, result, strict=True):
+        for voxels in torch.nonzero(near.flatten())[:, 0].split(CHUNK):
+            added = walk(of[:, voxels].T.contiguous(), feature, threshold, children, value, DEPTH)
+            volume.view(-1)[voxels] = (volume.view(-1)[voxels] + added).clamp(0, 1)
+    return result

@@ -17,6 +17,7 @@ from pdsynth.data.pairs import Pairs
 from pdsynth.methods.base import Method, MethodConfig, Settings, register
 from pdsynth.methods.conditioning import CONDITION, FEATURES, Conditioning, population_mean
 from pdsynth.methods.recipe import Recipe, Role
+from pdsynth.methods.trees import pad_nodes, tree_arrays, walk
 from pdsynth.methods.voxel_ridge import VoxelRidge
 from pdsynth.types import Direction, Modality
 
@@ -142,53 +143,9 @@ class GradientBoosting(Method):
         return out.clamp(0, 1)
 
     def _walk(self, columns: Tensor, d: int) -> Tensor:
-        """Evaluate all trees of direction number d: (voxels, columns) -> (voxels,).
-
-        All pairs of tree and voxel descend one level at a time.
-        """
-        trees, nodes = self.feature.shape[1:]
-        voxels, width = columns.shape
-        roots = torch.arange(trees, device=columns.device, dtype=torch.int32) * nodes
-        feature, threshold = self.feature[d].flatten().int(), self.threshold[d].flatten()
-        branches = (self.branches[d].int() + roots[:, None, None]).flatten()
-        flat, row = columns.flatten(), torch.arange(voxels, device=columns.device, dtype=torch.int32) * width
-        row, node = row.repeat(trees), roots.repeat_interleave(voxels)
-        for _ in range(self.config.depth):
-            above = flat.index_select(0, row + feature.index_select(0, node)) > threshold.index_select(0, node)
-            node = branches.index_select(0, 2 * node + above)
-        return self.baseline[d] + self.value[d].flatten().index_select(0, node).view(trees, voxels).sum(0)
-
-
-def tree_arrays(model: HistGradientBoostingRegressor) -> dict[str, np.ndarray]:
-    """The nodes of scikit-learn's fitted trees as arrays, by name.
-
-    feature (trees, nodes) is the column that a node splits, threshold (trees, nodes) the largest value that goes to the
-    first child, branches (trees, nodes, 2) the indices of its children, value (trees, nodes) the term that a leaf adds
-    to the prediction. A leaf is its own child. A tree with fewer nodes than the largest is padded with leaves of value
-    0 to which no branch leads. baseline is a scalar, the prediction before the first tree.
-    """
-    nodes = [predictor[0].nodes for predictor in model._predictors]
-    most = max(len(n) for n in nodes)
-    shape = (len(nodes), most)
-    feature, value = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
-    threshold = np.full(shape, np.inf, np.float32)
-    branches = np.broadcast_to(np.arange(most)[:, None], (*shape, 2)).copy()
-    for t, tree in enumerate(nodes):
-        inner = np.flatnonzero(tree["is_leaf"] == 0)
-        feature[t, inner] = tree["feature_idx"][inner]
-        threshold[t, inner] = tree["num_threshold"][inner]
-        branches[t, inner, 0], branches[t, inner, 1] = tree["left"][inner], tree["right"][inner]
-        value[t, : len(tree)] = tree["value"]
-    baseline = np.asarray(model._baseline_prediction).ravel()[0]
-    return {"feature": feature, "threshold": threshold, "branches": branches, "value": value, "baseline": baseline}
-
-
-def pad_nodes(array: np.ndarray, nodes: int) -> np.ndarray:
-    """Pad an array (trees, nodes, ...) of trees with zeros, up to `nodes` nodes, which must not be fewer than it has.
-
-    No branch leads to a padded node.
-    """
-    return np.pad(array, [(0, 0), (0, nodes - array.shape[1])] + [(0, 0)] * (array.ndim - 2))
+        """Evaluate all trees of direction number d: (voxels, columns) -> (voxels,)."""
+        nodes = self.feature[d], self.threshold[d], self.branches[d], self.value[d]
+        return self.baseline[d] + walk(columns, *nodes, self.config.depth)
 
 
 def recipes() -> Iterator[Recipe]:
