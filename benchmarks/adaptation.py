@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -77,18 +79,23 @@ def quality(method: Method, pairs: Pairs) -> dict[str, float]:
     return {direction: float(np.mean(people)) for direction, people in psnr_of_people(method, pairs).items()}
 
 
-def remember(method: Method) -> None:
-    """Keep the estimates of this kind of method by their source, since each adaptation needs the same ones."""
+@contextmanager
+def remembered(method: Method) -> Iterator[None]:
+    """In the block, keep the estimates of this kind of method by their source: each adaptation needs the same ones."""
     kind, known = type(method), dict[tuple[Direction, bytes], tuple[Tensor, Tensor | None]]()
     estimate = kind.predict_with_sd
 
-    def remembered(self: Method, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
+    def lookup(self: Method, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
         key = direction, batch.sources[direction].volume.numpy().tobytes()
         if key not in known:
             known[key] = estimate(self, batch, direction)
         return known[key]
 
-    kind.predict_with_sd = remembered
+    kind.predict_with_sd = lookup
+    try:
+        yield
+    finally:
+        kind.predict_with_sd = estimate
 
 
 def single(pairs: Pairs) -> Pairs:
@@ -123,7 +130,6 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "adaptation.json")
     options = parser.parse_args()
-    remember(api.load(options.model, "cpu").method)
     results: dict[str, dict[str, object]] = {}
     for number, scanner in enumerate(SCANNERS):
         sites.SITES[scanner.name] = scanner
@@ -132,12 +138,13 @@ def main() -> None:
         names = train.table["participant_id"].unique()
         of: dict[str, object] = {"as it is": quality(api.load(options.model, "cpu").method, test)}
         few = {count: train.where(train.table["participant_id"].isin(names[:count])) for count in {*PAIRS, *SINGLE}}
-        for count in PAIRS:
-            out = options.work / f"{scanner.name}-{count}"
-            of[f"{count} pairs"] = adapted(options.model, few[count], test, out)
-        for count in SINGLE:
-            out = options.work / f"{scanner.name}-single-{count}"
-            of[f"single scans of {count}"] = adapted(options.model, single(few[count]), test, out)
+        with remembered(api.load(options.model, "cpu").method):
+            for count in PAIRS:
+                out = options.work / f"{scanner.name}-{count}"
+                of[f"{count} pairs"] = adapted(options.model, few[count], test, out)
+            for count in SINGLE:
+                out = options.work / f"{scanner.name}-single-{count}"
+                of[f"single scans of {count}"] = adapted(options.model, single(few[count]), test, out)
         controls = api.fit_controls(train, names=CONTROLS)
         of |= {f"{name}, 50 pairs": quality(control, test) for name, control in controls.items()}
         many = prepared(options.work, scanner, MANY, 990 + number, (1, 0, 0)).train
