@@ -81,7 +81,8 @@ def test_what_is_discovered_is_not_followed():
     """The registry finds all methods; the code of a run holds its own method's only."""
     reached = set(_reached(["pdsynth.training", "pdsynth.evaluation.evaluate", "pdsynth.methods.unet"]))
     methods = {name.removeprefix("pdsynth.methods.") for name in reached if name.startswith("pdsynth.methods.")}
-    assert methods == {"base", "checkpoint", "conditioning", "controls", "correction", "detail", "recipe", "unet"}
+    known = {"base", "checkpoint", "conditioning", "controls", "correction", "detail", "recipe", "trees", "unet"}
+    assert methods == known
     assert "pdsynth.recipes" not in reached
     assert "pdsynth.progress" not in reached and "pdsynth.workers" in reached  # what is shown is no result
 

@@ -10,7 +10,6 @@ import typer
 from pdsynth import folders
 from pdsynth.cli.console import done, search_before_sharing
 from pdsynth.cli.following import after_prepared
-from pdsynth.outcomes import TABLE
 from pdsynth.progress import working
 from pdsynth.types import InputError
 
@@ -38,6 +37,7 @@ def report(
     folder is quality.html, on the quality of its scans. That of a folder of synthesize is report.html, with a viewer of
     the volumes.
     """
+    from pdsynth.outcomes import TABLE
     from pdsynth.results.archive import METRICS_JSON
 
     kinds = {name: (results / name).is_file() for name in (PREPARED, METRICS_JSON, TABLE)}
@@ -85,6 +85,8 @@ def _written(kind: str, folder: Path, participants: list[str], sources: Path | N
         from pdsynth.report.quality import write_quality
 
         return write_quality(folder)
+    from pdsynth.outcomes import TABLE
+
     if kind == TABLE:
         from pdsynth.report.volumes import write_volumes
 
