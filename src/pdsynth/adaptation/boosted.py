@@ -72,7 +72,7 @@ def fitted(people: Sequence[Mapping[Left, Remains]], groups: int) -> tuple[np.nd
     for g in range(groups):
         # weights that know group g leave errors in others that know it, too
         model = _fit([each[frozenset((g, int(h)))] for h, each in zip(group, people, strict=True) if h != g])
-        for i in np.flatnonzero(group == g):
+        for i in np.flatnonzero(group == g).tolist():
             own = people[i][frozenset((g,))]
             before, after = (np.mean(np.square(e)) for e in (own.error, own.error - model.predict(own.columns)))
             gains[i] = 10 * np.log10(max(before, 1e-12) / max(after, 1e-12))
