@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -349,16 +348,6 @@ main(sys.argv[1:])
 """
 
 
-def test_a_budget_that_trains_hardly_at_all_is_told(
-    prepared: Pairs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "run"
-    status, _, err = run(capsys, "train", prepared.root, out, "--recipe", "voxel-mlp", "--budget", "0.001s")
-    assert status == 0
-    assert "Warning: 1 training step of" in err and "OMP_NUM_THREADS=1" in err
-    assert json.loads((out / "model" / "config.json").read_text())["card"]["steps_done"] == 1
-
-
 def test_a_killed_run_goes_on_with_the_same_recipe_seed_and_pairs_only(
     prepared: Pairs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -390,8 +379,7 @@ def test_a_killed_run_goes_on_with_the_same_recipe_seed_and_pairs_only(
     moved = tmp_path / "moved"
     shutil.copytree(prepared.root, moved)  # the same pairs under another name
     status, said, err = run(capsys, "train", moved, *words[2:], "--resume")
-    assert status == 0, err
-    assert re.search(r"for 4 of \d+ steps \(\S+ s per step\)", said) and "Warning" not in err
+    assert status == 0 and "for 4 of " in said and "Warning" not in err, err
     card = json.loads((out / "model" / "config.json").read_text())["card"]
     assert (card["recipe"], card["seed"], card["steps"], card["steps_done"]) == ("voxel-mlp", 0, 4, 4)
     assert json.loads((out / "manifest.json").read_text())["finished"] is not None

@@ -136,3 +136,13 @@ def test_nothing_is_coloured_where_no_terminal_is(tmp_path: Path, capsys: pytest
         main(["inspect", str(bids_dataset(tmp_path / "study"))])
     out, err = capsys.readouterr()
     assert "Next: pdsynth" in out and "\x1b" not in out + err
+
+
+def test_a_budget_that_trains_hardly_at_all_is_told(
+    prepared: Pairs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    status, _, err = run(capsys, "train", prepared.root, out, "--recipe", "voxel-mlp", "--budget", "0.001s")
+    assert status == 0
+    assert "Warning: 1 training step of" in err and "OMP_NUM_THREADS=1" in err
+    assert json.loads((out / "model" / "config.json").read_text())["card"]["steps_done"] == 1
