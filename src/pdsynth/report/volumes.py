@@ -40,6 +40,7 @@ def write_volumes(folder: str | Path, sources: str | Path | None = None, partici
         chosen, most = [each for each in found if person_of[each.image] in participants], len(found)
     scans = filled(chosen, root, most)
     tops = limits(scans)
+    unit = words.unit(found[0].sidecar.get("Preprocessing") or {})
     simulated = bool(read_json(root / "dataset_description.json").get("Simulated"))
     context = {
         "simulated": simulated,
@@ -54,9 +55,7 @@ def write_volumes(folder: str | Path, sources: str | Path | None = None, partici
             {"key": d.value, "name": words.DIRECTIONS[d]} for d in dict.fromkeys(s.direction for s in scans)
         ],
         "limits": tops,
-        "unit": words.unit(found[0].sidecar.get("Preprocessing") or {}).partition(",")[
-            0
-        ],  # the field is in the volumes
+        "unit": unit.partition(",")[0],  # the receive field is in the volumes
         "states_sd": any(scan.deviation is not None for scan in scans),
         "spread": "SD of the synthesised volume",
         "colour_bar": colour_bar,
