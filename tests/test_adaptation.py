@@ -26,8 +26,10 @@ from pdsynth.methods.correction import (
     TREE_COLUMNS,
     corrected,
     no_places,
+    no_source,
     no_trees,
     packed,
+    packed_sources,
     packed_trees,
     tree_columns,
     unpacked,
@@ -164,18 +166,20 @@ def test_the_weights_of_places_are_added_near_the_source() -> None:
     maps[0, 0, 2, 2, 2], maps[0, 11, 3, 3, 3], maps[0, 0, 0, 0, 7] = 0.125, 0.5, 0.25
     estimate = torch.full((1, 1, 8, 8, 8), 0.25)
     places, local = packed(maps)
-    changed = corrected(estimate, source, torch.zeros(COLUMNS), places, local[0], no_trees()[0])[0, 0]
+    changed = corrected(estimate, source, torch.zeros(COLUMNS), places, local[0], no_trees()[0], no_source()[0])[0, 0]
     assert places.tolist() == [7, 2 * 73, 3 * 73]
     assert changed[2, 2, 2] == 0.375 and changed[0, 0, 7] == 0.25  # the last one is far from the source's brain
     assert float(changed[3, 3, 3]) == pytest.approx(0.25 + 0.5 * float(volume[0, 0, 2, 3, 3]), abs=1e-3)
     assert (changed != 0.25).sum() == 2
-    assert corrected(estimate, source, torch.zeros(COLUMNS), places, local[1], no_trees()[1]) is estimate
+    assert (
+        corrected(estimate, source, torch.zeros(COLUMNS), places, local[1], no_trees()[1], no_source()[1]) is estimate
+    )
 
 
 def remains(generator: np.random.Generator, step: float) -> dict[frozenset[int], Remains]:
     """Voxels of a participant whose error is a step in one column, whoever was left out of the weights before."""
-    columns = generator.standard_normal((3000, TREE_COLUMNS)).astype(np.float32)
-    error = step * (columns[:, 1] > 0.5) + 0.1 * generator.standard_normal(3000)
+    columns = generator.standard_normal((16_000, TREE_COLUMNS)).astype(np.float32)
+    error = step * (columns[:, 1] > 0.5) + 0.1 * generator.standard_normal(16_000)
     lefts = (frozenset((g, h)) for g in range(5) for h in range(5))
     return dict.fromkeys(lefts, Remains(columns, error.astype(np.float32)))
 
@@ -201,12 +205,13 @@ def test_there_are_no_trees_if_only_noise_is_left() -> None:
 def test_a_mirrored_voxel_has_the_columns_of_the_mirrored_head() -> None:
     generator = torch.Generator().manual_seed(1)
     direction = Direction.FMRI_TO_DMRI
-    estimate, before, volume = (torch.rand(1, 1, 8, 10, 12, generator=generator) for _ in range(3))
+    estimate, before, volume, mean = (torch.rand(1, 1, 8, 10, 12, generator=generator) for _ in range(4))
+    mean = (mean + mean.flip(2))[0, 0] / 2
 
     def columns(turn: bool) -> np.ndarray:
         parts = [each.flip(2) if turn else each for each in (estimate, before, volume)]
         source = source_batch(parts[2][0, 0].numpy(), np.ones((8, 10, 12), bool), direction, 1000).sources[direction]
-        return tree_columns(parts[0], parts[1], source)[0].numpy()
+        return tree_columns(parts[0], parts[1], source, mean)[0].numpy()
 
     inside = np.ones((8, 10, 12), bool)
     own = Remains.drawn(columns(False), estimate[0, 0].numpy(), inside, 50, seed=3)
@@ -223,14 +228,30 @@ def test_trees_are_added_near_the_source_and_in_their_direction_only() -> None:
     brain[:, :, :4] = True
     source = source_batch(volume[0, 0].numpy(), brain, Direction.FMRI_TO_DMRI, 1000).sources[Direction.FMRI_TO_DMRI]
     estimate = torch.full((1, 1, 8, 8, 8), 0.25)
-    tree = [[TREE_COLUMNS - 4, 0, 1, 2, 0], [0, np.inf, 1, 1, 0.125], [0, np.inf, 2, 2, 0.5]]  # by the side of the head
+    tree = [[boosted.X, 0, 1, 2, 0], [0, np.inf, 1, 1, 0.125], [0, np.inf, 2, 2, 0.5]]  # by the side of the head
     trees = packed_trees([np.array([tree], np.float32), np.zeros((0, 0, NODE), np.float32)])
     unchanged = torch.zeros(COLUMNS), *(each[0] if each.dim() > 1 else each for each in no_places())
-    changed = corrected(estimate, source, *unchanged, trees[0])[0, 0]
+    changed = corrected(estimate, source, *unchanged, trees[0], no_source()[0])[0, 0]
     near = source.near[0, 0]
     assert (changed[:4][near[:4]] == 0.375).all() and (changed[4:][near[4:]] == 0.75).all()
     assert (changed[~near] == 0.25).all() and near.any() and not near.all()
-    assert corrected(estimate, source, *unchanged, trees[1]) is estimate
+    assert corrected(estimate, source, *unchanged, trees[1], no_source()[1]) is estimate
+
+
+def test_trees_know_how_a_source_differs_from_the_mean_source() -> None:
+    generator = torch.Generator().manual_seed(2)
+    volume, mean = torch.rand(8, 8, 8, generator=generator), torch.rand(8, 8, 8, generator=generator)
+    direction = Direction.DMRI_TO_FMRI
+    source = source_batch(volume.numpy(), np.ones((8, 8, 8), bool), direction, 1000).sources[direction]
+    estimate = torch.full((1, 1, 8, 8, 8), 0.25)
+    tree = [[TREE_COLUMNS - 3, 0.1, 1, 2, 0], [0, np.inf, 1, 1, 0.125], [0, np.inf, 2, 2, 0.5]]
+    trees = packed_trees([np.zeros((0, 0, NODE), np.float32), np.array([tree], np.float32)])
+    means = packed_sources([np.zeros((0, 0, 0), np.float32), mean.numpy()])
+    unchanged = torch.zeros(COLUMNS), *(each[0] if each.dim() > 1 else each for each in no_places())
+    changed = corrected(estimate, source, *unchanged, trees[1], means[1])[0, 0]
+    assert torch.equal(changed, torch.where(volume - mean.half().float() > 0.1, 0.75, 0.375))
+    without = corrected(estimate, source, *unchanged, trees[1], no_source()[1])[0, 0]  # a model of an earlier version
+    assert torch.equal(without, torch.where(volume > 0.1, 0.75, 0.375))
 
 
 @pytest.fixture

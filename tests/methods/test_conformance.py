@@ -14,7 +14,7 @@ from pdsynth.data.pairs import Pairs
 from pdsynth.imaging.spatial import COARSEST_MM, mni_grid
 from pdsynth.methods import checkpoint, create, registry
 from pdsynth.methods.base import Method
-from pdsynth.methods.correction import COLUMNS, corrected, no_places, no_trees
+from pdsynth.methods.correction import COLUMNS, corrected, no_places, no_source, no_trees
 from pdsynth.options import TrainOptions
 from pdsynth.recipes import RECIPES
 from pdsynth.training import train
@@ -89,7 +89,7 @@ def test_the_correction_for_a_new_scanner_is_applied_once(trained, batch, direct
         before = method.estimate(batch, direction)[0]
         method.correction[direction.index] = weights
         places, local = no_places()
-        of_none = places, local[direction.index], no_trees()[direction.index]
+        of_none = places, *(each[direction.index] for each in (local, no_trees(), no_source()))
         expected = corrected(before, batch.sources[direction], weights, *of_none)
         assert torch.equal(method.estimate(batch, direction)[0], expected) and not torch.equal(expected, before)
         assert torch.equal(method.predict(batch, direction), before)

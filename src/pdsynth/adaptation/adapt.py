@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from pdsynth.methods.correction import (
     NODE,
     local_columns,
     packed,
+    packed_sources,
     packed_trees,
     tree_columns,
     unpacked,
@@ -71,6 +72,7 @@ class _Learnt:
     weights: np.ndarray
     maps: np.ndarray
     trees: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, NODE), np.float32))
+    source: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
 
 
 def adapt(
@@ -90,7 +92,7 @@ def adapt(
     method, new = loaded.method, api.new_people(str(model), loaded, pairs)
     weights = method.correction.cpu().clone()
     maps = unpacked(method.correction_places, method.correction_local, method.config.grid_shape).cpu().float()
-    trees = list(method.correction_trees.cpu().numpy())
+    trees, means = (list(each.cpu().numpy()) for each in (method.correction_trees, method.correction_source))
     method.uncorrect()  # the new one replaces an earlier one, and is learnt without it
     found, learnt = {}, set[str]()
     for direction in Direction:
@@ -107,11 +109,12 @@ def adapt(
             found[direction] = Adaptation(both.participants)
         if found[direction].correction:
             weights[direction.index] = torch.from_numpy(correction.weights)
-            maps[direction.index], trees[direction.index] = torch.from_numpy(correction.maps), correction.trees
+            maps[direction.index] = torch.from_numpy(correction.maps)
+            trees[direction.index], means[direction.index] = correction.trees, correction.source
             learnt |= {digest for each in used for digest in each.scan_digests()}
     method.correction = weights
     method.correction_places, method.correction_local = packed(maps)
-    method.correction_trees = packed_trees(trees)
+    method.correction_trees, method.correction_source = packed_trees(trees), packed_sources(means)
     entry = {
         "cohort": pairs.root.name,
         "simulated": pairs.simulated,
@@ -138,20 +141,33 @@ def _by_pairs(method: Method, people: Pairs, direction: Direction, unjudged: boo
     if number < FEWEST:
         return Adaptation(number, correction=unjudged), _Learnt(found.weights, found.maps)
     groups = len(frozenset().union(*found.without))
-    left = [
-        _remains(method, each, direction, _with(found.without, person % groups), voxels_of_each(number), person)
-        for person, each in enumerate(_each(people))
-    ]
+    total = np.zeros(people.grid.shape, np.float32)
+    for each in _each(people):
+        total += _mean_source(each, direction)
+    left = []
+    for person, each in enumerate(_each(people)):
+        others = (total - _mean_source(each, direction)) / (number - 1)
+        without = _with(found.without, person % groups)
+        left.append(_remains(method, each, direction, without, others, voxels_of_each(number), person))
     trees, more = boosted.fitted(left, groups)
     gains = found.gains + more
     gain, error = float(gains.mean()), float(gains.std(ddof=1) / np.sqrt(number))
-    return Adaptation(number, gain, error, gain > error), _Learnt(found.weights, found.maps, trees)
+    learnt = _Learnt(found.weights, found.maps)
+    if len(trees):
+        learnt = replace(learnt, trees=trees, source=total / number)
+    return Adaptation(number, gain, error, gain > error), learnt
 
 
 def _each(pairs: Pairs) -> Iterator[Pairs]:
     """The pairs of each participant."""
     for person in pairs.table["participant_id"].unique():
         yield pairs.where(pairs.table["participant_id"] == person)
+
+
+def _mean_source(pairs: Pairs, direction: Direction) -> np.ndarray:
+    """The mean of a participant's source scans and of their mirror images, (X, Y, Z)."""
+    mean = np.mean([pairs.volume(direction.source, row) for row in range(len(pairs))], 0)
+    return np.asarray((mean + mean[::-1]) / 2)
 
 
 def _scans(method: Method, pairs: Pairs, direction: Direction) -> list[Scan]:
@@ -170,17 +186,26 @@ def _with(without: dict[Left, np.ndarray], group: int) -> dict[Left, np.ndarray]
 
 
 def _remains(
-    method: Method, pairs: Pairs, direction: Direction, without: dict[Left, np.ndarray], voxels: int, seed: int
+    method: Method,
+    pairs: Pairs,
+    direction: Direction,
+    without: dict[Left, np.ndarray],
+    others: np.ndarray,
+    voxels: int,
+    seed: int,
 ) -> dict[Left, Remains]:
-    """Voxels of a participant, after each correction by weights (LOCAL_COLUMNS, X, Y, Z) that others taught."""
+    """Voxels of a participant, after each correction by weights (LOCAL_COLUMNS, X, Y, Z) that others taught.
+
+    others (X, Y, Z): the mean source scan of the other participants.
+    """
     parts: dict[Left, list[Remains]] = {left: [] for left in without}
     for row in range(len(pairs)):
         before, source, target, inside = _estimate(method, pairs, row, direction)
-        own = local_columns(before, source)[0]
+        own, mean = local_columns(before, source)[0], torch.from_numpy(others).to(before)
         for left, weights in without.items():
             added = (own * torch.from_numpy(weights).to(before)).sum(0)
             estimate = torch.where(source.near, (before + added).clamp(0, 1), before)
-            columns = tree_columns(estimate, before, source)[0].cpu().numpy()
+            columns = tree_columns(estimate, before, source, mean)[0].cpu().numpy()
             error = target - estimate[0, 0].cpu().numpy()
             parts[left].append(Remains.drawn(columns, error, inside, -(-voxels // len(pairs)), seed))
     return {left: Remains.joined(of) for left, of in parts.items()}

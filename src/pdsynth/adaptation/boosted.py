@@ -1,7 +1,8 @@
 """Boosted trees on top of the weights that were learnt from pairs: the error that they leave, over all voxels together.
 
 Each participant's error is that of weights learnt from the others, since weights leave less of the error of those from
-whom they were learnt. The same voxel in the mirrored head has the same error, and counts as a voxel more.
+whom they were learnt. The same voxel in the mirrored head has the same error, and counts as a voxel more. The mean
+source scan, from which the source of a participant differs, is that of the others, as it is for a new person.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from threadpoolctl import threadpool_limits
 from pdsynth.methods.correction import DEPTH, NODE, TREE_COLUMNS
 from pdsynth.methods.trees import tree_arrays
 
-TREES, RATE, LEAST = 100, 0.1, 100  # number of trees, their learning rate, least number of voxels of a leaf
-VOXELS, ROWS = 8000, 160_000  # of a participant at most, and of all participants with their mirrored heads
+TREES, RATE, LEAST = 300, 0.1, 800  # number of trees, their learning rate, least number of voxels of a leaf
+TRIED = 0.3  # share of the columns that are tried at a node
+VOXELS, ROWS = 16_000, 240_000  # of a participant at most, and of all participants with their mirrored heads
 LEFT, RIGHT = 3, 4  # columns of the estimate at the left and the right neighbour
-SOURCE_LEFT, SOURCE_RIGHT, X = 15, 16, TREE_COLUMNS - 4  # the same of the source, and the coordinate to the right
+SOURCE_LEFT, SOURCE_RIGHT, X = 15, 16, TREE_COLUMNS - 7  # the same of the source, and the coordinate to the right
 
 Left = frozenset[int]  # one or two groups of participants who were left out
 
@@ -93,6 +95,7 @@ def _fit(people: Sequence[Remains]) -> HistGradientBoostingRegressor:
         learning_rate=RATE,
         max_depth=DEPTH,
         min_samples_leaf=LEAST,
+        max_features=TRIED,
         early_stopping=False,
         random_state=0,
     )

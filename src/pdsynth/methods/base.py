@@ -23,14 +23,16 @@ from pdsynth.discovery import modules_of
 from pdsynth.draws import Draws
 from pdsynth.imaging.spatial import Grid
 from pdsynth.losses.microstructure import FeatureLoss
-from pdsynth.methods.correction import corrected, no_correction, no_places, no_trees
+from pdsynth.methods.correction import corrected, no_correction, no_places, no_source, no_trees
 from pdsynth.methods.detail import DetailNetworks
 from pdsynth.types import Direction, Modality
 
 Loss = Callable[[PairBatch, Draws], dict[str, Tensor]]
 FIXED = ("grid_shape", "detail_directions")  # settings that no recipe chooses
 # buffers that models of earlier versions lack
-ADDED = ("sd_scale", "correction", "correction_places", "correction_local", "correction_trees")
+ADDED = (
+    "sd_scale", "correction", "correction_places", "correction_local", "correction_trees", "correction_source"
+)  # fmt: skip
 Settings = Mapping[str, Any]  # settings of a method's configuration, by name
 
 
@@ -113,6 +115,7 @@ class Method(nn.Module, ABC):
     correction_places: Tensor  # (V,) int32: flat indices of voxels with weights of their own
     correction_local: Tensor  # (2, LOCAL_COLUMNS, V) fp16: these weights, which are added
     correction_trees: Tensor  # (2, trees, nodes, NODE): trees that correct the result, zeros for none
+    correction_source: Tensor  # (2, X, Y, Z) fp16: mean source scans, from which trees take the difference of a source
 
     def __init__(self, config: MethodConfig) -> None:
         super().__init__()
@@ -126,6 +129,7 @@ class Method(nn.Module, ABC):
         self.register_buffer("correction_places", places)
         self.register_buffer("correction_local", local)
         self.register_buffer("correction_trees", no_trees())
+        self.register_buffer("correction_source", no_source())
         # trained on its own, after the method
         self.detail = DetailNetworks(config.detail_directions) if config.detail_directions else None
 
@@ -219,15 +223,16 @@ class Method(nn.Module, ABC):
 
     def _corrected(self, volume: Tensor, batch: PairBatch, direction: Direction) -> Tensor:
         d = direction.index
-        local, trees = self.correction_local[d], self.correction_trees[d]
-        return corrected(volume, batch.sources[direction], self.correction[d], self.correction_places, local, trees)
+        local, trees, mean = self.correction_local[d], self.correction_trees[d], self.correction_source[d]
+        source, places = batch.sources[direction], self.correction_places
+        return corrected(volume, source, self.correction[d], places, local, trees, mean)
 
     def uncorrect(self) -> None:
         """Remove the correction for a new scanner."""
         device = self.correction.device
         self.correction = no_correction().to(device)
         self.correction_places, self.correction_local = (each.to(device) for each in no_places())
-        self.correction_trees = no_trees().to(device)
+        self.correction_trees, self.correction_source = no_trees().to(device), no_source().to(device)
 
     def draw(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
         """One sample for a batch of one session, (1, 1, X, Y, Z) in [0, 1]; all noise comes from the generator.

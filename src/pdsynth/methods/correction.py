@@ -18,11 +18,12 @@ from pdsynth.types import Direction
 
 COLUMNS = 5 + CONTEXT_CHANNELS
 LOCAL_COLUMNS = COLUMNS + NEIGHBOURS
-TREE_COLUMNS = 3 + NEIGHBOURS + CONTEXT_CHANNELS + NEIGHBOURS + 3 + 1
+TREE_COLUMNS = 3 + NEIGHBOURS + CONTEXT_CHANNELS + NEIGHBOURS + 3 + 1 + 3
 NODE = 5  # numbers of a node of a tree: the column that it splits, its threshold, its two children, its value
 DEPTH = 12  # largest depth of a tree
 AROUND = 5  # edge in voxels of the cube whose mean is a column
-CHUNK = 8192  # voxels at which the trees are evaluated at a time
+AROUND_DEVIATION = (3, 7)  # the same, of the source minus the mean source
+CHUNK = 2048  # voxels at which the trees are evaluated at a time: few, so that they stay in the cache
 
 
 def no_correction() -> Tensor:
@@ -77,6 +78,11 @@ def no_trees() -> Tensor:
     return torch.zeros(len(Direction), 0, 0, NODE)
 
 
+def no_source() -> Tensor:
+    """The mean source scans that trees need if there are no trees, (2, 0, 0, 0) fp16."""
+    return torch.zeros(len(Direction), 0, 0, 0, dtype=torch.float16)
+
+
 def packed_trees(trees: Sequence[np.ndarray]) -> Tensor:
     """The trees of both directions, each (trees, nodes, NODE), as one tensor; zeros are trees that add nothing.
 
@@ -90,28 +96,45 @@ def packed_trees(trees: Sequence[np.ndarray]) -> Tensor:
     )
 
 
-def tree_columns(estimate: Tensor, before: Tensor, source: Source) -> Tensor:
+def packed_sources(means: Sequence[np.ndarray]) -> Tensor:
+    """The mean source scans of both directions, each (X, Y, Z) or empty, as one tensor; zeros for an empty one.
+
+    >>> packed_sources([np.ones((2, 3, 2)), np.zeros((0, 0, 0))]).shape
+    torch.Size([2, 2, 3, 2])
+    """
+    shape = np.max([each.shape for each in means], 0)
+    return torch.from_numpy(np.stack([each if each.size else np.zeros(shape) for each in means])).half()
+
+
+def tree_columns(estimate: Tensor, before: Tensor, source: Source, mean: Tensor) -> Tensor:
     """The features of each voxel from which trees correct an estimate: (B, 1, X, Y, Z) -> (B, TREE_COLUMNS, X, Y, Z).
 
     They are the estimate, its means over the 3 x 3 x 3 and 5 x 5 x 5 voxels around, its values at the six neighbours,
-    the six context features of the source, the source at the six neighbours, the coordinates in [-1, 1], and the
-    estimate `before` it was corrected by weights.
+    the six context features of the source, the source at the six neighbours, the coordinates in [-1, 1], the estimate
+    `before` it was corrected by weights, and the source minus `mean`, with its means over the 3 x 3 x 3 and 7 x 7 x 7
+    voxels around. mean (X, Y, Z) is the mean source scan of other participants.
     """
-    means = [F.avg_pool3d(estimate, edge, 1, edge // 2, count_include_pad=False) for edge in (3, AROUND)]
+
+    def around(volume: Tensor, edges: Sequence[int]) -> list[Tensor]:
+        return [F.avg_pool3d(volume, edge, 1, edge // 2, count_include_pad=False) for edge in edges]
+
+    deviation = source.volume - mean
     axes = [torch.linspace(-1, 1, side, device=estimate.device) for side in estimate.shape[2:]]
     places = torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(estimate), -1, -1, -1, -1)
-    own = [estimate, *means, neighbours(estimate)]
-    return torch.cat([*own, source.context, neighbours(source.volume), places, before], 1)
+    own = [estimate, *around(estimate, (3, AROUND)), neighbours(estimate)]
+    others = [deviation, *around(deviation, AROUND_DEVIATION)]
+    return torch.cat([*own, source.context, neighbours(source.volume), places, before, *others], 1)
 
 
 def corrected(
-    estimate: Tensor, source: Source, weights: Tensor, places: Tensor, local: Tensor, trees: Tensor
+    estimate: Tensor, source: Source, weights: Tensor, places: Tensor, local: Tensor, trees: Tensor, mean: Tensor
 ) -> Tensor:
     """The estimate plus the weighted sum of its columns, (B, 1, X, Y, Z) in [0, 1]; the same tensor for zero weights.
 
     weights (COLUMNS,): of one direction, for all voxels. local (LOCAL_COLUMNS, V): weights that are added at the voxels
-    with flat indices `places`, (V,). trees (trees, nodes, NODE): their sum is added to the result. Voxels that are not
-    near the source's brain stay as they are.
+    with flat indices `places`, (V,). trees (trees, nodes, NODE): their sum is added to the result. mean (X, Y, Z): the
+    mean source scan that the trees need; empty for trees that do not split by it. Voxels that are not near the source's
+    brain stay as they are.
     """
     before = estimate
     if weights.any() or local.any():
@@ -119,12 +142,13 @@ def corrected(
         added = (of[:, :COLUMNS] * weights.view(1, -1, 1)).sum(1)
         added[:, places.long()] += (of[:, :, places.long()] * local.float()).sum(1)
         estimate = torch.where(source.near, (estimate + added.view_as(estimate)).clamp(0, 1), estimate)
-    return _corrected_by_trees(estimate, before, source, trees) if trees.any() else estimate
+    return _corrected_by_trees(estimate, before, source, trees, mean) if trees.any() else estimate
 
 
-def _corrected_by_trees(estimate: Tensor, before: Tensor, source: Source, trees: Tensor) -> Tensor:
+def _corrected_by_trees(estimate: Tensor, before: Tensor, source: Source, trees: Tensor, mean: Tensor) -> Tensor:
     feature, threshold, children, value = trees[..., 0], trees[..., 1], trees[..., 2:4], trees[..., 4]
-    columns, result = tree_columns(estimate, before, source).flatten(2), estimate.clone()
+    mean = mean.float() if mean.numel() else estimate.new_zeros(())  # models of earlier versions have none
+    columns, result = tree_columns(estimate, before, source, mean).flatten(2), estimate.clone()
     for of, near, volume in zip(columns, source.near, result, strict=True):
         for voxels in torch.nonzero(near.flatten())[:, 0].split(CHUNK):
             added = walk(of[:, voxels].T.contiguous(), feature, threshold, children, value, DEPTH)
