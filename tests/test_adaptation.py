@@ -278,6 +278,14 @@ def test_pairs_of_the_scanner_correct_the_model(prepared, model, tmp_path):
         assert each.correction and each.participants == 6
         gain = quality(after, prepared.test, direction) - quality(before, prepared.test, direction)
         assert gain > 2 and each.gain_db == pytest.approx(gain, abs=1.5)  # people of the test split gain as much
+    others = [row for row in range(len(prepared)) if prepared.table["split"].iloc[row] != "test"]
+    assert after.correction_trees.any()
+    for direction in Direction:  # the trees know the mean source of those from whom they learnt
+        assert after.correction_trees[direction.index].any() == after.correction_source[direction.index].any()
+        sources = np.mean([prepared.volume(direction.source, row) for row in others], 0)
+        if after.correction_trees[direction.index].any():
+            expected = (sources + sources[::-1]) / 2
+            assert after.correction_source[direction.index].float().numpy() == pytest.approx(expected, abs=1e-3)
     batch = prepared.batch(np.array([0]))
     copy = before.estimate(batch, Direction.FMRI_TO_DMRI)[0]
     assert torch.equal(copy, before.predict(batch, Direction.FMRI_TO_DMRI))  # no correction: the same bytes
