@@ -146,3 +146,9 @@ def test_a_budget_that_trains_hardly_at_all_is_told(
     assert status == 0
     assert "Warning: 1 training step of" in err and "OMP_NUM_THREADS=1" in err
     assert json.loads((out / "model" / "config.json").read_text())["card"]["steps_done"] == 1
+
+
+def test_an_unknown_option_has_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "report", "--wrong")
+    assert status == 2
+    assert "No such option" in err
