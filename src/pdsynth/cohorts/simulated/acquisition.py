@@ -18,7 +18,7 @@ POSE_DEG, POSE_MM, SCALE_SD = 1.7, 2.0, 0.03
 BETWEEN_DEG, BETWEEN_MM = 0.6, 0.8  # the head moves between the two scans
 SLAB_MM, FIELD_OF_VIEW_MM = 156.0, 240.0
 SLAB_CENTRE_MM = np.array([0.0, -18.0, 6.0])
-RELAXATION_SPREAD = 0.15
+RELAXATION_SPREAD = 0.05
 PSF_MM = (0.3, 2.5)  # FWHM besides that of a voxel; real scans are as sharp (benchmarks/realism.py)
 
 

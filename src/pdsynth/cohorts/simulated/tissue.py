@@ -37,19 +37,26 @@ TISSUES: Tissues = {
 PARALLEL = 1.85e-3  # diffusivity along fibres, mm^2/s; a tensor fit at b 1000 then gives an MD of .71e-3
 STATIC_FRACTION = 0.35  # fraction of grey matter with slow diffusion: at b 2500 it is brighter than exp(-b D)
 STATIC_RATIO = 0.4  # diffusivity of the slow pool relative to the tissue's mean
+FLUID_T2_STAR = (
+    60.0,
+    400.0,
+)  # ms; pulsation and the tissue around shorten that of fluid in real scans by different amounts
 
 
 def varied(generator: np.random.Generator, spread: float) -> Tissues:
     """The tissues with T1, T2, T2* and density each multiplied by an independent factor, uniform in 1 +- spread.
 
-    The diffusivities are unchanged.
+    T2* of fluid is uniform in FLUID_T2_STAR instead. The diffusivities are unchanged.
     """
 
     def draw(value: float) -> float:
         return float(value * generator.uniform(1 - spread, 1 + spread))
 
+    def t2_star(name: str, value: float) -> float:
+        return float(generator.uniform(*FLUID_T2_STAR)) if name == "csf" else draw(value)
+
     return {
-        name: replace(t, t1=draw(t.t1), t2=draw(t.t2), t2_star=draw(t.t2_star), density=draw(t.density))
+        name: replace(t, t1=draw(t.t1), t2=draw(t.t2), t2_star=t2_star(name, t.t2_star), density=draw(t.density))
         for name, t in TISSUES.items()
     }
 
