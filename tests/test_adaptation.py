@@ -5,17 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tests.adapting import quality
 
 from pdsynth import api
 from pdsynth.adaptation import adapt, boosted
 from pdsynth.adaptation.boosted import Remains
 from pdsynth.adaptation.paired import TRIANGLE, Equations, Scan, fitted
-from pdsynth.adaptation.unpaired import mean_error
 from pdsynth.cli import main
 from pdsynth.data.batch import source_batch
-from pdsynth.data.pairs import Pairs
-from pdsynth.evaluation.estimates import predictions
-from pdsynth.evaluation.metrics import psnr
 from pdsynth.methods import checkpoint, create
 from pdsynth.methods.base import ADDED
 from pdsynth.methods.correction import (
@@ -35,7 +32,7 @@ from pdsynth.methods.correction import (
     unpacked,
 )
 from pdsynth.methods.trees import walk
-from pdsynth.types import Available, Direction
+from pdsynth.types import Direction
 
 SIZE = (20, 24, 16)
 
@@ -117,44 +114,6 @@ def test_noise_is_not_learnt() -> None:
     generator = np.random.default_rng(3)
     gains = fitted(([scan(generator, np.zeros(LOCAL_COLUMNS), noise=1)] for _ in range(5)), 5).gains
     assert abs(gains.mean()) < 0.1 and gains.mean() < gains.std(ddof=1) / np.sqrt(len(gains))
-
-
-def single_scans(generator: np.random.Generator, error: np.ndarray, people: int) -> tuple[np.ndarray, np.ndarray]:
-    """Targets and estimates of different people, whose anatomy has an SD of .1; the targets are higher by `error`."""
-    return (error + 0.1 * generator.standard_normal((people, *SIZE)), 0.1 * generator.standard_normal((people, *SIZE)))
-
-
-@pytest.mark.parametrize("people", [5, 20])
-@pytest.mark.parametrize("alike", [False, True])
-def test_the_mean_error_is_learnt_from_different_people(people: int, alike: bool) -> None:
-    """The fraction that is judged to be removed is the true one, if the hemispheres are alike and if they are not."""
-    generator = np.random.default_rng(4)
-    x = np.abs(np.arange(SIZE[0]) - 9.5) < 5 if alike else np.arange(SIZE[0]) < 10
-    error = np.where(x, 0.2, 0)[:, None, None] * np.ones(SIZE)
-    judged, true, opposite = [], [], []
-    for _ in range(20):
-        volumes = single_scans(generator, error, people)
-        found = mean_error(*volumes, np.ones(SIZE, bool), np.tile(np.arange(people) % 5, 2))
-        judged.append(found.removed)
-        true.append(1 - np.square(error - found.map).sum() / np.square(error).sum())
-        opposite.append(np.sqrt(np.square(found.map - found.map[::-1]).mean()) / 2)
-    assert np.mean(true) > 0.8
-    chance = 0.1 / np.sqrt(people)  # without shrinking
-    assert np.mean(opposite) < 0.5 * chance if alike else np.mean(opposite) == pytest.approx(0.1, abs=0.02)
-    assert np.mean(judged) == pytest.approx(np.mean(true), abs=0.05 if people == 5 else 0.02)
-    assert np.std(judged) < found.error < 0.05  # the error is that of a known mean error, and too large
-
-
-def test_a_mean_error_of_chance_is_not_learnt() -> None:
-    generator = np.random.default_rng(5)
-    kept = 0
-    for _ in range(20):
-        found = mean_error(
-            *single_scans(generator, np.zeros(SIZE), 6), np.ones(SIZE, bool), np.tile(np.arange(6) % 5, 2)
-        )
-        assert np.abs(found.map).mean() < 0.02
-        kept += found.removed > found.error
-    assert kept <= 6
 
 
 def test_the_weights_of_places_are_added_near_the_source() -> None:
@@ -262,15 +221,6 @@ def model(prepared, tmp_path):
     return checkpoint.save(method, tmp_path / "model", card)
 
 
-def quality(method, pairs: Pairs, direction: Direction) -> float:
-    found = predictions(method, pairs, direction)
-    scores = [
-        psnr(found[row], pairs.volume(direction.target, row), pairs.brain(direction.target, row))
-        for row in range(len(pairs))
-    ]
-    return float(np.mean(scores))
-
-
 def test_pairs_of_the_scanner_correct_the_model(prepared, model, tmp_path):
     found = adapt(model, prepared, tmp_path / "adapted", "cpu")
     before, after = (api.load(folder, "cpu").method for folder in (model, tmp_path / "adapted"))
@@ -293,58 +243,23 @@ def test_pairs_of_the_scanner_correct_the_model(prepared, model, tmp_path):
     assert used > set(prepared.train.scan_digests()) and used.isdisjoint(prepared.test.scan_digests())
 
 
-def alone(pairs: Pairs) -> Pairs:
-    """The pairs as if every second person had the fMRI alone, and the others the dMRI."""
-    table = pairs.table.assign(available=[(Available.FMRI, Available.DMRI)[row % 2] for row in range(len(pairs))])
-    return Pairs(pairs.root, table, pairs.manifest, pairs.volumes)
-
-
-def test_scans_without_a_partner_correct_the_model(make_prepared, tmp_path, capsys):
-    """The model's estimate is .3 everywhere. The mean error is learnt from 15 people with fMRI and 15 with dMRI."""
-    pairs = make_prepared(40, test=10)
-    method = create("population-mean", {"grid_shape": list(pairs.grid.shape)})
-    method.means.fill_(0.3)
-    model = checkpoint.save(method, tmp_path / "model", pairs.preprocessing.entries() | {"scans_sha256": ["0" * 16]})
-    of_single = alone(pairs)
-    found = adapt(model, of_single, tmp_path / "adapted", "cpu")
-    before, after = (api.load(folder, "cpu") for folder in (model, tmp_path / "adapted"))
-    for direction, each in found.items():
-        assert each.correction and (each.participants, each.sources, each.targets) == (0, 15, 15)
-        assert each.removed == pytest.approx(0.96, abs=0.05) and each.removed > 5 * each.removed_error
-        assert quality(after.method, pairs.test, direction) - quality(before.method, pairs.test, direction) > 5
-    assert not after.method.correction.any() and not after.method.correction_local[:, 1:].any()
-    used = set(after.card["scans_sha256"])
-    assert len(used) == 1 + 2 * 30 and used.isdisjoint(pairs.test.scan_digests())
-    of_single.table.drop(columns="split").to_csv(pairs.root / "pairs.tsv", sep="\t", index=False)
-    with pytest.raises(SystemExit) as end:
-        main(["adapt", str(model), str(pairs.root), str(tmp_path / "out")])
-    assert not end.value.code
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "source and" in printed and "of the mean" in printed and "corrected" in printed
-
-
-def test_few_scans_without_a_partner_change_nothing(prepared, model, tmp_path):
-    """Three people have each scan. Their anatomy would decide the means."""
-    found = adapt(model, alone(prepared), tmp_path / "same", "cpu", True)
-    assert all(each.participants == 0 and not each.correction for each in found.values())
-    same = api.load(tmp_path / "same", "cpu").method
-    assert not same.correction.any() and not same.correction_local.any()
-
-
 def test_a_direction_that_is_unchanged_keeps_its_earlier_correction(prepared, model, tmp_path):
     """The earlier voxels stay, although the new correction of the other direction has others."""
     method = api.load(model, "cpu").method
     maps = torch.zeros(2, LOCAL_COLUMNS, *prepared.grid.shape)
     maps[0, 0, 0, 0, 0], maps[1, 2, 1, 1, 1] = 0.5, 0.25
     method.correction_places, method.correction_local = packed(maps)
+    method.correction_mirror[:] = True
     card = prepared.preprocessing.entries() | {"scans_sha256": ["0" * 16]}
     folder = checkpoint.save(method, tmp_path / "earlier", card)
     adapt(folder, prepared.where(np.arange(len(prepared)) == 0), tmp_path / "same", "cpu")  # one pair is too few
     same = api.load(tmp_path / "same", "cpu").method
     assert torch.equal(unpacked(same.correction_places, same.correction_local, prepared.grid.shape), maps.half())
+    assert same.correction_mirror.all()
     adapt(folder, prepared, tmp_path / "new", "cpu")  # both directions gain, and nothing of the earlier one is left
     new = api.load(tmp_path / "new", "cpu").method
     assert not unpacked(new.correction_places, new.correction_local, prepared.grid.shape)[0, 0, 0, 0, 0]
+    assert not new.correction_mirror.any()
 
 
 def test_a_model_that_was_adapted_before_opens(prepared, model, tmp_path):

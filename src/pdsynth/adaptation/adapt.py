@@ -15,7 +15,7 @@ from pdsynth import api
 from pdsynth.adaptation import boosted, unpaired
 from pdsynth.adaptation.boosted import Left, Remains, voxels_of_each
 from pdsynth.adaptation.paired import Scan, fitted
-from pdsynth.adaptation.unpaired import mean_error
+from pdsynth.adaptation.unpaired import carried, mean_error
 from pdsynth.data.batch import Source
 from pdsynth.data.pairs import Pairs
 from pdsynth.evaluation.estimates import predictions, source_only
@@ -24,7 +24,6 @@ from pdsynth.methods import checkpoint
 from pdsynth.methods.base import Method
 from pdsynth.methods.correction import (
     COLUMNS,
-    LOCAL_COLUMNS,
     NODE,
     local_columns,
     packed,
@@ -73,6 +72,7 @@ class _Learnt:
     maps: np.ndarray
     trees: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, NODE), np.float32))
     source: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+    mirror: bool = False
 
 
 def adapt(
@@ -82,10 +82,11 @@ def adapt(
 
     Uses participants of `pairs` who are not in the test split and were not in the model's training set: those who have
     both scans, if there are FEWEST or more. With fewer, the mean error is learnt from all source and target scans, if
-    FEWEST_SINGLE people or more have each. A correction is kept if people who were left out gain more than its standard
-    error. Otherwise nothing can be judged, and the model is saved as it was, unless `unjudged` is true and there is a
-    pair. The scans from which it learnt become training scans in the model's card (record of the training), so that
-    `pdsynth evaluate` refuses to score on them. Raises InputError if the model has another preprocessing than the
+    FEWEST_SINGLE people or more have each; the estimates of a scan and of its mirror image are then averaged. A
+    correction is kept if people who were left out gain more than its standard error. Otherwise nothing can be judged,
+    and the model is saved as it was, unless `unjudged` is true and there is a pair. The scans from which it learnt
+    become training scans in the model's card (record of the training), so that `pdsynth evaluate` refuses to score on
+    them. Raises InputError if the model has another preprocessing than the
     pairs, or if its card does not list its training scans.
     """
     loaded = api.load(model, device)
@@ -93,12 +94,14 @@ def adapt(
     weights = method.correction.cpu().clone()
     maps = unpacked(method.correction_places, method.correction_local, method.config.grid_shape).cpu().float()
     trees, means = (list(each.cpu().numpy()) for each in (method.correction_trees, method.correction_source))
+    mirror = method.correction_mirror.cpu().clone()
     method.uncorrect()  # the new one replaces an earlier one, and is learnt without it
     found, learnt = {}, set[str]()
     for direction in Direction:
         both = new.where(new.table["available"] == Available.BOTH)
         sources, targets = (_having(new, m) for m in (direction.source, direction.target))
         used: tuple[Pairs, ...] = ()
+        correction: _Learnt | None = None
         if both.participants < FEWEST and min(sources.participants, targets.participants) >= FEWEST_SINGLE:
             used = (sources, targets)
             found[direction], correction = _by_single_scans(method, sources, targets, direction)
@@ -107,14 +110,16 @@ def adapt(
             found[direction], correction = _by_pairs(method, both, direction, unjudged)
         else:
             found[direction] = Adaptation(both.participants)
-        if found[direction].correction:
+        if correction is not None:
             weights[direction.index] = torch.from_numpy(correction.weights)
             maps[direction.index] = torch.from_numpy(correction.maps)
             trees[direction.index], means[direction.index] = correction.trees, correction.source
+            mirror[direction.index] = correction.mirror
             learnt |= {digest for each in used for digest in each.scan_digests()}
     method.correction = weights
     method.correction_places, method.correction_local = packed(maps)
     method.correction_trees, method.correction_source = packed_trees(trees), packed_sources(means)
+    method.correction_mirror = mirror
     entry = {
         "cohort": pairs.root.name,
         "simulated": pairs.simulated,
@@ -134,8 +139,8 @@ def _having(pairs: Pairs, modality: Modality) -> Pairs:
     return pairs.where(pairs.table["available"].isin([Available.BOTH, Available(modality)]))
 
 
-def _by_pairs(method: Method, people: Pairs, direction: Direction, unjudged: bool) -> tuple[Adaptation, _Learnt]:
-    """The adaptation of one direction by pairs, and the correction."""
+def _by_pairs(method: Method, people: Pairs, direction: Direction, unjudged: bool) -> tuple[Adaptation, _Learnt | None]:
+    """The adaptation of one direction by pairs, and the correction, None if it is not kept."""
     number = people.participants
     found = fitted((_scans(method, each, direction) for each in _each(people)), number)
     if number < FEWEST:
@@ -155,7 +160,7 @@ def _by_pairs(method: Method, people: Pairs, direction: Direction, unjudged: boo
     learnt = _Learnt(found.weights, found.maps)
     if len(trees):
         learnt = replace(learnt, trees=trees, source=total / number)
-    return Adaptation(number, gain, error, gain > error), learnt
+    return Adaptation(number, gain, error, gain > error), learnt if gain > error else None
 
 
 def _each(pairs: Pairs) -> Iterator[Pairs]:
@@ -225,23 +230,20 @@ def _estimate(
 
 def _by_single_scans(
     method: Method, sources: Pairs, targets: Pairs, direction: Direction
-) -> tuple[Adaptation, _Learnt]:
+) -> tuple[Adaptation, _Learnt | None]:
     """As `_by_pairs`, from people with a source scan and people with a target scan."""
     real = np.stack([targets.volume(direction.target, row) for row in range(len(targets))])
+    real = _mean_of_people(real, targets)
     brain = np.mean([dilate(targets.brain(direction.target, row)) for row in range(len(targets))], 0) > 0.5
+    method.correction_mirror[direction.index] = True
+    estimates = predictions(method, sources, direction)
     names, others = (each.table["participant_id"].unique().tolist() for each in (targets, sources))
     both = set(names) & set(others)
     group: dict[str, int] = {}
     for alike in (both, set(names) - both, set(others) - both):  # each group has its share of them
         group |= {person: i % unpaired.GROUPS for i, person in enumerate(sorted(alike))}
-    found = mean_error(
-        _mean_of_people(real, targets),
-        _mean_of_people(predictions(method, sources, direction), sources),
-        brain,
-        np.array([group[person] for person in names + others]),
-    )
-    maps = np.zeros((LOCAL_COLUMNS, *found.map.shape), np.float32)
-    maps[0] = found.map  # the first column is 1
+    groups = np.array([group[person] for person in names + others])
+    found = mean_error(real, _mean_of_people(estimates, sources), brain, groups)
     how = Adaptation(
         participants=len(both),
         correction=found.removed > found.error,
@@ -250,7 +252,17 @@ def _by_single_scans(
         removed=found.removed,
         removed_error=found.error,
     )
-    return how, _Learnt(np.zeros(COLUMNS, np.float32), maps)
+    if not how.correction:
+        return how, None
+    person = sources.table["participant_id"]
+    share = 1 / person.map(person.value_counts()).to_numpy(float)
+
+    def scans() -> Iterator[tuple[np.ndarray, float]]:
+        for row, estimate in enumerate(estimates):
+            source = sources.batch(np.array([row]), directions=[direction]).sources[direction]
+            yield local_columns(torch.from_numpy(estimate)[None, None], source)[0].numpy(), float(share[row])
+
+    return how, _Learnt(np.zeros(COLUMNS, np.float32), carried(found.map, real.mean(0), scans, brain), mirror=True)
 
 
 def _mean_of_people(volumes: np.ndarray, pairs: Pairs) -> np.ndarray:

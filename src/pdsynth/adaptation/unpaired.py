@@ -5,17 +5,29 @@ difference this explains, and the difference is multiplied by the rest (empirica
 Assoc. 68:117, 1973). Two parts of the difference are shrunk, each by its own spread: the part that is the same in both
 hemispheres, and the part that is opposite. Most of a scanner's error is the same on both sides. The volumes' grid is
 symmetric about the midsagittal plane.
+
+`carried` lets the correction follow the anatomy of a person. Two guesses of a person's error count half each. First:
+over all voxels, the mean error is a linear function of the mean columns, and a person's error is the same function of
+the own columns. Second: the person's target is the mean target, deformed like the mean source if it is registered to
+the person's source by an optical flow (Le Besnerais and Champagnat, ICIP 2005).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+from skimage.registration import optical_flow_ilk
+
+from pdsynth.adaptation.paired import SAME, TRIANGLE, Equations, Scan
+from pdsynth.methods.correction import ESTIMATE, LOCAL_COLUMNS, SOURCE
 
 AROUND = 3  # SD in voxels of the Gaussian over which the difference is compared with its spread
 GROUPS = 5  # of people, of which one at a time is left out
+RADIUS, ROUNDS = 4, 3  # of the deformation: radius of its Gaussian window in voxels, and number of steps
+WAY = (1.0, True)  # strength of the average voxel, and mirror images are joined, as in `paired`
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,41 @@ def mean_error(targets: np.ndarray, estimates: np.ndarray, inside: np.ndarray, g
     gain = 2 * (along_targets.mean() - along_estimates.mean()) - np.mean(sizes)
     spread = along_targets.var(ddof=1) / len(targets) + along_estimates.var(ddof=1) / len(estimates)
     return MeanError(found, float(gain / whole), float(2 * np.sqrt(spread) / whole))
+
+
+def carried(
+    error: np.ndarray,
+    target: np.ndarray,
+    scans: Callable[[], Iterable[tuple[np.ndarray, float]]],
+    inside: np.ndarray,
+) -> np.ndarray:
+    """Weights of the columns at each voxel, (LOCAL_COLUMNS, X, Y, Z), whose mean over people adds the mean error.
+
+    error (X, Y, Z): the mean error that was learnt. target (X, Y, Z): the mean target scan. scans() gives for each
+    source scan the columns (LOCAL_COLUMNS, X, Y, Z) of its estimate and the weight of the scan in the mean; it is
+    called twice. inside (X, Y, Z) bool: where the weights are learnt.
+    """
+    mean, number = np.zeros((LOCAL_COLUMNS, *inside.shape), np.float32), 0.0
+    for columns, weight in scans():
+        mean += weight * columns
+        number += weight
+    mean /= number
+    sums = np.zeros((1, len(TRIANGLE[0]), *inside.shape), np.float32)
+    Scan(mean, error, inside).add_to(sums[0], 1)
+    same = Equations(sums).weights(SAME, np.zeros(1, int))[0].astype(np.float32)
+    sums[:] = 0
+    here = np.indices(inside.shape, np.float32)
+    for columns, weight in scans():
+        flow = optical_flow_ilk(columns[SOURCE], mean[SOURCE], radius=RADIUS, num_warp=ROUNDS, gaussian=True)
+        deformed = ndimage.map_coordinates(target, here + flow, order=1, mode="nearest")
+        guesses = np.tensordot(same, columns, 1), deformed - columns[ESTIMATE]
+        Scan(columns, np.mean(guesses, 0), inside).add_to(sums[0], weight)
+    places = np.flatnonzero(inside | inside[::-1])
+    maps = np.zeros((LOCAL_COLUMNS, inside.size), np.float32)
+    maps[:, places] = Equations(sums).weights(WAY, places).T
+    maps = maps.reshape(mean.shape)
+    maps[0] += error - (maps * mean).sum(0)  # the first column is 1
+    return maps
 
 
 def _learnt(targets: np.ndarray, estimates: np.ndarray, inside: np.ndarray) -> np.ndarray:

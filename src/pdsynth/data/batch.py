@@ -147,6 +147,17 @@ def neighbours(volume: Tensor) -> Tensor:
     return torch.cat([padded[:, :, i : i + x, j : j + y, k : k + z] for i, j, k in OFFSETS], 1)
 
 
+def mirrored(tensor: Tensor) -> Tensor:
+    """Whole volumes (B, C, X, Y, Z) of the mirrored heads: left and right are exchanged. Other tensors stay.
+
+    The volumes' grid is symmetric about the midsagittal plane (`imaging.spatial.mni_grid`).
+
+    >>> mirrored(torch.arange(8.0).view(1, 1, 2, 2, 2)).flatten().tolist()
+    [4.0, 5.0, 6.0, 7.0, 0.0, 1.0, 2.0, 3.0]
+    """
+    return tensor.flip(2) if tensor.dim() == 5 else tensor
+
+
 def summarise(volume: np.ndarray, brain: np.ndarray) -> np.ndarray:
     """Statistics of a volume (X, Y, Z) over its brain's voxels, (8,) float32; zeros if the brain is empty.
 

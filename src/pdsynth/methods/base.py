@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pdsynth.atlas import Atlas, network_spheres
-from pdsynth.data.batch import PairBatch
+from pdsynth.data.batch import PairBatch, mirrored
 from pdsynth.data.pairs import Pairs
 from pdsynth.discovery import modules_of
 from pdsynth.draws import Draws
@@ -31,7 +31,8 @@ Loss = Callable[[PairBatch, Draws], dict[str, Tensor]]
 FIXED = ("grid_shape", "detail_directions")  # settings that no recipe chooses
 # buffers that models of earlier versions lack
 ADDED = (
-    "sd_scale", "correction", "correction_places", "correction_local", "correction_trees", "correction_source"
+    "sd_scale", "correction", "correction_places", "correction_local", "correction_trees", "correction_source",
+    "correction_mirror",
 )  # fmt: skip
 Settings = Mapping[str, Any]  # settings of a method's configuration, by name
 
@@ -116,6 +117,7 @@ class Method(nn.Module, ABC):
     correction_local: Tensor  # (2, LOCAL_COLUMNS, V) fp16: these weights, which are added
     correction_trees: Tensor  # (2, trees, nodes, NODE): trees that correct the result, zeros for none
     correction_source: Tensor  # (2, X, Y, Z) fp16: mean source scans, from which trees take the difference of a source
+    correction_mirror: Tensor  # (2,) bool: whether estimates of a scan and of its mirror image are averaged before
 
     def __init__(self, config: MethodConfig) -> None:
         super().__init__()
@@ -130,6 +132,7 @@ class Method(nn.Module, ABC):
         self.register_buffer("correction_local", local)
         self.register_buffer("correction_trees", no_trees())
         self.register_buffer("correction_source", no_source())
+        self.register_buffer("correction_mirror", torch.zeros(len(Direction), dtype=torch.bool))
         # trained on its own, after the method
         self.detail = DetailNetworks(config.detail_directions) if config.detail_directions else None
 
@@ -177,10 +180,13 @@ class Method(nn.Module, ABC):
         """The corrected prediction and its calibrated SD, (B, 1, X, Y, Z) each; the SD is None if there is none.
 
         The prediction is corrected if `pdsynth adapt` has fitted a correction for a new scanner; this leaves the SD as
-        it is. The SD is the method's own, times a calibration factor per direction (`sd_scale`), which is 1 before
-        `pdsynth calibrate`.
+        it is. If it was fitted to single scans, the corrected prediction is the mean of that of the source and that of
+        its mirror image, mirrored back. The SD is the method's own, times a calibration factor per direction
+        (`sd_scale`), which is 1 before `pdsynth calibrate`.
         """
         mean, sd = self.predict_with_sd(batch, direction)
+        if self.correction_mirror[direction.index]:
+            mean = (mean + mirrored(self.predict_with_sd(batch.map(mirrored), direction)[0])) / 2
         return self._corrected(mean, batch, direction), None if sd is None else sd * self.sd_scale[direction.index]
 
     def predict_with_sd(self, batch: PairBatch, direction: Direction) -> tuple[Tensor, Tensor | None]:
@@ -233,6 +239,7 @@ class Method(nn.Module, ABC):
         self.correction = no_correction().to(device)
         self.correction_places, self.correction_local = (each.to(device) for each in no_places())
         self.correction_trees, self.correction_source = no_trees().to(device), no_source().to(device)
+        self.correction_mirror = torch.zeros(len(Direction), dtype=torch.bool, device=device)
 
     def draw(self, batch: PairBatch, direction: Direction, generator: torch.Generator, steps: int) -> Tensor:
         """One sample for a batch of one session, (1, 1, X, Y, Z) in [0, 1]; all noise comes from the generator.

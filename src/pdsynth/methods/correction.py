@@ -17,6 +17,7 @@ from pdsynth.methods.trees import walk
 from pdsynth.types import Direction
 
 COLUMNS = 5 + CONTEXT_CHANNELS
+ESTIMATE, SOURCE = 1, 5  # the columns that hold estimate and source
 LOCAL_COLUMNS = COLUMNS + NEIGHBOURS
 TREE_COLUMNS = 3 + NEIGHBOURS + CONTEXT_CHANNELS + NEIGHBOURS + 3 + 1 + 3
 NODE = 5  # numbers of a node of a tree: the column that it splits, its threshold, its two children, its value
