@@ -86,8 +86,8 @@ def adapt(
     correction is kept if people who were left out gain more than its standard error. Otherwise nothing can be judged,
     and the model is saved as it was, unless `unjudged` is true and there is a pair. The scans from which it learnt
     become training scans in the model's card (record of the training), so that `pdsynth evaluate` refuses to score on
-    them. Raises InputError if the model has another preprocessing than the
-    pairs, or if its card does not list its training scans.
+    them. Raises InputError if the model has another preprocessing than the pairs, or if its card does not list its
+    training scans.
     """
     loaded = api.load(model, device)
     method, new = loaded.method, api.new_people(str(model), loaded, pairs)

@@ -37,10 +37,7 @@ TISSUES: Tissues = {
 PARALLEL = 1.85e-3  # diffusivity along fibres, mm^2/s; a tensor fit at b 1000 then gives an MD of .71e-3
 STATIC_FRACTION = 0.35  # fraction of grey matter with slow diffusion: at b 2500 it is brighter than exp(-b D)
 STATIC_RATIO = 0.4  # diffusivity of the slow pool relative to the tissue's mean
-FLUID_T2_STAR = (
-    60.0,
-    400.0,
-)  # ms; pulsation and the tissue around shorten that of fluid in real scans by different amounts
+FLUID_T2_STAR = 60.0, 400.0  # ms, in `varied`: pulsation and the tissue around shorten it in real scans
 
 
 def varied(generator: np.random.Generator, spread: float) -> Tissues:
