@@ -6,10 +6,11 @@ Assoc. 68:117, 1973). Two parts of the difference are shrunk, each by its own sp
 hemispheres, and the part that is opposite. Most of a scanner's error is the same on both sides. The volumes' grid is
 symmetric about the midsagittal plane.
 
-`carried` lets the correction follow the anatomy of a person. Two guesses of a person's error count half each. First:
-over all voxels, the mean error is a linear function of the mean columns, and a person's error is the same function of
-the own columns. Second: the person's target is the mean target, deformed like the mean source if it is registered to
-the person's source by an optical flow (Le Besnerais and Champagnat, ICIP 2005).
+`carried` lets the correction follow the anatomy of a person. Two guesses of a person's error count half each. First,
+a linear function is fitted over all voxels, which gives the mean error from the mean columns. From the columns of one
+person, it gives a guess of this person's error. Second, an optical flow (Le Besnerais and Champagnat, ICIP 2005)
+registers the mean source to the person's source. The mean target is deformed in the same way, and this deformed target
+minus the person's estimate is the other guess.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ WAY = (1.0, True)  # strength of the average voxel, and mirror images are joined
 
 @dataclass(frozen=True)
 class MeanError:
-    """map (X, Y, Z): the values that are added to each estimate.
+    """map (X, Y, Z): the mean error, which is added to the estimates in the mean over people (see `carried`).
 
     removed: the fraction of the squared mean error that the map removes, judged by people who were left out. error: its
     standard error.

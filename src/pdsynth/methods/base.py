@@ -102,7 +102,8 @@ class Method(nn.Module, ABC):
 
     Attributes of an object. config: its settings. atlases: by modality, those that replace the default in `regions`.
     sd_scale (2,): calibration factors of its SD; correction (2, 11): weights of a correction for a new scanner, 0 for
-    none; both for fMRI to dMRI and dMRI to fMRI.
+    none; correction_mirror (2,): whether the estimates of a scan and of its mirror image are averaged; all for fMRI to
+    dMRI and dMRI to fMRI.
     """
 
     name: ClassVar[str]
