@@ -181,8 +181,8 @@ class Method(nn.Module, ABC):
         """The corrected prediction and its calibrated SD, (B, 1, X, Y, Z) each; the SD is None if there is none.
 
         The prediction is corrected if `pdsynth adapt` has fitted a correction for a new scanner; this leaves the SD as
-        it is. If it was fitted to single scans, the corrected prediction is the mean of that of the source and that of
-        its mirror image, mirrored back. The SD is the method's own, times a calibration factor per direction
+        it is. If it was fitted to single scans, the predictions of the source and of its mirror image (mirrored back)
+        are averaged before the correction. The SD is the method's own, times a calibration factor per direction
         (`sd_scale`), which is 1 before `pdsynth calibrate`.
         """
         mean, sd = self.predict_with_sd(batch, direction)
